@@ -1,0 +1,14 @@
+//! Floor 0: what every other module may use and what knows none of them.
+//!
+//! Typed ids, time, fault kinds, shares, and every bound of the program ([`limits`]).
+
+pub mod clock;
+pub mod fault;
+pub mod ids;
+pub mod limits;
+pub mod shares;
+
+pub use clock::{Clock, SimClock, SystemClock, Timestamp};
+pub use fault::{Fault, TaskError};
+pub use ids::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId};
+pub use shares::{Shares, Uri};

@@ -1,0 +1,161 @@
+//! Shares: named folders that play the part of S3 buckets. `s3://share/key` names a file on one.
+//!
+//! Invariant: no [`Uri`] resolves to a path outside its share's root, whatever its key holds and wherever
+//! symbolic links inside the share point.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// `s3://share/key`. Keys are UTF-8, as in S3, and use `/` whatever the file system does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uri {
+    pub share: String,
+    pub key: String,
+}
+
+impl Uri {
+    pub fn new(share: impl Into<String>, key: impl Into<String>) -> Uri {
+        Uri { share: share.into(), key: key.into() }
+    }
+
+    /// The last part of the key: the file's name.
+    pub fn file_name(&self) -> &str {
+        self.key.rsplit('/').next().unwrap_or(&self.key)
+    }
+
+    /// The file's name without its last suffix.
+    pub fn stem(&self) -> &str {
+        let name = self.file_name();
+        name.rsplit_once('.').map_or(name, |(stem, _)| if stem.is_empty() { name } else { stem })
+    }
+}
+
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.share, self.key)
+    }
+}
+
+impl FromStr for Uri {
+    type Err = ShareError;
+    fn from_str(s: &str) -> Result<Uri, ShareError> {
+        let not = || ShareError::NotAUri(s.to_owned());
+        let (share, key) = s.strip_prefix("s3://").ok_or_else(not)?.split_once('/').ok_or_else(not)?;
+        if share.is_empty() {
+            return Err(not());
+        }
+        Ok(Uri::new(share, key))
+    }
+}
+
+impl Serialize for Uri {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Uri {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Uri, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why a name does not lead to a file on a share.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    #[error("'{0}' is not of the form s3://share/key")]
+    NotAUri(String),
+    #[error("there is no share named '{share}'; configured: {known}")]
+    Unknown { share: String, known: String },
+    #[error("'{0}' leads outside its share")]
+    Escapes(Uri),
+    #[error("share '{share}' is not reachable at {path}")]
+    Unreachable { share: String, path: String, source: std::io::Error },
+    #[error("cannot resolve {uri}")]
+    Io { uri: Uri, source: std::io::Error },
+}
+
+/// The configured shares: name to root folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Shares(BTreeMap<String, PathBuf>);
+
+impl Shares {
+    pub fn new(roots: impl IntoIterator<Item = (String, PathBuf)>) -> Shares {
+        Shares(roots.into_iter().collect())
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    pub fn has(&self, share: &str) -> bool {
+        self.0.contains_key(share)
+    }
+
+    pub fn root(&self, share: &str) -> Result<&Path, ShareError> {
+        self.0.get(share).map(PathBuf::as_path).ok_or_else(|| ShareError::Unknown {
+            share: share.to_owned(),
+            known: if self.0.is_empty() { "none".into() } else { self.names().collect::<Vec<_>>().join(", ") },
+        })
+    }
+
+    /// The path of a file that may or may not exist yet.
+    ///
+    /// Refuses keys with `..`, absolute keys and NUL, and existing parents that are symbolic links out of the share.
+    pub fn resolve(&self, uri: &Uri) -> Result<PathBuf, ShareError> {
+        let root = self.root(&uri.share)?;
+        let real_root = root.canonicalize().map_err(|source| ShareError::Unreachable {
+            share: uri.share.clone(),
+            path: root.display().to_string(),
+            source,
+        })?;
+        let key = Path::new(&uri.key);
+        let plain = key.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+        if !plain || uri.key.contains('\0') {
+            return Err(ShareError::Escapes(uri.clone()));
+        }
+        let path = real_root.join(key);
+        let mut existing = path.as_path();
+        loop {
+            match existing.canonicalize() {
+                Ok(real) if real.starts_with(&real_root) => return Ok(path),
+                Ok(_) => return Err(ShareError::Escapes(uri.clone())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    // A dangling link does not exist either, but writing through it would leave the share.
+                    if existing.is_symlink() {
+                        return Err(ShareError::Escapes(uri.clone()));
+                    }
+                    existing = existing.parent().ok_or_else(|| ShareError::Escapes(uri.clone()))?;
+                }
+                Err(source) => return Err(ShareError::Io { uri: uri.clone(), source }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_escapes_a_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", root.join("dangling")).unwrap();
+        let shares = Shares::new([("in".to_owned(), root)]);
+        for bad in ["../x", "/etc/passwd", "sub/../../x", "out/passwd", "dangling", "out", "a\0b"] {
+            assert!(shares.resolve(&Uri::new("in", bad)).is_err(), "{bad}");
+        }
+        for good in ["a.mp4", "sub/b.mp4", "new/folder/c d'\"\n.mp4"] {
+            assert!(shares.resolve(&Uri::new("in", good)).is_ok(), "{good}");
+        }
+        assert!(shares.resolve(&Uri::new("other", "x")).is_err());
+    }
+}

@@ -1,0 +1,31 @@
+//! Conveyor: the runtime of an on-prem media appliance.
+//!
+//! The modules are floors: each may import only from those below it (`tests/tidy.rs` checks that).
+//!
+//! ```text
+//! floor 7  cli
+//! floor 6  ingest   schedule   api   dashboard
+//! floor 5  resources
+//! floor 4  run
+//! floor 3  store
+//! floor 2  interpreter
+//! floor 1  asl   media   sandbox
+//! floor 0  base   (and the crate conveyor-hw)
+//! ```
+//!
+//! Three words carry the design: decide, commit, act. [`interpreter::step`] decides and touches
+//! nothing, [`store`] makes one durable commit of the decision, and [`run`] carries it out.
+
+pub mod api;
+pub mod asl;
+pub mod base;
+pub mod cli;
+pub mod dashboard;
+pub mod ingest;
+pub mod interpreter;
+pub mod media;
+pub mod resources;
+pub mod run;
+pub mod sandbox;
+pub mod schedule;
+pub mod store;

@@ -1,0 +1,52 @@
+//! What a child process receives and what it says while it works.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::base::Shares;
+
+/// One piece of work for one child process: JSON on its standard input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// Which stage: `sanitize`, `probe`, `transcode`, `quality` ...
+    pub stage: String,
+    /// The Task's parameters, as the workflow gave them.
+    pub parameters: Value,
+    /// Where the stage writes while it works: private to this attempt, on the appliance's own disk, empty at
+    /// the start. Results are moved from here into place by rename.
+    pub work_dir: PathBuf,
+    /// The shares that `s3://` names in the parameters refer to.
+    pub shares: Shares,
+    /// Cores that the lane leased to this stage.
+    pub threads: usize,
+}
+
+/// How far a stage is.
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// 0 to 1.
+    pub fraction: f64,
+    /// Frames a second, for stages that count frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
+    /// Media seconds done per second of wall time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<f64>,
+    /// What it is doing, in a few words: `encoding`, `measuring`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub doing: String,
+}
+
+/// Where a stage reports its progress. Calls are cheap and may be frequent: the receiver thins them out.
+pub trait Reporter: Send + Sync {
+    fn progress(&self, progress: Progress);
+}
+
+impl<F: Fn(Progress) + Send + Sync> Reporter for F {
+    fn progress(&self, progress: Progress) {
+        self(progress)
+    }
+}
