@@ -115,8 +115,7 @@ pub struct NotAToken;
 impl FromStr for TaskToken {
     type Err = NotAToken;
     fn from_str(s: &str) -> Result<Self, NotAToken> {
-        let bytes: [u8; 36] =
-            URL_SAFE_NO_PAD.decode(s).ok().and_then(|b| b.try_into().ok()).ok_or(NotAToken)?;
+        let bytes: [u8; 36] = URL_SAFE_NO_PAD.decode(s).ok().and_then(|b| b.try_into().ok()).ok_or(NotAToken)?;
         let (execution, rest) = bytes.split_at(16);
         let (attempt, nonce) = rest.split_at(4);
         Ok(TaskToken {
