@@ -1,1 +1,13 @@
-//! interpreter
+//! Floor 2: the interpreter. `step` decides and touches nothing.
+//!
+//! Pure and total: no clock, no randomness, no I/O, no hash-map order. Time and randomness come in with
+//! each [`Entry`]; what shall happen goes out as [`Command`]s; what was decided is the [`Step`] that one
+//! durable commit stores.
+
+pub mod event;
+pub mod execution;
+pub mod history;
+
+pub use event::{Command, Entry, Event, Outcome, RunTask, TimerPurpose};
+pub use execution::{Branch, Doing, Execution, Header, MachineRef, Parent, Status, Step, TaskPhase};
+pub use history::{HistoryEvent, HistoryKind, StateType};
