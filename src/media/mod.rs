@@ -3,6 +3,7 @@
 //! A stage is a function from a [`Job`] to a JSON result; it says how far it is through a [`Progress`] sink.
 //! It knows jobs and files, never workflows or the store.
 
+pub mod clip;
 pub mod job;
 
 pub use job::{Job, Progress, Reporter};
