@@ -1,5 +1,7 @@
 //! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
 
+mod config;
+mod terminal;
 mod validate;
 
 use std::path::PathBuf;
