@@ -12,6 +12,7 @@ pub mod query;
 pub mod reference_path;
 pub mod scope;
 pub mod template;
+pub mod timestamp;
 
 pub use condition::Condition;
 pub use intrinsic::Intrinsic;
@@ -22,6 +23,7 @@ pub use query::Query;
 pub use reference_path::ReferencePath;
 pub use scope::{EvalError, Scope, Variables};
 pub use template::Template;
+pub use timestamp::parse_timestamp;
 
 /// Reads and checks a definition: the machine, or all of its problems at once.
 pub fn parse(text: &str) -> Result<StateMachine, Vec<Problem>> {
