@@ -12,6 +12,7 @@ use super::{EvalError, Path, Query, Scope};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
     root: Node,
+    reads_context: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +49,12 @@ impl Template {
     pub fn parse(template: &Value) -> Result<Template, Vec<TemplateFault>> {
         let mut faults = Vec::new();
         let root = compile(template, &mut Vec::new(), &mut faults);
-        if faults.is_empty() { Ok(Template { root }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+    }
+
+    /// Whether it looks at the context object.
+    pub fn reads_context(&self) -> bool {
+        self.reads_context
     }
 
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
@@ -62,6 +68,15 @@ impl Template {
             Node::Object(fields) => fields.iter().map(|(name, _)| name.as_str()).collect(),
             _ => Vec::new(),
         }
+    }
+}
+
+fn reads_context(node: &Node) -> bool {
+    match node {
+        Node::Literal(_) => false,
+        Node::Array(nodes) => nodes.iter().any(reads_context),
+        Node::Object(fields) => fields.iter().any(|(_, node)| reads_context(node)),
+        Node::Query { query, .. } => query.reads_context(),
     }
 }
 

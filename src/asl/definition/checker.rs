@@ -235,7 +235,10 @@ impl<'t> Checker<'t> {
             return self.expected(node, "Object");
         }
         match Template::parse(&node.to_value()) {
-            Ok(template) => Some(template),
+            Ok(template) => {
+                self.warn_of_queries(node);
+                Some(template)
+            }
             Err(faults) => {
                 for fault in faults {
                     let depth = self.place.len();
@@ -246,6 +249,33 @@ impl<'t> Checker<'t> {
                 }
                 None
             }
+        }
+    }
+
+    /// Texts in a template that look like a query in a field that does not say so with `.$`.
+    fn warn_of_queries(&mut self, node: &Node) {
+        match &node.kind {
+            Kind::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    self.inside(Segment::Index(at), |c| c.warn_of_queries(item));
+                }
+            }
+            Kind::Object(members) => {
+                for member in members.iter().filter(|member| !member.name.ends_with(".$")) {
+                    self.inside(Segment::Key(member.name.clone()), |c| {
+                        let text = member.value.as_str().unwrap_or_default();
+                        if text.starts_with("$.") || text.starts_with("$$.") || text.starts_with("States.") {
+                            c.warn(
+                                "NO_DOLLAR",
+                                member.at,
+                                "No .$ on a field that appears to be a JSONPath or Intrinsic Function.",
+                            );
+                        }
+                        c.warn_of_queries(&member.value);
+                    });
+                }
+            }
+            _ => {}
         }
     }
 

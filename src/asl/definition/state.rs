@@ -285,11 +285,7 @@ impl Checker<'_> {
         self.field(fields, "Result", |c, node| {
             if let Json::Object(members) = &node.kind {
                 for member in members.iter().filter(|member| member.name.ends_with(".$")) {
-                    c.warn(
-                        "PASS_RESULT_IS_STATIC",
-                        member.at,
-                        "Attempt to use a path in the result of a pass state: it stays as it is written",
-                    );
+                    c.warn("PASS_RESULT_IS_STATIC", member.at, "Attempt to use a path in the result of a pass state.");
                 }
             }
             Some(node.to_value())

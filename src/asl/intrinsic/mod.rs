@@ -79,6 +79,11 @@ impl Intrinsic {
     pub fn text(&self) -> &str {
         &self.text
     }
+
+    /// Whether an argument begins at the context object.
+    pub fn reads_context(&self) -> bool {
+        self.call.reads_context()
+    }
 }
 
 /// Why a call gave no value.
@@ -106,6 +111,16 @@ impl Call {
         }
         let values = evaluate(&self.arguments, scope)?;
         self.function.run(values, scope).map_err(Failure::Inside)
+    }
+}
+
+impl Call {
+    fn reads_context(&self) -> bool {
+        self.arguments.iter().any(|argument| match argument {
+            Argument::Path(path) => path.reads_context(),
+            Argument::Call(call) => call.reads_context(),
+            Argument::Literal(_) | Argument::Format(_) => false,
+        })
     }
 }
 
