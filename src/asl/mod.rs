@@ -15,6 +15,9 @@ pub mod scope;
 pub mod template;
 pub mod timestamp;
 
+#[cfg(test)]
+mod properties;
+
 pub use condition::Condition;
 pub use definition::{WorkflowType, check, parse};
 pub use intrinsic::Intrinsic;

@@ -168,4 +168,6 @@ fn name_of(text: &str) -> Arc<str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
+#[cfg(test)]
+pub(super) use tests::EVERYTHING;

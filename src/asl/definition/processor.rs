@@ -129,7 +129,9 @@ impl Checker<'_> {
                 waiting.extend(states[at].2.targets.iter().filter_map(|target| places.get(&*target.name)));
             }
         }
-        for ((name, at, _), _) in states.iter().zip(reached).filter(|(_, reached)| !reached) {
+        // A name that stands twice is one place.
+        let missed = |name: &Name| places.get(&**name).is_some_and(|place| !reached[*place]);
+        for (name, at, _) in states.iter().filter(|(name, ..)| missed(name)) {
             let depth = self.place.len();
             self.place.extend([Segment::Key(String::from("States")), Segment::Key(name.to_string())]);
             self.fault_coded("MISSING_TRANSITION_TARGET", *at, format!("State \"{name}\" is not reachable."));
