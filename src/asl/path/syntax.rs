@@ -83,7 +83,7 @@ impl Cursor<'_> {
                 self.at += 2;
                 break;
             }
-            if c.is_whitespace() || ".[]()?,:*@'\"=<>!&|~{}/".contains(c) {
+            if c.is_whitespace() || ".[]()?,*@'\"=<>!&|~{}".contains(c) {
                 break;
             }
             self.at += c.len_utf8();
