@@ -11,6 +11,7 @@ pub mod pipeline;
 pub mod probe;
 pub mod sanitize;
 pub mod settings;
+pub mod transcode;
 
 pub use job::{Job, Progress, Reporter};
 
@@ -24,7 +25,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     match job.stage.as_str() {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
-
+        "transcode" => transcode::run(job, reporter),
         other => Err(TaskError::new(
             "Media.UnknownStage",
             format!("there is no media stage named '{other}'; correct the Task's Resource"),
@@ -37,7 +38,10 @@ pub fn init() -> Result<(), TaskError> {
     use std::sync::OnceLock;
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     STARTED
-        .get_or_init(|| gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}")))
+        .get_or_init(|| {
+            gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
+            transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))
+        })
         .clone()
         .map_err(|cause| TaskError::new("Media.NoGStreamer", format!("{cause}; reinstall the GStreamer packages")))
 }
