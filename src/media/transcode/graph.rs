@@ -21,7 +21,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
-use super::plan::{AudioEncode, Encode, Form, Make, Plan, capture_name};
+use super::plan::{AudioEncode, CaptureNames, Encode, Form, Make, Plan};
 use super::tally::{DecodeTally, EncodeTally};
 use super::{encoder, scale};
 use crate::base::TaskError;
@@ -59,10 +59,9 @@ pub fn build(plan: &Plan, input: &Input, work: &Path, threads: usize) -> Result<
         entries.push((video.stream_id.clone(), entry));
         video_tees = encode_all(&mut graph, plan, &tee, threads)?;
         for (index, make) in plan.makes.iter().enumerate() {
-            if let Form::Captures { stem, extension, geometry, capture } = &make.form {
+            if let Form::Captures { names, geometry, capture } = &make.form {
                 let folder = make_folder(work, index)?;
-                let names = (folder, stem.clone(), extension.clone());
-                let sink = capture_branch(&graph, &tee, *geometry, *capture, names)?;
+                let sink = capture_branch(&graph, &tee, *geometry, *capture, (folder, names.clone()))?;
                 graph.captures.insert(index, sink);
             }
         }
@@ -304,7 +303,7 @@ fn capture_branch(
     tee: &gst::Element,
     geometry: super::geometry::Geometry,
     capture: Capture,
-    (folder, stem, extension): (PathBuf, String, String),
+    (folder, names): (PathBuf, CaptureNames),
 ) -> Result<Arc<Mutex<Vec<PathBuf>>>, TaskError> {
     let queue = raw_queue(graph)?;
     drop_undue(&sink_pad(&queue)?, capture);
@@ -321,7 +320,7 @@ fn capture_branch(
                 let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
                 let map = sample.buffer().and_then(|b| b.map_readable().ok()).ok_or(gst::FlowError::Error)?;
                 let mut list = list.lock();
-                let path = folder.join(capture_name(&stem, &extension, list.len() as u64));
+                let path = folder.join(names.name(list.len() as u64));
                 std::fs::write(&path, map.as_slice()).map_err(|e| {
                     gst::element_error!(
                         sink,
@@ -357,7 +356,7 @@ fn drop_undue(pad: &gst::Pad, capture: Capture) {
     });
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let pts = info.buffer().and_then(|b| b.pts()).map_or(0, |t| t.nseconds());
-        if (*state.lock())(pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        if (*state.lock())(pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
 }
 
@@ -387,9 +386,10 @@ fn mux(
             split.set_property("muxer", make("mpegtsmux")?);
             split.set_property("location", segment_pattern(folder, stem));
             split.set_property("start-index", 1i32);
-            let gop_ns = pictures.map_or(2e9, |(_, e)| f64::from(e.gop_frames) / e.fps() * 1e9);
-            // A GOP is muxed while the segment stays below this; half a GOP of slack decides rounding.
-            split.set_property("max-size-time", (gop_ns * (f64::from(*gops_per_segment) + 0.5)) as u64);
+            let (gop_ns, frame_ns) =
+                pictures.map_or((2e9, 4e7), |(_, e)| (f64::from(e.gop_frames) / e.fps() * 1e9, 1e9 / e.fps()));
+            // A GOP joins a segment while the whole stays below this; half a frame of slack is for rounding.
+            split.set_property("max-size-time", (gop_ns * f64::from(*gops_per_segment) + frame_ns / 2.0) as u64);
             (split, "video", "audio_%u")
         }
     };

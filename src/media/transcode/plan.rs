@@ -62,7 +62,7 @@ pub struct Make {
 pub enum Form {
     File { name: String, container: Container },
     Hls { stem: String, gops_per_segment: u32 },
-    Captures { stem: String, extension: String, geometry: Geometry, capture: Capture },
+    Captures { names: CaptureNames, geometry: Geometry, capture: Capture },
 }
 
 impl Encode {
@@ -146,7 +146,9 @@ impl Plan {
                 VideoCode::H264(code) => make.encode = Some(self.encode(geometry, code, &video)),
                 VideoCode::Capture(capture) => {
                     let extension = output.extension.clone().unwrap_or_else(|| "jpg".into());
-                    make.form = Form::Captures { stem, extension, geometry, capture: *capture };
+                    let base = make.base.file_name().to_owned();
+                    let names = CaptureNames { base, modifier: output.modifier.clone(), extension };
+                    make.form = Form::Captures { names, geometry, capture: *capture };
                     return Ok(make);
                 }
             }
@@ -258,7 +260,7 @@ impl Make {
         match &self.form {
             Form::File { name, .. } => name.clone(),
             Form::Hls { stem, .. } => format!("{stem}.m3u8"),
-            Form::Captures { stem, extension, .. } => capture_name(stem, extension, 0),
+            Form::Captures { names, .. } => names.name(0),
         }
     }
 
@@ -270,16 +272,29 @@ impl Make {
     }
 }
 
-/// `<stem>.0000003.jpg`, or the number in place of a `%04d` in the stem.
-pub fn capture_name(stem: &str, extension: &str, number: u64) -> String {
-    let placeholder = stem.find('%').and_then(|at| {
-        let digits: String = stem[at + 1..].chars().take_while(char::is_ascii_digit).collect();
-        let end = at + 1 + digits.len();
-        stem[end..].starts_with('d').then(|| (at, end + 1, digits.parse::<usize>().unwrap_or(0).min(20)))
-    });
-    match placeholder {
-        Some((from, to, width)) => format!("{}{number:0width$}{}.{extension}", &stem[..from], &stem[to..]),
-        None => format!("{stem}.{number:07}.{extension}"),
+/// How captured pictures are called.
+#[derive(Clone, Debug)]
+pub struct CaptureNames {
+    pub base: String,
+    pub modifier: String,
+    pub extension: String,
+}
+
+impl CaptureNames {
+    /// `<base><modifier>.0000003.jpg`, or the number in place of a `%04d` in the modifier.
+    pub fn name(&self, number: u64) -> String {
+        let CaptureNames { base, modifier, extension } = self;
+        let placeholder = modifier.find('%').and_then(|at| {
+            let digits: String = modifier[at + 1..].chars().take_while(char::is_ascii_digit).collect();
+            let end = at + 1 + digits.len();
+            modifier[end..].starts_with('d').then(|| (at, end + 1, digits.parse::<usize>().unwrap_or(0).min(20)))
+        });
+        match placeholder {
+            Some((from, to, width)) => {
+                format!("{base}{}{number:0width$}{}.{extension}", &modifier[..from], &modifier[to..])
+            }
+            None => format!("{base}{modifier}.{number:07}.{extension}"),
+        }
     }
 }
 
@@ -294,7 +309,7 @@ fn base_name(destination: &Uri, input: &Input) -> Uri {
 
 /// The source as the scaler sees it: after rotation.
 fn shape(video: &Video, rotate: u16) -> SourceShape {
-    let (info, turned) = (&video.info, rotate % 180 != 0);
+    let (info, turned) = (&video.info, !rotate.is_multiple_of(180));
     let par = info.par();
     let par = if par.numer() > 0 && par.denom() > 0 { f64::from(par.numer()) / f64::from(par.denom()) } else { 1.0 };
     if turned {
@@ -310,8 +325,11 @@ mod tests {
 
     #[test]
     fn captures_are_numbered_where_the_modifier_says() {
-        assert_eq!(capture_name("film_thumb_%04d", "jpg", 3), "film_thumb_0003.jpg");
-        assert_eq!(capture_name("film_thumb", "jpg", 3), "film_thumb.0000003.jpg");
-        assert_eq!(capture_name("100%_film", "jpg", 0), "100%_film.0000000.jpg");
+        let name = |modifier: &str| {
+            CaptureNames { base: "100%d".into(), modifier: modifier.into(), extension: "jpg".into() }.name(3)
+        };
+        assert_eq!(name("_thumb_%04d"), "100%d_thumb_0003.jpg");
+        assert_eq!(name("_thumb"), "100%d_thumb.0000003.jpg");
+        assert_eq!(name("_50%_film"), "100%d_50%_film.0000003.jpg");
     }
 }

@@ -17,26 +17,30 @@ pub struct Segments {
 }
 
 /// Finds the segments `<stem>_00001.ts` ... in a folder. Their durations follow from the frames that were encoded:
-/// every segment holds `gops` GOPs but the last.
+/// every segment holds `gops` GOPs but the last, which holds the rest.
 pub fn segments(folder: &Path, stem: &str, encode: &Encode, gops: u32, frames: u64) -> Result<Segments, String> {
-    let per_segment = u64::from(encode.gop_frames) * u64::from(gops);
-    let expected = frames.div_ceil(per_segment.max(1));
+    let per_segment = (u64::from(encode.gop_frames) * u64::from(gops)).max(1);
+    let name = |number: u64| folder.join(format!("{stem}_{number:05}.ts"));
+    let expected = frames.div_ceil(per_segment).max(1);
+    let found = (1..=expected + 1).take_while(|n| name(*n).exists()).count() as u64;
+    // A rest of a single frame is not worth a segment: the splitter keeps it with the one before.
+    let kept = found + 1 == expected && frames - found * per_segment <= 1 && found > 0;
+    if found != expected && !kept {
+        return Err(format!("{frames} frames need {expected} segments, and {found} are there"));
+    }
     let mut list = Vec::new();
     let (mut peak, mut bytes) = (0f64, 0u64);
-    for number in 1..=expected {
-        let path = folder.join(format!("{stem}_{number:05}.ts"));
-        let size = std::fs::metadata(&path).map_err(|e| format!("segment {number} of {expected}: {e}"))?.len();
-        let seconds = (frames - (number - 1) * per_segment).min(per_segment) as f64 / encode.fps();
+    for number in 1..=found {
+        let path = name(number);
+        let size = std::fs::metadata(&path).map_err(|e| format!("segment {number} of {found}: {e}"))?.len();
+        let rest = frames - (number - 1) * per_segment;
+        let seconds = if number == found { rest } else { per_segment } as f64 / encode.fps();
         bytes += size;
-        // A last segment of a frame or two would claim an absurd rate.
-        if seconds >= 0.5 || expected == 1 {
+        // A last segment of a few frames would claim an absurd rate.
+        if seconds >= 0.5 || found == 1 {
             peak = peak.max(size as f64 * 8.0 / seconds);
         }
         list.push((path, seconds));
-    }
-    let extra = folder.join(format!("{stem}_{:05}.ts", expected + 1));
-    if extra.exists() {
-        return Err(format!("there are more than the {expected} segments that {frames} frames need"));
     }
     let total = frames as f64 / encode.fps();
     Ok(Segments { list, peak: peak.ceil() as u64, average: (bytes as f64 * 8.0 / total.max(0.001)).ceil() as u64 })
