@@ -60,6 +60,10 @@ impl Cursor<'_> {
                 }
                 steps.push(self.dotted()?);
             } else if self.take(".") {
+                // `$.['a']` is `$['a']`.
+                if self.peek() == Some('[') {
+                    continue;
+                }
                 steps.push(self.dotted()?);
             } else if self.take("[") {
                 steps.push(self.bracket()?);
