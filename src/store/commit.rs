@@ -306,7 +306,7 @@ fn put(new: bool) -> Op {
 
 /// The attempt that the branch waits for and that must be issued again after a crash. Once it is submitted,
 /// somebody else reports its end.
-fn issued(doing: &Doing) -> Option<Attempt> {
+pub(super) fn issued(doing: &Doing) -> Option<Attempt> {
     match doing {
         Doing::Task { attempt, phase: TaskPhase::Scheduled | TaskPhase::Started, .. } => Some(*attempt),
         _ => None,

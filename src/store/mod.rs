@@ -13,6 +13,7 @@
 //! Invariants: a commit is stored whole or not at all; it is acknowledged after its sync, never before; an I/O error
 //! is fatal, and nothing is written after it. Knows rows and executions; decides nothing about them.
 
+mod check;
 mod commit;
 mod disk;
 mod engine;
@@ -22,12 +23,14 @@ mod overlay;
 mod reader;
 mod record;
 mod rows;
+pub mod sim;
 mod tables;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use check::{Report, Upgrade, check, upgrade};
 pub use commit::Commit;
 pub use disk::{Backends, Directory};
 pub use open::{FORMAT_VERSION, Options, open};

@@ -127,7 +127,7 @@ impl TimerRow {
 }
 
 impl ArchivedTimerRow {
-    fn get(&self) -> (TimerId, Timestamp) {
+    pub(in crate::store) fn get(&self) -> (TimerId, Timestamp) {
         (TimerId(self.timer.to_native()), Timestamp(self.due.to_native()))
     }
 }
