@@ -4,6 +4,7 @@
 //! It knows jobs and files, never workflows or the store.
 
 pub mod container;
+pub mod files;
 pub mod input;
 pub mod job;
 pub mod mp4;
@@ -24,6 +25,10 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     match job.stage.as_str() {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
+        "fingerprint" => files::fingerprint::run(job, reporter),
+        "publish" => files::publish::run(job, reporter),
+        "archive" => files::archive::run(job, reporter),
+        "quarantine" => files::quarantine::run(job, reporter),
 
         other => Err(TaskError::new(
             "Media.UnknownStage",
