@@ -112,6 +112,19 @@ impl Condition {
             Condition::Is { variable, what, expected } => Ok(what.holds(&*look(variable, scope)?) == *expected),
         }
     }
+
+    /// Whether it looks at the context object.
+    pub fn reads_context(&self) -> bool {
+        match self {
+            Condition::And(all) | Condition::Or(all) => all.iter().any(Condition::reads_context),
+            Condition::Not(inner) => inner.reads_context(),
+            Condition::Matches { variable, .. } | Condition::Is { variable, .. } => variable.reads_context(),
+            Condition::Compare { variable, with: Comparand::Path(path), .. } => {
+                variable.reads_context() || path.reads_context()
+            }
+            Condition::Compare { variable, .. } => variable.reads_context(),
+        }
+    }
 }
 
 fn look<'a>(path: &Path, scope: &Scope<'a>) -> Result<std::borrow::Cow<'a, Value>, EvalError> {

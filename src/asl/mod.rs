@@ -4,6 +4,7 @@
 //! choice rules) against plain values. It knows no executions, no time and no I/O.
 
 pub mod condition;
+pub mod definition;
 pub mod intrinsic;
 pub mod machine;
 pub mod path;
@@ -14,19 +15,17 @@ pub mod scope;
 pub mod template;
 pub mod timestamp;
 
+#[cfg(test)]
+mod properties;
+
 pub use condition::Condition;
+pub use definition::{WorkflowType, check, parse};
 pub use intrinsic::Intrinsic;
 pub use machine::*;
 pub use path::Path;
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, Severity, describe};
 pub use query::Query;
 pub use reference_path::ReferencePath;
 pub use scope::{EvalError, Scope, Variables};
 pub use template::Template;
 pub use timestamp::parse_timestamp;
-
-/// Reads and checks a definition: the machine, or all of its problems at once.
-pub fn parse(text: &str) -> Result<StateMachine, Vec<Problem>> {
-    let _ = text;
-    Err(Vec::new())
-}

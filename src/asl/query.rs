@@ -35,6 +35,14 @@ impl Query {
         }
     }
 
+    /// Whether it looks at the context object.
+    pub fn reads_context(&self) -> bool {
+        match self {
+            Query::Path(path) => path.reads_context(),
+            Query::Intrinsic(call) => call.reads_context(),
+        }
+    }
+
     /// As written in the definition.
     pub fn text(&self) -> &str {
         match self {

@@ -31,9 +31,9 @@ impl<'a> Scope<'a> {
         Scope { input, context, variables, seed, calls: Cell::new(0) }
     }
 
-    /// The same surroundings with another input. Goes on in the row of random numbers.
+    /// The same surroundings with another input, and a row of random numbers of its own.
     pub fn with_input<'b>(&'b self, input: &'b Value) -> Scope<'b> {
-        Scope { input, context: self.context, variables: self.variables, seed: self.seed, calls: self.calls.clone() }
+        Scope::new(input, self.context, self.variables, self.draw())
     }
 
     /// The next random number of this scope.

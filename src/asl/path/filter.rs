@@ -76,6 +76,21 @@ impl Filter {
     }
 }
 
+impl Filter {
+    pub(super) fn reads_context(&self) -> bool {
+        let reads = |operand: &Operand| match operand {
+            Operand::Item(path) | Operand::Path(path) => path.reads_context(),
+            Operand::Literal(_) | Operand::Pattern(_) => false,
+        };
+        match self {
+            Filter::And(both) | Filter::Or(both) => both.0.reads_context() || both.1.reads_context(),
+            Filter::Not(inner) => inner.reads_context(),
+            Filter::Exists(operand) => reads(operand),
+            Filter::Compare(left, _, right) => reads(left) || reads(right),
+        }
+    }
+}
+
 impl Operand {
     /// Hands on what the operand stands for; `None` where there is nothing.
     fn with<T>(&self, item: &Value, scope: &Scope, then: impl FnOnce(Option<&Value>) -> T) -> T {

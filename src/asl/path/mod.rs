@@ -100,6 +100,12 @@ impl Path {
         self.definite
     }
 
+    /// Whether it begins at the context object, also in a filter.
+    pub fn reads_context(&self) -> bool {
+        let in_filter = |step: &Step| matches!(step, Step::Filter(filter) if filter.reads_context());
+        self.root == Root::Context || self.steps.iter().any(in_filter)
+    }
+
     /// The name of the variable that it reads.
     pub fn variable(&self) -> Option<&str> {
         match &self.root {
@@ -228,11 +234,7 @@ fn follow<'a>(value: &'a Value, step: &Step, scope: &Scope, found: &mut Vec<&'a 
         (Step::Filter(filter), Value::Array(items)) => {
             found.extend(items.iter().filter(|item| filter.holds(item, scope)));
         }
-        (Step::Filter(filter), Value::Object(_)) => {
-            if filter.holds(value, scope) {
-                found.push(value);
-            }
-        }
+        (Step::Filter(filter), Value::Object(_)) if filter.holds(value, scope) => found.push(value),
         (Step::Descend, _) => descend(value, found),
         _ => {}
     }
@@ -294,6 +296,7 @@ mod tests {
             ("$.a['b c'][1]", json!(20)),
             ("$.a[\"b c\"][-2]", json!(10)),
             ("$.x-y", json!(1)),
+            ("$.a.['b c'].[0]", json!(10)),
             ("$.ü", json!(2)),
             ("$['Test\\\"\"N']", json!(3)),
             ("$['x-y','ü','missing']", json!({"x-y": 1, "ü": 2})),

@@ -60,6 +60,10 @@ impl Cursor<'_> {
                 }
                 steps.push(self.dotted()?);
             } else if self.take(".") {
+                // `$.['a']` is `$['a']`.
+                if self.peek() == Some('[') {
+                    continue;
+                }
                 steps.push(self.dotted()?);
             } else if self.take("[") {
                 steps.push(self.bracket()?);
@@ -83,7 +87,7 @@ impl Cursor<'_> {
                 self.at += 2;
                 break;
             }
-            if c.is_whitespace() || ".[]()?,:*@'\"=<>!&|~{}/".contains(c) {
+            if c.is_whitespace() || ".[]()?,*@'\"=<>!&|~{}".contains(c) {
                 break;
             }
             self.at += c.len_utf8();
