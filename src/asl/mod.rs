@@ -2,6 +2,17 @@
 //!
 //! This module also evaluates what stands in a definition (paths, payload templates, intrinsic functions,
 //! choice rules) against plain values. It knows no executions, no time and no I/O.
+//!
+//! ```text
+//! definition/   text -> json (with positions) -> checker -> machine, or problems
+//! machine       what comes out: states with everything in them compiled
+//! path/ reference_path template intrinsic/ query condition timestamp
+//!               the compiled pieces; each reads its own text and evaluates in a scope
+//! scope         what they may look at, and how they fail
+//! ```
+//!
+//! Invariants: a [`StateMachine`] has no transition that leads nowhere; no evaluation panics, recurses without
+//! bound or depends on anything but its [`Scope`].
 
 pub mod condition;
 pub mod definition;
