@@ -100,8 +100,7 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
     child.previous_event = after.unwrap_or(outer.previous_event);
     if !child.silent {
         let name = state.name.clone();
-        child.previous_event =
-            draft.record(child.previous_event, HistoryKind::MapIterationStarted { name, index });
+        child.previous_event = draft.record(child.previous_event, HistoryKind::MapIterationStarted { name, index });
     }
     match input {
         Ok(input) => {
@@ -279,8 +278,7 @@ fn count(
 /// How many iterations may fail: the smaller of what the count and the percentage allow.
 fn tolerated(around: &Surroundings, state: &State, map: &Map, input: &Value, length: u32) -> Result<u32, Raised> {
     let number = count(around, state, "ToleratedFailureCountPath", &map.tolerated_failure_count, input)?;
-    let percentage =
-        count(around, state, "ToleratedFailurePercentagePath", &map.tolerated_failure_percentage, input)?;
+    let percentage = count(around, state, "ToleratedFailurePercentagePath", &map.tolerated_failure_percentage, input)?;
     let share = percentage.map(|p| (p / 100.0 * f64::from(length)).floor());
     // A cast saturates.
     Ok(match (number, share) {

@@ -7,13 +7,13 @@
 //! One step runs at most [`limits::STATES_PER_STEP_MAX`] states. What is then left goes on in a step of its
 //! own, woken by a timer that is due at once; so a definition that loops for ever holds no machine.
 
+use super::dataflow::Output;
 use super::draft::{Draft, Payload, Work};
 use super::env::Env;
 use super::event::{Entry, Event};
 use super::execution::{Branch, Doing, Execution, Status, Step};
 use super::history::{HistoryKind, StateType};
 use super::raise::{RUNTIME, Raised, raise};
-use super::dataflow::Output;
 use super::{choice, end, map, parallel, pass, task, wait};
 use crate::asl::{Kind, Name, State, StateMachine, Transition};
 use crate::base::{BranchId, EventId, TimerId, limits};
@@ -142,9 +142,7 @@ fn put_off(draft: &mut Draft, work: Work) {
             branch.doing = Doing::Ready { timer, due };
         }
         Work::Iterate(_) => match &mut branch.doing {
-            Doing::Map { resume: resume @ None, next_index, length, .. } if next_index < length => {
-                *resume = Some((timer, due));
-            }
+            Doing::Map { resume: resume @ None, .. } => *resume = Some((timer, due)),
             _ => draft.clear_timer((timer, due)),
         },
     }
@@ -174,8 +172,8 @@ fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
 fn run_again(draft: &mut Draft, id: BranchId) {
     let Some(branch) = draft.edit(id) else { return };
     branch.doing = Doing::Halted;
-    let payload = Payload::of(branch.input.clone());
-    match draft.machine.state(&branch.state.clone()) {
+    let (name, payload) = (branch.state.clone(), Payload::of(branch.input.clone()));
+    match draft.machine.state(&name) {
         Some(state) => run(draft, id, state, payload),
         None => end::fail(draft, id, Raised::new(Some(RUNTIME.into()), None)),
     }

@@ -68,7 +68,8 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
     let Some(state) = machine.state(&branch.state) else { return false };
     let Kind::Task(task) = &state.kind else { return false };
     let family = Family::of(&task.resource);
-    let failure = |error: &Option<String>, cause: &Option<String>| Failure { error: error.clone(), cause: cause.clone() };
+    let failure =
+        |error: &Option<String>, cause: &Option<String>| Failure { error: error.clone(), cause: cause.clone() };
     match event {
         Event::TaskStarted { worker, .. } => {
             if phase != TaskPhase::Scheduled {
