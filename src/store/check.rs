@@ -170,10 +170,14 @@ fn executions(overlay: &Overlay, report: &mut Report, expected: &mut Expected) -
 fn history(overlay: &Overlay, id: ExecutionId, last: EventId, report: &mut Report) -> Result<(), Fault> {
     let (first, end) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));
     let range = (Bound::Included(first.as_slice()), Bound::Included(end.as_slice()));
-    let mut next = 1;
-    let mut gap = None;
+    let archived = overlay.get(Table::Archived, &id.to_bytes(), |_| Ok(()))?.is_some();
+    let (mut next, mut gap, mut rows) = (1, None, 0);
     overlay.scan(Table::History, range, Direction::Forward, |_, row| {
         for event in rows::events_from(access::<HistoryRow>(Table::History, row)?)? {
+            if archived && rows == 0 {
+                next = event.id.0;
+            }
+            rows += 1;
             if event.id.0 != next {
                 gap.get_or_insert(next);
             }
@@ -183,7 +187,7 @@ fn history(overlay: &Overlay, id: ExecutionId, last: EventId, report: &mut Repor
     })?;
     if let Some(gap) = gap {
         report.problem(format!("the history of execution {id} lacks event {gap}"));
-    } else if next != last.0 + 1 && next != 1 {
+    } else if next != last.0 + 1 && !(archived && rows == 0) {
         report.problem(format!("the history of execution {id} ends at {} and its header says {last}", next - 1));
     }
     Ok(())
@@ -252,6 +256,7 @@ fn others(overlay: &Overlay, report: &mut Report) -> Result<(), Fault> {
     readable::<rows::DocumentRow>(overlay, Table::Schedules, report)?;
     readable::<rows::DocumentRow>(overlay, Table::Alarms, report)?;
     all(overlay, Table::History, report, |_, row, _| access::<HistoryRow>(Table::History, row).map(drop))?;
+    all(overlay, Table::Archived, report, |_, _, _| Ok(()))?;
     all(overlay, Table::Settings, report, |_, _, _| Ok(()))
 }
 

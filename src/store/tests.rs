@@ -326,3 +326,59 @@ fn many_commits_share_the_threads_and_all_arrive() {
     late.put_item("t", "late", "{}");
     assert!(other.commit_blocking(late).unwrap_err().to_string().contains("closed"));
 }
+
+#[test]
+fn histories_move_into_archives_and_old_days_are_dropped_whole() {
+    const DAY_MS: i64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let mut histories = BTreeMap::new();
+    for day in 0..3i64 {
+        for n in 0..4 {
+            let id = ExecutionId::generate(Timestamp(day * DAY_MS + n));
+            let start = starting(id, &format!("{day}-{n}"));
+            let running = after(&start);
+            commit(&writer, |c| c.step(None, &start));
+            // One of each day goes on running.
+            if n > 0 {
+                let mut end = ending(&running);
+                end.header.as_mut().unwrap().stopped_at = Some(Timestamp(day * DAY_MS + 500));
+                commit(&writer, |c| c.step(Some(&running), &end).delivered(id));
+            }
+            histories.insert(id, (day, n, reader.history(id, EventId(1), 99, Direction::Forward).unwrap()));
+        }
+    }
+    let mut reached = None;
+    loop {
+        reached = writer.archive_history(Timestamp(2 * DAY_MS), reached, 3).unwrap();
+        if reached.is_none() {
+            break;
+        }
+    }
+    let same = |reader: &Reader| {
+        for (id, (_, _, history)) in &histories {
+            assert_eq!(&reader.history(*id, EventId(1), 99, Direction::Forward).unwrap(), history);
+            let last = reader.history(*id, EventId(0), 2, Direction::Backward).unwrap();
+            assert_eq!(last, history.iter().rev().take(2).cloned().collect::<Vec<_>>());
+        }
+    };
+    same(&reader);
+    writer.close().unwrap();
+    drop(reader);
+    let backends: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+    let report = check(&backends).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.rows["archived"], 6);
+
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    same(&reader);
+    assert_eq!(writer.drop_archives(Timestamp(DAY_MS + 1)).unwrap(), 3);
+    for (id, (day, n, _)) in &histories {
+        assert_eq!(reader.header(*id).unwrap().is_none(), *day == 0 && *n > 0);
+    }
+    assert_eq!(reader.count(Status::Succeeded), 6);
+    assert!(!dir.path().join("history-000000.redb").exists());
+    assert!(dir.path().join("history-000001.redb").exists());
+    drop((writer, reader));
+    assert!(check(&backends).unwrap().is_clean());
+}
