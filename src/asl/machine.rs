@@ -243,3 +243,48 @@ pub struct Catcher {
     pub assign: Option<super::Template>,
     pub output: Option<super::Template>,
 }
+
+impl State {
+    /// Whether anything in the state's own fields looks at the context object (`$$`). Where nothing does,
+    /// nobody need build one.
+    pub fn reads_context(&self) -> bool {
+        fn path(path: &InputPath) -> bool {
+            matches!(path, InputPath::Path(path) if path.reads_context())
+        }
+        fn template(template: &Option<super::Template>) -> bool {
+            template.as_ref().is_some_and(super::Template::reads_context)
+        }
+        let flow = &self.flow;
+        path(&flow.input_path)
+            || path(&flow.output_path)
+            || [&flow.parameters, &flow.result_selector, &flow.assign, &flow.output].into_iter().any(template)
+            || self.catch.iter().any(|catcher| template(&catcher.assign) || template(&catcher.output))
+            || self.kind.reads_context()
+    }
+}
+
+impl Kind {
+    fn reads_context(&self) -> bool {
+        let template = |template: &Option<super::Template>| template.as_ref().is_some_and(|t| t.reads_context());
+        let seconds = |seconds: &Seconds| matches!(seconds, Seconds::Query(query) if query.reads_context());
+        let text = |text: &Text| matches!(text, Text::Query(query) if query.reads_context());
+        let count = |count: &Count| matches!(count, Count::Query(query) if query.reads_context());
+        match self {
+            Kind::Task(task) => seconds(&task.timeout) || seconds(&task.heartbeat) || template(&task.credentials),
+            Kind::Choice(choice) => choice
+                .rules
+                .iter()
+                .any(|rule| rule.condition.reads_context() || template(&rule.assign) || template(&rule.output)),
+            Kind::Wait(Wait::SecondsQuery(query) | Wait::TimestampQuery(query)) => query.reads_context(),
+            Kind::Fail { error, cause } => text(error) || text(cause),
+            Kind::Map(map) => {
+                matches!(&map.items, Items::Query(query) if query.reads_context())
+                    || template(&map.item_selector)
+                    || [&map.max_concurrency, &map.tolerated_failure_count, &map.tolerated_failure_percentage]
+                        .into_iter()
+                        .any(count)
+            }
+            Kind::Wait(_) | Kind::Parallel(_) | Kind::Pass { .. } | Kind::Succeed => false,
+        }
+    }
+}

@@ -20,7 +20,9 @@ pub struct Entry {
 pub enum Event {
     /// The execution exists (its header is built by [`super::Execution::start`]) and may run its first states.
     Started,
-    /// A worker or service took up the attempt: `ActivityStarted`, `TaskStarted`. `worker` for activities.
+    /// A worker took up the attempt of an activity: `ActivityStarted`. For activities only: service tasks and
+    /// functions are started by being scheduled, both events are decided in the same step, and this event
+    /// changes nothing there. So a service task costs two commits, not three.
     TaskStarted {
         attempt: Attempt,
         worker: Option<String>,

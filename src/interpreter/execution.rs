@@ -12,15 +12,124 @@ use super::event::{Command, Json, Outcome};
 use super::history::HistoryEvent;
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
 
-/// An execution as it stands between two steps.
+/// An execution as it stands between two steps. Built by [`Execution::start`] or, from rows, by
+/// [`Execution::load`]; changed by [`Execution::apply`] only.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Execution {
     pub header: Header,
-    /// Live branches, and finished ones whose Parallel or Map still gathers. Empty once the execution ended.
+    /// Live branches, and finished ones whose Parallel or Map still gathers. Once the execution ended
+    /// without success, what a redrive continues from: no branch waits for anything then. Empty after success.
     pub branches: BTreeMap<BranchId, Branch>,
-    /// The items of each running Map, by the branch that is in the Map. Written once, when the Map starts,
-    /// so that an iteration's end does not rewrite them.
-    pub items: BTreeMap<BranchId, Arc<Vec<Value>>>,
+    /// What each running Map works on, by the branch that is in the Map. Written once, when the Map starts,
+    /// so that an iteration's end does not rewrite it.
+    pub items: BTreeMap<BranchId, Arc<MapItems>>,
+    /// Who waits for which attempt and timer: derived from `branches`, so that an event finds its branch
+    /// without looking at all of them.
+    waiting: Waiting,
+}
+
+/// What a Map state works on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MapItems {
+    /// The Map state's raw input. The branch's own `input` is null as long as it is in the Map.
+    pub input: Arc<Value>,
+    pub items: Vec<Arc<Value>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Waiting {
+    attempts: BTreeMap<Attempt, BranchId>,
+    timers: BTreeMap<TimerId, BranchId>,
+}
+
+impl Execution {
+    /// A new execution: RUNNING, with no branch yet. [`Event::Started`](super::Event::Started) runs it.
+    pub fn start(id: ExecutionId, name: String, machine: MachineRef, input: Json, at: Timestamp) -> Execution {
+        let header = Header {
+            id,
+            name,
+            machine,
+            status: Status::Running,
+            started_at: at,
+            stopped_at: None,
+            input,
+            outcome: None,
+            last_event: EventId(0),
+            next_branch: BranchId(1),
+            next_attempt: Attempt(1),
+            next_timer: TimerId(1),
+            timeout_timer: None,
+            parent: None,
+            redrive_count: 0,
+            redriven_at: None,
+            trace_header: None,
+        };
+        Execution::load(header, BTreeMap::new(), BTreeMap::new())
+    }
+
+    /// An execution out of its rows.
+    pub fn load(
+        header: Header,
+        branches: BTreeMap<BranchId, Branch>,
+        items: BTreeMap<BranchId, Arc<MapItems>>,
+    ) -> Execution {
+        let mut waiting = Waiting::default();
+        for (id, branch) in &branches {
+            waiting.add(*id, branch);
+        }
+        Execution { header, branches, items, waiting }
+    }
+
+    /// Makes the step's changes. Costs what the step touched.
+    pub fn apply(&mut self, step: &Step) {
+        let Some(header) = &step.header else { return };
+        self.header = header.clone();
+        for (id, row) in &step.branches {
+            if let Some(before) = self.branches.remove(id) {
+                self.waiting.remove(&before);
+            }
+            if let Some(branch) = row {
+                self.waiting.add(*id, branch);
+                self.branches.insert(*id, branch.clone());
+            }
+        }
+        for (id, row) in &step.items {
+            match row {
+                Some(items) => self.items.insert(*id, items.clone()),
+                None => self.items.remove(id),
+            };
+        }
+    }
+
+    /// The branch that waits for the attempt's outcome.
+    pub fn branch_of_attempt(&self, attempt: Attempt) -> Option<BranchId> {
+        self.waiting.attempts.get(&attempt).copied()
+    }
+
+    /// The branch that one of its timers will wake.
+    pub fn branch_of_timer(&self, timer: TimerId) -> Option<BranchId> {
+        self.waiting.timers.get(&timer).copied()
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, id: BranchId, branch: &Branch) {
+        if let Some(attempt) = branch.doing.attempt() {
+            self.attempts.insert(attempt, id);
+        }
+        for (timer, _) in branch.doing.timers() {
+            self.timers.insert(timer, id);
+        }
+    }
+
+    fn remove(&mut self, branch: &Branch) {
+        if let Some(attempt) = branch.doing.attempt() {
+            self.attempts.remove(&attempt);
+        }
+        for (timer, _) in branch.doing.timers() {
+            self.timers.remove(&timer);
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -99,12 +208,16 @@ pub struct Branch {
     pub map_item: Option<(u32, Arc<Value>)>,
     /// Attempts used so far, per entry of the state's Retry; and their sum, `$$.State.RetryCount`.
     pub retries: Vec<u32>,
+    /// Inside a distributed Map, whose parent's history does not show its children's events.
+    pub silent: bool,
     pub doing: Doing,
 }
 
 /// What a branch is doing: every variant says what will wake it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Doing {
+    /// About to enter its state: the step ran as many states as one step may. Woken by the timer, at once.
+    Ready { timer: TimerId, due: Timestamp },
     /// Woken by the attempt's outcome or by one of its timers.
     Task {
         attempt: Attempt,
@@ -118,21 +231,59 @@ pub enum Doing {
     Wait { timer: TimerId, due: Timestamp },
     /// A back-off before the next attempt. Woken by the timer.
     Retry { timer: TimerId, due: Timestamp },
-    /// Woken by the end of one of its branches, which are `first .. first + count`.
+    /// Woken by the end of one of its branches, which are `first .. first + count`. Their numbers are
+    /// reserved when it starts.
     Parallel { first: BranchId, count: u32, running: u32, started_event: EventId },
-    /// Woken by the end of one of its iterations.
+    /// Woken by the end of one of its iterations. Iteration `i` is branch `first + i`: the numbers are
+    /// reserved when the Map starts, so that this row never lists them.
     Map {
+        first: BranchId,
+        /// The first iteration that has not started.
         next_index: u32,
         running: u32,
         failed: u32,
         length: u32,
+        /// 0: no bound.
         concurrency: u32,
+        /// How many iterations may fail without failing the Map.
+        tolerated: u32,
         started_event: EventId,
         last_succeeded_event: EventId,
-        children: Vec<BranchId>,
+        /// Set where iterations could start and the step ran as many states as one step may.
+        resume: Option<(TimerId, Timestamp)>,
     },
     /// Finished; waits for its siblings. Woken never, gathered by its parent.
     Done { output: Arc<Value> },
+    /// The execution ended without success while the branch was in its state. Woken by a redrive, which
+    /// enters the state again.
+    Halted,
+}
+
+impl Doing {
+    pub fn attempt(&self) -> Option<Attempt> {
+        match self {
+            Doing::Task { attempt, .. } => Some(*attempt),
+            _ => None,
+        }
+    }
+
+    /// The timers that are set for it.
+    pub fn timers(&self) -> impl Iterator<Item = (TimerId, Timestamp)> + use<> {
+        let (one, other) = match self {
+            Doing::Task { timeout, heartbeat, .. } => (*timeout, *heartbeat),
+            Doing::Ready { timer, due } | Doing::Wait { timer, due } | Doing::Retry { timer, due } => {
+                (Some((*timer, *due)), None)
+            }
+            Doing::Map { resume, .. } => (*resume, None),
+            Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
+
+    /// Whether nothing will wake it any more.
+    pub fn is_settled(&self) -> bool {
+        matches!(self, Doing::Done { .. } | Doing::Halted)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +301,7 @@ pub struct Step {
     /// Branches changed (`Some`) and ended (`None`).
     pub branches: BTreeMap<BranchId, Option<Branch>>,
     /// Maps that began (`Some`) and ended (`None`).
-    pub items: BTreeMap<BranchId, Option<Arc<Vec<Value>>>>,
+    pub items: BTreeMap<BranchId, Option<Arc<MapItems>>>,
     pub history: Vec<HistoryEvent>,
     pub commands: Vec<Command>,
 }

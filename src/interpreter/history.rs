@@ -72,6 +72,13 @@ pub enum HistoryKind {
     },
     MapStateSucceeded,
     MapStateFailed(Failure),
+    /// A distributed Map's run.
+    MapRunStarted {
+        arn: String,
+    },
+    MapRunSucceeded,
+    MapRunFailed(Failure),
+    MapRunAborted,
     MapIterationStarted {
         name: Arc<str>,
         index: u32,

@@ -9,5 +9,5 @@ pub mod execution;
 pub mod history;
 
 pub use event::{Command, Entry, Event, Outcome, RunTask, TimerPurpose};
-pub use execution::{Branch, Doing, Execution, Header, MachineRef, Parent, Status, Step, TaskPhase};
-pub use history::{HistoryEvent, HistoryKind, StateType};
+pub use execution::{Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Status, Step, TaskPhase};
+pub use history::{Failure, HistoryEvent, HistoryKind, StateType};

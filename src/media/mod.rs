@@ -3,6 +3,46 @@
 //! A stage is a function from a [`Job`] to a JSON result; it says how far it is through a [`Progress`] sink.
 //! It knows jobs and files, never workflows or the store.
 
+pub mod clip;
+pub mod container;
+pub mod input;
 pub mod job;
+pub mod mp4;
+pub mod pipeline;
+pub mod probe;
+pub mod sanitize;
+pub mod settings;
+pub mod transcode;
 
 pub use job::{Job, Progress, Reporter};
+
+use serde_json::Value;
+
+use crate::base::TaskError;
+
+/// Does one job: the stage named in it, on the files named in its parameters.
+pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+    init()?;
+    match job.stage.as_str() {
+        "probe" => probe::run(job, reporter),
+        "sanitize" => sanitize::run(job, reporter),
+        "transcode" => transcode::run(job, reporter),
+        other => Err(TaskError::new(
+            "Media.UnknownStage",
+            format!("there is no media stage named '{other}'; correct the Task's Resource"),
+        )),
+    }
+}
+
+/// Starts GStreamer and registers the elements that are built into this program. Repeating it is harmless.
+pub fn init() -> Result<(), TaskError> {
+    use std::sync::OnceLock;
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    STARTED
+        .get_or_init(|| {
+            gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
+            transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))
+        })
+        .clone()
+        .map_err(|cause| TaskError::new("Media.NoGStreamer", format!("{cause}; reinstall the GStreamer packages")))
+}
