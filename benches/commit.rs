@@ -54,7 +54,7 @@ fn main() {
 
 fn fresh() -> Execution {
     let id = ExecutionId::generate(Timestamp(1));
-    Execution { header: yard::header(id), branches: BTreeMap::new(), items: BTreeMap::new() }
+    Execution::load(yard::header(id), BTreeMap::new(), BTreeMap::new())
 }
 
 async fn transition(writer: &Writer, execution: &mut Execution) {
@@ -63,13 +63,13 @@ async fn transition(writer: &Writer, execution: &mut Execution) {
     let before = (execution.header.last_event.0 > 0).then_some(&*execution);
     commit.step(before, &step);
     writer.commit(commit).await.unwrap();
-    yard::apply(execution, step);
+    execution.apply(&step);
 }
 
 fn encoding() -> yard::Series {
     let mut execution = fresh();
     let step = yard::transition(&execution);
-    yard::apply(&mut execution, step);
+    execution.apply(&step);
     let step = yard::transition(&execution);
     yard::measure(10_000, |_| {
         let mut commit = Commit::new();

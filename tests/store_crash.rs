@@ -133,6 +133,7 @@ fn start(id: u128) -> Step {
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
+        silent: false,
         doing: Doing::Wait { timer: TimerId(0), due: due(id) },
     };
     Step {
@@ -146,11 +147,8 @@ fn start(id: u128) -> Step {
 
 fn end(id: u128) -> (Execution, Step) {
     let started = start(id);
-    let before = Execution {
-        header: header(id),
-        branches: started.branches.into_iter().filter_map(|(n, b)| Some((n, b?))).collect(),
-        items: BTreeMap::new(),
-    };
+    let mut before = Execution::load(header(id), BTreeMap::new(), BTreeMap::new());
+    before.apply(&started);
     let mut header = header(id);
     header.status = Status::Succeeded;
     header.outcome = Some(Outcome::Succeeded { output: Arc::from("[]") });

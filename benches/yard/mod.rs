@@ -113,6 +113,7 @@ fn branch(header: &Header, doing: Doing) -> Branch {
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
+        silent: false,
         doing,
     }
 }
@@ -197,17 +198,6 @@ pub fn sleeping(id: ExecutionId, due: Timestamp) -> Step {
         history: (1..).zip(kinds).map(event).collect(),
         commands: vec![Command::SetTimer { timer: TimerId(0), due }],
         ..Step::default()
-    }
-}
-
-/// The execution after a step.
-pub fn apply(execution: &mut Execution, step: Step) {
-    execution.header = step.header.unwrap();
-    for (number, branch) in step.branches {
-        match branch {
-            Some(branch) => drop(execution.branches.insert(number, branch)),
-            None => drop(execution.branches.remove(&number)),
-        }
     }
 }
 

@@ -191,7 +191,7 @@ impl Writer {
         for ended in group {
             let day = day_of(ended.stopped_at);
             // The keys first: a redrive may add rows meanwhile, and what is deleted must have been read.
-            for key in reader.history_rows(ended.id)? {
+            for key in reader.keys_under(Table::History, ended.id)? {
                 commit.record.delete(Table::History, &key);
             }
             let events = reader.history(ended.id, EventId(1), usize::MAX, Direction::Forward)?;
@@ -240,6 +240,12 @@ impl Writer {
                 let owns = reader.by_name(&header.machine.name, &header.name)? == Some(id);
                 commit.forget(id, &header.machine.name, &header.name, header.status, owns);
                 commit.record.delete(Table::Archived, &id.to_bytes());
+                // What a redrive would have continued from.
+                for table in [Table::Branches, Table::MapItems, Table::History] {
+                    for key in reader.keys_under(table, id)? {
+                        commit.record.delete(table, &key);
+                    }
+                }
                 forgotten += 1;
             }
             self.commit_blocking(commit)?;
@@ -269,11 +275,12 @@ impl Reader {
         Ok(next)
     }
 
-    fn history_rows(&self, id: ExecutionId) -> Result<Vec<Vec<u8>>, Fault> {
-        let (first, last) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));
-        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+    fn keys_under(&self, table: Table, id: ExecutionId) -> Result<Vec<Vec<u8>>, Fault> {
+        let first = id.to_bytes();
+        let end = tables::after_prefix(&first);
+        let range = (Bound::Included(first.as_slice()), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let mut keys = Vec::new();
-        self.engine().overlay.read().scan(Table::History, range, Direction::Forward, |key, _| {
+        self.engine().overlay.read().scan(table, range, Direction::Forward, |key, _| {
             keys.push(key.to_vec());
             Ok(ControlFlow::Continue(()))
         })?;

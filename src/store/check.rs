@@ -197,10 +197,14 @@ fn branches(overlay: &Overlay, report: &mut Report, expected: &mut Expected) -> 
     all(overlay, Table::Branches, report, |key, row, report| {
         let (id, number) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Branches))?;
         let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
-        if !expected.running.contains(&id) {
-            report.problem(format!("branch {number} belongs to execution {id}, which is not running"));
+        let waits = branch.doing.attempt().is_some() || branch.doing.timers().next().is_some();
+        if waits && !expected.running.contains(&id) {
+            report.problem(format!("branch {number} of execution {id} waits, and the execution is not running"));
         }
-        for (timer, due) in rows::timers_of(&branch.doing) {
+        if overlay.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_none() {
+            report.problem(format!("branch {number} belongs to execution {id}, which does not exist"));
+        }
+        for (timer, due) in branch.doing.timers() {
             expected.key(Table::Timers, tables::timer(due, id, timer));
         }
         if let Doing::Map { .. } = branch.doing
@@ -256,6 +260,9 @@ fn others(overlay: &Overlay, report: &mut Report) -> Result<(), Fault> {
     readable::<rows::DocumentRow>(overlay, Table::Schedules, report)?;
     readable::<rows::DocumentRow>(overlay, Table::Alarms, report)?;
     all(overlay, Table::History, report, |_, row, _| access::<HistoryRow>(Table::History, row).map(drop))?;
+    all(overlay, Table::MapItems, report, |_, row, _| {
+        rows::map_items_from(access::<rows::MapRow>(Table::MapItems, row)?).map(drop)
+    })?;
     all(overlay, Table::Archived, report, |_, _, _| Ok(()))?;
     all(overlay, Table::Settings, report, |_, _, _| Ok(()))
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::record::{Op, Record};
 use super::rows::{
-    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, OutboxRow,
-    RevisionRow, TaskRow, VersionRow,
+    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapRow,
+    OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
@@ -115,10 +115,7 @@ impl Commit {
         for (&number, items) in &step.items {
             let key = tables::branch(id, number);
             match items {
-                Some(items) => {
-                    let json = serde_json::to_vec(items.as_ref()).expect("a Vec takes every JSON value");
-                    self.record.plain(Op::Put, Table::MapItems, &key, &json);
-                }
+                Some(items) => self.record.row(Op::Put, Table::MapItems, &key, &MapRow::from(&**items)),
                 None => self.record.delete(Table::MapItems, &key),
             }
         }

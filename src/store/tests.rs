@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
+use crate::interpreter::execution::MapItems;
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, RunTask,
@@ -46,6 +47,7 @@ fn branch(doing: Doing) -> Branch {
         variables: BTreeMap::from([("v".to_owned(), Arc::new(json!(7)))]),
         map_item: Some((1, Arc::new(json!("item")))),
         retries: vec![0, 2],
+        silent: false,
         doing,
     }
 }
@@ -74,19 +76,21 @@ fn starting(id: ExecutionId, name: &str) -> Step {
             (
                 BranchId(0),
                 Some(branch(Doing::Map {
+                    first: BranchId(1),
                     next_index: 2,
                     running: 1,
                     failed: 0,
                     length: 3,
                     concurrency: 1,
+                    tolerated: 0,
                     started_event: EventId(2),
                     last_succeeded_event: EventId(0),
-                    children: vec![BranchId(1)],
+                    resume: None,
                 })),
             ),
             (BranchId(1), Some(branch(task(TaskPhase::Scheduled)))),
         ]),
-        items: BTreeMap::from([(BranchId(0), Some(Arc::new(vec![json!("x"), json!({"y": 1})])))]),
+        items: BTreeMap::from([(BranchId(0), Some(Arc::new(map_items())))]),
         history: events(
             1,
             vec![
@@ -133,11 +137,13 @@ fn run_task(id: ExecutionId) -> RunTask {
 
 /// The execution that results from a starting step.
 fn after(step: &Step) -> Execution {
-    Execution {
-        header: step.header.clone().unwrap(),
-        branches: step.branches.iter().filter_map(|(n, b)| Some((*n, b.clone()?))).collect(),
-        items: step.items.iter().filter_map(|(n, i)| Some((*n, i.clone()?))).collect(),
-    }
+    let mut execution = Execution::load(step.header.clone().unwrap(), BTreeMap::new(), BTreeMap::new());
+    execution.apply(step);
+    execution
+}
+
+fn map_items() -> MapItems {
+    MapItems { input: Arc::new(json!([1])), items: vec![Arc::new(json!("x")), Arc::new(json!({"y": 1}))] }
 }
 
 /// The step that ends it.
@@ -241,7 +247,7 @@ fn a_task_is_outstanding_until_it_is_submitted_or_over() {
             ..Step::default()
         };
         commit(&writer, |c| c.step(Some(&execution), &step));
-        execution.branches.insert(BranchId(1), branch(task(phase)));
+        execution.apply(&step);
         assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), still);
     }
 }

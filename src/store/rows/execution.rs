@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Row, damaged, status_code, status_of};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
 use crate::interpreter::event::Json;
+use crate::interpreter::execution::MapItems;
 use crate::interpreter::{Branch, Doing, Header, MachineRef, Outcome, Parent, RunTask, Status, TaskPhase};
 use crate::store::tables::Table;
 
@@ -67,6 +68,7 @@ pub(in crate::store) struct BranchRow {
     pub variables: Vec<(String, String)>,
     pub map_item: Option<(u32, String)>,
     pub retries: Vec<u32>,
+    pub silent: bool,
     pub doing: DoingRow,
 }
 
@@ -89,18 +91,29 @@ pub(in crate::store) enum DoingRow {
         started_event: u64,
     },
     Map {
+        first: u32,
         next_index: u32,
         running: u32,
         failed: u32,
         length: u32,
         concurrency: u32,
+        tolerated: u32,
         started_event: u64,
         last_succeeded_event: u64,
-        children: Vec<u32>,
+        resume: Option<TimerRow>,
     },
     Done {
         output: String,
     },
+    Ready(TimerRow),
+    Halted,
+}
+
+/// What a Map works on: its raw input, and an array.
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct MapRow {
+    input: String,
+    items: String,
 }
 
 #[derive(Archive, Serialize)]
@@ -119,6 +132,7 @@ pub(in crate::store) struct TaskRow {
 impl Row for HeaderRow {}
 impl Row for BranchRow {}
 impl Row for TaskRow {}
+impl Row for MapRow {}
 
 impl TimerRow {
     fn of((timer, due): (TimerId, Timestamp)) -> TimerRow {
@@ -264,6 +278,7 @@ impl From<&Branch> for BranchRow {
             variables: branch.variables.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
             map_item: branch.map_item.as_ref().map(|(index, item)| (*index, item.to_string())),
             retries: branch.retries.clone(),
+            silent: branch.silent,
             doing: DoingRow::from(&branch.doing),
         }
     }
@@ -290,25 +305,31 @@ impl From<&Doing> for DoingRow {
                 DoingRow::Parallel { first: first.0, count: *count, running: *running, started_event: started_event.0 }
             }
             Doing::Map {
+                first,
                 next_index,
                 running,
                 failed,
                 length,
                 concurrency,
+                tolerated,
                 started_event,
                 last_succeeded_event,
-                children,
+                resume,
             } => DoingRow::Map {
+                first: first.0,
                 next_index: *next_index,
                 running: *running,
                 failed: *failed,
                 length: *length,
                 concurrency: *concurrency,
+                tolerated: *tolerated,
                 started_event: started_event.0,
                 last_succeeded_event: last_succeeded_event.0,
-                children: children.iter().map(|c| c.0).collect(),
+                resume: resume.map(TimerRow::of),
             },
             Doing::Done { output } => DoingRow::Done { output: output.to_string() },
+            Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
+            Doing::Halted => DoingRow::Halted,
         }
     }
 }
@@ -337,6 +358,7 @@ pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, F
         variables,
         map_item,
         retries: row.retries.iter().map(|r| r.to_native()).collect(),
+        silent: row.silent,
         doing: doing_from(&row.doing)?,
     })
 }
@@ -371,35 +393,48 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             started_event: EventId(started_event.to_native()),
         },
         ArchivedDoingRow::Map {
+            first,
             next_index,
             running,
             failed,
             length,
             concurrency,
+            tolerated,
             started_event,
             last_succeeded_event,
-            children,
+            resume,
         } => Doing::Map {
+            first: BranchId(first.to_native()),
             next_index: next_index.to_native(),
             running: running.to_native(),
             failed: failed.to_native(),
             length: length.to_native(),
             concurrency: concurrency.to_native(),
+            tolerated: tolerated.to_native(),
             started_event: EventId(started_event.to_native()),
             last_succeeded_event: EventId(last_succeeded_event.to_native()),
-            children: children.iter().map(|c| BranchId(c.to_native())).collect(),
+            resume: resume.as_ref().map(ArchivedTimerRow::get),
         },
         ArchivedDoingRow::Done { output } => Doing::Done { output: json(Table::Branches, output)? },
+        ArchivedDoingRow::Ready(row) => {
+            let (timer, due) = row.get();
+            Doing::Ready { timer, due }
+        }
+        ArchivedDoingRow::Halted => Doing::Halted,
     })
 }
 
-/// The timers that a branch waits for.
-pub(in crate::store) fn timers_of(doing: &Doing) -> Vec<(TimerId, Timestamp)> {
-    match doing {
-        Doing::Task { timeout, heartbeat, .. } => timeout.iter().chain(heartbeat).copied().collect(),
-        Doing::Wait { timer, due } | Doing::Retry { timer, due } => vec![(*timer, *due)],
-        Doing::Parallel { .. } | Doing::Map { .. } | Doing::Done { .. } => Vec::new(),
+impl From<&MapItems> for MapRow {
+    fn from(map: &MapItems) -> MapRow {
+        let items = serde_json::to_string(&map.items).expect("every JSON value has a text");
+        MapRow { input: map.input.to_string(), items }
     }
+}
+
+pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {
+    let items = serde_json::from_str(&row.items)
+        .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON array ({e})")))?;
+    Ok(MapItems { input: json(Table::MapItems, &row.input)?, items })
 }
 
 impl From<&RunTask> for TaskRow {
