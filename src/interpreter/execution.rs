@@ -213,6 +213,25 @@ pub struct Branch {
     pub doing: Doing,
 }
 
+impl Branch {
+    /// A branch that is about to enter `state`.
+    pub(super) fn new(parent: Option<(BranchId, u32)>, state: &Arc<str>, at: Timestamp) -> Branch {
+        Branch {
+            parent,
+            state: state.clone(),
+            state_entered_at: at,
+            state_entered_event: EventId(0),
+            input: Arc::new(Value::Null),
+            previous_event: EventId(0),
+            variables: BTreeMap::new(),
+            map_item: None,
+            retries: Vec::new(),
+            silent: false,
+            doing: Doing::Halted,
+        }
+    }
+}
+
 /// What a branch is doing: every variant says what will wake it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Doing {

@@ -25,6 +25,22 @@ pub enum StateType {
     Fail,
 }
 
+impl StateType {
+    pub fn of(kind: &crate::asl::Kind) -> StateType {
+        use crate::asl::Kind;
+        match kind {
+            Kind::Task(_) => StateType::Task,
+            Kind::Choice(_) => StateType::Choice,
+            Kind::Wait(_) => StateType::Wait,
+            Kind::Parallel(_) => StateType::Parallel,
+            Kind::Map(_) => StateType::Map,
+            Kind::Pass { .. } => StateType::Pass,
+            Kind::Succeed => StateType::Succeed,
+            Kind::Fail { .. } => StateType::Fail,
+        }
+    }
+}
+
 /// `error` and `cause` of a failure; AWS leaves out what is absent.
 #[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Failure {

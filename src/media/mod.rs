@@ -5,6 +5,7 @@
 
 pub mod clip;
 pub mod container;
+pub mod files;
 pub mod input;
 pub mod job;
 pub mod mp4;
@@ -27,6 +28,11 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
         "transcode" => transcode::run(job, reporter),
+        "fingerprint" => files::fingerprint::run(job, reporter),
+        "publish" => files::publish::run(job, reporter),
+        "archive" => files::archive::run(job, reporter),
+        "quarantine" => files::quarantine::run(job, reporter),
+
         other => Err(TaskError::new(
             "Media.UnknownStage",
             format!("there is no media stage named '{other}'; correct the Task's Resource"),

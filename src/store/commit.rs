@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::record::{Op, Record};
 use super::rows::{
-    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, OutboxRow,
-    RevisionRow, TaskRow, VersionRow,
+    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapItemsRow,
+    OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
@@ -116,8 +116,7 @@ impl Commit {
             let key = tables::branch(id, number);
             match items {
                 Some(items) => {
-                    let json = serde_json::to_vec(items.as_ref()).expect("a Vec takes every JSON value");
-                    self.record.plain(Op::Put, Table::MapItems, &key, &json);
+                    self.record.row(Op::Put, Table::MapItems, &key, &MapItemsRow::from(&**items));
                 }
                 None => self.record.delete(Table::MapItems, &key),
             }

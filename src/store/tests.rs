@@ -9,8 +9,8 @@ use super::*;
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, RunTask,
-    StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, MapItems, Outcome, Parent,
+    RunTask, StateType, Status, Step, TaskPhase,
 };
 
 fn header(id: ExecutionId, name: &str, status: Status) -> Header {
@@ -46,6 +46,7 @@ fn branch(doing: Doing) -> Branch {
         variables: BTreeMap::from([("v".to_owned(), Arc::new(json!(7)))]),
         map_item: Some((1, Arc::new(json!("item")))),
         retries: vec![0, 2],
+        silent: true,
         doing,
     }
 }
@@ -81,12 +82,20 @@ fn starting(id: ExecutionId, name: &str) -> Step {
                     concurrency: 1,
                     started_event: EventId(2),
                     last_succeeded_event: EventId(0),
-                    children: vec![BranchId(1)],
+                    first: BranchId(1),
+                    tolerated: 0,
+                    resume: None,
                 })),
             ),
             (BranchId(1), Some(branch(task(TaskPhase::Scheduled)))),
         ]),
-        items: BTreeMap::from([(BranchId(0), Some(Arc::new(vec![json!("x"), json!({"y": 1})])))]),
+        items: BTreeMap::from([(
+            BranchId(0),
+            Some(Arc::new(MapItems {
+                input: Arc::new(json!({})),
+                items: vec![Arc::new(json!("x")), Arc::new(json!({"y": 1}))],
+            })),
+        )]),
         history: events(
             1,
             vec![
@@ -133,11 +142,11 @@ fn run_task(id: ExecutionId) -> RunTask {
 
 /// The execution that results from a starting step.
 fn after(step: &Step) -> Execution {
-    Execution {
-        header: step.header.clone().unwrap(),
-        branches: step.branches.iter().filter_map(|(n, b)| Some((*n, b.clone()?))).collect(),
-        items: step.items.iter().filter_map(|(n, i)| Some((*n, i.clone()?))).collect(),
-    }
+    Execution::load(
+        step.header.clone().unwrap(),
+        step.branches.iter().filter_map(|(n, b)| Some((*n, b.clone()?))).collect(),
+        step.items.iter().filter_map(|(n, i)| Some((*n, i.clone()?))).collect(),
+    )
 }
 
 /// The step that ends it.

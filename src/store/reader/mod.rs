@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::engine::Engine;
 use super::overlay::{Direction, Overlay};
 use super::rows::{self, HeaderRow, HistoryRow, TaskRow, access, damaged};
@@ -45,19 +43,18 @@ impl Reader {
     pub fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, Fault> {
         let overlay = self.0.overlay.read();
         let Some(header) = header(&overlay, id)? else { return Ok(None) };
-        let mut execution = Execution { header, branches: BTreeMap::new(), items: BTreeMap::new() };
+        let (mut branches, mut items) = (BTreeMap::new(), BTreeMap::new());
         each(&overlay, Table::Branches, &id.to_bytes(), |key, row| {
             let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
-            execution.branches.insert(branch_of(Table::Branches, key)?, branch);
+            branches.insert(branch_of(Table::Branches, key)?, branch);
             Ok(())
         })?;
         each(&overlay, Table::MapItems, &id.to_bytes(), |key, row| {
-            let items: Vec<Value> = serde_json::from_slice(row)
-                .map_err(|e| damaged(Table::MapItems, &format!("a row is no JSON array ({e})")))?;
-            execution.items.insert(branch_of(Table::MapItems, key)?, Arc::new(items));
+            let row = rows::map_items_from(access::<rows::MapItemsRow>(Table::MapItems, row)?)?;
+            items.insert(branch_of(Table::MapItems, key)?, Arc::new(row));
             Ok(())
         })?;
-        Ok(Some(execution))
+        Ok(Some(Execution::load(header, branches, items)))
     }
 
     /// Events of an execution from number `from` on, or down from it. `EventId(0)` and `Backward`: from the newest.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Row, damaged, status_code, status_of};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Branch, Doing, Header, MachineRef, Outcome, Parent, RunTask, Status, TaskPhase};
+use crate::interpreter::{Branch, Doing, Header, MachineRef, MapItems, Outcome, Parent, RunTask, Status, TaskPhase};
 use crate::store::tables::Table;
 
 #[derive(Archive, Serialize)]
@@ -67,6 +67,7 @@ pub(in crate::store) struct BranchRow {
     pub variables: Vec<(String, String)>,
     pub map_item: Option<(u32, String)>,
     pub retries: Vec<u32>,
+    pub silent: bool,
     pub doing: DoingRow,
 }
 
@@ -80,8 +81,10 @@ pub(in crate::store) enum DoingRow {
         heartbeat: Option<TimerRow>,
         heartbeat_ms: Option<i64>,
     },
+    Ready(TimerRow),
     Wait(TimerRow),
     Retry(TimerRow),
+    Halted,
     Parallel {
         first: u32,
         count: u32,
@@ -89,18 +92,27 @@ pub(in crate::store) enum DoingRow {
         started_event: u64,
     },
     Map {
+        first: u32,
         next_index: u32,
         running: u32,
         failed: u32,
         length: u32,
         concurrency: u32,
+        tolerated: u32,
         started_event: u64,
         last_succeeded_event: u64,
-        children: Vec<u32>,
+        resume: Option<TimerRow>,
     },
     Done {
         output: String,
     },
+}
+
+/// What a running Map works on.
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct MapItemsRow {
+    pub input: String,
+    pub items: Vec<String>,
 }
 
 #[derive(Archive, Serialize)]
@@ -119,6 +131,7 @@ pub(in crate::store) struct TaskRow {
 impl Row for HeaderRow {}
 impl Row for BranchRow {}
 impl Row for TaskRow {}
+impl Row for MapItemsRow {}
 
 impl TimerRow {
     fn of((timer, due): (TimerId, Timestamp)) -> TimerRow {
@@ -236,7 +249,7 @@ impl ArchivedHeaderRow {
 }
 
 /// How it ended.
-pub(in crate::store) fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
+fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
     let Some(end) = row.ended.as_ref() else { return Ok(None) };
     let error = end.error.as_ref().map(|e| e.to_string());
     let cause = end.cause.as_ref().map(|c| c.to_string());
@@ -264,6 +277,7 @@ impl From<&Branch> for BranchRow {
             variables: branch.variables.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
             map_item: branch.map_item.as_ref().map(|(index, item)| (*index, item.to_string())),
             retries: branch.retries.clone(),
+            silent: branch.silent,
             doing: DoingRow::from(&branch.doing),
         }
     }
@@ -284,21 +298,28 @@ impl From<&Doing> for DoingRow {
                 heartbeat: heartbeat.map(TimerRow::of),
                 heartbeat_ms: *heartbeat_ms,
             },
+            Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
+            Doing::Halted => DoingRow::Halted,
             Doing::Wait { timer, due } => DoingRow::Wait(TimerRow::of((*timer, *due))),
             Doing::Retry { timer, due } => DoingRow::Retry(TimerRow::of((*timer, *due))),
             Doing::Parallel { first, count, running, started_event } => {
                 DoingRow::Parallel { first: first.0, count: *count, running: *running, started_event: started_event.0 }
             }
             Doing::Map {
+                first,
                 next_index,
                 running,
                 failed,
                 length,
                 concurrency,
+                tolerated,
                 started_event,
                 last_succeeded_event,
-                children,
+                resume,
             } => DoingRow::Map {
+                first: first.0,
+                tolerated: *tolerated,
+                resume: resume.map(TimerRow::of),
                 next_index: *next_index,
                 running: *running,
                 failed: *failed,
@@ -306,7 +327,6 @@ impl From<&Doing> for DoingRow {
                 concurrency: *concurrency,
                 started_event: started_event.0,
                 last_succeeded_event: last_succeeded_event.0,
-                children: children.iter().map(|c| c.0).collect(),
             },
             Doing::Done { output } => DoingRow::Done { output: output.to_string() },
         }
@@ -337,6 +357,7 @@ pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, F
         variables,
         map_item,
         retries: row.retries.iter().map(|r| r.to_native()).collect(),
+        silent: row.silent,
         doing: doing_from(&row.doing)?,
     })
 }
@@ -356,6 +377,11 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             heartbeat: heartbeat.as_ref().map(ArchivedTimerRow::get),
             heartbeat_ms: heartbeat_ms.as_ref().map(|ms| ms.to_native()),
         },
+        ArchivedDoingRow::Ready(row) => {
+            let (timer, due) = row.get();
+            Doing::Ready { timer, due }
+        }
+        ArchivedDoingRow::Halted => Doing::Halted,
         ArchivedDoingRow::Wait(row) => {
             let (timer, due) = row.get();
             Doing::Wait { timer, due }
@@ -371,15 +397,20 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             started_event: EventId(started_event.to_native()),
         },
         ArchivedDoingRow::Map {
+            first,
             next_index,
             running,
             failed,
             length,
             concurrency,
+            tolerated,
             started_event,
             last_succeeded_event,
-            children,
+            resume,
         } => Doing::Map {
+            first: BranchId(first.to_native()),
+            tolerated: tolerated.to_native(),
+            resume: resume.as_ref().map(ArchivedTimerRow::get),
             next_index: next_index.to_native(),
             running: running.to_native(),
             failed: failed.to_native(),
@@ -387,7 +418,6 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             concurrency: concurrency.to_native(),
             started_event: EventId(started_event.to_native()),
             last_succeeded_event: EventId(last_succeeded_event.to_native()),
-            children: children.iter().map(|c| BranchId(c.to_native())).collect(),
         },
         ArchivedDoingRow::Done { output } => Doing::Done { output: json(Table::Branches, output)? },
     })
@@ -395,11 +425,19 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
 
 /// The timers that a branch waits for.
 pub(in crate::store) fn timers_of(doing: &Doing) -> Vec<(TimerId, Timestamp)> {
-    match doing {
-        Doing::Task { timeout, heartbeat, .. } => timeout.iter().chain(heartbeat).copied().collect(),
-        Doing::Wait { timer, due } | Doing::Retry { timer, due } => vec![(*timer, *due)],
-        Doing::Parallel { .. } | Doing::Map { .. } | Doing::Done { .. } => Vec::new(),
+    doing.timers().collect()
+}
+
+impl From<&MapItems> for MapItemsRow {
+    fn from(map: &MapItems) -> MapItemsRow {
+        MapItemsRow { input: map.input.to_string(), items: map.items.iter().map(|item| item.to_string()).collect() }
     }
+}
+
+pub(in crate::store) fn map_items_from(row: &ArchivedMapItemsRow) -> Result<MapItems, Fault> {
+    let table = Table::MapItems;
+    let items = row.items.iter().map(|item| json(table, item)).collect::<Result<_, Fault>>()?;
+    Ok(MapItems { input: json(table, &row.input)?, items })
 }
 
 impl From<&RunTask> for TaskRow {

@@ -24,7 +24,8 @@ pub use catalog::{
 };
 pub(super) use catalog::{Catalog, DocumentRow};
 pub(super) use execution::{
-    ArchivedHeaderRow, BranchRow, HeaderRow, TaskRow, branch_from, header_from, outcome_of, task_from, timers_of,
+    ArchivedHeaderRow, BranchRow, HeaderRow, MapItemsRow, TaskRow, branch_from, header_from, map_items_from, task_from,
+    timers_of,
 };
 pub(super) use history::{HistoryRow, events_from};
 

@@ -1,0 +1,200 @@
+//! The promises of the file stages, each also from the state that a kill at that step leaves behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::base::{Shares, TaskError};
+use crate::media::{Job, Progress};
+
+struct Appliance {
+    dir: tempfile::TempDir,
+}
+
+impl Appliance {
+    fn new() -> Appliance {
+        let dir = tempfile::tempdir().unwrap();
+        for share in ["in", "outputs", "archive", "quarantine"] {
+            fs::create_dir(dir.path().join(share)).unwrap();
+        }
+        Appliance { dir }
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.dir.path().join(key)
+    }
+
+    fn write(&self, key: &str, text: &str) {
+        fs::create_dir_all(self.path(key).parent().unwrap()).unwrap();
+        fs::write(self.path(key), text).unwrap();
+    }
+
+    fn read(&self, key: &str) -> String {
+        fs::read_to_string(self.path(key)).unwrap_or_else(|e| panic!("{key}: {e}"))
+    }
+
+    fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
+        let root = self.dir.path();
+        let shares = ["in", "outputs", "archive", "quarantine"].map(|s| (s.to_owned(), root.join(s)));
+        let work_dir = root.to_owned();
+        let job = Job { stage: stage.into(), parameters, work_dir, shares: Shares::new(shares), threads: 1 };
+        crate::media::run(&job, &|_: Progress| {})
+    }
+
+    /// Every file below a share, hidden ones too.
+    fn all(&self, share: &str) -> Vec<String> {
+        fn walk(dir: &Path, root: &Path, into: &mut Vec<String>) {
+            for e in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+                match e.path().is_dir() {
+                    true => walk(&e.path(), root, into),
+                    false => into.push(e.path().strip_prefix(root).unwrap().to_string_lossy().into_owned()),
+                }
+            }
+        }
+        let mut files = Vec::new();
+        walk(&self.path(share), &self.path(share), &mut files);
+        files.sort();
+        files
+    }
+}
+
+#[test]
+fn a_fingerprint_follows_content_and_a_lost_share_is_told_from_a_lost_file() {
+    let b = Appliance::new();
+    b.write("in/a.mov", "hello");
+    b.write("in/b.mov", "hello");
+    let of = |name: &str| b.run("fingerprint", json!({ "input": format!("s3://in/{name}") }));
+    assert_eq!(of("a.mov").unwrap()["blake3"], of("b.mov").unwrap()["blake3"]);
+    assert_eq!(of("gone.mov").unwrap_err().error, "Files.Vanished");
+    assert_eq!(of("../x").unwrap_err().error, "Files.InvalidParameter");
+    fs::rename(b.path("in"), b.path("unmounted")).unwrap();
+    assert_eq!(of("a.mov").unwrap_err().error, "Files.ShareUnreachable");
+}
+
+#[test]
+fn archiving_ends_in_one_file_wherever_it_was_killed() {
+    let b = Appliance::new();
+    let hash = blake3::hash(b"film").to_hex().to_string();
+    let go = |with_hash: bool| {
+        let mut p = json!({ "input": "s3://in/a b.mov", "destination": "s3://archive/2026/" });
+        if with_hash {
+            p["blake3"] = json!(hash);
+        }
+        b.run("archive", p)
+    };
+    // Killed while copying: half a copy lies under its hidden name.
+    b.write("in/a b.mov", "film");
+    let half = super::disk::hidden(&b.path("archive/2026/a b.mov"), "part");
+    fs::create_dir_all(half.parent().unwrap()).unwrap();
+    fs::write(&half, "fi").unwrap();
+    assert_eq!(go(false).unwrap()["uri"], "s3://archive/2026/a b.mov");
+    assert_eq!((b.all("archive"), b.all("in")), (vec!["2026/a b.mov".to_owned()], vec![]));
+    // Killed after the rename: both are there.
+    b.write("in/a b.mov", "film");
+    assert_eq!(go(false).unwrap()["alreadyArchived"], true);
+    assert_eq!((b.all("archive").len(), b.all("in").len()), (1, 0));
+    // Killed after the removal: with the hash it is done, without it nobody can know.
+    assert_eq!(go(true).unwrap()["removed"], true);
+    assert_eq!(go(false).unwrap_err().error, "Files.Vanished");
+    // The same name with other content is kept beside the first.
+    b.write("in/a b.mov", "new film");
+    assert_eq!(go(false).unwrap()["uri"], "s3://archive/2026/a b-1.mov");
+    assert_eq!((b.read("archive/2026/a b.mov"), b.read("archive/2026/a b-1.mov")), ("film".into(), "new film".into()));
+    // Content that the execution never saw is not removed.
+    b.write("in/a b.mov", "replaced meanwhile");
+    assert_eq!(go(true).unwrap_err().error, "Files.Changed");
+    assert_eq!(b.read("in/a b.mov"), "replaced meanwhile");
+}
+
+#[test]
+fn publishing_ends_in_one_folder_wherever_it_was_killed() {
+    let b = Appliance::new();
+    let stage = |text: &str| {
+        b.write("outputs/.staging/e1/hls/index.m3u8", text);
+        b.write("outputs/.staging/e1/a.mp4", text);
+    };
+    let go = |execution: &str| {
+        b.run(
+            "publish",
+            json!({ "staging": "s3://outputs/.staging/e1/", "destination": "s3://outputs/clip/", "execution": execution,
+                    "manifest": { "qualityScore": 0.97 } }),
+        )
+    };
+    stage("one");
+    let result = go("e1").unwrap();
+    assert_eq!((result["count"].as_u64(), &result["manifest"]), (Some(2), &json!("s3://outputs/clip/manifest.json")));
+    let manifest: Value = serde_json::from_str(&b.read("outputs/clip/manifest.json")).unwrap();
+    assert_eq!(manifest["qualityScore"], 0.97);
+    assert_eq!(manifest["files"][0]["blake3"], json!(blake3::hash(b"one").to_hex().to_string()));
+    assert_eq!(manifest["files"][0]["type"], "video/mp4");
+    // Killed after the rename: nothing is staged any more.
+    assert_eq!(go("e1").unwrap()["count"], 2);
+    assert_eq!(go("e2").unwrap_err().error, "Files.Vanished");
+    // Another execution's folder is kept as a version.
+    stage("two");
+    assert_eq!(go("e2").unwrap()["kept"], "s3://outputs/clip.version-1/");
+    assert_eq!((b.read("outputs/clip/a.mp4"), b.read("outputs/clip.version-1/a.mp4")), ("two".into(), "one".into()));
+    // Killed between the exchange and putting the old version aside.
+    fs::create_dir_all(b.path("outputs/.staging")).unwrap();
+    fs::rename(b.path("outputs/clip.version-1"), b.path("outputs/.staging/e1")).unwrap();
+    assert_eq!(go("e2").unwrap()["count"], 2);
+    assert_eq!((b.read("outputs/clip/a.mp4"), b.read("outputs/clip.version-1/a.mp4")), ("two".into(), "one".into()));
+    // The same execution publishes again (a redrive): replaced, not kept twice.
+    stage("two, better");
+    assert_eq!(go("e2").unwrap()["kept"], Value::Null);
+    assert_eq!(b.read("outputs/clip/hls/index.m3u8"), "two, better");
+    assert_eq!(b.all("outputs").iter().filter(|f| f.ends_with("a.mp4")).count(), 2);
+}
+
+#[test]
+fn single_outputs_keep_their_places_and_an_interrupted_gathering_goes_on() {
+    let b = Appliance::new();
+    b.write("in/job/mp4/a.mp4", "a");
+    b.write("in/job/hls/b.m3u8", "b");
+    let p = json!({ "outputs": ["s3://in/job/mp4/a.mp4", "s3://in/job/hls/b.m3u8"], "destination": "s3://outputs/x",
+                    "execution": "e" });
+    // Killed after the first file was brought into the hidden folder.
+    let tag = &blake3::hash(b"e").to_hex()[..12];
+    let build = super::disk::hidden(&b.path("outputs/x"), &format!("{tag}.publishing"));
+    fs::create_dir_all(build.join("mp4")).unwrap();
+    fs::rename(b.path("in/job/mp4/a.mp4"), build.join("mp4/a.mp4")).unwrap();
+    b.run("publish", p.clone()).unwrap();
+    assert_eq!(b.all("outputs"), ["x/hls/b.m3u8", "x/manifest.json", "x/mp4/a.mp4"]);
+    b.run("publish", p).unwrap();
+    assert_eq!(b.all("outputs").len(), 3);
+}
+
+#[test]
+fn quarantine_keeps_every_file_and_every_reason() {
+    let b = Appliance::new();
+    let go = |execution: &str| {
+        b.run(
+            "quarantine",
+            json!({ "input": "s3://in/bad.mov", "destination": "quarantine", "error": "Media.Truncated",
+                    "cause": "it ends early", "execution": execution }),
+        )
+        .unwrap()
+    };
+    b.write("in/bad.mov", "1");
+    assert_eq!(go("e1")["uri"], "s3://quarantine/bad.mov");
+    let reason: Value = serde_json::from_str(&b.read("quarantine/bad.mov.error.json")).unwrap();
+    assert_eq!((&reason["error"], &reason["original"]), (&json!("Media.Truncated"), &json!("s3://in/bad.mov")));
+    // Run again after a crash: the same place.
+    assert_eq!((&go("e1")["uri"], b.all("quarantine").len()), (&json!("s3://quarantine/bad.mov"), 2));
+    // Killed between reason and file.
+    fs::rename(b.path("quarantine/bad.mov"), b.path("in/bad.mov")).unwrap();
+    assert_eq!((&go("e1")["uri"], b.all("quarantine").len()), (&json!("s3://quarantine/bad.mov"), 2));
+    // Another file of that name, and one that has vanished.
+    b.write("in/bad.mov", "2");
+    assert_eq!(go("e2")["uri"], "s3://quarantine/bad-1.mov");
+    let gone = go("e3");
+    assert_eq!((&gone["vanished"], &gone["reason"]), (&json!(true), &json!("s3://quarantine/bad-2.mov.error.json")));
+    assert_eq!((b.read("quarantine/bad.mov"), b.read("quarantine/bad-1.mov")), ("1".into(), "2".into()));
+    // A name that leaves no room for the suffix.
+    let long = format!("{}.mov", "é".repeat(120));
+    b.write(&format!("in/{long}"), "3");
+    let p = json!({ "input": format!("s3://in/{long}"), "destination": "s3://quarantine", "execution": "e4" });
+    assert_eq!(b.run("quarantine", p).unwrap()["moved"], true);
+    assert_eq!(b.all("in"), Vec::<String>::new());
+}
