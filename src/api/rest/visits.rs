@@ -228,10 +228,8 @@ fn attempt(visit: &mut Visit, kind: &K, at: i64) {
         K::TaskSubmitted { output, .. } => visit.started.extend(started(output)),
         K::TaskSucceeded { output, .. } => {
             end(visit, at, "SUCCEEDED", None);
-            for arn in started(output) {
-                if !visit.started.contains(&arn) {
-                    visit.started.push(arn);
-                }
+            if let Some(arn) = started(output).filter(|arn| !visit.started.contains(arn)) {
+                visit.started.push(arn);
             }
         }
         K::ActivitySucceeded { .. } | K::LambdaFunctionSucceeded { .. } => end(visit, at, "SUCCEEDED", None),
