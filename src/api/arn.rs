@@ -1,6 +1,6 @@
 //! ARNs: how state machines, executions and activities are named on the wire.
 
-use super::Refusal;
+use super::Refused;
 
 /// Account and region of this box, which stand in every ARN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,29 +40,29 @@ impl Place {
         format!("arn:aws:states:{}:{}:{kind}:{rest}", self.region, self.account)
     }
 
-    pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), Refusal> {
+    pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), Refused> {
         match self.read(arn)? {
             Named::Machine { name, qualifier } => Ok((name, qualifier)),
             other => Err(out_of_place(&other)),
         }
     }
 
-    pub fn read_execution(&self, arn: &str) -> Result<(String, String), Refusal> {
+    pub fn read_execution(&self, arn: &str) -> Result<(String, String), Refused> {
         match self.read(arn)? {
             Named::Execution { machine, name } => Ok((machine, name)),
             other => Err(out_of_place(&other)),
         }
     }
 
-    pub fn read_activity(&self, arn: &str) -> Result<String, Refusal> {
+    pub fn read_activity(&self, arn: &str) -> Result<String, Refused> {
         match self.read(arn)? {
             Named::Activity { name } => Ok(name),
             other => Err(out_of_place(&other)),
         }
     }
 
-    fn read(&self, arn: &str) -> Result<Named, Refusal> {
-        let prefix = || Refusal::invalid_arn(format_args!("Invalid ARN prefix: {arn}"));
+    fn read(&self, arn: &str) -> Result<Named, Refused> {
+        let prefix = || Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"));
         let mut parts = arn.splitn(6, ':');
         if parts.next() != Some("arn") || !parts.next().is_some_and(|p| p.starts_with("aws")) {
             return Err(prefix());
@@ -74,7 +74,7 @@ impl Place {
         }
         if region != Some(&*self.region) || account != Some(&*self.account) {
             let ours = format!("this box is arn:aws:states:{}:{}", self.region, self.account);
-            return Err(Refusal::invalid_arn(format_args!("{arn} names another region or account; {ours}")));
+            return Err(Refused::invalid_arn(format_args!("{arn} names another region or account; {ours}")));
         }
         let parts: Vec<&str> = rest.split(':').collect();
         let own = |s: &&str| (*s).to_owned();
@@ -84,19 +84,19 @@ impl Place {
             ["execution", machine, name] => Named::Execution { machine: own(machine), name: own(name) },
             ["express", machine, name, run] => Named::Express { machine: own(machine), name: own(name), run: own(run) },
             ["activity", name] => Named::Activity { name: own(name) },
-            _ => return Err(Refusal::invalid_arn(format_args!("Invalid ARN resource: {arn}"))),
+            _ => return Err(Refused::invalid_arn(format_args!("Invalid ARN resource: {arn}"))),
         })
     }
 }
 
-fn out_of_place(named: &Named) -> Refusal {
+fn out_of_place(named: &Named) -> Refused {
     let kind = match named {
         Named::Machine { .. } => "stateMachine",
         Named::Execution { .. } => "execution",
         Named::Express { .. } => "express",
         Named::Activity { .. } => "activity",
     };
-    Refusal::invalid_arn(format_args!("Resource type not valid in this context: {kind}"))
+    Refused::invalid_arn(format_args!("Resource type not valid in this context: {kind}"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 use super::signature::{self, Signed};
-use super::{Doors, Refusal, aws, rest};
+use super::{Doors, Refused, aws, rest};
 
 /// Requests under way at once, above which callers are asked to come back.
 const REQUESTS_ACTIVE_MAX: usize = 1024;
@@ -72,9 +72,9 @@ impl Default for Room {
 /// Middleware around all routes.
 pub async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let is_aws = request.uri().path() == "/" && request.method() == Method::POST;
-    let refuse = |refusal: Refusal| if is_aws { aws::refuse(&refusal) } else { rest::refuse(&refusal) };
+    let refuse = |refusal: Refused| if is_aws { aws::refuse(&refusal) } else { rest::refuse(&refusal) };
     let Ok(_permit) = doors.room.0.try_acquire() else {
-        let mut response = refuse(Refusal::new("ThrottlingException", "Too many requests at once; try again"));
+        let mut response = refuse(Refused::new("ThrottlingException", "Too many requests at once; try again"));
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         return response;
     };
@@ -102,12 +102,12 @@ pub async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> 
 }
 
 /// Reads the body, which is signed too, checks, and puts it back.
-async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<Request, Refusal> {
+async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<Request, Refused> {
     let (parts, body) = request.into_parts();
-    let too_large = |_| Refusal::new("RequestEntityTooLargeException", "The request's body is too large");
+    let too_large = |_| Refused::new("RequestEntityTooLargeException", "The request's body is too large");
     let body = axum::body::to_bytes(body, crate::base::limits::REQUEST_BYTES_MAX).await.map_err(too_large)?;
     let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
-    signature::verify(&what, doors.runtime.now(), |id| credentials.secret(id))?;
+    signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
     Ok(Request::from_parts(parts, body.into()))
 }
 
@@ -123,8 +123,8 @@ fn basic(headers: &HeaderMap, credentials: &Credentials) -> bool {
     secret.as_bytes().ct_eq(password.as_bytes()).into()
 }
 
-fn check_origin(request: &Request, auth: &Auth) -> Result<(), Refusal> {
-    let denied = |words: String| Err(Refusal::new("AccessDeniedException", words));
+fn check_origin(request: &Request, auth: &Auth) -> Result<(), Refused> {
+    let denied = |words: String| Err(Refused::new("AccessDeniedException", words));
     let text = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
     let host = text(header::HOST).or(request.uri().authority().map(|a| a.as_str())).unwrap_or_default();
     if matches!(auth, Auth::Loopback) && !is_loopback_name(host) {

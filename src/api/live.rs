@@ -19,11 +19,11 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use super::runtime::{Notice, Runtime};
 use super::{Doors, aws};
-use crate::base::{ExecutionId, Timestamp};
+use crate::base::{Clock, ExecutionId};
 use crate::interpreter::Status;
 use crate::media::Progress;
+use crate::run::{Handle, Notice};
 use crate::store::Reader;
 
 /// How often frames go out: what changed more than once in between is one frame.
@@ -77,14 +77,15 @@ struct Board {
 
 impl Live {
     /// Begins to listen. Ends with the runtime.
-    pub fn start(runtime: &dyn Runtime, reader: Reader, clock: impl Fn() -> Timestamp + Send + 'static) -> Live {
+    pub fn start(handle: &Handle) -> Live {
         let live = Live(Arc::new(Inner {
             boot: uuid::Uuid::new_v4().simple().to_string(),
             frames: broadcast::channel(FRAMES_KEPT).0,
             kept: Mutex::new(VecDeque::new()),
             board: Mutex::new(Board::default()),
         }));
-        tokio::spawn(listen(live.clone(), runtime.subscribe(), reader, clock));
+        let clock = handle.clock().clone();
+        tokio::spawn(listen(live.clone(), handle.subscribe(), handle.reader().clone(), clock));
         live
     }
 
@@ -123,12 +124,7 @@ impl Live {
     }
 }
 
-async fn listen(
-    live: Live,
-    mut notices: broadcast::Receiver<Notice>,
-    reader: Reader,
-    clock: impl Fn() -> Timestamp + Send + 'static,
-) {
+async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Reader, clock: Arc<dyn Clock>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut changed, mut moved) = (BTreeMap::new(), BTreeMap::new());
@@ -136,10 +132,8 @@ async fn listen(
     loop {
         tokio::select! {
             notice = notices.recv() => match notice {
-                Ok(Notice::Changed { execution, status }) => { changed.insert(execution, status); }
-                Ok(Notice::Progress { execution, state, started_at, progress }) => {
-                    moved.insert(execution, (state, started_at, progress));
-                }
+                Ok(Notice::Changed { execution, status, .. }) => { changed.insert(execution, status); }
+                Ok(Notice::Progress { execution, working }) => { moved.insert(execution, working); }
                 Err(broadcast::error::RecvError::Lagged(_)) => lost = true,
                 Err(broadcast::error::RecvError::Closed) => return,
             },
@@ -151,9 +145,10 @@ async fn listen(
                 if std::mem::take(&mut lost) {
                     out("resync", "{}".to_owned());
                 }
-                for (id, (state, started_at, progress)) in std::mem::take(&mut moved) {
+                for (id, working) in std::mem::take(&mut moved) {
                     let (root, workflow) = live.root(&reader, id);
-                    let left_ms = left(clock().since_ms(started_at), progress.fraction);
+                    let left_ms = left(clock.now().since_ms(working.started_at), working.progress.fraction);
+                    let (state, progress) = (working.state.to_string(), working.progress);
                     let shown = Shown { execution: id.to_string(), workflow, state, progress, left_ms };
                     out("progress", json!({"id": id.to_string(), "root": root.to_string(), "progress": shown}).to_string());
                     let mut board = live.0.board.lock();

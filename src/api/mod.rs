@@ -10,8 +10,8 @@
 //!   /*         dashboard
 //! ```
 //!
-//! Invariants: nothing is decided here, what changes goes to the [`Runtime`] and what is shown comes from the store's
-//! reader; a refusal is mapped to HTTP in one table ([`refusal`]); a body is never read beyond its limit.
+//! Invariants: nothing is decided here, what changes goes to the [`Handle`] and what is shown comes from the store's
+//! reader; a refusal is mapped to HTTP in one table ([`refused`]); a body is never read beyond its limit.
 
 mod arn;
 mod aws;
@@ -20,9 +20,8 @@ pub mod history;
 mod live;
 mod media;
 mod names;
-mod refusal;
+mod refused;
 mod rest;
-mod runtime;
 mod signature;
 mod start_workflow;
 
@@ -37,22 +36,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::base::Shares;
 use crate::base::limits::REQUEST_BYTES_MAX;
+use crate::base::{Shares, fault};
 use crate::dashboard;
+use crate::run::Handle;
 use crate::store::Reader;
 
 pub use arn::Place;
 pub use gate::{Auth, Credentials};
-pub use refusal::Refusal;
-pub use runtime::{
-    ActivityTask, Answer, LaneStatus, MachineChange, NewExecution, NewMachine, Notice, Report, Runtime, Started,
-};
+pub use refused::Refused;
 
 /// What the doors need. Built by `cli`.
 pub struct Settings {
-    pub runtime: Arc<dyn Runtime>,
-    pub reader: Reader,
+    pub handle: Handle,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -67,7 +63,7 @@ pub struct Settings {
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
 struct Doors {
-    runtime: Arc<dyn Runtime>,
+    handle: Handle,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -81,11 +77,10 @@ struct Doors {
 
 /// All routes. Must be called inside a Tokio runtime: it begins to listen to what happens.
 pub fn router(settings: Settings) -> Router {
-    let clock = settings.runtime.clone();
-    let live = live::Live::start(&*settings.runtime, settings.reader.clone(), move || clock.now());
+    let live = live::Live::start(&settings.handle);
     let doors = Doors {
-        runtime: settings.runtime,
-        reader: settings.reader,
+        reader: settings.handle.reader().clone(),
+        handle: settings.handle,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),
@@ -125,13 +120,14 @@ async fn metrics(State(doors): State<Doors>) -> Response {
 /// Well means: the store takes a commit.
 async fn healthz(State(doors): State<Doors>) -> Response {
     let began = std::time::Instant::now();
-    let (status, body) = match doors.runtime.check_store().await {
+    let (status, body) = match doors.handle.check_store().await {
         Ok(()) => {
             let commit_ms = began.elapsed().as_secs_f64() * 1000.0;
             (StatusCode::OK, serde_json::json!({"status": "ok", "commitMs": commit_ms}))
         }
-        Err(refusal) => {
-            (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "failing", "error": refusal.message}))
+        Err(fault) => {
+            let error = fault::chain(&fault);
+            (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "failing", "error": error}))
         }
     };
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()

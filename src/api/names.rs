@@ -1,10 +1,10 @@
 //! What people may call their state machines, executions and activities (AWS API reference, CreateStateMachine).
 
-use super::Refusal;
+use super::Refused;
 use crate::base::limits::NAME_CHARS_MAX;
 
 /// White space, brackets, wildcards, these characters and control characters are refused.
-pub fn check(name: &str) -> Result<(), Refusal> {
+pub fn check(name: &str) -> Result<(), Refused> {
     let bad = |c: char| {
         c.is_whitespace()
             || c.is_control()
@@ -12,7 +12,7 @@ pub fn check(name: &str) -> Result<(), Refusal> {
             || matches!(c as u32, 0xfff0..=0xffff | 0xd800..=0xdfff | 0x10ffff)
     };
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(bad) {
-        return Err(Refusal::new("InvalidName", format!("Invalid Name: '{name}'")));
+        return Err(Refused::new("InvalidName", format!("Invalid Name: '{name}'")));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Refusal;
+use super::Refused;
 use crate::base::Timestamp;
 
 /// How far the signer's clock may be from ours (AWS: fifteen minutes).
@@ -23,13 +23,13 @@ pub struct Signed<'a> {
 }
 
 /// Checks a request's signature. `secret` gives the secret of an access key id.
-pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Option<&'s str>) -> Result<(), Refusal> {
-    let missing = || Refusal::new("MissingAuthenticationToken", "Missing Authentication Token");
+pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Option<&'s str>) -> Result<(), Refused> {
+    let missing = || Refused::new("MissingAuthenticationToken", "Missing Authentication Token");
     let header = text(request.headers, "authorization").ok_or_else(missing)?;
     let authorization =
         Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))?;
     let key = secret(authorization.key_id).ok_or_else(|| {
-        Refusal::new("UnrecognizedClientException", "The security token included in the request is invalid.")
+        Refused::new("UnrecognizedClientException", "The security token included in the request is invalid.")
     })?;
     let date = text(request.headers, "x-amz-date").ok_or_else(|| invalid("there is no X-Amz-Date"))?;
     check_date(date, now)?;
@@ -101,7 +101,7 @@ impl<'a> Authorization<'a> {
     }
 }
 
-fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, Refusal> {
+fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, Refused> {
     let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').filter(|p| !p.is_empty()).collect();
     query.sort_unstable();
     let mut headers = String::new();
@@ -127,21 +127,21 @@ fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, 
     ))
 }
 
-fn check_date(date: &str, now: Timestamp) -> Result<(), Refusal> {
+fn check_date(date: &str, now: Timestamp) -> Result<(), Refused> {
     let parsed = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date)
         .and_then(|at| at.to_zoned(jiff::tz::TimeZone::UTC))
         .map_err(|_| invalid("X-Amz-Date is not of the form 20260131T093000Z"))?;
     let at = Timestamp(parsed.timestamp().as_millisecond());
     if now.since_ms(at).abs() > SKEW_MS_MAX {
         let words = format!("Signature expired: the request says {at}, this box's clock {now}; set the clocks");
-        return Err(Refusal::new("InvalidSignatureException", words));
+        return Err(Refused::new("InvalidSignatureException", words));
     }
     Ok(())
 }
 
-fn invalid(why: &str) -> Refusal {
+fn invalid(why: &str) -> Refused {
     let words = format!("The request signature we calculated does not match the signature you provided: {why}");
-    Refusal::new("InvalidSignatureException", words)
+    Refused::new("InvalidSignatureException", words)
 }
 
 fn mac(key: &[u8], message: &str) -> Vec<u8> {

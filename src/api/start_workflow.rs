@@ -6,9 +6,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::runtime::NewExecution;
-use super::{Doors, Refusal};
+use super::{Doors, Refused};
 use crate::base::Uri;
+use crate::run::Start;
 
 pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -22,10 +22,10 @@ pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
     }
 }
 
-async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refusal> {
+async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refused> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
     if doors.shares.names().next().is_some() {
-        doors.shares.resolve(file).map_err(|e| Refusal::validation(e.to_string()))?;
+        doors.shares.resolve(file).map_err(|e| Refused::validation(e.to_string()))?;
     }
     let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
     let job_id = uuid::Uuid::new_v4().to_string();
@@ -33,16 +33,15 @@ async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refusal> {
         "jobId": job_id,
         "bucket": file.share,
         "key": file.key,
-        "requestedAt": doors.runtime.now().to_string(),
+        "requestedAt": doors.handle.now().to_string(),
     });
-    let new = NewExecution {
+    let new = Start {
         machine: machine.clone(),
-        qualifier: None,
         name: Some(format!("video-workflow-{job_id}")),
         input: input.to_string().into(),
-        trace_header: None,
+        ..Start::default()
     };
-    let started = doors.runtime.start(new).await?;
+    let started = doors.handle.start(new).await?;
     Ok(json!({
         "jobId": job_id,
         "executionArn": doors.place.execution(&machine, &started.name),

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use crate::api::Refusal;
+use crate::api::Refused;
 use crate::asl::{self, Problem, Severity, WorkflowType};
 use crate::base::limits::DEFINITION_BYTES_MAX;
 
-pub fn validate(mut fields: Fields) -> Result<Value, Refusal> {
+pub fn validate(mut fields: Fields) -> Result<Value, Refused> {
     let definition = fields.named("definition", DEFINITION_BYTES_MAX);
     let kind = fields.one_of("type", super::machines::TYPES);
     let severity = fields.one_of("severity", &["ERROR", "WARNING"]);

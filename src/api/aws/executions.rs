@@ -5,17 +5,17 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use super::token;
 use crate::api::history::wire;
-use crate::api::runtime::NewExecution;
-use crate::api::{Doors, Refusal, names};
+use crate::api::{Doors, Refused, names};
 use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, PAYLOAD_BYTES_MAX};
 use crate::base::{EventId, Timestamp};
 use crate::interpreter::{Header, MachineRef, Outcome, Status};
+use crate::run::Start;
 use crate::store::{Direction, ExecutionFilter, ExecutionSummary};
 
 const ARN_CHARS_MAX: usize = 256;
 const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTED", "FAILED", "RUNNING"];
 
-pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let name = fields.optional("name", usize::MAX);
     let input = fields.optional("input", usize::MAX);
@@ -28,22 +28,34 @@ pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> 
     let input = input.unwrap_or_else(|| "{}".to_owned());
     if let Some(fault) = super::json_fault(&input) {
         let words = format!("Invalid State Machine Execution Input: '{fault}'");
-        return Err(Refusal::new("InvalidExecutionInput", words));
+        return Err(Refused::new("InvalidExecutionInput", words));
     }
     if input.len() > PAYLOAD_BYTES_MAX {
         let words = format!("Invalid State Machine Execution Input: 'larger than {PAYLOAD_BYTES_MAX} bytes'");
-        return Err(Refusal::new("InvalidExecutionInput", words));
+        return Err(Refused::new("InvalidExecutionInput", words));
     }
     if doors.reader.machine(&machine)?.is_none() {
-        return Err(Refusal::no_machine(&arn));
+        return Err(Refused::no_machine(&arn));
     }
-    let new = NewExecution { machine: machine.clone(), qualifier, name, input: input.into(), trace_header };
-    let started = doors.runtime.start(new).await?;
+    let revision = match &qualifier {
+        None => None,
+        Some(qualifier) => Some(super::machines::revision_of(doors, &machine, qualifier, &arn)?),
+    };
+    let new = Start {
+        machine: machine.clone(),
+        revision,
+        qualifier,
+        name,
+        input: input.into(),
+        trace_header,
+        ..Start::default()
+    };
+    let started = doors.handle.start(new).await?;
     let arn = doors.place.execution(&machine, &started.name);
     Ok(json!({"executionArn": arn, "startDate": started.started_at.as_seconds()}))
 }
 
-pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let error = fields.optional("error", ERROR_CHARS_MAX);
     let cause = fields.optional("cause", CAUSE_CHARS_MAX);
@@ -52,21 +64,21 @@ pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
     // Stopping what has stopped is no error on AWS, and changes nothing.
     let stopped_at = match header.stopped_at {
         Some(at) => at,
-        None => doors.runtime.stop(header.id, error, cause).await?,
+        None => doors.handle.stop(header.id, error, cause).await?,
     };
     Ok(json!({"stopDate": stopped_at.as_seconds()}))
 }
 
-pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     fields.optional("clientToken", 64);
     fields.done()?;
     let header = find(doors, &arn)?;
-    let at = doors.runtime.redrive(header.id).await?;
+    let at = doors.handle.redrive(header.id).await?;
     Ok(json!({"redriveDate": at.as_seconds()}))
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     fields.optional("includedData", 32);
     fields.done()?;
@@ -115,23 +127,23 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
     Ok(answer)
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.optional("stateMachineArn", ARN_CHARS_MAX);
     let status = fields.one_of("statusFilter", STATUSES);
     let limit = fields.max_results(100);
     let next = fields.optional("nextToken", 3096);
     fields.done()?;
     let Some(arn) = arn else {
-        return Err(Refusal::validation("Must specify a state machine ARN or a map run ARN."));
+        return Err(Refused::validation("Must specify a state machine ARN or a map run ARN."));
     };
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
     if doors.reader.machine(&machine)?.is_none() {
-        return Err(Refusal::no_machine(&arn));
+        return Err(Refused::no_machine(&arn));
     }
     let filter = ExecutionFilter { machine: Some(machine), status: status.as_deref().and_then(status_of) };
     let mut after = token::read(next.as_deref())?;
     if after.as_deref().is_some_and(|id| id.parse::<crate::base::ExecutionId>().is_err()) {
-        return Err(Refusal::invalid_token());
+        return Err(Refused::invalid_page_token());
     }
     let mut shown: Vec<Value> = Vec::new();
     // Lists of a version or an alias leave out what others started; the pages stay full.
@@ -151,7 +163,7 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
     Ok(answer)
 }
 
-pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100);
     let reverse = fields.flag("reverseOrder").unwrap_or(false);
@@ -161,7 +173,7 @@ pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
     let header = find(doors, &arn)?;
     let from = match token::read(next.as_deref())? {
         None => EventId(0),
-        Some(number) => EventId(number.parse().map_err(|_| Refusal::invalid_token())?),
+        Some(number) => EventId(number.parse().map_err(|_| Refused::invalid_page_token())?),
     };
     let direction = if reverse { Direction::Backward } else { Direction::Forward };
     let mut events = doors.reader.history(header.id, from, limit + 1, direction)?;
@@ -175,9 +187,9 @@ pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
 }
 
 /// The execution of that ARN.
-pub fn find(doors: &Doors, arn: &str) -> Result<Header, Refusal> {
+pub fn find(doors: &Doors, arn: &str) -> Result<Header, Refused> {
     let (machine, name) = doors.place.read_execution(arn)?;
-    let missing = || Refusal::no_execution(arn);
+    let missing = || Refused::no_execution(arn);
     let id = doors.reader.by_name(&machine, &name)?.ok_or_else(missing)?;
     doors.reader.header(id)?.ok_or_else(missing)
 }

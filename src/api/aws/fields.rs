@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::api::Refusal;
+use crate::api::Refused;
 
 /// The fields of one request. Problems are gathered; [`Fields::done`] refuses with all of them.
 pub struct Fields {
@@ -90,13 +90,13 @@ impl Fields {
     }
 
     /// Refuses where anything was wrong.
-    pub fn done(&self) -> Result<(), Refusal> {
+    pub fn done(&self) -> Result<(), Refused> {
         let count = self.problems.len();
         if count == 0 {
             return Ok(());
         }
         let word = if count == 1 { "error" } else { "errors" };
-        Err(Refusal::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
+        Err(Refused::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
     }
 
     fn problem(&mut self, value: &str, key: &str, constraint: &str) {

@@ -4,17 +4,17 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::{definitions, token};
-use crate::api::runtime::{MachineChange, NewMachine};
-use crate::api::{Doors, Refusal, names};
+use crate::api::{Doors, Refused, names};
 use crate::asl::{self, Problem, Severity};
 use crate::base::Timestamp;
 use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::run::{MachineChange, NewMachine};
 use crate::store::{MachineKind, MachineRow, RevisionRow};
 
 pub const TYPES: &[&str] = &["EXPRESS", "STANDARD"];
 const ARN_CHARS_MAX: usize = 256;
 
-pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let name = fields.required("name", usize::MAX);
     let definition = fields.named("definition", DEFINITION_BYTES_MAX);
     let role_arn = fields.named("roleArn", ARN_CHARS_MAX);
@@ -26,12 +26,12 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal>
     check_definition(&definition, kind.as_deref())?;
     let settings = settings(&fields, None)?;
     let new = NewMachine { name, definition, role_arn, express: kind.as_deref() == Some("EXPRESS"), settings };
-    let row = doors.runtime.create_machine(new).await?;
+    let row = doors.handle.create_machine(new).await?;
     let created = Timestamp::from(row.created_at).as_seconds();
     Ok(json!({"stateMachineArn": doors.place.machine(&row.name), "creationDate": created}))
 }
 
-pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let definition = fields.optional("definition", DEFINITION_BYTES_MAX);
     let role_arn = fields.optional("roleArn", ARN_CHARS_MAX);
@@ -40,13 +40,13 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal>
     let (name, _) = doors.place.read_machine(&arn)?;
     let has_settings = fields.value("loggingConfiguration").or(fields.value("tracingConfiguration")).is_some();
     if definition.is_none() && role_arn.is_none() && !has_settings {
-        return Err(Refusal::new(
+        return Err(Refused::new(
             "MissingRequiredParameter",
             "Either the definition, the role ARN, the LoggingConfiguration, or the TracingConfiguration must be \
              specified",
         ));
     }
-    let row = doors.reader.machine(&name)?.filter(|row| !row.deleting).ok_or_else(|| Refusal::no_machine(&arn))?;
+    let row = doors.reader.machine(&name)?.filter(|row| !row.deleting).ok_or_else(|| Refused::no_machine(&arn))?;
     if let Some(definition) = &definition {
         check_definition(definition, Some(type_name(row.kind)))?;
     }
@@ -54,7 +54,7 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal>
         check_role(role_arn)?;
     }
     let settings = has_settings.then(|| settings(&fields, Some(&row.settings))).transpose()?;
-    let row = doors.runtime.update_machine(name, MachineChange { definition, role_arn, settings }).await?;
+    let row = doors.handle.update_machine(&name, MachineChange { definition, role_arn, settings }).await?;
     let mut answer = json!({"updateDate": Timestamp::from(row.updated_at).as_seconds()});
     if let Some(revision) = doors.reader.revision(&row.name, row.revision)?.filter(|r| !r.revision_id.is_empty()) {
         answer["revisionId"] = revision.revision_id.into();
@@ -62,29 +62,26 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal>
     Ok(answer)
 }
 
-pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     fields.done()?;
     let (name, qualifier) = doors.place.read_machine(&arn)?;
     if qualifier.is_some() {
-        return Err(Refusal::invalid_arn("Resource type not valid in this context: stateMachine version or alias"));
+        return Err(Refused::invalid_arn("Resource type not valid in this context: stateMachine version or alias"));
     }
-    doors.runtime.delete_machine(name).await?;
+    doors.handle.delete_machine(&name).await?;
     Ok(json!({}))
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     fields.done()?;
     let (name, qualifier) = doors.place.read_machine(&arn)?;
-    let missing = || Refusal::no_machine(&arn);
+    let missing = || Refused::no_machine(&arn);
     let row = doors.reader.machine(&name)?.ok_or_else(missing)?;
     let number = match qualifier {
         None => row.revision,
-        Some(qualifier) => {
-            let version = qualifier.parse().map_err(|_| missing())?;
-            doors.reader.version(&name, version)?.ok_or_else(missing)?.revision
-        }
+        Some(qualifier) => revision_of(doors, &name, &qualifier, &arn)?,
     };
     let revision = doors.reader.revision(&name, number)?.ok_or_else(missing)?;
     let mut answer = common(&row, &revision);
@@ -95,12 +92,12 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
     Ok(answer)
 }
 
-pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     fields.done()?;
     let header = super::executions::find(doors, &arn)?;
     let machine = &header.machine;
-    let missing = || Refusal::no_machine(&doors.place.machine(&machine.name));
+    let missing = || Refused::no_machine(&doors.place.machine(&machine.name));
     let revision = doors.reader.revision(&machine.name, machine.revision)?.ok_or_else(missing)?;
     let row = doors.reader.machine(&machine.name)?.ok_or_else(missing)?;
     let mut answer = common(&row, &revision);
@@ -109,7 +106,7 @@ pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value
     Ok(answer)
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
+pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let limit = fields.max_results(100);
     let next = fields.optional("nextToken", 1024);
     fields.done()?;
@@ -132,6 +129,13 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refusal> {
     Ok(answer)
 }
 
+/// The revision that a published version names.
+pub fn revision_of(doors: &Doors, name: &str, qualifier: &str, arn: &str) -> Result<u64, Refused> {
+    let missing = || Refused::no_machine(arn);
+    let version = qualifier.parse().map_err(|_| missing())?;
+    Ok(doors.reader.version(name, version)?.ok_or_else(missing)?.revision)
+}
+
 fn common(row: &MachineRow, revision: &RevisionRow) -> Value {
     let settings: Value = serde_json::from_str(&row.settings).unwrap_or_default();
     let setting = |key: &str, default: Value| match &settings[key] {
@@ -146,14 +150,14 @@ fn common(row: &MachineRow, revision: &RevisionRow) -> Value {
         "tracingConfiguration": setting("tracingConfiguration", json!({"enabled": false})),
     });
     // A machine that was never updated has no revision id on AWS.
-    if !revision.revision_id.is_empty() {
+    if row.updated_at != row.created_at {
         answer["revisionId"] = revision.revision_id.as_str().into();
     }
     answer
 }
 
 /// The settings that the request carries, over those that stood before.
-fn settings(fields: &Fields, before: Option<&str>) -> Result<String, Refusal> {
+fn settings(fields: &Fields, before: Option<&str>) -> Result<String, Refused> {
     let mut all: Value = before.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| json!({}));
     for key in ["loggingConfiguration", "tracingConfiguration", "tags", "encryptionConfiguration"] {
         if let Some(value) = fields.value(key) {
@@ -163,7 +167,7 @@ fn settings(fields: &Fields, before: Option<&str>) -> Result<String, Refusal> {
     let logging = &mut all["loggingConfiguration"];
     if logging["destinations"].as_array().is_some_and(|destinations| destinations.len() > 1) {
         let words = "Invalid Logging Configuration: Must specify exactly one Log Destination.";
-        return Err(Refusal::new("InvalidLoggingConfiguration", words));
+        return Err(Refused::new("InvalidLoggingConfiguration", words));
     }
     if let Value::Object(logging) = logging {
         logging.entry("level").or_insert_with(|| "OFF".into());
@@ -173,28 +177,28 @@ fn settings(fields: &Fields, before: Option<&str>) -> Result<String, Refusal> {
 }
 
 /// Versions are not published by this door yet: said, rather than ignored.
-fn unsupported(fields: &mut Fields, key: &str) -> Result<(), Refusal> {
+fn unsupported(fields: &mut Fields, key: &str) -> Result<(), Refused> {
     match fields.flag(key) {
-        Some(true) => Err(Refusal::validation(format!("'{key}' is not supported by this box yet"))),
+        Some(true) => Err(Refused::validation(format!("'{key}' is not supported by this box yet"))),
         _ => Ok(()),
     }
 }
 
-fn check_role(arn: &str) -> Result<(), Refusal> {
+fn check_role(arn: &str) -> Result<(), Refused> {
     match arn.starts_with("arn:aws") && arn.contains(":iam:") {
         true => Ok(()),
-        false => Err(Refusal::invalid_arn(format_args!("Invalid ARN prefix: {arn}"))),
+        false => Err(Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"))),
     }
 }
 
-fn check_definition(definition: &str, kind: Option<&str>) -> Result<(), Refusal> {
+fn check_definition(definition: &str, kind: Option<&str>) -> Result<(), Refused> {
     let (_, problems) = asl::check(definition, definitions::workflow_type(kind));
     let errors: Vec<Problem> = problems.into_iter().filter(|p| p.severity == Severity::Error).collect();
     if errors.is_empty() {
         return Ok(());
     }
     let words = format!("Invalid State Machine Definition: '{}'", asl::describe(&errors));
-    Err(Refusal::new("InvalidDefinition", words))
+    Err(Refused::new("InvalidDefinition", words))
 }
 
 fn type_name(kind: MachineKind) -> &'static str {

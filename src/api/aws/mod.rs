@@ -1,7 +1,7 @@
 //! The AWS door: `POST /` with `X-Amz-Target: AWSStepFunctions.*`, AWS JSON 1.0.
 //!
 //! Owns the wire's shape: which operation is meant, how its answer and its refusal look. Each family of operations
-//! has a file of its own. It decides nothing: what changes goes to the [`Runtime`](super::Runtime).
+//! has a file of its own. It decides nothing: what changes goes to the [`Handle`](crate::run::Handle).
 
 mod activities;
 mod definitions;
@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{Doors, Refusal};
+use super::{Doors, Refused};
 pub use executions::{redrivable, status_name, status_of};
 use fields::Fields;
 
@@ -36,7 +36,7 @@ pub async fn handle(State(doors): State<Doors>, headers: HeaderMap, body: Bytes)
 }
 
 /// A refusal as AWS clients read it.
-pub fn refuse(refusal: &Refusal) -> Response {
+pub fn refuse(refusal: &Refused) -> Response {
     let body = json!({"__type": refusal.code, "message": refusal.message});
     respond(refusal.status(), Some(refusal.code), &body)
 }
@@ -55,15 +55,15 @@ fn respond(status: StatusCode, error: Option<&'static str>, body: &Value) -> Res
     response
 }
 
-fn unknown(operation: &str) -> Refusal {
-    Refusal::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
+fn unknown(operation: &str) -> Refused {
+    Refused::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
 }
 
-async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refusal> {
+async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
     let body = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
         Ok(Value::Object(body)) => body,
-        Ok(_) => return Err(Refusal::new("SerializationException", "The request is not a JSON object")),
-        Err(e) => return Err(Refusal::new("SerializationException", format!("The request is not JSON: {e}"))),
+        Ok(_) => return Err(Refused::new("SerializationException", "The request is not a JSON object")),
+        Err(e) => return Err(Refused::new("SerializationException", format!("The request is not JSON: {e}"))),
     };
     let fields = Fields::new(body);
     match operation {
@@ -108,15 +108,15 @@ mod token {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
-    use crate::api::Refusal;
+    use crate::api::Refused;
 
     pub fn write(place: &str) -> String {
         STANDARD.encode(place)
     }
 
-    pub fn read(token: Option<&str>) -> Result<Option<String>, Refusal> {
+    pub fn read(token: Option<&str>) -> Result<Option<String>, Refused> {
         let Some(token) = token else { return Ok(None) };
-        let bytes = STANDARD.decode(token).map_err(|_| Refusal::invalid_token())?;
-        String::from_utf8(bytes).map(Some).map_err(|_| Refusal::invalid_token())
+        let bytes = STANDARD.decode(token).map_err(|_| Refused::invalid_page_token())?;
+        String::from_utf8(bytes).map(Some).map_err(|_| Refused::invalid_page_token())
     }
 }

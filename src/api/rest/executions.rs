@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh, source};
-use crate::api::runtime::NewExecution;
-use crate::api::{Doors, Refusal, aws, names};
+use crate::api::{Doors, Refused, aws, names};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{EventId, ExecutionId};
 use crate::interpreter::{Header, HistoryEvent, Outcome};
+use crate::run::Start;
 use crate::store::{Direction, ExecutionFilter};
 
 /// Rows of a page, and the most that one may ask for.
@@ -42,7 +42,7 @@ pub async fn list(State(doors): State<Doors>, Query(query): Query<ListQuery>) ->
     let status = match query.status.as_deref().filter(|s| !s.is_empty()) {
         None => None,
         Some(name) => {
-            let unknown = || Refusal::validation(format!("There is no status '{name}'"));
+            let unknown = || Refused::validation(format!("There is no status '{name}'"));
             Some(aws::status_of(name).ok_or_else(unknown)?)
         }
     };
@@ -51,7 +51,7 @@ pub async fn list(State(doors): State<Doors>, Query(query): Query<ListQuery>) ->
     let wanted = query.q.unwrap_or_default().to_lowercase();
     let mut next = query.next;
     if next.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
-        return Err(Refusal::invalid_token());
+        return Err(Refused::invalid_page_token());
     }
     let (mut rows, mut looked) = (Vec::new(), 0);
     'pages: loop {
@@ -134,23 +134,17 @@ pub struct StartBody {
 }
 
 pub async fn start(State(doors): State<Doors>, body: Result<Json<StartBody>, JsonRejection>) -> Answer {
-    let Json(body) = body.map_err(|e| Refusal::validation(e.body_text()))?;
+    let Json(body) = body.map_err(|e| Refused::validation(e.body_text()))?;
     if let Some(name) = &body.name {
         names::check(name)?;
     }
     let input = body.input.unwrap_or_else(|| json!({})).to_string();
     if input.len() > PAYLOAD_BYTES_MAX {
         let words = format!("The input is larger than {PAYLOAD_BYTES_MAX} bytes");
-        return Err(Refusal::new("InvalidExecutionInput", words));
+        return Err(Refused::new("InvalidExecutionInput", words));
     }
-    let new = NewExecution {
-        machine: body.machine.clone(),
-        qualifier: None,
-        name: body.name,
-        input: input.into(),
-        trace_header: None,
-    };
-    let started = doors.runtime.start(new).await?;
+    let new = Start { machine: body.machine.clone(), name: body.name, input: input.into(), ..Start::default() };
+    let started = doors.handle.start(new).await?;
     let arn = doors.place.execution(&body.machine, &started.name);
     Ok(Fresh(json!({"id": started.id.to_string(), "name": started.name, "arn": arn})))
 }
@@ -167,24 +161,24 @@ pub async fn stop(
     Path(id): Path<String>,
     body: Result<Json<StopBody>, JsonRejection>,
 ) -> Answer {
-    let Json(body) = body.map_err(|e| Refusal::validation(e.body_text()))?;
+    let Json(body) = body.map_err(|e| Refused::validation(e.body_text()))?;
     let header = find(&doors, &id)?;
     let at = match header.stopped_at {
         Some(at) => at,
-        None => doors.runtime.stop(header.id, body.error, body.cause).await?,
+        None => doors.handle.stop(header.id, body.error, body.cause).await?,
     };
     Ok(Fresh(json!({"stoppedAt": at.0})))
 }
 
 pub async fn redrive(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
     let header = find(&doors, &id)?;
-    let at = doors.runtime.redrive(header.id).await?;
+    let at = doors.handle.redrive(header.id).await?;
     Ok(Fresh(json!({"redrivenAt": at.0})))
 }
 
-fn find(doors: &Doors, id: &str) -> Result<Header, Refusal> {
-    let id: ExecutionId = id.parse().map_err(|_| Refusal::no_execution(id))?;
-    doors.reader.header(id)?.ok_or_else(|| Refusal::no_execution(&id.to_string()))
+fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
+    let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
+    doors.reader.header(id)?.ok_or_else(|| Refused::no_execution(&id.to_string()))
 }
 
 fn summary(doors: &Doors, header: &Header) -> Value {

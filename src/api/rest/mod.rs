@@ -1,6 +1,6 @@
 //! The REST door, `/api/v1/…`: what the dashboard shows, and what people script. JSON; times in milliseconds.
 //!
-//! Each resource has a file of its own. Reads go to the store's reader; changes go to the runtime.
+//! Each resource has a file of its own. Reads go to the store's reader; changes go to the handle.
 
 mod executions;
 mod outputs;
@@ -14,8 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-use super::refusal::rest_status;
-use super::{Doors, Refusal, live};
+use super::refused::rest_status;
+use super::{Doors, Refused, live};
 
 pub use source::source;
 
@@ -30,11 +30,11 @@ pub fn routes() -> Router<Doors> {
         .route("/lanes", get(lanes))
         .route("/shares", get(shares))
         .route("/events", get(live::events))
-        .fallback(|| async { refuse(&Refusal::new("ResourceNotFound", "There is no such resource")) })
+        .fallback(|| async { refuse(&Refused::new("ResourceNotFound", "There is no such resource")) })
 }
 
 /// A refusal as REST clients read it.
-pub fn refuse(refusal: &Refusal) -> Response {
+pub fn refuse(refusal: &Refused) -> Response {
     let body = json!({"error": refusal.message, "code": refusal.code});
     answer(rest_status(refusal.code), &body)
 }
@@ -44,7 +44,7 @@ fn answer(status: axum::http::StatusCode, body: &Value) -> Response {
     (status, headers, body.to_string()).into_response()
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         refuse(&self)
     }
@@ -59,7 +59,7 @@ impl IntoResponse for Fresh {
     }
 }
 
-type Answer = Result<Fresh, Refusal>;
+type Answer = Result<Fresh, Refused>;
 
 async fn machines(State(doors): State<Doors>) -> Answer {
     const MACHINES_MAX: usize = 1000;
@@ -78,7 +78,7 @@ async fn machines(State(doors): State<Doors>) -> Answer {
 }
 
 async fn lanes(State(doors): State<Doors>) -> Answer {
-    Ok(Fresh(json!({"lanes": doors.runtime.lanes()})))
+    Ok(Fresh(json!({"lanes": doors.handle.lanes().await})))
 }
 
 async fn shares(State(doors): State<Doors>) -> Answer {
