@@ -37,7 +37,11 @@ impl Surroundings {
                 entered: EventId(0),
             };
         };
-        let context = context::of(draft, &branch, token);
+        // Making it reads the execution's whole input, so only a state that asks for it pays.
+        let context = match draft.machine.state(&branch.state).is_some_and(State::reads_context) {
+            true => context::of(draft, &branch, token),
+            false => Arc::new(Value::Null),
+        };
         Surroundings { context, entered: branch.state_entered_event, variables: branch.variables, seed }
     }
 

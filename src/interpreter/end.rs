@@ -64,7 +64,8 @@ pub(super) fn time_out(draft: &mut Draft) {
     draft.end(Status::TimedOut, Outcome::TimedOut { error: raised.error, cause: raised.cause });
 }
 
-/// Goes on from where the execution failed. False where there is nothing to go on from.
+/// Goes on from where the execution failed. Each line of control goes on from its own last event, so that
+/// one can follow it back through its Parallel or Map. False where there is nothing to go on from.
 pub(super) fn redrive(draft: &mut Draft) -> bool {
     if !matches!(draft.header.status, Status::Failed | Status::TimedOut | Status::Aborted) {
         return false;
@@ -79,7 +80,7 @@ pub(super) fn redrive(draft: &mut Draft) -> bool {
     draft.header.outcome = None;
     draft.header.redrive_count += 1;
     draft.header.redriven_at = Some(draft.at);
-    let event = draft.append(last, HistoryKind::ExecutionRedriven { redrive_count: draft.header.redrive_count });
+    draft.append(last, HistoryKind::ExecutionRedriven { redrive_count: draft.header.redrive_count });
     set_execution_timeout(draft);
     for id in ids.into_iter().rev() {
         let Some(branch) = draft.branch(id) else { continue };
@@ -88,9 +89,6 @@ pub(super) fn redrive(draft: &mut Draft) -> bool {
             Doing::Map { next_index, length, .. } if next_index < length => Work::Iterate(id),
             _ => continue,
         };
-        if let (Work::Enter(..), Some(branch)) = (&work, draft.edit(id)) {
-            branch.previous_event = event;
-        }
         draft.work.push(work);
     }
     true

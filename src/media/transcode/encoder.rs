@@ -23,7 +23,7 @@ use crate::media::settings::RateControl;
 ///
 /// GOPs are closed and of one length, without keyframes at scene cuts: so keyframes of all renditions and the
 /// borders of segments fall together.
-pub fn x264(encode: &Encode, _encodes: usize, threads: usize) -> Result<gst::Element, TaskError> {
+pub fn x264(encode: &Encode, threads: usize) -> Result<gst::Element, TaskError> {
     let code = &encode.code;
     let element = make("x264enc")?;
     element.set_property_from_str("speed-preset", code.preset);

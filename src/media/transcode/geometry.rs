@@ -98,7 +98,8 @@ fn fill(size: (u32, u32), display: (f64, f64), frame: (u32, u32)) -> Geometry {
 }
 
 fn even(x: f64) -> u32 {
-    ((x / 2.0).round() as u32 * 2).max(2)
+    // A source that is odd by one pixel is rounded up, whatever the floating point made of it.
+    ((x / 2.0 + 1e-6).round() as u32 * 2).max(2)
 }
 
 #[cfg(test)]

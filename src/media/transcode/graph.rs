@@ -225,7 +225,7 @@ fn encode_all(
                 rated
             }
         };
-        let (out, tally) = encode_one(graph, plan, encode, &rated, threads)?;
+        let (out, tally) = encode_one(graph, encode, &rated, threads)?;
         graph.encoded.push(tally);
         tees.push(out);
     }
@@ -242,14 +242,13 @@ fn constant_rate(graph: &Graph, from: &gst::Element, rate: gst::Fraction) -> Res
 
 fn encode_one(
     graph: &Graph,
-    plan: &Plan,
     encode: &Encode,
     from: &gst::Element,
     threads: usize,
 ) -> Result<(gst::Element, Arc<Mutex<EncodeTally>>), TaskError> {
     let mut chain = vec![from.clone(), raw_queue(graph)?];
     scale_into(graph, &mut chain, encode.geometry)?;
-    let x264 = encoder::x264(encode, plan.encodes.len(), threads)?;
+    let x264 = encoder::x264(encode, threads)?;
     graph.pipeline.gst.add(&x264).map_err(|e| bug(&format!("x264enc cannot be added: {e}")))?;
     let caps = gst::Caps::builder("video/x-h264")
         .field("stream-format", "avc")

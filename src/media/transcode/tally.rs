@@ -53,7 +53,7 @@ pub struct EncodeTally {
     pub bytes: u64,
     /// Numbers of the frames that are keyframes.
     pub keyframes: Vec<u64>,
-    /// Bytes of each GOP.
+    /// Start of the last frame, from the first one on.
     pub last_ns: u64,
     /// Profile, constraints and level from the stream's own header, as `avc1.` names them.
     pub codec: Option<String>,
