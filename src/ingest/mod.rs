@@ -1,6 +1,42 @@
 //! Floor 6: files that people drop on a share become executions.
 //!
-//! [`settle`] says when a file is whole, [`name`] which names count and what an execution for a file is called.
+//! ```text
+//! notify events ─┐
+//!                ├─▶ scan::look ─▶ settle (whole?) ─▶ land (start by name, store the landing)
+//! own scan ──────┘
+//! ```
+//!
+//! [`settle`] says when a file is whole, [`name`] which names count and what an execution for a file is called,
+//! [`land`] starts it, and [`watch`] runs one share. Invariants: a file starts once, since its execution's name
+//! follows from its name and content; a share that is away is never taken for an empty one; nothing is deleted.
 
+pub mod land;
 pub mod name;
+pub mod scan;
 pub mod settle;
+pub mod watch;
+
+use futures::future::BoxFuture;
+
+use crate::base::{ExecutionId, Fault, Timestamp};
+use crate::store::Commit;
+
+pub use watch::{WatchSettings, WatchStatus, Watcher};
+
+/// What ingest wants of those who run executions.
+pub trait Starter: Send + Sync + 'static {
+    fn now(&self) -> Timestamp;
+    /// Starts the newest revision of the workflow; resolves once the start is durable.
+    fn start(&self, workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Start, Fault>>;
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>>;
+}
+
+/// What became of a start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    Started(ExecutionId),
+    /// An execution of that name exists: this very file was started before.
+    Existed,
+    /// The appliance refuses: no such workflow, too many executions. Trying again later is right.
+    Refused(String),
+}
