@@ -3,6 +3,7 @@
 //! A stage is a function from a [`Job`] to a JSON result; it says how far it is through a [`Progress`] sink.
 //! It knows jobs and files, never workflows or the store.
 
+pub mod analysis;
 pub mod container;
 pub mod files;
 pub mod input;
@@ -10,6 +11,7 @@ pub mod job;
 pub mod mp4;
 pub mod pipeline;
 pub mod probe;
+pub mod quality;
 pub mod sanitize;
 pub mod settings;
 
@@ -25,6 +27,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     match job.stage.as_str() {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
+        "quality" => quality::run(job, reporter),
         "fingerprint" => files::fingerprint::run(job, reporter),
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),
