@@ -38,7 +38,7 @@ const JOB: &str = r#"{
       "HeartbeatSeconds": 300,
       "Retry": [
         {
-          "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Killed", "Media.Stalled",
+          "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
             "Media.ShareUnreachable", "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
           "IntervalSeconds": 10,
           "MaxAttempts": 3,
