@@ -16,7 +16,7 @@ pub enum Integration {
 
 /// The request's id: the same when the same attempt is issued again.
 pub fn request_id(call: &Call) -> String {
-    let seed = format!("{}/{}/request", call.execution.id, call.task.attempt);
+    let seed = format!("{}/{}/request", call.execution, call.task.attempt);
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
 }
 

@@ -6,6 +6,9 @@
 use serde_json::Value;
 
 use super::jobs;
+use crate::base::Fault;
+use crate::run::{Handle, MachineChange, NewMachine, Refused};
+use crate::store::Commit;
 
 /// Name and definition of each workflow.
 pub const WORKFLOWS: &[(&str, &str)] = &[
@@ -38,7 +41,7 @@ const JOB: &str = r#"{
       "HeartbeatSeconds": 300,
       "Retry": [
         {
-          "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Killed", "Media.Stalled",
+          "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
             "Media.ShareUnreachable", "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
           "IntervalSeconds": 10,
           "MaxAttempts": 3,
@@ -79,6 +82,78 @@ impl Substitutions {
         }
         text
     }
+}
+
+/// What became of a definition at its installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    Created,
+    Updated,
+    Unchanged,
+    /// People have changed it: theirs stays.
+    KeptTheirs,
+}
+
+/// Why a definition could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("the workflow '{name}' was refused")]
+    Refused { name: String, source: Refused },
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Creates the workflow, or brings it up to date where nobody has changed it since it was installed.
+pub async fn install(handle: &Handle, name: &str, definition: &str) -> Result<Installed, InstallError> {
+    let refused = |source| InstallError::Refused { name: name.to_owned(), source };
+    let setting = format!("builtin.{name}");
+    let ours = blake3::hash(definition.as_bytes()).to_hex().to_string();
+    let reader = handle.reader();
+    let current = match reader.machine(name)? {
+        Some(machine) => reader.revision(name, machine.revision)?.map(|row| row.definition),
+        None => None,
+    };
+    let installed = match current {
+        None => {
+            let role_arn = format!("arn:aws:iam::{}:role/conveyor", handle.account());
+            let new = NewMachine {
+                name: name.to_owned(),
+                definition: definition.to_owned(),
+                role_arn,
+                express: false,
+                settings: "{}".to_owned(),
+            };
+            handle.create_machine(new).await.map_err(refused)?;
+            Installed::Created
+        }
+        Some(current) if current == definition => Installed::Unchanged,
+        Some(current) => {
+            let installed = reader.setting(&setting)?.unwrap_or_default();
+            if installed != blake3::hash(current.as_bytes()).to_hex().as_bytes() {
+                return Ok(Installed::KeptTheirs);
+            }
+            let change = MachineChange { definition: Some(definition.to_owned()), ..MachineChange::default() };
+            handle.update_machine(name, change).await.map_err(refused)?;
+            Installed::Updated
+        }
+    };
+    if reader.setting(&setting)?.as_deref() != Some(ours.as_bytes()) {
+        let mut commit = Commit::new();
+        commit.put_setting(&setting, ours.as_bytes());
+        handle.commit(commit).await?;
+    }
+    Ok(installed)
+}
+
+/// Installs all that a fresh box brings along.
+pub async fn install_all(handle: &Handle, fill: &Substitutions) -> Result<(), InstallError> {
+    for (name, text) in WORKFLOWS {
+        let installed = install(handle, name, &fill.apply(text)).await?;
+        if installed != Installed::Unchanged {
+            tracing::info!(workflow = name, ?installed, "a built-in workflow");
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

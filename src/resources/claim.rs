@@ -46,7 +46,7 @@ pub async fn call(call: &Call, action: Action) -> Result<Answer, TaskError> {
             if ours && row.is_some_and(|row| row.result.is_empty()) {
                 let mut commit = Commit::new();
                 commit.delete_file(hash);
-                call.runtime.commit(commit).await.map_err(|e| fault(&e))?;
+                call.handle.commit(commit).await.map_err(|e| fault(&e))?;
             }
             Ok(Answer::Done(json!({ "released": ours })))
         }
@@ -62,9 +62,7 @@ pub async fn call(call: &Call, action: Action) -> Result<Answer, TaskError> {
 /// The execution that the claim belongs to: the one that was named, for a workflow that claims for its caller, or
 /// the one that runs this Task.
 fn holder(call: &Call) -> Result<Header, TaskError> {
-    let Some(arn) = call.parameters.get("execution").and_then(Value::as_str) else {
-        return Ok((*call.execution).clone());
-    };
+    let arn = call.parameters.get("execution").and_then(Value::as_str).unwrap_or(&call.execution_arn);
     call.services.execution_of(arn)?.ok_or_else(|| {
         TaskError::new(
             "States.Runtime",
@@ -79,7 +77,7 @@ fn claimed(call: &Call, holder: &Header) -> FileRow {
         uri: p.get("input").and_then(Value::as_str).unwrap_or_default().to_owned(),
         size_bytes: p.get("size").and_then(Value::as_u64).unwrap_or_default(),
         execution: holder.id.into(),
-        claimed_at: call.runtime.now().into(),
+        claimed_at: call.handle.now().into(),
         result: String::new(),
     }
 }
@@ -87,7 +85,7 @@ fn claimed(call: &Call, holder: &Header) -> FileRow {
 async fn store(call: &Call, hash: &str, row: &FileRow) -> Result<(), TaskError> {
     let mut commit = Commit::new();
     commit.put_file(hash, row);
-    call.runtime.commit(commit).await.map_err(|e| fault(&e))
+    call.handle.commit(commit).await.map_err(|e| fault(&e))
 }
 
 /// What the earlier claim stands for; `None` where it no longer holds.

@@ -6,9 +6,11 @@
 use serde_json::{Map, Value, json};
 
 use super::aws;
-use super::{Answer, Call, Services, StartChild};
-use crate::base::TaskError;
+use super::{Answer, Call, Services};
+use crate::base::{Fault, TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Parent, Status};
+use crate::run::{Refused, Start};
+use crate::store::Reader;
 
 /// How a Task waits for the execution that it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,27 +37,17 @@ pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
         Pattern::FireAndForget | Pattern::Token => None,
     };
     let (machine, qualifier) = machine_of(arn);
-    let start = StartChild {
-        machine,
-        qualifier,
-        name: name.clone(),
-        input: input_text(p.get("Input")),
-        parent: shape.map(|shape| Parent {
-            execution: call.execution.id,
-            attempt: call.task.attempt,
-            shape: shape.to_owned(),
-        }),
-    };
-    let id = aws::request_id(call);
-    let started = call.runtime.start(start).await.map_err(|refused| {
+    let child = Child { machine, qualifier, name: name.clone(), input: input_text(p.get("Input")), shape };
+    let (id, machine) = (aws::request_id(call), child.machine.clone());
+    let started_at = start(call, child).await.map_err(|refused| {
         TaskError::new(
-            format!("StepFunctions.{}Exception", refused.exception),
-            aws::optimised_cause(&refused.message, "AWSStepFunctions", 400, &refused.exception, &id),
+            format!("StepFunctions.{}Exception", refused.code),
+            aws::optimised_cause(&refused.message, "AWSStepFunctions", 400, refused.code, &id),
         )
     })?;
     let answer = json!({
-        "ExecutionArn": call.services.execution_arn(&started.machine.name, &name),
-        "StartDate": started.started_at.0 as f64 / 1000.0,
+        "ExecutionArn": call.services.execution_arn(&machine, &name),
+        "StartDate": started_at.0 as f64 / 1000.0,
     });
     let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0");
     Ok(match pattern {
@@ -64,8 +56,75 @@ pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
     })
 }
 
+/// An execution to be started for a Task.
+pub struct Child {
+    pub machine: String,
+    /// Version or alias.
+    pub qualifier: Option<String>,
+    pub name: String,
+    pub input: String,
+    /// Set where the Task waits for the child's end: in which shape it wants to hear of it.
+    pub shape: Option<&'static str>,
+}
+
+/// Starts the child, or finds the one that this very attempt started before a crash.
+pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
+    let reader = &call.services.reader;
+    let revision = match &child.qualifier {
+        Some(qualifier) => Some(revision_of(reader, &child.machine, qualifier)?.ok_or_else(|| {
+            let arn = format!("{}:{qualifier}", call.services.machine_arn(&child.machine));
+            Refused::new("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{arn}'"))
+        })?),
+        None => None,
+    };
+    let parent = child.shape.map(|shape| Parent {
+        execution: call.execution,
+        attempt: call.task.attempt,
+        shape: shape.to_owned(),
+    });
+    let started = call
+        .handle
+        .start(Start {
+            machine: child.machine.clone(),
+            revision,
+            qualifier: child.qualifier,
+            name: Some(child.name.clone()),
+            input: child.input.into(),
+            parent: parent.clone(),
+            trace_header: None,
+            once: true,
+        })
+        .await?;
+    if started.existed {
+        let header = reader.header(started.id)?;
+        // Somebody else's execution would never tell this task of its end.
+        let foreign = header.is_some_and(|h| match &parent {
+            Some(_) => h.parent != parent,
+            None => h.status != Status::Running && h.started_at < call.task.scheduled_at,
+        });
+        if foreign {
+            let arn = call.services.execution_arn(&child.machine, &child.name);
+            return Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")));
+        }
+    }
+    Ok(started.started_at)
+}
+
+/// The revision that a version or an alias points at. Of an alias with two versions the one with more weight is taken.
+fn revision_of(reader: &Reader, machine: &str, qualifier: &str) -> Result<Option<u64>, Fault> {
+    let version = match qualifier.parse::<u64>() {
+        Ok(number) => number,
+        Err(_) => {
+            let Some(alias) = reader.alias(machine, qualifier)? else { return Ok(None) };
+            let Some(route) = alias.routes.iter().max_by_key(|route| route.weight_percent) else { return Ok(None) };
+            route.version
+        }
+    };
+    Ok(reader.version(machine, version)?.map(|row| row.revision))
+}
+
 fn derived_name(call: &Call) -> String {
-    let seed = format!("{}/{}/{}/child", call.execution.id, call.task.attempt, call.execution.redrive_count);
+    let seed = format!("{}/{}/child", call.execution, call.task.attempt);
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
 }
 

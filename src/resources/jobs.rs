@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::aws;
-use super::{Answer, Call, Services, StartChild};
+use super::executions::{Child, start};
+use super::{Answer, Call, Services};
 use crate::base::{TaskError, Timestamp};
-use crate::interpreter::{Header, Outcome, Parent, Status};
+use crate::interpreter::{Header, Outcome, Status};
 
 /// The machine whose executions are jobs.
 pub const MACHINE: &str = "conveyor-mediaconvert-job";
@@ -95,24 +96,18 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
     let request = call.services.templates.resolve(&call.parameters).map_err(|e| refused(&e))?;
     crate::media::settings::parse(&request).map_err(|e| refused(&e.cause))?;
     let name = job_id(call, &request);
-    let start = StartChild {
+    let child = Child {
         machine: MACHINE.to_owned(),
         qualifier: None,
         name: name.clone(),
         input: request.to_string(),
-        parent: sync.then(|| Parent {
-            execution: call.execution.id,
-            attempt: call.task.attempt,
-            shape: "job".to_owned(),
-        }),
+        shape: sync.then_some("job"),
     };
-    let started = call.runtime.start(start).await.map_err(|e| {
-        TaskError::new(
-            "MediaConvert.InternalServerErrorException",
-            format!("the job could not be started: {}: {}", e.exception, e.message),
-        )
+    let started_at = start(call, child).await.map_err(|e| {
+        let what = format!("the job could not be started: {}: {}", e.code, e.message);
+        TaskError::new("MediaConvert.InternalServerErrorException", what)
     })?;
-    let job = shape(&call.services, &name, &request, "SUBMITTED", started.started_at);
+    let job = shape(&call.services, &name, &request, "SUBMITTED", started_at);
     let answer = aws::with_metadata(json!({ "Job": job }), &request_id, "application/json");
     Ok(if sync { Answer::Submitted(answer) } else { Answer::Done(answer) })
 }
@@ -120,7 +115,7 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
 /// The service's form of ids: milliseconds, then six letters and digits.
 fn job_id(call: &Call, request: &Value) -> String {
     let token = request.get("ClientRequestToken").and_then(Value::as_str).unwrap_or_default();
-    let seed = format!("{}/{}/{}/{token}", call.execution.id, call.task.attempt, call.execution.redrive_count);
+    let seed = format!("{}/{}/{token}", call.execution, call.task.attempt);
     let mut hash = super::digest(&seed);
     let mut tail = String::new();
     for _ in 0..6 {
@@ -150,7 +145,7 @@ pub fn get(call: &Call) -> Result<Answer, TaskError> {
             ),
         )
     })?;
-    let fraction = call.runtime.fraction(header.id);
+    let fraction = call.handle.working(header.id).first().map(|working| working.progress.fraction);
     Ok(Answer::Done(json!({ "Job": describe(&call.services, &header, fraction) })))
 }
 

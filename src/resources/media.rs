@@ -5,48 +5,48 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::{Answer, Call};
 use crate::base::TaskError;
 use crate::media::Job;
 
-/// Every stage with its lane: what decodes or encodes needs cores, what moves bytes needs the disks.
-const STAGES: &[(&str, &str)] = &[
-    ("sanitize", "cpu"),
-    ("probe", "cpu"),
-    ("transcode", "cpu"),
-    ("quality", "cpu"),
-    ("labels", "cpu"),
-    ("transcript", "cpu"),
-    ("meaning", "cpu"),
-    ("brief", "io"),
-    ("fingerprint", "io"),
-    ("publish", "io"),
-    ("archive", "io"),
-    ("quarantine", "io"),
+/// Every stage with its lane and how much of it: what decodes or encodes needs cores, what moves bytes the disks.
+const STAGES: &[(&str, &str, u32)] = &[
+    ("sanitize", "cpu", 1),
+    ("probe", "cpu", 1),
+    ("transcode", "cpu", 4),
+    ("quality", "cpu", 2),
+    ("labels", "cpu", 1),
+    ("transcript", "cpu", 1),
+    ("meaning", "cpu", 1),
+    ("brief", "io", 1),
+    ("fingerprint", "io", 1),
+    ("publish", "io", 1),
+    ("archive", "io", 1),
+    ("quarantine", "io", 1),
 ];
 
 /// The stage of that name, if there is one.
 pub fn stage_named(name: &str) -> Option<String> {
-    STAGES.iter().find(|(stage, _)| *stage == name).map(|(stage, _)| (*stage).to_owned())
+    STAGES.iter().find(|(stage, ..)| *stage == name).map(|(stage, ..)| (*stage).to_owned())
 }
 
-pub fn lane(stage: &str) -> &'static str {
-    STAGES.iter().find(|(name, _)| *name == stage).map_or("io", |(_, lane)| *lane)
+pub fn lane(stage: &str) -> (&'static str, u32) {
+    STAGES.iter().find(|(name, ..)| *name == stage).map_or(("io", 1), |(_, lane, weight)| (*lane, *weight))
 }
 
 /// Runs the stage in its child process.
 pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
-    let folder = WorkDir::create(&call.services.data_dir, &format!("{}-{}", call.execution.id, call.task.attempt))?;
+    let folder = WorkDir::create(&call.services.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
     let job = Job {
         stage: stage.to_owned(),
         parameters: call.parameters.clone(),
         work_dir: folder.path.clone(),
         shares: call.services.shares.clone(),
-        threads: call.services.threads,
+        threads: call.threads,
     };
-    let result: Result<Value, TaskError> = call.runtime.stage(call, job).await;
+    let progress = call.progress.clone();
+    let result = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p))).await;
+    drop(folder);
     result.map(Answer::Done)
 }
 

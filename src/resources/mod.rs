@@ -6,7 +6,7 @@
 //!
 //! Every family may be called twice for the same attempt (a crash between acting and storing the outcome issues it
 //! again) and must end in one result: names and ids that it makes are derived from the execution and the attempt.
-//! A family reads the store through [`Services::reader`] and writes through [`Runtime::commit`], nothing else.
+//! A family reads the store through [`Services::reader`] and writes through [`Handle::commit`], nothing else.
 
 pub mod aws;
 pub mod builtin;
@@ -31,18 +31,28 @@ pub use functions::{FunctionSettings, LambdaSettings};
 pub use items::TableSettings;
 pub use notify::NotifySettings;
 
-use crate::base::{ExecutionId, Fault, Shares, TaskError, Timestamp, fault};
-use crate::interpreter::{Header, MachineRef, Parent, RunTask};
-use crate::store::{Commit, Reader};
+use crate::base::{ExecutionId, Fault, Shares, TaskError, fault};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Header, RunTask};
+use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::sandbox::Spawn;
+use crate::store::Reader;
+
+/// Lower goes first. Nothing asks for another one yet.
+const PRIORITY: u8 = 100;
 
 /// One attempt of one Task, with all that its family may use.
 #[derive(Clone)]
 pub struct Call {
-    pub execution: Arc<Header>,
+    pub execution: ExecutionId,
+    pub execution_arn: String,
     pub task: Arc<RunTask>,
     pub parameters: Value,
     pub services: Arc<Services>,
-    pub runtime: Arc<dyn Runtime>,
+    pub handle: Handle,
+    pub progress: ProgressSink,
+    /// Cores that the lease allows.
+    pub threads: usize,
 }
 
 /// How a call ended well.
@@ -69,48 +79,8 @@ pub struct Services {
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
     pub claims: tokio::sync::Mutex<()>,
-    /// Cores that a stage may use.
-    pub threads: usize,
-}
-
-/// What the families want done by those who run executions: a seam of six calls.
-pub trait Runtime: Send + Sync + 'static {
-    fn now(&self) -> Timestamp;
-    /// Resolves once the rows are durable.
-    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>>;
-    fn outbox_number(&self) -> u64;
-    fn start(&self, start: StartChild) -> BoxFuture<'_, Result<StartedChild, StartRefused>>;
-    /// How far the execution's running stage is, 0 to 1.
-    fn fraction(&self, id: ExecutionId) -> Option<f64>;
-    /// Runs a stage in a child process for this call; dropping the future kills it.
-    fn stage(&self, call: &Call, job: crate::media::Job) -> BoxFuture<'static, Result<Value, TaskError>>;
-}
-
-/// An execution to be started for a Task.
-#[derive(Clone, Debug)]
-pub struct StartChild {
-    pub machine: String,
-    pub qualifier: Option<String>,
-    pub name: String,
-    pub input: String,
-    /// Set where the Task waits for the child's end.
-    pub parent: Option<Parent>,
-}
-
-/// It runs, or did already under this name with this input.
-#[derive(Clone, Debug)]
-pub struct StartedChild {
-    pub id: ExecutionId,
-    pub machine: MachineRef,
-    pub started_at: Timestamp,
-}
-
-/// Why no child was started, with AWS's exception name (`StateMachineDoesNotExist`).
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct StartRefused {
-    pub exception: String,
-    pub message: String,
+    /// Who runs media stages.
+    pub spawn: Arc<dyn Spawn>,
 }
 
 /// A group of resources.
@@ -175,12 +145,14 @@ impl Family {
         })
     }
 
-    /// Which lane it runs on.
-    pub fn lane(&self) -> &'static str {
-        match self {
+    /// The lane it runs on; none for what only reads and writes the appliance's own store.
+    fn lane(&self) -> Option<LaneNeed> {
+        let (lane, weight) = match self {
             Family::Stage(stage) => media::lane(stage),
-            _ => "io",
-        }
+            Family::Objects(_) | Family::Function | Family::Invoke | Family::Housekeeping => ("io", 1),
+            _ => return None,
+        };
+        Some(LaneNeed { lane: lane.to_owned(), weight, priority: PRIORITY })
     }
 
     /// Runs one attempt.
@@ -207,13 +179,70 @@ impl Family {
     }
 }
 
-/// What an execution that a Task waits for means to that Task, by the shape that was asked for at its start.
-pub fn deliver(services: &Services, shape: &str, child: &Header) -> Result<Value, TaskError> {
-    match shape {
-        "job" => jobs::delivered(services, child),
-        "sync2" => executions::delivered(services, child, executions::Pattern::Sync2),
-        _ => executions::delivered(services, child, executions::Pattern::Sync),
+/// All resources of this box.
+pub struct All(pub Arc<Services>);
+
+impl Resources for All {
+    fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
+        let family = Family::find(resource)?;
+        Some(Arc::new(Bound { family, services: self.0.clone() }))
     }
+
+    fn child_ended(&self, shape: &str, child: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
+        let outcome = match shape {
+            "job" => jobs::delivered(&self.0, child),
+            "sync2" => executions::delivered(&self.0, child, executions::Pattern::Sync2),
+            _ => executions::delivered(&self.0, child, executions::Pattern::Sync),
+        };
+        outcome.map(|value| value.to_string().into())
+    }
+}
+
+/// A family with what it needs.
+struct Bound {
+    family: Family,
+    services: Arc<Services>,
+}
+
+impl Resource for Bound {
+    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+        self.family.lane()
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+        let (family, services) = (self.family.clone(), self.services.clone());
+        Box::pin(async move {
+            let parameters = match serde_json::from_str(&context.task.parameters) {
+                Ok(parameters) => parameters,
+                Err(e) => {
+                    let what = format!("the task's parameters are no JSON: {e}");
+                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what));
+                }
+            };
+            let submits = waits(&context.task.resource);
+            let call = Call {
+                execution: context.execution,
+                execution_arn: context.execution_arn,
+                task: Arc::new(context.task),
+                parameters,
+                services,
+                handle: context.handle,
+                progress: context.progress,
+                threads: context.threads,
+            };
+            match family.call(&call).await {
+                Ok(Answer::Done(value)) => TaskOutcome::Succeeded(value.to_string().into()),
+                Ok(Answer::Submitted(value)) => TaskOutcome::Submitted { output: value.to_string().into() },
+                Err(error) if submits => TaskOutcome::SubmitFailed(error),
+                Err(error) => TaskOutcome::Failed(error),
+            }
+        })
+    }
+}
+
+/// Whether a Task with this Resource waits for somebody else after its submission.
+fn waits(resource: &str) -> bool {
+    [".sync", ".sync:2", ".waitForTaskToken"].iter().any(|pattern| resource.ends_with(pattern))
 }
 
 impl Services {

@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use super::aws;
-use super::{Answer, Call, Runtime, fault};
+use super::{Answer, Call, fault};
 use crate::base::{Fault, Span, TaskError, Timestamp};
+use crate::run::Handle;
 use crate::store::{Commit, OutboxRow, Reader};
 
 const BACKOFF_MS_MIN: i64 = 1_000;
@@ -92,13 +93,12 @@ pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
 }
 
 async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
-    let now = call.runtime.now();
-    let seed = format!("{}/{}/{}", call.execution.id, call.execution.redrive_count, call.task.attempt);
+    let now = call.handle.now();
+    let seed = format!("{}/{}", call.execution, call.task.attempt);
     let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string();
     body.insert("id".to_owned(), json!(id));
     body.insert("at".to_owned(), json!(now.to_string()));
-    body.entry("execution")
-        .or_insert_with(|| json!(call.services.execution_arn(&call.execution.machine.name, &call.execution.name)));
+    body.entry("execution").or_insert_with(|| json!(call.execution_arn));
     let body = Value::Object(body).to_string();
     let targets = call.services.notify.targets();
     let mut commit = Commit::new();
@@ -111,10 +111,10 @@ async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<
             next_at: now.into(),
             last_error: String::new(),
         };
-        commit.put_outbox(call.runtime.outbox_number(), &row);
+        commit.put_outbox(call.handle.outbox_number(), &row);
     }
     if !targets.is_empty() {
-        call.runtime.commit(commit).await.map_err(|e| fault(&e))?;
+        call.handle.commit(commit).await.map_err(|e| fault(&e))?;
         call.services.outbox_grew.notify_one();
     }
     Ok((id, targets))
@@ -122,20 +122,20 @@ async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<
 
 /// Delivers what stands in the outbox, for as long as it runs.
 pub struct Notifier {
-    pub settings: NotifySettings,
-    pub reader: Reader,
-    pub runtime: Arc<dyn Runtime>,
+    settings: NotifySettings,
+    reader: Reader,
+    handle: Handle,
     /// [`super::Services::outbox_grew`].
-    pub grew: Arc<tokio::sync::Notify>,
+    grew: Arc<tokio::sync::Notify>,
     client: reqwest::Client,
 }
 
 impl Notifier {
-    pub fn new(services: &super::Services, runtime: Arc<dyn Runtime>) -> Notifier {
+    pub fn new(services: &super::Services, handle: Handle) -> Notifier {
         let settings = services.notify.clone();
         let timeout = settings.timeout.unwrap_or(Span::seconds(10)).duration();
         let client = reqwest::Client::builder().timeout(timeout).build().unwrap_or_default();
-        Notifier { settings, reader: services.reader.clone(), runtime, grew: services.outbox_grew.clone(), client }
+        Notifier { settings, reader: services.reader.clone(), handle, grew: services.outbox_grew.clone(), client }
     }
 
     /// Never ends by itself: drop it to stop. What was not delivered stays a row.
@@ -143,7 +143,7 @@ impl Notifier {
         loop {
             let pause = match self.round().await {
                 Ok(next) => next.map_or(ROUND, |at| {
-                    Duration::from_millis(at.since_ms(self.runtime.now()).clamp(10, ROUND.as_millis() as i64) as u64)
+                    Duration::from_millis(at.since_ms(self.handle.now()).clamp(10, ROUND.as_millis() as i64) as u64)
                 }),
                 Err(fault) => {
                     tracing::warn!(
@@ -170,7 +170,7 @@ impl Notifier {
             after = Some(*last);
             for (number, row) in rows {
                 let due = Timestamp::from(row.next_at);
-                let due = if due <= self.runtime.now() { self.deliver(number, row).await? } else { Some(due) };
+                let due = if due <= self.handle.now() { self.deliver(number, row).await? } else { Some(due) };
                 next = match (next, due) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
@@ -195,7 +195,7 @@ impl Notifier {
             Err(error) => {
                 row.attempts += 1;
                 let wait = (BACKOFF_MS_MIN << row.attempts.min(16)).min(BACKOFF_MS_MAX);
-                let at = self.runtime.now().plus_ms(wait);
+                let at = self.handle.now().plus_ms(wait);
                 tracing::warn!(
                     target_name = row.target,
                     attempts = row.attempts,
@@ -208,7 +208,7 @@ impl Notifier {
                 Some(at)
             }
         };
-        self.runtime.commit(commit).await?;
+        self.handle.commit(commit).await?;
         Ok(next)
     }
 
@@ -219,7 +219,7 @@ impl Notifier {
         let mut request = self.client.post(url).header("Content-Type", "application/json");
         request = request.header("Idempotency-Key", text("id")).header("X-Conveyor-Event", text("event"));
         if let Some(secret) = &self.settings.secret {
-            let at = self.runtime.now().0 / 1000;
+            let at = self.handle.now().0 / 1000;
             request = request.header("X-Conveyor-Signature", signature(secret, at, &row.body));
         }
         let response = request.body(row.body.clone()).send().await.map_err(|e| crate::base::fault::chain(&e))?;

@@ -22,6 +22,7 @@ pub use rule::{Rule, RuleError};
 
 use crate::base::limits::NAME_CHARS_MAX;
 use crate::base::{Fault, Timestamp, fault};
+use crate::run::{self, Handle};
 use crate::store::{Commit, Reader};
 
 /// A due time that is no older than this is on time and not missed.
@@ -86,12 +87,42 @@ impl ScheduleSettings {
     }
 }
 
-/// What a schedule wants of those who run executions.
+/// What a schedule wants of the running appliance: of a [`Handle`], or of a recorder in tests.
 pub trait Starter: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Idempotent by name; `Ok(Err(why))` where the appliance refuses.
     fn start(&self, workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Result<(), String>, Fault>>;
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>>;
+}
+
+impl Starter for Handle {
+    fn now(&self) -> Timestamp {
+        Handle::now(self)
+    }
+
+    fn start(&self, workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Result<(), String>, Fault>> {
+        let request = run::Start {
+            machine: workflow.to_owned(),
+            name: Some(name.to_owned()),
+            input: input.into(),
+            once: true,
+            ..run::Start::default()
+        };
+        Box::pin(async move {
+            match Handle::start(self, request).await {
+                Ok(_) => Ok(Ok(())),
+                Err(refused) if refused.code == "ServiceUnavailable" => {
+                    Err(Fault::Retryable { what: refused.message, source: None })
+                }
+                Err(refused) if refused.code == "InternalFailure" => Err(Fault::fatal_plain(refused.message)),
+                Err(refused) => Ok(Err(refused.message)),
+            }
+        })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(Handle::commit(self, commit))
+    }
 }
 
 /// The schedules of this box.

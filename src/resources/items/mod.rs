@@ -137,7 +137,7 @@ async fn operate(call: &Call, operation: &str) -> Result<Value, Outcome> {
             commit.delete_item(table, &row);
         }
     }
-    call.runtime.commit(commit).await.map_err(|e| Outcome::Failed(super::fault(&e)))?;
+    call.handle.commit(commit).await.map_err(|e| Outcome::Failed(super::fault(&e)))?;
     Ok(change.answer)
 }
 
@@ -184,7 +184,7 @@ async fn schema(call: &Call, table: &str, given: &Item, operation: &str) -> Resu
     if operation != "getItem" {
         let mut commit = Commit::new();
         commit.put_setting(&setting, serde_json::to_string(&schema).unwrap_or_default().as_bytes());
-        call.runtime.commit(commit).await.map_err(|e| failed(&e))?;
+        call.handle.commit(commit).await.map_err(|e| failed(&e))?;
         tables.found.lock().insert(table.to_owned(), schema.clone());
     }
     Ok(schema)
