@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::base::Shares;
+use crate::base::{Clock as _, Shares, SystemClock};
+use crate::ingest::WatchSettings;
+use crate::resources::{FunctionSettings, LambdaSettings, NotifySettings, TableSettings};
+use crate::schedule::ScheduleSettings;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,12 +25,21 @@ pub struct Config {
     /// Who may come in. Required as soon as `listen` is not loopback.
     pub credentials: Vec<Credential>,
     pub lanes: LaneSettings,
+    pub watch: Vec<WatchSettings>,
+    pub schedules: BTreeMap<String, ScheduleSettings>,
+    pub notify: NotifySettings,
+    pub functions: BTreeMap<String, FunctionSettings>,
+    pub lambda: LambdaSettings,
+    pub tables: BTreeMap<String, TableSettings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShareSettings {
     pub path: PathBuf,
+    /// Whether `/media` hands out its files; the share `outputs` always is.
+    #[serde(default)]
+    pub serve: bool,
 }
 
 /// One way in: the same pair is a user and password for the dashboard, and an access key for AWS clients.
@@ -62,6 +74,12 @@ impl Default for Config {
             shares: BTreeMap::new(),
             credentials: Vec::new(),
             lanes: LaneSettings::default(),
+            watch: Vec::new(),
+            schedules: BTreeMap::new(),
+            notify: NotifySettings::default(),
+            functions: BTreeMap::new(),
+            lambda: LambdaSettings::default(),
+            tables: BTreeMap::new(),
         }
     }
 }
@@ -90,6 +108,7 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new("."));
         config.data_dir = folder.join(&config.data_dir);
         config.shares.values_mut().for_each(|share| share.path = folder.join(&share.path));
+        config.notify.log = config.notify.log.map(|log| folder.join(log));
         match config.faults() {
             faults if faults.is_empty() => Ok(config),
             faults => Err(ConfigError::Faults { path: path.into(), faults }),
@@ -132,7 +151,31 @@ impl Config {
                 faults.push(format!("lanes.{lane}: a lane without capacity would let its work wait for ever"));
             }
         }
+        faults.extend(self.faults_of_sections());
         faults
+    }
+
+    fn faults_of_sections(&self) -> Vec<String> {
+        let shares = self.shares();
+        let mut faults = Vec::new();
+        for (n, watch) in self.watch.iter().enumerate() {
+            faults.extend(watch.faults(&shares).into_iter().map(|fault| format!("watch[{n}]: {fault}")));
+        }
+        let now = SystemClock.now();
+        for (name, schedule) in &self.schedules {
+            faults.extend(schedule.faults(now).into_iter().map(|fault| format!("schedules.{name}: {fault}")));
+        }
+        for (name, function) in &self.functions {
+            faults.extend(function.faults().into_iter().map(|fault| format!("functions.{name}: {fault}")));
+        }
+        faults.extend(self.notify.faults().into_iter().map(|fault| format!("notify: {fault}")));
+        faults
+    }
+
+    /// Shares whose files `/media` hands out.
+    pub fn served(&self) -> BTreeSet<String> {
+        let served = self.shares.iter().filter(|(name, share)| share.serve || *name == "outputs");
+        served.map(|(name, _)| name.clone()).collect()
     }
 }
 

@@ -1,13 +1,21 @@
 //! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
 
+mod appliance;
 mod config;
+mod demo;
+mod executions;
+mod files;
+mod follow;
+mod serve;
 mod terminal;
 mod validate;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::{media, sandbox};
 
@@ -21,12 +29,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the appliance: workflows, watched shares, API and dashboard.
+    Serve(serve::Serve),
+    /// Make a clip, drop it on a share, follow it to the end and print where the results are.
+    Demo(demo::Demo),
+    /// Run one file through a workflow, without a server.
+    Run(demo::Run),
     /// Print all problems of one or more definitions, each with line, column and JSON pointer.
     Validate {
         /// Amazon States Language, as JSON.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// List, show, stop and redrive the executions of a running appliance.
+    Executions(executions::Executions),
+    /// Verify the store's files.
+    Check(files::DataDir),
+    /// Bring the store's files to this release's form.
+    Upgrade(files::DataDir),
     /// Run one stage's job from standard input: what the appliance starts for each media stage.
     #[command(hide = true)]
     Stage,
@@ -35,12 +55,38 @@ enum Command {
 /// Parses the command line and runs what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // The child logs plainly: its last lines become the cause that people read.
+    if !matches!(arguments.command, Command::Stage) {
+        log_to_stderr(matches!(arguments.command, Command::Serve(_)));
+    }
     let end = match arguments.command {
+        Command::Serve(arguments) => on_runtime(serve::run(arguments)),
+        Command::Demo(arguments) => on_runtime(demo::demo(arguments)),
+        Command::Run(arguments) => on_runtime(demo::run(arguments)),
+        Command::Executions(arguments) => on_runtime(executions::run(arguments)),
         Command::Validate { files } => validate::run(&files),
+        Command::Check(place) => files::check(&place),
+        Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage => Ok(sandbox::child_main(media::run)),
     };
     end.unwrap_or_else(|error| {
         eprintln!("conveyor: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// `RUST_LOG` says otherwise: by default a server tells what an operator may want to know, and the rest only warns.
+fn log_to_stderr(serves: bool) {
+    let default = if serves { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }

@@ -57,15 +57,11 @@ impl Screen {
         }
     }
 
-    /// The stage is over: its bar goes.
-    pub fn done(&mut self, stage: &str) {
+    /// Something ended: its bar goes. Those of what still runs come back with their next progress.
+    pub fn clear(&mut self) {
         match self {
-            Screen::Bars { stages, .. } => {
-                if let Some(bar) = stages.remove(stage) {
-                    bar.finish_and_clear();
-                }
-            }
-            Screen::Lines { printed } => drop(printed.remove(stage)),
+            Screen::Bars { stages, .. } => std::mem::take(stages).into_values().for_each(|bar| bar.finish_and_clear()),
+            Screen::Lines { printed } => printed.clear(),
         }
     }
 }

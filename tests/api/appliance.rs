@@ -43,7 +43,7 @@ impl Appliance {
             account: "000000000000".into(),
             region: "us-east-1".into(),
         };
-        let handle = run::start(config, lanes).await.unwrap();
+        let handle = run::start(config).await.unwrap();
         let credentials = credentials.iter().map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

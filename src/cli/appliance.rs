@@ -1,0 +1,121 @@
+//! The wiring: from a configuration to a running appliance, and its orderly end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::task::JoinHandle;
+
+use super::config::Config;
+use crate::base::{Fault, SystemClock, fault};
+use crate::ingest::Watcher;
+use crate::resources::builtin::{self, Substitutions};
+use crate::resources::{All, Services, functions, items, jobs, notify::Notifier};
+use crate::run::{self, Handle};
+use crate::sandbox::ChildProcesses;
+use crate::schedule::Schedule;
+use crate::store::{self, Options, Writer};
+
+/// This very binary, also after it was replaced on the disk by an upgrade.
+const OWN_BINARY: &str = "/proc/self/exe";
+/// Copies, hashes and other work that waits for disks and not for cores.
+const IO_CAPACITY: u32 = 8;
+
+/// Everything that runs but for the HTTP server.
+pub struct Appliance {
+    pub handle: Handle,
+    writer: Writer,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Appliance {
+    /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
+    pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+        let data_dir = &config.data_dir;
+        std::fs::create_dir_all(data_dir)
+            .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+        let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
+        let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        let services = Arc::new(Services {
+            account: config.account.clone(),
+            region: config.region.clone(),
+            shares: config.shares(),
+            reader: reader.clone(),
+            tables: items::Tables::new(config.tables.clone()),
+            functions: functions::Functions::new(config.functions.clone(), &config.lambda),
+            templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
+                .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
+            notify: config.notify.clone(),
+            outbox_grew: Arc::default(),
+            claims: tokio::sync::Mutex::new(()),
+            spawn: Arc::new(ChildProcesses {
+                program: OWN_BINARY.into(),
+                registry: data_dir.join("gstreamer.registry"),
+            }),
+            data_dir,
+        });
+        let handle = run::start(run::Config {
+            writer: writer.clone(),
+            reader: reader.clone(),
+            resources: Arc::new(All(services.clone())),
+            clock: Arc::new(SystemClock),
+            lanes: lanes(config),
+            account: config.account.clone(),
+            region: config.region.clone(),
+        })
+        .await?;
+        let mut appliance = Appliance { handle: handle.clone(), writer, tasks: Vec::new() };
+        // Without shares the built-in workflows have nothing to work on: the box is an API.
+        if !config.shares.is_empty() {
+            builtin::install_all(&handle, &substitutions(config)).await?;
+        }
+        for watch in &config.watch {
+            let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
+            appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
+        }
+        if !config.schedules.is_empty() {
+            let schedule = Schedule::new(config.schedules.clone(), Arc::new(handle.clone()), reader.clone());
+            appliance.keep("the schedules".to_owned(), schedule.run());
+        }
+        let notifier = Notifier::new(&services, handle);
+        appliance.keep("the notifier".to_owned(), async {
+            notifier.run().await;
+            Ok(())
+        });
+        Ok(appliance)
+    }
+
+    fn keep(&mut self, name: String, work: impl Future<Output = Result<(), Fault>> + Send + 'static) {
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(fault) = work.await {
+                tracing::error!("{name} ended: {}", fault::chain(&fault));
+            }
+        }));
+    }
+
+    /// Ends in order: watchers first, then what runs, then the store. What was under way is taken up at the next start.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.handle.shut_down().await;
+        drop(self.handle);
+        tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;
+        Ok(())
+    }
+}
+
+fn substitutions(config: &Config) -> Substitutions {
+    Substitutions {
+        region: config.region.clone(),
+        account: config.account.clone(),
+        outputs: "outputs".to_owned(),
+        archive: "archive".to_owned(),
+        quarantine: "quarantine".to_owned(),
+    }
+}
+
+fn lanes(config: &Config) -> BTreeMap<String, u32> {
+    let cores = u32::try_from(conveyor_hw::inventory().cpu.cores).unwrap_or(1);
+    let cpu = config.lanes.cpu.unwrap_or(cores);
+    let io = config.lanes.io.unwrap_or(IO_CAPACITY);
+    BTreeMap::from([("cpu".to_owned(), cpu), ("io".to_owned(), io)])
+}

@@ -1,0 +1,170 @@
+//! `conveyor executions`: asks a running appliance through its REST API.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::base::Timestamp;
+
+#[derive(Debug, Args)]
+pub struct Executions {
+    /// The appliance.
+    #[arg(long, env = "CONVEYOR_URL", default_value = "http://127.0.0.1:8080", global = true)]
+    url: String,
+    /// Where credentials are set: USER:PASSWORD, the same as for the dashboard.
+    #[arg(long, env = "CONVEYOR_USER", hide_env_values = true, global = true)]
+    user: Option<String>,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The newest executions.
+    List {
+        /// RUNNING, SUCCEEDED, FAILED, TIMED_OUT or ABORTED.
+        #[arg(long)]
+        status: Option<String>,
+        /// Of one workflow only.
+        #[arg(long)]
+        workflow: Option<String>,
+        /// Also those that other executions started.
+        #[arg(long)]
+        nested: bool,
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// One execution: its states, and what failed with which input and error.
+    Show { id: String },
+    /// All events of an execution, one JSON object a line.
+    History { id: String },
+    /// Stop an execution that runs.
+    Stop {
+        id: String,
+        #[arg(long)]
+        cause: Option<String>,
+    },
+    /// Go on from the state that failed, keeping what succeeded.
+    Redrive { id: String },
+}
+
+pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
+    let api = Api { client: reqwest::Client::new(), url: arguments.url, user: arguments.user };
+    match arguments.what {
+        What::List { status, workflow, nested, limit } => {
+            let mut query = vec![("limit", limit.to_string()), ("nested", nested.to_string())];
+            query.extend(status.map(|status| ("status", status)));
+            query.extend(workflow.map(|workflow| ("machine", workflow)));
+            let page = api.call(Method::GET, "executions", &query, None).await?;
+            list(&page);
+        }
+        What::Show { id } => show(&api.call(Method::GET, &format!("executions/{id}"), &[], None).await?)?,
+        What::History { id } => history(&api, &id).await?,
+        What::Stop { id, cause } => {
+            api.call(Method::POST, &format!("executions/{id}/stop"), &[], Some(json!({ "cause": cause }))).await?;
+            println!("stopped {id}");
+        }
+        What::Redrive { id } => {
+            api.call(Method::POST, &format!("executions/{id}/redrive"), &[], Some(json!({}))).await?;
+            println!("{id} goes on");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Api {
+    client: reqwest::Client,
+    url: String,
+    user: Option<String>,
+}
+
+impl Api {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
+        let mut request =
+            self.client.request(method, format!("{}/api/v1/{path}", self.url.trim_end_matches('/'))).query(query);
+        if let Some((user, password)) = self.user.as_deref().and_then(|user| user.split_once(':')) {
+            request = request.basic_auth(user, Some(password));
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.with_context(|| {
+            format!("no appliance answers at {}; start one with `conveyor serve`, or name it with --url", self.url)
+        })?;
+        let status = response.status();
+        let text = response.text().await?;
+        let answer: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let message = answer["message"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+        anyhow::ensure!(status.is_success(), "the appliance refused: {message}");
+        Ok(answer)
+    }
+}
+
+fn list(page: &Value) {
+    println!("{:<36}  {:<9}  {:<24}  {:<14}  FILE", "ID", "STATUS", "STARTED", "WORKFLOW");
+    for row in page["executions"].as_array().into_iter().flatten() {
+        println!(
+            "{:<36}  {:<9}  {:<24}  {:<14}  {}",
+            text(&row["id"]),
+            text(&row["status"]),
+            moment(&row["startedAt"]),
+            text(&row["machine"]),
+            text(&row["file"]),
+        );
+    }
+}
+
+fn show(execution: &Value) -> anyhow::Result<()> {
+    println!("{} {} {}", text(&execution["machine"]), text(&execution["name"]), text(&execution["status"]));
+    println!("started {}   stopped {}", moment(&execution["startedAt"]), moment(&execution["stoppedAt"]));
+    for state in execution["states"].as_array().into_iter().flatten() {
+        let error = state["error"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
+        println!("  {:<28} {:<9} {}{error}", text(&state["name"]), text(&state["type"]), moment(&state["enteredAt"]));
+    }
+    if let Some(failure) = execution.get("failure").filter(|failure| !failure.is_null()) {
+        println!("failed in state '{}' of '{}'", text(&failure["state"]), text(&failure["workflow"]));
+        println!(
+            "  error: {}\n  cause: {}\n  input: {}",
+            text(&failure["error"]),
+            text(&failure["cause"]),
+            text(&failure["input"])
+        );
+    }
+    Ok(())
+}
+
+async fn history(api: &Api, id: &str) -> anyhow::Result<()> {
+    let mut from = 0u64;
+    loop {
+        let query = [("from", from.to_string())];
+        let page = api.call(Method::GET, &format!("executions/{id}/history"), &query, None).await?;
+        for event in page["events"].as_array().into_iter().flatten() {
+            println!("{event}");
+        }
+        match page["next"].as_u64() {
+            Some(next) => from = next,
+            None => return Ok(()),
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn moment(ms: &Value) -> String {
+    ms.as_i64().map_or_else(|| "-".to_owned(), |ms| Timestamp(ms).to_string())
+}

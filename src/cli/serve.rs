@@ -1,0 +1,118 @@
+//! `conveyor serve`: the appliance with its HTTP server, until a signal or a fatal fault ends it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::appliance::Appliance;
+use super::config::Config;
+use crate::api::{self, Auth, Credentials, Place};
+
+/// How often the metrics' histograms are tidied.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The configuration; without one the API and the dashboard run with no shares.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the store and the work folders lie, instead of the configuration's `data_dir`.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen, instead of the configuration's `listen`.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+impl Serve {
+    /// Checks everything before anything opens.
+    fn config(&self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        if let Some(data_dir) = &self.data_dir {
+            config.data_dir = data_dir.clone();
+        }
+        if let Some(listen) = self.listen {
+            config.listen = listen;
+        }
+        let faults = config.faults();
+        anyhow::ensure!(faults.is_empty(), "the settings cannot be used:\n  - {}", faults.join("\n  - "));
+        Ok(config)
+    }
+}
+
+pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
+    let config = arguments.config()?;
+    let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
+    let address = listener.local_addr()?;
+    let appliance = Appliance::start(&config).await?;
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(METRICS_UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    let credentials = config.credentials.iter().map(|c| (c.access_key_id.clone(), c.secret_access_key.clone()));
+    let auth = Auth::for_address(address, Credentials::new(credentials)).context("credentials are needed")?;
+    let router = api::router(api::Settings {
+        handle: appliance.handle.clone(),
+        place: Place { region: config.region.clone(), account: config.account.clone() },
+        auth,
+        shares: config.shares(),
+        served: config.served(),
+        workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
+        metrics: Arc::new(move || metrics.render()),
+    });
+    let server = tokio::spawn(api::serve(listener, router, std::future::pending()));
+    println!("conveyor is ready on http://{address}");
+
+    let fatal = wait_for_the_end(&appliance).await?;
+    server.abort();
+    match fatal {
+        // A fatal fault means that nothing may be written any more: the restart recovers.
+        Some(what) => {
+            eprintln!("conveyor: {what}");
+            Ok(ExitCode::FAILURE)
+        }
+        None => {
+            appliance.stop().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The fatal fault, or `None` for a signal. A second signal ends the process at once.
+async fn wait_for_the_end(appliance: &Appliance) -> anyhow::Result<Option<String>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut fatal = appliance.handle.fatal();
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        what = fatal.wait_for(Option::is_some) => {
+            return Ok(what.ok().and_then(|what| what.clone()));
+        }
+    }
+    tracing::info!("stopping; a second signal stops at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    Ok(None)
+}
