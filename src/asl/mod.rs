@@ -1,1 +1,42 @@
-//! asl
+//! Floor 1: Amazon States Language, pure. Text in, a checked [`StateMachine`] out, or all of its problems.
+//!
+//! This module also evaluates what stands in a definition (paths, payload templates, intrinsic functions,
+//! choice rules) against plain values. It knows no executions, no time and no I/O.
+//!
+//! ```text
+//! definition/   text -> json (with positions) -> checker -> machine, or problems
+//! machine       what comes out: states with everything in them compiled
+//! path/ reference_path template intrinsic/ query condition timestamp
+//!               the compiled pieces; each reads its own text and evaluates in a scope
+//! scope         what they may look at, and how they fail
+//! ```
+//!
+//! Invariants: a [`StateMachine`] has no transition that leads nowhere; no evaluation panics, recurses without
+//! bound or depends on anything but its [`Scope`].
+
+pub mod condition;
+pub mod definition;
+pub mod intrinsic;
+pub mod machine;
+pub mod path;
+pub mod problem;
+pub mod query;
+pub mod reference_path;
+pub mod scope;
+pub mod template;
+pub mod timestamp;
+
+#[cfg(test)]
+mod properties;
+
+pub use condition::Condition;
+pub use definition::{WorkflowType, check, parse};
+pub use intrinsic::Intrinsic;
+pub use machine::*;
+pub use path::Path;
+pub use problem::{Problem, Severity, describe};
+pub use query::Query;
+pub use reference_path::ReferencePath;
+pub use scope::{EvalError, Scope, Variables};
+pub use template::Template;
+pub use timestamp::parse_timestamp;

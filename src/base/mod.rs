@@ -7,8 +7,10 @@ pub mod fault;
 pub mod ids;
 pub mod limits;
 pub mod shares;
+pub mod span;
 
 pub use clock::{Clock, SimClock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};
 pub use ids::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId};
 pub use shares::{Shares, Uri};
+pub use span::Span;

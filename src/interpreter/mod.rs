@@ -1,1 +1,32 @@
-//! interpreter
+//! Floor 2: the interpreter. `step` decides and touches nothing.
+//!
+//! Pure and total: no clock, no randomness, no I/O, no hash-map order. Time and randomness come in with
+//! each [`Entry`]; what shall happen goes out as [`Command`]s; what was decided is the [`Step`] that one
+//! durable commit stores.
+
+pub mod env;
+pub mod event;
+pub mod execution;
+pub mod history;
+
+mod catch;
+mod choice;
+mod context;
+mod dataflow;
+mod draft;
+mod end;
+mod map;
+mod parallel;
+mod pass;
+mod raise;
+mod retry;
+mod step;
+mod task;
+mod wait;
+
+pub use env::Env;
+pub use step::step;
+
+pub use event::{Command, Entry, Event, Outcome, RunTask, TimerPurpose};
+pub use execution::{Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Status, Step, TaskPhase};
+pub use history::{Failure, HistoryEvent, HistoryKind, StateType};

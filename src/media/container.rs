@@ -100,7 +100,7 @@ fn transport_stream(head: &[u8], packet: usize, first: usize) -> bool {
 fn still_image(head: &[u8]) -> Option<&'static str> {
     let brand = if head.get(4..8) == Some(b"ftyp") { head.get(8..12).unwrap_or_default() } else { b"" };
     Some(match head {
-        h if h.starts_with(&[0xff, 0xd8, 0xff]) => "JPEG",
+        [0xff, 0xd8, 0xff, ..] => "JPEG",
         h if h.starts_with(b"\x89PNG\r\n\x1a\n") => "PNG",
         h if h.starts_with(b"GIF8") => "GIF",
         h if h.starts_with(b"BM") && h.get(6..10) == Some(&[0; 4]) => "BMP",
@@ -121,7 +121,7 @@ fn not_media(head: &[u8]) -> Option<&'static str> {
             "nothing but zero bytes so far (the space was reserved and the copy never arrived)"
         }
         h if h.starts_with(b"PK\x03\x04") || h.starts_with(b"PK\x05\x06") => "a ZIP archive (or an office document)",
-        h if h.starts_with(&[0x1f, 0x8b]) => "gzip data",
+        [0x1f, 0x8b, ..] => "gzip data",
         h if h.starts_with(b"Rar!") => "a RAR archive",
         h if h.starts_with(b"7z\xbc\xaf\x27\x1c") => "a 7z archive",
         h if h.starts_with(b"%PDF") => "a PDF document",

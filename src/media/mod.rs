@@ -4,6 +4,7 @@
 //! It knows jobs and files, never workflows or the store.
 
 pub mod analysis;
+pub mod clip;
 pub mod container;
 pub mod files;
 pub mod input;
@@ -14,6 +15,7 @@ pub mod probe;
 pub mod quality;
 pub mod sanitize;
 pub mod settings;
+pub mod transcode;
 
 pub use job::{Job, Progress, Reporter};
 
@@ -28,6 +30,11 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
         "quality" => quality::run(job, reporter),
+        "labels" => analysis::labels::run(job, reporter),
+        "transcript" => analysis::transcript::run(job, reporter),
+        "meaning" => analysis::meaning::run(job, reporter),
+        "brief" => analysis::brief::run(job, reporter),
+        "transcode" => transcode::run(job, reporter),
         "fingerprint" => files::fingerprint::run(job, reporter),
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),
@@ -45,7 +52,10 @@ pub fn init() -> Result<(), TaskError> {
     use std::sync::OnceLock;
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     STARTED
-        .get_or_init(|| gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}")))
+        .get_or_init(|| {
+            gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
+            transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))
+        })
         .clone()
         .map_err(|cause| TaskError::new("Media.NoGStreamer", format!("{cause}; reinstall the GStreamer packages")))
 }

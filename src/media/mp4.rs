@@ -119,7 +119,7 @@ pub fn read(input: &Input) -> Result<Mp4, TaskError> {
         return Err(truncated(input, "it has an index and no media ('mdat' is missing)"));
     }
     for track in &mut mp4.tracks {
-        if let Some((offset, rate, frames, drop)) = track.timecode_entry.map(|(o, r, f, d)| (o, r, f, d)) {
+        if let Some((offset, rate, frames, drop)) = track.timecode_entry {
             let bytes = input.read_at(offset, 4)?;
             let count = bytes.try_into().map_or(0, u32::from_be_bytes);
             track.timecode = Some(timecode(count, u32::from(frames).max(1), drop && rate > 0));

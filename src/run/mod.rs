@@ -1,1 +1,38 @@
-//! run
+//! Floor 4: the actors that carry out what `step` decided.
+//!
+//! ```text
+//! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
+//!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
+//!              ├─ lanes    one actor each: capacity, priority queue, leases
+//!              └─ timers   one sleeper over the store's timer rows
+//! ```
+//!
+//! Decide, commit, act: an actor steps, stores the step in one commit, and only then carries out its commands.
+//! Whatever was commanded and not finished is a row, and is issued again after a crash ([`recover`]). An
+//! execution that only waits has no actor. A wake-up that gets lost is harmless: rows are looked at again.
+
+mod activities;
+mod catalog;
+mod core;
+mod deliver;
+mod events;
+mod execution;
+mod handle;
+mod lane;
+mod notice;
+mod recover;
+mod refused;
+mod resource;
+mod stage;
+mod start;
+mod timers;
+
+pub use activities::ActivityTask;
+pub use catalog::{Machine, MachineChange, NewMachine};
+pub use core::{Config, Lanes};
+pub use handle::{Handle, Start, Started};
+pub use lane::LaneStatus;
+pub use notice::{Notice, ProgressSink, Working};
+pub use recover::start;
+pub use refused::Refused;
+pub use resource::{LaneNeed, Resource, Resources, TaskContext, TaskOutcome};

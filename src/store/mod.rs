@@ -1,1 +1,44 @@
-//! store
+//! Floor 3: the store. What was decided becomes durable here, and is read from here.
+//!
+//! Two redb files with one writer each: the *journal*, to which the writing thread appends whole batches of commits
+//! with one sync, and the *state*, to which a checkpointer carries the surviving rows. Until then rows live in memory
+//! ([`overlay`](self)), and a [`Reader`] sees both as one.
+//!
+//! ```text
+//! Commit --encode--> queue --batch--> journal (sync) --publish--> overlay --checkpoint--> state (sync)
+//!                                        |                          \______ Reader ______/
+//!                                        +--> acknowledged
+//! ```
+//!
+//! Invariants: a commit is stored whole or not at all; it is acknowledged after its sync, never before; an I/O error
+//! is fatal, and nothing is written after it. Knows rows and executions; decides nothing about them.
+
+mod check;
+mod commit;
+mod disk;
+mod engine;
+mod journal;
+mod open;
+mod overlay;
+mod reader;
+mod record;
+mod rows;
+pub mod sim;
+mod tables;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use check::{Report, Upgrade, check, upgrade};
+pub use commit::Commit;
+pub use disk::{Backends, Directory};
+pub use open::{FORMAT_VERSION, Options, open};
+pub use overlay::Direction;
+pub use reader::{ExecutionFilter, ExecutionSummary, Page, Reader};
+pub use rows::{
+    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp,
+    VersionRow,
+};
+pub use tables::Table;
+pub use writer::{Threads, Writer};

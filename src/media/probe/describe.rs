@@ -18,7 +18,7 @@ pub fn describe(input: &Input, media: &Media) -> Value {
     let seconds = media.duration_ns.map(|ns| ns as f64 / 1e9);
     let overall = seconds.map(|s| (input.size as f64 * 8.0 / s).round() as u64);
     let first = media.video.first();
-    let codec = first.map(|v| video_codec(v));
+    let codec = first.map(video_codec);
     let video: Vec<Value> = media.video.iter().map(|v| video_json(v, media, overall)).collect();
     let audio: Vec<Value> = media.audio.iter().enumerate().map(|(i, a)| audio_json(i, a)).collect();
     let subtitles: Vec<Value> = media.subtitles.iter().map(subtitle_json).collect();

@@ -101,7 +101,9 @@ pub struct Opened {
 pub fn inspect(input: &Input, threads: usize) -> Result<Media, TaskError> {
     let container = container::check(input)?;
     let opened = open(input, threads)?;
-    let start = opened.sample(input, 0, 2_000_000_000)?;
+    // An index tells the rate; without one it is measured, which takes more pictures.
+    let indexed = container.mp4.as_ref().is_some_and(|m| !m.fragmented);
+    let start = opened.sample(input, 0, if indexed { 400_000_000 } else { 2_000_000_000 })?;
     opened.describe(input, container, &start)
 }
 

@@ -62,7 +62,11 @@ pub(super) fn read(group: &Reader, selectors: &[String]) -> Option<Group> {
     let name = group.text("Name").map(str::to_owned);
     group.accept(&["CustomName"]);
     let settings = group.need_object("OutputGroupSettings");
-    let (kind, destination) = settings.as_ref().and_then(read_kind)?;
+    let Some((kind, destination)) = settings.as_ref().and_then(read_kind) else {
+        // What the outputs may be depends on the kind of the group; that fault is told already.
+        group.accept(&["Outputs"]);
+        return None;
+    };
     let outputs: Vec<Output> = group.list("Outputs").iter().filter_map(|o| read_output(o, &kind, selectors)).collect();
     if !group.has("Outputs") {
         group.fault("Outputs", "is missing; a group needs at least one output");
@@ -76,10 +80,10 @@ pub(super) fn read(group: &Reader, selectors: &[String]) -> Option<Group> {
     if matches!(kind, GroupKind::Hls { .. }) && modifiers.contains(&"") {
         group.fault("Outputs", "an HLS output needs a NameModifier, else its playlist overwrites the master playlist");
     }
-    Some(Group { name, kind, destination, outputs })
+    Some(Group { name, kind, destination: destination?, outputs })
 }
 
-fn read_kind(settings: &Reader) -> Option<(GroupKind, Uri)> {
+fn read_kind(settings: &Reader) -> Option<(GroupKind, Option<Uri>)> {
     #[derive(Clone, Copy)]
     enum Type {
         File,
@@ -92,7 +96,7 @@ fn read_kind(settings: &Reader) -> Option<(GroupKind, Uri)> {
     match kind? {
         Type::File => {
             let file = settings.need_object("FileGroupSettings")?;
-            Some((GroupKind::File, destination(&file)?))
+            Some((GroupKind::File, destination(&file)))
         }
         Type::Hls => {
             let hls = settings.need_object("HlsGroupSettings")?;
@@ -123,7 +127,7 @@ fn read_kind(settings: &Reader) -> Option<(GroupKind, Uri)> {
             }
             let destination = destination(&hls);
             let kind = GroupKind::Hls { segment_seconds: segment_seconds?, fractions, manifests, resolution };
-            Some((kind, destination?))
+            Some((kind, destination))
         }
     }
 }

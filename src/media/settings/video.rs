@@ -134,7 +134,8 @@ pub(super) fn read(video: &Reader) -> Option<VideoSpec> {
     video.only("DropFrameTimecode", &["ENABLED", "DISABLED"]);
     video.only("RespondToAfd", &["NONE"]);
     video.only("TimecodeInsertion", &["DISABLED"]);
-    video.number("Sharpness", 0, 100);
+    // The middle of the scale means "as it is".
+    video.number("Sharpness", 50, 50);
     let mut deinterlace = Deinterlace::Adaptive;
     if let Some(filters) = video.object("VideoPreprocessors")
         && let Some(filter) = filters.object("Deinterlacer")
@@ -184,16 +185,18 @@ fn read_h264(h264: &Reader) -> Option<H264> {
         "veryfast",
     );
     let buffer_bits = h264.number("HrdBufferSize", 1, 1_152_000_000);
-    h264.number("HrdBufferInitialFillPercentage", 0, 100);
+    // What x264 starts with.
+    h264.number("HrdBufferInitialFillPercentage", 90, 90);
     let bframes = h264.number("NumberBFramesBetweenReferenceFrames", 0, 7).map(|n| n as u8);
     let refs = h264.number("NumberReferenceFrames", 1, 6).map(|n| n as u8);
     h264.only("AdaptiveQuantization", &["AUTO"]);
     h264.only("InterlaceMode", &["PROGRESSIVE"]);
     h264.only("ScanTypeConversionMode", &["INTERLACED", "INTERLACED_OPTIMIZE"]);
     h264.only("EntropyEncoding", if profile == "baseline" { &["CAVLC"] } else { &["CABAC"] });
-    h264.only("SceneChangeDetect", &["DISABLED", "ENABLED"]);
+    // Keyframes at scene cuts would tear renditions and segments apart.
+    h264.only("SceneChangeDetect", &["DISABLED"]);
     h264.only("DynamicSubGop", &["ADAPTIVE", "STATIC"]);
-    h264.only("FlickerAdaptiveQuantization", &["DISABLED", "ENABLED"]);
+    h264.only("FlickerAdaptiveQuantization", &["DISABLED"]);
     h264.only("SpatialAdaptiveQuantization", &["ENABLED"]);
     h264.only("TemporalAdaptiveQuantization", &["ENABLED"]);
     h264.only("GopBReference", &["DISABLED", "ENABLED"]);

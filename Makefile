@@ -1,0 +1,61 @@
+# Conveyor's four doors for people at a shell. Each installs what it needs on a fresh Debian 12 with Rust.
+#
+#   make demo    build, make a clip, run the main workflow on it to its end
+#   make serve   run the appliance on http://127.0.0.1:8080 with a data directory under var/
+#   make test    build and run every test
+#   make bench   run the benchmarks
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+WEB     := src/dashboard/web
+VENV    := target/venv
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: demo serve test bench build web lint deps test-deps clean
+
+demo: build
+	target/release/conveyor demo
+
+serve: build
+	target/release/conveyor serve --config configs/conveyor.toml --data-dir var
+
+build: deps web
+	cargo build --release --locked
+
+test: test-deps web lint
+ifeq ($(NEXTEST),yes)
+	cargo nextest run --workspace --locked --no-fail-fast
+else
+	cargo test --workspace --locked --no-fail-fast
+endif
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+bench: deps web
+	cargo bench --locked
+
+deps:
+	@scripts/install-deps build
+
+test-deps: $(VENV)/ready
+	@scripts/install-deps test
+
+$(VENV)/ready: tests/requirements.txt
+	@scripts/install-deps test
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+web: $(WEB)/dist/index.html
+
+$(WEB)/dist/index.html: $(WEB)/package.json $(WEB)/package-lock.json $(shell find $(WEB)/src $(WEB)/index.html -type f 2>/dev/null)
+	@scripts/install-deps build
+	cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	touch $@
+
+clean:
+	cargo clean
+	rm -rf $(WEB)/dist $(WEB)/node_modules var

@@ -1,0 +1,348 @@
+//! What all checks share: where they are, what they have found, and how a field is read.
+
+use std::collections::{HashMap, HashSet};
+
+use super::json::{Kind, Member, Node, line_and_column};
+use crate::asl::problem::{Problem, Severity, location, pointer};
+use crate::asl::template::Segment;
+use crate::asl::{Name, Path, QueryLanguage, State, Template};
+
+/// Most problems that are kept: more help nobody, and each costs a look at the text.
+const PROBLEMS_MAX: usize = 1_000;
+
+pub(super) const SCHEMA: &str = "SCHEMA_VALIDATION_FAILED";
+
+/// One walk through one definition.
+pub(super) struct Checker<'t> {
+    text: &'t str,
+    pub(super) problems: Vec<Problem>,
+    pub(super) place: Vec<Segment>,
+    /// Every state that is whole so far.
+    pub(super) states: HashMap<Name, State>,
+    /// Every state's name, also of states that are not whole.
+    pub(super) names: HashSet<Name>,
+    /// Of the whole definition.
+    pub(super) language: QueryLanguage,
+    pub(super) express: bool,
+    /// A place that uses JSONata.
+    pub(super) jsonata: Option<(usize, Vec<Segment>)>,
+}
+
+/// The fields of an object, of which each may be taken once.
+pub(super) struct Fields<'n> {
+    at: usize,
+    members: &'n [Member],
+    taken: Vec<bool>,
+}
+
+impl<'n> Fields<'n> {
+    pub(super) fn take(&mut self, name: &str) -> Option<&'n Node> {
+        let index = self.members.iter().position(|member| member.name == name)?;
+        self.taken[index] = true;
+        Some(&self.members[index].value)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|member| member.name == name)
+    }
+
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Takes all that is left.
+    pub(super) fn take_rest(&mut self) {
+        self.taken.fill(true);
+    }
+
+    /// The fields that nothing has taken.
+    pub(super) fn rest(&self) -> impl Iterator<Item = &'n Member> {
+        self.members.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(member, _)| member)
+    }
+}
+
+impl<'t> Checker<'t> {
+    pub(super) fn new(text: &'t str, express: bool) -> Checker<'t> {
+        Checker {
+            text,
+            problems: Vec::new(),
+            place: Vec::new(),
+            states: HashMap::new(),
+            names: HashSet::new(),
+            language: QueryLanguage::JsonPath,
+            express,
+            jsonata: None,
+        }
+    }
+
+    /// Adds a problem of the current place.
+    pub(super) fn fault(&mut self, at: usize, message: impl Into<String>) {
+        self.fault_coded(SCHEMA, at, message);
+    }
+
+    pub(super) fn fault_coded(&mut self, code: &'static str, at: usize, message: impl Into<String>) {
+        let shown = Some(location(&self.place));
+        self.push(code, at, message.into(), pointer(&self.place), shown, Severity::Error);
+    }
+
+    /// Adds a problem of a field that AWS reports at the object around it.
+    pub(super) fn fault_field(&mut self, at: usize, field: &str, message: impl Into<String>) {
+        let shown = Some(location(&self.place));
+        self.place.push(Segment::Key(field.to_owned()));
+        self.push(SCHEMA, at, message.into(), pointer(&self.place), shown, Severity::Error);
+        self.place.pop();
+    }
+
+    /// Adds a problem of the whole definition, for which AWS gives no place.
+    pub(super) fn fault_nowhere(&mut self, code: &'static str, at: usize, message: &str) {
+        self.push(code, at, message.to_owned(), pointer(&self.place), None, Severity::Error);
+    }
+
+    pub(super) fn warn(&mut self, code: &'static str, at: usize, message: &str) {
+        let shown = Some(location(&self.place));
+        self.push(code, at, message.to_owned(), pointer(&self.place), shown, Severity::Warning);
+    }
+
+    fn push(
+        &mut self,
+        code: &'static str,
+        at: usize,
+        message: String,
+        pointer: String,
+        location: Option<String>,
+        severity: Severity,
+    ) {
+        if self.problems.len() == PROBLEMS_MAX {
+            return;
+        }
+        let (line, column) = line_and_column(self.text, at);
+        self.problems.push(Problem { code, message, pointer, location, line, column, severity });
+    }
+
+    /// Checks something below the current place.
+    pub(super) fn inside<T>(&mut self, segment: Segment, check: impl FnOnce(&mut Self) -> T) -> T {
+        self.place.push(segment);
+        let result = check(self);
+        self.place.pop();
+        result
+    }
+
+    /// Reads a field, if it is there, at its place.
+    pub(super) fn field<T>(
+        &mut self,
+        fields: &mut Fields,
+        name: &str,
+        read: impl FnOnce(&mut Self, &Node) -> Option<T>,
+    ) -> Option<T> {
+        let node = fields.take(name)?;
+        self.inside(Segment::Key(name.to_owned()), |checker| read(checker, node))
+    }
+
+    /// The fields of an object; adds a problem for anything else.
+    pub(super) fn object<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
+        match &node.kind {
+            Kind::Object(members) => Some(Fields { at: node.at, members, taken: vec![false; members.len()] }),
+            _ => self.expected(node, "Object"),
+        }
+    }
+
+    pub(super) fn array<'n>(&mut self, node: &'n Node) -> Option<&'n [Node]> {
+        match &node.kind {
+            Kind::Array(items) => Some(items),
+            _ => self.expected(node, "Array"),
+        }
+    }
+
+    /// The items of an array that has at least one.
+    pub(super) fn filled_array<'n>(&mut self, node: &'n Node) -> Option<&'n [Node]> {
+        let items = self.array(node)?;
+        if items.is_empty() {
+            self.fault(node.at, "Expected at least 1 item(s), but found 0");
+            return None;
+        }
+        Some(items)
+    }
+
+    pub(super) fn string(&mut self, node: &Node) -> Option<String> {
+        match node.as_str() {
+            Some(text) => Some(text.to_owned()),
+            None => self.expected(node, "String"),
+        }
+    }
+
+    pub(super) fn boolean(&mut self, node: &Node) -> Option<bool> {
+        match node.kind {
+            Kind::Bool(flag) => Some(flag),
+            _ => self.expected(node, "Boolean"),
+        }
+    }
+
+    /// A whole number within bounds.
+    pub(super) fn integer(&mut self, node: &Node, least: u64, most: u64) -> Option<u64> {
+        let number = match &node.kind {
+            Kind::Number(number) => number,
+            _ => return self.expected(node, "Integer"),
+        };
+        match number.as_u64() {
+            Some(whole) if (least..=most).contains(&whole) => Some(whole),
+            _ if number.is_f64() => self.expected(node, "Integer"),
+            _ => {
+                self.fault(node.at, format!("Value must be between {least} and {most}, but was {number}"));
+                None
+            }
+        }
+    }
+
+    /// A number within bounds.
+    pub(super) fn number(&mut self, node: &Node, least: f64, most: f64) -> Option<f64> {
+        let number = match &node.kind {
+            Kind::Number(number) => number.as_f64()?,
+            _ => return self.expected(node, "Number"),
+        };
+        if (least..=most).contains(&number) {
+            return Some(number);
+        }
+        let bounds = if most == f64::MAX { format!("at least {least}") } else { format!("between {least} and {most}") };
+        self.fault(node.at, format!("Value must be {bounds}, but was {number}"));
+        None
+    }
+
+    /// One of some words.
+    pub(super) fn word<T: Copy>(&mut self, node: &Node, field: &str, words: &[(&str, T)]) -> Option<T> {
+        if let Some((_, found)) = words.iter().find(|(word, _)| Some(*word) == node.as_str()) {
+            return Some(*found);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let message = format!("The field '{field}' should have one of these values: [{}]", known.join(", "));
+        self.fault(node.at, message);
+        None
+    }
+
+    pub(super) fn path(&mut self, node: &Node) -> Option<Path> {
+        let text = self.string(node)?;
+        match Path::parse(&text) {
+            Ok(path) => Some(path),
+            Err(_) => {
+                self.fault(node.at, "Value must be a valid JSONPath.");
+                None
+            }
+        }
+    }
+
+    /// A payload template.
+    pub(super) fn template(&mut self, node: &Node) -> Option<Template> {
+        if !matches!(node.kind, Kind::Object(_)) {
+            return self.expected(node, "Object");
+        }
+        match Template::parse(&node.to_value()) {
+            Ok(template) => {
+                self.warn_of_queries(node);
+                Some(template)
+            }
+            Err(faults) => {
+                for fault in faults {
+                    let depth = self.place.len();
+                    let at = seek(node, &fault.place, &fault.field).unwrap_or(node.at);
+                    self.place.extend(fault.place);
+                    self.fault_field(at, &fault.field, fault.message);
+                    self.place.truncate(depth);
+                }
+                None
+            }
+        }
+    }
+
+    /// Texts in a template that look like a query in a field that does not say so with `.$`.
+    fn warn_of_queries(&mut self, node: &Node) {
+        match &node.kind {
+            Kind::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    self.inside(Segment::Index(at), |c| c.warn_of_queries(item));
+                }
+            }
+            Kind::Object(members) => {
+                for member in members.iter().filter(|member| !member.name.ends_with(".$")) {
+                    self.inside(Segment::Key(member.name.clone()), |c| {
+                        let text = member.value.as_str().unwrap_or_default();
+                        if text.starts_with("$.") || text.starts_with("$$.") || text.starts_with("States.") {
+                            c.warn(
+                                "NO_DOLLAR",
+                                member.at,
+                                "No .$ on a field that appears to be a JSONPath or Intrinsic Function.",
+                            );
+                        }
+                        c.warn_of_queries(&member.value);
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a problem unless all of these fields are there.
+    pub(super) fn require(&mut self, fields: &Fields, names: &[&str]) -> bool {
+        let missing: Vec<&str> = names.iter().copied().filter(|name| !fields.has(name)).collect();
+        if !missing.is_empty() {
+            self.fault(fields.at, format!("These fields are required: [{}]", missing.join(", ")));
+        }
+        missing.is_empty()
+    }
+
+    /// Adds a problem unless exactly one of these fields is there; with `optional`, at most one.
+    pub(super) fn require_one(&mut self, fields: &Fields, names: &[&str], optional: bool) -> bool {
+        let found = names.iter().filter(|name| fields.has(name)).count();
+        let listed = names.join(", ");
+        match found {
+            0 if optional => true,
+            0 => {
+                self.fault(fields.at, format!("Exactly one of these fields is required: [{listed}]"));
+                false
+            }
+            1 => true,
+            _ => {
+                self.fault(fields.at, format!("Only one of these fields is allowed: [{listed}]"));
+                false
+            }
+        }
+    }
+
+    /// Adds a problem for each field that nothing has taken.
+    pub(super) fn refuse_rest(&mut self, fields: &Fields) {
+        const OF_JSONATA: [&str; 4] = ["Arguments", "Output", "Items", "Condition"];
+        for member in fields.rest() {
+            let name = &member.name;
+            let message = if OF_JSONATA.contains(&name.as_str()) {
+                format!(
+                    "The QueryLanguage is set to 'JSONPath', but field '{name}' is only supported for the 'JSONata' \
+                     QueryLanguage"
+                )
+            } else {
+                format!("Field '{name}' is not supported")
+            };
+            self.fault_field(member.at, name, message);
+        }
+    }
+
+    pub(super) fn expected<T>(&mut self, node: &Node, kind: &str) -> Option<T> {
+        self.fault(node.at, format!("Expected value of type {kind}"));
+        None
+    }
+}
+
+/// Where a field below a node begins.
+fn seek(node: &Node, place: &[Segment], field: &str) -> Option<usize> {
+    let mut node = node;
+    for segment in place {
+        node = match (segment, &node.kind) {
+            (Segment::Key(key), Kind::Object(members)) => {
+                members.iter().rfind(|member| member.name == *key).map(|member| &member.value)?
+            }
+            (Segment::Index(index), Kind::Array(items)) => items.get(*index)?,
+            _ => return None,
+        };
+    }
+    match &node.kind {
+        Kind::Object(members) => members.iter().rfind(|member| member.name == field).map(|member| member.at),
+        _ => None,
+    }
+}

@@ -1,0 +1,173 @@
+//! From text to a checked [`StateMachine`], or all that is wrong with it at once.
+//!
+//! Codes and texts are AWS's where AWS's are known. What is refused here never reaches the interpreter, so
+//! it may rely on it: targets exist, names are unique, every path and template is compiled.
+
+mod checker;
+mod choice;
+mod json;
+mod processor;
+mod retry;
+mod state;
+
+use std::sync::Arc;
+
+use super::machine::{QueryLanguage, StateMachine};
+use super::problem::{Problem, Severity};
+use super::template::Segment;
+use crate::base::limits::DEFINITION_BYTES_MAX;
+use checker::{Checker, Fields};
+use json::{Kind, Member, Node};
+
+/// What a definition is checked for beyond the language itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WorkflowType {
+    #[default]
+    Standard,
+    /// Allows no task that waits for a job or a token.
+    Express,
+}
+
+/// Reads and checks a definition: the machine, or all of its problems at once.
+pub fn parse(text: &str) -> Result<StateMachine, Vec<Problem>> {
+    let (machine, mut problems) = check(text, WorkflowType::Standard);
+    problems.retain(|problem| problem.severity == Severity::Error);
+    machine.ok_or(problems)
+}
+
+/// As [`parse`], for a type of workflow, and with the warnings. There is a machine exactly if no problem is
+/// an error.
+pub fn check(text: &str, workflow: WorkflowType) -> (Option<StateMachine>, Vec<Problem>) {
+    let mut checker = Checker::new(text, workflow == WorkflowType::Express);
+    let machine = checker.document(text);
+    let refused = checker.problems.iter().any(|problem| problem.severity == Severity::Error);
+    (machine.filter(|_| !refused), checker.problems)
+}
+
+/// What is wrong with a text that should be JSON, worded as AWS words it; `None` if nothing is.
+pub(super) fn json_fault(text: &str) -> Option<String> {
+    let fault = json::read(text).err()?;
+    Some(format!("{}\n at {}", fault.message, fault.source))
+}
+
+/// What applies to all that stands in one processor.
+#[derive(Clone, Copy)]
+struct Surroundings {
+    depth: usize,
+    language: QueryLanguage,
+}
+
+impl Checker<'_> {
+    fn document(&mut self, text: &str) -> Option<StateMachine> {
+        if text.len() > DEFINITION_BYTES_MAX {
+            let message = format!("The definition is larger than {DEFINITION_BYTES_MAX} bytes");
+            self.fault_nowhere(checker::SCHEMA, 0, &message);
+            return None;
+        }
+        if text.trim().is_empty() {
+            self.fault_nowhere(checker::SCHEMA, 0, "Definition must be a valid JSON object");
+            return None;
+        }
+        let node = match json::read(text) {
+            Ok(node) => node,
+            Err(fault) => {
+                let message = format!("{}\n at {}", fault.message, fault.source);
+                self.fault_nowhere("INVALID_JSON_DESCRIPTION", fault.at, &message);
+                if let Some(problem) = self.problems.last_mut() {
+                    problem.location = Some(fault.source);
+                }
+                return None;
+            }
+        };
+        let Kind::Object(_) = node.kind else {
+            self.fault_nowhere(checker::SCHEMA, node.at, "Definition must be a valid JSON object");
+            return None;
+        };
+        self.refuse_doubles(&node);
+        let mut fields = self.object(&node)?;
+        self.machine(&mut fields)
+    }
+
+    fn machine(&mut self, fields: &mut Fields) -> Option<StateMachine> {
+        self.language = self.query_language(fields).unwrap_or_default();
+        let comment = self.field(fields, "Comment", |c, node| c.string(node));
+        let timeout_seconds = self.field(fields, "TimeoutSeconds", |c, node| c.integer(node, 1, state::SECONDS_MAX));
+        self.field(fields, "Version", |c, node| c.word(node, "Version", &[("1.0", ())]));
+        let around = Surroundings { depth: 0, language: self.language };
+        let root = self.processor(fields, around);
+        self.refuse_rest(fields);
+        self.refuse_jsonata();
+        Some(StateMachine {
+            comment,
+            query_language: self.language,
+            timeout_seconds,
+            root: root?,
+            states: std::mem::take(&mut self.states),
+        })
+    }
+
+    /// `QueryLanguage` of the definition or of a state.
+    fn query_language(&mut self, fields: &mut Fields) -> Option<QueryLanguage> {
+        const WORDS: [(&str, QueryLanguage); 2] =
+            [("JSONPath", QueryLanguage::JsonPath), ("JSONata", QueryLanguage::Jsonata)];
+        self.field(fields, "QueryLanguage", |c, node| {
+            let language = c.word(node, "QueryLanguage", &WORDS)?;
+            if language == QueryLanguage::Jsonata && c.jsonata.is_none() {
+                c.jsonata = Some((node.at, c.place.clone()));
+            }
+            Some(language)
+        })
+    }
+
+    /// JSONata is read but not run. Other faults come first: they would stay.
+    fn refuse_jsonata(&mut self) {
+        if !self.problems.iter().any(|problem| problem.severity == Severity::Error)
+            && let Some((at, place)) = self.jsonata.take()
+        {
+            let here = std::mem::replace(&mut self.place, place);
+            self.fault(at, "This release does not run JSONata; use the query language JSONPath");
+            self.place = here;
+        }
+    }
+
+    /// Field names that stand twice in one object: only one of them could count.
+    fn refuse_doubles(&mut self, node: &Node) {
+        match &node.kind {
+            Kind::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    self.inside(Segment::Index(at), |c| c.refuse_doubles(item));
+                }
+            }
+            Kind::Object(members) => {
+                let mut seen = std::collections::HashSet::new();
+                for Member { at, name, value } in members {
+                    self.inside(Segment::Key(name.clone()), |c| {
+                        if !seen.insert(name) {
+                            c.fault_double(*at, name);
+                        }
+                        c.refuse_doubles(value);
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fault_double(&mut self, at: usize, name: &str) {
+        let around = self.place.len().checked_sub(2).and_then(|parent| self.place.get(parent));
+        if around == Some(&Segment::Key(String::from("States"))) {
+            self.fault_coded("DUPLICATE_STATE_NAME", at, format!("Duplicate state name: {name}"));
+        } else {
+            self.fault_coded("INVALID_JSON_DESCRIPTION", at, format!("Duplicate field '{name}'"));
+        }
+    }
+}
+
+fn name_of(text: &str) -> Arc<str> {
+    Arc::from(text)
+}
+
+#[cfg(test)]
+pub(super) mod tests;
+#[cfg(test)]
+pub(super) use tests::EVERYTHING;

@@ -1,0 +1,147 @@
+//! A list of states with an entry, and whether its transitions lead somewhere.
+
+use std::collections::{HashMap, HashSet};
+
+use super::checker::{Checker, Fields};
+use super::json::{Kind, Member, Node};
+use super::{Surroundings, name_of};
+use crate::asl::machine::{Name, Processor, ProcessorMode};
+use crate::asl::template::Segment;
+use crate::base::limits::{NESTING_DEPTH_MAX, STATE_NAME_CHARS_MAX};
+
+/// Where a state may go, found while it is checked.
+pub(super) struct Exits {
+    /// Each target's name, and where it is written.
+    pub(super) targets: Vec<Target>,
+    /// Whether an execution may end in it.
+    pub(super) terminal: bool,
+    /// Whether its transitions could be read. Where not, nothing is said about what is reached.
+    pub(super) known: bool,
+}
+
+pub(super) struct Target {
+    pub(super) name: Name,
+    pub(super) at: usize,
+    pub(super) place: Vec<Segment>,
+}
+
+impl Checker<'_> {
+    /// Reads `StartAt` and `States`, and checks that all transitions lead somewhere.
+    pub(super) fn processor(&mut self, fields: &mut Fields, around: Surroundings) -> Option<Processor> {
+        if around.depth > NESTING_DEPTH_MAX {
+            let message = format!("States are nested more than {NESTING_DEPTH_MAX} deep");
+            self.fault_coded("TOO_DEEPLY_NESTED", fields.at(), message);
+            fields.take_rest();
+            return None;
+        }
+        let whole = self.require(fields, &["States", "StartAt"]);
+        let start = self.field(fields, "StartAt", |c, node| {
+            let name = name_of(&c.string(node)?);
+            Some(Target { name, at: node.at, place: c.place.clone() })
+        });
+        let exits = self.field(fields, "States", |c, node| c.states(node, around))?;
+        if let Some(start) = start.as_ref().filter(|_| whole) {
+            self.transitions(start, &exits);
+        }
+        Some(Processor { start_at: start?.name, mode: ProcessorMode::Inline })
+    }
+
+    /// A processor that is an object of its own: a Parallel branch, a Map's processor.
+    pub(super) fn nested_processor(&mut self, node: &Node, around: Surroundings, map: bool) -> Option<Processor> {
+        let mut fields = self.object(node)?;
+        self.field(&mut fields, "Comment", |c, node| c.string(node));
+        let mode = match map {
+            true => self.field(&mut fields, "ProcessorConfig", Checker::processor_mode),
+            false => None,
+        };
+        let around = Surroundings { depth: around.depth + 1, ..around };
+        let processor = self.processor(&mut fields, around);
+        self.refuse_rest(&fields);
+        processor.map(|processor| Processor { mode: mode.unwrap_or_default(), ..processor })
+    }
+
+    fn processor_mode(&mut self, node: &Node) -> Option<ProcessorMode> {
+        const MODES: [(&str, ProcessorMode); 2] =
+            [("INLINE", ProcessorMode::Inline), ("DISTRIBUTED", ProcessorMode::Distributed)];
+        let mut fields = self.object(node)?;
+        let mode = self.field(&mut fields, "Mode", |c, node| c.word(node, "Mode", &MODES));
+        self.field(&mut fields, "ExecutionType", |c, node| {
+            c.word(node, "ExecutionType", &[("STANDARD", ()), ("EXPRESS", ())])
+        });
+        self.refuse_rest(&fields);
+        mode
+    }
+
+    fn states(&mut self, node: &Node, around: Surroundings) -> Option<Vec<(Name, usize, Exits)>> {
+        self.object(node)?;
+        let Kind::Object(members) = &node.kind else { return None };
+        if members.is_empty() {
+            self.fault(node.at, "There must be at least one state");
+            return None;
+        }
+        let mut exits = Vec::with_capacity(members.len());
+        let mut here = HashSet::new();
+        for Member { at, name, value } in members {
+            let name = name_of(name);
+            self.inside(Segment::Key(name.to_string()), |c| {
+                // A name that stands twice in this object has its problem already.
+                let twice = !here.insert(name.clone());
+                if !c.names.insert(name.clone()) && !twice {
+                    c.fault_coded("DUPLICATE_STATE_NAME", *at, format!("Duplicate state name: {name}"));
+                }
+                if name.is_empty() || name.chars().count() > STATE_NAME_CHARS_MAX {
+                    let message = format!("A state's name has 1 to {STATE_NAME_CHARS_MAX} characters");
+                    c.fault_coded("INVALID_STATE_NAME", *at, message);
+                }
+                let (state, leads) = c.state(name.clone(), value, around);
+                if let Some(state) = state {
+                    c.states.insert(name.clone(), state);
+                }
+                exits.push((name, *at, leads));
+            });
+        }
+        Some(exits)
+    }
+
+    /// Every target exists, something ends, every state is reached.
+    fn transitions(&mut self, start: &Target, states: &[(Name, usize, Exits)]) {
+        let places: HashMap<&str, usize> = states.iter().enumerate().map(|(at, (name, ..))| (&**name, at)).collect();
+        for target in std::iter::once(start).chain(states.iter().flat_map(|(.., exits)| &exits.targets)) {
+            if !places.contains_key(&*target.name) {
+                let here = std::mem::replace(&mut self.place, target.place.clone());
+                let message = format!("Missing 'Next' target: {}", target.name);
+                self.fault_coded("MISSING_TRANSITION_TARGET", target.at, message);
+                self.place = here;
+            }
+        }
+        if states.iter().any(|(.., exits)| !exits.known) {
+            return;
+        }
+        if !states.iter().any(|(.., exits)| exits.terminal) {
+            let at = states.first().map_or(0, |(_, at, _)| *at);
+            self.fault_nowhere("MISSING_END_STATE", at, "Workflow has no terminal state");
+            return;
+        }
+        let mut reached = vec![false; states.len()];
+        let mut waiting: Vec<usize> = places.get(&*start.name).copied().into_iter().collect();
+        while let Some(at) = waiting.pop() {
+            if !std::mem::replace(&mut reached[at], true) {
+                waiting.extend(states[at].2.targets.iter().filter_map(|target| places.get(&*target.name)));
+            }
+        }
+        // A name that stands twice is one place.
+        let missed = |name: &Name| places.get(&**name).is_some_and(|place| !reached[*place]);
+        for (name, at, _) in states.iter().filter(|(name, ..)| missed(name)) {
+            let depth = self.place.len();
+            self.place.extend([Segment::Key(String::from("States")), Segment::Key(name.to_string())]);
+            self.fault_coded("MISSING_TRANSITION_TARGET", *at, format!("State \"{name}\" is not reachable."));
+            self.place.truncate(depth);
+        }
+    }
+}
+
+impl Exits {
+    pub(super) fn new() -> Exits {
+        Exits { targets: Vec::new(), terminal: false, known: true }
+    }
+}

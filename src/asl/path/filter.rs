@@ -1,0 +1,160 @@
+//! The filters of a JSONPath, `[?(…)]`: whether an item is taken.
+//!
+//! Comparing different kinds of values is false, not an error; a path that finds nothing equals nothing.
+
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::{Path, Scope, select};
+use crate::asl::condition::compare_numbers;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::asl) enum Filter {
+    And(Box<(Filter, Filter)>),
+    Or(Box<(Filter, Filter)>),
+    Not(Box<Filter>),
+    Compare(Operand, Operator, Operand),
+    Exists(Operand),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::asl) enum Operand {
+    /// `@…`: below the item.
+    Item(Path),
+    /// `$…`.
+    Path(Path),
+    Literal(Value),
+    Pattern(Pattern),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::asl) enum Operator {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    Matches,
+    In,
+    NotIn,
+    Contains,
+    Size,
+}
+
+/// A regular expression; two are equal if their texts are.
+#[derive(Clone, Debug)]
+pub(in crate::asl) struct Pattern(regex::Regex);
+
+impl From<regex::Regex> for Pattern {
+    fn from(regex: regex::Regex) -> Pattern {
+        Pattern(regex)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Filter {
+    pub(super) fn holds(&self, item: &Value, scope: &Scope) -> bool {
+        match self {
+            Filter::And(both) => both.0.holds(item, scope) && both.1.holds(item, scope),
+            Filter::Or(either) => either.0.holds(item, scope) || either.1.holds(item, scope),
+            Filter::Not(inner) => !inner.holds(item, scope),
+            Filter::Exists(operand) => operand.with(item, scope, |value| value.is_some()),
+            Filter::Compare(left, Operator::Matches, Operand::Pattern(pattern)) => {
+                left.with(item, scope, |value| value.and_then(Value::as_str).is_some_and(|s| pattern.0.is_match(s)))
+            }
+            Filter::Compare(left, operator, right) => {
+                left.with(item, scope, |left| right.with(item, scope, |right| compare(left, *operator, right)))
+            }
+        }
+    }
+}
+
+impl Filter {
+    pub(super) fn reads_context(&self) -> bool {
+        let reads = |operand: &Operand| match operand {
+            Operand::Item(path) | Operand::Path(path) => path.reads_context(),
+            Operand::Literal(_) | Operand::Pattern(_) => false,
+        };
+        match self {
+            Filter::And(both) | Filter::Or(both) => both.0.reads_context() || both.1.reads_context(),
+            Filter::Not(inner) => inner.reads_context(),
+            Filter::Exists(operand) => reads(operand),
+            Filter::Compare(left, _, right) => reads(left) || reads(right),
+        }
+    }
+}
+
+impl Operand {
+    /// Hands on what the operand stands for; `None` where there is nothing.
+    fn with<T>(&self, item: &Value, scope: &Scope, then: impl FnOnce(Option<&Value>) -> T) -> T {
+        match self {
+            Operand::Literal(value) => then(Some(value)),
+            Operand::Pattern(_) => then(None),
+            Operand::Item(path) => found(path, item, scope, then),
+            Operand::Path(path) => match path.root_value(scope) {
+                Ok(root) => found(path, root, scope, then),
+                Err(_) => then(None),
+            },
+        }
+    }
+}
+
+fn found<T>(path: &Path, root: &Value, scope: &Scope, then: impl FnOnce(Option<&Value>) -> T) -> T {
+    if path.is_definite() {
+        return then(path.find_one(root).ok().as_deref());
+    }
+    match select(root, path.steps(), scope) {
+        Some(values) if !values.is_empty() => then(Some(&values.into_iter().cloned().collect())),
+        _ => then(None),
+    }
+}
+
+fn compare(left: Option<&Value>, operator: Operator, right: Option<&Value>) -> bool {
+    match operator {
+        Operator::Equal => left.is_some() && same(left, right),
+        Operator::NotEqual => !same(left, right),
+        Operator::Less => order(left, right).is_some_and(Ordering::is_lt),
+        Operator::LessOrEqual => order(left, right).is_some_and(Ordering::is_le),
+        Operator::Greater => order(left, right).is_some_and(Ordering::is_gt),
+        Operator::GreaterOrEqual => order(left, right).is_some_and(Ordering::is_ge),
+        Operator::In => contains(right, left),
+        Operator::NotIn => left.is_some() && !contains(right, left),
+        Operator::Contains => contains(left, right),
+        Operator::Size => match (left, right.and_then(Value::as_u64)) {
+            (Some(Value::Array(items)), Some(size)) => items.len() as u64 == size,
+            (Some(Value::String(text)), Some(size)) => text.chars().count() as u64 == size,
+            _ => false,
+        },
+        Operator::Matches => false,
+    }
+}
+
+fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
+    match (left, right) {
+        (Some(Value::Number(a)), Some(Value::Number(b))) => compare_numbers(a, b).is_some_and(Ordering::is_eq),
+        (left, right) => left == right,
+    }
+}
+
+fn order(left: Option<&Value>, right: Option<&Value>) -> Option<Ordering> {
+    match (left?, right?) {
+        (Value::Number(a), Value::Number(b)) => compare_numbers(a, b),
+        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
+        _ => None,
+    }
+}
+
+fn contains(list: Option<&Value>, item: Option<&Value>) -> bool {
+    match (list, item) {
+        (Some(Value::Array(items)), Some(_)) => items.iter().any(|one| same(Some(one), item)),
+        (Some(Value::String(text)), Some(Value::String(part))) => text.contains(part.as_str()),
+        _ => false,
+    }
+}

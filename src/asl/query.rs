@@ -1,0 +1,53 @@
+//! A value that a field asks for: a path or a call of an intrinsic function.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::{EvalError, Intrinsic, Path, Scope};
+
+/// A path or an intrinsic call.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    Path(Path),
+    Intrinsic(Intrinsic),
+}
+
+impl Query {
+    /// Reads a path (`$…`) or an intrinsic call (`States.…`). The error says what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Query, String> {
+        if text.starts_with('$') {
+            Path::parse(text).map(Query::Path)
+        } else {
+            Intrinsic::parse(text).map(Query::Intrinsic)
+        }
+    }
+
+    pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
+        self.get(scope).map(Cow::into_owned)
+    }
+
+    /// As [`Query::eval`], without a copy where the value stands in the scope as it is.
+    pub fn get<'a>(&self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, EvalError> {
+        match self {
+            Query::Path(path) => path.get(scope),
+            Query::Intrinsic(call) => call.eval(scope).map(Cow::Owned),
+        }
+    }
+
+    /// Whether it looks at the context object.
+    pub fn reads_context(&self) -> bool {
+        match self {
+            Query::Path(path) => path.reads_context(),
+            Query::Intrinsic(call) => call.reads_context(),
+        }
+    }
+
+    /// As written in the definition.
+    pub fn text(&self) -> &str {
+        match self {
+            Query::Path(path) => path.text(),
+            Query::Intrinsic(call) => call.text(),
+        }
+    }
+}

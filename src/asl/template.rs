@@ -1,0 +1,216 @@
+//! Payload templates: JSON in which a field named `x.$` holds a path or an intrinsic call that gives `x`.
+//!
+//! Applies at every depth, also in objects inside arrays. Everything else is copied as it stands, in the
+//! order in which it is written.
+
+use serde_json::{Map, Value};
+
+use super::path::{Root, nothing_to_apply_to};
+use super::{EvalError, Path, Query, Scope};
+
+/// A payload template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    root: Node,
+    reads_context: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Node {
+    /// Holds nothing to evaluate.
+    Literal(Value),
+    Array(Vec<Node>),
+    Object(Vec<(String, Node)>),
+    Query {
+        /// With its `.$`, as messages name it.
+        field: String,
+        query: Query,
+    },
+}
+
+/// A fault of a template and where it is: keys and indexes from the template's root.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TemplateFault {
+    /// Of the object that holds the field.
+    pub place: Vec<Segment>,
+    pub field: String,
+    pub message: String,
+}
+
+/// One step of the way to a value of a JSON document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+impl Template {
+    /// Compiles a template, or says all that is wrong with it.
+    pub fn parse(template: &Value) -> Result<Template, Vec<TemplateFault>> {
+        let mut faults = Vec::new();
+        let root = compile(template, &mut Vec::new(), &mut faults);
+        if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+    }
+
+    /// Whether it looks at the context object.
+    pub fn reads_context(&self) -> bool {
+        self.reads_context
+    }
+
+    pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
+        fill(&self.root, scope)
+    }
+
+    /// The names of the fields at the top, without `.$`: what an `Assign` assigns.
+    pub fn field_names(&self) -> Vec<&str> {
+        match &self.root {
+            Node::Literal(Value::Object(fields)) => fields.keys().map(String::as_str).collect(),
+            Node::Object(fields) => fields.iter().map(|(name, _)| name.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn reads_context(node: &Node) -> bool {
+    match node {
+        Node::Literal(_) => false,
+        Node::Array(nodes) => nodes.iter().any(reads_context),
+        Node::Object(fields) => fields.iter().any(|(_, node)| reads_context(node)),
+        Node::Query { query, .. } => query.reads_context(),
+    }
+}
+
+fn compile(value: &Value, place: &mut Vec<Segment>, faults: &mut Vec<TemplateFault>) -> Node {
+    match value {
+        Value::Array(items) => {
+            let mut nodes = Vec::with_capacity(items.len());
+            for (at, item) in items.iter().enumerate() {
+                place.push(Segment::Index(at));
+                nodes.push(compile(item, place, faults));
+                place.pop();
+            }
+            if nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
+                return Node::Literal(value.clone());
+            }
+            Node::Array(nodes)
+        }
+        Value::Object(fields) => {
+            let mut nodes = Vec::with_capacity(fields.len());
+            for (name, value) in fields {
+                match name.strip_suffix(".$") {
+                    Some(target) => {
+                        if fields.contains_key(target) {
+                            let message = format!("The fields '{target}' and '{name}' give the same field");
+                            faults.push(TemplateFault { place: place.clone(), field: name.clone(), message });
+                        }
+                        match compile_query(name, value) {
+                            Ok(node) => nodes.push((target.to_owned(), node)),
+                            Err(message) => {
+                                faults.push(TemplateFault { place: place.clone(), field: name.clone(), message });
+                            }
+                        }
+                    }
+                    None => {
+                        place.push(Segment::Key(name.clone()));
+                        nodes.push((name.clone(), compile(value, place, faults)));
+                        place.pop();
+                    }
+                }
+            }
+            if nodes.iter().all(|(_, node)| matches!(node, Node::Literal(_))) {
+                return Node::Literal(value.clone());
+            }
+            Node::Object(nodes)
+        }
+        scalar => Node::Literal(scalar.clone()),
+    }
+}
+
+fn compile_query(field: &str, value: &Value) -> Result<Node, String> {
+    let invalid =
+        format!("The value for the field '{field}' must be a valid JSONPath or a valid intrinsic function call");
+    match value.as_str().map(Query::parse) {
+        Some(Ok(query)) => Ok(Node::Query { field: field.to_owned(), query }),
+        // What AWS says stands first, alone where nothing more is known.
+        Some(Err(reason)) => Err(format!("{invalid}: {reason}")),
+        None => Err(invalid),
+    }
+}
+
+fn fill(node: &Node, scope: &Scope) -> Result<Value, EvalError> {
+    match node {
+        Node::Literal(value) => Ok(value.clone()),
+        Node::Array(nodes) => nodes.iter().map(|node| fill(node, scope)).collect(),
+        Node::Object(fields) => {
+            let mut object = Map::with_capacity(fields.len());
+            for (name, node) in fields {
+                object.insert(name.clone(), fill(node, scope)?);
+            }
+            Ok(Value::Object(object))
+        }
+        Node::Query { query: Query::Intrinsic(call), .. } => call.eval(scope),
+        Node::Query { field, query: Query::Path(path) } => fill_path(field, path, scope),
+    }
+}
+
+fn fill_path(field: &str, path: &Path, scope: &Scope) -> Result<Value, EvalError> {
+    if *path.root() == Root::Input && scope.input.is_null() {
+        return Err(nothing_to_apply_to());
+    }
+    path.find(scope).map(std::borrow::Cow::into_owned).map_err(|_| {
+        EvalError::runtime(format!(
+            "The JSONPath '{}' specified for the field '{field}' could not be found in the input '{}'",
+            path.text(),
+            path.root_value(scope).unwrap_or(scope.input),
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::asl::Variables;
+    use serde_json::json;
+
+    fn eval(template: Value, input: Value) -> Result<Value, EvalError> {
+        let (context, variables) = (json!({"Task": {"Token": "t"}}), Variables::new());
+        Template::parse(&template).expect("a template").eval(&Scope::new(&input, &context, &variables, 0))
+    }
+
+    #[test]
+    fn fields_are_filled_at_every_depth_and_keep_their_order() {
+        let template = json!({
+            "z": 1.0, "path.$": "$.a[*]", "token.$": "$$.Task.Token", "whole.$": "$",
+            "list": [{"x.$": "$.b"}, "$.b", ["y.$", {"f.$": "States.Format('{}!', $.b)"}]],
+            "Comment": null, "a": {},
+        });
+        let filled = eval(template, json!({"a": [1, 2], "b": "v"})).unwrap();
+        assert_eq!(
+            filled.to_string(),
+            r#"{"z":1.0,"path":[1,2],"token":"t","whole":{"a":[1,2],"b":"v"},"list":[{"x":"v"},"$.b",["y.$",{"f":"v!"}]],"Comment":null,"a":{}}"#
+        );
+    }
+
+    #[test]
+    fn a_path_that_finds_nothing_names_field_and_input() {
+        let failed = eval(json!({"a": {"missing.$": "$.nope.deep"}}), json!({"other": 1})).unwrap_err();
+        assert_eq!(failed.error, "States.Runtime");
+        assert_eq!(
+            failed.message,
+            "The JSONPath '$.nope.deep' specified for the field 'missing.$' could not be found in the input '{\"other\":1}'"
+        );
+        assert_eq!(eval(json!({"none.$": "$.nope[*].x"}), json!({"other": 1})), Ok(json!({"none": []})));
+        let failed = eval(json!({"x.$": "$"}), json!(null)).unwrap_err();
+        assert_eq!(failed.message, "Unable to apply Path transformation to null or empty input.");
+    }
+
+    #[test]
+    fn all_faults_are_found_with_their_places() {
+        let faults = Template::parse(&json!({
+            "a.$": null, "b": [{"c.$": "text"}], "d.$": "$.x", "d": 1, "e": {"f.$": "States.Nope()"}
+        }))
+        .unwrap_err();
+        let found: Vec<(&str, usize)> = faults.iter().map(|f| (f.field.as_str(), f.place.len())).collect();
+        assert_eq!(found, [("a.$", 0), ("c.$", 2), ("d.$", 0), ("f.$", 1)]);
+    }
+}

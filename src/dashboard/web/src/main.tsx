@@ -1,0 +1,100 @@
+// The frame: which page is shown, and the one live stream that feeds it. Pages live behind the hash, so that a
+// reload or a bookmark needs nothing from the server.
+import { render } from 'preact';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import * as api from './api';
+import { DetailPage } from './detail';
+import { ListPage } from './list';
+import './style.css';
+
+export interface Feed {
+  subscribe(listener: Partial<api.Live>): () => void;
+}
+
+function useFeed(): [Feed, boolean] {
+  const listeners = useRef(new Set<Partial<api.Live>>());
+  const [connected, setConnected] = useState(true);
+  useEffect(() => {
+    const each = (call: (l: Partial<api.Live>) => void) => listeners.current.forEach(call);
+    return api.follow({
+      changed: (c) => each((l) => l.changed?.(c)),
+      moved: (m) => each((l) => l.moved?.(m)),
+      resync: () => each((l) => l.resync?.()),
+      connected: setConnected,
+    });
+  }, []);
+  const feed = useMemo<Feed>(
+    () => ({
+      subscribe(listener) {
+        listeners.current.add(listener);
+        return () => listeners.current.delete(listener);
+      },
+    }),
+    [],
+  );
+  return [feed, connected];
+}
+
+function useRoute(): string | null {
+  const read = () => /^#\/executions\/(.+)$/.exec(location.hash)?.[1] ?? null;
+  const [id, setId] = useState(read);
+  useEffect(() => {
+    const changed = () => {
+      setId(read());
+      window.scrollTo(0, 0);
+    };
+    addEventListener('hashchange', changed);
+    return () => removeEventListener('hashchange', changed);
+  }, []);
+  return id === null ? null : decodeURIComponent(id);
+}
+
+function Lanes({ feed }: { feed: Feed }) {
+  const [lanes, setLanes] = useState<api.Lane[]>([]);
+  useEffect(() => {
+    const load = () => api.lanes().then((r) => setLanes(r.lanes), () => undefined);
+    load();
+    const timer = setInterval(load, 5000);
+    const leave = feed.subscribe({ resync: load });
+    return () => {
+      clearInterval(timer);
+      leave();
+    };
+  }, [feed]);
+  return (
+    <ul class="lanes" aria-label="Lanes of this box">
+      {lanes.map((lane) => (
+        <li key={lane.name} title={`${lane.name}: ${lane.busy} of ${lane.capacity} busy, ${lane.waiting} waiting`}>
+          <span>{lane.name}</span>
+          <meter min={0} max={Math.max(1, lane.capacity)} value={lane.busy} />
+          <span>
+            {lane.busy}/{lane.capacity}
+            {lane.waiting > 0 ? ` +${lane.waiting}` : ''}
+          </span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function App() {
+  const [feed, connected] = useFeed();
+  const id = useRoute();
+  return (
+    <>
+      <header class="bar">
+        <a class="brand" href="#/">
+          <img src="./favicon.svg" alt="" width="24" height="24" /> Conveyor
+        </a>
+        <Lanes feed={feed} />
+        <span class={connected ? 'link on' : 'link off'} role="status">
+          {connected ? 'live' : 'reconnecting…'}
+        </span>
+      </header>
+      <main>{id === null ? <ListPage feed={feed} /> : <DetailPage key={id} id={id} feed={feed} />}</main>
+    </>
+  );
+}
+
+const root = document.getElementById('app');
+if (root) render(<App />, root);

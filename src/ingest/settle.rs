@@ -1,0 +1,157 @@
+//! Is the file whole? A pure state machine over what was seen of each file, and when.
+//!
+//! ```text
+//!            seen            unchanged for `settle`        taken(key)
+//!  (nothing) ────▶ Growing ───────────────────────▶ Whole ───────────▶ Landed
+//!                  ▲     │ size or mtime changed      │                  │
+//!                  └─────┴────────────────────────────┴──────────────────┘
+//! ```
+//!
+//! Invariants: a file lands once per content that was seen at rest; what is remembered of a landed file does
+//! not grow with its name; at most `waiting_max` files wait in memory, and what does not fit is found by the
+//! next scan. It never looks at a disk or a clock.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::base::{Span, Timestamp};
+
+/// What one look at a file showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sight {
+    pub size: u64,
+    pub mtime_ns: i128,
+    pub inode: u64,
+}
+
+/// The files of one share.
+#[derive(Debug)]
+pub struct Settling {
+    settle: Span,
+    waiting_max: usize,
+    waiting: BTreeMap<String, Waiting>,
+    /// Hash of the key to hash of what landed: sixteen bytes a file, however long its name is.
+    landed: HashMap<u64, u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    sight: Sight,
+    since: Timestamp,
+}
+
+/// What a sight meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It may still grow; look again at this time.
+    Growing { until: Timestamp },
+    /// At rest for long enough: it may be taken.
+    Whole,
+    /// It landed before and has not changed since.
+    Landed,
+    /// More files wait than fit; a later scan finds it again.
+    Full,
+}
+
+impl Settling {
+    pub fn new(settle: Span, waiting_max: usize) -> Settling {
+        Settling { settle, waiting_max, waiting: BTreeMap::new(), landed: HashMap::new() }
+    }
+
+    /// Says what was seen of a file at `now`.
+    pub fn saw(&mut self, key: &str, sight: Sight, now: Timestamp) -> Seen {
+        if self.landed.get(&digest(key.as_bytes())) == Some(&sight.digest()) {
+            self.waiting.remove(key);
+            return Seen::Landed;
+        }
+        let full = self.waiting.len() >= self.waiting_max;
+        let waiting = match self.waiting.get_mut(key) {
+            Some(waiting) => waiting,
+            None if full => return Seen::Full,
+            None => self.waiting.entry(key.to_owned()).or_insert(Waiting { sight, since: now }),
+        };
+        if waiting.sight != sight {
+            *waiting = Waiting { sight, since: now };
+        }
+        let until = waiting.since.plus_ms(self.settle.ms as i64);
+        if now >= until { Seen::Whole } else { Seen::Growing { until } }
+    }
+
+    /// The file is gone, or its name no longer counts.
+    pub fn gone(&mut self, key: &str) {
+        self.waiting.remove(key);
+        self.landed.remove(&digest(key.as_bytes()));
+    }
+
+    /// The landing of what was seen is stored: it need not be looked at again until it changes.
+    pub fn landed(&mut self, key: &str, sight: Sight) {
+        self.waiting.remove(key);
+        self.landed.insert(digest(key.as_bytes()), sight.digest());
+    }
+
+    /// Files that wait, with what was last seen of each and when they count as whole.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, Sight, Timestamp)> {
+        let settle_ms = self.settle.ms as i64;
+        self.waiting.iter().map(move |(key, w)| (key.as_str(), w.sight, w.since.plus_ms(settle_ms)))
+    }
+
+    /// When the next file counts as whole.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.waiting().map(|(_, _, due)| due).min()
+    }
+
+    /// Forgets every file that a complete scan did not see. Never call it after a scan that failed somewhere:
+    /// a share that is away is not an empty share.
+    pub fn keep_only(&mut self, seen: &std::collections::HashSet<u64>) {
+        self.waiting.retain(|key, _| seen.contains(&digest(key.as_bytes())));
+        self.landed.retain(|key, _| seen.contains(key));
+    }
+}
+
+impl Sight {
+    fn digest(&self) -> u64 {
+        let mut bytes = [0u8; 32];
+        bytes[..8].copy_from_slice(&self.size.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.mtime_ns.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.inode.to_le_bytes());
+        digest(&bytes)
+    }
+}
+
+/// Eight bytes of BLAKE3: the same on every boot.
+pub fn digest(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    let mut eight = [0u8; 8];
+    eight.copy_from_slice(&hash.as_bytes()[..8]);
+    u64::from_le_bytes(eight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(size: u64) -> Sight {
+        Sight { size, mtime_ns: i128::from(size), inode: 1 }
+    }
+
+    #[test]
+    fn a_file_lands_once_it_rests_and_again_when_it_changes() {
+        let mut files = Settling::new(Span::seconds(2), 10);
+        assert_eq!(files.saw("a", sight(1), Timestamp(0)), Seen::Growing { until: Timestamp(2_000) });
+        assert_eq!(files.saw("a", sight(2), Timestamp(1_900)), Seen::Growing { until: Timestamp(3_900) });
+        assert_eq!(files.saw("a", sight(2), Timestamp(3_900)), Seen::Whole);
+        files.landed("a", sight(2));
+        assert_eq!(files.saw("a", sight(2), Timestamp(9_000)), Seen::Landed);
+        assert_eq!(files.saw("a", sight(3), Timestamp(9_001)), Seen::Growing { until: Timestamp(11_001) });
+        files.gone("a");
+        assert_eq!(files.next_due(), None);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut files = Settling::new(Span::seconds(2), 1);
+        files.saw("a", sight(1), Timestamp(0));
+        assert_eq!(files.saw("b", sight(1), Timestamp(0)), Seen::Full);
+        files.landed("a", sight(1));
+        assert!(matches!(files.saw("b", sight(1), Timestamp(0)), Seen::Growing { .. }));
+    }
+}

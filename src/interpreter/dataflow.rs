@@ -1,0 +1,155 @@
+//! How data goes through a state: InputPath, Parameters, ResultSelector, ResultPath, OutputPath, Assign
+//! (specification, "Input and Output Processing").
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::context;
+use super::draft::{Draft, Payload};
+use super::event::Json;
+use super::raise::Raised;
+use crate::asl::{InputPath, ResultPath, Scope, State, Template, Variables};
+use crate::base::{BranchId, EventId, TaskToken, limits};
+
+/// What the expressions of a state may look at, but for the input.
+pub(super) struct Surroundings {
+    context: Arc<Value>,
+    variables: Variables,
+    seed: u64,
+    entered: EventId,
+}
+
+/// A state's output on its way to the next one.
+pub(super) struct Output {
+    pub payload: Payload,
+    pub assigned: Vec<(String, Arc<Value>, Json)>,
+}
+
+impl Surroundings {
+    pub fn of(draft: &mut Draft, id: BranchId, token: Option<TaskToken>) -> Surroundings {
+        let seed = draft.draw();
+        let Some(branch) = draft.branch(id).cloned() else {
+            return Surroundings {
+                context: Arc::new(Value::Null),
+                variables: Variables::new(),
+                seed,
+                entered: EventId(0),
+            };
+        };
+        // Making it reads the execution's whole input, so only a state that asks for it pays.
+        let context = match draft.machine.state(&branch.state).is_some_and(State::reads_context) {
+            true => context::of(draft, &branch, token),
+            false => Arc::new(Value::Null),
+        };
+        Surroundings { context, entered: branch.state_entered_event, variables: branch.variables, seed }
+    }
+
+    /// The same with another `$$.Map.Item`.
+    pub fn with_item(mut self, index: u32, item: &Value) -> Surroundings {
+        if let Value::Object(fields) = Arc::make_mut(&mut self.context) {
+            fields.insert("Map".into(), serde_json::json!({"Item": {"Index": index, "Value": item}}));
+        }
+        self
+    }
+
+    pub fn scope<'s>(&'s self, input: &'s Value) -> Scope<'s> {
+        Scope::new(input, &self.context, &self.variables, self.seed)
+    }
+
+    /// AWS's sentence around what an expression said.
+    pub fn raised(&self, state: &State, error: &str, message: &str) -> Raised {
+        Raised::in_state(&state.name, self.entered, error, message)
+    }
+
+    fn path<T>(&self, state: &State, result: Result<T, crate::asl::EvalError>) -> Result<T, Raised> {
+        result.map_err(|e| self.raised(state, e.error, &e.message))
+    }
+
+    /// The effective input: InputPath applied to the raw input.
+    pub fn input(&self, state: &State, raw: &Arc<Value>) -> Result<Arc<Value>, Raised> {
+        self.through(state, &state.flow.input_path, raw)
+    }
+
+    pub fn parameters(&self, state: &State, input: &Arc<Value>) -> Result<Arc<Value>, Raised> {
+        match &state.flow.parameters {
+            None => Ok(input.clone()),
+            Some(template) => self.template(state, template, input),
+        }
+    }
+
+    pub fn template(&self, state: &State, template: &Template, input: &Value) -> Result<Arc<Value>, Raised> {
+        self.path(state, template.eval(&self.scope(input))).map(Arc::new)
+    }
+
+    fn through(&self, state: &State, path: &InputPath, value: &Arc<Value>) -> Result<Arc<Value>, Raised> {
+        match path {
+            InputPath::Whole => Ok(value.clone()),
+            InputPath::Discard => Ok(Arc::new(Value::Object(Default::default()))),
+            InputPath::Path(path) => self.path(state, path.eval(&self.scope(value))).map(Arc::new),
+        }
+    }
+
+    /// From a state's result to its output.
+    pub fn result(&self, state: &State, raw: &Arc<Value>, result: Arc<Value>) -> Result<Output, Raised> {
+        let result = match &state.flow.result_selector {
+            None => result,
+            Some(template) => self.template(state, template, &result)?,
+        };
+        let assigned = self.assigned(state, state.flow.assign.as_ref(), &result)?;
+        let placed = self.placed(state, &state.flow.result_path, raw, result)?;
+        let output = self.through(state, &state.flow.output_path, &placed)?;
+        Ok(Output { payload: self.bounded(state, output)?, assigned })
+    }
+
+    /// Of states that have no result: the effective input, through OutputPath.
+    pub fn pass_on(&self, state: &State, input: &Arc<Value>) -> Result<Output, Raised> {
+        let assigned = self.assigned(state, state.flow.assign.as_ref(), input)?;
+        let output = self.through(state, &state.flow.output_path, input)?;
+        Ok(Output { payload: self.bounded(state, output)?, assigned })
+    }
+
+    pub fn placed(
+        &self,
+        state: &State,
+        place: &ResultPath,
+        raw: &Arc<Value>,
+        result: Arc<Value>,
+    ) -> Result<Arc<Value>, Raised> {
+        match place {
+            ResultPath::Whole => Ok(result),
+            ResultPath::Discard => Ok(raw.clone()),
+            ResultPath::Into(path) => {
+                let result = Arc::try_unwrap(result).unwrap_or_else(|shared| (*shared).clone());
+                self.path(state, path.insert((**raw).clone(), result)).map(Arc::new)
+            }
+        }
+    }
+
+    pub fn assigned(
+        &self,
+        state: &State,
+        assign: Option<&Template>,
+        input: &Value,
+    ) -> Result<Vec<(String, Arc<Value>, Json)>, Raised> {
+        let Some(template) = assign else { return Ok(Vec::new()) };
+        match self.path(state, template.eval(&self.scope(input)))? {
+            Value::Object(fields) => Ok(fields
+                .into_iter()
+                .map(|(name, value)| {
+                    let text = value.to_string().into();
+                    (name, Arc::new(value), text)
+                })
+                .collect()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    pub fn bounded(&self, state: &State, value: Arc<Value>) -> Result<Payload, Raised> {
+        let payload = Payload::of(value);
+        match payload.text.len() <= limits::PAYLOAD_BYTES_MAX {
+            true => Ok(payload),
+            false => Err(Raised::too_large(&state.name)),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The step under way: an overlay over the execution, which is never copied.
+//!
+//! Owns the bookkeeping of what changes: branches, history, commands, numbers given out. It must not know
+//! what a state means. Invariants: event ids are dense; a timer or task that is wanted and unwanted within
+//! one step leaves no command at all; nothing is wanted once the execution has ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::env::Env;
+use super::event::{Command, Entry, Json, Outcome, RunTask};
+use super::execution::{Branch, Execution, Header, MapItems, Status, Step};
+use super::history::{HistoryEvent, HistoryKind};
+use crate::asl::{Name, StateMachine};
+use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
+
+/// A payload with its text, which is made once and shared by all events that show it.
+#[derive(Clone, Debug)]
+pub(super) struct Payload {
+    pub value: Arc<Value>,
+    pub text: Json,
+}
+
+impl Payload {
+    pub fn of(value: impl Into<Arc<Value>>) -> Payload {
+        let value = value.into();
+        let text = value.to_string().into();
+        Payload { value, text }
+    }
+}
+
+/// What is left to do in this step. A stack: a line of control runs until it blocks before the next one starts.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// The branch enters a state.
+    Enter(BranchId, Name, Payload),
+    /// The branch is in a Map that may start its next iteration.
+    Iterate(BranchId),
+}
+
+pub(super) struct Draft<'a> {
+    pub machine: &'a StateMachine,
+    pub env: &'a Env,
+    pub at: Timestamp,
+    pub header: Header,
+    pub work: Vec<Work>,
+    /// The context object as it was last needed.
+    pub context: Option<Arc<Value>>,
+    base: &'a Execution,
+    seed: u128,
+    draws: u64,
+    branches: BTreeMap<BranchId, Option<Branch>>,
+    items: BTreeMap<BranchId, Option<Arc<MapItems>>>,
+    history: Vec<HistoryEvent>,
+    tasks: BTreeMap<Attempt, RunTask>,
+    timers: BTreeMap<TimerId, Timestamp>,
+    undone: Vec<Command>,
+    history_is_full: bool,
+    ended: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(machine: &'a StateMachine, base: &'a Execution, entry: &Entry, env: &'a Env) -> Draft<'a> {
+        Draft {
+            machine,
+            env,
+            at: entry.at,
+            header: base.header.clone(),
+            work: Vec::new(),
+            context: None,
+            base,
+            seed: entry.seed,
+            draws: 0,
+            branches: BTreeMap::new(),
+            items: BTreeMap::new(),
+            history: Vec::new(),
+            tasks: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            undone: Vec::new(),
+            history_is_full: false,
+            ended: false,
+        }
+    }
+
+    pub fn into_step(self) -> Step {
+        let timers = self.timers.into_iter().map(|(timer, due)| Command::SetTimer { timer, due });
+        let tasks = self.tasks.into_values().map(|task| Command::RunTask(Box::new(task)));
+        let outcome = self.header.outcome.clone().filter(|_| self.ended);
+        let commands = self.undone.into_iter().chain(timers).chain(tasks).chain(outcome.map(Command::Deliver));
+        Step {
+            commands: commands.collect(),
+            header: Some(self.header),
+            branches: self.branches,
+            items: self.items,
+            history: self.history,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.header.status == Status::Running
+    }
+
+    /// Whether an event had to be left out because only the last one, the execution's end, still fits.
+    pub fn history_is_full(&self) -> bool {
+        self.history_is_full
+    }
+
+    pub fn branch(&self, id: BranchId) -> Option<&Branch> {
+        match self.branches.get(&id) {
+            Some(row) => row.as_ref(),
+            None => self.base.branches.get(&id),
+        }
+    }
+
+    /// The branch, to be changed.
+    pub fn edit(&mut self, id: BranchId) -> Option<&mut Branch> {
+        let base = self.base;
+        self.branches.entry(id).or_insert_with(|| base.branches.get(&id).cloned()).as_mut()
+    }
+
+    pub fn insert(&mut self, id: BranchId, branch: Branch) {
+        self.branches.insert(id, Some(branch));
+    }
+
+    pub fn remove(&mut self, id: BranchId) {
+        match self.base.branches.contains_key(&id) {
+            true => self.branches.insert(id, None),
+            false => self.branches.remove(&id),
+        };
+    }
+
+    /// Every branch there is, in order.
+    pub fn branch_ids(&self) -> Vec<BranchId> {
+        let changed = self.branches.iter().filter(|(_, row)| row.is_some()).map(|(id, _)| *id);
+        let kept = self.base.branches.keys().filter(|id| !self.branches.contains_key(id)).copied();
+        let mut ids: Vec<BranchId> = changed.chain(kept).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub fn map_items(&self, id: BranchId) -> Option<Arc<MapItems>> {
+        match self.items.get(&id) {
+            Some(row) => row.clone(),
+            None => self.base.items.get(&id).cloned(),
+        }
+    }
+
+    pub fn put_map_items(&mut self, id: BranchId, items: MapItems) {
+        self.items.insert(id, Some(Arc::new(items)));
+    }
+
+    /// Takes the Map's row away and gives the branch its input back.
+    pub fn drop_map_items(&mut self, id: BranchId) {
+        let Some(items) = self.map_items(id) else { return };
+        match self.base.items.contains_key(&id) {
+            true => self.items.insert(id, None),
+            false => self.items.remove(&id),
+        };
+        if let Some(branch) = self.edit(id) {
+            branch.input = items.input.clone();
+        }
+    }
+
+    pub fn record(&mut self, previous: EventId, kind: HistoryKind) -> EventId {
+        if self.header.last_event.0 + 1 >= self.env.history_events_max {
+            self.history_is_full = true;
+            return self.header.last_event;
+        }
+        self.append(previous, kind)
+    }
+
+    /// The execution's last event, for which there is always room.
+    pub fn append(&mut self, previous: EventId, kind: HistoryKind) -> EventId {
+        self.header.last_event.0 += 1;
+        let id = self.header.last_event;
+        self.history.push(HistoryEvent { id, previous, at: self.at, kind });
+        id
+    }
+
+    /// Records an event of a branch's line of control. Within a distributed Map there is none to record.
+    pub fn say(&mut self, id: BranchId, kind: HistoryKind) -> EventId {
+        let Some((previous, silent)) = self.branch(id).map(|b| (b.previous_event, b.silent)) else {
+            return self.header.last_event;
+        };
+        if silent {
+            return previous;
+        }
+        let event = self.record(previous, kind);
+        if let Some(branch) = self.edit(id) {
+            branch.previous_event = event;
+        }
+        event
+    }
+
+    /// Reserves `count` numbers for branches.
+    pub fn reserve_branches(&mut self, count: u32) -> BranchId {
+        let first = self.header.next_branch;
+        self.header.next_branch.0 = first.0.saturating_add(count);
+        first
+    }
+
+    pub fn next_attempt(&mut self) -> Attempt {
+        let attempt = self.header.next_attempt;
+        self.header.next_attempt.0 = attempt.0.saturating_add(1);
+        attempt
+    }
+
+    pub fn run_task(&mut self, task: RunTask) {
+        self.tasks.insert(task.attempt, task);
+    }
+
+    pub fn cancel_task(&mut self, attempt: Attempt) {
+        if self.tasks.remove(&attempt).is_none() {
+            self.undone.push(Command::CancelTask { attempt });
+        }
+    }
+
+    pub fn set_timer(&mut self, due: Timestamp) -> (TimerId, Timestamp) {
+        let timer = self.header.next_timer;
+        self.header.next_timer.0 = timer.0.saturating_add(1);
+        self.timers.insert(timer, due);
+        (timer, due)
+    }
+
+    /// Not for the timer that woke this step: it is gone already.
+    pub fn clear_timer(&mut self, (timer, due): (TimerId, Timestamp)) {
+        if self.timers.remove(&timer).is_none() {
+            self.undone.push(Command::ClearTimer { timer, due });
+        }
+    }
+
+    /// The next random number. The same entry always draws the same row of them.
+    pub fn draw(&mut self) -> u64 {
+        self.draws += 1;
+        mix(mix(self.seed as u64 ^ self.draws) ^ (self.seed >> 64) as u64)
+    }
+
+    pub fn draw_wide(&mut self) -> u128 {
+        u128::from(self.draw()) << 64 | u128::from(self.draw())
+    }
+
+    pub fn end(&mut self, status: Status, outcome: Outcome) {
+        self.ended = true;
+        self.header.status = status;
+        self.header.stopped_at = Some(self.at);
+        self.header.outcome = Some(outcome);
+        self.work.clear();
+    }
+}
+
+/// One round of SplitMix64.
+fn mix(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,164 @@
+//! How an execution ends, and how it goes on after a redrive.
+//!
+//! After success no row is left. After failure, timeout or stop every branch stands still as a row: finished
+//! ones with their outputs, others as [`Doing::Halted`] in the state they were in, Parallel and Map with the
+//! numbers of their branches. A redrive enters the halted states again and nothing else, so what
+//! succeeded is kept. Invariant: an ended execution has no timer set and no task running.
+
+use std::sync::Arc;
+
+use super::draft::{Draft, Payload, Work};
+use super::event::Outcome;
+use super::execution::{Doing, Status};
+use super::history::{HistoryKind, StateType};
+use super::parallel::children;
+use super::raise::{RUNTIME, Raised};
+use crate::asl::{Kind, ProcessorMode};
+use crate::base::{BranchId, EventId};
+
+pub(super) fn set_execution_timeout(draft: &mut Draft) {
+    if let Some(seconds) = draft.machine.timeout_seconds {
+        let ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000);
+        let due = draft.at.plus_ms(ms);
+        draft.header.timeout_timer = Some(draft.set_timer(due));
+    }
+}
+
+pub(super) fn succeed(draft: &mut Draft, payload: Payload) {
+    let last = draft.branch(BranchId::ROOT).map_or(EventId(0), |b| b.previous_event);
+    draft.append(last, HistoryKind::ExecutionSucceeded { output: payload.text.clone() });
+    draft.remove(BranchId::ROOT);
+    clear_execution_timeout(draft);
+    draft.end(Status::Succeeded, Outcome::Succeeded { output: payload.text });
+}
+
+/// The branch's error is handled nowhere.
+pub(super) fn fail(draft: &mut Draft, id: BranchId, raised: Raised) {
+    let last = draft.branch(id).map_or(draft.header.last_event, |b| b.previous_event);
+    draft.append(last, HistoryKind::ExecutionFailed(raised.failure()));
+    halt_all(draft);
+    draft.end(Status::Failed, Outcome::Failed { error: raised.error, cause: raised.cause });
+}
+
+/// One event short of the limit, the last one says why.
+pub(super) fn fail_for_history(draft: &mut Draft) {
+    if !draft.is_running() {
+        return;
+    }
+    let limit = draft.env.history_events_max;
+    let cause = format!("The execution reached the maximum number of history events ({limit}).");
+    fail(draft, BranchId::ROOT, Raised::new(Some(RUNTIME.into()), Some(cause)));
+}
+
+pub(super) fn abort(draft: &mut Draft, raised: Raised) {
+    draft.append(EventId(0), HistoryKind::ExecutionAborted(raised.failure()));
+    halt_all(draft);
+    draft.end(Status::Aborted, Outcome::Aborted { error: raised.error, cause: raised.cause });
+}
+
+/// The definition's own TimeoutSeconds are over.
+pub(super) fn time_out(draft: &mut Draft) {
+    let raised = Raised::timeout();
+    draft.append(EventId(0), HistoryKind::ExecutionTimedOut(raised.failure()));
+    halt_all(draft);
+    draft.end(Status::TimedOut, Outcome::TimedOut { error: raised.error, cause: raised.cause });
+}
+
+/// Goes on from where the execution failed. Each line of control goes on from its own last event, so that
+/// one can follow it back through its Parallel or Map. False where there is nothing to go on from.
+pub(super) fn redrive(draft: &mut Draft) -> bool {
+    if !matches!(draft.header.status, Status::Failed | Status::TimedOut | Status::Aborted) {
+        return false;
+    }
+    let ids = draft.branch_ids();
+    if ids.is_empty() {
+        return false;
+    }
+    let last = draft.header.last_event;
+    draft.header.status = Status::Running;
+    draft.header.stopped_at = None;
+    draft.header.outcome = None;
+    draft.header.redrive_count += 1;
+    draft.header.redriven_at = Some(draft.at);
+    draft.append(last, HistoryKind::ExecutionRedriven { redrive_count: draft.header.redrive_count });
+    set_execution_timeout(draft);
+    for id in ids.into_iter().rev() {
+        let Some(branch) = draft.branch(id) else { continue };
+        let work = match &branch.doing {
+            Doing::Halted => Work::Enter(id, branch.state.clone(), Payload::of(branch.input.clone())),
+            Doing::Map { next_index, length, .. } if next_index < length => Work::Iterate(id),
+            _ => continue,
+        };
+        draft.work.push(work);
+    }
+    true
+}
+
+/// Nothing wakes the branch any more. A Parallel or Map keeps its count.
+pub(super) fn release(draft: &mut Draft, id: BranchId) {
+    let Some(doing) = draft.branch(id).map(|b| b.doing.clone()) else { return };
+    for timer in doing.timers() {
+        draft.clear_timer(timer);
+    }
+    if let Some(attempt) = doing.attempt() {
+        draft.cancel_task(attempt);
+    }
+    let after = match doing {
+        Doing::Task { .. } | Doing::Wait { .. } | Doing::Retry { .. } | Doing::Ready { .. } => Doing::Halted,
+        mut doing @ Doing::Map { resume: Some(_), .. } => {
+            if let Doing::Map { resume, .. } = &mut doing {
+                *resume = None;
+            }
+            doing
+        }
+        _ => return,
+    };
+    if let Some(branch) = draft.edit(id) {
+        branch.doing = after;
+    }
+}
+
+/// The siblings of a failed branch end with it: their states, then their iterations, in order. All these
+/// events point to the one that failed.
+pub(super) fn abort_children(draft: &mut Draft, parent: BranchId, cause: EventId, failed: BranchId) {
+    let machine = draft.machine;
+    let Some((name, silent)) = draft.branch(parent).map(|b| (b.state.clone(), b.silent)) else { return };
+    let iterations = match machine.state(&name).map(|state| &state.kind) {
+        Some(Kind::Map(map)) => map.processor.mode == ProcessorMode::Inline && !silent,
+        _ => false,
+    };
+    for child in children(draft, parent) {
+        let Some(branch) = draft.branch(child) else { continue };
+        if child == failed || branch.doing.is_settled() {
+            continue;
+        }
+        let index = branch.parent.map_or(0, |(_, index)| index);
+        abort_branch(draft, child, cause);
+        if iterations {
+            draft.record(cause, HistoryKind::MapIterationAborted { name: Arc::clone(&name), index });
+        }
+    }
+}
+
+fn abort_branch(draft: &mut Draft, id: BranchId, cause: EventId) {
+    abort_children(draft, id, cause, id);
+    let Some(branch) = draft.branch(id) else { return };
+    let entered = !matches!(branch.doing, Doing::Ready { .. }) && !branch.silent;
+    if let (true, Some(state)) = (entered, draft.machine.state(&branch.state)) {
+        draft.record(cause, HistoryKind::StateAborted { state_type: StateType::of(&state.kind) });
+    }
+    release(draft, id);
+}
+
+fn halt_all(draft: &mut Draft) {
+    for id in draft.branch_ids() {
+        release(draft, id);
+    }
+    clear_execution_timeout(draft);
+}
+
+fn clear_execution_timeout(draft: &mut Draft) {
+    if let Some(timer) = draft.header.timeout_timer.take() {
+        draft.clear_timer(timer);
+    }
+}

@@ -1,0 +1,36 @@
+//! What an execution may know of the place it runs in: the names that its context object and history show.
+
+use super::execution::Header;
+use crate::base::limits;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Env {
+    pub region: String,
+    pub account: String,
+    pub role_arn: String,
+    pub machine_arn: String,
+    pub express: bool,
+    /// Most events in the history; [`limits::HISTORY_EVENTS_MAX`] but for measurements.
+    pub history_events_max: u64,
+}
+
+impl Env {
+    pub fn new(region: &str, account: &str, machine: &str, role_arn: &str) -> Env {
+        Env {
+            region: region.to_owned(),
+            account: account.to_owned(),
+            role_arn: role_arn.to_owned(),
+            machine_arn: format!("arn:aws:states:{region}:{account}:stateMachine:{machine}"),
+            express: false,
+            history_events_max: limits::HISTORY_EVENTS_MAX,
+        }
+    }
+
+    pub fn execution_arn(&self, header: &Header) -> String {
+        let (region, account, machine, name) = (&self.region, &self.account, &header.machine.name, &header.name);
+        match self.express {
+            false => format!("arn:aws:states:{region}:{account}:execution:{machine}:{name}"),
+            true => format!("arn:aws:states:{region}:{account}:express:{machine}:{name}:{}", header.id),
+        }
+    }
+}

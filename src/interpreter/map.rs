@@ -1,0 +1,288 @@
+//! Map: iterations, their numbers and their concurrency.
+//!
+//! A distributed Map runs like an inline one whose iterations leave no event in this history, as AWS's
+//! children have histories of their own. Item readers, batchers and result writers are refused.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::dataflow::Surroundings;
+use super::draft::{Draft, Payload, Work};
+use super::execution::{Branch, Doing, MapItems};
+use super::history::HistoryKind;
+use super::parallel::{gather, remove_children};
+use super::raise::{RUNTIME, Raised, raise};
+use super::step::{leave, transition};
+use crate::asl::{Count, Items, Kind, Map, ProcessorMode, State};
+use crate::base::{BranchId, EventId};
+
+pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
+    let around = Surroundings::of(draft, id, None);
+    let input = around.input(state, &payload.value)?;
+    if map.distributed.is_some() {
+        let message = "ItemReader, ItemBatcher and ResultWriter are not available here: hand the items over in the state's input.";
+        return Err(around.raised(state, RUNTIME, message));
+    }
+    let items = items(&around, state, map, &input)?;
+    let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
+    let concurrency = count(&around, state, "MaxConcurrencyPath", &map.max_concurrency, &input)?.unwrap_or(0.0);
+    let tolerated = tolerated(&around, state, map, &input, length)?;
+    let started_event = draft.say(id, HistoryKind::MapStateStarted { length });
+    if is_distributed(map) {
+        let label = map.label.clone().unwrap_or_else(|| state.name.to_string());
+        let run = uuid::Uuid::from_u128(draft.draw_wide());
+        let (region, account) = (&draft.env.region, &draft.env.account);
+        let arn = format!("arn:aws:states:{region}:{account}:mapRun:{}/{label}:{run}", draft.header.machine.name);
+        draft.say(id, HistoryKind::MapRunStarted { arn });
+    }
+    let first = draft.reserve_branches(length);
+    draft.put_map_items(id, MapItems { input: payload.value, items });
+    let Some(branch) = draft.edit(id) else { return Ok(()) };
+    branch.input = Arc::new(Value::Null);
+    branch.doing = Doing::Map {
+        first,
+        next_index: 0,
+        running: 0,
+        failed: 0,
+        length,
+        concurrency: concurrency as u32,
+        tolerated,
+        started_event,
+        last_succeeded_event: started_event,
+        resume: None,
+    };
+    go_on(draft, id);
+    Ok(())
+}
+
+/// Starts the next iteration, if there is one and it may run.
+pub(super) fn iterate(draft: &mut Draft, id: BranchId) {
+    let Some(branch) = draft.branch(id) else { return };
+    let Doing::Map { first, next_index: index, running, length, concurrency, started_event, resume, .. } = branch.doing
+    else {
+        return;
+    };
+    if let Some(timer) = resume {
+        draft.clear_timer(timer);
+    }
+    let free = concurrency == 0 || running < concurrency;
+    if let Some(Branch { doing: Doing::Map { next_index, running, resume, .. }, .. }) = draft.edit(id) {
+        *resume = None;
+        if index >= length || !free {
+            return;
+        }
+        *next_index += 1;
+        *running += 1;
+    }
+    if index + 1 < length && (concurrency == 0 || running + 1 < concurrency) {
+        draft.work.push(Work::Iterate(id));
+    }
+    start(draft, id, BranchId(first.0 + index), index, if concurrency == 0 { Some(started_event) } else { None });
+}
+
+fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after: Option<EventId>) {
+    let (Some(held), Some(outer)) = (draft.map_items(id), draft.branch(id).cloned()) else { return };
+    let machine = draft.machine;
+    let Some((state, map)) = map_of(machine, &outer.state) else { return };
+    let Some(item) = held.items.get(index as usize) else { return };
+    let input = match &map.item_selector {
+        None => Ok(item.clone()),
+        Some(selector) => {
+            let around = Surroundings::of(draft, id, None).with_item(index, item);
+            around.input(state, &held.input).and_then(|input| around.template(state, selector, &input))
+        }
+    };
+    let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
+    child.variables = outer.variables;
+    child.map_item = Some((index, item.clone()));
+    child.silent = outer.silent || is_distributed(map);
+    child.previous_event = after.unwrap_or(outer.previous_event);
+    if !child.silent {
+        let name = state.name.clone();
+        child.previous_event = draft.record(child.previous_event, HistoryKind::MapIterationStarted { name, index });
+    }
+    match input {
+        Ok(input) => {
+            child.input = input.clone();
+            draft.insert(child_id, child);
+            draft.work.push(Work::Enter(child_id, map.processor.start_at.clone(), Payload::of(input)));
+        }
+        Err(raised) => {
+            draft.insert(child_id, child);
+            raise(draft, id, raised);
+        }
+    }
+}
+
+/// An iteration ended well; `last` is its last event.
+pub(super) fn iteration_succeeded(draft: &mut Draft, id: BranchId, index: u32, last: EventId) {
+    let Some(branch) = draft.branch(id) else { return };
+    let (name, silent) = (branch.state.clone(), branch.silent);
+    let Some((_, map)) = map_of(draft.machine, &name) else { return };
+    let succeeded = match silent || is_distributed(map) {
+        true => None,
+        false => Some(draft.record(last, HistoryKind::MapIterationSucceeded { name, index })),
+    };
+    let Some(branch) = draft.edit(id) else { return };
+    let Doing::Map { running, concurrency, last_succeeded_event, .. } = &mut branch.doing else { return };
+    *running = running.saturating_sub(1);
+    if let Some(event) = succeeded {
+        *last_succeeded_event = event;
+        // Where concurrency is bounded, the next iteration follows on the one that made room.
+        if *concurrency > 0 {
+            branch.previous_event = last;
+        }
+    }
+    go_on(draft, id);
+}
+
+/// What a failed branch means for the state around it.
+pub(super) enum Iteration {
+    Tolerated,
+    /// With the error that stands in the place of the iteration's.
+    Fatal(Option<Raised>),
+}
+
+/// A branch below failed and nobody handled it. Of a Parallel that is always fatal.
+pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, child: BranchId) -> Iteration {
+    let (Some(branch), Some(failed_at)) = (draft.branch(id), draft.branch(child).map(|b| b.previous_event)) else {
+        return Iteration::Fatal(None);
+    };
+    let (name, silent) = (branch.state.clone(), branch.silent);
+    let Doing::Map { failed, tolerated, .. } = branch.doing else { return Iteration::Fatal(None) };
+    let Some((_, map)) = map_of(draft.machine, &name) else { return Iteration::Fatal(None) };
+    if !is_distributed(map) {
+        if !silent {
+            draft.record(failed_at, HistoryKind::MapIterationFailed { name, index });
+        }
+        return Iteration::Fatal(None);
+    }
+    if failed >= tolerated {
+        let cause = "The specified tolerated failure threshold was exceeded".to_owned();
+        return Iteration::Fatal(Some(Raised::new(Some("States.ExceedToleratedFailureThreshold".into()), Some(cause))));
+    }
+    remove_children(draft, child);
+    draft.drop_map_items(child);
+    draft.remove(child);
+    if let Some(Branch { doing: Doing::Map { running, failed, .. }, .. }) = draft.edit(id) {
+        *running = running.saturating_sub(1);
+        *failed += 1;
+    }
+    go_on(draft, id);
+    Iteration::Tolerated
+}
+
+pub(super) fn record_failed(draft: &mut Draft, id: BranchId, map: &Map, raised: &Raised) -> EventId {
+    if is_distributed(map) {
+        draft.say(id, HistoryKind::MapRunFailed(raised.failure()));
+    }
+    draft.say(id, HistoryKind::MapStateFailed(raised.failure()))
+}
+
+/// The next iteration, or the end of the Map.
+fn go_on(draft: &mut Draft, id: BranchId) {
+    let Some(Doing::Map { next_index, running, length, last_succeeded_event, .. }) =
+        draft.branch(id).map(|b| b.doing.clone())
+    else {
+        return;
+    };
+    if next_index < length {
+        draft.work.push(Work::Iterate(id));
+    } else if running == 0 {
+        complete(draft, id, last_succeeded_event);
+    }
+}
+
+fn complete(draft: &mut Draft, id: BranchId, last_succeeded: EventId) {
+    let (Some(held), Some(branch)) = (draft.map_items(id), draft.branch(id)) else { return };
+    let (name, silent) = (branch.state.clone(), branch.silent);
+    let Some((state, map)) = map_of(draft.machine, &name) else { return };
+    let outputs = gather(draft, id);
+    let last = match is_distributed(map) {
+        true => draft.say(id, HistoryKind::MapRunSucceeded),
+        false => last_succeeded,
+    };
+    if !silent {
+        draft.record(last, HistoryKind::MapStateSucceeded);
+        if let Some(branch) = draft.edit(id) {
+            branch.previous_event = last;
+        }
+    }
+    let around = Surroundings::of(draft, id, None);
+    match around.result(state, &held.input, Arc::new(Value::Array(outputs))) {
+        Ok(output) => {
+            remove_children(draft, id);
+            draft.drop_map_items(id);
+            leave(draft, id, state, output, transition(state));
+        }
+        Err(raised) => raise(draft, id, raised),
+    }
+}
+
+fn map_of<'m>(machine: &'m crate::asl::StateMachine, name: &str) -> Option<(&'m State, &'m Map)> {
+    let state = machine.state(name)?;
+    match &state.kind {
+        Kind::Map(map) => Some((state, map)),
+        _ => None,
+    }
+}
+
+fn is_distributed(map: &Map) -> bool {
+    map.processor.mode == ProcessorMode::Distributed
+}
+
+fn items(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Result<Vec<Arc<Value>>, Raised> {
+    let (value, path) = match &map.items {
+        Items::Literal(items) => return Ok(items.iter().cloned().map(Arc::new).collect()),
+        Items::Input => (input.clone(), "$"),
+        Items::Query(query) => {
+            let found = query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?;
+            (found, query.text())
+        }
+    };
+    match value {
+        Value::Array(items) => Ok(items.into_iter().map(Arc::new).collect()),
+        _ => Err(around.raised(state, RUNTIME, &format!("Reference path \"{path}\" must point to array."))),
+    }
+}
+
+fn count(
+    around: &Surroundings,
+    state: &State,
+    field: &str,
+    count: &Count,
+    input: &Value,
+) -> Result<Option<f64>, Raised> {
+    let query = match count {
+        Count::Absent => return Ok(None),
+        Count::Literal(number) => return Ok(Some(*number)),
+        Count::Query(query) => query,
+    };
+    let value = query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?;
+    let is_percentage = field == "ToleratedFailurePercentagePath";
+    match value.as_f64() {
+        Some(number) if number >= 0.0 && (is_percentage || number.fract() == 0.0) => Ok(Some(number)),
+        _ => {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let path = query.text();
+            let message = match value.as_f64() {
+                Some(number) if number < 0.0 => format!("{field} cannot be negative: {path} == {text}"),
+                _ => format!("The {field} field refers to value \"{text}\" which is not a valid integer: {path}"),
+            };
+            Err(around.raised(state, RUNTIME, &message))
+        }
+    }
+}
+
+/// How many iterations may fail: the smaller of what the count and the percentage allow.
+fn tolerated(around: &Surroundings, state: &State, map: &Map, input: &Value, length: u32) -> Result<u32, Raised> {
+    let number = count(around, state, "ToleratedFailureCountPath", &map.tolerated_failure_count, input)?;
+    let percentage = count(around, state, "ToleratedFailurePercentagePath", &map.tolerated_failure_percentage, input)?;
+    let share = percentage.map(|p| (p / 100.0 * f64::from(length)).floor());
+    // A cast saturates.
+    Ok(match (number, share) {
+        (Some(number), Some(share)) => number.min(share) as u32,
+        (one, other) => one.or(other).unwrap_or(0.0) as u32,
+    })
+}

@@ -1,0 +1,103 @@
+//! Parallel: its branches, and who lies below whom.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::dataflow::Surroundings;
+use super::draft::{Draft, Payload, Work};
+use super::end;
+use super::execution::{Branch, Doing};
+use super::history::HistoryKind;
+use super::raise::{Raised, raise};
+use super::step::{leave, transition};
+use crate::asl::{Processor, State};
+use crate::base::{BranchId, EventId};
+
+pub(super) fn run(
+    draft: &mut Draft,
+    id: BranchId,
+    state: &State,
+    processors: &[Processor],
+    payload: Payload,
+) -> Result<(), Raised> {
+    let around = Surroundings::of(draft, id, None);
+    let input = around.input(state, &payload.value)?;
+    let input = Payload::of(around.parameters(state, &input)?);
+    let started_event = draft.say(id, HistoryKind::ParallelStateStarted);
+    let count = u32::try_from(processors.len()).unwrap_or(u32::MAX);
+    let first = draft.reserve_branches(count);
+    let at = draft.at;
+    let Some(branch) = draft.edit(id) else { return Ok(()) };
+    branch.doing = Doing::Parallel { first, count, running: count, started_event };
+    let outer = branch.clone();
+    for (index, processor) in (0..count).zip(processors).rev() {
+        let mut child = Branch::new(Some((id, index)), &processor.start_at, at);
+        child.previous_event = started_event;
+        child.input = input.value.clone();
+        child.variables = outer.variables.clone();
+        child.map_item = outer.map_item.clone();
+        child.silent = outer.silent;
+        let child_id = BranchId(first.0 + index);
+        draft.insert(child_id, child);
+        draft.work.push(Work::Enter(child_id, processor.start_at.clone(), input.clone()));
+    }
+    Ok(())
+}
+
+/// A branch ended well; `last` is its last event.
+pub(super) fn branch_finished(draft: &mut Draft, id: BranchId, last: EventId) {
+    let Some(branch) = draft.edit(id) else { return };
+    let Doing::Parallel { running, .. } = &mut branch.doing else { return };
+    *running = running.saturating_sub(1);
+    let all_done = *running == 0;
+    branch.previous_event = last;
+    if !all_done {
+        return;
+    }
+    let (name, raw) = (branch.state.clone(), branch.input.clone());
+    let Some(state) = draft.machine.state(&name) else { return };
+    let outputs = gather(draft, id);
+    if !draft.branch(id).is_some_and(|b| b.silent) {
+        // The exit points to the same event as this one, so the branch's own row does not move on.
+        draft.record(last, HistoryKind::ParallelStateSucceeded);
+    }
+    let around = Surroundings::of(draft, id, None);
+    match around.result(state, &raw, Arc::new(Value::Array(outputs))) {
+        Ok(output) => {
+            remove_children(draft, id);
+            leave(draft, id, state, output, transition(state));
+        }
+        Err(raised) => raise(draft, id, raised),
+    }
+}
+
+/// The outputs of the branches below, in their order.
+pub(super) fn gather(draft: &Draft, id: BranchId) -> Vec<Value> {
+    let output = |child: &BranchId| match draft.branch(*child).map(|b| &b.doing) {
+        Some(Doing::Done { output }) => Some((**output).clone()),
+        _ => None,
+    };
+    children(draft, id).iter().filter_map(output).collect()
+}
+
+/// The branches right below one that is in a Parallel or Map.
+pub(super) fn children(draft: &Draft, id: BranchId) -> Vec<BranchId> {
+    let (first, count) = match draft.branch(id).map(|b| &b.doing) {
+        Some(Doing::Parallel { first, count, .. }) => (first.0, *count),
+        Some(Doing::Map { first, next_index, .. }) => (first.0, *next_index),
+        _ => return Vec::new(),
+    };
+    (first..first.saturating_add(count)).map(BranchId).filter(|child| draft.branch(*child).is_some()).collect()
+}
+
+/// Removes all that lies below, at any depth, with whatever it still waited for.
+pub(super) fn remove_children(draft: &mut Draft, id: BranchId) {
+    let mut below = children(draft, id);
+    while let Some(child) = below.pop() {
+        below.extend(children(draft, child));
+        end::release(draft, child);
+        draft.drop_map_items(child);
+        draft.remove(child);
+    }
+}

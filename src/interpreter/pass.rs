@@ -1,0 +1,74 @@
+//! Pass, Succeed and Fail.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::dataflow::Surroundings;
+use super::draft::{Draft, Payload};
+use super::raise::{RUNTIME, Raised};
+use super::step::{leave, transition};
+use crate::asl::{State, Text, Transition};
+use crate::base::BranchId;
+
+pub(super) fn run(
+    draft: &mut Draft,
+    id: BranchId,
+    state: &State,
+    result: Option<&Value>,
+    payload: Payload,
+) -> Result<(), Raised> {
+    let around = Surroundings::of(draft, id, None);
+    let input = around.input(state, &payload.value)?;
+    let result = match result {
+        // A Result is taken as it stands, but Parameters are evaluated all the same: they may fail.
+        Some(result) => around.parameters(state, &input).map(|_| Arc::new(result.clone()))?,
+        None => around.parameters(state, &input)?,
+    };
+    let output = around.result(state, &payload.value, result)?;
+    leave(draft, id, state, output, transition(state));
+    Ok(())
+}
+
+pub(super) fn succeed(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) -> Result<(), Raised> {
+    let around = Surroundings::of(draft, id, None);
+    let input = around.input(state, &payload.value)?;
+    let output = around.pass_on(state, &input)?;
+    leave(draft, id, state, output, &Transition::End);
+    Ok(())
+}
+
+pub(super) fn fail(
+    draft: &mut Draft,
+    id: BranchId,
+    state: &State,
+    error: &Text,
+    cause: &Text,
+    payload: Payload,
+) -> Result<(), Raised> {
+    let around = Surroundings::of(draft, id, None);
+    let error = text(&around, state, "ErrorPath", error, &payload.value)?;
+    let cause = text(&around, state, "CausePath", cause, &payload.value)?;
+    Err(Raised::new(error, cause))
+}
+
+fn text(
+    around: &Surroundings,
+    state: &State,
+    field: &str,
+    text: &Text,
+    input: &Value,
+) -> Result<Option<String>, Raised> {
+    let query = match text {
+        Text::Absent => return Ok(None),
+        Text::Literal(text) => return Ok(Some(text.clone())),
+        Text::Query(query) => query,
+    };
+    match query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))? {
+        Value::String(text) => Ok(Some(text)),
+        other => {
+            let message = format!("The {field} field must resolve to a string, but was: {} == {other}", query.text());
+            Err(around.raised(state, RUNTIME, &message))
+        }
+    }
+}

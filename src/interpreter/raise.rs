@@ -1,0 +1,146 @@
+//! An error on its way: to the state's Retry, its Catch, the Parallel or Map around it, the execution's end.
+//!
+//! ```text
+//! state fails -> Retry? -> Catch? -> halted; its Parallel or Map fails with it: siblings aborted -> Retry? -> Catch? ...
+//!                                    at the root: the execution fails
+//! ```
+//! Halted branches keep their rows until the error is handled further out (then they are removed) or the
+//! execution has failed (then a redrive continues from them).
+
+use super::draft::Draft;
+use super::execution::Doing;
+use super::history::{Failure, HistoryKind};
+use super::{catch, end, map, parallel, retry};
+use crate::asl::{Kind, State};
+use crate::base::{BranchId, EventId};
+
+pub(super) const RUNTIME: &str = "States.Runtime";
+pub(super) const DATA_LIMIT_EXCEEDED: &str = "States.DataLimitExceeded";
+pub(super) const TIMEOUT: &str = "States.Timeout";
+
+/// An error's name and its cause. AWS leaves out what a Fail state leaves out.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Raised {
+    pub error: Option<String>,
+    pub cause: Option<String>,
+}
+
+impl Raised {
+    pub fn new(error: Option<String>, cause: Option<String>) -> Raised {
+        Raised { error, cause }
+    }
+
+    pub fn timeout() -> Raised {
+        Raised::new(Some(TIMEOUT.into()), None)
+    }
+
+    /// AWS's sentence.
+    pub fn in_state(state: &str, entered: EventId, error: &str, message: &str) -> Raised {
+        let cause = format!(
+            "An error occurred while executing the state '{state}' (entered at the event id #{entered}). {message}"
+        );
+        Raised::new(Some(error.to_owned()), Some(cause))
+    }
+
+    pub fn too_large(state: &str) -> Raised {
+        let cause = format!(
+            "The state/task '{state}' returned a result with a size exceeding the maximum number of bytes service limit."
+        );
+        Raised::new(Some(DATA_LIMIT_EXCEEDED.into()), Some(cause))
+    }
+
+    pub fn failure(&self) -> Failure {
+        Failure { error: self.error.clone(), cause: self.cause.clone() }
+    }
+
+    /// Whether a list of `ErrorEquals` names it. Nothing takes States.Runtime, not even by its name.
+    pub fn is_named_in(&self, names: &[String]) -> bool {
+        let error = self.error.as_deref().unwrap_or_default();
+        error != RUNTIME
+            && names.iter().any(|name| match name.as_str() {
+                "States.ALL" => error != DATA_LIMIT_EXCEEDED,
+                "States.TaskFailed" => error != DATA_LIMIT_EXCEEDED && error != TIMEOUT,
+                name => name == error,
+            })
+    }
+}
+
+/// The branch's state failed.
+pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
+    let machine = draft.machine;
+    let (mut id, mut raised) = (failed, raised);
+    loop {
+        let Some(branch) = draft.branch(id) else { return };
+        let Some(state) = machine.state(&branch.state) else {
+            return end::fail(draft, id, raised);
+        };
+        if retry::again(draft, id, state, &raised) {
+            return;
+        }
+        record_failed(draft, id, state, &raised);
+        if catch::caught(draft, id, state, &raised) {
+            return;
+        }
+        match halt_and_fail_parent(draft, id) {
+            Halted::ParentFailed(parent, instead) => {
+                id = parent;
+                raised = instead.unwrap_or(raised);
+            }
+            Halted::ParentGoesOn => return,
+            Halted::IsRoot => return end::fail(draft, id, raised),
+        }
+    }
+}
+
+/// `ParallelStateFailed`, `MapStateFailed`: only of those that had started their branches.
+fn record_failed(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised) {
+    let started = draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::Parallel { .. } | Doing::Map { .. }));
+    match &state.kind {
+        Kind::Parallel(_) if started => draft.say(id, HistoryKind::ParallelStateFailed(raised.failure())),
+        Kind::Map(map) if started => map::record_failed(draft, id, map, raised),
+        _ => return,
+    };
+}
+
+enum Halted {
+    IsRoot,
+    /// With the error that stands in the place of the branch's own.
+    ParentFailed(BranchId, Option<Raised>),
+    ParentGoesOn,
+}
+
+/// Nobody handles the error in this branch: it stands still, and the state around it fails too.
+fn halt_and_fail_parent(draft: &mut Draft, id: BranchId) -> Halted {
+    // A Parallel or Map whose branches ended well failed by itself: it begins anew in a redrive.
+    if !has_halted_child(draft, id) {
+        restart_later(draft, id);
+    }
+    let Some((previous, parent)) = draft.branch(id).map(|b| (b.previous_event, b.parent)) else {
+        return Halted::IsRoot;
+    };
+    let Some((parent, index)) = parent else { return Halted::IsRoot };
+    let instead = match map::iteration_failed(draft, parent, index, id) {
+        map::Iteration::Tolerated => return Halted::ParentGoesOn,
+        map::Iteration::Fatal(instead) => instead,
+    };
+    end::abort_children(draft, parent, previous, id);
+    if let Some(branch) = draft.edit(parent) {
+        branch.previous_event = previous;
+    }
+    Halted::ParentFailed(parent, instead)
+}
+
+fn has_halted_child(draft: &Draft, id: BranchId) -> bool {
+    let unsettled = |child: &BranchId| draft.branch(*child).is_some_and(|b| !matches!(b.doing, Doing::Done { .. }));
+    parallel::children(draft, id).iter().any(unsettled)
+}
+
+/// Leaves the state such that it can be entered again: no branches below it, its input in its row.
+pub(super) fn restart_later(draft: &mut Draft, id: BranchId) {
+    end::release(draft, id);
+    parallel::remove_children(draft, id);
+    draft.drop_map_items(id);
+    if let Some(branch) = draft.edit(id) {
+        branch.doing = Doing::Halted;
+    }
+}

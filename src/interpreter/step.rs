@@ -1,0 +1,240 @@
+//! `step`: one event in, one decision out.
+//!
+//! Owns which event wakes whom, and the loop that runs states until each line of control waits for
+//! something outside. Pure and total: an event that is not current (an attempt of yesterday, a timer that was
+//! cleared, anything after the end) changes nothing and gives an empty [`Step`].
+//!
+//! One step runs at most [`limits::STATES_PER_STEP_MAX`] states. What is then left goes on in a step of its
+//! own, woken by a timer that is due at once; so a definition that loops for ever holds no machine.
+
+use super::dataflow::Output;
+use super::draft::{Draft, Payload, Work};
+use super::env::Env;
+use super::event::{Entry, Event};
+use super::execution::{Branch, Doing, Execution, Status, Step};
+use super::history::{HistoryKind, StateType};
+use super::raise::{RUNTIME, Raised, raise};
+use super::{choice, end, map, parallel, pass, task, wait};
+use crate::asl::{Kind, Name, State, StateMachine, Transition};
+use crate::base::{BranchId, EventId, TimerId, limits};
+
+/// Decides what an event means for an execution.
+pub fn step(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &Env) -> Step {
+    let mut draft = Draft::new(machine, execution, entry, env);
+    if !take(&mut draft, execution, &entry.event) {
+        return Step::default();
+    }
+    run_on(&mut draft);
+    if draft.history_is_full() {
+        end::fail_for_history(&mut draft);
+    }
+    draft.into_step()
+}
+
+/// Hands the event to whom it wakes. False where it is not current.
+fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
+    let running = execution.header.status == Status::Running;
+    match event {
+        Event::Redriven => return !running && end::redrive(draft),
+        _ if !running => return false,
+        Event::Started => return start(draft),
+        Event::Stopped { error, cause } => end::abort(draft, Raised::new(error.clone(), cause.clone())),
+        Event::TimerFired { timer } => return fire(draft, execution, *timer),
+        Event::TaskStarted { attempt, .. }
+        | Event::TaskSubmitted { attempt, .. }
+        | Event::TaskSucceeded { attempt, .. }
+        | Event::TaskFailed { attempt, .. }
+        | Event::TaskSubmitFailed { attempt, .. }
+        | Event::TaskStartFailed { attempt, .. }
+        | Event::HeartbeatSeen { attempt } => {
+            return execution.branch_of_attempt(*attempt).is_some_and(|id| task::report(draft, id, event));
+        }
+    }
+    true
+}
+
+fn start(draft: &mut Draft) -> bool {
+    if draft.header.last_event != EventId(0) {
+        return false;
+    }
+    let (input, role_arn) = (draft.header.input.clone(), draft.env.role_arn.clone());
+    draft.append(EventId(0), HistoryKind::ExecutionStarted { input: input.clone(), role_arn });
+    end::set_execution_timeout(draft);
+    let start_at = draft.machine.root.start_at.clone();
+    let root = Branch::new(None, &start_at, draft.at);
+    draft.insert(BranchId::ROOT, root);
+    match serde_json::from_str::<serde_json::Value>(&input) {
+        // The first state shows the caller's own text.
+        Ok(value) => {
+            let payload = Payload { value: value.into(), text: input };
+            draft.work.push(Work::Enter(BranchId::ROOT, start_at, payload));
+        }
+        Err(error) => {
+            let cause = format!("The execution's input is not JSON: {error}.");
+            end::fail(draft, BranchId::ROOT, Raised::new(Some(RUNTIME.into()), Some(cause)));
+        }
+    }
+    true
+}
+
+fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
+    if draft.header.timeout_timer.is_some_and(|(id, _)| id == timer) {
+        draft.header.timeout_timer = None;
+        end::time_out(draft);
+        return true;
+    }
+    let Some(id) = execution.branch_of_timer(timer) else { return false };
+    let Some(branch) = execution.branches.get(&id) else { return false };
+    match &branch.doing {
+        Doing::Task { .. } => task::time_out(draft, id, timer),
+        Doing::Wait { .. } => wait::over(draft, id),
+        Doing::Retry { .. } => run_again(draft, id),
+        Doing::Ready { .. } => {
+            let (name, payload) = (branch.state.clone(), Payload::of(branch.input.clone()));
+            if let Some(branch) = draft.edit(id) {
+                branch.doing = Doing::Halted;
+            }
+            draft.work.push(Work::Enter(id, name, payload));
+        }
+        Doing::Map { .. } => {
+            if let Some(Branch { doing: Doing::Map { resume, .. }, .. }) = draft.edit(id) {
+                *resume = None;
+            }
+            draft.work.push(Work::Iterate(id));
+        }
+        Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => return false,
+    }
+    true
+}
+
+/// Runs states until every line of control waits.
+fn run_on(draft: &mut Draft) {
+    let mut left = limits::STATES_PER_STEP_MAX;
+    while let Some(work) = draft.work.pop() {
+        if draft.history_is_full() || !draft.is_running() {
+            return;
+        }
+        match (work, left) {
+            (work, 0) => put_off(draft, work),
+            (Work::Enter(id, name, payload), _) => {
+                left -= 1;
+                enter(draft, id, &name, payload);
+            }
+            (Work::Iterate(id), _) => map::iterate(draft, id),
+        }
+    }
+}
+
+/// Leaves what this step does not run to a timer that is due at once.
+fn put_off(draft: &mut Draft, work: Work) {
+    let id = match &work {
+        Work::Enter(id, ..) | Work::Iterate(id) => *id,
+    };
+    if draft.branch(id).is_none() {
+        return;
+    }
+    let (timer, due) = draft.set_timer(draft.at);
+    let Some(branch) = draft.edit(id) else { return };
+    match work {
+        Work::Enter(_, name, payload) => {
+            branch.state = name;
+            branch.input = payload.value;
+            branch.doing = Doing::Ready { timer, due };
+        }
+        Work::Iterate(_) => match &mut branch.doing {
+            Doing::Map { resume: resume @ None, .. } => *resume = Some((timer, due)),
+            _ => draft.clear_timer((timer, due)),
+        },
+    }
+}
+
+fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
+    let at = draft.at;
+    let Some(branch) = draft.edit(id) else { return };
+    branch.state = name.clone();
+    branch.state_entered_at = at;
+    branch.input = payload.value.clone();
+    branch.retries.clear();
+    let Some(state) = draft.machine.state(name) else {
+        let cause = format!("The definition of this execution has no state named '{name}'.");
+        return end::fail(draft, id, Raised::new(Some(RUNTIME.into()), Some(cause)));
+    };
+    let state_type = StateType::of(&state.kind);
+    let event =
+        draft.say(id, HistoryKind::StateEntered { state_type, name: state.name.clone(), input: payload.text.clone() });
+    if let Some(branch) = draft.edit(id) {
+        branch.state_entered_event = event;
+    }
+    run(draft, id, state, payload);
+}
+
+/// A back-off is over: the state runs again, without being entered again.
+fn run_again(draft: &mut Draft, id: BranchId) {
+    let Some(branch) = draft.edit(id) else { return };
+    branch.doing = Doing::Halted;
+    let (name, payload) = (branch.state.clone(), Payload::of(branch.input.clone()));
+    match draft.machine.state(&name) {
+        Some(state) => run(draft, id, state, payload),
+        None => end::fail(draft, id, Raised::new(Some(RUNTIME.into()), None)),
+    }
+}
+
+fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) {
+    let ran = match &state.kind {
+        Kind::Pass { result } => pass::run(draft, id, state, result.as_ref(), payload),
+        Kind::Succeed => pass::succeed(draft, id, state, payload),
+        Kind::Fail { error, cause } => pass::fail(draft, id, state, error, cause, payload),
+        Kind::Choice(choice) => choice::run(draft, id, state, choice, payload),
+        Kind::Wait(wait) => wait::run(draft, id, state, wait, payload),
+        Kind::Task(task) => task::run(draft, id, state, task, payload),
+        Kind::Parallel(processors) => parallel::run(draft, id, state, processors, payload),
+        Kind::Map(map) => map::run(draft, id, state, map, payload),
+    };
+    if let Err(raised) = ran {
+        raise(draft, id, raised);
+    }
+}
+
+/// The state is over: records it and goes where the transition leads.
+pub(super) fn leave(draft: &mut Draft, id: BranchId, state: &State, output: Output, to: &Transition) {
+    let Output { payload, assigned } = output;
+    draft.say(
+        id,
+        HistoryKind::StateExited {
+            state_type: StateType::of(&state.kind),
+            name: state.name.clone(),
+            output: payload.text.clone(),
+            assigned: assigned.iter().map(|(name, _, text)| (name.clone(), text.clone())).collect(),
+        },
+    );
+    if let Some(branch) = draft.edit(id) {
+        branch.variables.extend(assigned.into_iter().map(|(name, value, _)| (name, value)));
+        branch.doing = Doing::Halted;
+    }
+    match to {
+        Transition::Next(name) => draft.work.push(Work::Enter(id, name.clone(), payload)),
+        Transition::End => finish(draft, id, payload),
+    }
+}
+
+/// The line of control is over.
+fn finish(draft: &mut Draft, id: BranchId, payload: Payload) {
+    let Some(branch) = draft.edit(id) else { return };
+    let Some((parent, index)) = branch.parent else { return end::succeed(draft, payload) };
+    // Nothing of the row but its output is needed any more.
+    branch.doing = Doing::Done { output: payload.value.clone() };
+    branch.input = payload.value;
+    branch.map_item = None;
+    branch.variables.clear();
+    let last = branch.previous_event;
+    match draft.branch(parent).map(|b| &b.doing) {
+        Some(Doing::Parallel { .. }) => parallel::branch_finished(draft, parent, last),
+        Some(Doing::Map { .. }) => map::iteration_succeeded(draft, parent, index, last),
+        _ => {}
+    }
+}
+
+/// Where a state without rules of its own goes next.
+pub(super) fn transition(state: &State) -> &Transition {
+    state.transition.as_ref().unwrap_or(&Transition::End)
+}

@@ -1,0 +1,90 @@
+//! Wait, in its four forms.
+
+use serde_json::Value;
+
+use super::dataflow::Surroundings;
+use super::draft::{Draft, Payload};
+use super::execution::Doing;
+use super::raise::{RUNTIME, Raised, raise};
+use super::step::{leave, transition};
+use crate::asl::{Query, State, Wait};
+use crate::base::{BranchId, Timestamp, limits};
+
+pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, wait: &Wait, payload: Payload) -> Result<(), Raised> {
+    let around = Surroundings::of(draft, id, None);
+    let input = around.input(state, &payload.value)?;
+    let at = draft.at;
+    let due = match wait {
+        Wait::Seconds(seconds) => after(&around, state, at, *seconds)?,
+        Wait::SecondsQuery(query) => after(&around, state, at, seconds(&around, state, query, &input)?)?,
+        Wait::Timestamp(due) => *due,
+        Wait::TimestampQuery(query) => timestamp(&around, state, query, &input)?,
+    };
+    if due.since_ms(at) > limits::WAIT_SECONDS_MAX.saturating_mul(1_000) {
+        return Err(too_long(&around, state));
+    }
+    // A moment that has passed is waited for too: it costs a step, and the timer fires at once.
+    let (timer, due) = draft.set_timer(due.max(at));
+    if let Some(branch) = draft.edit(id) {
+        branch.doing = Doing::Wait { timer, due };
+    }
+    Ok(())
+}
+
+/// The timer fired.
+pub(super) fn over(draft: &mut Draft, id: BranchId) {
+    let Some(branch) = draft.edit(id) else { return };
+    branch.doing = Doing::Halted;
+    let (name, raw) = (branch.state.clone(), branch.input.clone());
+    let Some(state) = draft.machine.state(&name) else { return };
+    let around = Surroundings::of(draft, id, None);
+    let output = around.input(state, &raw).and_then(|input| around.pass_on(state, &input));
+    match output {
+        Ok(output) => leave(draft, id, state, output, transition(state)),
+        Err(raised) => raise(draft, id, raised),
+    }
+}
+
+fn too_long(around: &Surroundings, state: &State) -> Raised {
+    around.raised(state, RUNTIME, "Wait state delay is too long.")
+}
+
+fn after(around: &Surroundings, state: &State, at: Timestamp, seconds: i64) -> Result<Timestamp, Raised> {
+    match seconds <= limits::WAIT_SECONDS_MAX {
+        true => Ok(at.plus_ms(seconds.max(0).saturating_mul(1_000))),
+        false => Err(too_long(around, state)),
+    }
+}
+
+fn seconds(around: &Surroundings, state: &State, query: &Query, input: &Value) -> Result<i64, Raised> {
+    let path = query.text();
+    let fail = |message: String| around.raised(state, RUNTIME, &message);
+    let value = query
+        .get(&around.scope(input))
+        .map_err(|_| fail(format!("The SecondsPath parameter does not reference an input value: {path}")))?;
+    match value.as_i64() {
+        Some(seconds) if seconds < 0 => {
+            Err(fail(format!("The SecondsPath parameter references a negative value: {path} == {seconds}")))
+        }
+        Some(seconds) => Ok(seconds),
+        None => Err(fail(format!("The SecondsPath parameter cannot be parsed as a long value: {path} == {value}"))),
+    }
+}
+
+fn timestamp(around: &Surroundings, state: &State, query: &Query, input: &Value) -> Result<Timestamp, Raised> {
+    let path = query.text();
+    let fail = |message: String| around.raised(state, RUNTIME, &message);
+    let value = query
+        .get(&around.scope(input))
+        .map_err(|_| fail(format!("The TimestampPath parameter does not reference an input value: {path}")))?;
+    value
+        .as_str()
+        .and_then(crate::asl::parse_timestamp)
+        .map(|moment| Timestamp(moment.as_millisecond()))
+        .ok_or_else(|| {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            fail(format!(
+                "The TimestampPath parameter cannot be parsed as an ISO-8601 extended offset date-time format string: {path} == {text}"
+            ))
+        })
+}

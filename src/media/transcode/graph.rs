@@ -1,0 +1,419 @@
+//! The one pipeline of a transcode: decode once, prepare once, encode each rendition once, mux it where it is wanted.
+//!
+//! ```text
+//! filesrc - decodebin -+- video - [convert] - [deinterlace] - [flip] - tee -+- videorate - tee -+- scale - x264 - tee -+- mp4mux
+//!                      |                                                    |                   +- ...               +- splitmuxsink
+//!                      |                                                    +- (due frames) - scale - jpegenc - appsink
+//!                      +- audio - convert - resample - rate - aac - tee -+- mp4mux
+//!                                                                        +- splitmuxsink
+//! ```
+//!
+//! Invariants: raw queues are bounded by buffers, queues in front of muxers are not bounded; parsers stand behind
+//! the tees, because MP4 and MPEG-TS want the same stream in different forms; no sink has `async=false`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use parking_lot::Mutex;
+
+use super::plan::{AudioEncode, CaptureNames, Encode, Form, Make, Plan};
+use super::tally::{DecodeTally, EncodeTally};
+use super::{encoder, scale};
+use crate::base::TaskError;
+use crate::media::input::Input;
+use crate::media::pipeline::{Pipeline, bug, link, make};
+use crate::media::probe::inspect::limit_decoders;
+use crate::media::settings::{Capture, Container, Deinterlace};
+
+/// Raw pictures that may wait between two threads: enough to keep both busy, few enough for memory (3 MB each at 1080p).
+const RAW_BUFFERS_MAX: u32 = 6;
+
+/// A pipeline that is ready to play, and what it will tell.
+pub struct Graph {
+    pub pipeline: Pipeline,
+    pub decoded: Arc<Mutex<DecodeTally>>,
+    pub encoded: Vec<Arc<Mutex<EncodeTally>>>,
+    /// Paths of the captures of each output, in order, by index into the plan's outputs.
+    pub captures: BTreeMap<usize, Arc<Mutex<Vec<PathBuf>>>>,
+}
+
+/// Builds the pipeline of a plan; everything is written below `work`.
+pub fn build(plan: &Plan, input: &Input, work: &Path, threads: usize) -> Result<Graph, TaskError> {
+    let pipeline = Pipeline::new()?;
+    let mut graph = Graph { pipeline, decoded: Arc::default(), encoded: Vec::new(), captures: BTreeMap::new() };
+    let source = graph.pipeline.add("filesrc")?;
+    source.set_property("location", &input.path);
+    let decode = graph.pipeline.add("decodebin")?;
+    link(&[&source, &decode])?;
+    limit_decoders(&decode, threads);
+
+    let mut entries: Vec<(String, gst::Pad)> = Vec::new();
+    let mut video_tees = Vec::new();
+    if let Some(video) = plan.video.as_ref().filter(|_| plan.wants_video()) {
+        let (entry, tee) = prepare_video(&graph, plan)?;
+        entries.push((video.stream_id.clone(), entry));
+        video_tees = encode_all(&mut graph, plan, &tee, threads)?;
+        for (index, make) in plan.makes.iter().enumerate() {
+            if let Form::Captures { names, geometry, capture } = &make.form {
+                let folder = make_folder(work, index)?;
+                let sink = capture_branch(&graph, &tee, *geometry, *capture, (folder, names.clone()))?;
+                graph.captures.insert(index, sink);
+            }
+        }
+    }
+    let mut audio_tees = Vec::new();
+    for audio in &plan.audio {
+        let (entry, tee) = encode_audio(&graph, audio)?;
+        entries.push((audio.stream_id.clone(), entry));
+        audio_tees.push(tee);
+    }
+    for (index, make) in plan.makes.iter().enumerate() {
+        let folder = make_folder(work, index)?;
+        mux(&graph, plan, make, &folder, &video_tees, &audio_tees)?;
+    }
+    connect(&graph, &decode, entries);
+    Ok(graph)
+}
+
+/// The folder in which one output is written.
+pub fn output_folder(work: &Path, index: usize) -> PathBuf {
+    work.join(format!("output-{index}"))
+}
+
+fn make_folder(work: &Path, index: usize) -> Result<PathBuf, TaskError> {
+    let folder = output_folder(work, index);
+    std::fs::create_dir_all(&folder)
+        .map_err(|e| TaskError::new("Media.WorkDir", format!("cannot make {}: {e}", folder.display())))?;
+    Ok(folder)
+}
+
+/// Links the decoder's streams to the branches that want them; the others stay unlinked and cost nothing.
+fn connect(graph: &Graph, decode: &gst::Element, entries: Vec<(String, gst::Pad)>) {
+    let (pulse, tally) = (graph.pipeline.pulse.clone(), graph.decoded.clone());
+    let entries = Arc::new(Mutex::new(entries));
+    let waiting = entries.clone();
+    let links = graph.pipeline.gst.downgrade();
+    decode.connect_pad_added(move |_, pad| {
+        let id = pad.stream_id().map(|s| s.to_string()).unwrap_or_default();
+        let mut waiting = waiting.lock();
+        let wanted: Vec<gst::Pad> = waiting.extract_if(.., |(wanted, _)| *wanted == id).map(|(_, p)| p).collect();
+        let Some(first) = wanted.first() else { return };
+        pulse.watch(pad);
+        let caps = pad.current_caps();
+        if caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.name().starts_with("video/"))) {
+            DecodeTally::watch(&tally, pad);
+        }
+        // Several encodings of one sound track: the stream is shared by a tee of its own.
+        let target =
+            if wanted.len() == 1 { Some(first.clone()) } else { links.upgrade().and_then(|p| share(&p, &wanted)) };
+        let linked = target.is_some_and(|t| pad.link(&t).is_ok());
+        if !linked && let Some(pipeline) = links.upgrade() {
+            gst::element_error!(pipeline, gst::CoreError::Negotiation, ("the stream {id} could not be taken up"));
+        }
+    });
+    let pipeline = graph.pipeline.gst.downgrade();
+    decode.connect_no_more_pads(move |_| {
+        let missing = entries.lock().len();
+        if missing > 0
+            && let Some(pipeline) = pipeline.upgrade()
+        {
+            gst::element_error!(
+                pipeline,
+                gst::StreamError::Decode,
+                ("{missing} stream(s) that were there when the file was probed cannot be decoded any more")
+            );
+        }
+    });
+}
+
+fn share(pipeline: &gst::Pipeline, targets: &[gst::Pad]) -> Option<gst::Pad> {
+    let tee = gst::ElementFactory::make("tee").build().ok()?;
+    pipeline.add(&tee).ok()?;
+    for target in targets {
+        tee.request_pad_simple("src_%u")?.link(target).ok()?;
+    }
+    tee.sync_state_with_parent().ok()?;
+    tee.static_pad("sink")
+}
+
+fn raw_queue(graph: &Graph) -> Result<gst::Element, TaskError> {
+    let queue = graph.pipeline.add("queue")?;
+    queue.set_property("max-size-buffers", RAW_BUFFERS_MAX);
+    queue.set_property("max-size-bytes", 0u32);
+    queue.set_property("max-size-time", 0u64);
+    Ok(queue)
+}
+
+fn open_queue(graph: &Graph) -> Result<gst::Element, TaskError> {
+    let queue = raw_queue(graph)?;
+    queue.set_property("max-size-buffers", 0u32);
+    Ok(queue)
+}
+
+fn caps_filter(graph: &Graph, caps: &gst::Caps) -> Result<gst::Element, TaskError> {
+    let filter = graph.pipeline.add("capsfilter")?;
+    filter.set_property("caps", caps);
+    Ok(filter)
+}
+
+fn sink_pad(element: &gst::Element) -> Result<gst::Pad, TaskError> {
+    element.static_pad("sink").ok_or_else(|| bug("an element without a sink pad"))
+}
+
+/// From the decoder to the tee: 8-bit planar, progressive, upright.
+fn prepare_video(graph: &Graph, plan: &Plan) -> Result<(gst::Pad, gst::Element), TaskError> {
+    let video = plan.video.as_ref().ok_or_else(|| bug("no video to prepare"))?;
+    let mut chain = vec![raw_queue(graph)?];
+    let colour = encoder::output_colour(&video.info);
+    if video.info.format() != gst_video::VideoFormat::I420 || colour != video.info.colorimetry() {
+        let convert = graph.pipeline.add("videoconvert")?;
+        convert.set_property_from_str(
+            "primaries-mode",
+            if colour.primaries() == video.info.colorimetry().primaries() { "none" } else { "fast" },
+        );
+        let caps =
+            gst::Caps::builder("video/x-raw").field("format", "I420").field("colorimetry", colour.to_string()).build();
+        chain.extend([convert, caps_filter(graph, &caps)?]);
+    }
+    if let Some(how) = plan.deinterlace {
+        let deinterlace = graph.pipeline.add("deinterlace")?;
+        deinterlace.set_property_from_str("method", if how == Deinterlace::Adaptive { "yadif" } else { "linear" });
+        deinterlace.set_property_from_str("fields", if video.top_field_first { "top" } else { "bottom" });
+        chain.push(deinterlace);
+    }
+    if plan.rotate != 0 || plan.mirrored {
+        let flip = graph.pipeline.add("videoflip")?;
+        let direction = match (plan.mirrored, plan.rotate) {
+            (false, 90) => "90r",
+            (false, 180) => "180",
+            (false, 270) => "90l",
+            (true, 90) => "ur-ll",
+            (true, 180) => "vert",
+            (true, 270) => "ul-lr",
+            (true, _) => "horiz",
+            (false, _) => "identity",
+        };
+        flip.set_property_from_str("video-direction", direction);
+        chain.push(flip);
+    }
+    let tee = graph.pipeline.add("tee")?;
+    chain.push(tee.clone());
+    link(&chain.iter().collect::<Vec<_>>())?;
+    Ok((sink_pad(&chain[0])?, tee))
+}
+
+/// A constant rate for each rate, a scaler for each size, an encoder for each coding; the tees behind the encoders.
+fn encode_all(
+    graph: &mut Graph,
+    plan: &Plan,
+    tee: &gst::Element,
+    threads: usize,
+) -> Result<Vec<gst::Element>, TaskError> {
+    let mut rates: Vec<(gst::Fraction, gst::Element)> = Vec::new();
+    let mut tees = Vec::new();
+    for encode in &plan.encodes {
+        let rated = match rates.iter().find(|(rate, _)| *rate == encode.rate) {
+            Some((_, tee)) => tee.clone(),
+            None => {
+                let rated = constant_rate(graph, tee, encode.rate)?;
+                rates.push((encode.rate, rated.clone()));
+                rated
+            }
+        };
+        let (out, tally) = encode_one(graph, encode, &rated, threads)?;
+        graph.encoded.push(tally);
+        tees.push(out);
+    }
+    Ok(tees)
+}
+
+fn constant_rate(graph: &Graph, from: &gst::Element, rate: gst::Fraction) -> Result<gst::Element, TaskError> {
+    let videorate = graph.pipeline.add("videorate")?;
+    let caps = gst::Caps::builder("video/x-raw").field("framerate", rate).build();
+    let (filter, tee) = (caps_filter(graph, &caps)?, graph.pipeline.add("tee")?);
+    link(&[from, &videorate, &filter, &tee])?;
+    Ok(tee)
+}
+
+fn encode_one(
+    graph: &Graph,
+    encode: &Encode,
+    from: &gst::Element,
+    threads: usize,
+) -> Result<(gst::Element, Arc<Mutex<EncodeTally>>), TaskError> {
+    let mut chain = vec![from.clone(), raw_queue(graph)?];
+    scale_into(graph, &mut chain, encode.geometry)?;
+    let x264 = encoder::x264(encode, threads)?;
+    graph.pipeline.gst.add(&x264).map_err(|e| bug(&format!("x264enc cannot be added: {e}")))?;
+    let caps = gst::Caps::builder("video/x-h264")
+        .field("stream-format", "avc")
+        .field("alignment", "au")
+        .field("profile", encode.code.profile)
+        .build();
+    let tee = graph.pipeline.add("tee")?;
+    let tally = EncodeTally::watch(&sink_pad(&tee)?, &graph.pipeline.pulse);
+    chain.extend([x264, caps_filter(graph, &caps)?, tee.clone()]);
+    link(&chain.iter().collect::<Vec<_>>())?;
+    Ok((tee, tally))
+}
+
+fn scale_into(
+    graph: &Graph,
+    chain: &mut Vec<gst::Element>,
+    geometry: super::geometry::Geometry,
+) -> Result<(), TaskError> {
+    if geometry.is_identity() {
+        return Ok(());
+    }
+    let scaler: gst::Element = scale::Scaler::new(geometry).upcast();
+    graph.pipeline.gst.add(&scaler).map_err(|e| bug(&format!("the scaler cannot be added: {e}")))?;
+    chain.push(scaler);
+    Ok(())
+}
+
+fn encode_audio(graph: &Graph, audio: &AudioEncode) -> Result<(gst::Pad, gst::Element), TaskError> {
+    let add = |name: &str| graph.pipeline.add(name);
+    let (queue, convert, resample, rate) =
+        (add("queue")?, add("audioconvert")?, add("audioresample")?, add("audiorate")?);
+    let (aac, tee) = (add("avenc_aac")?, add("tee")?);
+    let mut caps = gst::Caps::builder("audio/x-raw")
+        .field("rate", audio.code.rate as i32)
+        .field("channels", i32::from(audio.code.channels));
+    match audio.code.channels {
+        2 => caps = caps.field("channel-mask", gst::Bitmask::new(0x3)),
+        6 => caps = caps.field("channel-mask", gst::Bitmask::new(0x3f)),
+        _ => {}
+    }
+    aac.set_property("bitrate", audio.code.bitrate as i32);
+    let filter = caps_filter(graph, &caps.build())?;
+    link(&[&queue, &convert, &resample, &rate, &filter, &aac, &tee])?;
+    graph.pipeline.pulse.watch(&sink_pad(&tee)?);
+    Ok((sink_pad(&queue)?, tee))
+}
+
+/// Lets the frames through that are due, scales them and writes each as a JPEG.
+fn capture_branch(
+    graph: &Graph,
+    tee: &gst::Element,
+    geometry: super::geometry::Geometry,
+    capture: Capture,
+    (folder, names): (PathBuf, CaptureNames),
+) -> Result<Arc<Mutex<Vec<PathBuf>>>, TaskError> {
+    let queue = raw_queue(graph)?;
+    drop_undue(&sink_pad(&queue)?, capture);
+    let mut chain = vec![tee.clone(), queue];
+    scale_into(graph, &mut chain, geometry)?;
+    let jpeg = graph.pipeline.add("jpegenc")?;
+    jpeg.set_property("quality", i32::from(capture.quality));
+    let sink = gst_app::AppSink::builder().sync(false).max_buffers(16).build();
+    let written: Arc<Mutex<Vec<PathBuf>>> = Arc::default();
+    let list = written.clone();
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let map = sample.buffer().and_then(|b| b.map_readable().ok()).ok_or(gst::FlowError::Error)?;
+                let mut list = list.lock();
+                let path = folder.join(names.name(list.len() as u64));
+                std::fs::write(&path, map.as_slice()).map_err(|e| {
+                    gst::element_error!(
+                        sink,
+                        gst::ResourceError::NoSpaceLeft,
+                        ("{} cannot be written: {e}", path.display())
+                    );
+                    gst::FlowError::Error
+                })?;
+                list.push(path);
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .build(),
+    );
+    let sink: gst::Element = sink.upcast();
+    graph.pipeline.gst.add(&sink).map_err(|e| bug(&format!("the capture sink cannot be added: {e}")))?;
+    chain.extend([jpeg, sink]);
+    link(&chain.iter().collect::<Vec<_>>())?;
+    Ok(written)
+}
+
+/// The first frame, then the first one at or after each further interval, up to the maximum.
+fn drop_undue(pad: &gst::Pad, capture: Capture) {
+    let mut taken = 0u64;
+    let mut first = None;
+    let state = Mutex::new(move |pts_ns: u64| {
+        let begin = *first.get_or_insert(pts_ns);
+        let elapsed = u128::from(pts_ns.saturating_sub(begin)) * u128::from(capture.seconds_d);
+        // Half a millisecond of grace, since timestamps are rounded.
+        let due = elapsed + 500_000 >= u128::from(taken) * u128::from(capture.seconds_n) * 1_000_000_000;
+        let take = due && taken < capture.captures_max;
+        taken += u64::from(take);
+        take
+    });
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let pts = info.buffer().and_then(|b| b.pts()).map_or(0, |t| t.nseconds());
+        if (*state.lock())(pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+    });
+}
+
+fn mux(
+    graph: &Graph,
+    plan: &Plan,
+    output: &Make,
+    folder: &Path,
+    video: &[gst::Element],
+    audio: &[gst::Element],
+) -> Result<(), TaskError> {
+    let pictures = output.encode.map(|i| (&video[i], &plan.encodes[i]));
+    let sound = output.audio.map(|i| &audio[i]);
+    let (sink, video_pad, audio_pad) = match &output.form {
+        Form::Captures { .. } => return Ok(()),
+        Form::File { name, container } => {
+            let mux = graph.pipeline.add(if *container == Container::Mov { "qtmux" } else { "mp4mux" })?;
+            mux.set_property("faststart", true);
+            mux.set_property("faststart-file", folder.join("payload.tmp").to_string_lossy().into_owned());
+            let file = graph.pipeline.add("filesink")?;
+            file.set_property("location", folder.join(name));
+            link(&[&mux, &file])?;
+            (mux, "video_%u", "audio_%u")
+        }
+        Form::Hls { stem, gops_per_segment } => {
+            let split = graph.pipeline.add("splitmuxsink")?;
+            split.set_property("muxer", make("mpegtsmux")?);
+            split.set_property("location", segment_pattern(folder, stem));
+            split.set_property("start-index", 1i32);
+            let (gop_ns, frame_ns) =
+                pictures.map_or((2e9, 4e7), |(_, e)| (f64::from(e.gop_frames) / e.fps() * 1e9, 1e9 / e.fps()));
+            // A GOP joins a segment while the whole stays below this; half a frame of slack is for rounding.
+            split.set_property("max-size-time", (gop_ns * f64::from(*gops_per_segment) + frame_ns / 2.0) as u64);
+            (split, "video", "audio_%u")
+        }
+    };
+    if let Some((tee, _)) = pictures {
+        let (queue, parse) = (open_queue(graph)?, graph.pipeline.add("h264parse")?);
+        if matches!(output.form, Form::Hls { .. }) {
+            parse.set_property("config-interval", -1i32);
+        }
+        link(&[tee, &queue, &parse])?;
+        link_request(&parse, &sink, video_pad)?;
+    }
+    if let Some(tee) = sound {
+        let (queue, parse) = (open_queue(graph)?, graph.pipeline.add("aacparse")?);
+        link(&[tee, &queue, &parse])?;
+        link_request(&parse, &sink, audio_pad)?;
+    }
+    Ok(())
+}
+
+fn link_request(from: &gst::Element, to: &gst::Element, template: &str) -> Result<(), TaskError> {
+    from.link_pads(Some("src"), to, Some(template))
+        .map_err(|_| bug(&format!("{} does not link to {}", from.name(), to.name())))
+}
+
+fn segment_pattern(folder: &Path, stem: &str) -> String {
+    // The element formats this with printf.
+    folder.join(format!("{}_%05d.ts", stem.replace('%', "%%"))).to_string_lossy().into_owned()
+}

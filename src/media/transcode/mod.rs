@@ -1,0 +1,106 @@
+//! The `transcode` stage: a MediaConvert-shaped job on one file, in one pass.
+//!
+//! Parameters are the body of a `CreateJob` request. Everything is written below the job's work directory, judged,
+//! and only then moved into place; running it twice leaves one result.
+
+mod encoder;
+mod geometry;
+mod graph;
+mod place;
+mod plan;
+mod playlist;
+mod report;
+pub mod scale;
+mod tally;
+mod verify;
+
+use std::time::Instant;
+
+use gstreamer as gst;
+use serde_json::Value;
+
+use super::input::Input;
+use super::pipeline::Ended;
+use super::probe::{self, Media, colour::Hdr};
+use super::{Job, Progress, Reporter, settings};
+use crate::base::TaskError;
+use graph::Graph;
+use plan::Plan;
+
+/// Decodes once, encodes each distinct rendition once, and puts the outputs where the job says.
+pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+    let settings = settings::parse(&job.parameters)?;
+    reporter.progress(Progress { doing: "probing".into(), ..Progress::default() });
+    let input = Input::open(job, &settings.input.file)?;
+    let media = probe::inspect(&input, job.threads)?;
+    refuse_hdr(&input, &media)?;
+    let mut plan = plan::plan(&settings, &input, &media)?;
+    let work = job.work_dir.join("transcode");
+    // An earlier run of this attempt may have died half way.
+    let _ = std::fs::remove_dir_all(&work);
+    let graph = graph::build(&plan, &input, &work, job.threads)?;
+    play(&graph, &plan, &input, &media, reporter)?;
+    let Graph { pipeline, decoded, encoded, captures } = graph;
+    drop(pipeline);
+    let decoded = decoded.lock().clone();
+    let encoded: Vec<_> = encoded.iter().map(|t| t.lock().clone()).collect();
+    plan.warnings.extend(verify::source(&plan, &input, &media, &decoded)?);
+    verify::encodes(&plan, &input, &decoded, &encoded)?;
+    reporter.progress(Progress { fraction: 0.99, doing: "moving results".into(), ..Progress::default() });
+    let captures = captures.into_iter().map(|(i, list)| (i, list.lock().clone())).collect();
+    let made = report::collect(&settings, &plan, &input, &work, &encoded, &captures)?;
+    place::place(job, &made.moves)?;
+    for (last, stem, count) in &made.segment_runs {
+        place::remove_leftovers(job, last, stem, *count)?;
+    }
+    let _ = std::fs::remove_dir_all(&work);
+    reporter.progress(Progress { fraction: 1.0, doing: "done".into(), ..Progress::default() });
+    Ok(report::result(&settings, &plan, &input, &media, &decoded, &made))
+}
+
+/// High dynamic range in 8-bit SDR without tone mapping looks grey, and labelled as HDR it would be a lie.
+fn refuse_hdr(input: &Input, media: &Media) -> Result<(), TaskError> {
+    match media.video.first().map(|v| v.hdr) {
+        None | Some(Hdr::None) => Ok(()),
+        Some(hdr) => Err(input.error(
+            "Media.UnsupportedHdr",
+            format!(
+                "is high dynamic range ({}), and the outputs are standard range: this box does not map tones yet. Convert the file to BT.709 first",
+                hdr.name()
+            ),
+        )),
+    }
+}
+
+/// Runs the pipeline to its end, saying about four times a second how far it is.
+fn play(graph: &Graph, plan: &Plan, input: &Input, media: &Media, reporter: &dyn Reporter) -> Result<(), TaskError> {
+    let start = Instant::now();
+    let whole = media.duration_ns.unwrap_or(0) as f64 / 1e9;
+    graph.pipeline.set(gst::State::Playing, input)?;
+    let ended = graph.pipeline.wait(input, false, None, |_| {
+        let (seconds, frames) = reached(graph);
+        let elapsed = start.elapsed().as_secs_f64().max(0.001);
+        verify::running(plan, input, media, &graph.decoded.lock())?;
+        reporter.progress(Progress {
+            fraction: if whole > 0.0 { (seconds / whole).min(1.0) * 0.98 } else { 0.0 },
+            fps: Some(frames as f64 / elapsed),
+            speed: Some(seconds / elapsed),
+            doing: "encoding".into(),
+        });
+        Ok(())
+    })?;
+    match ended {
+        Ended::EndOfStream => Ok(()),
+        other => Err(input.error("Media.Failed", format!("ended as {other:?}"))),
+    }
+}
+
+/// Media seconds and frames that the slowest encoder has done.
+fn reached(graph: &Graph) -> (f64, u64) {
+    let slowest = graph.encoded.iter().map(|t| t.lock()).min_by_key(|t| t.last_ns).map(|t| (t.last_ns, t.frames));
+    let (ns, frames) = slowest.unwrap_or_else(|| {
+        let decoded = graph.decoded.lock();
+        (decoded.end_ns, decoded.frames)
+    });
+    (ns as f64 / 1e9, frames)
+}

@@ -1,0 +1,260 @@
+//! What all actors of the appliance share: the store's two ends, the clock, the lanes, and who is awake.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
+use tokio::sync::{oneshot, watch};
+
+use super::activities::Activities;
+use super::catalog::Catalog;
+use super::execution::{self, ExecutionActor};
+use super::lane::{self, Lease};
+use super::notice::Board;
+use super::resource::Resources;
+use super::timers::Timers;
+use super::{Refused, events};
+use crate::base::{Attempt, Clock, ExecutionId, Fault, fault};
+use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
+use crate::store::{Commit, Reader, Writer};
+
+/// Capacity of each lane, by name.
+pub type Lanes = BTreeMap<String, u32>;
+
+/// What the appliance is started with.
+pub struct Config {
+    pub writer: Writer,
+    pub reader: Reader,
+    pub resources: Arc<dyn Resources>,
+    pub clock: Arc<dyn Clock>,
+    pub lanes: Lanes,
+    pub account: String,
+    pub region: String,
+}
+
+pub(super) type SharedCore = Arc<Core>;
+/// Whether the event changed anything: a straggler does not.
+pub(super) type Answer = oneshot::Sender<Result<bool, Refused>>;
+
+/// Locks for starts by name: enough that two names rarely meet.
+const NAME_LOCKS: usize = 64;
+
+pub(super) struct Core {
+    pub writer: Writer,
+    pub reader: Reader,
+    pub resources: Arc<dyn Resources>,
+    pub clock: Arc<dyn Clock>,
+    pub account: String,
+    pub region: String,
+    pub board: Arc<Board>,
+    pub catalog: Catalog,
+    pub timers: Timers,
+    pub activities: Activities,
+    pub names: Vec<tokio::sync::Mutex<()>>,
+    /// Which child an attempt of a parent waits for, as far as this process started it.
+    pub children: Mutex<HashMap<(ExecutionId, Attempt), ExecutionId>>,
+    pub lanes: OnceLock<BTreeMap<String, ActorRef<lane::Message>>>,
+    pub root: OnceLock<ActorCell>,
+    awake: Mutex<HashMap<ExecutionId, Awake>>,
+    closing: AtomicBool,
+    fatal: watch::Sender<Option<String>>,
+}
+
+/// An execution's actor, and how many messages it has not answered yet.
+struct Awake {
+    actor: ActorRef<execution::Message>,
+    pending: Arc<AtomicUsize>,
+}
+
+impl Core {
+    pub fn new(config: Config) -> SharedCore {
+        Arc::new(Core {
+            catalog: Catalog::new(config.account.clone(), config.region.clone()),
+            writer: config.writer,
+            reader: config.reader,
+            resources: config.resources,
+            clock: config.clock,
+            account: config.account,
+            region: config.region,
+            board: Arc::new(Board::new()),
+            timers: Timers::new(),
+            activities: Activities::default(),
+            names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
+            children: Mutex::default(),
+            lanes: OnceLock::new(),
+            root: OnceLock::new(),
+            awake: Mutex::default(),
+            closing: AtomicBool::new(false),
+            fatal: watch::channel(None).0,
+        })
+    }
+
+    /// An event with the time and randomness that `step` may use.
+    pub fn entry(&self, event: Event) -> Entry {
+        Entry { at: self.clock.now(), seed: uuid::Uuid::new_v4().as_u128(), event }
+    }
+
+    /// Stores a commit. A fatal fault ends the appliance.
+    pub async fn commit(&self, commit: Commit) -> Result<(), Fault> {
+        let end = self.writer.commit(commit).await;
+        if let Err(fault) = &end {
+            self.note(fault);
+        }
+        end
+    }
+
+    /// Takes note of a fault: a fatal one ends the appliance.
+    pub fn note(&self, fault: &Fault) {
+        if let Fault::Fatal { .. } = fault {
+            let what = fault::chain(fault);
+            if self.fatal.send_replace(Some(what.clone())).is_none() {
+                events::FatalFault { what: &what }.emit();
+            }
+        }
+    }
+
+    /// Resolves when a fatal fault was met.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
+    }
+
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Hands an event to an execution, waking it where it sleeps.
+    pub fn post(self: &Arc<Self>, id: ExecutionId, event: Event) {
+        self.send(id, execution::Message::Event { event, answer: None }, None);
+    }
+
+    /// The same, and tells when what came of it is durable.
+    pub async fn post_and_wait(self: &Arc<Self>, id: ExecutionId, event: Event) -> Result<bool, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.send(id, execution::Message::Event { event, answer: Some(answer) }, None);
+        answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
+    }
+
+    /// A lane (or nobody, where none is needed) lets an attempt run.
+    pub fn lease(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>, lease: Option<Lease>) {
+        self.send(id, execution::Message::Leased { task, lease }, None);
+    }
+
+    /// Sends to an execution's actor. `known` is the execution as it is stored, where the sender has just stored it.
+    pub fn send(self: &Arc<Self>, id: ExecutionId, mut message: execution::Message, known: Option<Box<Execution>>) {
+        let mut awake = self.awake.lock();
+        if let Some(there) = awake.get(&id) {
+            there.pending.fetch_add(1, Ordering::SeqCst);
+            match there.actor.cast(message) {
+                Ok(()) => return,
+                // It died: a new one takes its place and reads the rows.
+                Err(MessagingErr::SendErr(back)) => message = back,
+                Err(_) => return,
+            }
+        }
+        if self.is_closing() {
+            return;
+        }
+        let pending = Arc::new(AtomicUsize::new(1));
+        let arguments = execution::Arguments { id, core: self.clone(), pending: pending.clone(), known };
+        let spawned = match self.root.get() {
+            Some(root) => ractor::ActorRuntime::spawn_linked_instant(None, ExecutionActor, arguments, root.clone()),
+            None => ractor::ActorRuntime::spawn_instant(None, ExecutionActor, arguments),
+        };
+        // Spawning fails only for a name that is taken, and these have none.
+        if let Ok((actor, _)) = spawned {
+            let _ = actor.cast(message);
+            awake.insert(id, Awake { actor, pending });
+        }
+    }
+
+    /// Lets an actor go that has answered everything. False: a message is on its way to it.
+    pub fn fall_asleep(&self, id: ExecutionId, pending: &Arc<AtomicUsize>) -> bool {
+        let mut awake = self.awake.lock();
+        let mine = awake.get(&id).is_some_and(|there| Arc::ptr_eq(&there.pending, pending));
+        if !mine {
+            return true;
+        }
+        if pending.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        awake.remove(&id);
+        true
+    }
+
+    /// Executions that have an actor now.
+    pub fn awake(&self) -> usize {
+        self.awake.lock().len()
+    }
+
+    /// Carries out what a durable step commands, but for cancelling what runs in the execution's own actor.
+    pub fn act(self: &Arc<Self>, execution: &Execution, commands: Vec<Command>) {
+        let id = execution.header.id;
+        for command in commands {
+            match command {
+                Command::RunTask(task) => self.run_task(id, task),
+                Command::CancelTask { attempt } => self.cancel(id, attempt),
+                Command::SetTimer { timer, due } => self.timers.set(due, id, timer),
+                Command::ClearTimer { timer, due } => self.timers.clear(due, id, timer),
+                Command::Deliver(_) => self.deliver(execution.header.clone()),
+            }
+        }
+    }
+
+    /// Queues an attempt where it can run.
+    pub fn run_task(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>) {
+        if super::activities::is_activity(&task.resource) {
+            return self.activities.offer(id, task);
+        }
+        let need = self.resources.find(&task.resource).and_then(|resource| resource.lane(&task));
+        let lane = need.as_ref().and_then(|need| self.lanes.get()?.get(&need.lane));
+        match (need, lane) {
+            (Some(need), Some(lane)) => {
+                let request =
+                    lane::Message::Request { execution: id, task, weight: need.weight, priority: need.priority };
+                // The lane is gone only when the appliance is, and then the row is issued again.
+                let _ = lane.cast(request);
+            }
+            // No lane is needed, or none of that name exists; the stage says so where that is a fault.
+            _ => self.lease(id, task, None),
+        }
+    }
+
+    fn cancel(self: &Arc<Self>, id: ExecutionId, attempt: Attempt) {
+        for lane in self.lanes.get().into_iter().flat_map(BTreeMap::values) {
+            let _ = lane.cast(lane::Message::Cancel { execution: id, attempt });
+        }
+        self.activities.withdraw(id, attempt);
+        self.stop_child_of(id, attempt);
+    }
+}
+
+/// The root of all actors. A child that fails takes nothing else with it: its rows are still there.
+pub(super) struct Root;
+
+impl Actor for Root {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        event: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, error) = event {
+            tracing::error!("an actor failed: {error}");
+        }
+        Ok(())
+    }
+}

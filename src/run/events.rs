@@ -1,0 +1,117 @@
+//! Every log line and metric of this floor, each as a type. `emit` logs and counts together.
+//!
+//! Levels say what the operator must do: WARN, look at it some time, nothing is lost; ERROR, act. Ids are in the
+//! log and never labels of a metric.
+
+use metrics::{counter, histogram};
+use tracing::{debug, error, info, warn};
+
+use crate::base::{Attempt, ExecutionId};
+use crate::interpreter::Status;
+
+pub(super) struct ExecutionStarted<'a> {
+    pub id: ExecutionId,
+    pub machine: &'a str,
+    pub name: &'a str,
+}
+
+impl ExecutionStarted<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_executions_started_total", "machine" => self.machine.to_owned()).increment(1);
+        debug!(id = %self.id, machine = self.machine, name = self.name, "execution started");
+    }
+}
+
+pub(super) struct ExecutionEnded<'a> {
+    pub id: ExecutionId,
+    pub machine: &'a str,
+    pub name: &'a str,
+    pub status: Status,
+    pub error: Option<&'a str>,
+    pub duration_ms: i64,
+}
+
+impl ExecutionEnded<'_> {
+    pub fn emit(self) {
+        let status = format!("{:?}", self.status).to_lowercase();
+        counter!("conveyor_executions_ended_total", "machine" => self.machine.to_owned(), "status" => status)
+            .increment(1);
+        histogram!("conveyor_execution_seconds", "machine" => self.machine.to_owned())
+            .record(self.duration_ms as f64 / 1000.0);
+        match self.status {
+            Status::Succeeded => debug!(id = %self.id, machine = self.machine, name = self.name, "execution succeeded"),
+            status => info!(
+                id = %self.id, machine = self.machine, name = self.name, error = self.error,
+                "execution ended as {status:?}"
+            ),
+        }
+    }
+}
+
+pub(super) struct StageEnded<'a> {
+    pub id: ExecutionId,
+    pub attempt: Attempt,
+    pub resource: &'a str,
+    pub outcome: &'static str,
+    pub duration_ms: i64,
+}
+
+impl StageEnded<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_stages_ended_total", "resource" => self.resource.to_owned(), "outcome" => self.outcome)
+            .increment(1);
+        histogram!("conveyor_stage_seconds", "resource" => self.resource.to_owned())
+            .record(self.duration_ms as f64 / 1000.0);
+        debug!(id = %self.id, attempt = %self.attempt, resource = self.resource, outcome = self.outcome, "stage ended");
+    }
+}
+
+/// A step panicked: a bug of ours, held to the execution that met it.
+pub(super) struct StepPanicked<'a> {
+    pub id: ExecutionId,
+    pub text: &'a str,
+    pub times: u32,
+}
+
+impl StepPanicked<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_step_panics_total").increment(1);
+        error!(id = %self.id, times = self.times, "deciding an execution's next step panicked: {}", self.text);
+    }
+}
+
+pub(super) struct Recovered {
+    pub tasks: usize,
+    pub deliveries: usize,
+    pub took_ms: i64,
+}
+
+impl Recovered {
+    pub fn emit(self) {
+        info!(tasks = self.tasks, deliveries = self.deliveries, took_ms = self.took_ms, "took up what was in flight");
+    }
+}
+
+/// The box cannot go on with this process.
+pub(super) struct FatalFault<'a> {
+    pub what: &'a str,
+}
+
+impl FatalFault<'_> {
+    pub fn emit(self) {
+        error!("stopping, to recover by a restart: {}", self.what);
+    }
+}
+
+/// A definition in the store that this release does not accept.
+pub(super) struct DefinitionUnreadable<'a> {
+    pub machine: &'a str,
+    pub revision: u64,
+    pub problems: &'a str,
+}
+
+impl DefinitionUnreadable<'_> {
+    pub fn emit(self) {
+        warn!(machine = self.machine, revision = self.revision, "a stored definition is refused: {}", self.problems);
+    }
+}

@@ -1,0 +1,294 @@
+//! The actor of one execution: step, commit, act, for as long as it has something to do now.
+//!
+//! ```text
+//! asleep ──event──> awake ──step──> commit ──> act ──┐
+//!   ^                 ^  └──────────────────────<────┘
+//!   └── nothing pending, no stage running
+//! ```
+//!
+//! Invariants: one actor per execution at a time (`Core::send` sees to it); nothing is acted on before its
+//! commit; what is in memory is what the store holds. When a commit fails the memory is dropped, never trusted.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use super::catalog::Machine;
+use super::core::{Answer, SharedCore};
+use super::lane::Lease;
+use super::stage::{self, StageActor};
+use super::{Notice, Refused, events};
+use crate::base::limits::CAUSE_CHARS_MAX;
+use crate::base::{Attempt, ExecutionId, Fault};
+use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, step};
+use crate::store::Commit;
+
+pub(super) enum Message {
+    Event {
+        event: Event,
+        answer: Option<Answer>,
+    },
+    /// The attempt may run now.
+    Leased {
+        task: Box<RunTask>,
+        lease: Option<Lease>,
+    },
+}
+
+pub(super) struct ExecutionActor;
+
+pub(super) struct Arguments {
+    pub id: ExecutionId,
+    pub core: SharedCore,
+    pub pending: Arc<AtomicUsize>,
+    /// The execution as it is stored, where the waker has just stored it.
+    pub known: Option<Box<Execution>>,
+}
+
+pub(super) struct State {
+    id: ExecutionId,
+    core: SharedCore,
+    pending: Arc<AtomicUsize>,
+    execution: Option<Box<Execution>>,
+    machine: Option<Arc<Machine>>,
+    stages: HashMap<Attempt, ActorRef<stage::Message>>,
+    /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
+    /// or a token that was used, before its submission was recorded. The stage's answer goes first.
+    early: HashMap<Attempt, (Event, Option<Answer>)>,
+}
+
+impl Actor for ExecutionActor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, _: ActorRef<Message>, a: Arguments) -> Result<State, ActorProcessingErr> {
+        Ok(State {
+            id: a.id,
+            core: a.core,
+            pending: a.pending,
+            execution: a.known,
+            machine: None,
+            stages: HashMap::new(),
+            early: HashMap::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Event { event, answer } => state.event(event, answer).await,
+            Message::Leased { task, lease } => state.leased(&myself, task, lease),
+        }
+        state.pending.fetch_sub(1, Ordering::SeqCst);
+        state.rest(&myself);
+        Ok(())
+    }
+
+    /// A stage ended, in order or not. It has posted its outcome itself, unless it was killed or panicked.
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Message>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorTerminated(cell, _, _) | SupervisionEvent::ActorFailed(cell, _) = event {
+            state.stages.retain(|_, stage| stage.get_id() != cell.get_id());
+            state.rest(&myself);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn rest(&mut self, myself: &ActorRef<Message>) {
+        let idle = self.stages.is_empty() && self.early.is_empty();
+        if idle && self.core.fall_asleep(self.id, &self.pending) {
+            myself.stop(None);
+        }
+    }
+
+    async fn event(&mut self, event: Event, answer: Option<Answer>) {
+        if let Some(attempt) = outsiders_outcome(&event)
+            && answer.is_some()
+            && self.stages.contains_key(&attempt)
+        {
+            self.early.insert(attempt, (event, answer));
+            return;
+        }
+        let submitted = match &event {
+            Event::TaskSubmitted { attempt, .. } => Some(*attempt),
+            _ => None,
+        };
+        let ended = stages_own(&event);
+        let done = self.decide(event).await;
+        reply(answer, done);
+        if let Some(attempt) = submitted.or(ended) {
+            self.stages.remove(&attempt);
+            if let Some((event, answer)) = self.early.remove(&attempt) {
+                let done = self.decide(event).await;
+                reply(answer, done);
+            }
+        }
+    }
+
+    /// Decide, commit, act. True when the event changed something.
+    async fn decide(&mut self, event: Event) -> Result<bool, Refused> {
+        let core = self.core.clone();
+        self.load()?;
+        let (Some(execution), Some(machine)) = (&mut self.execution, &self.machine) else {
+            return Err(Refused::no_execution(self.id));
+        };
+        let entry = core.entry(event);
+        let decided =
+            std::panic::catch_unwind(AssertUnwindSafe(|| step(&machine.definition, execution, &entry, &machine.env)));
+        let step = match decided {
+            Ok(step) => step,
+            Err(panic) => match give_up(machine, execution, &core, &*panic) {
+                Some(step) => step,
+                None => return Err(Refused::new("InternalFailure", "deciding the execution's next step failed")),
+            },
+        };
+        if step.header.is_none() {
+            return Ok(false);
+        }
+        let mut commit = Commit::new();
+        commit.step(Some(execution), &step);
+        if let Err(fault) = core.commit(commit).await {
+            self.execution = None;
+            return Err(fault.into());
+        }
+        execution.apply(&step);
+        announce(&core, execution);
+        let Step { commands, .. } = step;
+        for command in &commands {
+            if let Command::CancelTask { attempt } = command
+                && let Some(stage) = self.stages.remove(attempt)
+            {
+                stage.kill();
+            }
+        }
+        core.act(execution, commands);
+        Ok(true)
+    }
+
+    fn load(&mut self) -> Result<(), Fault> {
+        if self.execution.is_none() {
+            let read = self.core.reader.execution(self.id);
+            self.execution = read.inspect_err(|fault| self.core.note(fault))?.map(Box::new);
+        }
+        if self.machine.is_none()
+            && let Some(execution) = &self.execution
+        {
+            let machine = self.core.machine(&execution.header.machine);
+            self.machine = Some(machine.inspect_err(|fault| self.core.note(fault))?);
+        }
+        Ok(())
+    }
+
+    /// Runs the attempt, unless it was fenced out while it waited for its lane.
+    fn leased(&mut self, myself: &ActorRef<Message>, task: Box<RunTask>, lease: Option<Lease>) {
+        let attempt = task.attempt;
+        if self.load().is_err() || self.stages.contains_key(&attempt) {
+            return;
+        }
+        let Some(execution) = &self.execution else { return };
+        let current = execution
+            .branches
+            .get(&task.branch)
+            .is_some_and(|branch| matches!(branch.doing, Doing::Task { attempt: now, .. } if now == attempt));
+        if !current {
+            return;
+        }
+        let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
+        let arguments = stage::Arguments::new(self.core.clone(), &execution.header, arn, *task, lease);
+        let spawned = ractor::ActorRuntime::spawn_linked_instant(None, StageActor, arguments, myself.get_cell());
+        if let Ok((stage, _)) = spawned {
+            self.stages.insert(attempt, stage);
+        }
+    }
+}
+
+fn reply(answer: Option<Answer>, done: Result<bool, Refused>) {
+    if let Some(answer) = answer {
+        // Who asked may have hung up; the event counts all the same.
+        let _ = answer.send(done);
+    }
+}
+
+/// An attempt's outcome, as outsiders (token holders, child executions) and stages alike report it.
+fn outsiders_outcome(event: &Event) -> Option<Attempt> {
+    match event {
+        Event::TaskSucceeded { attempt, .. } | Event::TaskFailed { attempt, .. } => Some(*attempt),
+        _ => None,
+    }
+}
+
+/// The attempt whose stage says with this event that it is through.
+fn stages_own(event: &Event) -> Option<Attempt> {
+    match event {
+        Event::TaskSucceeded { attempt, .. }
+        | Event::TaskFailed { attempt, .. }
+        | Event::TaskSubmitFailed { attempt, .. }
+        | Event::TaskStartFailed { attempt, .. } => Some(*attempt),
+        _ => None,
+    }
+}
+
+/// Tells screens, logs and metrics what a commit did.
+pub(super) fn announce(core: &SharedCore, execution: &Execution) {
+    let header = &execution.header;
+    core.board.tell(Notice::Changed {
+        execution: header.id,
+        machine: header.machine.clone(),
+        name: header.name.clone(),
+        status: header.status,
+        last_event: header.last_event,
+    });
+    if let (Some(outcome), Some(stopped_at)) = (&header.outcome, header.stopped_at) {
+        let error = match outcome {
+            Outcome::Succeeded { .. } => None,
+            Outcome::Failed { error, .. } | Outcome::TimedOut { error, .. } | Outcome::Aborted { error, .. } => {
+                error.as_deref()
+            }
+        };
+        events::ExecutionEnded {
+            id: header.id,
+            machine: &header.machine.name,
+            name: &header.name,
+            status: header.status,
+            error,
+            duration_ms: stopped_at.since_ms(header.started_at),
+        }
+        .emit();
+    }
+}
+
+/// A step panicked. `step` is pure, so it would panic again: the execution is stopped with the panic's text as
+/// cause, and the box goes on. Where even stopping panics nothing can be decided, and the rows stay as they are.
+fn give_up(
+    machine: &Machine,
+    execution: &Execution,
+    core: &SharedCore,
+    panic: &(dyn std::any::Any + Send),
+) -> Option<Step> {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no text");
+    events::StepPanicked { id: execution.header.id, text, times: 1 }.emit();
+    let cause: String = format!("Deciding the next step failed inside the appliance; please report it: {text}");
+    let stop = core.entry(Event::Stopped {
+        error: Some("States.Runtime".into()),
+        cause: Some(cause.chars().take(CAUSE_CHARS_MAX).collect()),
+    });
+    std::panic::catch_unwind(AssertUnwindSafe(|| step(&machine.definition, execution, &stop, &machine.env))).ok()
+}

@@ -1,0 +1,270 @@
+//! [`Handle`]: what the doors, the resources and the watchers hold of the running appliance.
+//!
+//! Every call that changes something resolves once what it did is durable.
+
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Duration, timeout};
+
+use super::core::{Core, SharedCore};
+use super::lane::{self, LaneStatus};
+use super::{ActivityTask, Machine, MachineChange, NewMachine, Notice, Refused, Working};
+use crate::base::{Clock, ExecutionId, Fault, TaskToken, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Doing, Event, MachineRef, Parent, Status, TaskPhase};
+use crate::store::{Commit, MachineRow, Reader};
+
+/// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
+const ACTIVITY_POLL: Duration = Duration::from_secs(60);
+
+/// What an execution is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    pub machine: String,
+    /// The revision to run; `None`: the machine's newest.
+    pub revision: Option<u64>,
+    /// The version or alias through which it is started.
+    pub qualifier: Option<String>,
+    /// `None`: the box makes one up.
+    pub name: Option<String>,
+    pub input: Json,
+    pub parent: Option<Parent>,
+    pub trace_header: Option<String>,
+    /// The same name with the same input answers the execution that is there even when it has ended.
+    pub once: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    pub id: ExecutionId,
+    pub name: String,
+    pub started_at: Timestamp,
+    /// It was there already.
+    pub existed: bool,
+}
+
+#[derive(Clone)]
+pub struct Handle(SharedCore);
+
+impl Handle {
+    pub(super) fn of(core: SharedCore) -> Handle {
+        Handle(core)
+    }
+
+    pub fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    pub fn account(&self) -> &str {
+        &self.0.account
+    }
+
+    pub fn region(&self) -> &str {
+        &self.0.region
+    }
+
+    /// Stores rows that belong to the caller.
+    pub async fn commit(&self, commit: Commit) -> Result<(), Fault> {
+        self.0.commit(commit).await
+    }
+
+    /// A number for a new outbox row.
+    pub fn outbox_number(&self) -> u64 {
+        self.0.writer.outbox_number()
+    }
+
+    pub async fn create_machine(&self, new: NewMachine) -> Result<MachineRow, Refused> {
+        self.0.create_machine(new).await
+    }
+
+    pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<MachineRow, Refused> {
+        self.0.update_machine(name, change).await
+    }
+
+    pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
+        self.0.delete_machine(name).await
+    }
+
+    /// A definition, parsed.
+    pub fn machine(&self, machine: &MachineRef) -> Result<Arc<Machine>, Fault> {
+        self.0.machine(machine)
+    }
+
+    pub async fn start(&self, request: Start) -> Result<Started, Refused> {
+        super::start::start(&self.0, request).await
+    }
+
+    /// StopExecution. Stopping what has ended changes nothing, and answers when it did.
+    pub async fn stop(
+        &self,
+        id: ExecutionId,
+        error: Option<String>,
+        cause: Option<String>,
+    ) -> Result<Timestamp, Refused> {
+        self.0.post_and_wait(id, Event::Stopped { error, cause }).await?;
+        let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+        Ok(header.stopped_at.unwrap_or(header.started_at))
+    }
+
+    /// RedriveExecution: goes on from where it failed.
+    pub async fn redrive(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
+        let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+        let arn = || {
+            format!(
+                "arn:aws:states:{}:{}:execution:{}:{}",
+                self.0.region, self.0.account, header.machine.name, header.name
+            )
+        };
+        let refused = |why: &str| {
+            Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
+        };
+        if let Status::Running | Status::Succeeded = header.status {
+            return Err(refused("it has not failed."));
+        }
+        match self.0.post_and_wait(id, Event::Redriven).await? {
+            true => Ok(self.now()),
+            false => Err(refused("nothing is left to continue from.")),
+        }
+    }
+
+    /// SendTaskSuccess.
+    pub async fn send_task_success(&self, token: &str, output: Json) -> Result<(), Refused> {
+        let token = self.check(token)?;
+        self.report(token, Event::TaskSucceeded { attempt: token.attempt, output }).await
+    }
+
+    /// SendTaskFailure.
+    pub async fn send_task_failure(
+        &self,
+        token: &str,
+        error: Option<String>,
+        cause: Option<String>,
+    ) -> Result<(), Refused> {
+        let token = self.check(token)?;
+        self.report(token, Event::TaskFailed { attempt: token.attempt, error, cause }).await
+    }
+
+    /// SendTaskHeartbeat.
+    pub async fn send_task_heartbeat(&self, token: &str) -> Result<(), Refused> {
+        let token = self.check(token)?;
+        self.0.post_and_wait(token.execution, Event::HeartbeatSeen { attempt: token.attempt }).await?;
+        Ok(())
+    }
+
+    /// The token, if it is one of this box and its attempt is still open.
+    fn check(&self, token: &str) -> Result<TaskToken, Refused> {
+        let token: TaskToken = token.parse().map_err(|_| Refused::invalid_token())?;
+        let execution = self.0.reader.execution(token.execution)?.ok_or_else(Refused::invalid_token)?;
+        let open = execution.branches.values().any(|branch| {
+            matches!(branch.doing, Doing::Task { attempt, nonce, .. } if attempt == token.attempt && nonce == token.nonce)
+        });
+        if open { Ok(token) } else { Err(Refused::task_timed_out()) }
+    }
+
+    async fn report(&self, token: TaskToken, event: Event) -> Result<(), Refused> {
+        match self.0.post_and_wait(token.execution, event).await? {
+            true => Ok(()),
+            false => Err(Refused::task_timed_out()),
+        }
+    }
+
+    /// GetActivityTask: waits up to a minute for work.
+    pub async fn activity_task(&self, activity: &str, worker: Option<String>) -> Result<Option<ActivityTask>, Refused> {
+        let work = async {
+            loop {
+                let (id, task) = self.0.activities.take(activity).await;
+                let event = Event::TaskStarted { attempt: task.attempt, worker: worker.clone() };
+                let taken = self.0.post_and_wait(id, event).await?;
+                if let (true, Some(token)) = (taken, task.token) {
+                    return Ok(Some(ActivityTask { token, input: task.parameters }));
+                }
+            }
+        };
+        timeout(ACTIVITY_POLL, work).await.unwrap_or(Ok(None))
+    }
+
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.0.board.subscribe()
+    }
+
+    /// What runs for an execution right now.
+    pub fn working(&self, id: ExecutionId) -> Vec<Working> {
+        self.0.board.working(id)
+    }
+
+    /// What runs on the box right now.
+    pub fn all_working(&self) -> Vec<(ExecutionId, Working)> {
+        self.0.board.all()
+    }
+
+    pub async fn lanes(&self) -> Vec<LaneStatus> {
+        let mut all = Vec::new();
+        for lane in self.0.lanes.get().into_iter().flat_map(|lanes| lanes.values()) {
+            if let Ok(ractor::rpc::CallResult::Success(status)) = lane.call(lane::Message::Status, None).await {
+                all.push(status);
+            }
+        }
+        all
+    }
+
+    /// Executions that have an actor now.
+    pub fn awake(&self) -> usize {
+        self.0.awake()
+    }
+
+    /// Whether the store takes commits.
+    pub async fn check_store(&self) -> Result<(), Fault> {
+        let mut commit = Commit::new();
+        commit.put_setting("run.checked_at", &self.now().0.to_be_bytes());
+        self.0.commit(commit).await
+    }
+
+    /// Turns to the reason when the appliance cannot go on.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.0.fatal()
+    }
+
+    /// Takes no new work. What is awake finishes its commit; children end with their actors.
+    pub async fn shut_down(&self) {
+        self.0.close();
+        if let Some(root) = self.0.root.get() {
+            root.stop_children(None);
+            root.stop(None);
+        }
+        // Commits that are under way end within one sync; nothing waits for longer than this.
+        for _ in 0..200 {
+            if Arc::strong_count(&self.0) <= 2 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Core {
+    /// Whether the attempt can run without waiting for anything.
+    pub fn needs_no_lane(&self, task: &crate::interpreter::RunTask) -> bool {
+        !super::activities::is_activity(&task.resource)
+            && self.resources.find(&task.resource).is_none_or(|resource| resource.lane(task).is_none())
+    }
+
+    /// Whether a worker has the attempt already.
+    pub fn is_with_a_worker(&self, id: ExecutionId, task: &crate::interpreter::RunTask) -> Result<bool, Fault> {
+        let execution = self.reader.execution(id)?;
+        Ok(execution.is_some_and(|execution| {
+            execution
+                .branches
+                .get(&task.branch)
+                .is_some_and(|b| matches!(b.doing, Doing::Task { phase: TaskPhase::Started, attempt, .. } if attempt == task.attempt))
+        }))
+    }
+}

@@ -1,0 +1,72 @@
+//! The start of the appliance: actors, lanes, timers, and taking up what was in flight.
+//!
+//! Recovery looks at what was in flight and at nothing else: outstanding tasks and untold endings are tables of
+//! their own. Executions that only wait stay rows.
+
+use std::collections::BTreeMap;
+
+use ractor::Actor;
+
+use super::core::{Config, Core, Root, SharedCore};
+use super::lane::{self, LaneActor};
+use super::{Handle, activities, events, timers};
+use crate::base::Fault;
+
+/// Tasks taken up between two yields to everybody else.
+const TAKEN_UP_PER_TURN: usize = 256;
+
+/// Starts the appliance's actors. Serving may begin when this returns: what was in flight is taken up beside it.
+pub async fn start(config: Config, lanes: super::Lanes) -> Result<Handle, Fault> {
+    let core = Core::new(config);
+    let failed = |what: &str, e: ractor::SpawnErr| Fault::fatal(format!("{what} does not start"), e);
+    let (root, _) = Root::spawn(None, Root, ()).await.map_err(|e| failed("the root actor", e))?;
+    let mut actors = BTreeMap::new();
+    for (name, capacity) in lanes {
+        let arguments = lane::Arguments { name: name.clone(), capacity, core: core.clone() };
+        let spawned = LaneActor::spawn_linked(None, LaneActor, arguments, root.get_cell()).await;
+        actors.insert(name.clone(), spawned.map_err(|e| failed(&format!("lane {name}"), e))?.0);
+    }
+    // Both are set here only, once.
+    let _ = core.root.set(root.get_cell());
+    let _ = core.lanes.set(actors);
+    tokio::spawn(timers::run(core.clone()));
+    tokio::spawn(take_up(core.clone()));
+    Ok(Handle::of(core))
+}
+
+async fn take_up(core: SharedCore) {
+    let begun = core.clock.now();
+    match issue_again(&core).await {
+        Ok((0, 0)) => {}
+        Ok((tasks, deliveries)) => {
+            events::Recovered { tasks, deliveries, took_ms: core.clock.now().since_ms(begun) }.emit();
+        }
+        Err(fault) => core.note(&fault),
+    }
+}
+
+async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
+    let mut tasks = 0;
+    for row in core.reader.outstanding() {
+        let (id, task) = row?;
+        if task.scheduled_at > core.clock.now() {
+            tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
+        }
+        let with_worker = activities::is_activity(&task.resource) && core.is_with_a_worker(id, &task)?;
+        if !with_worker {
+            core.run_task(id, Box::new(task));
+        }
+        tasks += 1;
+        if tasks % TAKEN_UP_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut deliveries = 0;
+    for id in core.reader.deliveries() {
+        if let Some(header) = core.reader.header(id?)? {
+            core.deliver(header);
+            deliveries += 1;
+        }
+    }
+    Ok((tasks, deliveries))
+}

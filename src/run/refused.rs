@@ -1,0 +1,48 @@
+//! [`Refused`]: the caller's mistake, by AWS's exception names; and the one case that is the box's own.
+
+use crate::base::{Fault, fault};
+
+/// A call that was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// AWS's exception name, such as `ExecutionDoesNotExist`. `api` maps it to an HTTP status.
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl Refused {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Refused {
+        Refused { code, message: message.into() }
+    }
+
+    pub fn no_machine(arn: &str) -> Refused {
+        Refused::new("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{arn}'"))
+    }
+
+    pub fn no_execution(what: impl std::fmt::Display) -> Refused {
+        Refused::new("ExecutionDoesNotExist", format!("Execution Does Not Exist: '{what}'"))
+    }
+
+    pub fn no_activity(arn: &str) -> Refused {
+        Refused::new("ActivityDoesNotExist", format!("Activity Does Not Exist: '{arn}'"))
+    }
+
+    pub fn invalid_token() -> Refused {
+        Refused::new("InvalidToken", "Invalid Token: 'Invalid token'")
+    }
+
+    pub fn task_timed_out() -> Refused {
+        Refused::new("TaskTimedOut", "Task Timed Out: 'Provided task does not exist anymore'")
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Refused {
+        let code = match fault {
+            Fault::Retryable { .. } => "ServiceUnavailable",
+            Fault::Fatal { .. } => "InternalFailure",
+        };
+        Refused::new(code, fault::chain(&fault))
+    }
+}

@@ -1,0 +1,75 @@
+//! What a Task may name, as this floor sees it: something that has a lane and runs an attempt to an outcome.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::{Handle, ProgressSink};
+use crate::base::{ExecutionId, TaskError, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Header, MachineRef, RunTask};
+
+/// What runs the attempts of the Tasks that name it.
+///
+/// The future is dropped when the attempt is cancelled or timed out: whatever it holds must end with it.
+/// After a crash of the box the same attempt is run again, so running twice must leave one result.
+pub trait Resource: Send + Sync {
+    /// Which lane the attempt needs, if any.
+    fn lane(&self, task: &RunTask) -> Option<LaneNeed>;
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
+    /// A submitted attempt (see [`TaskOutcome::Submitted`]) no longer matters.
+    fn cancel(
+        &self,
+        _handle: Handle,
+        _execution: ExecutionId,
+        _attempt: crate::base::Attempt,
+    ) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+}
+
+/// A share of a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneNeed {
+    /// `cpu`, `io`, later `gpu0.nvenc` ...
+    pub lane: String,
+    /// How much of the lane's capacity; more than all of it means all of it.
+    pub weight: u32,
+    /// Lower goes first.
+    pub priority: u8,
+}
+
+/// An attempt, with what it may know and use.
+pub struct TaskContext {
+    pub execution: ExecutionId,
+    pub execution_name: String,
+    pub execution_arn: String,
+    pub execution_started_at: Timestamp,
+    pub machine: MachineRef,
+    pub task: RunTask,
+    pub handle: Handle,
+    pub progress: ProgressSink,
+    /// Cores that the lease allows.
+    pub threads: usize,
+}
+
+/// How running an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskOutcome {
+    Succeeded(Json),
+    Failed(TaskError),
+    /// The work goes on elsewhere, and somebody else reports its end: a child execution, the holder of a token.
+    Submitted {
+        output: Json,
+    },
+    SubmitFailed(TaskError),
+    StartFailed(TaskError),
+}
+
+/// All resources of the box; implemented on the floor above.
+pub trait Resources: Send + Sync + 'static {
+    fn find(&self, resource: &str) -> Option<Arc<dyn Resource>>;
+    /// What a parent's attempt gets when its child execution has ended; `shape` is what the child's
+    /// [`Parent`](crate::interpreter::Parent) says.
+    fn child_ended(&self, shape: &str, child: &Header, child_arn: &str, machine_arn: &str) -> Result<Json, TaskError>;
+}

@@ -1,0 +1,313 @@
+//! [`Commit`]: what one durable commit stores, as typed changes. All of it becomes durable, or none.
+//!
+//! Rows are encoded here, in the committing task, so that the one writer thread only copies bytes. Knows which rows
+//! follow from a step: the indexes from the header, the timers from the commands, the outstanding task from what
+//! the branches do before and after.
+
+use std::sync::Arc;
+
+use super::record::{Op, Record};
+use super::rows::{
+    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapItemsRow,
+    OutboxRow, RevisionRow, TaskRow, VersionRow,
+};
+use super::tables::{self, Payload, Table};
+use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
+use crate::interpreter::{Command, Doing, Execution, Header, Outcome, Status, Step, TaskPhase};
+
+/// Row changes that belong together. Build it, then hand it to [`super::Writer::commit`].
+#[derive(Debug, Default)]
+pub struct Commit {
+    pub(super) record: Record,
+}
+
+impl Commit {
+    pub fn new() -> Commit {
+        Commit::default()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.record.is_empty()
+    }
+
+    /// Stores a step. `before` is the execution as it was stored last: `None` for the step that starts it.
+    pub fn step(&mut self, before: Option<&Execution>, step: &Step) -> &mut Commit {
+        let Some(header) = &step.header else { return self };
+        let old = before.map(|b| &b.header);
+        self.header(old, header);
+        self.branches(before, header.id, step);
+        if let Some(first) = step.history.first() {
+            let row = HistoryRow::new(&step.history);
+            self.record.row(Op::PutNew, Table::History, &tables::history(header.id, first.id), &row);
+        }
+        self.commands(old, header, step);
+        self
+    }
+
+    fn header(&mut self, old: Option<&Header>, header: &Header) {
+        let (id, machine) = (header.id, header.machine.name.as_str());
+        let op = if old.is_some() { Op::Put } else { Op::PutNew };
+        self.record.row(op, Table::Executions, &id.to_bytes(), &HeaderRow::from(header));
+        if !old.is_some_and(|old| Arc::ptr_eq(&old.input, &header.input) || old.input == header.input) {
+            self.record.plain(op, Table::Payloads, &tables::payload(id, Payload::Input), header.input.as_bytes());
+        }
+        let output = |h: &Header| match &h.outcome {
+            Some(Outcome::Succeeded { output }) => Some(output.clone()),
+            _ => None,
+        };
+        let (before, after) = (old.and_then(output), output(header));
+        let key = tables::payload(id, Payload::Output);
+        match after {
+            Some(after) if before.as_ref() != Some(&after) => {
+                self.record.plain(Op::Put, Table::Payloads, &key, after.as_bytes());
+            }
+            None if before.is_some() => self.record.delete(Table::Payloads, &key),
+            _ => {}
+        }
+        if old.is_none() {
+            let key = tables::texts(machine, &header.name);
+            self.record.plain(Op::Put, Table::ByName, &key, &id.to_bytes());
+        }
+        match old.map(|o| o.status) {
+            Some(status) if status == header.status => {}
+            was => {
+                if let Some(was) = was {
+                    self.unindex(machine, was, id);
+                }
+                let key = tables::by_machine(machine, header.status, id);
+                self.record.plain(op, Table::ByMachine, &key, &[]);
+                self.count(machine, header.status, 1);
+            }
+        }
+    }
+
+    fn unindex(&mut self, machine: &str, status: Status, id: ExecutionId) {
+        self.record.delete(Table::ByMachine, &tables::by_machine(machine, status, id));
+        self.count(machine, status, -1);
+    }
+
+    fn count(&mut self, machine: &str, status: Status, by: i64) {
+        let key = tables::machine_status(machine, status);
+        self.record.plain(Op::Add, Table::Counts, &key, &by.to_le_bytes());
+    }
+
+    fn branches(&mut self, before: Option<&Execution>, id: ExecutionId, step: &Step) {
+        let unused = before.map_or(0, |b| b.header.next_branch.0);
+        for (&number, branch) in &step.branches {
+            let key = tables::branch(id, number);
+            let op = if number.0 >= unused && before.is_none_or(|b| !b.branches.contains_key(&number)) {
+                Op::PutNew
+            } else {
+                Op::Put
+            };
+            match branch {
+                Some(branch) => self.record.row(op, Table::Branches, &key, &BranchRow::from(branch)),
+                // A branch that came and went within the step was never stored.
+                None if op == Op::PutNew => {}
+                None => self.record.delete(Table::Branches, &key),
+            }
+            let was = before.and_then(|b| b.branches.get(&number)).and_then(|b| issued(&b.doing));
+            let is = branch.as_ref().and_then(|b| issued(&b.doing));
+            if let Some(was) = was.filter(|was| Some(*was) != is) {
+                self.outstanding_done(id, was);
+            }
+        }
+        for (&number, items) in &step.items {
+            let key = tables::branch(id, number);
+            match items {
+                Some(items) => {
+                    self.record.row(Op::Put, Table::MapItems, &key, &MapItemsRow::from(&**items));
+                }
+                None => self.record.delete(Table::MapItems, &key),
+            }
+        }
+    }
+
+    fn commands(&mut self, old: Option<&Header>, header: &Header, step: &Step) {
+        let id = header.id;
+        for command in &step.commands {
+            match command {
+                Command::RunTask(task) => {
+                    let new = old.is_none_or(|old| task.attempt >= old.next_attempt);
+                    let key = tables::attempt(id, task.attempt);
+                    self.record.row(put(new), Table::Outstanding, &key, &TaskRow::from(&**task));
+                }
+                Command::CancelTask { attempt } => {
+                    self.outstanding_done(id, *attempt);
+                }
+                Command::SetTimer { timer, due } => {
+                    let new = old.is_none_or(|old| *timer >= old.next_timer);
+                    self.record.plain(put(new), Table::Timers, &tables::timer(*due, id, *timer), &[]);
+                }
+                Command::ClearTimer { timer, due } => {
+                    self.drop_timer(id, *timer, *due);
+                }
+                Command::Deliver(_) => {
+                    if header.parent.is_some() {
+                        self.record.plain(Op::Put, Table::Deliveries, &id.to_bytes(), &[]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The task need not be issued again.
+    pub fn outstanding_done(&mut self, id: ExecutionId, attempt: Attempt) -> &mut Commit {
+        self.record.delete(Table::Outstanding, &tables::attempt(id, attempt));
+        self
+    }
+
+    /// The timer fired and its event changed nothing, or it was cleared.
+    pub fn drop_timer(&mut self, id: ExecutionId, timer: TimerId, due: Timestamp) -> &mut Commit {
+        self.record.delete(Table::Timers, &tables::timer(due, id, timer));
+        self
+    }
+
+    /// The parent has been told how this execution ended.
+    pub fn delivered(&mut self, child: ExecutionId) -> &mut Commit {
+        self.record.delete(Table::Deliveries, &child.to_bytes());
+        self
+    }
+
+    pub fn put_machine(&mut self, row: &MachineRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Machines, &tables::text(&row.name), row);
+        self
+    }
+
+    /// The machine goes; its revisions stay for the executions that ran them.
+    pub fn delete_machine(&mut self, name: &str) -> &mut Commit {
+        self.record.delete(Table::Machines, &tables::text(name));
+        self
+    }
+
+    pub fn put_revision(&mut self, machine: &str, revision: u64, row: &RevisionRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Revisions, &tables::text_number(machine, revision), row);
+        self
+    }
+
+    pub fn delete_revision(&mut self, machine: &str, revision: u64) -> &mut Commit {
+        self.record.delete(Table::Revisions, &tables::text_number(machine, revision));
+        self
+    }
+
+    pub fn put_version(&mut self, machine: &str, version: u64, row: &VersionRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Versions, &tables::text_number(machine, version), row);
+        self
+    }
+
+    pub fn delete_version(&mut self, machine: &str, version: u64) -> &mut Commit {
+        self.record.delete(Table::Versions, &tables::text_number(machine, version));
+        self
+    }
+
+    pub fn put_alias(&mut self, machine: &str, alias: &str, row: &AliasRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Aliases, &tables::texts(machine, alias), row);
+        self
+    }
+
+    pub fn delete_alias(&mut self, machine: &str, alias: &str) -> &mut Commit {
+        self.record.delete(Table::Aliases, &tables::texts(machine, alias));
+        self
+    }
+
+    pub fn put_activity(&mut self, row: &ActivityRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Activities, &tables::text(&row.name), row);
+        self
+    }
+
+    pub fn delete_activity(&mut self, name: &str) -> &mut Commit {
+        self.record.delete(Table::Activities, &tables::text(name));
+        self
+    }
+
+    /// What was done with a content. `hash` is its name, such as the hexadecimal BLAKE3.
+    pub fn put_file(&mut self, hash: &str, row: &FileRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Files, &tables::text(hash), row);
+        self
+    }
+
+    pub fn delete_file(&mut self, hash: &str) -> &mut Commit {
+        self.record.delete(Table::Files, &tables::text(hash));
+        self
+    }
+
+    pub fn put_item(&mut self, table: &str, key: &str, json: &str) -> &mut Commit {
+        let row = ItemRow { json: json.to_owned() };
+        self.record.row(Op::Put, Table::Items, &tables::texts(table, key), &row);
+        self
+    }
+
+    pub fn delete_item(&mut self, table: &str, key: &str) -> &mut Commit {
+        self.record.delete(Table::Items, &tables::texts(table, key));
+        self
+    }
+
+    /// Numbers come from [`super::Writer::outbox_number`].
+    pub fn put_outbox(&mut self, number: u64, row: &OutboxRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Outbox, &number.to_be_bytes(), row);
+        self
+    }
+
+    pub fn drop_outbox(&mut self, number: u64) -> &mut Commit {
+        self.record.delete(Table::Outbox, &number.to_be_bytes());
+        self
+    }
+
+    pub fn put_schedule(&mut self, name: &str, json: &str) -> &mut Commit {
+        self.document(Table::Schedules, name, json)
+    }
+
+    pub fn delete_schedule(&mut self, name: &str) -> &mut Commit {
+        self.record.delete(Table::Schedules, &tables::text(name));
+        self
+    }
+
+    pub fn put_alarm(&mut self, name: &str, json: &str) -> &mut Commit {
+        self.document(Table::Alarms, name, json)
+    }
+
+    pub fn delete_alarm(&mut self, name: &str) -> &mut Commit {
+        self.record.delete(Table::Alarms, &tables::text(name));
+        self
+    }
+
+    fn document(&mut self, table: Table, name: &str, json: &str) -> &mut Commit {
+        self.record.row(Op::Put, table, &tables::text(name), &DocumentRow { json: json.to_owned() });
+        self
+    }
+
+    /// Keys of other modules are their own; those that begin with `store.` are the store's.
+    pub fn put_setting(&mut self, key: &str, value: &[u8]) -> &mut Commit {
+        self.record.plain(Op::Put, Table::Settings, key.as_bytes(), value);
+        self
+    }
+
+    pub fn delete_setting(&mut self, key: &str) -> &mut Commit {
+        self.record.delete(Table::Settings, key.as_bytes());
+        self
+    }
+
+    /// Takes an ended execution out of every list. Its history is dropped with the file of its period.
+    pub(super) fn forget(&mut self, id: ExecutionId, machine: &str, name: &str, status: Status, owns_name: bool) {
+        self.record.delete(Table::Executions, &id.to_bytes());
+        self.record.delete(Table::Payloads, &tables::payload(id, Payload::Input));
+        self.record.delete(Table::Payloads, &tables::payload(id, Payload::Output));
+        if owns_name {
+            self.record.delete(Table::ByName, &tables::texts(machine, name));
+        }
+        self.unindex(machine, status, id);
+    }
+}
+
+fn put(new: bool) -> Op {
+    if new { Op::PutNew } else { Op::Put }
+}
+
+/// The attempt that the branch waits for and that must be issued again after a crash. Once it is submitted,
+/// somebody else reports its end.
+pub(super) fn issued(doing: &Doing) -> Option<Attempt> {
+    match doing {
+        Doing::Task { attempt, phase: TaskPhase::Scheduled | TaskPhase::Started, .. } => Some(*attempt),
+        _ => None,
+    }
+}

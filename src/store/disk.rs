@@ -1,0 +1,144 @@
+//! Where the store's files lie: a data directory, or whatever else implements [`Backends`].
+//!
+//! Knows names and opens files; never looks into them.
+
+use std::any::Any;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use crate::base::Fault;
+
+pub(super) const STATE: &str = "state.redb";
+pub(super) const JOURNAL: &str = "journal.redb";
+const LOCK: &str = "lock";
+
+/// A place for files. The simulator has one in memory that forgets what was not synced.
+pub trait Backends: Send + Sync + 'static {
+    fn exists(&self, name: &str) -> io::Result<bool>;
+    /// Opens the file, empty if it is not there yet.
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
+    /// Durable once it returns: the directory is synced.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// A file that is not there counts as removed.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    fn names(&self) -> io::Result<Vec<String>>;
+    /// Keeps other processes out until the answer is dropped.
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>>;
+    /// How messages call the place.
+    fn place(&self) -> String;
+}
+
+/// A directory of the file system.
+#[derive(Clone, Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    pub fn new(path: impl Into<PathBuf>) -> Directory {
+        Directory(path.into())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+impl Backends for Directory {
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.0.join(name).try_exists()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        let path = self.0.join(name);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        FileBackend::new(file).map(|b| Box::new(b) as _).map_err(io::Error::other)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))?;
+        self.sync()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.0.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => self.sync(),
+        }
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        fs::create_dir_all(&self.0)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.0.join(LOCK))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    fn place(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+/// redb takes a backend by type; this one hands on to whichever it holds.
+pub(super) struct Disk(pub Box<dyn StorageBackend>);
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+/// An error of the state file: nothing may go on after it.
+pub(super) fn state_fault(error: impl Into<redb::Error>) -> Fault {
+    Fault::fatal(format!("the state file {STATE} failed; restart to recover from the journal"), error.into())
+}
+
+/// An error of the journal: what it was writing is not acknowledged.
+pub(super) fn journal_fault(error: impl Into<redb::Error>) -> Fault {
+    Fault::fatal(format!("the journal {JOURNAL} failed; restart to recover what was acknowledged"), error.into())
+}

@@ -1,0 +1,161 @@
+//! Reads of what people define and what the box keeps books on.
+
+use std::ops::{Bound, ControlFlow};
+
+use super::Reader;
+use crate::base::Fault;
+use crate::store::overlay::Direction;
+use crate::store::rows::{
+    ActivityRow, AliasRow, Catalog, DocumentRow, FileRow, ItemRow, MachineRow, OutboxRow, RevisionRow, VersionRow,
+    damaged,
+};
+use crate::store::tables::{self, Table};
+
+impl Reader {
+    pub fn machine(&self, name: &str) -> Result<Option<MachineRow>, Fault> {
+        self.one(Table::Machines, &tables::text(name))
+    }
+
+    /// Machines by name, going on after a name.
+    pub fn machines(&self, after: Option<&str>, limit: usize) -> Result<Vec<MachineRow>, Fault> {
+        Ok(self.under(Table::Machines, &[], after, limit)?.into_iter().map(|(_, row)| row).collect())
+    }
+
+    pub fn revision(&self, machine: &str, revision: u64) -> Result<Option<RevisionRow>, Fault> {
+        self.one(Table::Revisions, &tables::text_number(machine, revision))
+    }
+
+    /// The newest revision that was ever stored under this name, also of a deleted machine: numbers are not reused.
+    pub fn newest_revision(&self, machine: &str) -> Result<Option<u64>, Fault> {
+        let newest = self.numbered::<RevisionRow>(Table::Revisions, machine, 1)?;
+        Ok(newest.first().map(|(number, _)| *number))
+    }
+
+    pub fn version(&self, machine: &str, version: u64) -> Result<Option<VersionRow>, Fault> {
+        self.one(Table::Versions, &tables::text_number(machine, version))
+    }
+
+    /// Published versions, newest first.
+    pub fn versions(&self, machine: &str, limit: usize) -> Result<Vec<(u64, VersionRow)>, Fault> {
+        self.numbered(Table::Versions, machine, limit)
+    }
+
+    pub fn alias(&self, machine: &str, alias: &str) -> Result<Option<AliasRow>, Fault> {
+        self.one(Table::Aliases, &tables::texts(machine, alias))
+    }
+
+    pub fn aliases(&self, machine: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, AliasRow)>, Fault> {
+        self.under(Table::Aliases, &tables::text(machine), after, limit)
+    }
+
+    pub fn activity(&self, name: &str) -> Result<Option<ActivityRow>, Fault> {
+        self.one(Table::Activities, &tables::text(name))
+    }
+
+    pub fn activities(&self, after: Option<&str>, limit: usize) -> Result<Vec<ActivityRow>, Fault> {
+        Ok(self.under(Table::Activities, &[], after, limit)?.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// What was done with a content before.
+    pub fn file(&self, hash: &str) -> Result<Option<FileRow>, Fault> {
+        self.one(Table::Files, &tables::text(hash))
+    }
+
+    pub fn item(&self, table: &str, key: &str) -> Result<Option<String>, Fault> {
+        Ok(self.one::<ItemRow>(Table::Items, &tables::texts(table, key))?.map(|row| row.json))
+    }
+
+    /// Items of a table by key, going on after a key.
+    pub fn items(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, String)>, Fault> {
+        let found = self.under::<ItemRow>(Table::Items, &tables::text(table), after, limit)?;
+        Ok(found.into_iter().map(|(key, row)| (key, row.json)).collect())
+    }
+
+    /// Undelivered notifications, oldest first, going on after a number.
+    pub fn outbox(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, OutboxRow)>, Fault> {
+        let after = after.map(u64::to_be_bytes);
+        let start = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+        self.collect(Table::Outbox, (start, Bound::Unbounded), Direction::Forward, limit, |key| {
+            key.try_into().ok().map(u64::from_be_bytes)
+        })
+    }
+
+    pub fn schedule(&self, name: &str) -> Result<Option<String>, Fault> {
+        Ok(self.one::<DocumentRow>(Table::Schedules, &tables::text(name))?.map(|row| row.json))
+    }
+
+    pub fn schedules(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.documents(Table::Schedules)
+    }
+
+    pub fn alarm(&self, name: &str) -> Result<Option<String>, Fault> {
+        Ok(self.one::<DocumentRow>(Table::Alarms, &tables::text(name))?.map(|row| row.json))
+    }
+
+    pub fn alarms(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.documents(Table::Alarms)
+    }
+
+    pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {
+        self.engine().overlay.read().get(Table::Settings, key.as_bytes(), |value| Ok(value.to_vec()))
+    }
+
+    fn documents(&self, table: Table) -> Result<Vec<(String, String)>, Fault> {
+        let found = self.under::<DocumentRow>(table, &[], None, usize::MAX)?;
+        Ok(found.into_iter().map(|(name, row)| (name, row.json)).collect())
+    }
+
+    fn one<T: Catalog>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
+        self.engine().overlay.read().get(table, key, |row| T::read(table, row))
+    }
+
+    /// Rows whose key is `prefix` and a text, by that text.
+    fn under<T: Catalog>(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, T)>, Fault> {
+        let end = tables::after_prefix(prefix);
+        let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut start = prefix.to_vec();
+        let start = match after {
+            None => Bound::Included(start.as_slice()),
+            Some(after) => {
+                tables::push_text(&mut start, after);
+                Bound::Excluded(start.as_slice())
+            }
+        };
+        self.collect(table, (start, end), Direction::Forward, limit, |key| {
+            tables::take_text(key.get(prefix.len()..)?).map(|(text, _)| text)
+        })
+    }
+
+    /// Rows whose key is a text and a number, from the highest number down.
+    fn numbered<T: Catalog>(&self, table: Table, text: &str, limit: usize) -> Result<Vec<(u64, T)>, Fault> {
+        let (first, last) = (tables::text_number(text, 0), tables::text_number(text, u64::MAX));
+        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+        self.collect(table, range, Direction::Backward, limit, |key| key.last_chunk().copied().map(u64::from_be_bytes))
+    }
+
+    fn collect<K, T: Catalog>(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        limit: usize,
+        name: impl Fn(&[u8]) -> Option<K>,
+    ) -> Result<Vec<(K, T)>, Fault> {
+        let mut found = Vec::new();
+        if limit == 0 {
+            return Ok(found);
+        }
+        self.engine().overlay.read().scan(table, range, direction, |key, row| {
+            let name = name(key).ok_or_else(|| damaged(table, "a key is not what was written"))?;
+            found.push((name, T::read(table, row)?));
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
+    }
+}

@@ -1,0 +1,144 @@
+//! Lists of executions, newest first, page by page.
+//!
+//! One index (machine, status, id) serves every filter: lists that leave one of the two open merge the index's
+//! parts by id. The counts say which parts there are.
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+
+use super::Reader;
+use crate::base::{EventId, ExecutionId, Fault, Timestamp};
+use crate::interpreter::{MachineRef, Parent, Status};
+use crate::store::overlay::{Direction, Overlay};
+use crate::store::rows::{ArchivedHeaderRow, HeaderRow};
+use crate::store::rows::{STATUSES, access, damaged, status_code};
+use crate::store::tables::{self, Table};
+
+/// Which executions. Empty: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecutionFilter {
+    pub machine: Option<String>,
+    pub status: Option<Status>,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<String>,
+}
+
+/// An execution as lists show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecutionSummary {
+    pub id: ExecutionId,
+    pub name: String,
+    pub machine: MachineRef,
+    pub status: Status,
+    pub started_at: Timestamp,
+    pub stopped_at: Option<Timestamp>,
+    pub redrive_count: u32,
+    pub last_event: EventId,
+    /// The error name that it ended with.
+    pub error: Option<String>,
+    pub parent: Option<Parent>,
+}
+
+impl Reader {
+    /// Executions, newest first, from where the page token of an earlier call says.
+    pub fn executions(
+        &self,
+        filter: &ExecutionFilter,
+        token: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<ExecutionSummary>, Fault> {
+        let before = match token.map(str::parse::<ExecutionId>) {
+            None => None,
+            Some(Ok(id)) => Some(id),
+            Some(Err(_)) => return Ok(Page { items: Vec::new(), next: None }),
+        };
+        let overlay = self.engine().overlay.read();
+        let mut items = Vec::new();
+        if *filter == ExecutionFilter::default() {
+            let end = before.map(ExecutionId::to_bytes);
+            let end = end.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+            overlay.scan(Table::Executions, (Bound::Unbounded, end), Direction::Backward, |key, row| {
+                let (id, _) = tables::split_id(key).ok_or_else(|| damaged(Table::Executions, "a key is no id"))?;
+                items.push(summary(id, access::<HeaderRow>(Table::Executions, row)?)?);
+                Ok(enough(items.len() > limit))
+            })?;
+        } else {
+            for id in newest(&overlay, filter, before, limit + 1)? {
+                let look = |row: &[u8]| summary(id, access::<HeaderRow>(Table::Executions, row)?);
+                let found = overlay.get(Table::Executions, &id.to_bytes(), look)?;
+                items.push(found.ok_or_else(|| damaged(Table::ByMachine, &format!("{id} is listed but not stored")))?);
+            }
+        }
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|last| last.id.to_string());
+        Ok(Page { items, next })
+    }
+}
+
+fn enough(yes: bool) -> ControlFlow<()> {
+    if yes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// The newest ids that the filter lets through.
+fn newest(
+    overlay: &Overlay,
+    filter: &ExecutionFilter,
+    before: Option<ExecutionId>,
+    limit: usize,
+) -> Result<Vec<ExecutionId>, Fault> {
+    let mut found = BTreeSet::new();
+    for prefix in parts(overlay, filter) {
+        let mut end = prefix.clone();
+        end.extend_from_slice(&before.map_or([0xff; 16], ExecutionId::to_bytes));
+        let range = (Bound::Included(prefix.as_slice()), Bound::Excluded(end.as_slice()));
+        overlay.scan(Table::ByMachine, range, Direction::Backward, |key, _| {
+            let id = key.get(prefix.len()..).and_then(tables::split_id);
+            let (id, _) = id.ok_or_else(|| damaged(Table::ByMachine, "a key holds no id"))?;
+            // Once a page is full, only ids newer than its oldest can still enter it.
+            if found.len() == limit {
+                if found.first().is_some_and(|oldest| id < *oldest) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                found.pop_first();
+            }
+            found.insert(id);
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    Ok(found.into_iter().rev().collect())
+}
+
+/// The parts of the index that the filter covers.
+fn parts(overlay: &Overlay, filter: &ExecutionFilter) -> Vec<Vec<u8>> {
+    match (&filter.machine, filter.status) {
+        (Some(machine), Some(status)) => vec![tables::machine_status(machine, status)],
+        (Some(machine), None) => STATUSES.iter().map(|status| tables::machine_status(machine, *status)).collect(),
+        (None, status) => {
+            let code = status.map(status_code);
+            let wanted = |key: &&Vec<u8>| code.is_none() || key.last() == code.as_ref();
+            overlay.counts.keys().filter(wanted).cloned().collect()
+        }
+    }
+}
+
+fn summary(id: ExecutionId, row: &ArchivedHeaderRow) -> Result<ExecutionSummary, Fault> {
+    Ok(ExecutionSummary {
+        id,
+        name: row.name.to_string(),
+        machine: row.machine(),
+        status: row.status()?,
+        started_at: row.started_at(),
+        stopped_at: row.stopped_at(),
+        redrive_count: row.redrive_count.to_native(),
+        last_event: EventId(row.last_event.to_native()),
+        error: row.ended.as_ref().and_then(|e| e.error.as_ref()).map(|e| e.to_string()),
+        parent: row.parent(),
+    })
+}

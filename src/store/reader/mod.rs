@@ -1,0 +1,287 @@
+//! [`Reader`]: the one way out. Each call sees the journal's rows and the state file's as one consistent whole.
+//!
+//! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
+
+mod catalog;
+mod lists;
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use super::engine::Engine;
+use super::overlay::{Direction, Overlay};
+use super::rows::{self, HeaderRow, HistoryRow, TaskRow, access, damaged};
+use super::tables::{self, Payload, Table};
+use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
+
+pub use lists::{ExecutionFilter, ExecutionSummary, Page};
+
+/// Rows that one lock of the overlay may cover in a scan without a limit of its own.
+const SCAN_ROWS: usize = 512;
+
+/// Reads. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader(Arc<Engine>);
+
+impl Reader {
+    pub(super) fn new(engine: Arc<Engine>) -> Reader {
+        Reader(engine)
+    }
+
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.0
+    }
+
+    pub fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
+        header(&self.0.overlay.read(), id)
+    }
+
+    /// The whole execution, as the next step needs it.
+    pub fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, Fault> {
+        let overlay = self.0.overlay.read();
+        let Some(header) = header(&overlay, id)? else { return Ok(None) };
+        let (mut branches, mut items) = (BTreeMap::new(), BTreeMap::new());
+        each(&overlay, Table::Branches, &id.to_bytes(), |key, row| {
+            let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
+            branches.insert(branch_of(Table::Branches, key)?, branch);
+            Ok(())
+        })?;
+        each(&overlay, Table::MapItems, &id.to_bytes(), |key, row| {
+            let row = rows::map_items_from(access::<rows::MapItemsRow>(Table::MapItems, row)?)?;
+            items.insert(branch_of(Table::MapItems, key)?, Arc::new(row));
+            Ok(())
+        })?;
+        Ok(Some(Execution::load(header, branches, items)))
+    }
+
+    /// Events of an execution from number `from` on, or down from it. `EventId(0)` and `Backward`: from the newest.
+    pub fn history(
+        &self,
+        id: ExecutionId,
+        from: EventId,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Vec<HistoryEvent>, Fault> {
+        let overlay = self.0.overlay.read();
+        let from = if direction == Direction::Backward && from.0 == 0 { EventId(u64::MAX) } else { from };
+        // The row that holds `from` begins at or before it.
+        let mut first = tables::history(id, EventId(0));
+        let last = tables::history(id, if direction == Direction::Forward { EventId(u64::MAX) } else { from });
+        if direction == Direction::Forward {
+            let at = tables::history(id, from);
+            let range = (Bound::Included(first.as_slice()), Bound::Included(at.as_slice()));
+            let mut begin = None;
+            overlay.scan(Table::History, range, Direction::Backward, |key, _| {
+                begin = Some(key.to_vec());
+                Ok(ControlFlow::Break(()))
+            })?;
+            first = begin.unwrap_or(at);
+        }
+        let mut events = Vec::new();
+        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+        overlay.scan(Table::History, range, direction, |_, row| {
+            let mut step = rows::events_from(access::<HistoryRow>(Table::History, row)?)?;
+            match direction {
+                Direction::Forward => step.retain(|event| event.id >= from),
+                Direction::Backward => {
+                    step.retain(|event| event.id <= from);
+                    step.reverse();
+                }
+            }
+            events.extend(step);
+            Ok(if events.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        events.truncate(limit);
+        Ok(events)
+    }
+
+    /// The execution that has this name.
+    pub fn by_name(&self, machine: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
+        let key = tables::texts(machine, name);
+        self.0.overlay.read().get(Table::ByName, &key, |row| {
+            tables::split_id(row).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
+        })
+    }
+
+    /// Timers due until then, soonest first.
+    pub fn timers(&self, until: Timestamp, limit: usize) -> Result<Vec<(Timestamp, ExecutionId, TimerId)>, Fault> {
+        self.timers_after(None, until, limit)
+    }
+
+    /// The same, going on after a timer that an earlier call gave.
+    pub fn timers_after(
+        &self,
+        after: Option<(Timestamp, ExecutionId, TimerId)>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(Timestamp, ExecutionId, TimerId)>, Fault> {
+        let after = after.map(|(due, id, timer)| tables::timer(due, id, timer));
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let end = tables::timer(until, ExecutionId(u128::MAX), TimerId(u32::MAX));
+        let mut timers = Vec::new();
+        let range = (start, Bound::Included(end.as_slice()));
+        self.0.overlay.read().scan(Table::Timers, range, Direction::Forward, |key, _| {
+            if timers.len() == limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            timers.push(tables::split_timer(key).ok_or_else(|| damaged(Table::Timers, "a key is no timer"))?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(timers)
+    }
+
+    /// When the next timer is due.
+    pub fn next_due(&self) -> Result<Option<Timestamp>, Fault> {
+        Ok(self.timers(Timestamp::MAX, 1)?.first().map(|(due, ..)| *due))
+    }
+
+    /// Every task that must be issued again after a crash, oldest execution first.
+    pub fn outstanding(&self) -> impl Iterator<Item = Result<(ExecutionId, RunTask), Fault>> + use<> {
+        let reader = self.clone();
+        Paged::new(move |after| {
+            reader.page(Table::Outstanding, after, |key, row| {
+                let (id, attempt) =
+                    tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
+                let row = access::<TaskRow>(Table::Outstanding, row)?;
+                Ok((id, rows::task_from(id, Attempt(attempt), row)))
+            })
+        })
+    }
+
+    /// Whether the task must still be issued again after a crash.
+    pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
+        self.0.overlay.read().get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
+            Ok(rows::task_from(id, attempt, access::<TaskRow>(Table::Outstanding, row)?))
+        })
+    }
+
+    /// Every ended execution whose parent has not been told yet.
+    pub fn deliveries(&self) -> impl Iterator<Item = Result<ExecutionId, Fault>> + use<> {
+        let reader = self.clone();
+        Paged::new(move |after| {
+            reader.page(Table::Deliveries, after, |key, _| {
+                let id = tables::split_id(key).ok_or_else(|| damaged(Table::Deliveries, "a key is no id"))?;
+                Ok(id.0)
+            })
+        })
+    }
+
+    /// How many executions there are, by machine and status.
+    pub fn counts(&self) -> BTreeMap<(String, Status), u64> {
+        let overlay = self.0.overlay.read();
+        let read = |(key, count): (&Vec<u8>, &i64)| {
+            let (machine, status) = tables::take_text(key)?;
+            let status = rows::STATUSES.get(usize::from(*status.first()?))?;
+            Some(((machine, *status), u64::try_from(*count).ok().filter(|n| *n > 0)?))
+        };
+        overlay.counts.iter().filter_map(read).collect()
+    }
+
+    /// How many executions there are in that status.
+    pub fn count(&self, status: Status) -> u64 {
+        let code = rows::status_code(status);
+        let overlay = self.0.overlay.read();
+        let counted = overlay.counts.iter().filter(|(key, _)| key.last() == Some(&code));
+        counted.map(|(_, count)| u64::try_from(*count).unwrap_or(0)).sum()
+    }
+
+    /// One page of a whole table, and where the next one begins.
+    fn page<T>(
+        &self,
+        table: Table,
+        after: Option<Vec<u8>>,
+        mut read: impl FnMut(&[u8], &[u8]) -> Result<T, Fault>,
+    ) -> Result<(Vec<T>, Option<Vec<u8>>), Fault> {
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut found, mut reached) = (Vec::new(), None);
+        self.0.overlay.read().scan(table, (start, Bound::Unbounded), Direction::Forward, |key, row| {
+            found.push(read(key, row)?);
+            if found.len() < SCAN_ROWS {
+                return Ok(ControlFlow::Continue(()));
+            }
+            reached = Some(key.to_vec());
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok((found, reached))
+    }
+}
+
+/// An iterator over pages, each of which is read under a lock of its own.
+struct Paged<T, F> {
+    read: F,
+    page: std::vec::IntoIter<T>,
+    /// `None` before the first page; `Some(None)` after the last.
+    reached: Option<Option<Vec<u8>>>,
+}
+
+impl<T, F: FnMut(Option<Vec<u8>>) -> Result<(Vec<T>, Option<Vec<u8>>), Fault>> Paged<T, F> {
+    fn new(read: F) -> Paged<T, F> {
+        Paged { read, page: Vec::new().into_iter(), reached: None }
+    }
+}
+
+impl<T, F: FnMut(Option<Vec<u8>>) -> Result<(Vec<T>, Option<Vec<u8>>), Fault>> Iterator for Paged<T, F> {
+    type Item = Result<T, Fault>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(item) = self.page.next() {
+                return Some(Ok(item));
+            }
+            let after = match self.reached.take() {
+                None => None,
+                Some(Some(after)) => Some(after),
+                Some(None) => {
+                    self.reached = Some(None);
+                    return None;
+                }
+            };
+            match (self.read)(after) {
+                Ok((page, reached)) => {
+                    self.page = page.into_iter();
+                    self.reached = Some(reached);
+                }
+                Err(fault) => {
+                    self.reached = Some(None);
+                    return Some(Err(fault));
+                }
+            }
+        }
+    }
+}
+
+fn branch_of(table: Table, key: &[u8]) -> Result<BranchId, Fault> {
+    let split = tables::split_id_number(key).ok_or_else(|| damaged(table, "a key is no branch"))?;
+    Ok(BranchId(split.1))
+}
+
+/// Every row whose key begins with `prefix`.
+fn each(
+    overlay: &Overlay,
+    table: Table,
+    prefix: &[u8],
+    mut look: impl FnMut(&[u8], &[u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let end = tables::after_prefix(prefix);
+    let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+    overlay.scan(table, range, Direction::Forward, |key, row| look(key, row).map(ControlFlow::Continue))
+}
+
+fn payload(overlay: &Overlay, id: ExecutionId, which: Payload) -> Result<Option<Json>, Fault> {
+    overlay.get(Table::Payloads, &tables::payload(id, which), |text| {
+        std::str::from_utf8(text).map(Arc::from).map_err(|_| damaged(Table::Payloads, "a row is no text"))
+    })
+}
+
+fn header(overlay: &Overlay, id: ExecutionId) -> Result<Option<Header>, Fault> {
+    overlay.get(Table::Executions, &id.to_bytes(), |row| {
+        let row = access::<HeaderRow>(Table::Executions, row)?;
+        let input = payload(overlay, id, Payload::Input)?;
+        let input = input.ok_or_else(|| damaged(Table::Payloads, &format!("execution {id} has no input")))?;
+        let output = if row.succeeded() { payload(overlay, id, Payload::Output)? } else { None };
+        rows::header_from(id, row, input, output)
+    })
+}

@@ -1,0 +1,143 @@
+//! The form of a commit on its way: row changes, one after the other, in one buffer.
+//!
+//! The committing task writes it, the journal stores it, the overlay points into it; nobody copies a row.
+//!
+//! ```text
+//! change := op u8 | table u8 | key length u32 | value length u32 | key | value      (lengths little-endian)
+//! ```
+
+use std::sync::Arc;
+
+use super::rows::Row;
+use super::tables::Table;
+
+/// What happens to a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Op {
+    Delete = 0,
+    Put = 1,
+    /// The row's key was never used before: if it goes before the next checkpoint, the state file never hears of it.
+    PutNew = 2,
+    /// The value is a number to add to a count.
+    Add = 3,
+}
+
+const HEAD_BYTES: usize = 10;
+
+/// Collects changes.
+#[derive(Debug, Default)]
+pub(super) struct Record(Vec<u8>);
+
+impl Record {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn into_shared(self) -> Arc<Vec<u8>> {
+        Arc::new(self.0)
+    }
+
+    pub fn row<T: Row>(&mut self, op: Op, table: Table, key: &[u8], row: &T) {
+        self.put(op, table, key, |buffer| super::rows::write(row, buffer));
+    }
+
+    pub fn plain(&mut self, op: Op, table: Table, key: &[u8], value: &[u8]) {
+        self.put(op, table, key, |buffer| buffer.extend_from_slice(value));
+    }
+
+    pub fn delete(&mut self, table: Table, key: &[u8]) {
+        self.put(Op::Delete, table, key, |_| ());
+    }
+
+    fn put(&mut self, op: Op, table: Table, key: &[u8], value: impl FnOnce(&mut Vec<u8>)) {
+        let buffer = &mut self.0;
+        buffer.extend_from_slice(&[op as u8, table as u8]);
+        buffer.extend_from_slice(&length(key.len()));
+        let at = buffer.len();
+        buffer.extend_from_slice(&[0; 4]);
+        buffer.extend_from_slice(key);
+        let start = buffer.len();
+        value(buffer);
+        let value_length = length(buffer.len() - start);
+        buffer[at..at + 4].copy_from_slice(&value_length);
+    }
+}
+
+fn length(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).expect("every payload is bounded far below 4 GiB").to_le_bytes()
+}
+
+/// One change, as places in the buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub op: Op,
+    pub table: Table,
+    pub key: (u32, u32),
+    pub value: (u32, u32),
+}
+
+/// Reads the changes of a buffer. Ends with an error where the bytes make no sense.
+pub(super) fn changes(buffer: &[u8]) -> impl Iterator<Item = Result<Change, Malformed>> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= buffer.len() {
+            return None;
+        }
+        let change = read(buffer, at);
+        at = change.as_ref().map_or(buffer.len(), |c| (c.value.0 + c.value.1) as usize);
+        Some(change)
+    })
+}
+
+/// Bytes that are no record.
+#[derive(Debug, thiserror::Error)]
+#[error("a record makes no sense at byte {0}")]
+pub(super) struct Malformed(usize);
+
+fn read(buffer: &[u8], at: usize) -> Result<Change, Malformed> {
+    let malformed = || Malformed(at);
+    let head = buffer.get(at..at + HEAD_BYTES).ok_or_else(malformed)?;
+    let op = match head[0] {
+        0 => Op::Delete,
+        1 => Op::Put,
+        2 => Op::PutNew,
+        3 => Op::Add,
+        _ => return Err(malformed()),
+    };
+    let table = Table::from_number(head[1]).ok_or_else(malformed)?;
+    let number = |from: usize| u32::from_le_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]);
+    let (key_length, value_length) = (number(2), number(6));
+    let key_at = u32::try_from(at + HEAD_BYTES).map_err(|_| malformed())?;
+    let value_at = key_at.checked_add(key_length).ok_or_else(malformed)?;
+    let end = value_at.checked_add(value_length).ok_or_else(malformed)?;
+    if end as usize > buffer.len() {
+        return Err(malformed());
+    }
+    Ok(Change { op, table, key: (key_at, key_length), value: (value_at, value_length) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_come_back_and_nonsense_does_not() {
+        let mut record = Record::default();
+        record.plain(Op::PutNew, Table::Settings, b"a", b"1");
+        record.delete(Table::Timers, b"key");
+        record.plain(Op::Add, Table::Counts, b"c", &5i64.to_le_bytes());
+        let buffer = record.into_shared();
+        let read: Vec<Change> = changes(&buffer).collect::<Result<_, _>>().unwrap();
+        assert_eq!(read.iter().map(|c| c.op).collect::<Vec<_>>(), [Op::PutNew, Op::Delete, Op::Add]);
+        assert_eq!(&buffer[read[0].value.0 as usize..][..1], b"1");
+        for cut in 1..buffer.len() {
+            let whole = changes(&buffer[..cut]).take_while(Result::is_ok).count();
+            assert!(whole < 3);
+        }
+        assert!(changes(&[9; 40]).next().unwrap().is_err());
+    }
+}

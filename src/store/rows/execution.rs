@@ -1,0 +1,472 @@
+//! Rows of an execution: header, branch, outstanding task. JSON is kept as text.
+//!
+//! The header leaves out input and output, which may be large and have a table of their own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rkyv::{Archive, Serialize};
+use serde_json::Value;
+
+use super::{Row, damaged, status_code, status_of};
+use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Branch, Doing, Header, MachineRef, MapItems, Outcome, Parent, RunTask, Status, TaskPhase};
+use crate::store::tables::Table;
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct HeaderRow {
+    pub name: String,
+    pub machine: String,
+    pub revision: u64,
+    pub qualifier: Option<String>,
+    pub status: u8,
+    pub started_at: i64,
+    pub stopped_at: Option<i64>,
+    pub ended: Option<EndRow>,
+    pub last_event: u64,
+    pub next_branch: u32,
+    pub next_attempt: u32,
+    pub next_timer: u32,
+    pub timeout_timer: Option<TimerRow>,
+    pub parent: Option<ParentRow>,
+    pub redrive_count: u32,
+    pub redriven_at: Option<i64>,
+    pub trace_header: Option<String>,
+}
+
+/// How it ended, without the output.
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct EndRow {
+    pub kind: u8,
+    pub error: Option<String>,
+    pub cause: Option<String>,
+}
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct ParentRow {
+    pub execution: u128,
+    pub attempt: u32,
+    pub shape: String,
+}
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct TimerRow {
+    pub timer: u32,
+    pub due: i64,
+}
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct BranchRow {
+    pub parent: Option<(u32, u32)>,
+    pub state: String,
+    pub state_entered_at: i64,
+    pub state_entered_event: u64,
+    pub input: String,
+    pub previous_event: u64,
+    pub variables: Vec<(String, String)>,
+    pub map_item: Option<(u32, String)>,
+    pub retries: Vec<u32>,
+    pub silent: bool,
+    pub doing: DoingRow,
+}
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) enum DoingRow {
+    Task {
+        attempt: u32,
+        phase: u8,
+        nonce: u128,
+        timeout: Option<TimerRow>,
+        heartbeat: Option<TimerRow>,
+        heartbeat_ms: Option<i64>,
+    },
+    Ready(TimerRow),
+    Wait(TimerRow),
+    Retry(TimerRow),
+    Halted,
+    Parallel {
+        first: u32,
+        count: u32,
+        running: u32,
+        started_event: u64,
+    },
+    Map {
+        first: u32,
+        next_index: u32,
+        running: u32,
+        failed: u32,
+        length: u32,
+        concurrency: u32,
+        tolerated: u32,
+        started_event: u64,
+        last_succeeded_event: u64,
+        resume: Option<TimerRow>,
+    },
+    Done {
+        output: String,
+    },
+}
+
+/// What a running Map works on.
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct MapItemsRow {
+    pub input: String,
+    pub items: Vec<String>,
+}
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct TaskRow {
+    pub branch: u32,
+    pub state: String,
+    pub resource: String,
+    pub parameters: String,
+    pub token_nonce: Option<u128>,
+    pub timeout_ms: Option<i64>,
+    pub heartbeat_ms: Option<i64>,
+    pub retry_count: u32,
+    pub scheduled_at: i64,
+}
+
+impl Row for HeaderRow {}
+impl Row for BranchRow {}
+impl Row for TaskRow {}
+impl Row for MapItemsRow {}
+
+impl TimerRow {
+    fn of((timer, due): (TimerId, Timestamp)) -> TimerRow {
+        TimerRow { timer: timer.0, due: due.0 }
+    }
+}
+
+impl ArchivedTimerRow {
+    pub(in crate::store) fn get(&self) -> (TimerId, Timestamp) {
+        (TimerId(self.timer.to_native()), Timestamp(self.due.to_native()))
+    }
+}
+
+impl From<&Header> for HeaderRow {
+    fn from(header: &Header) -> HeaderRow {
+        HeaderRow {
+            name: header.name.clone(),
+            machine: header.machine.name.clone(),
+            revision: header.machine.revision,
+            qualifier: header.machine.qualifier.clone(),
+            status: status_code(header.status),
+            started_at: header.started_at.0,
+            stopped_at: header.stopped_at.map(|t| t.0),
+            ended: header.outcome.as_ref().map(EndRow::from),
+            last_event: header.last_event.0,
+            next_branch: header.next_branch.0,
+            next_attempt: header.next_attempt.0,
+            next_timer: header.next_timer.0,
+            timeout_timer: header.timeout_timer.map(TimerRow::of),
+            parent: header.parent.as_ref().map(|p| ParentRow {
+                execution: p.execution.0,
+                attempt: p.attempt.0,
+                shape: p.shape.clone(),
+            }),
+            redrive_count: header.redrive_count,
+            redriven_at: header.redriven_at.map(|t| t.0),
+            trace_header: header.trace_header.clone(),
+        }
+    }
+}
+
+impl From<&Outcome> for EndRow {
+    fn from(outcome: &Outcome) -> EndRow {
+        let (kind, error, cause) = match outcome {
+            Outcome::Succeeded { .. } => (0, &None, &None),
+            Outcome::Failed { error, cause } => (1, error, cause),
+            Outcome::TimedOut { error, cause } => (2, error, cause),
+            Outcome::Aborted { error, cause } => (3, error, cause),
+        };
+        EndRow { kind, error: error.clone(), cause: cause.clone() }
+    }
+}
+
+/// The header with its payloads put back.
+pub(in crate::store) fn header_from(
+    id: ExecutionId,
+    row: &ArchivedHeaderRow,
+    input: Json,
+    output: Option<Json>,
+) -> Result<Header, Fault> {
+    Ok(Header {
+        id,
+        name: row.name.to_string(),
+        machine: row.machine(),
+        status: row.status()?,
+        started_at: row.started_at(),
+        stopped_at: row.stopped_at(),
+        input,
+        outcome: outcome_of(row, output)?,
+        last_event: EventId(row.last_event.to_native()),
+        next_branch: BranchId(row.next_branch.to_native()),
+        next_attempt: Attempt(row.next_attempt.to_native()),
+        next_timer: TimerId(row.next_timer.to_native()),
+        timeout_timer: row.timeout_timer.as_ref().map(ArchivedTimerRow::get),
+        parent: row.parent(),
+        redrive_count: row.redrive_count.to_native(),
+        redriven_at: row.redriven_at.as_ref().map(|t| Timestamp(t.to_native())),
+        trace_header: row.trace_header.as_ref().map(|t| t.to_string()),
+    })
+}
+
+impl ArchivedHeaderRow {
+    pub(in crate::store) fn machine(&self) -> MachineRef {
+        MachineRef {
+            name: self.machine.to_string(),
+            revision: self.revision.to_native(),
+            qualifier: self.qualifier.as_ref().map(|q| q.to_string()),
+        }
+    }
+
+    pub(in crate::store) fn parent(&self) -> Option<Parent> {
+        self.parent.as_ref().map(|p| Parent {
+            execution: ExecutionId(p.execution.to_native()),
+            attempt: Attempt(p.attempt.to_native()),
+            shape: p.shape.to_string(),
+        })
+    }
+
+    pub(in crate::store) fn status(&self) -> Result<Status, Fault> {
+        status_of(Table::Executions, self.status)
+    }
+
+    pub(in crate::store) fn started_at(&self) -> Timestamp {
+        Timestamp(self.started_at.to_native())
+    }
+
+    pub(in crate::store) fn stopped_at(&self) -> Option<Timestamp> {
+        self.stopped_at.as_ref().map(|t| Timestamp(t.to_native()))
+    }
+
+    /// Whether it has an output, which lies in a row of its own.
+    pub(in crate::store) fn succeeded(&self) -> bool {
+        self.ended.as_ref().is_some_and(|e| e.kind == 0)
+    }
+}
+
+/// How it ended.
+fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
+    let Some(end) = row.ended.as_ref() else { return Ok(None) };
+    let error = end.error.as_ref().map(|e| e.to_string());
+    let cause = end.cause.as_ref().map(|c| c.to_string());
+    Ok(Some(match end.kind {
+        0 => {
+            let output = output.ok_or_else(|| damaged(Table::Payloads, "an execution that succeeded has no output"))?;
+            Outcome::Succeeded { output }
+        }
+        1 => Outcome::Failed { error, cause },
+        2 => Outcome::TimedOut { error, cause },
+        3 => Outcome::Aborted { error, cause },
+        other => return Err(damaged(Table::Executions, &format!("an execution ended in a way {other}"))),
+    }))
+}
+
+impl From<&Branch> for BranchRow {
+    fn from(branch: &Branch) -> BranchRow {
+        BranchRow {
+            parent: branch.parent.map(|(parent, index)| (parent.0, index)),
+            state: branch.state.to_string(),
+            state_entered_at: branch.state_entered_at.0,
+            state_entered_event: branch.state_entered_event.0,
+            input: branch.input.to_string(),
+            previous_event: branch.previous_event.0,
+            variables: branch.variables.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
+            map_item: branch.map_item.as_ref().map(|(index, item)| (*index, item.to_string())),
+            retries: branch.retries.clone(),
+            silent: branch.silent,
+            doing: DoingRow::from(&branch.doing),
+        }
+    }
+}
+
+impl From<&Doing> for DoingRow {
+    fn from(doing: &Doing) -> DoingRow {
+        match doing {
+            Doing::Task { attempt, phase, nonce, timeout, heartbeat, heartbeat_ms } => DoingRow::Task {
+                attempt: attempt.0,
+                phase: match phase {
+                    TaskPhase::Scheduled => 0,
+                    TaskPhase::Started => 1,
+                    TaskPhase::Submitted => 2,
+                },
+                nonce: *nonce,
+                timeout: timeout.map(TimerRow::of),
+                heartbeat: heartbeat.map(TimerRow::of),
+                heartbeat_ms: *heartbeat_ms,
+            },
+            Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
+            Doing::Halted => DoingRow::Halted,
+            Doing::Wait { timer, due } => DoingRow::Wait(TimerRow::of((*timer, *due))),
+            Doing::Retry { timer, due } => DoingRow::Retry(TimerRow::of((*timer, *due))),
+            Doing::Parallel { first, count, running, started_event } => {
+                DoingRow::Parallel { first: first.0, count: *count, running: *running, started_event: started_event.0 }
+            }
+            Doing::Map {
+                first,
+                next_index,
+                running,
+                failed,
+                length,
+                concurrency,
+                tolerated,
+                started_event,
+                last_succeeded_event,
+                resume,
+            } => DoingRow::Map {
+                first: first.0,
+                tolerated: *tolerated,
+                resume: resume.map(TimerRow::of),
+                next_index: *next_index,
+                running: *running,
+                failed: *failed,
+                length: *length,
+                concurrency: *concurrency,
+                started_event: started_event.0,
+                last_succeeded_event: last_succeeded_event.0,
+            },
+            Doing::Done { output } => DoingRow::Done { output: output.to_string() },
+        }
+    }
+}
+
+fn json(table: Table, text: &str) -> Result<Arc<Value>, Fault> {
+    serde_json::from_str(text).map(Arc::new).map_err(|e| damaged(table, &format!("a row holds no JSON ({e})")))
+}
+
+pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, Fault> {
+    let table = Table::Branches;
+    let mut variables = BTreeMap::new();
+    for entry in row.variables.iter() {
+        variables.insert(entry.0.to_string(), json(table, &entry.1)?);
+    }
+    let map_item = match row.map_item.as_ref() {
+        Some(item) => Some((item.0.to_native(), json(table, &item.1)?)),
+        None => None,
+    };
+    Ok(Branch {
+        parent: row.parent.as_ref().map(|p| (BranchId(p.0.to_native()), p.1.to_native())),
+        state: Arc::from(row.state.as_str()),
+        state_entered_at: Timestamp(row.state_entered_at.to_native()),
+        state_entered_event: EventId(row.state_entered_event.to_native()),
+        input: json(table, &row.input)?,
+        previous_event: EventId(row.previous_event.to_native()),
+        variables,
+        map_item,
+        retries: row.retries.iter().map(|r| r.to_native()).collect(),
+        silent: row.silent,
+        doing: doing_from(&row.doing)?,
+    })
+}
+
+fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
+    Ok(match row {
+        ArchivedDoingRow::Task { attempt, phase, nonce, timeout, heartbeat, heartbeat_ms } => Doing::Task {
+            attempt: Attempt(attempt.to_native()),
+            phase: match phase {
+                0 => TaskPhase::Scheduled,
+                1 => TaskPhase::Started,
+                2 => TaskPhase::Submitted,
+                other => return Err(damaged(Table::Branches, &format!("a task is in a phase {other}"))),
+            },
+            nonce: nonce.to_native(),
+            timeout: timeout.as_ref().map(ArchivedTimerRow::get),
+            heartbeat: heartbeat.as_ref().map(ArchivedTimerRow::get),
+            heartbeat_ms: heartbeat_ms.as_ref().map(|ms| ms.to_native()),
+        },
+        ArchivedDoingRow::Ready(row) => {
+            let (timer, due) = row.get();
+            Doing::Ready { timer, due }
+        }
+        ArchivedDoingRow::Halted => Doing::Halted,
+        ArchivedDoingRow::Wait(row) => {
+            let (timer, due) = row.get();
+            Doing::Wait { timer, due }
+        }
+        ArchivedDoingRow::Retry(row) => {
+            let (timer, due) = row.get();
+            Doing::Retry { timer, due }
+        }
+        ArchivedDoingRow::Parallel { first, count, running, started_event } => Doing::Parallel {
+            first: BranchId(first.to_native()),
+            count: count.to_native(),
+            running: running.to_native(),
+            started_event: EventId(started_event.to_native()),
+        },
+        ArchivedDoingRow::Map {
+            first,
+            next_index,
+            running,
+            failed,
+            length,
+            concurrency,
+            tolerated,
+            started_event,
+            last_succeeded_event,
+            resume,
+        } => Doing::Map {
+            first: BranchId(first.to_native()),
+            tolerated: tolerated.to_native(),
+            resume: resume.as_ref().map(ArchivedTimerRow::get),
+            next_index: next_index.to_native(),
+            running: running.to_native(),
+            failed: failed.to_native(),
+            length: length.to_native(),
+            concurrency: concurrency.to_native(),
+            started_event: EventId(started_event.to_native()),
+            last_succeeded_event: EventId(last_succeeded_event.to_native()),
+        },
+        ArchivedDoingRow::Done { output } => Doing::Done { output: json(Table::Branches, output)? },
+    })
+}
+
+/// The timers that a branch waits for.
+pub(in crate::store) fn timers_of(doing: &Doing) -> Vec<(TimerId, Timestamp)> {
+    doing.timers().collect()
+}
+
+impl From<&MapItems> for MapItemsRow {
+    fn from(map: &MapItems) -> MapItemsRow {
+        MapItemsRow { input: map.input.to_string(), items: map.items.iter().map(|item| item.to_string()).collect() }
+    }
+}
+
+pub(in crate::store) fn map_items_from(row: &ArchivedMapItemsRow) -> Result<MapItems, Fault> {
+    let table = Table::MapItems;
+    let items = row.items.iter().map(|item| json(table, item)).collect::<Result<_, Fault>>()?;
+    Ok(MapItems { input: json(table, &row.input)?, items })
+}
+
+impl From<&RunTask> for TaskRow {
+    fn from(task: &RunTask) -> TaskRow {
+        TaskRow {
+            branch: task.branch.0,
+            state: task.state.to_string(),
+            resource: task.resource.clone(),
+            parameters: task.parameters.to_string(),
+            token_nonce: task.token.map(|t| t.nonce),
+            timeout_ms: task.timeout_ms,
+            heartbeat_ms: task.heartbeat_ms,
+            retry_count: task.retry_count,
+            scheduled_at: task.scheduled_at.0,
+        }
+    }
+}
+
+pub(in crate::store) fn task_from(execution: ExecutionId, attempt: Attempt, row: &ArchivedTaskRow) -> RunTask {
+    RunTask {
+        attempt,
+        branch: BranchId(row.branch.to_native()),
+        state: Arc::from(row.state.as_str()),
+        resource: row.resource.to_string(),
+        parameters: Arc::from(row.parameters.as_str()),
+        token: row.token_nonce.as_ref().map(|nonce| TaskToken { execution, attempt, nonce: nonce.to_native() }),
+        timeout_ms: row.timeout_ms.as_ref().map(|ms| ms.to_native()),
+        heartbeat_ms: row.heartbeat_ms.as_ref().map(|ms| ms.to_native()),
+        retry_count: row.retry_count.to_native(),
+        scheduled_at: Timestamp(row.scheduled_at.to_native()),
+    }
+}

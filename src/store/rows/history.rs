@@ -1,0 +1,437 @@
+//! Rows of the event history: the events of one step in one row.
+//!
+//! An event is a kind number and tagged fields, so that a kind or a field can come in later and old rows stay
+//! readable. Invariant: a number or tag, once released, keeps its meaning.
+
+use std::sync::Arc;
+
+use rkyv::{Archive, Serialize};
+
+use super::{Row, damaged};
+use crate::base::{EventId, Fault, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::history::Failure;
+use crate::interpreter::{HistoryEvent, HistoryKind, StateType};
+use crate::store::tables::Table;
+
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct HistoryRow {
+    events: Vec<EventRow>,
+}
+
+#[derive(Archive, Serialize)]
+struct EventRow {
+    id: u64,
+    previous: u64,
+    at: i64,
+    kind: u8,
+    texts: Vec<TextField>,
+    numbers: Vec<NumberField>,
+}
+
+#[derive(Archive, Serialize)]
+struct TextField {
+    tag: u8,
+    text: String,
+}
+
+#[derive(Archive, Serialize)]
+struct NumberField {
+    tag: u8,
+    number: i64,
+}
+
+impl Row for HistoryRow {}
+
+mod tag {
+    pub const INPUT: u8 = 1;
+    pub const OUTPUT: u8 = 2;
+    pub const NAME: u8 = 3;
+    pub const ERROR: u8 = 4;
+    pub const CAUSE: u8 = 5;
+    pub const RESOURCE: u8 = 6;
+    pub const RESOURCE_TYPE: u8 = 7;
+    pub const REGION: u8 = 8;
+    pub const PARAMETERS: u8 = 9;
+    pub const ROLE_ARN: u8 = 10;
+    pub const WORKER: u8 = 11;
+    pub const LOCATION: u8 = 12;
+    /// Name and value of an assigned variable follow one another, as often as there are variables.
+    pub const ASSIGNED_NAME: u8 = 13;
+    pub const ASSIGNED_VALUE: u8 = 14;
+
+    pub const STATE_TYPE: u8 = 1;
+    pub const INDEX: u8 = 2;
+    pub const LENGTH: u8 = 3;
+    pub const TIMEOUT_SECONDS: u8 = 4;
+    pub const HEARTBEAT_SECONDS: u8 = 5;
+    pub const REDRIVE_COUNT: u8 = 6;
+}
+
+impl HistoryRow {
+    pub fn new(events: &[HistoryEvent]) -> HistoryRow {
+        HistoryRow { events: events.iter().map(event_row).collect() }
+    }
+}
+
+/// The events of a row, oldest first.
+pub(in crate::store) fn events_from(row: &ArchivedHistoryRow) -> Result<Vec<HistoryEvent>, Fault> {
+    row.events.iter().map(event_from).collect()
+}
+
+/// Collects the fields of one event.
+struct Fields {
+    texts: Vec<TextField>,
+    numbers: Vec<NumberField>,
+}
+
+impl Fields {
+    fn text(&mut self, tag: u8, text: &str) -> &mut Fields {
+        self.texts.push(TextField { tag, text: text.to_owned() });
+        self
+    }
+
+    fn maybe(&mut self, tag: u8, text: Option<&str>) -> &mut Fields {
+        match text {
+            Some(text) => self.text(tag, text),
+            None => self,
+        }
+    }
+
+    fn number(&mut self, tag: u8, number: impl Into<i64>) -> &mut Fields {
+        self.numbers.push(NumberField { tag, number: number.into() });
+        self
+    }
+
+    fn seconds(&mut self, tag: u8, seconds: Option<i64>) -> &mut Fields {
+        match seconds {
+            Some(seconds) => self.number(tag, seconds),
+            None => self,
+        }
+    }
+
+    fn failure(&mut self, failure: &Failure) -> &mut Fields {
+        self.maybe(tag::ERROR, failure.error.as_deref()).maybe(tag::CAUSE, failure.cause.as_deref())
+    }
+
+    fn resource(&mut self, resource_type: &str, resource: &str) -> &mut Fields {
+        self.text(tag::RESOURCE_TYPE, resource_type).text(tag::RESOURCE, resource)
+    }
+
+    fn state(&mut self, state_type: StateType) -> &mut Fields {
+        self.number(tag::STATE_TYPE, state_type_code(state_type))
+    }
+
+    fn iteration(&mut self, name: &str, index: u32) -> &mut Fields {
+        self.text(tag::NAME, name).number(tag::INDEX, index)
+    }
+}
+
+fn event_row(event: &HistoryEvent) -> EventRow {
+    let mut fields = Fields { texts: Vec::new(), numbers: Vec::new() };
+    let kind = write_kind(&event.kind, &mut fields);
+    EventRow {
+        id: event.id.0,
+        previous: event.previous.0,
+        at: event.at.0,
+        kind,
+        texts: fields.texts,
+        numbers: fields.numbers,
+    }
+}
+
+/// Writes a kind's fields and says its number. The numbers are the format.
+fn write_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
+    use HistoryKind as K;
+    match kind {
+        K::ExecutionStarted { input, role_arn } => {
+            f.text(tag::INPUT, input).text(tag::ROLE_ARN, role_arn);
+            1
+        }
+        K::ExecutionSucceeded { output } => {
+            f.text(tag::OUTPUT, output);
+            2
+        }
+        K::ExecutionFailed(failure) => failed(f, failure, 3),
+        K::ExecutionAborted(failure) => failed(f, failure, 4),
+        K::ExecutionTimedOut(failure) => failed(f, failure, 5),
+        K::ExecutionRedriven { redrive_count } => {
+            f.number(tag::REDRIVE_COUNT, *redrive_count);
+            6
+        }
+        K::StateEntered { state_type, name, input } => {
+            f.state(*state_type).text(tag::NAME, name).text(tag::INPUT, input);
+            7
+        }
+        K::StateExited { state_type, name, output, assigned } => {
+            f.state(*state_type).text(tag::NAME, name).text(tag::OUTPUT, output);
+            for (name, value) in assigned {
+                f.text(tag::ASSIGNED_NAME, name).text(tag::ASSIGNED_VALUE, value);
+            }
+            8
+        }
+        K::StateAborted { state_type } => {
+            f.state(*state_type);
+            9
+        }
+        K::ParallelStateStarted => 10,
+        K::ParallelStateSucceeded => 11,
+        K::ParallelStateFailed(failure) => failed(f, failure, 12),
+        K::MapStateStarted { length } => {
+            f.number(tag::LENGTH, *length);
+            13
+        }
+        K::MapStateSucceeded => 14,
+        K::MapStateFailed(failure) => failed(f, failure, 15),
+        K::MapIterationStarted { name, index } => iteration(f, name, *index, 16),
+        K::MapIterationSucceeded { name, index } => iteration(f, name, *index, 17),
+        K::MapIterationFailed { name, index } => iteration(f, name, *index, 18),
+        K::MapIterationAborted { name, index } => iteration(f, name, *index, 19),
+        K::EvaluationFailed { failure, location, state } => {
+            f.failure(failure).maybe(tag::LOCATION, location.as_deref()).text(tag::NAME, state);
+            42
+        }
+        _ => write_task_kind(kind, f),
+    }
+}
+
+fn write_task_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
+    use HistoryKind as K;
+    match kind {
+        K::TaskScheduled { resource_type, resource, region, parameters, timeout_seconds, heartbeat_seconds } => {
+            f.resource(resource_type, resource).text(tag::REGION, region).text(tag::PARAMETERS, parameters);
+            f.seconds(tag::TIMEOUT_SECONDS, *timeout_seconds).seconds(tag::HEARTBEAT_SECONDS, *heartbeat_seconds);
+            20
+        }
+        K::TaskStarted { resource_type, resource } => {
+            f.resource(resource_type, resource);
+            21
+        }
+        K::TaskSubmitted { resource_type, resource, output } => {
+            f.resource(resource_type, resource).text(tag::OUTPUT, output);
+            22
+        }
+        K::TaskSucceeded { resource_type, resource, output } => {
+            f.resource(resource_type, resource).text(tag::OUTPUT, output);
+            23
+        }
+        K::TaskFailed { resource_type, resource, failure } => failed(f.resource(resource_type, resource), failure, 24),
+        K::TaskTimedOut { resource_type, resource, failure } => {
+            failed(f.resource(resource_type, resource), failure, 25)
+        }
+        K::TaskStartFailed { resource_type, resource, failure } => {
+            failed(f.resource(resource_type, resource), failure, 26)
+        }
+        K::TaskSubmitFailed { resource_type, resource, failure } => {
+            failed(f.resource(resource_type, resource), failure, 27)
+        }
+        K::ActivityScheduled { resource, input, timeout_seconds, heartbeat_seconds } => {
+            f.text(tag::RESOURCE, resource).text(tag::INPUT, input);
+            f.seconds(tag::TIMEOUT_SECONDS, *timeout_seconds).seconds(tag::HEARTBEAT_SECONDS, *heartbeat_seconds);
+            28
+        }
+        K::ActivityStarted { worker } => {
+            f.maybe(tag::WORKER, worker.as_deref());
+            29
+        }
+        K::ActivitySucceeded { output } => {
+            f.text(tag::OUTPUT, output);
+            30
+        }
+        K::ActivityFailed(failure) => failed(f, failure, 31),
+        K::ActivityTimedOut(failure) => failed(f, failure, 32),
+        K::ActivityScheduleFailed(failure) => failed(f, failure, 33),
+        K::LambdaFunctionScheduled { resource, input, timeout_seconds } => {
+            f.text(tag::RESOURCE, resource).text(tag::INPUT, input).seconds(tag::TIMEOUT_SECONDS, *timeout_seconds);
+            34
+        }
+        K::LambdaFunctionStarted => 35,
+        K::LambdaFunctionSucceeded { output } => {
+            f.text(tag::OUTPUT, output);
+            36
+        }
+        K::LambdaFunctionFailed(failure) => failed(f, failure, 37),
+        K::LambdaFunctionTimedOut(failure) => failed(f, failure, 38),
+        K::LambdaFunctionScheduleFailed(failure) => failed(f, failure, 39),
+        K::LambdaFunctionStartFailed(failure) => failed(f, failure, 40),
+        _ => unreachable!("the kinds of states and executions are written by write_kind"),
+    }
+}
+
+fn failed(f: &mut Fields, failure: &Failure, number: u8) -> u8 {
+    f.failure(failure);
+    number
+}
+
+fn iteration(f: &mut Fields, name: &str, index: u32, number: u8) -> u8 {
+    f.iteration(name, index);
+    number
+}
+
+impl ArchivedEventRow {
+    fn find(&self, tag: u8) -> Option<&str> {
+        self.texts.iter().find(|f| f.tag == tag).map(|f| f.text.as_str())
+    }
+
+    fn text(&self, tag: u8) -> Result<&str, Fault> {
+        self.find(tag).ok_or_else(|| damaged(Table::History, &format!("event {} lacks text {tag}", self.id)))
+    }
+
+    fn json(&self, tag: u8) -> Result<Json, Fault> {
+        self.text(tag).map(Arc::from)
+    }
+
+    fn owned(&self, tag: u8) -> Result<String, Fault> {
+        self.text(tag).map(str::to_owned)
+    }
+
+    fn seconds(&self, tag: u8) -> Option<i64> {
+        self.numbers.iter().find(|f| f.tag == tag).map(|f| f.number.to_native())
+    }
+
+    fn number(&self, tag: u8) -> Result<u32, Fault> {
+        let found = self.seconds(tag).and_then(|n| u32::try_from(n).ok());
+        found.ok_or_else(|| damaged(Table::History, &format!("event {} lacks number {tag}", self.id)))
+    }
+
+    fn failure(&self) -> Failure {
+        Failure { error: self.find(tag::ERROR).map(str::to_owned), cause: self.find(tag::CAUSE).map(str::to_owned) }
+    }
+
+    fn state_type(&self) -> Result<StateType, Fault> {
+        let code = self.number(tag::STATE_TYPE)?;
+        let found = STATE_TYPES.get(code as usize).copied();
+        found.ok_or_else(|| damaged(Table::History, &format!("event {} is of a state type {code}", self.id)))
+    }
+
+    fn assigned(&self) -> Vec<(String, Json)> {
+        let of = |tag| self.texts.iter().filter(move |f| f.tag == tag).map(|f| f.text.as_str());
+        of(tag::ASSIGNED_NAME).map(str::to_owned).zip(of(tag::ASSIGNED_VALUE).map(Arc::from)).collect()
+    }
+}
+
+const STATE_TYPES: [StateType; 8] = [
+    StateType::Task,
+    StateType::Choice,
+    StateType::Wait,
+    StateType::Parallel,
+    StateType::Map,
+    StateType::Pass,
+    StateType::Succeed,
+    StateType::Fail,
+];
+
+fn state_type_code(state_type: StateType) -> u32 {
+    match state_type {
+        StateType::Task => 0,
+        StateType::Choice => 1,
+        StateType::Wait => 2,
+        StateType::Parallel => 3,
+        StateType::Map => 4,
+        StateType::Pass => 5,
+        StateType::Succeed => 6,
+        StateType::Fail => 7,
+    }
+}
+
+fn event_from(row: &ArchivedEventRow) -> Result<HistoryEvent, Fault> {
+    Ok(HistoryEvent {
+        id: EventId(row.id.to_native()),
+        previous: EventId(row.previous.to_native()),
+        at: Timestamp(row.at.to_native()),
+        kind: read_kind(row)?,
+    })
+}
+
+fn read_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
+    use HistoryKind as K;
+    Ok(match row.kind {
+        1 => K::ExecutionStarted { input: row.json(tag::INPUT)?, role_arn: row.owned(tag::ROLE_ARN)? },
+        2 => K::ExecutionSucceeded { output: row.json(tag::OUTPUT)? },
+        3 => K::ExecutionFailed(row.failure()),
+        4 => K::ExecutionAborted(row.failure()),
+        5 => K::ExecutionTimedOut(row.failure()),
+        6 => K::ExecutionRedriven { redrive_count: row.number(tag::REDRIVE_COUNT)? },
+        7 => {
+            K::StateEntered { state_type: row.state_type()?, name: row.json(tag::NAME)?, input: row.json(tag::INPUT)? }
+        }
+        8 => K::StateExited {
+            state_type: row.state_type()?,
+            name: row.json(tag::NAME)?,
+            output: row.json(tag::OUTPUT)?,
+            assigned: row.assigned(),
+        },
+        9 => K::StateAborted { state_type: row.state_type()? },
+        10 => K::ParallelStateStarted,
+        11 => K::ParallelStateSucceeded,
+        12 => K::ParallelStateFailed(row.failure()),
+        13 => K::MapStateStarted { length: row.number(tag::LENGTH)? },
+        14 => K::MapStateSucceeded,
+        15 => K::MapStateFailed(row.failure()),
+        16 => K::MapIterationStarted { name: row.json(tag::NAME)?, index: row.number(tag::INDEX)? },
+        17 => K::MapIterationSucceeded { name: row.json(tag::NAME)?, index: row.number(tag::INDEX)? },
+        18 => K::MapIterationFailed { name: row.json(tag::NAME)?, index: row.number(tag::INDEX)? },
+        19 => K::MapIterationAborted { name: row.json(tag::NAME)?, index: row.number(tag::INDEX)? },
+        42 => K::EvaluationFailed {
+            failure: row.failure(),
+            location: row.find(tag::LOCATION).map(str::to_owned),
+            state: row.json(tag::NAME)?,
+        },
+        _ => read_task_kind(row)?,
+    })
+}
+
+fn read_task_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
+    use HistoryKind as K;
+    let timeout_seconds = row.seconds(tag::TIMEOUT_SECONDS);
+    let heartbeat_seconds = row.seconds(tag::HEARTBEAT_SECONDS);
+    if (20..=27).contains(&row.kind) {
+        let (resource_type, resource) = (row.owned(tag::RESOURCE_TYPE)?, row.owned(tag::RESOURCE)?);
+        let failure = row.failure();
+        return Ok(match row.kind {
+            20 => K::TaskScheduled {
+                resource_type,
+                resource,
+                region: row.owned(tag::REGION)?,
+                parameters: row.json(tag::PARAMETERS)?,
+                timeout_seconds,
+                heartbeat_seconds,
+            },
+            21 => K::TaskStarted { resource_type, resource },
+            22 => K::TaskSubmitted { resource_type, resource, output: row.json(tag::OUTPUT)? },
+            23 => K::TaskSucceeded { resource_type, resource, output: row.json(tag::OUTPUT)? },
+            24 => K::TaskFailed { resource_type, resource, failure },
+            25 => K::TaskTimedOut { resource_type, resource, failure },
+            26 => K::TaskStartFailed { resource_type, resource, failure },
+            _ => K::TaskSubmitFailed { resource_type, resource, failure },
+        });
+    }
+    Ok(match row.kind {
+        28 => K::ActivityScheduled {
+            resource: row.owned(tag::RESOURCE)?,
+            input: row.json(tag::INPUT)?,
+            timeout_seconds,
+            heartbeat_seconds,
+        },
+        29 => K::ActivityStarted { worker: row.find(tag::WORKER).map(str::to_owned) },
+        30 => K::ActivitySucceeded { output: row.json(tag::OUTPUT)? },
+        31 => K::ActivityFailed(row.failure()),
+        32 => K::ActivityTimedOut(row.failure()),
+        33 => K::ActivityScheduleFailed(row.failure()),
+        34 => K::LambdaFunctionScheduled {
+            resource: row.owned(tag::RESOURCE)?,
+            input: row.json(tag::INPUT)?,
+            timeout_seconds,
+        },
+        35 => K::LambdaFunctionStarted,
+        36 => K::LambdaFunctionSucceeded { output: row.json(tag::OUTPUT)? },
+        37 => K::LambdaFunctionFailed(row.failure()),
+        38 => K::LambdaFunctionTimedOut(row.failure()),
+        39 => K::LambdaFunctionScheduleFailed(row.failure()),
+        40 => K::LambdaFunctionStartFailed(row.failure()),
+        other => {
+            let what = format!("event {} is of a kind {other} that this release does not know", row.id);
+            return Err(damaged(Table::History, &what));
+        }
+    })
+}

@@ -1,0 +1,286 @@
+//! [`Writer`]: the one way in. A thread that appends, a thread that checkpoints, and the queue before them.
+//!
+//! The writing thread takes everything that waits, appends it as one batch, syncs once and answers all. There is no
+//! linger timer: while one batch syncs, the next one gathers. A commit never waits for a checkpoint, unless so much
+//! has piled up that memory would not be bounded otherwise.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::commit::Commit;
+use super::engine::Engine;
+use crate::base::Fault;
+
+/// Most bytes in one batch: above it, waiting for the rest would cost more than another sync.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Uncheckpointed bytes above which the checkpointer does not wait for its time.
+const HASTE_BYTES: usize = 32 << 20;
+/// Uncheckpointed bytes above which commits wait for the checkpointer.
+const WAITING_BYTES_MAX: usize = 256 << 20;
+/// How long nothing must have been appended before the journal's old batches are taken out on their own.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// Who runs the store's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// Two threads of the store's own.
+    Own,
+    /// Whoever commits; every so many commits, a checkpoint. The simulator needs one order of everything.
+    Caller { checkpoint_every: u64 },
+}
+
+/// Takes commits. Cheap to clone; the store's threads end when the last one is dropped.
+#[derive(Clone)]
+pub struct Writer(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    mode: Threads,
+    commits: Mutex<u64>,
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    queue: Mutex<Queue>,
+    /// Something was queued, or the store closes.
+    queued: Condvar,
+    /// Time for a checkpoint, or the store closes.
+    checkpoint: Condvar,
+    /// A checkpoint is done.
+    relieved: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    closing: bool,
+    hurry: bool,
+}
+
+struct Waiting {
+    record: Arc<Vec<u8>>,
+    done: oneshot::Sender<Result<(), Fault>>,
+}
+
+impl Writer {
+    pub(super) fn start(engine: Arc<Engine>, mode: Threads, checkpoint_ms: u64) -> Result<Writer, Fault> {
+        let shared = Arc::new(Shared {
+            engine,
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+            checkpoint: Condvar::new(),
+            relieved: Condvar::new(),
+        });
+        let mut threads = Vec::new();
+        if mode == Threads::Own {
+            let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+                let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+                thread.map_err(|e| Fault::fatal(format!("the store's thread '{name}' cannot start"), e))
+            };
+            let (writing, checkpointing) = (shared.clone(), shared.clone());
+            threads.push(spawn("store-writer", Box::new(move || write_all(&writing)))?);
+            let every = Duration::from_millis(checkpoint_ms.max(1));
+            threads.push(spawn("store-checkpoint", Box::new(move || checkpoint_all(&checkpointing, every)))?);
+        }
+        Ok(Writer(Arc::new(Inner { shared, threads: Mutex::new(threads), mode, commits: Mutex::new(0) })))
+    }
+
+    /// Stores a commit, whole or not at all. Returns once it is on the disk and readers see it.
+    ///
+    /// The order of two commits is that of the first polls of their futures. A future that is dropped before it is
+    /// done leaves open whether the commit was stored.
+    pub async fn commit(&self, commit: Commit) -> Result<(), Fault> {
+        if commit.is_empty() {
+            return self.0.shared.engine.alive();
+        }
+        match self.0.mode {
+            Threads::Own => {
+                let answer = self.0.shared.enqueue(commit)?;
+                answer.await.unwrap_or_else(|_| self.0.shared.gone())
+            }
+            Threads::Caller { checkpoint_every } => self.0.commit_here(commit, checkpoint_every),
+        }
+    }
+
+    /// The same for threads that may block.
+    pub fn commit_blocking(&self, commit: Commit) -> Result<(), Fault> {
+        if commit.is_empty() {
+            return self.0.shared.engine.alive();
+        }
+        match self.0.mode {
+            Threads::Own => {
+                let answer = self.0.shared.enqueue(commit)?;
+                answer.blocking_recv().unwrap_or_else(|_| self.0.shared.gone())
+            }
+            Threads::Caller { checkpoint_every } => self.0.commit_here(commit, checkpoint_every),
+        }
+    }
+
+    /// A number for [`Commit::put_outbox`]: above all that were ever given out and stored.
+    pub fn outbox_number(&self) -> u64 {
+        self.0.shared.engine.outbox_next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Carries everything over to the state file now. Nobody needs to: it happens by itself.
+    pub fn checkpoint(&self) -> Result<(), Fault> {
+        self.0.shared.engine.checkpoint().map(drop)
+    }
+
+    /// Ends the store in order: everything queued is stored and carried over, so that the next start replays
+    /// nothing. Later commits are refused.
+    pub fn close(self) -> Result<(), Fault> {
+        self.0.stop();
+        self.0.shared.engine.checkpoint()?;
+        self.0.shared.engine.tidy_journal()
+    }
+
+    pub(super) fn engine(&self) -> &Arc<Engine> {
+        &self.0.shared.engine
+    }
+}
+
+impl Inner {
+    fn commit_here(&self, commit: Commit, checkpoint_every: u64) -> Result<(), Fault> {
+        let mut commits = self.commits.lock();
+        if self.shared.queue.lock().closing {
+            return self.shared.gone();
+        }
+        let engine = &self.shared.engine;
+        engine.append(&[commit.record.into_shared()])?;
+        *commits += 1;
+        if checkpoint_every > 0 && commits.is_multiple_of(checkpoint_every) {
+            // The commit is durable whatever comes of the checkpoint; the next commit hears of its failure.
+            let _ = engine.checkpoint();
+        }
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.shared.queue.lock().closing = true;
+        self.shared.queued.notify_all();
+        self.shared.checkpoint.notify_all();
+        self.shared.relieved.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn enqueue(&self, commit: Commit) -> Result<oneshot::Receiver<Result<(), Fault>>, Fault> {
+        let (done, answer) = oneshot::channel();
+        let waiting = Waiting { record: commit.record.into_shared(), done };
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            return self.gone().map(|()| answer);
+        }
+        queue.waiting.push(waiting);
+        let first = queue.waiting.len() == 1;
+        drop(queue);
+        if first {
+            self.queued.notify_one();
+        }
+        Ok(answer)
+    }
+
+    fn gone(&self) -> Result<(), Fault> {
+        self.engine.alive()?;
+        Err(Fault::fatal_plain("the store is closed: the appliance is shutting down"))
+    }
+}
+
+/// The writing thread.
+fn write_all(shared: &Shared) {
+    loop {
+        let mut queue = shared.queue.lock();
+        while queue.waiting.is_empty() {
+            if queue.closing {
+                return;
+            }
+            if shared.queued.wait_for(&mut queue, QUIET).timed_out() && queue.waiting.is_empty() {
+                drop(queue);
+                // A failure is remembered by the engine and answers the next commit.
+                let _ = shared.engine.tidy_journal();
+                queue = shared.queue.lock();
+                if queue.waiting.is_empty() && !queue.closing {
+                    shared.queued.wait(&mut queue);
+                }
+            }
+        }
+        let batch = take_batch(&mut queue.waiting);
+        drop(queue);
+        hold_back(shared);
+        let records: Vec<_> = batch.iter().map(|w| w.record.clone()).collect();
+        let result = shared.engine.append(&records);
+        drop(records);
+        let failure = result.err().map(|fault| crate::base::fault::chain(&fault));
+        for waiting in batch {
+            let answer = match &failure {
+                None => Ok(()),
+                Some(why) => Err(Fault::fatal_plain(format!("the commit was not stored: {why}"))),
+            };
+            // Whoever stopped waiting does not want the answer.
+            let _ = waiting.done.send(answer);
+        }
+    }
+}
+
+fn take_batch(waiting: &mut Vec<Waiting>) -> Vec<Waiting> {
+    let mut bytes = 0;
+    let count = waiting
+        .iter()
+        .take_while(|w| {
+            let fits = bytes == 0 || bytes + w.record.len() <= BATCH_BYTES_MAX;
+            bytes += w.record.len();
+            fits
+        })
+        .count();
+    if count == waiting.len() { std::mem::take(waiting) } else { waiting.drain(..count).collect() }
+}
+
+/// Wakes the checkpointer early, and waits for it when too much has piled up.
+fn hold_back(shared: &Shared) {
+    let bytes = shared.engine.waiting_bytes();
+    if bytes < HASTE_BYTES {
+        return;
+    }
+    let mut queue = shared.queue.lock();
+    queue.hurry = true;
+    shared.checkpoint.notify_one();
+    while shared.engine.waiting_bytes() >= WAITING_BYTES_MAX && !queue.closing && shared.engine.alive().is_ok() {
+        shared.relieved.wait_for(&mut queue, Duration::from_millis(50));
+        queue.hurry = true;
+        shared.checkpoint.notify_one();
+    }
+}
+
+/// The checkpointing thread.
+fn checkpoint_all(shared: &Shared, every: Duration) {
+    loop {
+        let until = Instant::now() + every;
+        let mut queue = shared.queue.lock();
+        while !queue.closing && !queue.hurry && !shared.checkpoint.wait_until(&mut queue, until).timed_out() {}
+        if queue.closing {
+            return;
+        }
+        queue.hurry = false;
+        drop(queue);
+        if shared.engine.checkpoint().is_err() {
+            // The engine remembers; commits answer with it.
+            return;
+        }
+        shared.relieved.notify_all();
+    }
+}

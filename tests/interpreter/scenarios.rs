@@ -1,0 +1,223 @@
+//! What people rely on, with the clock in hand.
+
+use conveyor::api::history::type_name;
+use conveyor::asl::{self, StateMachine};
+use conveyor::base::{Attempt, limits};
+use conveyor::interpreter::{Event, HistoryKind, Outcome, Status};
+use serde_json::{Value, json};
+
+use crate::oracle::{Oracle, START};
+
+fn machine(definition: Value) -> StateMachine {
+    asl::parse(&definition.to_string()).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// One Task with these fields, then the end.
+fn one_task(fields: Value) -> StateMachine {
+    let mut task = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:probe", "End": true});
+    task.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let mut states = json!({"T": task});
+    if states["T"].get("Catch").is_some() {
+        states["Caught"] = json!({"Type": "Pass", "End": true});
+    }
+    machine(json!({"StartAt": "T", "States": states}))
+}
+
+fn started<'m>(machine: &'m StateMachine, input: &str) -> Oracle<'m> {
+    let mut oracle = Oracle::new(machine, input);
+    oracle.happens(Event::Started);
+    oracle
+}
+
+fn current(oracle: &Oracle) -> Attempt {
+    *oracle.tasks.keys().next().expect("a task runs")
+}
+
+fn fails(oracle: &mut Oracle, error: &str) {
+    let attempt = current(oracle);
+    oracle.happens(Event::TaskFailed { attempt, error: Some(error.into()), cause: Some("why".into()) });
+}
+
+fn succeeds(oracle: &mut Oracle, output: &str) {
+    let attempt = current(oracle);
+    oracle.happens(Event::TaskSucceeded { attempt, output: output.into() });
+}
+
+/// `type(previous)` of each event from the `from`th on.
+fn told(oracle: &Oracle, from: usize) -> Vec<String> {
+    let event = |e: &conveyor::interpreter::HistoryEvent| format!("{}({})", type_name(&e.kind), e.previous);
+    oracle.history[from - 1..].iter().map(event).collect()
+}
+
+#[test]
+fn back_off_grows_is_bounded_and_counts_per_retrier() {
+    let retry = json!([
+        {"ErrorEquals": ["A"], "IntervalSeconds": 3, "BackoffRate": 2, "MaxAttempts": 3, "MaxDelaySeconds": 10},
+        {"ErrorEquals": ["States.TaskFailed"], "IntervalSeconds": 1, "MaxAttempts": 1},
+    ]);
+    let machine = one_task(json!({"Retry": retry}));
+    let mut oracle = started(&machine, "{}");
+    let mut waited = Vec::new();
+    for error in ["A", "B", "A", "A"] {
+        let before = oracle.now;
+        fails(&mut oracle, error);
+        oracle.fire_next();
+        waited.push(oracle.now - before);
+        assert_eq!(oracle.tasks.values().next().unwrap().retry_count as usize, waited.len());
+    }
+    assert_eq!(waited, [3_000, 1_000, 6_000, 10_000]);
+    fails(&mut oracle, "A");
+    assert_eq!(oracle.status(), Status::Failed);
+    assert_eq!(
+        told(&oracle, 2)[..6],
+        [
+            "TaskStateEntered(0)",
+            "TaskScheduled(2)",
+            "TaskStarted(3)",
+            "TaskFailed(4)",
+            "TaskScheduled(5)",
+            "TaskStarted(6)"
+        ]
+    );
+}
+
+#[test]
+fn a_lost_heartbeat_and_a_timeout_end_the_attempt() {
+    let machine = one_task(json!({"TimeoutSeconds": 60, "HeartbeatSeconds": 10,
+        "Catch": [{"ErrorEquals": ["States.Timeout"], "Next": "Caught"}]}));
+    let mut oracle = started(&machine, "{}");
+    oracle.now += 9_000;
+    let attempt = current(&oracle);
+    oracle.happens(Event::HeartbeatSeen { attempt });
+    oracle.fire_next();
+    assert_eq!(oracle.now, START + 19_000);
+    assert!(oracle.tasks.is_empty() && oracle.timers.is_empty());
+    assert_eq!(oracle.delivered, [Outcome::Succeeded { output: r#"{"Error":"States.Timeout"}"#.into() }]);
+
+    let machine = one_task(json!({"TimeoutSeconds": 5}));
+    let mut oracle = started(&machine, "{}");
+    oracle.fire_next();
+    assert_eq!(oracle.now, START + 5_000);
+    assert_eq!(oracle.delivered, [Outcome::Failed { error: Some("States.Timeout".into()), cause: None }]);
+}
+
+#[test]
+fn the_definition_has_a_timeout_of_its_own() {
+    let machine = machine(json!({"StartAt": "W", "TimeoutSeconds": 5,
+        "States": {"W": {"Type": "Wait", "Seconds": 60, "End": true}}}));
+    let mut oracle = started(&machine, "{}");
+    oracle.fire_next();
+    assert_eq!((oracle.status(), oracle.now), (Status::TimedOut, START + 5_000));
+}
+
+#[test]
+fn what_runs_beside_a_failed_branch_is_aborted_in_order() {
+    let task =
+        |name: &str| json!({"Type": "Task", "Resource": format!("arn:aws:states:::conveyor:{name}"), "End": true});
+    let each = json!({"StartAt": "C", "States": {"C": task("c")}});
+    let machine = machine(json!({"StartAt": "P", "States": {"P": {"Type": "Parallel", "End": true, "Branches": [
+        {"StartAt": "A", "States": {"A": task("a")}},
+        {"StartAt": "M", "States": {"M": {"Type": "Map", "ItemProcessor": each, "End": true}}},
+        {"StartAt": "B", "States": {"B": {"Type": "Wait", "Seconds": 9, "End": true}}},
+    ]}}}));
+    let mut oracle = started(&machine, "[1,2]");
+    let before = oracle.history.len();
+    fails(&mut oracle, "A");
+    let failed = before + 1;
+    let aborted = [
+        "TaskStateAborted",
+        "MapIterationAborted",
+        "TaskStateAborted",
+        "MapIterationAborted",
+        "MapStateAborted",
+        "WaitStateAborted",
+        "ParallelStateFailed",
+    ];
+    let mut expected: Vec<String> = aborted.iter().map(|kind| format!("{kind}({failed})")).collect();
+    expected.push(format!("ExecutionFailed({})", failed + aborted.len()));
+    assert_eq!(told(&oracle, failed + 1), expected);
+}
+
+#[test]
+fn redrive_runs_what_failed_and_keeps_what_succeeded() {
+    let task = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:probe", "End": true});
+    let machine = machine(json!({"StartAt": "M", "States": {"M": {"Type": "Map", "MaxConcurrency": 2, "End": true,
+        "ItemProcessor": {"StartAt": "T", "States": {"T": task}}}}}));
+    let mut oracle = started(&machine, "[10,11,12,13]");
+    succeeds(&mut oracle, "0");
+    fails(&mut oracle, "A");
+    assert_eq!(oracle.status(), Status::Failed);
+    let before = oracle.history.len();
+    oracle.happens(Event::Redriven);
+    let again: Vec<&str> = oracle.tasks.values().map(|task| &*task.parameters).collect();
+    assert_eq!((oracle.status(), again), (Status::Running, vec!["11", "12"]));
+    assert_eq!(told(&oracle, before + 1)[0], format!("ExecutionRedriven({before})"));
+    for output in ["1", "2", "3"] {
+        succeeds(&mut oracle, output);
+    }
+    assert_eq!(oracle.delivered.last(), Some(&Outcome::Succeeded { output: "[0,1,2,3]".into() }));
+    // What succeeded is not redriven.
+    oracle.happens(Event::Redriven);
+    assert_eq!(oracle.status(), Status::Succeeded);
+}
+
+#[test]
+fn nothing_catches_a_runtime_error_but_everything_else_is_caught() {
+    let catch = json!([{"ErrorEquals": ["States.Runtime"], "Next": "Caught"}, {"ErrorEquals": ["States.ALL"], "Next": "Caught"}]);
+    let machine = one_task(json!({"InputPath": "$.missing", "Catch": catch}));
+    let oracle = started(&machine, "{}");
+    assert!(matches!(&oracle.delivered[0], Outcome::Failed { error: Some(error), .. } if error == "States.Runtime"));
+
+    let machine = one_task(json!({"Catch": catch}));
+    let mut oracle = started(&machine, "{}");
+    succeeds(&mut oracle, &format!("\"{}\"", "x".repeat(limits::PAYLOAD_BYTES_MAX)));
+    assert!(matches!(&oracle.delivered[0], Outcome::Failed { error: Some(e), .. } if e == "States.DataLimitExceeded"));
+
+    let mut oracle = started(&machine, "{}");
+    fails(&mut oracle, "Any");
+    assert_eq!(oracle.delivered, [Outcome::Succeeded { output: r#"{"Error":"Any","Cause":"why"}"#.into() }]);
+}
+
+#[test]
+fn a_loop_without_an_end_yields_and_ends_at_the_history_s_limit() {
+    let pass = |next: &str| json!({"Type": "Pass", "Next": next});
+    let machine = machine(json!({"StartAt": "A", "States": {"A": pass("B"), "B": {"Type": "Choice", "Default": "A",
+        "Choices": [{"Variable": "$.done", "IsPresent": true, "Next": "C"}]}, "C": {"Type": "Succeed"}}}));
+    let mut oracle = started(&machine, "{}");
+    assert_eq!(oracle.status(), Status::Running);
+    assert_eq!(oracle.history.len(), 1 + 2 * limits::STATES_PER_STEP_MAX);
+    oracle.drive_to_the_end();
+    assert_eq!(oracle.now, START);
+    assert_eq!(oracle.history.len() as u64, limits::HISTORY_EVENTS_MAX);
+    assert!(matches!(oracle.history.last().unwrap().kind, HistoryKind::ExecutionFailed(_)));
+}
+
+#[test]
+fn a_large_map_yields_and_a_step_touches_few_rows() {
+    let task = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:probe", "End": true});
+    let machine = machine(json!({"StartAt": "M", "States": {"M": {"Type": "Map", "End": true,
+        "ItemProcessor": {"StartAt": "T", "States": {"T": task}}}}}));
+    let items: Vec<u32> = (0..2_500).collect();
+    let mut oracle = started(&machine, &serde_json::to_string(&items).unwrap());
+    while oracle.tasks.len() < items.len() {
+        oracle.fire_next();
+    }
+    let attempt = current(&oracle);
+    let entry = conveyor::interpreter::Entry {
+        at: conveyor::base::Timestamp(oracle.now),
+        seed: 1,
+        event: Event::TaskSucceeded { attempt, output: "1".into() },
+    };
+    let step = conveyor::interpreter::step(&machine, &oracle.execution, &entry, &oracle.env);
+    assert_eq!((step.branches.len(), step.items.len()), (2, 0));
+}
+
+#[test]
+fn a_stop_cancels_all_and_says_why() {
+    let machine = one_task(json!({"TimeoutSeconds": 60}));
+    let mut oracle = started(&machine, "{}");
+    oracle.happens(Event::Stopped { error: None, cause: Some("enough".into()) });
+    assert_eq!(oracle.status(), Status::Aborted);
+    assert_eq!(told(&oracle, 5), ["ExecutionAborted(0)"]);
+    assert_eq!(oracle.delivered, [Outcome::Aborted { error: None, cause: Some("enough".into()) }]);
+}

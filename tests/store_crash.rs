@@ -1,0 +1,298 @@
+//! The power goes at every write, sync, length change and rename of the store's disk, and again during recovery.
+//!
+//! The oracle is a plain map in this file that shares nothing with the store: what was acknowledged is there, a
+//! commit is there whole or not at all, and `check` finds nothing. `STORE_CRASH_SEEDS` widens the search.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conveyor::base::{BranchId, EventId, ExecutionId, TimerId, Timestamp};
+use conveyor::interpreter::{
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
+};
+use conveyor::store::sim::SimDisk;
+use conveyor::store::{Backends, Commit, Direction, Options, Reader, Threads, Writer, check, open};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const COMMITS: usize = 24;
+const TABLES: [&str; 2] = ["jobs", "jobs-2"];
+
+/// What the store must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    items: BTreeMap<(String, String), String>,
+    /// Executions: whether each still runs, and how many events it has.
+    executions: BTreeMap<u128, (bool, u64)>,
+}
+
+/// One commit: a few changes that belong together.
+#[derive(Clone, Debug)]
+enum Change {
+    Put(&'static str, String, String),
+    Delete(&'static str, String),
+    Start(u128),
+    End(u128),
+}
+
+impl Model {
+    fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Put(table, key, json) => {
+                    self.items.insert((table.to_string(), key.clone()), json.clone());
+                }
+                Change::Delete(table, key) => {
+                    self.items.remove(&(table.to_string(), key.clone()));
+                }
+                Change::Start(id) => {
+                    self.executions.insert(*id, (true, 1));
+                }
+                Change::End(id) => {
+                    self.executions.insert(*id, (false, 2));
+                }
+            }
+        }
+    }
+}
+
+fn script(rng: &mut ChaCha8Rng) -> Vec<Vec<Change>> {
+    let mut running = BTreeSet::new();
+    let mut next = 1u128;
+    let mut commits = Vec::new();
+    for _ in 0..COMMITS {
+        let mut changes = Vec::new();
+        for _ in 0..rng.random_range(1..5) {
+            let table = TABLES[rng.random_range(0..2)];
+            let key = format!("k{}", rng.random_range(0..12));
+            match rng.random_range(0..10) {
+                0..=4 => {
+                    let length = if rng.random_range(0..8) == 0 { 9_000 } else { rng.random_range(1..200) };
+                    let json = format!("\"{}\"", "x".repeat(length));
+                    changes.push(Change::Put(table, key, json));
+                }
+                5 | 6 => changes.push(Change::Delete(table, key)),
+                7 if !running.is_empty() => {
+                    let id = *running.iter().nth(rng.random_range(0..running.len())).unwrap();
+                    // Started by this same commit, it could not end by it: a step has a stored one before it.
+                    if !changes.iter().any(|c| matches!(c, Change::Start(started) if *started == id)) {
+                        running.remove(&id);
+                        changes.push(Change::End(id));
+                    }
+                }
+                _ => {
+                    running.insert(next);
+                    changes.push(Change::Start(next));
+                    next += 1;
+                }
+            }
+        }
+        commits.push(changes);
+    }
+    commits
+}
+
+fn header(id: u128) -> Header {
+    Header {
+        id: ExecutionId(id),
+        name: format!("run-{id}"),
+        machine: MachineRef { name: format!("m{}", id % 3), revision: 1, qualifier: None },
+        status: Status::Running,
+        started_at: Timestamp(1),
+        stopped_at: None,
+        input: Arc::from("{}"),
+        outcome: None,
+        last_event: EventId(1),
+        next_branch: BranchId(1),
+        next_attempt: Default::default(),
+        next_timer: TimerId(1),
+        timeout_timer: None,
+        parent: None,
+        redrive_count: 0,
+        redriven_at: None,
+        trace_header: None,
+    }
+}
+
+fn due(id: u128) -> Timestamp {
+    Timestamp(1_000 - (id as i64 * 37) % 100)
+}
+
+fn event(number: u64, kind: HistoryKind) -> HistoryEvent {
+    HistoryEvent { id: EventId(number), previous: EventId(number - 1), at: Timestamp(1), kind }
+}
+
+fn start(id: u128) -> Step {
+    let branch = Branch {
+        parent: None,
+        state: Arc::from("Wait"),
+        state_entered_at: Timestamp(1),
+        state_entered_event: EventId(1),
+        input: Arc::new(serde_json::json!({})),
+        previous_event: EventId(1),
+        variables: BTreeMap::new(),
+        map_item: None,
+        retries: Vec::new(),
+        doing: Doing::Wait { timer: TimerId(0), due: due(id) },
+    };
+    Step {
+        header: Some(header(id)),
+        branches: BTreeMap::from([(BranchId(0), Some(branch))]),
+        history: vec![event(1, HistoryKind::ParallelStateStarted)],
+        commands: vec![Command::SetTimer { timer: TimerId(0), due: due(id) }],
+        ..Step::default()
+    }
+}
+
+fn end(id: u128) -> (Execution, Step) {
+    let started = start(id);
+    let before = Execution {
+        header: header(id),
+        branches: started.branches.into_iter().filter_map(|(n, b)| Some((n, b?))).collect(),
+        items: BTreeMap::new(),
+    };
+    let mut header = header(id);
+    header.status = Status::Succeeded;
+    header.outcome = Some(Outcome::Succeeded { output: Arc::from("[]") });
+    header.last_event = EventId(2);
+    let step = Step {
+        header: Some(header),
+        branches: BTreeMap::from([(BranchId(0), None)]),
+        history: vec![event(2, HistoryKind::ExecutionSucceeded { output: Arc::from("[]") })],
+        commands: vec![Command::ClearTimer { timer: TimerId(0), due: due(id) }],
+        ..Step::default()
+    };
+    (before, step)
+}
+
+fn build(changes: &[Change]) -> Commit {
+    let mut commit = Commit::new();
+    for change in changes {
+        match change {
+            Change::Put(table, key, json) => commit.put_item(table, key, json),
+            Change::Delete(table, key) => commit.delete_item(table, key),
+            Change::Start(id) => commit.step(None, &start(*id)),
+            Change::End(id) => {
+                let (before, step) = end(*id);
+                commit.step(Some(&before), &step)
+            }
+        };
+    }
+    commit
+}
+
+fn options(disk: &SimDisk, checkpoint_every: u64) -> Options {
+    Options { threads: Threads::Caller { checkpoint_every }, ..Options::on(Arc::new(disk.clone())) }
+}
+
+/// What the store holds, by every way that leads to it.
+fn read(reader: &Reader) -> Model {
+    let mut model = Model::default();
+    for table in TABLES {
+        for (key, json) in reader.items(table, None, usize::MAX).unwrap() {
+            model.items.insert((table.into(), key), json);
+        }
+    }
+    let timers = reader.timers(Timestamp::MAX, usize::MAX).unwrap();
+    assert!(timers.is_sorted());
+    let timers: BTreeSet<u128> = timers.into_iter().map(|(_, id, _)| id.0).collect();
+    for summary in reader.executions(&Default::default(), None, 10_000).unwrap().items {
+        let execution = reader.execution(summary.id).unwrap().unwrap();
+        let running = execution.header.status == Status::Running;
+        assert_eq!(execution.branches.len(), usize::from(running));
+        assert_eq!(timers.contains(&summary.id.0), running);
+        assert_eq!(reader.by_name(&summary.machine.name, &summary.name).unwrap(), Some(summary.id));
+        let history = reader.history(summary.id, EventId(1), 99, Direction::Forward).unwrap();
+        assert_eq!(history.len() as u64, execution.header.last_event.0);
+        model.executions.insert(summary.id.0, (running, history.len() as u64));
+    }
+    let running = model.executions.values().filter(|(running, _)| *running).count();
+    assert_eq!(reader.count(Status::Running), running as u64);
+    assert_eq!(reader.count(Status::Succeeded), (model.executions.len() - running) as u64);
+    assert_eq!(timers.len(), running);
+    model
+}
+
+/// Commits until the disk fails. Says how many commits were acknowledged.
+fn run(writer: &Writer, script: &[Vec<Change>]) -> usize {
+    script.iter().take_while(|changes| writer.commit_blocking(build(changes)).is_ok()).count()
+}
+
+/// Opens what the crash left; where `again` is given, the power goes once more while that is done.
+fn reopen(disk: &SimDisk, checkpoint_every: u64, again: Option<u64>) -> (SimDisk, Writer, Reader) {
+    let mut disk = disk.restart();
+    if let Some(operation) = again {
+        disk.crash_at(operation);
+        let _ = open(options(&disk, checkpoint_every)).map(|(writer, _)| writer.checkpoint());
+        disk = disk.restart();
+    }
+    let (writer, reader) = open(options(&disk, checkpoint_every)).expect("a crash never leaves files that are refused");
+    (disk, writer, reader)
+}
+
+fn crash_everywhere(seed: u64) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let script = script(&mut rng);
+    let checkpoint_every = rng.random_range(1..9);
+    let disk = SimDisk::new(seed);
+    let (writer, reader) = open(options(&disk, checkpoint_every)).unwrap();
+    assert_eq!(run(&writer, &script), script.len());
+    drop((writer, reader));
+    let operations = disk.operations();
+
+    for operation in 1..=operations {
+        let at = format!("seed {seed}, operation {operation} of {operations}");
+        let disk = SimDisk::new(seed ^ operation << 20);
+        disk.crash_at(operation);
+        let acknowledged = match open(options(&disk, checkpoint_every)) {
+            Ok((writer, _reader)) => run(&writer, &script),
+            Err(_) => 0,
+        };
+        let again = (operation % 3 == 0).then(|| rng.random_range(1..60));
+        let (disk, writer, reader) = reopen(&disk, checkpoint_every, again);
+
+        let mut model = Model::default();
+        script[..acknowledged].iter().for_each(|changes| model.apply(changes));
+        let found = read(&reader);
+        let mut stored = acknowledged;
+        if found != model {
+            // The one commit that was under way may have reached the disk before the power went.
+            assert!(acknowledged < script.len(), "{at}: something came from nowhere");
+            model.apply(&script[acknowledged]);
+            assert_eq!(found, model, "{at}");
+            stored += 1;
+        }
+        // And it goes on as if nothing had been.
+        assert_eq!(run(&writer, &script[stored..]), script.len() - stored, "{at}");
+        script[stored..].iter().for_each(|changes| model.apply(changes));
+        assert_eq!(read(&reader), model, "{at}");
+        drop((writer, reader));
+        if operation % 7 == 0 {
+            let backends: Arc<dyn Backends> = Arc::new(disk);
+            let report = check(&backends).unwrap();
+            assert!(report.is_clean(), "{at}: {report}");
+        }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_is_half_there() {
+    let seeds = std::env::var("STORE_CRASH_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
+    for seed in 0..seeds {
+        crash_everywhere(seed);
+    }
+}
+
+/// A failed disk is never written to again, and everybody hears of it.
+#[test]
+fn after_an_error_of_the_disk_every_commit_is_refused() {
+    let disk = SimDisk::new(1);
+    let (writer, reader) = open(Options { checkpoint_ms: 60_000, ..Options::on(Arc::new(disk.clone())) }).unwrap();
+    writer.commit_blocking(build(&[Change::Put("jobs", "a".into(), "1".into())])).unwrap();
+    disk.crash();
+    for _ in 0..3 {
+        assert!(writer.commit_blocking(build(&[Change::Put("jobs", "b".into(), "2".into())])).is_err());
+    }
+    assert_eq!(reader.items("jobs", None, 9).unwrap().len(), 1);
+    assert!(writer.close().is_err());
+}
