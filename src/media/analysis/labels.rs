@@ -8,12 +8,11 @@ use gstreamer_video::prelude::*;
 use serde_json::{Value, json};
 
 use super::decode::{Decoder, Frame, Picture, Source, Want};
-use super::report::{self, Ticker};
+use super::report::{self, LISTED_MAX, Ticker};
 use super::shots::{self, BINS, Features, Shot};
 use super::spans::{SpanFinder, round};
 use super::thumb::{Rect, Thumb, plane};
 use crate::base::TaskError;
-use crate::media::files::LISTED_MAX;
 use crate::media::input::Input;
 use crate::media::{Job, Reporter};
 
@@ -24,8 +23,22 @@ const COLOURS: usize = 4;
 
 /// `{"input", "destination"?}` to `{"shotCount", "shots", "black", "still", "colours", "method", "limits", "uri"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    crate::media::init()?;
     let input = Input::from_parameter(job, "input")?;
+    let result = measure(&input, reporter)?;
+    let uri = report::write(job, "labels.json", &result)?;
+    let mut short = result;
+    short["uri"] = uri;
+    for list in ["shots", "black", "still"] {
+        if let Some(items) = short[list].as_array_mut() {
+            items.truncate(LISTED_MAX);
+        }
+    }
+    Ok(short)
+}
+
+/// The whole result, unwritten.
+pub fn measure(input: &Input, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+    crate::media::init()?;
     let picture = Picture { width_max: Some(WIDTH), upright: true, colorimetry: None };
     let want = Want { video: Some(picture), ..Want::default() };
     let mut decoder = Decoder::open(Source::File(input.clone()), want)?;
@@ -41,16 +54,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             return Err(input.error("Media.TooLong", "has more pictures than shot detection keeps; cut it into parts"));
         }
     }
-    let result = seen.result(job, &input);
-    let uri = report::write(job, "labels.json", &result)?;
-    let mut short = result;
-    short["uri"] = uri;
-    for list in ["shots", "black", "still"] {
-        if let Some(items) = short[list].as_array_mut() {
-            items.truncate(LISTED_MAX);
-        }
-    }
-    Ok(short)
+    Ok(seen.result(input))
 }
 
 #[derive(Default)]
@@ -75,7 +79,7 @@ impl Seen {
         self.end = at + length;
     }
 
-    fn result(&self, _job: &Job, input: &Input) -> Value {
+    fn result(&self, input: &Input) -> Value {
         let cuts = shots::cuts(&self.features);
         let shots = shots::describe(&self.features, &cuts, self.end, |from, to| self.dominant(from, to));
         let (mut black, mut still) = (SpanFinder::new(0.5), SpanFinder::new(1.0));

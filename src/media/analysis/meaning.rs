@@ -1,11 +1,14 @@
 //! The stage `meaning`: a summary of facts out of metadata, shots and captions. It adds nothing that is not in them.
+//!
+//! Shots and captions that it is not given, since it may run beside the analyses that find them, it finds itself.
 
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::report;
+use super::{labels, report, transcript};
 use crate::base::{TaskError, Uri};
+use crate::media::input::Input;
 use crate::media::{Job, Progress, Reporter};
 
 const KEYWORDS_MAX: usize = 12;
@@ -38,10 +41,17 @@ const STOP_WORDS: [(&str, &str); 5] = [
 
 /// `{"metadata", "labels", "transcript", "destination"?}` to `{"title", "summary", "facts", "keywords", "language", …}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    reporter.progress(Progress { fraction: 0.5, doing: "summing up".into(), ..Progress::default() });
     let empty = Value::Null;
     let of = |name: &str| job.parameters.get(name).unwrap_or(&empty);
-    let (metadata, labels, transcript) = (of("metadata"), of("labels"), of("transcript"));
+    let own = |name: &str, measure: fn(&Input, &dyn Reporter) -> Result<Value, TaskError>| match of(name) {
+        Value::Null if job.parameters.get("input").is_some() => {
+            measure(&Input::from_parameter(job, "input")?, reporter)
+        }
+        given => Ok(given.clone()),
+    };
+    let (labels, transcript) = (own("labels", labels::measure)?, own("transcript", transcript::measure)?);
+    let (metadata, labels, transcript) = (of("metadata"), &labels, &transcript);
+    reporter.progress(Progress { fraction: 0.9, doing: "summing up".into(), ..Progress::default() });
     let text = transcript["text"].as_str().unwrap_or_default();
     let words = words(text);
     let language = language(&words);

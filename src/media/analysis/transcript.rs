@@ -9,23 +9,42 @@ use serde_json::{Value, json};
 
 use super::captions;
 use super::decode::{Decoder, Source, TimedText, Want};
-use super::report;
+use super::report::{self, LISTED_MAX};
 use super::sound::{VOICE_RATE, VoiceMeter};
 use super::spans::{Span, round};
 use crate::base::{TaskError, Uri};
-use crate::media::files::LISTED_MAX;
 use crate::media::input::Input;
 use crate::media::{Job, Progress, Reporter};
 
 /// Largest caption file that is read.
 const SIDE_CAR_BYTES_MAX: u64 = 16 << 20;
+/// Most of the running text that goes into the stage's result.
+const TEXT_CHARS_MAX: usize = 4_000;
 /// Longest a cue without an end is taken to last.
 const OPEN_CUE_SECONDS: f64 = 5.0;
 
 /// `{"input", "destination"?}` to `{"cueCount", "cues", "tracks", "speech", "silence", "method", "limits", "uri"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    crate::media::init()?;
     let input = Input::from_parameter(job, "input")?;
+    let result = measure(&input, reporter)?;
+    let uri = report::write(job, "transcript.json", &result)?;
+    let mut short = result;
+    short["uri"] = uri;
+    for list in ["cues", "speech", "silence"] {
+        if let Some(items) = short[list].as_array_mut() {
+            items.truncate(LISTED_MAX);
+        }
+    }
+    // The text of a feature film is far beyond what a state may hand on.
+    if let Some(text) = short["text"].as_str().map(|t| t.chars().take(TEXT_CHARS_MAX).collect::<String>()) {
+        short["text"] = json!(text);
+    }
+    Ok(short)
+}
+
+/// The whole result, unwritten.
+pub fn measure(input: &Input, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+    crate::media::init()?;
     reporter.progress(Progress { doing: "reading captions and sound".into(), ..Progress::default() });
     let (cues, voice) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(VoiceMeter::default())));
     let (into, meter) = (cues.clone(), voice.clone());
@@ -41,7 +60,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let mut cues = std::mem::take(&mut *cues.lock());
     let mut tracks: Vec<Value> =
         (0..embedded).map(|t| json!({ "track": t, "from": "embedded", "uri": input.uri })).collect();
-    for (uri, path) in side_cars(&input) {
+    for (uri, path) in side_cars(input) {
         let text = std::fs::read(&path).map_err(|e| input.io_error(&e))?;
         let (more, odd) = captions::parse(&String::from_utf8_lossy(&text), tracks.len());
         tracks.push(json!({ "track": tracks.len(), "from": "side-car", "uri": uri, "unreadableBlocks": odd }));
@@ -49,20 +68,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     close_open_ends(&mut cues);
     let (speech, silence) = std::mem::take(&mut *voice.lock()).finish();
-    let result = described(&input, &cues, &tracks, has_audio, closed, (&speech, &silence));
-    let uri = report::write(job, "transcript.json", &result)?;
-    let mut short = result;
-    short["uri"] = uri;
-    for list in ["cues", "speech", "silence"] {
-        if let Some(items) = short[list].as_array_mut() {
-            items.truncate(LISTED_MAX);
-        }
-    }
-    // The text of a feature film is far beyond what a state may hand on.
-    if let Some(text) = short["text"].as_str().map(|t| t.chars().take(20_000).collect::<String>()) {
-        short["text"] = json!(text);
-    }
-    Ok(short)
+    Ok(described(input, &cues, &tracks, has_audio, closed, (&speech, &silence)))
 }
 
 fn described(
