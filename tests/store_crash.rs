@@ -133,6 +133,7 @@ fn start(id: u128) -> Step {
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
+        silent: false,
         doing: Doing::Wait { timer: TimerId(0), due: due(id) },
     };
     Step {
@@ -146,13 +147,11 @@ fn start(id: u128) -> Step {
 
 fn end(id: u128) -> (Execution, Step) {
     let started = start(id);
-    let before = Execution {
-        header: header(id),
-        branches: started.branches.into_iter().filter_map(|(n, b)| Some((n, b?))).collect(),
-        items: BTreeMap::new(),
-    };
+    let mut before = Execution::load(header(id), BTreeMap::new(), BTreeMap::new());
+    before.apply(&started);
     let mut header = header(id);
     header.status = Status::Succeeded;
+    header.stopped_at = Some(Timestamp(5));
     header.outcome = Some(Outcome::Succeeded { output: Arc::from("[]") });
     header.last_event = EventId(2);
     let step = Step {
@@ -295,4 +294,46 @@ fn after_an_error_of_the_disk_every_commit_is_refused() {
     }
     assert_eq!(reader.items("jobs", None, 9).unwrap().len(), 1);
     assert!(writer.close().is_err());
+}
+
+/// Moving histories into archives and dropping a day: at no point is a history torn or an execution half gone.
+#[test]
+fn archives_survive_a_crash_at_every_operation() {
+    const EXECUTIONS: u128 = 5;
+    let day_after = Timestamp(86_400_000);
+    let fill = |disk: &SimDisk| {
+        let (writer, reader) = open(options(disk, 4)).unwrap();
+        for id in 1..=EXECUTIONS {
+            writer.commit_blocking(build(&[Change::Start(id)])).unwrap();
+            writer.commit_blocking(build(&[Change::End(id)])).unwrap();
+        }
+        (writer, reader)
+    };
+    let keep_house = |writer: &Writer| {
+        writer.archive_history(day_after, None, 100)?;
+        writer.drop_archives(day_after)
+    };
+    let disk = SimDisk::new(0);
+    let (writer, _reader) = fill(&disk);
+    let first = disk.operations() + 1;
+    assert_eq!(keep_house(&writer).unwrap(), EXECUTIONS as usize);
+    let last = disk.operations();
+    assert!(last > first + 20, "the passes write");
+
+    for operation in first..=last {
+        let disk = SimDisk::new(operation);
+        let (writer, reader) = fill(&disk);
+        disk.crash_at(operation);
+        assert!(keep_house(&writer).is_err());
+        drop((writer, reader));
+        let (disk, writer, reader) = reopen(&disk, 4, None);
+        let left = read(&reader).executions.len() as u128;
+        assert!(left == 0 || left == EXECUTIONS, "operation {operation}: {left} are left");
+        assert_eq!(keep_house(&writer).unwrap() as u128, left);
+        assert_eq!(read(&reader), Model::default());
+        assert_eq!(disk.names().unwrap().iter().filter(|name| name.ends_with("0.redb")).count(), 0);
+        drop((writer, reader));
+        let report = check(&(Arc::new(disk) as Arc<dyn Backends>)).unwrap();
+        assert!(report.is_clean(), "operation {operation}: {report}");
+    }
 }

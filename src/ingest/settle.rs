@@ -11,7 +11,7 @@
 //! not grow with its name; at most `waiting_max` files wait in memory, and what does not fit is found by the
 //! next scan. It never looks at a disk or a clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::base::{Span, Timestamp};
 
@@ -37,6 +37,16 @@ pub struct Settling {
 struct Waiting {
     sight: Sight,
     since: Timestamp,
+}
+
+/// Copies over a network often begin as an empty file: one that stays empty must rest this much longer.
+const EMPTY_FACTOR: u64 = 5;
+
+impl Waiting {
+    fn due(&self, settle: Span) -> Timestamp {
+        let factor = if self.sight.size == 0 { EMPTY_FACTOR } else { 1 };
+        self.since.plus_ms(settle.ms.saturating_mul(factor) as i64)
+    }
 }
 
 /// What a sight meant.
@@ -69,10 +79,11 @@ impl Settling {
             None if full => return Seen::Full,
             None => self.waiting.entry(key.to_owned()).or_insert(Waiting { sight, since: now }),
         };
-        if waiting.sight != sight {
+        // A clock that was set back must not make a file wait until the old time comes round again.
+        if waiting.sight != sight || waiting.since > now {
             *waiting = Waiting { sight, since: now };
         }
-        let until = waiting.since.plus_ms(self.settle.ms as i64);
+        let until = waiting.due(self.settle);
         if now >= until { Seen::Whole } else { Seen::Growing { until } }
     }
 
@@ -88,10 +99,14 @@ impl Settling {
         self.landed.insert(digest(key.as_bytes()), sight.digest());
     }
 
+    /// A landing that was stored before this boot.
+    pub fn remember(&mut self, key: &str, sight_digest: u64) {
+        self.landed.insert(digest(key.as_bytes()), sight_digest);
+    }
+
     /// Files that wait, with what was last seen of each and when they count as whole.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, Sight, Timestamp)> {
-        let settle_ms = self.settle.ms as i64;
-        self.waiting.iter().map(move |(key, w)| (key.as_str(), w.sight, w.since.plus_ms(settle_ms)))
+        self.waiting.iter().map(|(key, w)| (key.as_str(), w.sight, w.due(self.settle)))
     }
 
     /// When the next file counts as whole.
@@ -101,14 +116,17 @@ impl Settling {
 
     /// Forgets every file that a complete scan did not see. Never call it after a scan that failed somewhere:
     /// a share that is away is not an empty share.
-    pub fn keep_only(&mut self, seen: &std::collections::HashSet<u64>) {
+    /// Returns how many landed files it forgot.
+    pub fn keep_only(&mut self, seen: &HashSet<u64>) -> usize {
+        let before = self.landed.len();
         self.waiting.retain(|key, _| seen.contains(&digest(key.as_bytes())));
         self.landed.retain(|key, _| seen.contains(key));
+        before - self.landed.len()
     }
 }
 
 impl Sight {
-    fn digest(&self) -> u64 {
+    pub fn digest(&self) -> u64 {
         let mut bytes = [0u8; 32];
         bytes[..8].copy_from_slice(&self.size.to_le_bytes());
         bytes[8..24].copy_from_slice(&self.mtime_ns.to_le_bytes());

@@ -39,7 +39,6 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),
         "quarantine" => files::quarantine::run(job, reporter),
-
         other => Err(TaskError::new(
             "Media.UnknownStage",
             format!("there is no media stage named '{other}'; correct the Task's Resource"),

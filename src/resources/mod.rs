@@ -1,3 +1,312 @@
 //! Floor 5: what a Task may name, one file per family.
+//!
+//! ```text
+//! Resource ARN --find--> Family --call(Call)--> Answer | TaskError
+//! ```
+//!
+//! Every family may be called twice for the same attempt (a crash between acting and storing the outcome issues it
+//! again) and must end in one result: names and ids that it makes are derived from the execution and the attempt.
+//! A family reads the store through [`Services::reader`] and writes through [`Handle::commit`], nothing else.
 
+pub mod aws;
+pub mod builtin;
+pub mod claim;
+pub mod executions;
+pub mod functions;
+pub mod housekeeping;
 pub mod items;
+pub mod jobs;
+pub mod media;
+pub mod notify;
+pub mod objects;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+pub use functions::{FunctionSettings, LambdaSettings};
+pub use items::TableSettings;
+pub use notify::NotifySettings;
+
+use crate::base::{ExecutionId, Fault, Shares, TaskError, fault};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Header, RunTask};
+use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::sandbox::Spawn;
+use crate::store::Reader;
+
+/// Lower goes first. Nothing asks for another one yet.
+const PRIORITY: u8 = 100;
+
+/// One attempt of one Task, with all that its family may use.
+#[derive(Clone)]
+pub struct Call {
+    pub execution: ExecutionId,
+    pub execution_arn: String,
+    pub task: Arc<RunTask>,
+    pub parameters: Value,
+    pub services: Arc<Services>,
+    pub handle: Handle,
+    pub progress: ProgressSink,
+    /// Cores that the lease allows.
+    pub threads: usize,
+}
+
+/// How a call ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The task's result.
+    Done(Value),
+    /// The service's answer to the submission; somebody else reports the end.
+    Submitted(Value),
+}
+
+/// What is configured and shared by all families.
+pub struct Services {
+    pub account: String,
+    pub region: String,
+    pub data_dir: PathBuf,
+    pub shares: Shares,
+    pub reader: Reader,
+    pub tables: items::Tables,
+    pub functions: functions::Functions,
+    pub templates: jobs::Templates,
+    pub notify: NotifySettings,
+    /// Told when a notification was stored.
+    pub outbox_grew: Arc<tokio::sync::Notify>,
+    /// Held while a claim reads and writes.
+    pub claims: tokio::sync::Mutex<()>,
+    /// Who runs media stages.
+    pub spawn: Arc<dyn Spawn>,
+}
+
+/// A group of resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A media stage, in a child process.
+    Stage(String),
+    Claim(claim::Action),
+    Notify,
+    Housekeeping,
+    Executions(executions::Pattern),
+    CreateJob {
+        sync: bool,
+    },
+    GetJob,
+    Items(String, aws::Integration),
+    Objects(String),
+    Publish,
+    /// The function's ARN as Resource: its result is the task's.
+    Function,
+    /// `lambda:invoke`: the result with metadata around it.
+    Invoke,
+}
+
+impl Family {
+    /// The family that a Resource names; `None` for what this box does not have.
+    pub fn find(resource: &str) -> Option<Family> {
+        let parts: Vec<&str> = resource.splitn(6, ':').collect();
+        let [_, _, service, _, _, rest] = parts.as_slice() else { return None };
+        if *service == "lambda" {
+            return rest.starts_with("function:").then_some(Family::Function);
+        }
+        if *service != "states" {
+            return None;
+        }
+        let (service, operation) = rest.split_once(':')?;
+        Some(match (service, operation) {
+            ("conveyor", "claim") => Family::Claim(claim::Action::Claim),
+            ("conveyor", "release") => Family::Claim(claim::Action::Release),
+            ("conveyor", "record") => Family::Claim(claim::Action::Record),
+            ("conveyor", "notify") => Family::Notify,
+            ("conveyor", "housekeeping") => Family::Housekeeping,
+            ("conveyor", stage) => Family::Stage(media::stage_named(stage)?),
+            ("states", "startExecution") => Family::Executions(executions::Pattern::FireAndForget),
+            ("states", "startExecution.sync") => Family::Executions(executions::Pattern::Sync),
+            ("states", "startExecution.sync:2") => Family::Executions(executions::Pattern::Sync2),
+            ("states", "startExecution.waitForTaskToken") => Family::Executions(executions::Pattern::Token),
+            ("mediaconvert", "createJob") => Family::CreateJob { sync: false },
+            ("mediaconvert", "createJob.sync") => Family::CreateJob { sync: true },
+            ("aws-sdk", "mediaconvert:createJob") => Family::CreateJob { sync: false },
+            ("aws-sdk", "mediaconvert:getJob") => Family::GetJob,
+            ("dynamodb", "putItem" | "getItem" | "updateItem" | "deleteItem") => {
+                Family::Items(operation.to_owned(), aws::Integration::Optimised)
+            }
+            ("aws-sdk", "dynamodb:putItem" | "dynamodb:getItem" | "dynamodb:updateItem" | "dynamodb:deleteItem") => {
+                Family::Items(operation["dynamodb:".len()..].to_owned(), aws::Integration::Sdk)
+            }
+            ("aws-sdk", operation) if operation.starts_with("s3:") => Family::Objects(operation[3..].to_owned()),
+            ("sns", "publish") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
+            _ => return None,
+        })
+    }
+
+    /// The lane it runs on; none for what only reads and writes the appliance's own store.
+    fn lane(&self) -> Option<LaneNeed> {
+        let (lane, weight) = match self {
+            Family::Stage(stage) => media::lane(stage),
+            Family::Objects(_) | Family::Function | Family::Invoke | Family::Housekeeping => ("io", 1),
+            _ => return None,
+        };
+        Some(LaneNeed { lane: lane.to_owned(), weight, priority: PRIORITY })
+    }
+
+    /// Runs one attempt.
+    pub async fn call(&self, call: &Call) -> Result<Answer, TaskError> {
+        let answer = match self {
+            Family::Stage(stage) => media::call(call, stage).await?,
+            Family::Claim(action) => claim::call(call, *action).await?,
+            Family::Notify => notify::event(call).await?,
+            Family::Publish => notify::publish(call).await?,
+            Family::Housekeeping => housekeeping::call(call).await?,
+            Family::Executions(pattern) => executions::call(call, *pattern).await?,
+            Family::CreateJob { sync } => jobs::create(call, *sync).await?,
+            Family::GetJob => jobs::get(call)?,
+            Family::Items(operation, integration) => items::call(call, operation, *integration).await?,
+            Family::Objects(operation) => objects::call(call, operation).await?,
+            Family::Function => functions::call(call).await?,
+            Family::Invoke => functions::invoke(call).await?,
+        };
+        // With `.waitForTaskToken` the call's answer only says that the request was taken.
+        Ok(match answer {
+            Answer::Done(value) if call.task.resource.ends_with(".waitForTaskToken") => Answer::Submitted(value),
+            answer => answer,
+        })
+    }
+}
+
+/// All resources of this box.
+pub struct All(pub Arc<Services>);
+
+impl Resources for All {
+    fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
+        let family = Family::find(resource)?;
+        Some(Arc::new(Bound { family, services: self.0.clone() }))
+    }
+
+    fn child_ended(&self, shape: &str, child: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
+        let outcome = match shape {
+            "job" => jobs::delivered(&self.0, child),
+            "sync2" => executions::delivered(&self.0, child, executions::Pattern::Sync2),
+            _ => executions::delivered(&self.0, child, executions::Pattern::Sync),
+        };
+        outcome.map(|value| value.to_string().into())
+    }
+}
+
+/// A family with what it needs.
+struct Bound {
+    family: Family,
+    services: Arc<Services>,
+}
+
+impl Resource for Bound {
+    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+        self.family.lane()
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+        let (family, services) = (self.family.clone(), self.services.clone());
+        Box::pin(async move {
+            let parameters = match serde_json::from_str(&context.task.parameters) {
+                Ok(parameters) => parameters,
+                Err(e) => {
+                    let what = format!("the task's parameters are no JSON: {e}");
+                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what));
+                }
+            };
+            let submits = waits(&context.task.resource);
+            let call = Call {
+                execution: context.execution,
+                execution_arn: context.execution_arn,
+                task: Arc::new(context.task),
+                parameters,
+                services,
+                handle: context.handle,
+                progress: context.progress,
+                threads: context.threads,
+            };
+            match family.call(&call).await {
+                Ok(Answer::Done(value)) => TaskOutcome::Succeeded(value.to_string().into()),
+                Ok(Answer::Submitted(value)) => TaskOutcome::Submitted { output: value.to_string().into() },
+                Err(error) if submits => TaskOutcome::SubmitFailed(error),
+                Err(error) => TaskOutcome::Failed(error),
+            }
+        })
+    }
+}
+
+/// Whether a Task with this Resource waits for somebody else after its submission.
+fn waits(resource: &str) -> bool {
+    [".sync", ".sync:2", ".waitForTaskToken"].iter().any(|pattern| resource.ends_with(pattern))
+}
+
+impl Services {
+    pub fn machine_arn(&self, machine: &str) -> String {
+        format!("arn:aws:states:{}:{}:stateMachine:{machine}", self.region, self.account)
+    }
+
+    pub fn execution_arn(&self, machine: &str, name: &str) -> String {
+        format!("arn:aws:states:{}:{}:execution:{machine}:{name}", self.region, self.account)
+    }
+
+    /// The execution that an ARN names.
+    fn execution_of(&self, arn: &str) -> Result<Option<Header>, TaskError> {
+        let parts: Vec<&str> = arn.splitn(8, ':').collect();
+        let [.., machine, name] = parts.as_slice() else { return Ok(None) };
+        if parts.len() != 8 {
+            return Ok(None);
+        }
+        let id = self.reader.by_name(machine, name).map_err(|e| fault_error(&e))?;
+        match id {
+            Some(id) => self.reader.header(id).map_err(|e| fault_error(&e)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A fault of the environment as a task's error: it may pass, so that Retry may take it.
+pub(crate) fn fault(fault: &Fault) -> TaskError {
+    fault_error(fault)
+}
+
+fn fault_error(error: &Fault) -> TaskError {
+    TaskError::new("States.TaskFailed", fault::chain(error))
+}
+
+/// Eight bytes of a hash: the same on every boot.
+pub(crate) fn digest(text: &str) -> u64 {
+    let hash = blake3::hash(text.as_bytes());
+    let mut eight = [0u8; 8];
+    eight.copy_from_slice(&hash.as_bytes()[..8]);
+    u64::from_le_bytes(eight)
+}
+
+/// Tables of settings by name, as the configuration holds them.
+pub type ByName<T> = BTreeMap<String, T>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_found_by_their_arn() {
+        for (arn, family) in [
+            ("arn:aws:states:::conveyor:probe", Family::Stage("probe".into())),
+            ("arn:aws:states:::states:startExecution.sync:2", Family::Executions(executions::Pattern::Sync2)),
+            ("arn:aws:states:::aws-sdk:s3:copyObject", Family::Objects("copyObject".into())),
+            ("arn:aws:states:::mediaconvert:createJob.sync", Family::CreateJob { sync: true }),
+            ("arn:aws:lambda:us-east-1:000000000000:function:qc", Family::Function),
+            ("arn:aws:states:::dynamodb:putItem", Family::Items("putItem".into(), aws::Integration::Optimised)),
+        ] {
+            assert_eq!(Family::find(arn), Some(family), "{arn}");
+        }
+        for unknown in ["arn:aws:states:::conveyor:nonsense", "arn:aws:states:::ecs:runTask.sync", "x", ""] {
+            assert_eq!(Family::find(unknown), None, "{unknown}");
+        }
+    }
+}

@@ -16,7 +16,8 @@ use crate::base::Fault;
 const TAKEN_UP_PER_TURN: usize = 256;
 
 /// Starts the appliance's actors. Serving may begin when this returns: what was in flight is taken up beside it.
-pub async fn start(config: Config, lanes: super::Lanes) -> Result<Handle, Fault> {
+pub async fn start(mut config: Config) -> Result<Handle, Fault> {
+    let lanes = std::mem::take(&mut config.lanes);
     let core = Core::new(config);
     let failed = |what: &str, e: ractor::SpawnErr| Fault::fatal(format!("{what} does not start"), e);
     let (root, _) = Root::spawn(None, Root, ()).await.map_err(|e| failed("the root actor", e))?;

@@ -1,1 +1,21 @@
-//! sandbox
+//! Floor 1: media is untrusted, so it is only ever opened in a child process: this same binary, started as
+//! `conveyor stage`.
+//!
+//! ```text
+//! appliance                                   child
+//!   spawn ──── job, as JSON, on stdin ──────>  jail::enter, then media::run
+//!         <─── reports, JSON lines, one pipe ─  progress … progress, result | failed
+//!         <─── log, on stderr: its tail rides in a failure's cause
+//! ```
+//!
+//! A decoder that crashes, hangs or eats memory on a hostile file costs that attempt and nothing else. The child
+//! dies with its parent, and its whole process group dies when nobody waits for it any more.
+
+mod child;
+mod jail;
+mod protocol;
+mod spawn;
+
+pub use child::child_main;
+pub use protocol::Report;
+pub use spawn::{ChildProcesses, OnProgress, Spawn};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::record::{Op, Record};
 use super::rows::{
-    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapItemsRow,
+    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapRow,
     OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
@@ -115,9 +115,7 @@ impl Commit {
         for (&number, items) in &step.items {
             let key = tables::branch(id, number);
             match items {
-                Some(items) => {
-                    self.record.row(Op::Put, Table::MapItems, &key, &MapItemsRow::from(&**items));
-                }
+                Some(items) => self.record.row(Op::Put, Table::MapItems, &key, &MapRow::from(&**items)),
                 None => self.record.delete(Table::MapItems, &key),
             }
         }

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
 
+use super::archive::Archives;
 use super::disk::{Backends, state_fault};
 use super::journal::Journal;
 use super::overlay::{Fate, Generation, Overlay, StateView};
@@ -30,7 +31,7 @@ pub(super) struct Engine {
     /// The first fatal error: nothing is written after it.
     failed: OnceLock<String>,
     pub outbox_next: AtomicU64,
-    pub disk: Arc<dyn Backends>,
+    pub archives: Archives,
     /// Held for as long as anybody may touch the files; dropped last.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -51,7 +52,7 @@ impl Engine {
             checkpointing: Mutex::new(()),
             failed: OnceLock::new(),
             outbox_next: AtomicU64::new(1),
-            disk,
+            archives: Archives::new(disk),
             _lock: lock,
         }
     }

@@ -13,6 +13,7 @@
 //! Invariants: a commit is stored whole or not at all; it is acknowledged after its sync, never before; an I/O error
 //! is fatal, and nothing is written after it. Knows rows and executions; decides nothing about them.
 
+mod archive;
 mod check;
 mod commit;
 mod disk;

@@ -108,7 +108,10 @@ impl Generation {
         let key = Slice::new(record, change.key);
         match change.op {
             Op::PutNew => {
-                rows.insert(key, Fate::PutNew(Slice::new(record, change.value)));
+                let value = Slice::new(record, change.value);
+                // A key that was deleted here is not new to the older generations after all.
+                let new = rows.remove(&key).is_none_or(|fate| matches!(fate, Fate::PutNew(_)));
+                rows.insert(key, if new { Fate::PutNew(value) } else { Fate::Put(value) });
             }
             Op::Put => {
                 let value = Slice::new(record, change.value);

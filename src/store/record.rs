@@ -33,10 +33,6 @@ impl Record {
         self.0.is_empty()
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
     pub fn into_shared(self) -> Arc<Vec<u8>> {
         Arc::new(self.0)
     }

@@ -78,7 +78,7 @@ tables! {
     Alarms = 20 "alarms",
     /// key → bytes; the store's own keys begin with `store.`
     Settings = 21 "settings",
-    /// period, id → (): whose history lies in that period's archive file
+    /// id → the day whose archive file holds its history
     Archived = 22 "archived",
 }
 
@@ -214,13 +214,6 @@ pub(super) fn machine_status(machine: &str, status: Status) -> Vec<u8> {
 
 pub(super) fn by_machine(machine: &str, status: Status, id: ExecutionId) -> Vec<u8> {
     let mut key = machine_status(machine, status);
-    key.extend_from_slice(&id.to_bytes());
-    key
-}
-
-/// A period (a day, counted from the epoch) and an execution whose history lies in its file.
-pub(super) fn archived(period: u32, id: ExecutionId) -> Vec<u8> {
-    let mut key = period.to_be_bytes().to_vec();
     key.extend_from_slice(&id.to_bytes());
     key
 }

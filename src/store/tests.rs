@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::*;
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
+use crate::interpreter::execution::MapItems;
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, MapItems, Outcome, Parent,
-    RunTask, StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, RunTask,
+    StateType, Status, Step, TaskPhase,
 };
 
 fn header(id: ExecutionId, name: &str, status: Status) -> Header {
@@ -46,7 +47,7 @@ fn branch(doing: Doing) -> Branch {
         variables: BTreeMap::from([("v".to_owned(), Arc::new(json!(7)))]),
         map_item: Some((1, Arc::new(json!("item")))),
         retries: vec![0, 2],
-        silent: true,
+        silent: false,
         doing,
     }
 }
@@ -75,27 +76,21 @@ fn starting(id: ExecutionId, name: &str) -> Step {
             (
                 BranchId(0),
                 Some(branch(Doing::Map {
+                    first: BranchId(1),
                     next_index: 2,
                     running: 1,
                     failed: 0,
                     length: 3,
                     concurrency: 1,
+                    tolerated: 0,
                     started_event: EventId(2),
                     last_succeeded_event: EventId(0),
-                    first: BranchId(1),
-                    tolerated: 0,
                     resume: None,
                 })),
             ),
             (BranchId(1), Some(branch(task(TaskPhase::Scheduled)))),
         ]),
-        items: BTreeMap::from([(
-            BranchId(0),
-            Some(Arc::new(MapItems {
-                input: Arc::new(json!({})),
-                items: vec![Arc::new(json!("x")), Arc::new(json!({"y": 1}))],
-            })),
-        )]),
+        items: BTreeMap::from([(BranchId(0), Some(Arc::new(map_items())))]),
         history: events(
             1,
             vec![
@@ -142,11 +137,13 @@ fn run_task(id: ExecutionId) -> RunTask {
 
 /// The execution that results from a starting step.
 fn after(step: &Step) -> Execution {
-    Execution::load(
-        step.header.clone().unwrap(),
-        step.branches.iter().filter_map(|(n, b)| Some((*n, b.clone()?))).collect(),
-        step.items.iter().filter_map(|(n, i)| Some((*n, i.clone()?))).collect(),
-    )
+    let mut execution = Execution::load(step.header.clone().unwrap(), BTreeMap::new(), BTreeMap::new());
+    execution.apply(step);
+    execution
+}
+
+fn map_items() -> MapItems {
+    MapItems { input: Arc::new(json!([1])), items: vec![Arc::new(json!("x")), Arc::new(json!({"y": 1}))] }
 }
 
 /// The step that ends it.
@@ -250,7 +247,7 @@ fn a_task_is_outstanding_until_it_is_submitted_or_over() {
             ..Step::default()
         };
         commit(&writer, |c| c.step(Some(&execution), &step));
-        execution.branches.insert(BranchId(1), branch(task(phase)));
+        execution.apply(&step);
         assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), still);
     }
 }
@@ -334,4 +331,60 @@ fn many_commits_share_the_threads_and_all_arrive() {
     let mut late = Commit::new();
     late.put_item("t", "late", "{}");
     assert!(other.commit_blocking(late).unwrap_err().to_string().contains("closed"));
+}
+
+#[test]
+fn histories_move_into_archives_and_old_days_are_dropped_whole() {
+    const DAY_MS: i64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let mut histories = BTreeMap::new();
+    for day in 0..3i64 {
+        for n in 0..4 {
+            let id = ExecutionId::generate(Timestamp(day * DAY_MS + n));
+            let start = starting(id, &format!("{day}-{n}"));
+            let running = after(&start);
+            commit(&writer, |c| c.step(None, &start));
+            // One of each day goes on running.
+            if n > 0 {
+                let mut end = ending(&running);
+                end.header.as_mut().unwrap().stopped_at = Some(Timestamp(day * DAY_MS + 500));
+                commit(&writer, |c| c.step(Some(&running), &end).delivered(id));
+            }
+            histories.insert(id, (day, n, reader.history(id, EventId(1), 99, Direction::Forward).unwrap()));
+        }
+    }
+    let mut reached = None;
+    loop {
+        reached = writer.archive_history(Timestamp(2 * DAY_MS), reached, 3).unwrap();
+        if reached.is_none() {
+            break;
+        }
+    }
+    let same = |reader: &Reader| {
+        for (id, (_, _, history)) in &histories {
+            assert_eq!(&reader.history(*id, EventId(1), 99, Direction::Forward).unwrap(), history);
+            let last = reader.history(*id, EventId(0), 2, Direction::Backward).unwrap();
+            assert_eq!(last, history.iter().rev().take(2).cloned().collect::<Vec<_>>());
+        }
+    };
+    same(&reader);
+    writer.close().unwrap();
+    drop(reader);
+    let backends: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+    let report = check(&backends).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!(report.rows["archived"], 6);
+
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    same(&reader);
+    assert_eq!(writer.drop_archives(Timestamp(DAY_MS + 1)).unwrap(), 3);
+    for (id, (day, n, _)) in &histories {
+        assert_eq!(reader.header(*id).unwrap().is_none(), *day == 0 && *n > 0);
+    }
+    assert_eq!(reader.count(Status::Succeeded), 6);
+    assert!(!dir.path().join("history-000000.redb").exists());
+    assert!(dir.path().join("history-000001.redb").exists());
+    drop((writer, reader));
+    assert!(check(&backends).unwrap().is_clean());
 }

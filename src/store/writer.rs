@@ -127,9 +127,10 @@ impl Writer {
         self.0.shared.engine.outbox_next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Carries everything over to the state file now. Nobody needs to: it happens by itself.
+    /// Carries everything over to the state file and cuts the journal, now. Nobody needs to: it happens by itself.
     pub fn checkpoint(&self) -> Result<(), Fault> {
-        self.0.shared.engine.checkpoint().map(drop)
+        self.0.shared.engine.checkpoint()?;
+        self.0.shared.engine.tidy_journal()
     }
 
     /// Ends the store in order: everything queued is stored and carried over, so that the next start replays

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use super::archive;
 use super::engine::Engine;
 use super::overlay::{Direction, Overlay};
 use super::rows::{self, HeaderRow, HistoryRow, TaskRow, access, damaged};
@@ -50,8 +51,8 @@ impl Reader {
             Ok(())
         })?;
         each(&overlay, Table::MapItems, &id.to_bytes(), |key, row| {
-            let row = rows::map_items_from(access::<rows::MapItemsRow>(Table::MapItems, row)?)?;
-            items.insert(branch_of(Table::MapItems, key)?, Arc::new(row));
+            let map = rows::map_items_from(access::<rows::MapRow>(Table::MapItems, row)?)?;
+            items.insert(branch_of(Table::MapItems, key)?, Arc::new(map));
             Ok(())
         })?;
         Ok(Some(Execution::load(header, branches, items)))
@@ -65,35 +66,24 @@ impl Reader {
         limit: usize,
         direction: Direction,
     ) -> Result<Vec<HistoryEvent>, Fault> {
-        let overlay = self.0.overlay.read();
         let from = if direction == Direction::Backward && from.0 == 0 { EventId(u64::MAX) } else { from };
-        // The row that holds `from` begins at or before it.
-        let mut first = tables::history(id, EventId(0));
-        let last = tables::history(id, if direction == Direction::Forward { EventId(u64::MAX) } else { from });
-        if direction == Direction::Forward {
-            let at = tables::history(id, from);
-            let range = (Bound::Included(first.as_slice()), Bound::Included(at.as_slice()));
-            let mut begin = None;
-            overlay.scan(Table::History, range, Direction::Backward, |key, _| {
-                begin = Some(key.to_vec());
-                Ok(ControlFlow::Break(()))
-            })?;
-            first = begin.unwrap_or(at);
-        }
-        let mut events = Vec::new();
-        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
-        overlay.scan(Table::History, range, direction, |_, row| {
-            let mut step = rows::events_from(access::<HistoryRow>(Table::History, row)?)?;
-            match direction {
-                Direction::Forward => step.retain(|event| event.id >= from),
-                Direction::Backward => {
-                    step.retain(|event| event.id <= from);
-                    step.reverse();
-                }
+        let overlay = self.0.overlay.read();
+        let archived = archive::archived_day(&overlay, id)?;
+        let mut events = live_history(&overlay, id, from, limit, direction)?;
+        drop(overlay);
+        let Some(day) = archived else { return Ok(events) };
+        let mut older = self.archived_history(day, id)?;
+        // A redrive that ran into the move may stand in both.
+        let oldest_live = events.iter().map(|event| event.id).min();
+        older.retain(|event| oldest_live.is_none_or(|live| event.id < live));
+        match direction {
+            Direction::Forward => {
+                older.retain(|event| event.id >= from);
+                older.append(&mut events);
+                events = older;
             }
-            events.extend(step);
-            Ok(if events.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
+            Direction::Backward => events.extend(older.into_iter().rev().filter(|event| event.id <= from)),
+        }
         events.truncate(limit);
         Ok(events)
     }
@@ -284,4 +274,43 @@ fn header(overlay: &Overlay, id: ExecutionId) -> Result<Option<Header>, Fault> {
         let output = if row.succeeded() { payload(overlay, id, Payload::Output)? } else { None };
         rows::header_from(id, row, input, output)
     })
+}
+
+/// The events that lie in the history table.
+fn live_history(
+    overlay: &Overlay,
+    id: ExecutionId,
+    from: EventId,
+    limit: usize,
+    direction: Direction,
+) -> Result<Vec<HistoryEvent>, Fault> {
+    // The row that holds `from` begins at or before it.
+    let mut first = tables::history(id, EventId(0));
+    let last = tables::history(id, if direction == Direction::Forward { EventId(u64::MAX) } else { from });
+    if direction == Direction::Forward {
+        let at = tables::history(id, from);
+        let range = (Bound::Included(first.as_slice()), Bound::Included(at.as_slice()));
+        let mut begin = None;
+        overlay.scan(Table::History, range, Direction::Backward, |key, _| {
+            begin = Some(key.to_vec());
+            Ok(ControlFlow::Break(()))
+        })?;
+        first = begin.unwrap_or(at);
+    }
+    let mut events = Vec::new();
+    let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+    overlay.scan(Table::History, range, direction, |_, row| {
+        let mut step = rows::events_from(access::<HistoryRow>(Table::History, row)?)?;
+        match direction {
+            Direction::Forward => step.retain(|event| event.id >= from),
+            Direction::Backward => {
+                step.retain(|event| event.id <= from);
+                step.reverse();
+            }
+        }
+        events.extend(step);
+        Ok(if events.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    events.truncate(limit);
+    Ok(events)
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::{Row, damaged, status_code, status_of};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Branch, Doing, Header, MachineRef, MapItems, Outcome, Parent, RunTask, Status, TaskPhase};
+use crate::interpreter::execution::MapItems;
+use crate::interpreter::{Branch, Doing, Header, MachineRef, Outcome, Parent, RunTask, Status, TaskPhase};
 use crate::store::tables::Table;
 
 #[derive(Archive, Serialize)]
@@ -81,10 +82,8 @@ pub(in crate::store) enum DoingRow {
         heartbeat: Option<TimerRow>,
         heartbeat_ms: Option<i64>,
     },
-    Ready(TimerRow),
     Wait(TimerRow),
     Retry(TimerRow),
-    Halted,
     Parallel {
         first: u32,
         count: u32,
@@ -106,13 +105,15 @@ pub(in crate::store) enum DoingRow {
     Done {
         output: String,
     },
+    Ready(TimerRow),
+    Halted,
 }
 
-/// What a running Map works on.
+/// What a Map works on: its raw input, and an array.
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct MapItemsRow {
-    pub input: String,
-    pub items: Vec<String>,
+pub(in crate::store) struct MapRow {
+    input: String,
+    items: String,
 }
 
 #[derive(Archive, Serialize)]
@@ -131,7 +132,7 @@ pub(in crate::store) struct TaskRow {
 impl Row for HeaderRow {}
 impl Row for BranchRow {}
 impl Row for TaskRow {}
-impl Row for MapItemsRow {}
+impl Row for MapRow {}
 
 impl TimerRow {
     fn of((timer, due): (TimerId, Timestamp)) -> TimerRow {
@@ -249,7 +250,7 @@ impl ArchivedHeaderRow {
 }
 
 /// How it ended.
-fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
+pub(in crate::store) fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
     let Some(end) = row.ended.as_ref() else { return Ok(None) };
     let error = end.error.as_ref().map(|e| e.to_string());
     let cause = end.cause.as_ref().map(|c| c.to_string());
@@ -298,8 +299,6 @@ impl From<&Doing> for DoingRow {
                 heartbeat: heartbeat.map(TimerRow::of),
                 heartbeat_ms: *heartbeat_ms,
             },
-            Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
-            Doing::Halted => DoingRow::Halted,
             Doing::Wait { timer, due } => DoingRow::Wait(TimerRow::of((*timer, *due))),
             Doing::Retry { timer, due } => DoingRow::Retry(TimerRow::of((*timer, *due))),
             Doing::Parallel { first, count, running, started_event } => {
@@ -318,17 +317,19 @@ impl From<&Doing> for DoingRow {
                 resume,
             } => DoingRow::Map {
                 first: first.0,
-                tolerated: *tolerated,
-                resume: resume.map(TimerRow::of),
                 next_index: *next_index,
                 running: *running,
                 failed: *failed,
                 length: *length,
                 concurrency: *concurrency,
+                tolerated: *tolerated,
                 started_event: started_event.0,
                 last_succeeded_event: last_succeeded_event.0,
+                resume: resume.map(TimerRow::of),
             },
             Doing::Done { output } => DoingRow::Done { output: output.to_string() },
+            Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
+            Doing::Halted => DoingRow::Halted,
         }
     }
 }
@@ -377,11 +378,6 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             heartbeat: heartbeat.as_ref().map(ArchivedTimerRow::get),
             heartbeat_ms: heartbeat_ms.as_ref().map(|ms| ms.to_native()),
         },
-        ArchivedDoingRow::Ready(row) => {
-            let (timer, due) = row.get();
-            Doing::Ready { timer, due }
-        }
-        ArchivedDoingRow::Halted => Doing::Halted,
         ArchivedDoingRow::Wait(row) => {
             let (timer, due) = row.get();
             Doing::Wait { timer, due }
@@ -409,35 +405,36 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             resume,
         } => Doing::Map {
             first: BranchId(first.to_native()),
-            tolerated: tolerated.to_native(),
-            resume: resume.as_ref().map(ArchivedTimerRow::get),
             next_index: next_index.to_native(),
             running: running.to_native(),
             failed: failed.to_native(),
             length: length.to_native(),
             concurrency: concurrency.to_native(),
+            tolerated: tolerated.to_native(),
             started_event: EventId(started_event.to_native()),
             last_succeeded_event: EventId(last_succeeded_event.to_native()),
+            resume: resume.as_ref().map(ArchivedTimerRow::get),
         },
         ArchivedDoingRow::Done { output } => Doing::Done { output: json(Table::Branches, output)? },
+        ArchivedDoingRow::Ready(row) => {
+            let (timer, due) = row.get();
+            Doing::Ready { timer, due }
+        }
+        ArchivedDoingRow::Halted => Doing::Halted,
     })
 }
 
-/// The timers that a branch waits for.
-pub(in crate::store) fn timers_of(doing: &Doing) -> Vec<(TimerId, Timestamp)> {
-    doing.timers().collect()
-}
-
-impl From<&MapItems> for MapItemsRow {
-    fn from(map: &MapItems) -> MapItemsRow {
-        MapItemsRow { input: map.input.to_string(), items: map.items.iter().map(|item| item.to_string()).collect() }
+impl From<&MapItems> for MapRow {
+    fn from(map: &MapItems) -> MapRow {
+        let items = serde_json::to_string(&map.items).expect("every JSON value has a text");
+        MapRow { input: map.input.to_string(), items }
     }
 }
 
-pub(in crate::store) fn map_items_from(row: &ArchivedMapItemsRow) -> Result<MapItems, Fault> {
-    let table = Table::MapItems;
-    let items = row.items.iter().map(|item| json(table, item)).collect::<Result<_, Fault>>()?;
-    Ok(MapItems { input: json(table, &row.input)?, items })
+pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {
+    let items = serde_json::from_str(&row.items)
+        .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON array ({e})")))?;
+    Ok(MapItems { input: json(Table::MapItems, &row.input)?, items })
 }
 
 impl From<&RunTask> for TaskRow {

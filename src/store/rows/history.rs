@@ -59,6 +59,7 @@ mod tag {
     /// Name and value of an assigned variable follow one another, as often as there are variables.
     pub const ASSIGNED_NAME: u8 = 13;
     pub const ASSIGNED_VALUE: u8 = 14;
+    pub const ARN: u8 = 15;
 
     pub const STATE_TYPE: u8 = 1;
     pub const INDEX: u8 = 2;
@@ -191,7 +192,35 @@ fn write_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
             f.failure(failure).maybe(tag::LOCATION, location.as_deref()).text(tag::NAME, state);
             42
         }
-        _ => write_task_kind(kind, f),
+        K::MapRunStarted { arn } => {
+            f.text(tag::ARN, arn);
+            43
+        }
+        K::MapRunSucceeded => 44,
+        K::MapRunFailed(failure) => failed(f, failure, 45),
+        K::MapRunAborted => 46,
+        // Named one by one, so that a new kind does not compile until it has a number.
+        K::TaskScheduled { .. }
+        | K::TaskStarted { .. }
+        | K::TaskSubmitted { .. }
+        | K::TaskSucceeded { .. }
+        | K::TaskFailed { .. }
+        | K::TaskTimedOut { .. }
+        | K::TaskStartFailed { .. }
+        | K::TaskSubmitFailed { .. }
+        | K::ActivityScheduled { .. }
+        | K::ActivityStarted { .. }
+        | K::ActivitySucceeded { .. }
+        | K::ActivityFailed(_)
+        | K::ActivityTimedOut(_)
+        | K::ActivityScheduleFailed(_)
+        | K::LambdaFunctionScheduled { .. }
+        | K::LambdaFunctionStarted
+        | K::LambdaFunctionSucceeded { .. }
+        | K::LambdaFunctionFailed(_)
+        | K::LambdaFunctionTimedOut(_)
+        | K::LambdaFunctionScheduleFailed(_)
+        | K::LambdaFunctionStartFailed(_) => write_task_kind(kind, f),
     }
 }
 
@@ -377,6 +406,10 @@ fn read_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
             location: row.find(tag::LOCATION).map(str::to_owned),
             state: row.json(tag::NAME)?,
         },
+        43 => K::MapRunStarted { arn: row.owned(tag::ARN)? },
+        44 => K::MapRunSucceeded,
+        45 => K::MapRunFailed(row.failure()),
+        46 => K::MapRunAborted,
         _ => read_task_kind(row)?,
     })
 }

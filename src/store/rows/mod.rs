@@ -24,8 +24,7 @@ pub use catalog::{
 };
 pub(super) use catalog::{Catalog, DocumentRow};
 pub(super) use execution::{
-    ArchivedHeaderRow, BranchRow, HeaderRow, MapItemsRow, TaskRow, branch_from, header_from, map_items_from, task_from,
-    timers_of,
+    ArchivedHeaderRow, BranchRow, HeaderRow, MapRow, TaskRow, branch_from, header_from, map_items_from, task_from,
 };
 pub(super) use history::{HistoryRow, events_from};
 

@@ -1,0 +1,119 @@
+//! Durable transitions: one at a time, and many at once. Prints times and their ratio to the yardsticks.
+//!
+//! `cargo bench --bench commit`; `CONVEYOR_BENCH_SECONDS` sets how long each of the crowds runs.
+
+mod yard;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use conveyor::base::{ExecutionId, Timestamp};
+use conveyor::interpreter::Execution;
+use conveyor::store::{Commit, Options, Writer, open};
+
+/// Transitions of one execution before it makes room for a new one.
+const TRANSITIONS: usize = 10;
+
+fn main() {
+    let seconds = std::env::var("CONVEYOR_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0);
+    let raw = yard::raw_write(1_000);
+    if let Some(raw) = &raw {
+        println!("raw 4 KiB O_DIRECT|O_DSYNC     p50 {:6.0} µs   p99 {:6.0} µs", raw.at(50), raw.at(99));
+    }
+    let redb = yard::redb_commit(1_000);
+    println!("redb, one row                  p50 {:6.0} µs   p99 {:6.0} µs", redb.at(50), redb.at(99));
+
+    let folder = yard::folder("commit");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let (writer, _reader) = open(Options::at(&folder)).unwrap();
+    let mut execution = fresh();
+    let one = yard::measure(2_000, |n| {
+        if n % TRANSITIONS == 0 {
+            execution = fresh();
+        }
+        runtime.block_on(transition(&writer, &mut execution));
+    });
+    let ratio = raw.as_ref().map_or(f64::NAN, |raw| one.at(50) / raw.at(50));
+    println!(
+        "store, one transition          p50 {:6.0} µs   p99 {:6.0} µs   {ratio:.1} × raw, {:.1} × redb",
+        one.at(50),
+        one.at(99),
+        one.at(50) / redb.at(50)
+    );
+    println!("encoding one transition        p50 {:6.1} µs", encoding().at(50));
+    for tasks in [32, 256, 2_048] {
+        crowd(&runtime, &writer, tasks, Duration::from_secs_f64(seconds));
+    }
+    println!("resident                       {:.0} MiB", yard::resident_mib());
+    writer.close().unwrap();
+    drop(_reader);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn fresh() -> Execution {
+    let id = ExecutionId::generate(Timestamp(1));
+    Execution::load(yard::header(id), BTreeMap::new(), BTreeMap::new())
+}
+
+async fn transition(writer: &Writer, execution: &mut Execution) {
+    let step = yard::transition(execution);
+    let mut commit = Commit::new();
+    let before = (execution.header.last_event.0 > 0).then_some(&*execution);
+    commit.step(before, &step);
+    writer.commit(commit).await.unwrap();
+    execution.apply(&step);
+}
+
+fn encoding() -> yard::Series {
+    let mut execution = fresh();
+    let step = yard::transition(&execution);
+    execution.apply(&step);
+    let step = yard::transition(&execution);
+    yard::measure(10_000, |_| {
+        let mut commit = Commit::new();
+        commit.step(Some(&execution), &step);
+        std::hint::black_box(commit);
+    })
+}
+
+fn crowd(runtime: &tokio::runtime::Runtime, writer: &Writer, tasks: usize, time: Duration) {
+    let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let start = Instant::now();
+    let running: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (writer, done, stop) = (writer.clone(), done.clone(), stop.clone());
+            runtime.spawn(async move {
+                let mut times = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let mut execution = fresh();
+                    for _ in 0..TRANSITIONS {
+                        let start = Instant::now();
+                        transition(&writer, &mut execution).await;
+                        times.push(start.elapsed());
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                times
+            })
+        })
+        .collect();
+    std::thread::sleep(time);
+    let (count, elapsed) = (done.load(Ordering::Relaxed), start.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    let times = runtime.block_on(async {
+        let mut times = Vec::new();
+        for task in running {
+            times.extend(task.await.unwrap());
+        }
+        times
+    });
+    let series = yard::Series::new(times);
+    println!(
+        "store, {tasks:5} at once           p50 {:6.1} ms   p99 {:6.1} ms   {:8.0} transitions/s",
+        series.at(50) / 1e3,
+        series.at(99) / 1e3,
+        count as f64 / elapsed.as_secs_f64()
+    );
+}

@@ -1,0 +1,61 @@
+//! Waking sleepers: finding the due timers, and loading the executions that they belong to.
+//!
+//! `cargo bench --bench wake`; `CONVEYOR_BENCH_EXECUTIONS` sets how many sleep (100,000 unless told).
+
+mod yard;
+
+use std::time::Instant;
+
+use conveyor::base::{ExecutionId, Timestamp};
+use conveyor::interpreter::Command;
+use conveyor::store::{Commit, Options, Threads, open};
+
+const PER_COMMIT: usize = 500;
+const WOKEN: usize = 1_000;
+
+fn main() {
+    let count = std::env::var("CONVEYOR_BENCH_EXECUTIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(100_000usize);
+    let folder = yard::folder("wake");
+    let options = Options { threads: Threads::Caller { checkpoint_every: 0 }, ..Options::at(&folder) };
+    let (writer, reader) = open(options).unwrap();
+    for first in (0..count).step_by(PER_COMMIT) {
+        let mut commit = Commit::new();
+        for n in first..count.min(first + PER_COMMIT) {
+            let id = ExecutionId::generate(Timestamp(n as i64));
+            commit.step(None, &yard::sleeping(id, Timestamp((n * 7_919 % count) as i64)));
+        }
+        writer.commit_blocking(commit).unwrap();
+        if first % 50_000 == 0 {
+            writer.checkpoint().unwrap();
+        }
+    }
+    writer.checkpoint().unwrap();
+    println!("{count} asleep: resident {:.0} MiB", yard::resident_mib());
+
+    let next = yard::measure(10_000, |_| assert!(reader.next_due().unwrap().is_some()));
+    println!("next due                 p50 {:7.2} µs   p99 {:7.2} µs", next.at(50), next.at(99));
+    let load = yard::measure(1, |_| {
+        for (_, id, _) in reader.timers(Timestamp::MAX, WOKEN).unwrap() {
+            assert!(reader.execution(id).unwrap().is_some());
+        }
+    });
+    println!("find and load, each      {:9.2} µs", load.at(50) / WOKEN as f64);
+
+    let start = Instant::now();
+    let mut woken = 0;
+    while woken < 10 * WOKEN.min(count / 20) {
+        let mut commit = Commit::new();
+        for (due, id, timer) in reader.timers(Timestamp::MAX, WOKEN).unwrap() {
+            let before = reader.execution(id).unwrap().unwrap();
+            let mut step = yard::transition(&before);
+            step.commands.push(Command::ClearTimer { timer, due });
+            commit.step(Some(&before), &step);
+            woken += 1;
+        }
+        writer.commit_blocking(commit).unwrap();
+    }
+    let each = start.elapsed().as_secs_f64() / woken as f64;
+    println!("wake, step and commit    {:9.2} µs each, {:.0} a second", each * 1e6, 1.0 / each);
+    drop((writer, reader));
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,132 @@
+//! Landing: a whole file starts its execution, and the store remembers that it did.
+//!
+//! The start comes first and is idempotent by name; the landing row follows and only saves the question. A crash
+//! between the two asks again and finds the execution.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::name;
+use super::settle::{Settling, Sight, digest};
+use super::{Start, Starter};
+use crate::base::{Fault, Timestamp};
+use crate::store::{Commit, Reader};
+
+/// Rows read at once.
+const PAGE: usize = 1_000;
+const REASON_SUFFIX: &str = ".error.json";
+
+/// The table of landings of one share.
+fn table(share: &str) -> String {
+    format!(".landings.{share}")
+}
+
+/// Starts the execution for a whole file and stores the landing.
+pub async fn land(
+    starter: &dyn Starter,
+    (share, workflow): (&str, &str),
+    key: &str,
+    sight: Sight,
+) -> Result<Start, Fault> {
+    let name = name::execution_name(share, key, sight);
+    let input = json!({
+        "jobId": name,
+        "bucket": share,
+        "key": key,
+        "size": sight.size,
+        "requestedAt": starter.now().to_string(),
+    });
+    let start = starter.start(workflow, &name, input.to_string()).await?;
+    if !matches!(start, Start::Refused(_)) {
+        let row = json!({ "sight": sight.digest().to_string(), "execution": name });
+        let mut commit = Commit::new();
+        commit.put_item(&table(share), key, &row.to_string());
+        starter.commit(commit).await?;
+    }
+    Ok(start)
+}
+
+/// Reads the stored landings of a share.
+pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize, Fault> {
+    let mut after: Option<String> = None;
+    let mut count = 0;
+    loop {
+        let rows = reader.items(&table(share), after.as_deref(), PAGE)?;
+        let Some((last, _)) = rows.last() else { return Ok(count) };
+        after = Some(last.clone());
+        for (key, row) in rows {
+            let row: serde_json::Value = serde_json::from_str(&row).unwrap_or_default();
+            if let Some(sight) = row.get("sight").and_then(|s| s.as_str()).and_then(|s| s.parse().ok()) {
+                into.remember(&key, sight);
+                count += 1;
+            }
+        }
+    }
+}
+
+/// Drops the landings of files that a complete scan did not see.
+pub async fn forget(starter: &dyn Starter, reader: &Reader, share: &str, seen: &HashSet<u64>) -> Result<(), Fault> {
+    let mut after: Option<String> = None;
+    loop {
+        let rows = reader.items(&table(share), after.as_deref(), PAGE)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        after = Some(last.clone());
+        let mut commit = Commit::new();
+        for (key, _) in rows.iter().filter(|(key, _)| !seen.contains(&digest(key.as_bytes()))) {
+            commit.delete_item(&table(share), key);
+        }
+        if !commit.is_empty() {
+            starter.commit(commit).await?;
+        }
+    }
+}
+
+/// Moves a file whose name is no text into the quarantine folder under a safe name, the reason beside it first.
+/// Returns the new name.
+pub fn quarantine_foreign(path: &Path, quarantine: &Path, at: Timestamp) -> io::Result<String> {
+    let own = path.file_name().unwrap_or_default();
+    let safe = name::safe_name(own);
+    let mut number = 0;
+    let place = loop {
+        let candidate = if number == 0 { safe.clone() } else { format!("{number}-{safe}") };
+        let place = quarantine.join(&candidate);
+        if place.symlink_metadata().is_err() && !quarantine.join(format!("{candidate}{REASON_SUFFIX}")).exists() {
+            break place;
+        }
+        number += 1;
+    };
+    let new_name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let reason = json!({
+        "error": "Files.InvalidName",
+        "cause": format!("the name of the file is not UTF-8; it was moved here as '{new_name}'. Rename it and drop it again"),
+        "original": path.display().to_string(),
+        "at": at.to_string(),
+    });
+    let beside = quarantine.join(format!("{new_name}{REASON_SUFFIX}"));
+    let mut file = fs::File::create(&beside)?;
+    file.write_all(reason.to_string().as_bytes())?;
+    file.sync_all()?;
+    match fs::rename(path, &place) {
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(path, &place)?,
+        other => other.inspect_err(|_| drop(fs::remove_file(&beside)))?,
+    }
+    Ok(new_name)
+}
+
+/// Copies, syncs, and only then removes.
+fn copy_over(from: &Path, to: &Path) -> io::Result<()> {
+    let copied = fs::copy(from, to).and_then(|bytes| {
+        fs::File::open(to)?.sync_all()?;
+        if fs::metadata(from)?.len() == bytes {
+            Ok(())
+        } else {
+            Err(io::Error::other("the file grew while it was moved"))
+        }
+    });
+    copied.inspect_err(|_| drop(fs::remove_file(to)))?;
+    fs::remove_file(from)
+}

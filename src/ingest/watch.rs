@@ -1,0 +1,469 @@
+//! One watched share: events where the kernel has them, a scan of its own in any case, and what is said about it.
+//!
+//! ```text
+//!            root readable                    root gone, unmounted, not readable
+//!  (start) ───────────────▶ Reachable ◀──────────────────────────────▶ Away
+//! ```
+//!
+//! Away keeps every memory: files are neither forgotten nor started until the share is back. Each trouble is said
+//! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::scan::{self, Look, Scan};
+use super::settle::{Settling, Sight};
+use super::{Start, Starter, land};
+use crate::base::{ExecutionId, Fault, Shares, Span, Timestamp, fault};
+use crate::interpreter::Status;
+use crate::store::Reader;
+
+/// Files that wait in memory for their time; the rest is found by later scans.
+const WAITING_MAX: usize = 10_000;
+/// Events kept between two rounds; beyond that a scan takes their place.
+const EVENTS_MAX: usize = 4_096;
+/// How soon whole files that found no room are tried again.
+const ROOM_MS: i64 = 500;
+
+/// `[[watch]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchSettings {
+    pub share: String,
+    #[serde(default = "suffixes")]
+    pub suffixes: Vec<String>,
+    #[serde(default = "workflow")]
+    pub workflow: String,
+    /// Size and mtime must stay unchanged for this long.
+    #[serde(default = "settle")]
+    pub settle: Span,
+    /// How often the whole share is looked at: network shares raise no events for other hosts' writes.
+    #[serde(default = "every")]
+    pub scan: Span,
+    /// Most executions of this watch that run at once.
+    #[serde(default = "in_flight")]
+    pub in_flight: usize,
+    /// The share that takes files whose name is no text; without it they stay where they are.
+    pub quarantine: Option<String>,
+}
+
+fn suffixes() -> Vec<String> {
+    vec![".mp4".to_owned(), ".mov".to_owned()]
+}
+
+fn workflow() -> String {
+    "main".to_owned()
+}
+
+fn settle() -> Span {
+    Span::seconds(2)
+}
+
+fn every() -> Span {
+    Span::seconds(5)
+}
+
+fn in_flight() -> usize {
+    64
+}
+
+impl WatchSettings {
+    /// What is wrong with the table, for the configuration's check.
+    pub fn faults(&self, shares: &Shares) -> Vec<String> {
+        let mut faults = Vec::new();
+        for share in std::iter::once(&self.share).chain(&self.quarantine).filter(|share| !shares.has(share)) {
+            faults.push(format!("there is no share named '{share}'; add [shares.{share}]"));
+        }
+        if self.quarantine.as_ref() == Some(&self.share) {
+            faults.push("quarantine: must be another share than the watched one".to_owned());
+        }
+        if self.scan.ms < 100 {
+            faults.push(format!("scan: {} would keep the share busy; at least 100ms", self.scan));
+        }
+        if self.in_flight == 0 {
+            faults.push("in_flight: with 0 nothing would ever start".to_owned());
+        }
+        faults
+    }
+}
+
+/// What the dashboard shows of a watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchStatus {
+    pub share: String,
+    /// Why the share cannot be used now; none while it can.
+    pub away: Option<String>,
+    pub waiting: usize,
+    pub in_flight: usize,
+    pub last_scan_ms: Option<i64>,
+    /// Folders and files that cannot be read.
+    pub unreadable: Vec<String>,
+}
+
+/// Watches one share for as long as it runs.
+pub struct Watcher {
+    settings: WatchSettings,
+    shares: Shares,
+    starter: Arc<dyn Starter>,
+    reader: Reader,
+    status: Arc<Mutex<WatchStatus>>,
+    settling: Settling,
+    running: BTreeSet<ExecutionId>,
+    /// Troubles that were said and have not ended.
+    said: BTreeMap<String, String>,
+    next_scan: Timestamp,
+    was_mounted: bool,
+}
+
+impl Watcher {
+    pub fn new(settings: WatchSettings, shares: Shares, starter: Arc<dyn Starter>, reader: Reader) -> Watcher {
+        let status = WatchStatus { share: settings.share.clone(), ..WatchStatus::default() };
+        let settling = Settling::new(settings.settle, WAITING_MAX);
+        Watcher {
+            settings,
+            shares,
+            starter,
+            reader,
+            status: Arc::new(Mutex::new(status)),
+            settling,
+            running: BTreeSet::new(),
+            said: BTreeMap::new(),
+            next_scan: Timestamp(0),
+            was_mounted: false,
+        }
+    }
+
+    pub fn status(&self) -> Arc<Mutex<WatchStatus>> {
+        self.status.clone()
+    }
+
+    /// Runs until it is dropped; ends by itself only where the store does.
+    pub async fn run(mut self) -> Result<(), Fault> {
+        land::recall(&self.reader, &self.settings.share, &mut self.settling)?;
+        self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
+        let (sender, mut events) = mpsc::channel(EVENTS_MAX);
+        let mut eyes: Option<RecommendedWatcher> = None;
+        loop {
+            if eyes.is_none() && self.status.lock().away.is_none() {
+                eyes = self.open_eyes(sender.clone());
+            }
+            let pause = self.pause();
+            tokio::select! {
+                biased;
+                Some(first) = events.recv() => {
+                    let mut paths = BTreeSet::from([first]);
+                    while let Ok(path) = events.try_recv() {
+                        paths.insert(path);
+                    }
+                    self.look_at(paths).await;
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            if self.starter.now() >= self.next_scan {
+                self.scan().await?;
+            }
+            if self.status.lock().away.is_some() {
+                // The kernel's watches died with the mount.
+                eyes = None;
+            } else {
+                self.land_whole().await?;
+            }
+            let mut status = self.status.lock();
+            status.waiting = self.settling.waiting().count();
+            status.in_flight = self.running.len();
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let now = self.starter.now();
+        let full = self.running.len() >= self.settings.in_flight;
+        let away = self.status.lock().away.is_some();
+        let due = self
+            .settling
+            .next_due()
+            .filter(|_| !away)
+            .map(|due| if full { due.max(now.plus_ms(ROOM_MS)) } else { due });
+        let next = due.map_or(self.next_scan, |due| due.min(self.next_scan));
+        Duration::from_millis(next.since_ms(now).clamp(1, 60_000) as u64)
+    }
+
+    /// The root, unless the share is away.
+    fn root(&self) -> Result<PathBuf, String> {
+        let root = self.shares.root(&self.settings.share).map_err(|e| e.to_string())?;
+        root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))
+    }
+
+    fn open_eyes(&mut self, sender: mpsc::Sender<PathBuf>) -> Option<RecommendedWatcher> {
+        let root = self.root().ok()?;
+        let see = move |event: ::notify::Result<::notify::Event>| {
+            let Ok(event) = event else { return };
+            if event.kind.is_access() {
+                return;
+            }
+            for path in event.paths {
+                // A full queue loses nothing: the next scan sees the file.
+                let _ = sender.try_send(path);
+            }
+        };
+        let opened = ::notify::recommended_watcher(see)
+            .and_then(|mut eyes| eyes.watch(&root, RecursiveMode::Recursive).map(|()| eyes));
+        match opened {
+            Ok(eyes) => {
+                self.ended("events");
+                Some(eyes)
+            }
+            Err(error) => {
+                self.say(
+                    "events",
+                    format!(
+                        "no events for the share '{}' ({error}); it is scanned every {}",
+                        self.settings.share, self.settings.scan
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    async fn look_at(&mut self, paths: BTreeSet<PathBuf>) {
+        let Ok(root) = self.root() else { return };
+        let suffixes = self.settings.suffixes.clone();
+        let looks = tokio::task::spawn_blocking(move || -> Vec<Look> {
+            paths.iter().map(|path| scan::look(&root, path, &suffixes)).collect()
+        });
+        let now = self.starter.now();
+        for look in looks.await.unwrap_or_default() {
+            match look {
+                Look::File { key, sight } => {
+                    self.settling.saw(&key, sight, now);
+                }
+                Look::Gone { key } => self.settling.gone(&key),
+                // A folder that was moved in brings files for which there are no events.
+                Look::Folder => self.next_scan = self.next_scan.min(now),
+                Look::Other => {}
+            }
+        }
+    }
+
+    async fn scan(&mut self) -> Result<(), Fault> {
+        let now = self.starter.now();
+        self.next_scan = now.plus_ms(self.settings.scan.ms as i64);
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(why) => return self.away(why),
+        };
+        let (suffixes, was_mounted) = (self.settings.suffixes.clone(), self.was_mounted);
+        let mut settling = std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX));
+        let walked = tokio::task::spawn_blocking(move || {
+            let scan = walk(&root, &suffixes, was_mounted, |key, sight| {
+                settling.saw(key, sight, now);
+            });
+            (settling, scan)
+        });
+        let (settling, scan) = walked.await.map_err(|e| Fault::fatal("a scan of a share broke off", e))?;
+        self.settling = settling;
+        match scan {
+            Ok((scan, mounted)) => self.scanned(scan, mounted, now).await,
+            Err(why) => self.away(why),
+        }
+    }
+
+    async fn scanned(&mut self, scan: Scan, mounted: bool, now: Timestamp) -> Result<(), Fault> {
+        if self.status.lock().away.take().is_some() {
+            tracing::info!(share = self.settings.share, "the share is back");
+        }
+        if mounted != self.was_mounted {
+            let mut commit = crate::store::Commit::new();
+            match mounted {
+                true => commit.put_setting(&self.mounted_key(), b"1"),
+                false => commit.delete_setting(&self.mounted_key()),
+            };
+            self.starter.commit(commit).await?;
+            self.was_mounted = mounted;
+        }
+        for (path, why) in &scan.unreadable {
+            self.say(
+                &format!("unreadable {}", path.display()),
+                format!("cannot read {}: {why}; it is tried again with every scan", path.display()),
+            );
+        }
+        let unreadable: Vec<String> = scan.unreadable.iter().map(|(path, _)| path.display().to_string()).collect();
+        self.said
+            .retain(|topic, _| topic.strip_prefix("unreadable ").is_none_or(|p| unreadable.iter().any(|u| u == p)));
+        {
+            let mut status = self.status.lock();
+            status.unreadable = unreadable;
+            status.last_scan_ms = Some(now.0);
+        }
+        if scan.is_complete() && self.settling.keep_only(&scan.seen) > 0 {
+            land::forget(&*self.starter, &self.reader, &self.settings.share, &scan.seen).await?;
+        }
+        for path in scan.foreign {
+            self.quarantine(path, now).await;
+        }
+        Ok(())
+    }
+
+    fn away(&mut self, why: String) -> Result<(), Fault> {
+        let mut status = self.status.lock();
+        if status.away.is_none() {
+            tracing::warn!(
+                share = self.settings.share,
+                why,
+                "the share is away; nothing is forgotten and it is tried again"
+            );
+        }
+        status.away = Some(why);
+        Ok(())
+    }
+
+    /// Starts what is whole, as long as there is room.
+    async fn land_whole(&mut self) -> Result<(), Fault> {
+        let now = self.starter.now();
+        let due: Vec<(String, Sight)> = self
+            .settling
+            .waiting()
+            .filter(|(.., due)| *due <= now)
+            .map(|(key, sight, _)| (key.to_owned(), sight))
+            .take(self.settings.in_flight)
+            .collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.count_running()?;
+        let root = match self.root() {
+            Ok(root) => root,
+            Err(why) => return self.away(why),
+        };
+        for (key, sight) in due {
+            if self.running.len() >= self.settings.in_flight {
+                return Ok(());
+            }
+            // The last look before the start: it must still be what rested.
+            let (path, base, suffixes) = (root.join(&key), root.clone(), self.settings.suffixes.clone());
+            let look = tokio::task::spawn_blocking(move || scan::look(&base, &path, &suffixes)).await;
+            match look.unwrap_or(Look::Other) {
+                Look::File { sight: again, .. } if again == sight => self.land(&key, sight).await?,
+                Look::File { sight: again, .. } => {
+                    self.settling.saw(&key, again, now);
+                }
+                _ => self.settling.gone(&key),
+            }
+        }
+        Ok(())
+    }
+
+    async fn land(&mut self, key: &str, sight: Sight) -> Result<(), Fault> {
+        let place = (self.settings.share.as_str(), self.settings.workflow.as_str());
+        match land::land(&*self.starter, place, key, sight).await {
+            Ok(Start::Started(id)) => {
+                tracing::info!(share = self.settings.share, key, execution = %id, "a file landed");
+                self.running.insert(id);
+                self.settling.landed(key, sight);
+                self.ended("start");
+            }
+            Ok(Start::Existed) => self.settling.landed(key, sight),
+            Ok(Start::Refused(why)) => {
+                self.settling.gone(key);
+                self.say(
+                    "start",
+                    format!(
+                        "files on '{}' cannot start '{}': {why}; it is tried again with every scan",
+                        place.0, place.1
+                    ),
+                );
+            }
+            Err(fault @ Fault::Fatal { .. }) => return Err(fault),
+            Err(fault) => {
+                self.settling.gone(key);
+                self.say("start", fault::chain(&fault));
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves in `running` what still runs.
+    fn count_running(&mut self) -> Result<(), Fault> {
+        let mut ended = Vec::new();
+        for id in &self.running {
+            if self.reader.header(*id)?.is_none_or(|h| h.status != Status::Running) {
+                ended.push(*id);
+            }
+        }
+        self.running.retain(|id| !ended.contains(id));
+        Ok(())
+    }
+
+    async fn quarantine(&mut self, path: PathBuf, now: Timestamp) {
+        let topic = format!("name {}", path.display());
+        let Some(share) = &self.settings.quarantine else {
+            let what = format!(
+                "{} has a name that is not UTF-8 and stays where it is; rename it, or set quarantine",
+                path.display()
+            );
+            return self.say(&topic, what);
+        };
+        let settle = self.settings.settle;
+        let root = self.shares.root(share).map(Path::to_path_buf);
+        let moved = tokio::task::spawn_blocking(move || {
+            let rests = std::fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age >= settle.duration() * 2);
+            let root = root.map_err(std::io::Error::other)?;
+            if rests { land::quarantine_foreign(&path, &root, now).map(Some) } else { Ok(None) }
+        });
+        match moved.await.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+            Ok(Some(name)) => tracing::warn!(
+                share = self.settings.share,
+                name,
+                "a file with a name that is not UTF-8 went to quarantine"
+            ),
+            Ok(None) => {}
+            Err(error) => {
+                self.say(&topic, format!("a file whose name is not UTF-8 cannot be moved to quarantine: {error}"))
+            }
+        }
+    }
+
+    fn mounted_key(&self) -> String {
+        format!("ingest.mounted.{}", self.settings.share)
+    }
+
+    /// Says a trouble when it begins.
+    fn say(&mut self, topic: &str, what: String) {
+        if self.said.get(topic) != Some(&what) {
+            tracing::warn!(share = self.settings.share, "{what}");
+            self.said.insert(topic.to_owned(), what);
+        }
+    }
+
+    fn ended(&mut self, topic: &str) {
+        self.said.remove(topic);
+    }
+}
+
+/// A scan, and whether the root is a mount point; the error says why the share counts as away.
+fn walk(
+    root: &Path,
+    suffixes: &[String],
+    was_mounted: bool,
+    see: impl FnMut(&str, Sight),
+) -> Result<(Scan, bool), String> {
+    let said = |e: std::io::Error| format!("{}: {e}", root.display());
+    let mounted = scan::is_mount_point(root).map_err(said)?;
+    if was_mounted && !mounted && scan::is_empty(root).map_err(said)? {
+        return Err(format!("{} was a mounted share and is an empty folder now; mount it again", root.display()));
+    }
+    let scan = scan::scan(root, suffixes, see).map_err(said)?;
+    // The last look: a share that went away during the walk looked empty from there on.
+    if mounted && !scan::is_mount_point(root).map_err(said)? {
+        return Err(format!("{} was unmounted during a scan", root.display()));
+    }
+    Ok((scan, mounted))
+}

@@ -1,0 +1,201 @@
+//! Nested executions: `states:startExecution` in its four patterns.
+//!
+//! A child's name is derived from the parent and the attempt where the definition gives none, so that a task that
+//! is issued again after a crash finds the child that it started.
+
+use serde_json::{Map, Value, json};
+
+use super::aws;
+use super::{Answer, Call, Services};
+use crate::base::{Fault, TaskError, Timestamp};
+use crate::interpreter::{Header, Outcome, Parent, Status};
+use crate::run::{Refused, Start};
+use crate::store::Reader;
+
+/// How a Task waits for the execution that it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    FireAndForget,
+    /// `.sync`: the child's Output as a string.
+    Sync,
+    /// `.sync:2`: the child's Output as JSON.
+    Sync2,
+    /// `.waitForTaskToken`
+    Token,
+}
+
+pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
+    let p = &call.parameters;
+    let arn = aws::need_text(p, "StateMachineArn", "states:startExecution")?;
+    let name = match p.get("Name").and_then(Value::as_str) {
+        Some(name) => name.to_owned(),
+        None => derived_name(call),
+    };
+    let shape = match pattern {
+        Pattern::Sync => Some("sync"),
+        Pattern::Sync2 => Some("sync2"),
+        Pattern::FireAndForget | Pattern::Token => None,
+    };
+    let (machine, qualifier) = machine_of(arn);
+    let child = Child { machine, qualifier, name: name.clone(), input: input_text(p.get("Input")), shape };
+    let (id, machine) = (aws::request_id(call), child.machine.clone());
+    let started_at = start(call, child).await.map_err(|refused| {
+        TaskError::new(
+            format!("StepFunctions.{}Exception", refused.code),
+            aws::optimised_cause(&refused.message, "AWSStepFunctions", 400, refused.code, &id),
+        )
+    })?;
+    let answer = json!({
+        "ExecutionArn": call.services.execution_arn(&machine, &name),
+        "StartDate": started_at.0 as f64 / 1000.0,
+    });
+    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0");
+    Ok(match pattern {
+        Pattern::FireAndForget => Answer::Done(answer),
+        _ => Answer::Submitted(answer),
+    })
+}
+
+/// An execution to be started for a Task.
+pub struct Child {
+    pub machine: String,
+    /// Version or alias.
+    pub qualifier: Option<String>,
+    pub name: String,
+    pub input: String,
+    /// Set where the Task waits for the child's end: in which shape it wants to hear of it.
+    pub shape: Option<&'static str>,
+}
+
+/// Starts the child, or finds the one that this very attempt started before a crash.
+pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
+    let reader = &call.services.reader;
+    let revision = match &child.qualifier {
+        Some(qualifier) => Some(revision_of(reader, &child.machine, qualifier)?.ok_or_else(|| {
+            let arn = format!("{}:{qualifier}", call.services.machine_arn(&child.machine));
+            Refused::new("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{arn}'"))
+        })?),
+        None => None,
+    };
+    let parent = child.shape.map(|shape| Parent {
+        execution: call.execution,
+        attempt: call.task.attempt,
+        shape: shape.to_owned(),
+    });
+    let started = call
+        .handle
+        .start(Start {
+            machine: child.machine.clone(),
+            revision,
+            qualifier: child.qualifier,
+            name: Some(child.name.clone()),
+            input: child.input.into(),
+            parent: parent.clone(),
+            trace_header: None,
+            once: true,
+        })
+        .await?;
+    if started.existed {
+        let header = reader.header(started.id)?;
+        // Somebody else's execution would never tell this task of its end.
+        let foreign = header.is_some_and(|h| match &parent {
+            Some(_) => h.parent != parent,
+            None => h.status != Status::Running && h.started_at < call.task.scheduled_at,
+        });
+        if foreign {
+            let arn = call.services.execution_arn(&child.machine, &child.name);
+            return Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")));
+        }
+    }
+    Ok(started.started_at)
+}
+
+/// The revision that a version or an alias points at. Of an alias with two versions the one with more weight is taken.
+fn revision_of(reader: &Reader, machine: &str, qualifier: &str) -> Result<Option<u64>, Fault> {
+    let version = match qualifier.parse::<u64>() {
+        Ok(number) => number,
+        Err(_) => {
+            let Some(alias) = reader.alias(machine, qualifier)? else { return Ok(None) };
+            let Some(route) = alias.routes.iter().max_by_key(|route| route.weight_percent) else { return Ok(None) };
+            route.version
+        }
+    };
+    Ok(reader.version(machine, version)?.map(|row| row.revision))
+}
+
+fn derived_name(call: &Call) -> String {
+    let seed = format!("{}/{}/child", call.execution, call.task.attempt);
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
+}
+
+/// Machine and qualifier (version or alias) of an ARN; a bare name is a machine of this box.
+fn machine_of(arn: &str) -> (String, Option<String>) {
+    match arn.split_once(":stateMachine:").map(|(_, rest)| rest) {
+        Some(rest) => match rest.split_once(':') {
+            Some((machine, qualifier)) => (machine.to_owned(), Some(qualifier.to_owned())),
+            None => (rest.to_owned(), None),
+        },
+        None => (arn.to_owned(), None),
+    }
+}
+
+/// The input as the child gets it: text as it is, everything else as JSON; none is `{}`.
+fn input_text(input: Option<&Value>) -> String {
+    match input {
+        None | Some(Value::Null) => "{}".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    }
+}
+
+/// What the end of a child means to the Task that waits for it.
+pub fn delivered(services: &Services, child: &Header, pattern: Pattern) -> Result<Value, TaskError> {
+    let description = describe(services, child, pattern);
+    if child.status == Status::Succeeded {
+        return Ok(description);
+    }
+    Err(TaskError::new("States.TaskFailed", description.to_string()))
+}
+
+/// DescribeExecution's answer as the integration gives it: keys in alphabetical order, times in milliseconds.
+fn describe(services: &Services, child: &Header, pattern: Pattern) -> Value {
+    let json_value = |text: &str| match pattern {
+        Pattern::Sync2 => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        _ => json!(text),
+    };
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
+    if let Some(
+        Outcome::Failed { error, cause } | Outcome::Aborted { error, cause } | Outcome::TimedOut { error, cause },
+    ) = &child.outcome
+    {
+        cause.iter().for_each(|cause| drop(put("Cause", json!(cause))));
+        error.iter().for_each(|error| drop(put("Error", json!(error))));
+    }
+    put("ExecutionArn", json!(services.execution_arn(&child.machine.name, &child.name)));
+    put("Input", json_value(&child.input));
+    put("InputDetails", json!({ "Included": true }));
+    put("Name", json!(child.name));
+    if let Some(Outcome::Succeeded { output }) = &child.outcome {
+        put("Output", json_value(output));
+        put("OutputDetails", json!({ "Included": true }));
+    }
+    put("StartDate", json!(child.started_at.0));
+    put("StateMachineArn", json!(services.machine_arn(&child.machine.name)));
+    put("Status", json!(status_text(child.status)));
+    if let Some(at) = child.stopped_at {
+        put("StopDate", json!(at.0));
+    }
+    Value::Object(map)
+}
+
+fn status_text(status: Status) -> &'static str {
+    match status {
+        Status::Running => "RUNNING",
+        Status::Succeeded => "SUCCEEDED",
+        Status::Failed => "FAILED",
+        Status::TimedOut => "TIMED_OUT",
+        Status::Aborted => "ABORTED",
+        Status::PendingRedrive => "PENDING_REDRIVE",
+    }
+}

@@ -1,0 +1,249 @@
+//! MediaConvert's jobs. A job is an execution of the built-in machine [`MACHINE`], which has one Task,
+//! `conveyor:transcode`: so jobs are durable, retried, stopped and shown like everything else.
+//!
+//! A job's id has the service's form, `<13 digits>-<6 letters>`, and is derived from the task's attempt, so that a
+//! call that is issued again finds its job. Settings are checked before the job is taken, all faults at once.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::aws;
+use super::executions::{Child, start};
+use super::{Answer, Call, Services};
+use crate::base::{TaskError, Timestamp};
+use crate::interpreter::{Header, Outcome, Status};
+
+/// The machine whose executions are jobs.
+pub const MACHINE: &str = "conveyor-mediaconvert-job";
+
+/// Job templates by name: `Settings` that a job's own are laid over.
+#[derive(Clone, Debug, Default)]
+pub struct Templates(BTreeMap<String, Value>);
+
+impl Templates {
+    /// Reads templates of the form `{"Name", "Settings"}`; the error names the one that is not.
+    pub fn read<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Templates, String> {
+        let mut templates = BTreeMap::new();
+        for (file, text) in texts {
+            let value: Value = serde_json::from_str(text).map_err(|e| format!("{file} is no JSON: {e}"))?;
+            let name = value.get("Name").and_then(Value::as_str).ok_or_else(|| format!("{file} has no Name"))?;
+            if !value.get("Settings").is_some_and(Value::is_object) {
+                return Err(format!("{file} has no Settings"));
+            }
+            templates.insert(name.to_owned(), value);
+        }
+        Ok(Templates(templates))
+    }
+
+    /// The request with its template's settings under its own. `{Key}` in a template's text is filled in from the
+    /// job's UserMetadata: that is how one template serves many destinations.
+    fn resolve(&self, request: &Value) -> Result<Value, String> {
+        let mut request = request.clone();
+        let Some(name) = request.as_object_mut().and_then(|map| map.shift_remove("JobTemplate")) else {
+            return Ok(request);
+        };
+        let name = name.as_str().map(aws::last_part).and_then(|n| n.rsplit('/').next()).unwrap_or_default().to_owned();
+        let template = self.0.get(&name).ok_or_else(|| {
+            let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
+            format!("/JobTemplate: there is no job template '{name}'; there are: {}", known.join(", "))
+        })?;
+        let mut settings = template.get("Settings").cloned().unwrap_or_default();
+        fill(&mut settings, request.get("UserMetadata"))?;
+        if let (Some(own), Some(base)) = (request.get("Settings").and_then(Value::as_object), settings.as_object_mut())
+        {
+            base.extend(own.clone());
+        }
+        request["Settings"] = settings;
+        Ok(request)
+    }
+}
+
+fn fill(value: &mut Value, metadata: Option<&Value>) -> Result<(), String> {
+    match value {
+        Value::String(text) => {
+            while let Some((start, end)) = text.find('{').and_then(|s| text[s..].find('}').map(|e| (s, s + e))) {
+                let key = &text[start + 1..end];
+                let given = metadata
+                    .and_then(|m| m.get(key))
+                    .and_then(Value::as_str)
+                    .ok_or_else(|| format!("/UserMetadata/{key}: the job template asks for it in '{text}'"))?;
+                if given.contains(['{', '}']) {
+                    return Err(format!("/UserMetadata/{key}: braces cannot stand in a destination"));
+                }
+                *text = format!("{}{given}{}", &text[..start], &text[end + 1..]);
+            }
+            Ok(())
+        }
+        Value::Array(list) => list.iter_mut().try_for_each(|v| fill(v, metadata)),
+        Value::Object(map) => map.values_mut().try_for_each(|v| fill(v, metadata)),
+        _ => Ok(()),
+    }
+}
+
+/// `mediaconvert:createJob` and `.sync`.
+pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
+    let request_id = aws::request_id(call);
+    let refused = |message: &str| {
+        let sdk = call.task.resource.contains(":aws-sdk:");
+        let cause = if sdk {
+            aws::sdk_cause(message, "MediaConvert", 400, &request_id)
+        } else {
+            aws::optimised_cause(message, "AWSMediaConvert", 400, "BadRequestException", &request_id)
+        };
+        TaskError::new("MediaConvert.BadRequestException", cause)
+    };
+    let request = call.services.templates.resolve(&call.parameters).map_err(|e| refused(&e))?;
+    crate::media::settings::parse(&request).map_err(|e| refused(&e.cause))?;
+    let name = job_id(call, &request);
+    let child = Child {
+        machine: MACHINE.to_owned(),
+        qualifier: None,
+        name: name.clone(),
+        input: request.to_string(),
+        shape: sync.then_some("job"),
+    };
+    let started_at = start(call, child).await.map_err(|e| {
+        let what = format!("the job could not be started: {}: {}", e.code, e.message);
+        TaskError::new("MediaConvert.InternalServerErrorException", what)
+    })?;
+    let job = shape(&call.services, &name, &request, "SUBMITTED", started_at);
+    let answer = aws::with_metadata(json!({ "Job": job }), &request_id, "application/json");
+    Ok(if sync { Answer::Submitted(answer) } else { Answer::Done(answer) })
+}
+
+/// The service's form of ids: milliseconds, then six letters and digits.
+fn job_id(call: &Call, request: &Value) -> String {
+    let token = request.get("ClientRequestToken").and_then(Value::as_str).unwrap_or_default();
+    let seed = format!("{}/{}/{token}", call.execution, call.task.attempt);
+    let mut hash = super::digest(&seed);
+    let mut tail = String::new();
+    for _ in 0..6 {
+        tail.push(char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[(hash % 36) as usize]));
+        hash /= 36;
+    }
+    format!("{:013}-{tail}", call.task.scheduled_at.0.max(0))
+}
+
+/// `aws-sdk:mediaconvert:getJob`.
+pub fn get(call: &Call) -> Result<Answer, TaskError> {
+    let id = aws::need_text(&call.parameters, "Id", "mediaconvert:getJob")?;
+    let reader = &call.services.reader;
+    let found = reader.by_name(MACHINE, id).map_err(|e| super::fault(&e))?;
+    let header = match found {
+        Some(execution) => reader.header(execution).map_err(|e| super::fault(&e))?,
+        None => None,
+    };
+    let header = header.ok_or_else(|| {
+        TaskError::new(
+            "MediaConvert.NotFoundException",
+            aws::sdk_cause(
+                &format!("The requested job with id {id} cannot be found"),
+                "MediaConvert",
+                404,
+                &aws::request_id(call),
+            ),
+        )
+    })?;
+    let fraction = call.handle.working(header.id).first().map(|working| working.progress.fraction);
+    Ok(Answer::Done(json!({ "Job": describe(&call.services, &header, fraction) })))
+}
+
+/// What the end of a job means to the `createJob.sync` that waits for it.
+pub fn delivered(services: &Services, job: &Header) -> Result<Value, TaskError> {
+    let description = describe(services, job, None);
+    if job.status == Status::Succeeded {
+        return Ok(json!({ "Job": description }));
+    }
+    Err(TaskError::new("States.TaskFailed", json!({ "Job": description }).to_string()))
+}
+
+fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Value {
+    let request: Value = serde_json::from_str(&header.input).unwrap_or_default();
+    let status = match (header.status, fraction) {
+        (Status::Running, None) => "SUBMITTED",
+        (Status::Running | Status::PendingRedrive, _) => "PROGRESSING",
+        (Status::Succeeded, _) => "COMPLETE",
+        (Status::Failed | Status::TimedOut, _) => "ERROR",
+        (Status::Aborted, _) => "CANCELED",
+    };
+    let mut job = shape(services, &header.name, &request, status, header.started_at);
+    if let Some(fraction) = fraction {
+        job["JobPercentComplete"] = json!((fraction * 100.0).clamp(0.0, 100.0) as u64);
+        job["CurrentPhase"] = json!("TRANSCODING");
+    }
+    if let Some(at) = header.stopped_at {
+        job["Timing"]["FinishTime"] = json!(at.to_string());
+    }
+    match &header.outcome {
+        Some(Outcome::Succeeded { output }) => {
+            let result: Value = serde_json::from_str(output).unwrap_or_default();
+            job["JobPercentComplete"] = json!(100);
+            for key in ["OutputGroupDetails", "InputDetails", "Warnings"] {
+                if let Some(value) = result.get(key) {
+                    job[key] = value.clone();
+                }
+            }
+        }
+        Some(Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause }) => {
+            let error = error.as_deref().unwrap_or("States.Timeout");
+            let cause = cause.as_deref().unwrap_or("the job ran longer than its timeout");
+            job["ErrorCode"] = json!(error_code(error));
+            job["ErrorMessage"] = json!(format!("{error}: {cause}"));
+        }
+        _ => {}
+    }
+    job
+}
+
+/// The service's numbers for what is wrong with the settings, the input and everything else.
+fn error_code(error: &str) -> u32 {
+    match error {
+        "Media.UnsupportedSetting" | "Media.InvalidParameter" => 1010,
+        "Media.ShareUnreachable" | "Media.Unreadable" | "Media.Vanished" => 1401,
+        e if e.starts_with("Media.") => 1040,
+        _ => 1999,
+    }
+}
+
+fn shape(services: &Services, id: &str, request: &Value, status: &str, at: Timestamp) -> Value {
+    let mut job = json!({
+        "Arn": format!("arn:aws:mediaconvert:{}:{}:jobs/{id}", services.region, services.account),
+        "CreatedAt": at.to_string(),
+        "Id": id,
+        "Queue": format!("arn:aws:mediaconvert:{}:{}:queues/Default", services.region, services.account),
+        "Role": request.get("Role").cloned().unwrap_or_else(|| json!("")),
+        "Settings": request.get("Settings").cloned().unwrap_or_default(),
+        "Status": status,
+        "Timing": { "SubmitTime": at.to_string() },
+    });
+    for key in ["UserMetadata", "StatusUpdateInterval", "ClientRequestToken", "Priority"] {
+        if let Some(value) = request.get(key) {
+            job[key] = value.clone();
+        }
+    }
+    job
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_lies_under_the_jobs_own_settings() {
+        let templates = Templates::read(super::super::builtin::JOB_TEMPLATES.iter().copied()).unwrap();
+        let request = json!({
+            "JobTemplate": "ladder",
+            "Settings": { "Inputs": [{ "FileInput": "s3://in/a.mp4" }] },
+            "UserMetadata": { "Destination": "s3://outputs/j" },
+        });
+        let resolved = templates.resolve(&request).unwrap();
+        assert_eq!(resolved["Settings"]["Inputs"][0]["FileInput"], "s3://in/a.mp4");
+        let destination = "/Settings/OutputGroups/0/OutputGroupSettings/FileGroupSettings/Destination";
+        assert_eq!(resolved.pointer(destination).unwrap(), "s3://outputs/j/mp4/");
+        crate::media::settings::parse(&resolved).unwrap();
+        for bad in [json!({"JobTemplate": "none"}), json!({"JobTemplate": "ladder"})] {
+            assert!(templates.resolve(&bad).is_err());
+        }
+    }
+}

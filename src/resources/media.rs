@@ -1,0 +1,87 @@
+//! Media stages: `arn:aws:states:::conveyor:<stage>` runs one child process per attempt.
+//!
+//! The child gets a private folder, `<data>/work/<execution>-<attempt>`, empty at its start and removed at its end
+//! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
+
+use std::path::{Path, PathBuf};
+
+use super::{Answer, Call};
+use crate::base::TaskError;
+use crate::media::Job;
+
+/// Every stage with its lane and how much of it: what decodes or encodes needs cores, what moves bytes the disks.
+const STAGES: &[(&str, &str, u32)] = &[
+    ("sanitize", "cpu", 1),
+    ("probe", "cpu", 1),
+    ("transcode", "cpu", 4),
+    ("quality", "cpu", 2),
+    ("labels", "cpu", 1),
+    ("transcript", "cpu", 1),
+    ("meaning", "cpu", 1),
+    ("brief", "io", 1),
+    ("fingerprint", "io", 1),
+    ("publish", "io", 1),
+    ("archive", "io", 1),
+    ("quarantine", "io", 1),
+];
+
+/// The stage of that name, if there is one.
+pub fn stage_named(name: &str) -> Option<String> {
+    STAGES.iter().find(|(stage, ..)| *stage == name).map(|(stage, ..)| (*stage).to_owned())
+}
+
+pub fn lane(stage: &str) -> (&'static str, u32) {
+    STAGES.iter().find(|(name, ..)| *name == stage).map_or(("io", 1), |(_, lane, weight)| (*lane, *weight))
+}
+
+/// Runs the stage in its child process.
+pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
+    let folder = WorkDir::create(&call.services.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
+    let job = Job {
+        stage: stage.to_owned(),
+        parameters: call.parameters.clone(),
+        work_dir: folder.path.clone(),
+        shares: call.services.shares.clone(),
+        threads: call.threads,
+    };
+    let progress = call.progress.clone();
+    let result = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p))).await;
+    drop(folder);
+    result.map(Answer::Done)
+}
+
+/// The folder where work folders stand.
+pub fn work_root(data_dir: &Path) -> PathBuf {
+    data_dir.join("work")
+}
+
+/// A work folder that goes when its attempt does, whether that ends, fails or is dropped.
+struct WorkDir {
+    path: PathBuf,
+}
+
+impl WorkDir {
+    fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
+        let path = work_root(data_dir).join(name);
+        let made = match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => std::fs::create_dir_all(&path),
+        };
+        made.map_err(|e| {
+            TaskError::new(
+                "Media.WorkDir",
+                format!("cannot make the work folder {}: {e}; check the disk that holds data_dir", path.display()),
+            )
+        })?;
+        Ok(WorkDir { path })
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            // Housekeeping removes it later.
+            tracing::warn!(folder = %self.path.display(), %error, "a work folder could not be removed");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Notifications: `sns:publish` and `conveyor:notify` put rows into the outbox; the [`Notifier`] delivers them.
+//!
+//! Invariant: a notification that a task has reported as sent is a row until its target has taken it. Delivery is at
+//! least once; the `Idempotency-Key` of a notification never changes, so that a receiver can drop a second copy.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hmac::{Hmac, Mac};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sha2::Sha256;
+
+use super::aws;
+use super::{Answer, Call, fault};
+use crate::base::{Fault, Span, TaskError, Timestamp};
+use crate::run::Handle;
+use crate::store::{Commit, OutboxRow, Reader};
+
+const BACKOFF_MS_MIN: i64 = 1_000;
+const BACKOFF_MS_MAX: i64 = 3_600_000;
+/// Rows looked at in one round.
+const ROWS_MAX: usize = 200;
+/// A round happens at least this often, so that a lost wake-up costs no more.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// `[notify]`: where notifications go. Both, one or none of the targets.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotifySettings {
+    /// Gets each notification by HTTP POST.
+    pub webhook: Option<String>,
+    /// Signs the webhook's body: HMAC-SHA256 over `timestamp.body`.
+    pub secret: Option<String>,
+    pub timeout: Option<Span>,
+    /// A file that gets one JSON line for each notification.
+    pub log: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for NotifySettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NotifySettings").field("webhook", &self.webhook).field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+impl NotifySettings {
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Some(url) = self.webhook.as_ref().filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
+            faults.push(format!("webhook: '{url}' is neither http:// nor https://"));
+        }
+        if self.secret.is_some() && self.webhook.is_none() {
+            faults.push("secret: signs the webhook, and there is none".to_owned());
+        }
+        faults
+    }
+
+    fn targets(&self) -> Vec<&'static str> {
+        let webhook = self.webhook.as_ref().map(|_| "webhook");
+        webhook.into_iter().chain(self.log.as_ref().map(|_| "log")).collect()
+    }
+}
+
+/// `conveyor:notify`: any JSON, `event` first.
+pub async fn event(call: &Call) -> Result<Answer, TaskError> {
+    let mut body = Map::new();
+    body.insert("event".to_owned(), call.parameters.get("event").cloned().unwrap_or_else(|| json!("notification")));
+    if let Some(fields) = call.parameters.as_object() {
+        body.extend(fields.iter().filter(|(k, _)| *k != "event").map(|(k, v)| (k.clone(), v.clone())));
+    }
+    let (id, targets) = send(call, body).await?;
+    Ok(Answer::Done(json!({ "id": id, "targets": targets })))
+}
+
+/// `sns:publish`.
+pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
+    let p = &call.parameters;
+    let message = p.get("Message").cloned().ok_or_else(|| {
+        TaskError::new("States.Runtime", "The field 'Message' is missing in the Parameters of sns:publish")
+    })?;
+    let mut body = Map::new();
+    body.insert("event".to_owned(), json!("sns.published"));
+    body.insert("message".to_owned(), message);
+    for (key, name) in [("topicArn", "TopicArn"), ("subject", "Subject"), ("attributes", "MessageAttributes")] {
+        if let Some(value) = p.get(name) {
+            body.insert(key.to_owned(), value.clone());
+        }
+    }
+    let (id, _) = send(call, body).await?;
+    let answer = aws::with_metadata(json!({ "MessageId": id }), &aws::request_id(call), "text/xml");
+    Ok(Answer::Done(answer))
+}
+
+async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
+    let now = call.handle.now();
+    let seed = format!("{}/{}", call.execution, call.task.attempt);
+    let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string();
+    body.insert("id".to_owned(), json!(id));
+    body.insert("at".to_owned(), json!(now.to_string()));
+    body.entry("execution").or_insert_with(|| json!(call.execution_arn));
+    let body = Value::Object(body).to_string();
+    let targets = call.services.notify.targets();
+    let mut commit = Commit::new();
+    for target in &targets {
+        let row = OutboxRow {
+            target: (*target).to_owned(),
+            body: body.clone(),
+            created_at: now.into(),
+            attempts: 0,
+            next_at: now.into(),
+            last_error: String::new(),
+        };
+        commit.put_outbox(call.handle.outbox_number(), &row);
+    }
+    if !targets.is_empty() {
+        call.handle.commit(commit).await.map_err(|e| fault(&e))?;
+        call.services.outbox_grew.notify_one();
+    }
+    Ok((id, targets))
+}
+
+/// Delivers what stands in the outbox, for as long as it runs.
+pub struct Notifier {
+    settings: NotifySettings,
+    reader: Reader,
+    handle: Handle,
+    /// [`super::Services::outbox_grew`].
+    grew: Arc<tokio::sync::Notify>,
+    client: reqwest::Client,
+}
+
+impl Notifier {
+    pub fn new(services: &super::Services, handle: Handle) -> Notifier {
+        let settings = services.notify.clone();
+        let timeout = settings.timeout.unwrap_or(Span::seconds(10)).duration();
+        let client = reqwest::Client::builder().timeout(timeout).build().unwrap_or_default();
+        Notifier { settings, reader: services.reader.clone(), handle, grew: services.outbox_grew.clone(), client }
+    }
+
+    /// Never ends by itself: drop it to stop. What was not delivered stays a row.
+    pub async fn run(self) {
+        loop {
+            let pause = match self.round().await {
+                Ok(next) => next.map_or(ROUND, |at| {
+                    Duration::from_millis(at.since_ms(self.handle.now()).clamp(10, ROUND.as_millis() as i64) as u64)
+                }),
+                Err(fault) => {
+                    tracing::warn!(
+                        error = crate::base::fault::chain(&fault),
+                        "the outbox cannot be worked on; trying again"
+                    );
+                    ROUND
+                }
+            };
+            tokio::select! {
+                () = self.grew.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Delivers what is due; says when the next row is.
+    pub async fn round(&self) -> Result<Option<Timestamp>, Fault> {
+        let mut after = None;
+        let mut next: Option<Timestamp> = None;
+        loop {
+            let rows = self.reader.outbox(after, ROWS_MAX)?;
+            let Some((last, _)) = rows.last() else { return Ok(next) };
+            after = Some(*last);
+            for (number, row) in rows {
+                let due = Timestamp::from(row.next_at);
+                let due = if due <= self.handle.now() { self.deliver(number, row).await? } else { Some(due) };
+                next = match (next, due) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+    }
+
+    /// One try; `Some` says when the next one is.
+    async fn deliver(&self, number: u64, mut row: OutboxRow) -> Result<Option<Timestamp>, Fault> {
+        let outcome = match row.target.as_str() {
+            "webhook" => self.post(&row).await,
+            "log" => self.write(&row).await,
+            other => Err(format!("no target named '{other}' is configured any more")),
+        };
+        let mut commit = Commit::new();
+        let next = match outcome {
+            Ok(()) => {
+                commit.drop_outbox(number);
+                None
+            }
+            Err(error) => {
+                row.attempts += 1;
+                let wait = (BACKOFF_MS_MIN << row.attempts.min(16)).min(BACKOFF_MS_MAX);
+                let at = self.handle.now().plus_ms(wait);
+                tracing::warn!(
+                    target_name = row.target,
+                    attempts = row.attempts,
+                    error,
+                    "a notification was not delivered; trying again"
+                );
+                row.next_at = at.into();
+                row.last_error = error;
+                commit.put_outbox(number, &row);
+                Some(at)
+            }
+        };
+        self.handle.commit(commit).await?;
+        Ok(next)
+    }
+
+    async fn post(&self, row: &OutboxRow) -> Result<(), String> {
+        let Some(url) = &self.settings.webhook else { return Err("no webhook is configured any more".to_owned()) };
+        let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
+        let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let mut request = self.client.post(url).header("Content-Type", "application/json");
+        request = request.header("Idempotency-Key", text("id")).header("X-Conveyor-Event", text("event"));
+        if let Some(secret) = &self.settings.secret {
+            let at = self.handle.now().0 / 1000;
+            request = request.header("X-Conveyor-Signature", signature(secret, at, &row.body));
+        }
+        let response = request.body(row.body.clone()).send().await.map_err(|e| crate::base::fault::chain(&e))?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(format!("{url} answered {status}")),
+        }
+    }
+
+    async fn write(&self, row: &OutboxRow) -> Result<(), String> {
+        let Some(path) = self.settings.log.clone() else { return Err("no log file is configured any more".to_owned()) };
+        let line = format!("{}\n", row.body);
+        let written =
+            tokio::task::spawn_blocking(move || append(&path, &line).map_err(|e| format!("{}: {e}", path.display())));
+        written.await.unwrap_or_else(|e| Err(e.to_string()))
+    }
+}
+
+fn append(path: &Path, line: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(line.as_bytes())?;
+    file.sync_data()
+}
+
+/// `t=<seconds>,v1=<hex>`: the HMAC-SHA256 of `<seconds>.<body>` under the secret.
+pub fn signature(secret: &str, at_seconds: i64, body: &str) -> String {
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
+    mac.update(format!("{at_seconds}.{body}").as_bytes());
+    let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    format!("t={at_seconds},v1={hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_signature_can_be_checked_by_others() {
+        // echo -n '17.{}' | openssl dgst -sha256 -hmac s3cret
+        let signed = super::signature("s3cret", 17, "{}");
+        assert_eq!(signed, "t=17,v1=986a7a44b27c222a3b1000e49042bdb8fb3bbc90490fac0df6fb65d8c717dc16");
+        assert_ne!(signed, super::signature("s3cret", 18, "{}"));
+    }
+}

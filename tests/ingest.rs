@@ -1,0 +1,208 @@
+//! Files dropped on real folders: which of them start an execution, how often, and what survives a restart.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conveyor::base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
+use conveyor::ingest::{Start, Starter, WatchSettings, WatchStatus, Watcher};
+use conveyor::store::{self, Commit, Reader, Writer};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+
+/// Stands for those who run executions: remembers what was started and keeps rows in a real store.
+struct Recorder {
+    started: Mutex<BTreeMap<String, String>>,
+    writer: Writer,
+}
+
+impl Starter for Recorder {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn start(&self, _workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Start, Fault>> {
+        let fresh = self.started.lock().insert(name.to_owned(), input).is_none();
+        let start = if fresh { Start::Started(ExecutionId::generate(self.now())) } else { Start::Existed };
+        Box::pin(async move { Ok(start) })
+    }
+
+    fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(self.writer.commit(commit))
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    recorder: Arc<Recorder>,
+    reader: Reader,
+    shares: Shares,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let share = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            (name.to_owned(), path)
+        };
+        let shares = Shares::new([share("incoming"), share("quarantine")]);
+        let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
+        let recorder = Arc::new(Recorder { started: Mutex::default(), writer });
+        Bench { dir, recorder, reader, shares }
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join("incoming").join(name)
+    }
+
+    fn drop_file(&self, name: impl AsRef<Path>, content: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Starts a watcher; it ends with the returned guard.
+    fn watch(&self) -> Watching {
+        let settings: WatchSettings = toml::from_str(
+            "share = 'incoming'\nsettle = '150ms'\nscan = '200ms'\nquarantine = 'quarantine'\nin_flight = 2000",
+        )
+        .unwrap();
+        let watcher = Watcher::new(settings, self.shares.clone(), self.recorder.clone(), self.reader.clone());
+        let status = watcher.status();
+        Watching { status, task: tokio::spawn(async move { watcher.run().await.unwrap() }) }
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let started = self.recorder.started.lock();
+        let key = |input: &String| {
+            let input: serde_json::Value = serde_json::from_str(input).unwrap();
+            assert_eq!(input["bucket"], "incoming");
+            input["key"].as_str().unwrap().to_owned()
+        };
+        let mut keys: Vec<String> = started.values().map(key).collect();
+        keys.sort();
+        keys
+    }
+}
+
+struct Watching {
+    status: Arc<Mutex<WatchStatus>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits until it holds; how long that takes is no part of the test.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Two scans from now, so that whatever would be seen was seen.
+async fn two_scans(watching: &Watching) {
+    for _ in 0..2 {
+        let before = watching.status.lock().last_scan_ms;
+        until("a scan", || watching.status.lock().last_scan_ms != before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_files_start_once_whatever_their_names_are() {
+    let bench = Bench::new();
+    let long = format!("{}.mp4", "x".repeat(250));
+    let odd = ["a.mp4", "B.MOV", "two words 'q' \"d\".mp4", "line\nbreak.mp4", "day 1/deep/c.mp4", long.as_str()];
+    for name in odd {
+        bench.drop_file(name, name);
+    }
+    for name in ["half.mp4.part", ".hidden.mp4", "notes.txt", "@eaDir/thumb.mp4", "x.mp4.tmp"] {
+        bench.drop_file(name, "no");
+    }
+    fs::write(bench.dir.path().join("outside.mp4"), "secret").unwrap();
+    std::os::unix::fs::symlink(bench.dir.path().join("outside.mp4"), bench.path("link.mp4")).unwrap();
+    let watching = bench.watch();
+    until("six starts", || bench.keys().len() == odd.len()).await;
+    // A rename at the end of a copy brings the file in.
+    fs::rename(bench.path("half.mp4.part"), bench.path("half.mp4")).unwrap();
+    until("the renamed file", || bench.keys().len() == odd.len() + 1).await;
+    two_scans(&watching).await;
+    let mut expected: Vec<String> = odd.iter().map(|s| (*s).to_owned()).chain(["half.mp4".to_owned()]).collect();
+    expected.sort();
+    assert_eq!(bench.keys(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_grows_waits_and_new_content_under_an_old_name_starts_again() {
+    let bench = Bench::new();
+    let watching = bench.watch();
+    for n in 0..10 {
+        bench.drop_file("grows.mp4", &"x".repeat(n + 1));
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+    until("the grown file", || bench.keys().len() == 1).await;
+    let size = fs::metadata(bench.path("grows.mp4")).unwrap().len();
+    assert!(bench.recorder.started.lock().values().all(|input| input.contains(&format!("\"size\":{size}"))));
+    bench.drop_file("grows.mp4", "other content");
+    until("the new content", || bench.keys().len() == 2).await;
+    drop(watching);
+    // A restart finds what was dropped meanwhile, and nothing twice.
+    bench.drop_file("while-off.mp4", "z");
+    let watching = bench.watch();
+    until("the file of the night", || bench.keys().len() == 3).await;
+    two_scans(&watching).await;
+    assert_eq!(bench.keys(), ["grows.mp4", "grows.mp4", "while-off.mp4"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_share_that_goes_away_is_not_an_empty_share() {
+    let bench = Bench::new();
+    bench.drop_file("a.mp4", "a");
+    let watching = bench.watch();
+    until("the first file", || bench.keys().len() == 1).await;
+    let (root, aside) = (bench.path(""), bench.dir.path().join("aside"));
+    fs::rename(&root, &aside).unwrap();
+    until("the share is away", || watching.status.lock().away.is_some()).await;
+    assert_eq!(bench.reader.items(".landings.incoming", None, 10).unwrap().len(), 1);
+    fs::write(aside.join("b.mp4"), "b").unwrap();
+    fs::rename(&aside, &root).unwrap();
+    until("the second file", || bench.keys().len() == 2).await;
+    assert_eq!(bench.keys(), ["a.mp4", "b.mp4"]);
+    assert_eq!(watching.status.lock().away, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_no_text_goes_to_quarantine_with_a_reason() {
+    let bench = Bench::new();
+    fs::write(bench.path(OsStr::from_bytes(b"caf\xe9.mp4")), "x").unwrap();
+    let _watching = bench.watch();
+    let quarantine = bench.dir.path().join("quarantine");
+    until("quarantine", || quarantine.join("caf%E9.mp4").exists()).await;
+    let reason = fs::read_to_string(quarantine.join("caf%E9.mp4.error.json")).unwrap();
+    assert!(reason.contains("not UTF-8"), "{reason}");
+    assert_eq!(fs::read(quarantine.join("caf%E9.mp4")).unwrap(), b"x");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_files_at_once_start_once_each() {
+    let bench = Bench::new();
+    for n in 0..1_000 {
+        bench.drop_file(format!("{}/{n}.mp4", n % 10), "x");
+    }
+    let watching = bench.watch();
+    until("a thousand starts", || bench.recorder.started.lock().len() == 1_000).await;
+    two_scans(&watching).await;
+    assert_eq!(bench.recorder.started.lock().len(), 1_000);
+    assert_eq!(bench.reader.items(".landings.incoming", None, 2_000).unwrap().len(), 1_000);
+}

@@ -1,0 +1,248 @@
+//! The long recipe's own state machine, read from where it stands, with only its `${…}` names filled in.
+//!
+//! It has faults of its own; each must show in the history as an exact error. Then, repaired, it runs to success.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
+use conveyor::interpreter::{Header, HistoryEvent, HistoryKind, Outcome, Status};
+use conveyor::media::Job;
+use conveyor::resources::{
+    All, FunctionSettings, LambdaSettings, NotifySettings, Services, builtin, functions, items, jobs,
+};
+use conveyor::run::{self, Config, Handle, NewMachine, Start};
+use conveyor::sandbox::{OnProgress, Spawn};
+use conveyor::store;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+/// The recipe's definition, or a word about why there is none.
+fn recipe() -> Option<String> {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/seeds");
+    let text = fs::read_dir(&seeds)
+        .ok()?
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
+        .find(|text| text.contains("video-workflow-definition.json << EOF"))?;
+    let start = text.find("video-workflow-definition.json << EOF")?;
+    let body = &text[start..].split_once('\n')?.1;
+    let end = body.lines().take_while(|line| line.trim() != "EOF").map(|line| line.len() + 1).sum();
+    let mut definition = body[..end].to_owned();
+    let function = |name: &str| format!("arn:aws:lambda:us-east-1:000000000000:function:{name}");
+    for (name, value) in [
+        ("OUTPUT_BUCKET", "outputs".to_owned()),
+        ("ARCHIVE_BUCKET", "archive".to_owned()),
+        ("JOBS_TABLE", "video-jobs".to_owned()),
+        ("METADATA_LAMBDA_ARN", function("metadata")),
+        ("QC_LAMBDA_ARN", function("quality")),
+        ("PUBLISHER_LAMBDA_ARN", function("publisher")),
+        ("MEDIACONVERT_ROLE_ARN", "arn:aws:iam::000000000000:role/media".to_owned()),
+    ] {
+        definition = definition.replace(&format!("${{{name}}}"), &value);
+    }
+    Some(definition)
+}
+
+/// Stands for the media child: checks what it was asked for and says what a transcode says. The real one has tests
+/// of its own; here the recipe is tested.
+struct Script;
+
+impl Spawn for Script {
+    fn spawn(&self, job: Job, _: OnProgress) -> BoxFuture<'static, Result<Value, TaskError>> {
+        Box::pin(async move {
+            assert_eq!(job.stage, "transcode");
+            assert!(job.work_dir.is_dir());
+            let input = &job.parameters["Settings"]["Inputs"][0]["FileInput"];
+            match input.as_str() {
+                Some("s3://source/clip.mp4") => Ok(json!({ "OutputGroupDetails": [{ "Type": "FILE_GROUP" }] })),
+                _ => Err(TaskError::new("Media.Vanished", format!("there is no {input}"))),
+            }
+        })
+    }
+}
+
+/// The recipe's three functions, as it has them, in a few lines of shell.
+fn functions() -> BTreeMap<String, FunctionSettings> {
+    let id = r#"event=$(cat); id=$(printf %s "$event" | sed 's/.*"jobId":"\([^"]*\)".*/\1/'); "#;
+    let say = |name: &str, answer: &str| {
+        let script = format!("{id}printf '{answer}' \"$id\"");
+        let command = Some(vec!["sh".to_owned(), "-c".to_owned(), script]);
+        (name.to_owned(), FunctionSettings { command, ..FunctionSettings::default() })
+    };
+    BTreeMap::from([
+        say("metadata", r#"{"statusCode":200,"metadata":{"duration":120.5,"codec":"h264"},"jobId":"%s"}"#),
+        say("quality", r#"{"statusCode":200,"qualityResults":[],"qualityScore":0.95,"passed":true,"jobId":"%s"}"#),
+        say("publisher", r#"{"statusCode":200,"status":"PUBLISHED","jobId":"%s"}"#),
+    ])
+}
+
+struct Appliance {
+    dir: tempfile::TempDir,
+    handle: Handle,
+}
+
+impl Appliance {
+    async fn start() -> Appliance {
+        let dir = tempfile::tempdir().unwrap();
+        let share = |name: &str| -> (String, PathBuf) {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            (name.to_owned(), path)
+        };
+        let shares = Shares::new([share("source"), share("outputs"), share("archive")]);
+        fs::write(dir.path().join("source/clip.mp4"), "pictures").unwrap();
+        let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
+        let services = Arc::new(Services {
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+            data_dir: dir.path().join("data"),
+            shares,
+            reader: reader.clone(),
+            tables: items::Tables::new(BTreeMap::new()),
+            functions: functions::Functions::new(functions(), &LambdaSettings::default()),
+            templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
+            notify: NotifySettings::default(),
+            outbox_grew: Arc::default(),
+            claims: Default::default(),
+            spawn: Arc::new(Script),
+        });
+        let config = Config {
+            writer,
+            reader,
+            resources: Arc::new(All(services)),
+            clock: Arc::new(SystemClock),
+            lanes: BTreeMap::from([("cpu".to_owned(), 2), ("io".to_owned(), 8)]),
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+        };
+        let handle = run::start(config).await.unwrap();
+        let fill = builtin::Substitutions {
+            region: "us-east-1".into(),
+            account: "000000000000".into(),
+            outputs: "outputs".into(),
+            archive: "archive".into(),
+            quarantine: "quarantine".into(),
+        };
+        builtin::install_all(&handle, &fill).await.unwrap();
+        Appliance { dir, handle }
+    }
+
+    /// Runs a definition on the clip to its end.
+    async fn run(&self, name: &str, definition: &str) -> (Header, Vec<HistoryEvent>) {
+        let role_arn = "arn:aws:iam::000000000000:role/r".to_owned();
+        let settings = "{}".to_owned();
+        let new = NewMachine { name: name.into(), definition: definition.into(), role_arn, express: false, settings };
+        self.handle.create_machine(new).await.unwrap();
+        let input = json!({"jobId": name, "bucket": "source", "key": "clip.mp4", "requestedAt": "2026-01-01T00:00:00"});
+        let start = Start { machine: name.into(), input: input.to_string().into(), ..Start::default() };
+        let id = self.handle.start(start).await.unwrap().id;
+        let header = self.ended(id).await;
+        let history = self.handle.reader().history(id, EventId(1), 1_000, store::Direction::Forward).unwrap();
+        (header, history)
+    }
+
+    async fn ended(&self, id: ExecutionId) -> Header {
+        let begun = Instant::now();
+        loop {
+            let header = self.handle.reader().header(id).unwrap().unwrap();
+            if header.status != Status::Running {
+                return header;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn row(&self, job: &str) -> Value {
+        let key = json!([{ "S": job }]).to_string();
+        serde_json::from_str(&self.handle.reader().item("video-jobs", &key).unwrap().unwrap()).unwrap()
+    }
+}
+
+fn task_failures(history: &[HistoryEvent]) -> Vec<(String, String)> {
+    let failure = |event: &HistoryEvent| match &event.kind {
+        HistoryKind::TaskFailed { failure, .. } | HistoryKind::LambdaFunctionFailed(failure) => {
+            Some((failure.error.clone().unwrap_or_default(), failure.cause.clone().unwrap_or_default()))
+        }
+        _ => None,
+    };
+    history.iter().filter_map(failure).collect()
+}
+
+/// The job's row is written beside what the states hand on, not in place of it.
+fn with_start_repaired(definition: &str) -> Value {
+    let mut d: Value = serde_json::from_str(definition).unwrap();
+    d["States"]["RecordJobStart"]["ResultPath"] = Value::Null;
+    d
+}
+
+/// QualityControl keeps what it got and adds its verdict; the bucket and the key ride through the Parallel state.
+fn with_quality_repaired(mut d: Value) -> Value {
+    let states = &mut d["States"];
+    states["ParallelProcessing"]["ResultPath"] = json!("$.processed");
+    let complete = &mut states["ProcessingComplete"]["Parameters"];
+    let text = complete.to_string().replace("$[", "$.processed[");
+    *complete = serde_json::from_str(&text).unwrap();
+    complete["bucket.$"] = json!("$.bucket");
+    complete["key.$"] = json!("$.key");
+    states["QualityControl"]["ResultPath"] = json!("$.quality");
+    states["QualityDecision"]["Choices"][0]["Variable"] = json!("$.quality.passed");
+    for state in ["PublishContent", "QualityControlFailed"] {
+        states[state]["Parameters"]["qualityResults.$"] = json!("$.quality.qualityResults");
+        states[state]["ResultPath"] = json!("$.publication");
+    }
+    d
+}
+
+/// A path that leads nowhere ends the execution, and its cause says which path in which state.
+#[track_caller]
+fn assert_lost_path(header: &Header, state: &str, path: &str) {
+    let Some(Outcome::Failed { error, cause }) = &header.outcome else { panic!("{:?}", header.outcome) };
+    let cause = cause.as_deref().unwrap_or_default();
+    assert_eq!(error.as_deref(), Some("States.Runtime"), "{cause}");
+    let start = format!("An error occurred while executing the state '{state}' (entered at the event id #");
+    assert!(cause.starts_with(&start) && cause.contains(&format!("The JSONPath '{path}'")), "{cause}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recipe_shows_its_own_faults_and_runs_when_they_are_repaired() {
+    let Some(definition) = recipe() else {
+        eprintln!("skipped: the recipe does not stand beside this repository (../shared/seeds)");
+        return;
+    };
+    let conveyor = Appliance::start().await;
+
+    // As it stands: the answer of RecordJobStart replaces bucket and key, and the first branch misses them.
+    let (header, history) = conveyor.run("as-it-stands", &definition).await;
+    assert_lost_path(&header, "ExtractMetadata", "$.bucket");
+    assert_eq!(task_failures(&history), []);
+    assert_eq!(conveyor.row("as-it-stands")["JobStatus"], json!({ "S": "STARTED" }));
+
+    // With that repaired: QualityControl's result replaces its input, and 'outputs' is gone.
+    let started = with_start_repaired(&definition);
+    let (header, history) = conveyor.run("quality-fault", &started.to_string()).await;
+    assert_lost_path(&header, "PublishContent", "$.outputs");
+    assert_eq!(task_failures(&history), []);
+
+    // With that repaired, ArchiveSource copies from a bucket named like the job. It is caught, and shown.
+    let archive_fault = with_quality_repaired(started);
+    let (header, history) = conveyor.run("archive-fault", &archive_fault.to_string()).await;
+    assert_eq!(header.status, Status::Succeeded, "{:?}", header.outcome);
+    let failures = task_failures(&history);
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0].0, "S3.NoSuchBucketException");
+    assert!(failures[0].1.contains("'archive-fault'"), "{}", failures[0].1);
+
+    // With both repaired it does what it promises.
+    let mut whole = archive_fault;
+    whole["States"]["ArchiveSource"]["Parameters"]["CopySource.$"] = json!("States.Format('{}/{}', $.bucket, $.key)");
+    let (header, history) = conveyor.run("repaired", &whole.to_string()).await;
+    assert_eq!(header.status, Status::Succeeded, "{:?}", header.outcome);
+    assert_eq!(task_failures(&history), []);
+    assert_eq!(fs::read(conveyor.dir.path().join("archive/archived/repaired/clip.mp4")).unwrap(), b"pictures");
+    let Some(Outcome::Succeeded { output }) = &header.outcome else { panic!() };
+    assert!(output.contains("\"SUCCESS\""), "{output}");
+}
