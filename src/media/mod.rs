@@ -29,8 +29,12 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     match job.stage.as_str() {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
-        "transcode" => transcode::run(job, reporter),
         "quality" => quality::run(job, reporter),
+        "labels" => analysis::labels::run(job, reporter),
+        "transcript" => analysis::transcript::run(job, reporter),
+        "meaning" => analysis::meaning::run(job, reporter),
+        "brief" => analysis::brief::run(job, reporter),
+        "transcode" => transcode::run(job, reporter),
         "fingerprint" => files::fingerprint::run(job, reporter),
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),

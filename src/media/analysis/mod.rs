@@ -3,9 +3,16 @@
 //! Each analysis writes its whole result as a JSON file under `destination` and returns a short form, since the output
 //! of a state is capped. None of them recognises objects, faces or words; each result says so under `limits`.
 
+pub mod brief;
 pub mod captions;
 pub mod decode;
+pub mod labels;
+pub mod meaning;
 pub mod report;
+pub mod shots;
 pub mod sound;
 pub mod spans;
+#[cfg(test)]
+mod tests;
 pub mod thumb;
+pub mod transcript;

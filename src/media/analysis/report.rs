@@ -9,6 +9,9 @@ use crate::media::files::disk;
 use crate::media::files::fault::{self, About};
 use crate::media::{Job, Progress, Reporter};
 
+/// Most entries of a list in a stage's result: several analyses travel in one state, whose size is capped.
+pub const LISTED_MAX: usize = 40;
+
 /// Writes a whole result below `destination`, if the Task names one; returns the file's URI or null.
 pub fn write(job: &Job, name: &str, content: &Value) -> Result<Value, TaskError> {
     write_text(job, name, &format!("{content:#}\n"))

@@ -30,17 +30,21 @@ const VERSIONS_MAX: u32 = 10_000;
 #[serde(rename_all = "camelCase")]
 struct Parameters {
     /// A folder whose whole content is published …
-    #[serde(default)]
+    #[serde(default, alias = "from")]
     staging: Option<Uri>,
-    /// … or single files, which keep their places relative to the folder that holds them all.
+    /// … or single files, which keep their places relative to the folder that holds them all. Beside a `staging` it is
+    /// a description, and goes into the manifest.
     #[serde(default)]
-    outputs: Vec<Uri>,
+    outputs: Vec<Value>,
     destination: Uri,
     /// Goes into the manifest: quality, brief, whatever the workflow wants to keep with the files.
     #[serde(default)]
     manifest: Map<String, Value>,
     #[serde(default)]
     execution: String,
+    /// What else the workflow passes goes into the manifest.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// `{"staging" or "outputs", "destination", "manifest"?, "execution"?}` to
@@ -54,6 +58,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     if p.execution.is_empty() {
         p.execution = p.manifest.get("execution").and_then(Value::as_str).unwrap_or_default().to_owned();
     }
+    complete_manifest(&mut p);
     let place = fault::resolve(job, &p.destination)?;
     fs::create_dir_all(disk::parent(&place)).about("create the folder of", &p.destination)?;
 
@@ -73,6 +78,35 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     };
     remove_leftovers(job, &p, &place);
     result(&p, &place, kept)
+}
+
+/// Takes the workflow's records into the manifest; names of staged files in them become those of the published ones.
+fn complete_manifest(p: &mut Parameters) {
+    if p.staging.is_some() && !p.outputs.is_empty() {
+        p.manifest.entry("outputs").or_insert_with(|| Value::Array(std::mem::take(&mut p.outputs)));
+        p.outputs.clear();
+    }
+    for (key, value) in std::mem::take(&mut p.others) {
+        p.manifest.entry(key).or_insert(value);
+    }
+    if let Some(staging) = &p.staging {
+        let from = format!("{}/", staging.to_string().trim_end_matches('/'));
+        let to = format!("{}/", p.destination);
+        p.manifest.values_mut().for_each(|v| renamed(v, &from, &to));
+    }
+}
+
+fn renamed(value: &mut Value, from: &str, to: &str) {
+    match value {
+        Value::String(text) => {
+            if let Some(rest) = text.strip_prefix(from) {
+                *text = format!("{to}{rest}");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| renamed(v, from, to)),
+        Value::Object(fields) => fields.values_mut().for_each(|v| renamed(v, from, to)),
+        _ => {}
+    }
 }
 
 enum Gathered {
@@ -118,7 +152,12 @@ fn gather(job: &Job, p: &Parameters, place: &Path, reporter: &dyn Reporter) -> R
                 false => manifest::listed(&folder)?.into_iter().map(|f| (f.clone(), folder.join(f))).collect(),
             }
         }
-        (None, false) => relative_places(job, &p.outputs)?,
+        (None, false) => {
+            let uris = p.outputs.iter().map(|u| u.as_str().and_then(|u| u.parse().ok()));
+            let uris: Option<Vec<Uri>> = uris.collect();
+            let uris = uris.ok_or_else(|| invalid("'outputs' must be a list of files as s3://share/key"))?;
+            relative_places(job, &uris)?
+        }
         _ => return Err(invalid("give either 'staging' (a folder) or 'outputs' (a list of files)")),
     };
     collect(&sources, &build, reporter)

@@ -34,14 +34,26 @@ const SPANS_MAX: usize = 20;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Parameters {
+    #[serde(alias = "input")]
     source: Uri,
+    /// Outputs by name, or a transcode's groups.
     #[serde(default)]
-    outputs: Vec<Output>,
+    outputs: Vec<Listed>,
     /// A transcode's result as MediaConvert's `OutputGroupDetails`.
-    #[serde(default, alias = "OutputGroupDetails")]
+    #[serde(default, alias = "OutputGroupDetails", alias = "outputGroupDetails")]
     output_groups: Vec<Value>,
     #[serde(default)]
     thresholds: Thresholds,
+    /// Short for `thresholds.scoreMin`.
+    #[serde(default)]
+    pass_score: Option<f64>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Listed {
+    One(Output),
+    Group(Value),
 }
 
 #[derive(Clone, Deserialize)]
@@ -67,10 +79,14 @@ fn yes() -> bool {
 /// `{"source", "outputs" or "outputGroups", "thresholds"?, "destination"?}` to
 /// `{"qualityScore", "passed", "checks", "outputs", "report"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    let p: Parameters = super::files::fault::parameters(job)?;
+    let mut p: Parameters = super::files::fault::parameters(job)?;
     super::init()?;
-    let outputs: Vec<Output> =
-        p.outputs.iter().cloned().chain(p.output_groups.iter().flat_map(outputs_of_group)).collect();
+    p.thresholds.score_min = p.pass_score.unwrap_or(p.thresholds.score_min);
+    let listed = p.outputs.iter().flat_map(|listed| match listed {
+        Listed::One(output) => vec![output.clone()],
+        Listed::Group(group) => outputs_of_group(group),
+    });
+    let outputs: Vec<Output> = listed.chain(p.output_groups.iter().flat_map(outputs_of_group)).collect();
     if outputs.is_empty() {
         return Err(TaskError::new(
             "Files.InvalidParameter",
@@ -84,21 +100,31 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     let mut ticker = Ticker::new(reporter, "measuring", 0.0);
     let (own, found) = pass::measure(Source::File(source), plan.targets, &mut ticker)?;
-    Ok(plan.pages.judged(job, &p.thresholds, &own, &found)?)
+    plan.pages.judged(job, &p.thresholds, &own, &found)
 }
 
+/// The outputs of one group, with AWS's names in the spelling of the API or of its SDKs.
 fn outputs_of_group(group: &Value) -> Vec<Output> {
-    let uris = |v: &Value| -> Vec<Uri> {
+    let field = |v: &Value, name: &str| -> Value {
+        let small = format!("{}{}", name[..1].to_ascii_lowercase(), &name[1..]);
+        v.get(name).or_else(|| v.get(small)).cloned().unwrap_or_default()
+    };
+    let uris = |v: Value| -> Vec<Uri> {
         v.as_array().into_iter().flatten().filter_map(|u| u.as_str()?.parse().ok()).collect()
     };
-    let plain = |uri| Output { format: None, uri, audio: true, width: None, height: None };
+    let output = |uri, width: Option<u32>, height| Output { format: None, uri, audio: true, width, height };
     // The first playlist of an HLS group is the master, which names the others.
-    let playlists = uris(&group["PlaylistFilePaths"]);
-    if let Some(master) = playlists.first() {
-        return vec![plain(master.clone())];
+    if let Some(master) = uris(field(group, "PlaylistFilePaths")).into_iter().next() {
+        return vec![output(master, None, None)];
     }
-    let details = group["OutputDetails"].as_array().cloned().unwrap_or_default();
-    details.iter().flat_map(|d| uris(&d["OutputFilePaths"])).map(plain).collect()
+    let mut outputs = Vec::new();
+    for detail in field(group, "OutputDetails").as_array().into_iter().flatten() {
+        let video = field(detail, "VideoDetails");
+        let pixels = |name: &str| field(&video, name).as_u64().and_then(|v| u32::try_from(v).ok());
+        let (width, height) = (pixels("WidthInPx"), pixels("HeightInPx"));
+        outputs.extend(uris(field(detail, "OutputFilePaths")).into_iter().map(|uri| output(uri, width, height)));
+    }
+    outputs
 }
 
 /// What is decoded, and what is asked about it.
@@ -280,8 +306,10 @@ impl Pages {
         let passed = !broken && score >= t.score_min;
         let mut result = json!({
             "qualityScore": round(score, 4),
+            "score": round(score, 4),
             "passed": passed,
             "summary": summary(&checks, score, passed),
+            "reasons": reasons(&checks),
             "checks": checks,
             "source": described("source", 1.0, Some(source), 0),
             "outputs": whole,
@@ -335,6 +363,13 @@ fn shorten_checks(result: &mut Value) {
         });
         checks.truncate(300);
     }
+}
+
+/// Why it did not pass, worst first, in sentences.
+fn reasons(checks: &[Check]) -> Vec<String> {
+    let mut failed: Vec<&Check> = checks.iter().filter(|c| !c.passed).collect();
+    failed.sort_by_key(|c| !c.critical);
+    failed.iter().take(20).map(|c| format!("{}: {}", c.output, c.message)).collect()
 }
 
 fn summary(checks: &[Check], score: f64, passed: bool) -> String {

@@ -271,6 +271,9 @@ impl Lane {
     }
 }
 
+/// Width, height and checksum of an output's picture.
+type Key = (usize, usize, u32);
+
 /// A picture of the source, with what it was scaled to and compared with.
 struct Kept {
     at: f64,
@@ -278,7 +281,7 @@ struct Kept {
     thumb: Thumb,
     scaled: Vec<[Plane; 3]>,
     /// Renditions that share one encode decode to the same bits: those are compared once.
-    compared: Vec<((usize, usize, u32), [u64; 3], f64)>,
+    compared: Vec<(Key, [u64; 3], f64)>,
 }
 
 impl Kept {

@@ -147,3 +147,30 @@ fn wrong_playlists_are_found() {
     std::fs::write(b.path("m.m3u8"), master(10_000)).unwrap();
     assert_eq!(failed(&b.judge(&["m.m3u8"])), ["bandwidth"]);
 }
+
+#[test]
+fn the_transcodes_own_result_is_taken_and_passes() {
+    let Some(b) = Bench::new() else { return };
+    b.ffmpeg(
+        "-f lavfi -i testsrc2=size=1280x720:rate=25:duration=8 -f lavfi -i sine=frequency=440:duration=8:sample_rate=48000 \
+         -c:v libx264 -preset ultrafast -crf 12 -pix_fmt yuv420p -c:a aac src.mp4",
+    );
+    let text = include_str!("../../../configs/jobs/ladder.json").replace("{Destination}", "s3://s/out");
+    let mut settings = serde_json::from_str::<Value>(&text).unwrap()["Settings"].take();
+    settings["Inputs"] = json!([{ "FileInput": "s3://s/src.mp4", "AudioSelectors": { "Audio Selector 1": { "DefaultSelection": "DEFAULT" } } }]);
+    let shares = Shares::new([("s".to_owned(), b.dir.path().to_owned())]);
+    let mut job = Job {
+        stage: "transcode".into(),
+        parameters: json!({ "Settings": settings }),
+        work_dir: b.path("work"),
+        shares,
+        threads: 2,
+    };
+    std::fs::create_dir_all(&job.work_dir).unwrap();
+    let made = crate::media::run(&job, &|_: Progress| {}).unwrap();
+    job.stage = "quality".into();
+    job.parameters = json!({ "input": "s3://s/src.mp4", "outputs": made["OutputGroupDetails"], "passScore": 0.8 });
+    let result = crate::media::run(&job, &|_: Progress| {}).unwrap();
+    assert_eq!((result["passed"].as_bool(), failed(&result)), (Some(true), vec![]), "{made:#}\n{result:#}");
+    assert!(result["outputs"].as_array().unwrap().len() >= 5, "{result:#}");
+}

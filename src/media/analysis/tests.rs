@@ -1,0 +1,111 @@
+//! The analyses on clips whose content is known.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::base::Shares;
+use crate::media::{Job, Progress};
+
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Option<Bench> {
+        if Command::new("ffmpeg").arg("-version").output().is_err() {
+            eprintln!("skipped: ffmpeg, which makes the clips, is not installed");
+            return None;
+        }
+        Some(Bench { dir: tempfile::tempdir().unwrap() })
+    }
+
+    fn ffmpeg(&self, arguments: &str) {
+        let all = format!("-v error -y {arguments}");
+        let output = Command::new("ffmpeg").args(all.split_whitespace()).current_dir(self.dir.path()).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn run(&self, stage: &str, mut parameters: Value) -> Value {
+        parameters["destination"] = json!("s3://s/full/");
+        let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
+        let work_dir = self.dir.path().join("work");
+        let job = Job { stage: stage.into(), parameters, work_dir, shares, threads: 1 };
+        crate::media::run(&job, &|_: Progress| {}).unwrap_or_else(|e| panic!("{stage}: {e}"))
+    }
+}
+
+const SRT: &str = "1\n00:00:00,500 --> 00:00:02,000\nThe river carries the boat to the harbour\n\n2\n00:00:03,000 --> 00:00:04,500\nand the harbour is full of boats on the river\n";
+
+#[test]
+fn three_shots_are_three_and_a_flash_is_none() {
+    let Some(b) = Bench::new() else { return };
+    b.ffmpeg(
+        "-f lavfi -i testsrc2=size=320x180:rate=25:duration=3 -f lavfi -i color=red:size=320x180:rate=25:duration=2 \
+         -f lavfi -i mandelbrot=size=320x180:rate=25 -f lavfi -i color=black:size=320x180:rate=25:duration=1 -filter_complex \
+         [0:v]drawbox=c=white:t=fill:enable='between(n,30,31)',setsar=1,format=yuv420p[a];[1:v]setsar=1,format=yuv420p[b];\
+         [2:v]trim=duration=2,setpts=PTS-STARTPTS,setsar=1,format=yuv420p[c];[3:v]setsar=1,format=yuv420p[d];[a][b][c][d]concat=n=4[v] \
+         -map [v] -c:v libx264 -preset veryfast -crf 18 shots.mp4",
+    );
+    let labels = b.run("labels", json!({ "input": "s3://s/shots.mp4" }));
+    let starts: Vec<f64> = labels["shots"].as_array().unwrap().iter().map(|s| s["start"].as_f64().unwrap()).collect();
+    let near = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.09);
+    assert!(near(&starts, &[0.0, 3.0, 5.0, 7.0]), "{labels:#}");
+    let kinds: Vec<&str> = labels["shots"].as_array().unwrap().iter().map(|s| s["kind"].as_str().unwrap()).collect();
+    assert_eq!((kinds[0], kinds[1], kinds[3]), ("motion", "still", "black"), "{labels:#}");
+    let red = labels["shots"][1]["colours"][0].as_str().unwrap();
+    assert!(
+        u8::from_str_radix(&red[1..3], 16).unwrap() > 200 && u8::from_str_radix(&red[3..5], 16).unwrap() < 60,
+        "{red}"
+    );
+    assert!((labels["black"][0]["start"].as_f64().unwrap() - 7.0).abs() < 0.1);
+}
+
+#[test]
+fn captions_are_found_inside_and_beside_the_file() {
+    let Some(b) = Bench::new() else { return };
+    b.write("text.srt", SRT);
+    let av = "-f lavfi -i testsrc2=size=160x90:rate=25:duration=5 -f lavfi -i sine=frequency=300:duration=5 -i text.srt -c:v libx264 -preset ultrafast -c:a aac";
+    b.ffmpeg(&format!("{av} -map 0 -map 1 -map 2 -c:s mov_text inside.mp4"));
+    b.ffmpeg(&format!("{av} -map 0 -map 1 -map 2 -c:s srt inside.mkv"));
+    b.ffmpeg(&format!("{av} -map 0 -map 1 beside.mp4"));
+    b.write("beside.en.srt", SRT);
+    b.ffmpeg(&format!("{av} -map 0 nothing.mp4"));
+    for name in ["inside.mp4", "inside.mkv", "beside.mp4"] {
+        let t = b.run("transcript", json!({ "input": format!("s3://s/{name}") }));
+        assert_eq!((t["cueCount"].as_u64(), t["speechRecognition"].as_bool()), (Some(2), Some(false)), "{name}: {t:#}");
+        assert_eq!(t["cues"][0]["text"], "The river carries the boat to the harbour", "{name}");
+        assert!((t["cues"][1]["start"].as_f64().unwrap() - 3.0).abs() < 0.05, "{name}");
+        // A steady tone is not speech.
+        assert_eq!(t["speechSeconds"].as_f64(), Some(0.0), "{name}");
+    }
+    let t = b.run("transcript", json!({ "input": "s3://s/nothing.mp4" }));
+    assert_eq!((t["cueCount"].as_u64(), t["hasAudio"].as_bool()), (Some(0), Some(false)));
+}
+
+#[test]
+fn a_brief_states_what_was_measured_and_what_is_missing() {
+    let Some(b) = Bench::new() else { return };
+    b.ffmpeg("-f lavfi -i testsrc2=size=160x90:rate=25:duration=5 -c:v libx264 -preset ultrafast my_river-trip.mp4");
+    b.write("my_river-trip.srt", SRT);
+    let input = json!({ "input": "s3://s/my_river-trip.mp4" });
+    let (labels, transcript) = (b.run("labels", input.clone()), b.run("transcript", input));
+    let metadata = json!({ "width": 160, "height": 90 });
+    let meaning = b.run("meaning", json!({ "metadata": metadata, "labels": labels, "transcript": transcript }));
+    assert_eq!((&meaning["title"], &meaning["language"]), (&json!("my river trip"), &json!("en")), "{meaning:#}");
+    let keywords: Vec<&str> = meaning["keywords"].as_array().unwrap().iter().map(|k| k.as_str().unwrap()).collect();
+    assert!(keywords[..3].contains(&"river") && keywords[..3].contains(&"harbour"), "{keywords:?}");
+    let brief = b.run(
+        "brief",
+        json!({ "metadata": metadata, "labels": { "Error": "x" }, "transcript": transcript, "meaning": meaning }),
+    );
+    assert_eq!(brief["markdown"], "s3://s/full/brief.md");
+    let text = std::fs::read_to_string(b.dir.path().join("full/brief.md")).unwrap();
+    assert!(text.starts_with("# my river trip\n") && text.contains("The river carries the boat"), "{text}");
+    let brief = b.run("brief", json!({ "transcript": transcript }));
+    assert_eq!(brief["missing"], json!(["metadata", "labels", "meaning"]));
+}
