@@ -1,3 +1,134 @@
-//! api
+//! Floor 6: the doors. One port serves AWS's protocol, REST with server-sent events, metrics, media and the dashboard.
+//!
+//! ```text
+//!            gate (room, origin, credentials)
+//!              |
+//!   POST /     aws/            Step Functions, AWS JSON 1.0
+//!   /api/v1    rest/  live     what the dashboard shows
+//!   /media     media           results
+//!   /start-workflow  /metrics  /healthz
+//!   /*         dashboard
+//! ```
+//!
+//! Invariants: nothing is decided here, what changes goes to the [`Handle`] and what is shown comes from the store's
+//! reader; a refusal is mapped to HTTP in one table ([`refused`]); a body is never read beyond its limit.
 
+mod arn;
+mod aws;
+mod gate;
 pub mod history;
+mod live;
+mod media;
+mod names;
+mod refused;
+mod rest;
+mod signature;
+mod start_workflow;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::base::limits::REQUEST_BYTES_MAX;
+use crate::base::{Shares, fault};
+use crate::dashboard;
+use crate::run::Handle;
+use crate::store::Reader;
+
+pub use arn::Place;
+pub use gate::{Auth, Credentials};
+pub use refused::Refused;
+
+/// What the doors need. Built by `cli`.
+pub struct Settings {
+    pub handle: Handle,
+    pub place: Place,
+    pub auth: Auth,
+    pub shares: Shares,
+    /// Shares whose files `/media` hands out: outputs, never incoming ones.
+    pub served: BTreeSet<String>,
+    /// The workflow that `/start-workflow` starts for a share's files; `main` for others.
+    pub workflows: BTreeMap<String, String>,
+    /// The text of `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+/// The state of all handlers. Cheap to clone.
+#[derive(Clone)]
+struct Doors {
+    handle: Handle,
+    reader: Reader,
+    place: Arc<Place>,
+    auth: Auth,
+    room: gate::Room,
+    shares: Arc<Shares>,
+    served: Arc<BTreeSet<String>>,
+    workflows: Arc<BTreeMap<String, String>>,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    live: live::Live,
+}
+
+/// All routes. Must be called inside a Tokio runtime: it begins to listen to what happens.
+pub fn router(settings: Settings) -> Router {
+    let live = live::Live::start(&settings.handle);
+    let doors = Doors {
+        reader: settings.handle.reader().clone(),
+        handle: settings.handle,
+        place: Arc::new(settings.place),
+        auth: settings.auth,
+        room: gate::Room::default(),
+        shares: Arc::new(settings.shares),
+        served: Arc::new(settings.served),
+        workflows: Arc::new(settings.workflows),
+        metrics: settings.metrics,
+        live,
+    };
+    Router::new()
+        .route("/", post(aws::handle).get(dashboard::file))
+        .nest("/api/v1", rest::routes())
+        .route("/start-workflow", post(start_workflow::start))
+        .route("/media/{share}/{*key}", get(media::file))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .fallback(dashboard::file)
+        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(doors.clone(), gate::guard))
+        .layer(CatchPanicLayer::new())
+        .with_state(doors)
+}
+
+/// Serves until `shutdown` resolves. Streams of events end with the process.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+}
+
+async fn metrics(State(doors): State<Doors>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (doors.metrics)()).into_response()
+}
+
+/// Well means: the store takes a commit.
+async fn healthz(State(doors): State<Doors>) -> Response {
+    let began = std::time::Instant::now();
+    let (status, body) = match doors.handle.check_store().await {
+        Ok(()) => {
+            let commit_ms = began.elapsed().as_secs_f64() * 1000.0;
+            (StatusCode::OK, serde_json::json!({"status": "ok", "commitMs": commit_ms}))
+        }
+        Err(fault) => {
+            let error = fault::chain(&fault);
+            (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "failing", "error": error}))
+        }
+    };
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

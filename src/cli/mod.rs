@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::{media, sandbox};
+
 /// The runtime of an on-prem media appliance.
 #[derive(Debug, Parser)]
 #[command(name = "conveyor", version, about, max_term_width = 100)]
@@ -25,6 +27,9 @@ enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Run one stage's job from standard input: what the appliance starts for each media stage.
+    #[command(hide = true)]
+    Stage,
 }
 
 /// Parses the command line and runs what it says.
@@ -32,6 +37,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let end = match arguments.command {
         Command::Validate { files } => validate::run(&files),
+        Command::Stage => Ok(sandbox::child_main(media::run)),
     };
     end.unwrap_or_else(|error| {
         eprintln!("conveyor: {error:#}");

@@ -3,6 +3,7 @@
 //! A stage is a function from a [`Job`] to a JSON result; it says how far it is through a [`Progress`] sink.
 //! It knows jobs and files, never workflows or the store.
 
+pub mod analysis;
 pub mod clip;
 pub mod container;
 pub mod files;
@@ -11,6 +12,7 @@ pub mod job;
 pub mod mp4;
 pub mod pipeline;
 pub mod probe;
+pub mod quality;
 pub mod sanitize;
 pub mod settings;
 pub mod transcode;
@@ -28,11 +30,11 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
         "transcode" => transcode::run(job, reporter),
+        "quality" => quality::run(job, reporter),
         "fingerprint" => files::fingerprint::run(job, reporter),
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),
         "quarantine" => files::quarantine::run(job, reporter),
-
         other => Err(TaskError::new(
             "Media.UnknownStage",
             format!("there is no media stage named '{other}'; correct the Task's Resource"),

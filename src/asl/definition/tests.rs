@@ -1,3 +1,5 @@
+//! Definitions that are checked, and what the checker says of them.
+
 use super::*;
 use crate::asl::describe;
 use crate::asl::machine::Kind;

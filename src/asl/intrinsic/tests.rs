@@ -1,3 +1,5 @@
+//! The intrinsic functions against what AWS answers.
+
 use super::*;
 use crate::asl::Variables;
 use serde_json::json;

@@ -1,0 +1,120 @@
+//! ARNs: how state machines, executions and activities are named on the wire.
+
+use super::Refused;
+
+/// Account and region of this box, which stand in every ARN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub region: String,
+    pub account: String,
+}
+
+/// What an ARN names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    Machine { name: String, qualifier: Option<String> },
+    Execution { machine: String, name: String },
+    Express { machine: String, name: String, run: String },
+    Activity { name: String },
+}
+
+impl Place {
+    pub fn machine(&self, name: &str) -> String {
+        self.arn("stateMachine", name)
+    }
+
+    /// A version or an alias of a machine.
+    pub fn qualified(&self, name: &str, qualifier: &str) -> String {
+        format!("{}:{qualifier}", self.machine(name))
+    }
+
+    pub fn execution(&self, machine: &str, name: &str) -> String {
+        format!("{}:{name}", self.arn("execution", machine))
+    }
+
+    pub fn activity(&self, name: &str) -> String {
+        self.arn("activity", name)
+    }
+
+    fn arn(&self, kind: &str, rest: &str) -> String {
+        format!("arn:aws:states:{}:{}:{kind}:{rest}", self.region, self.account)
+    }
+
+    pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), Refused> {
+        match self.read(arn)? {
+            Named::Machine { name, qualifier } => Ok((name, qualifier)),
+            other => Err(out_of_place(&other)),
+        }
+    }
+
+    pub fn read_execution(&self, arn: &str) -> Result<(String, String), Refused> {
+        match self.read(arn)? {
+            Named::Execution { machine, name } => Ok((machine, name)),
+            other => Err(out_of_place(&other)),
+        }
+    }
+
+    pub fn read_activity(&self, arn: &str) -> Result<String, Refused> {
+        match self.read(arn)? {
+            Named::Activity { name } => Ok(name),
+            other => Err(out_of_place(&other)),
+        }
+    }
+
+    fn read(&self, arn: &str) -> Result<Named, Refused> {
+        let prefix = || Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"));
+        let mut parts = arn.splitn(6, ':');
+        if parts.next() != Some("arn") || !parts.next().is_some_and(|p| p.starts_with("aws")) {
+            return Err(prefix());
+        }
+        let (service, region, account) = (parts.next(), parts.next(), parts.next());
+        let rest = parts.next().ok_or_else(prefix)?;
+        if service != Some("states") {
+            return Err(prefix());
+        }
+        if region != Some(&*self.region) || account != Some(&*self.account) {
+            let ours = format!("this box is arn:aws:states:{}:{}", self.region, self.account);
+            return Err(Refused::invalid_arn(format_args!("{arn} names another region or account; {ours}")));
+        }
+        let parts: Vec<&str> = rest.split(':').collect();
+        let own = |s: &&str| (*s).to_owned();
+        Ok(match parts.as_slice() {
+            ["stateMachine", name] => Named::Machine { name: own(name), qualifier: None },
+            ["stateMachine", name, qualifier] => Named::Machine { name: own(name), qualifier: Some(own(qualifier)) },
+            ["execution", machine, name] => Named::Execution { machine: own(machine), name: own(name) },
+            ["express", machine, name, run] => Named::Express { machine: own(machine), name: own(name), run: own(run) },
+            ["activity", name] => Named::Activity { name: own(name) },
+            _ => return Err(Refused::invalid_arn(format_args!("Invalid ARN resource: {arn}"))),
+        })
+    }
+}
+
+fn out_of_place(named: &Named) -> Refused {
+    let kind = match named {
+        Named::Machine { .. } => "stateMachine",
+        Named::Execution { .. } => "execution",
+        Named::Express { .. } => "express",
+        Named::Activity { .. } => "activity",
+    };
+    Refused::invalid_arn(format_args!("Resource type not valid in this context: {kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arns_name_what_they_name_and_nothing_else() {
+        let place = Place { region: "us-east-1".into(), account: "000000000000".into() };
+        let arn = place.execution("main", "clip.mp4");
+        assert_eq!(place.read_execution(&arn), Ok(("main".into(), "clip.mp4".into())));
+        assert_eq!(place.read_machine(&place.qualified("main", "3")), Ok(("main".into(), Some("3".into()))));
+        for (bad, says) in [
+            ("nonsense", "Invalid Arn: 'Invalid ARN prefix: nonsense'"),
+            (arn.as_str(), "Invalid Arn: 'Resource type not valid in this context: execution'"),
+        ] {
+            assert_eq!(place.read_machine(bad).unwrap_err().message, says);
+        }
+        assert!(place.read_machine("arn:aws:states:eu-west-1:000000000000:stateMachine:main").is_err());
+    }
+}

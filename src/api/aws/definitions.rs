@@ -1,0 +1,47 @@
+//! ValidateStateMachineDefinition: all problems of a definition, in AWS's shape.
+
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use crate::api::Refused;
+use crate::asl::{self, Problem, Severity, WorkflowType};
+use crate::base::limits::DEFINITION_BYTES_MAX;
+
+pub fn validate(mut fields: Fields) -> Result<Value, Refused> {
+    let definition = fields.named("definition", DEFINITION_BYTES_MAX);
+    let kind = fields.one_of("type", super::machines::TYPES);
+    let severity = fields.one_of("severity", &["ERROR", "WARNING"]);
+    let limit = match fields.value("maxResults").and_then(Value::as_u64) {
+        None | Some(0) => 100,
+        Some(n) => usize::try_from(n).unwrap_or(100).min(100),
+    };
+    fields.done()?;
+    let (_, problems) = asl::check(&definition, workflow_type(kind.as_deref()));
+    let failed = problems.iter().any(|p| p.severity == Severity::Error);
+    let wanted = |p: &&Problem| p.severity == Severity::Error || severity.as_deref() == Some("WARNING");
+    let shown: Vec<&Problem> = problems.iter().filter(wanted).collect();
+    Ok(json!({
+        "result": if failed { "FAIL" } else { "OK" },
+        "diagnostics": shown.iter().take(limit).map(|p| diagnostic(p)).collect::<Vec<_>>(),
+        "truncated": shown.len() > limit,
+    }))
+}
+
+pub fn workflow_type(kind: Option<&str>) -> WorkflowType {
+    match kind {
+        Some("EXPRESS") => WorkflowType::Express,
+        _ => WorkflowType::Standard,
+    }
+}
+
+fn diagnostic(problem: &Problem) -> Value {
+    let severity = match problem.severity {
+        Severity::Error => "ERROR",
+        Severity::Warning => "WARNING",
+    };
+    let mut shown = json!({"severity": severity, "code": problem.code, "message": problem.message});
+    if let Some(location) = &problem.location {
+        shown["location"] = location.as_str().into();
+    }
+    shown
+}

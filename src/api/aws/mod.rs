@@ -1,0 +1,122 @@
+//! The AWS door: `POST /` with `X-Amz-Target: AWSStepFunctions.*`, AWS JSON 1.0.
+//!
+//! Owns the wire's shape: which operation is meant, how its answer and its refusal look. Each family of operations
+//! has a file of its own. It decides nothing: what changes goes to the [`Handle`](crate::run::Handle).
+
+mod activities;
+mod definitions;
+mod executions;
+mod fields;
+mod machines;
+mod tasks;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::{Doors, Refused};
+pub use executions::{redrivable, status_name, status_of};
+use fields::Fields;
+
+const TARGET: &str = "AWSStepFunctions.";
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
+
+pub async fn handle(State(doors): State<Doors>, headers: HeaderMap, body: Bytes) -> Response {
+    let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let answer = match target.strip_prefix(TARGET) {
+        Some(operation) => call(&doors, operation, &body).await,
+        None => Err(unknown(target)),
+    };
+    match answer {
+        Ok(value) => respond(StatusCode::OK, None, &value),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// A refusal as AWS clients read it.
+pub fn refuse(refusal: &Refused) -> Response {
+    let body = json!({"__type": refusal.code, "message": refusal.message});
+    respond(refusal.status(), Some(refusal.code), &body)
+}
+
+fn respond(status: StatusCode, error: Option<&'static str>, body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    if let Some(error) = error {
+        headers.insert("x-amzn-errortype", HeaderValue::from_static(error));
+    }
+    response
+}
+
+fn unknown(operation: &str) -> Refused {
+    Refused::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
+}
+
+async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
+    let body = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
+        Ok(Value::Object(body)) => body,
+        Ok(_) => return Err(Refused::new("SerializationException", "The request is not a JSON object")),
+        Err(e) => return Err(Refused::new("SerializationException", format!("The request is not JSON: {e}"))),
+    };
+    let fields = Fields::new(body);
+    match operation {
+        "CreateStateMachine" => machines::create(doors, fields).await,
+        "UpdateStateMachine" => machines::update(doors, fields).await,
+        "DeleteStateMachine" => machines::delete(doors, fields).await,
+        "DescribeStateMachine" => machines::describe(doors, fields),
+        "DescribeStateMachineForExecution" => machines::describe_for_execution(doors, fields),
+        "ListStateMachines" => machines::list(doors, fields),
+        "ValidateStateMachineDefinition" => definitions::validate(fields),
+        "StartExecution" => executions::start(doors, fields).await,
+        "StopExecution" => executions::stop(doors, fields).await,
+        "RedriveExecution" => executions::redrive(doors, fields).await,
+        "DescribeExecution" => executions::describe(doors, fields),
+        "ListExecutions" => executions::list(doors, fields),
+        "GetExecutionHistory" => executions::history(doors, fields),
+        "SendTaskSuccess" => tasks::succeeded(doors, fields).await,
+        "SendTaskFailure" => tasks::failed(doors, fields).await,
+        "SendTaskHeartbeat" => tasks::heartbeat(doors, fields).await,
+        "CreateActivity" => activities::create(doors, fields).await,
+        "DeleteActivity" => activities::delete(doors, fields).await,
+        "DescribeActivity" => activities::describe(doors, fields),
+        "ListActivities" => activities::list(doors, fields),
+        "GetActivityTask" => activities::task(doors, fields).await,
+        _ => Err(unknown(operation)),
+    }
+}
+
+/// What AWS says about a text that is no JSON; `None` where it is JSON.
+fn json_fault(text: &str) -> Option<String> {
+    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        return None;
+    }
+    // The language's reader speaks of JSON as AWS does.
+    let problems = crate::asl::parse(text).err().unwrap_or_default();
+    let words = problems.into_iter().find(|p| p.code == "INVALID_JSON_DESCRIPTION").map(|p| p.message);
+    Some(words.unwrap_or_else(|| "No content to map due to end-of-input".to_owned()))
+}
+
+/// Tokens of lists are opaque to the caller: where the next page begins, in base64.
+mod token {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use crate::api::Refused;
+
+    pub fn write(place: &str) -> String {
+        STANDARD.encode(place)
+    }
+
+    pub fn read(token: Option<&str>) -> Result<Option<String>, Refused> {
+        let Some(token) = token else { return Ok(None) };
+        let bytes = STANDARD.decode(token).map_err(|_| Refused::invalid_page_token())?;
+        String::from_utf8(bytes).map(Some).map_err(|_| Refused::invalid_page_token())
+    }
+}

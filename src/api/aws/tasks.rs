@@ -1,0 +1,36 @@
+//! SendTaskSuccess, SendTaskFailure, SendTaskHeartbeat: work that somebody outside does.
+
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use crate::api::{Doors, Refused};
+use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, PAYLOAD_BYTES_MAX};
+
+const TOKEN_CHARS_MAX: usize = 2048;
+
+pub async fn succeeded(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let token = fields.named("taskToken", TOKEN_CHARS_MAX);
+    let output = fields.required("output", PAYLOAD_BYTES_MAX);
+    fields.done()?;
+    if let Some(fault) = super::json_fault(&output) {
+        return Err(Refused::new("InvalidOutput", format!("Invalid Output: '{fault}'")));
+    }
+    doors.handle.send_task_success(&token, output.into()).await?;
+    Ok(json!({}))
+}
+
+pub async fn failed(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let token = fields.named("taskToken", TOKEN_CHARS_MAX);
+    let error = fields.optional("error", ERROR_CHARS_MAX);
+    let cause = fields.optional("cause", CAUSE_CHARS_MAX);
+    fields.done()?;
+    doors.handle.send_task_failure(&token, error, cause).await?;
+    Ok(json!({}))
+}
+
+pub async fn heartbeat(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let token = fields.named("taskToken", TOKEN_CHARS_MAX);
+    fields.done()?;
+    doors.handle.send_task_heartbeat(&token).await?;
+    Ok(json!({}))
+}

@@ -1,0 +1,285 @@
+//! [`Live`]: what happens right now, for screens: changes of executions and the progress of running stages.
+//!
+//! One task listens to the runtime, finds the top execution of what is nested, thins the flood out and numbers what is
+//! left. Every stream of server-sent events reads the same frames. Nothing here is durable: who lost the thread is told
+//! to read anew (`resync`).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::broadcast;
+
+use super::{Doors, aws};
+use crate::base::{Clock, ExecutionId};
+use crate::interpreter::Status;
+use crate::media::Progress;
+use crate::run::{Handle, Notice};
+use crate::store::Reader;
+
+/// How often frames go out: what changed more than once in between is one frame.
+const TICK: Duration = Duration::from_millis(200);
+/// Frames kept for streams that come back.
+const FRAMES_KEPT: usize = 1024;
+/// Streams open at once.
+const STREAMS_MAX: usize = 256;
+/// How deep nesting is followed upward.
+const DEPTH_MAX: usize = 16;
+
+/// A stage's progress as screens show it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    pub execution: String,
+    pub workflow: String,
+    pub state: String,
+    #[serde(flatten)]
+    pub progress: Progress,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<i64>,
+}
+
+struct Frame {
+    number: u64,
+    name: &'static str,
+    data: String,
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Live(Arc<Inner>);
+
+struct Inner {
+    /// Distinguishes this run's frame numbers from another's.
+    boot: String,
+    frames: broadcast::Sender<Arc<Frame>>,
+    kept: Mutex<VecDeque<Arc<Frame>>>,
+    board: Mutex<Board>,
+}
+
+#[derive(Default)]
+struct Board {
+    /// The newest progress of each execution that has a running stage.
+    progress: HashMap<ExecutionId, Shown>,
+    /// The same by the execution at the top.
+    by_root: HashMap<ExecutionId, ExecutionId>,
+    roots: HashMap<ExecutionId, (ExecutionId, String)>,
+}
+
+impl Live {
+    /// Begins to listen. Ends with the runtime.
+    pub fn start(handle: &Handle) -> Live {
+        let live = Live(Arc::new(Inner {
+            boot: uuid::Uuid::new_v4().simple().to_string(),
+            frames: broadcast::channel(FRAMES_KEPT).0,
+            kept: Mutex::new(VecDeque::new()),
+            board: Mutex::new(Board::default()),
+        }));
+        let clock = handle.clock().clone();
+        tokio::spawn(listen(live.clone(), handle.subscribe(), handle.reader().clone(), clock));
+        live
+    }
+
+    /// How far an execution is, by its own stage or by that of one nested in it.
+    pub fn progress(&self, id: ExecutionId) -> Option<Shown> {
+        let board = self.0.board.lock();
+        let of = board.progress.get(&id).or_else(|| board.progress.get(board.by_root.get(&id)?));
+        of.cloned()
+    }
+
+    fn publish(&self, number: u64, name: &'static str, data: String) {
+        let frame = Arc::new(Frame { number, name, data });
+        let mut kept = self.0.kept.lock();
+        if kept.len() == FRAMES_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(frame.clone());
+        // Nobody listening is no fault.
+        let _ = self.0.frames.send(frame);
+    }
+
+    /// The frames after the one that a stream saw last, or `None` where they are gone.
+    fn since(&self, last: &str) -> Option<Vec<Arc<Frame>>> {
+        let number: u64 = last.strip_prefix(&self.0.boot)?.strip_prefix('-')?.parse().ok()?;
+        let kept = self.0.kept.lock();
+        let newest = kept.back().map_or(0, |f| f.number);
+        let oldest = kept.front().map_or(newest + 1, |f| f.number);
+        if number > newest || number + 1 < oldest {
+            return None;
+        }
+        Some(kept.iter().filter(|f| f.number > number).cloned().collect())
+    }
+
+    fn event(&self, frame: &Frame) -> Event {
+        Event::default().event(frame.name).id(format!("{}-{}", self.0.boot, frame.number)).data(&frame.data)
+    }
+}
+
+async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Reader, clock: Arc<dyn Clock>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut changed, mut moved) = (BTreeMap::new(), BTreeMap::new());
+    let (mut number, mut lost) = (0, false);
+    loop {
+        tokio::select! {
+            notice = notices.recv() => match notice {
+                Ok(Notice::Changed { execution, status, .. }) => { changed.insert(execution, status); }
+                Ok(Notice::Progress { execution, working }) => { moved.insert(execution, working); }
+                Err(broadcast::error::RecvError::Lagged(_)) => lost = true,
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            _ = tick.tick() => {
+                let mut out = |name, data| {
+                    number += 1;
+                    live.publish(number, name, data);
+                };
+                if std::mem::take(&mut lost) {
+                    out("resync", "{}".to_owned());
+                }
+                for (id, working) in std::mem::take(&mut moved) {
+                    let (root, workflow) = live.root(&reader, id);
+                    let left_ms = left(clock.now().since_ms(working.started_at), working.progress.fraction);
+                    let (state, progress) = (working.state.to_string(), working.progress);
+                    let shown = Shown { execution: id.to_string(), workflow, state, progress, left_ms };
+                    out("progress", json!({"id": id.to_string(), "root": root.to_string(), "progress": shown}).to_string());
+                    let mut board = live.0.board.lock();
+                    board.progress.insert(id, shown);
+                    board.by_root.insert(root, id);
+                }
+                for (id, status) in std::mem::take(&mut changed) {
+                    let (root, _) = live.root(&reader, id);
+                    let status_name = aws::status_name(status);
+                    out("execution", json!({"id": id.to_string(), "root": root.to_string(), "status": status_name}).to_string());
+                    if status != Status::Running {
+                        live.forget(id, root);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Live {
+    /// The execution at the top, and the workflow that this one runs.
+    fn root(&self, reader: &Reader, id: ExecutionId) -> (ExecutionId, String) {
+        if let Some(known) = self.0.board.lock().roots.get(&id) {
+            return known.clone();
+        }
+        let (mut root, mut workflow) = (id, String::new());
+        for _ in 0..DEPTH_MAX {
+            let Ok(Some(header)) = reader.header(root) else { break };
+            if root == id {
+                workflow = header.machine.name;
+            }
+            match header.parent {
+                Some(parent) => root = parent.execution,
+                None => break,
+            }
+        }
+        self.0.board.lock().roots.insert(id, (root, workflow.clone()));
+        (root, workflow)
+    }
+
+    fn forget(&self, id: ExecutionId, root: ExecutionId) {
+        let mut board = self.0.board.lock();
+        board.progress.remove(&id);
+        board.roots.remove(&id);
+        if id == root || board.by_root.get(&root) == Some(&id) {
+            board.by_root.remove(&root);
+        }
+    }
+}
+
+/// What is left at the present pace. Nothing can be said of the first moments.
+fn left(elapsed_ms: i64, fraction: f64) -> Option<i64> {
+    if !(0.02..1.0).contains(&fraction) || elapsed_ms < 1000 {
+        return None;
+    }
+    Some((elapsed_ms as f64 * (1.0 - fraction) / fraction) as i64)
+}
+
+/// `GET /api/v1/events`: the frames as they come, and a comment every 15 s so that nobody between closes the stream.
+pub async fn events(State(doors): State<Doors>, headers: HeaderMap) -> Response {
+    if doors.live.0.frames.receiver_count() >= STREAMS_MAX {
+        return (StatusCode::TOO_MANY_REQUESTS, "Too many screens are open.").into_response();
+    }
+    let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let stream = stream(doors.live.clone(), last);
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
+}
+
+fn stream(live: Live, last: Option<String>) -> impl Stream<Item = Result<Event, Infallible>> {
+    // Subscribed before the kept frames are read: what is in both is dropped by its number.
+    let frames = live.0.frames.subscribe();
+    let mut waiting = VecDeque::new();
+    let mut seen = 0;
+    if let Some(last) = last {
+        match live.since(&last) {
+            Some(missed) => {
+                seen = missed.last().map_or(0, |f| f.number);
+                waiting.extend(missed.iter().map(|f| live.event(f)));
+            }
+            None => waiting.push_back(Event::default().event("resync").data("{}")),
+        }
+    }
+    futures::stream::unfold((live, frames, waiting, seen), |(live, mut frames, mut waiting, seen)| async move {
+        if let Some(event) = waiting.pop_front() {
+            return Some((Ok(event), (live, frames, waiting, seen)));
+        }
+        loop {
+            match frames.recv().await {
+                Ok(frame) if frame.number <= seen => continue,
+                Ok(frame) => {
+                    let event = live.event(&frame);
+                    return Some((Ok(event), (live, frames, waiting, frame.number)));
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let event = Event::default().event("resync").data("{}");
+                    return Some((Ok(event), (live, frames, waiting, seen)));
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_comes_back_gets_what_it_missed_or_is_told_to_read_anew() {
+        let live = Live(Arc::new(Inner {
+            boot: "b".into(),
+            frames: broadcast::channel(8).0,
+            kept: Mutex::default(),
+            board: Mutex::default(),
+        }));
+        for number in 1..=(FRAMES_KEPT as u64 + 10) {
+            live.publish(number, "execution", "{}".into());
+        }
+        let newest = FRAMES_KEPT as u64 + 10;
+        assert_eq!(live.since(&format!("b-{newest}")).map(|f| f.len()), Some(0));
+        assert_eq!(live.since(&format!("b-{}", newest - 3)).map(|f| f.len()), Some(3));
+        assert_eq!(live.since("b-10").map(|f| f.len()), Some(FRAMES_KEPT));
+        for gone in ["b-9", "other-12", "b-99999", "nonsense"] {
+            assert!(live.since(gone).is_none(), "{gone}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_follows_from_the_pace() {
+        assert_eq!(left(10_000, 0.25), Some(30_000));
+        assert_eq!(left(10_000, 0.0), None);
+        assert_eq!(left(10_000, 1.0), None);
+    }
+}

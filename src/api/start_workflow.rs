@@ -1,0 +1,54 @@
+//! `POST /start-workflow`: the recipe's own door, for scripts and web forms that know a bucket and a key.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::{Doors, Refused};
+use crate::base::Uri;
+use crate::run::Start;
+
+pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let text = |key: &str| body[key].as_str().filter(|text| !text.is_empty());
+    let (Some(bucket), Some(key)) = (text("bucket"), text("key")) else {
+        return answer(StatusCode::BAD_REQUEST, &json!({"error": "Missing bucket or key parameter"}));
+    };
+    match begin(&doors, &Uri::new(bucket, key)).await {
+        Ok(body) => answer(StatusCode::OK, &body),
+        Err(refusal) => answer(refusal.status(), &json!({"error": refusal.message})),
+    }
+}
+
+async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refused> {
+    // With no share configured there is nothing to check the name against: the workflow may mean another store.
+    if doors.shares.names().next().is_some() {
+        doors.shares.resolve(file).map_err(|e| Refused::validation(e.to_string()))?;
+    }
+    let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
+    let job_id = uuid::Uuid::new_v4().to_string();
+    let input = json!({
+        "jobId": job_id,
+        "bucket": file.share,
+        "key": file.key,
+        "requestedAt": doors.handle.now().to_string(),
+    });
+    let new = Start {
+        machine: machine.clone(),
+        name: Some(format!("video-workflow-{job_id}")),
+        input: input.to_string().into(),
+        ..Start::default()
+    };
+    let started = doors.handle.start(new).await?;
+    Ok(json!({
+        "jobId": job_id,
+        "executionArn": doors.place.execution(&machine, &started.name),
+        "message": "Video processing workflow started successfully",
+    }))
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

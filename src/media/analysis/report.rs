@@ -1,0 +1,67 @@
+//! Where an analysis puts its whole result, and how it says how far it is.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::base::{TaskError, Uri};
+use crate::media::files::disk;
+use crate::media::files::fault::{self, About};
+use crate::media::{Job, Progress, Reporter};
+
+/// Writes a whole result below `destination`, if the Task names one; returns the file's URI or null.
+pub fn write(job: &Job, name: &str, content: &Value) -> Result<Value, TaskError> {
+    write_text(job, name, &format!("{content:#}\n"))
+}
+
+/// As [`write`], for text that is made already.
+pub fn write_text(job: &Job, name: &str, text: &str) -> Result<Value, TaskError> {
+    let Some(prefix) = job.parameters.get("destination").and_then(Value::as_str) else { return Ok(Value::Null) };
+    let uri: Uri = format!("{}/{name}", prefix.trim_end_matches('/')).parse().map_err(|e| {
+        TaskError::new("Files.InvalidParameter", format!("'destination' is no s3://share/prefix/: {e}"))
+    })?;
+    let path = fault::resolve(job, &uri)?;
+    std::fs::create_dir_all(disk::parent(&path)).about("create the folder of", &uri)?;
+    disk::write(&path, text.as_bytes()).about("write", &uri)?;
+    Ok(json!(uri))
+}
+
+/// Progress over media time.
+pub struct Ticker<'a> {
+    reporter: &'a dyn Reporter,
+    doing: &'static str,
+    duration: f64,
+    start: Instant,
+    frames: u64,
+}
+
+impl<'a> Ticker<'a> {
+    pub fn new(reporter: &'a dyn Reporter, doing: &'static str, duration: f64) -> Ticker<'a> {
+        Ticker { reporter, doing, duration, start: Instant::now(), frames: 0 }
+    }
+
+    /// How long the whole lasts, in seconds, once it is known.
+    pub fn lasting(&mut self, seconds: f64) {
+        self.duration = seconds;
+    }
+
+    /// One picture at this time is done.
+    pub fn frame(&mut self, at: f64) {
+        self.frames += 1;
+        if self.frames.is_multiple_of(16) {
+            let wall = self.start.elapsed().as_secs_f64().max(1e-3);
+            self.reporter.progress(Progress {
+                fraction: if self.duration > 0.0 { (at / self.duration).clamp(0.0, 1.0) } else { 0.0 },
+                fps: Some(self.frames as f64 / wall),
+                speed: Some(at / wall),
+                doing: self.doing.into(),
+            });
+        }
+    }
+}
+
+/// `value` with `digits` digits after the point.
+pub fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}

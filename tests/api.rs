@@ -1,0 +1,157 @@
+//! The doors over real HTTP: boto3 as a client, the recipe's door, media, events, and who may come in.
+
+#[path = "api/appliance.rs"]
+mod appliance;
+
+use std::path::Path;
+use std::process::Command;
+
+use appliance::Appliance;
+use serde_json::{Value, json};
+
+fn pass() -> Value {
+    json!({"StartAt": "A", "States": {"A": {"Type": "Pass", "Result": {"done": true}, "End": true}}})
+}
+
+/// The state machine that fails at a stage, on the second attempt for good.
+fn failing() -> Value {
+    json!({"StartAt": "Probe", "States": {
+        "Probe": {"Type": "Task", "Resource": "arn:aws:states:::conveyor:scripted", "Next": "Never",
+            "Parameters": {"ms": 10, "error": "Media.Truncated", "cause": "clip.mp4 ends after 3.2 s of 60 s"},
+            "Retry": [{"ErrorEquals": ["States.ALL"], "MaxAttempts": 1, "IntervalSeconds": 1}]},
+        "Never": {"Type": "Succeed"}}})
+}
+
+/// boto3 knows the service's own model: what it accepts has the right shape.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boto3_starts_lists_reads_stops_and_reports() {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
+    if !python.exists() {
+        assert!(std::env::var_os("CI").is_none(), "target/venv is missing: run `make test`");
+        eprintln!("skipped: there is no target/venv with boto3; `make test` makes it");
+        return;
+    }
+    for credentials in [&[][..], &[("AKIDOPS", "a secret of some length")]] {
+        let appliance = Appliance::start(credentials).await;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/client.py");
+        let mut command = Command::new(&python);
+        command
+            .arg(script)
+            .arg(appliance.url())
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_CONFIG_FILE", "/dev/null");
+        command.env("AWS_ACCESS_KEY_ID", "AKIDOPS").env("AWS_SECRET_ACCESS_KEY", "a secret of some length");
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_asked_for_where_they_are_set() {
+    let appliance = Appliance::start(&[("ops", "correct horse battery")]).await;
+    let (status, body) = appliance.aws("ListStateMachines", json!({})).await;
+    assert_eq!((status, body["__type"].as_str()), (403, Some("MissingAuthenticationToken")));
+    let client = reqwest::Client::new();
+    let lanes = || client.get(format!("{}/api/v1/lanes", appliance.url()));
+    assert_eq!(lanes().send().await.unwrap().status(), 401);
+    assert_eq!(lanes().basic_auth("ops", Some("wrong")).send().await.unwrap().status(), 401);
+    assert_eq!(lanes().basic_auth("ops", Some("correct horse battery")).send().await.unwrap().status(), 200);
+    assert_eq!(appliance.get("/healthz").await.status(), 200);
+    assert_eq!(appliance.get("/metrics").await.status(), 401);
+}
+
+#[tokio::test]
+async fn foreign_pages_cannot_change_anything() {
+    let appliance = Appliance::start(&[]).await;
+    let client = reqwest::Client::new();
+    let post = || client.post(format!("{}/start-workflow", appliance.url())).body("{}");
+    assert_eq!(post().header("origin", "http://evil.example").send().await.unwrap().status(), 403);
+    assert_eq!(post().header("host", "evil.example").send().await.unwrap().status(), 403);
+    assert_eq!(post().header("origin", appliance.url()).send().await.unwrap().status(), 400);
+}
+
+#[tokio::test]
+async fn the_recipes_door_starts_the_main_workflow() {
+    let appliance = Appliance::start(&[]).await;
+    appliance.run("main", pass(), json!({})).await;
+    let client = reqwest::Client::new();
+    let post = |body: Value| client.post(format!("{}/start-workflow", appliance.url())).body(body.to_string()).send();
+    let missing = post(json!({"bucket": "incoming"})).await.unwrap();
+    assert_eq!(missing.status(), 400);
+    assert_eq!(missing.json::<Value>().await.unwrap(), json!({"error": "Missing bucket or key parameter"}));
+    let escaping = post(json!({"bucket": "incoming", "key": "../../etc/passwd"})).await.unwrap();
+    assert_eq!(escaping.status(), 400);
+    let started: Value = post(json!({"bucket": "incoming", "key": "a b.mp4"})).await.unwrap().json().await.unwrap();
+    assert_eq!(started["message"], "Video processing workflow started successfully");
+    let ended = appliance.ended(started["executionArn"].as_str().unwrap()).await;
+    assert_eq!(ended["status"], "SUCCEEDED");
+    let input: Value = serde_json::from_str(ended["input"].as_str().unwrap()).unwrap();
+    assert_eq!((&input["jobId"], &input["key"]), (&started["jobId"], &json!("a b.mp4")));
+    let listed: Value = appliance.get("/api/v1/executions?q=A%20b").await.json().await.unwrap();
+    assert_eq!(listed["executions"][0]["file"], "a b.mp4");
+    assert_eq!(listed["executions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_with_its_state_input_and_error_also_from_the_execution_above() {
+    let appliance = Appliance::start(&[]).await;
+    appliance.run("inner", failing(), json!({})).await;
+    let outer = json!({"StartAt": "Delegate", "States": {"Delegate": {"Type": "Task", "End": true,
+        "Resource": "arn:aws:states:::states:startExecution.sync:2",
+        "Parameters": {"StateMachineArn": "arn:aws:states:us-east-1:000000000000:stateMachine:inner",
+            "Input.$": "$"}}}});
+    let arn = appliance.run("outer", outer, json!({"bucket": "incoming", "key": "clip.mp4"})).await;
+    assert_eq!(appliance.ended(&arn).await["status"], "FAILED");
+    let listed: Value = appliance.get("/api/v1/executions?machine=outer&status=FAILED").await.json().await.unwrap();
+    let id = listed["executions"][0]["id"].as_str().unwrap();
+    let shown: Value = appliance.get(&format!("/api/v1/executions/{id}")).await.json().await.unwrap();
+    let failure = &shown["failure"];
+    assert_eq!(failure["workflow"], "inner");
+    assert_eq!(failure["state"], "Probe");
+    assert_eq!(failure["error"], "Media.Truncated");
+    assert_eq!(failure["cause"], "clip.mp4 ends after 3.2 s of 60 s");
+    assert_eq!(serde_json::from_str::<Value>(failure["input"].as_str().unwrap()).unwrap()["key"], "clip.mp4");
+    let child = shown["states"][0]["children"][0].as_str().unwrap();
+    let child: Value = appliance.get(&format!("/api/v1/executions/{child}")).await.json().await.unwrap();
+    assert_eq!(child["parent"], id);
+    assert_eq!(child["states"][0]["attempts"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn results_are_served_in_ranges_and_nothing_else_is() {
+    let appliance = Appliance::start(&[]).await;
+    std::fs::create_dir(appliance.outputs.join("a b")).unwrap();
+    std::fs::write(appliance.outputs.join("a b/x.mp4"), b"0123456789").unwrap();
+    std::fs::write(appliance.outputs.join("page.html"), b"<script>alert(1)</script>").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", appliance.outputs.join("link.json")).unwrap();
+    let url = format!("{}/media/outputs/a%20b/x.mp4", appliance.url());
+    let part = reqwest::Client::new().get(&url).header("range", "bytes=2-4").send().await.unwrap();
+    assert_eq!(part.status(), 206);
+    assert_eq!(part.headers()["content-type"], "video/mp4");
+    assert_eq!(part.headers()["content-range"], "bytes 2-4/10");
+    assert_eq!(part.text().await.unwrap(), "234");
+    let page = appliance.get("/media/outputs/page.html").await;
+    assert_eq!(page.headers()["content-disposition"], "attachment");
+    assert_eq!(page.headers()["x-content-type-options"], "nosniff");
+    for path in
+        ["outputs/link.json", "outputs/..%2fdata%2fstate", "outputs/%2fetc%2fpasswd", "incoming/x.mp4", "outputs/a%20b"]
+    {
+        assert_eq!(appliance.get(&format!("/media/{path}")).await.status(), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_events_tells_of_progress_and_end() {
+    let appliance = Appliance::start(&[]).await;
+    let mut stream = appliance.get("/api/v1/events").await;
+    let definition = json!({"StartAt": "Encode", "States": {"Encode": {"Type": "Task", "End": true,
+        "Resource": "arn:aws:states:::conveyor:scripted", "Parameters": {"ms": 1500, "output": {}}}}});
+    appliance.run("encode", definition, json!({})).await;
+    let mut text = String::new();
+    while !text.contains("SUCCEEDED") {
+        text.push_str(&String::from_utf8_lossy(&stream.chunk().await.unwrap().unwrap()));
+    }
+    assert!(text.contains("event: progress") && text.contains("\"state\":\"Encode\""), "{text}");
+    assert!(text.contains("\"fps\":120.0") && text.contains("id: "), "{text}");
+}
