@@ -2,22 +2,17 @@
 //!
 //! It has faults of its own; each must show in the history as an exact error. Then, repaired, it runs to success.
 
+mod appliance;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
+use appliance::Appliance;
+use conveyor::base::TaskError;
 use conveyor::interpreter::{Header, HistoryEvent, HistoryKind, Outcome, Status};
 use conveyor::media::Job;
-use conveyor::resources::{
-    All, FunctionSettings, LambdaSettings, NotifySettings, Services, builtin, functions, items, jobs,
-};
-use conveyor::run::{self, Config, Handle, NewMachine, Start};
-use conveyor::sandbox::{OnProgress, Spawn};
-use conveyor::store;
-use futures::future::BoxFuture;
+use conveyor::resources::FunctionSettings;
 use serde_json::{Value, json};
 
 /// The recipe's definition, or a word about why there is none.
@@ -48,19 +43,11 @@ fn recipe() -> Option<String> {
 
 /// Stands for the media child: checks what it was asked for and says what a transcode says. The real one has tests
 /// of its own; here the recipe is tested.
-struct Script;
-
-impl Spawn for Script {
-    fn spawn(&self, job: Job, _: OnProgress) -> BoxFuture<'static, Result<Value, TaskError>> {
-        Box::pin(async move {
-            assert_eq!(job.stage, "transcode");
-            assert!(job.work_dir.is_dir());
-            let input = &job.parameters["Settings"]["Inputs"][0]["FileInput"];
-            match input.as_str() {
-                Some("s3://source/clip.mp4") => Ok(json!({ "OutputGroupDetails": [{ "Type": "FILE_GROUP" }] })),
-                _ => Err(TaskError::new("Media.Vanished", format!("there is no {input}"))),
-            }
-        })
+fn transcode(job: &Job) -> Result<Value, TaskError> {
+    assert_eq!(job.stage, "transcode");
+    match job.parameters["Settings"]["Inputs"][0]["FileInput"].as_str() {
+        Some("s3://source/clip.mp4") => Ok(json!({ "OutputGroupDetails": [{ "Type": "FILE_GROUP" }] })),
+        other => Err(TaskError::new("Media.Vanished", format!("there is no {other:?}"))),
     }
 }
 
@@ -77,89 +64,6 @@ fn functions() -> BTreeMap<String, FunctionSettings> {
         say("quality", r#"{"statusCode":200,"qualityResults":[],"qualityScore":0.95,"passed":true,"jobId":"%s"}"#),
         say("publisher", r#"{"statusCode":200,"status":"PUBLISHED","jobId":"%s"}"#),
     ])
-}
-
-struct Appliance {
-    dir: tempfile::TempDir,
-    handle: Handle,
-}
-
-impl Appliance {
-    async fn start() -> Appliance {
-        let dir = tempfile::tempdir().unwrap();
-        let share = |name: &str| -> (String, PathBuf) {
-            let path = dir.path().join(name);
-            fs::create_dir_all(&path).unwrap();
-            (name.to_owned(), path)
-        };
-        let shares = Shares::new([share("source"), share("outputs"), share("archive")]);
-        fs::write(dir.path().join("source/clip.mp4"), "pictures").unwrap();
-        let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
-        let services = Arc::new(Services {
-            account: "000000000000".into(),
-            region: "us-east-1".into(),
-            data_dir: dir.path().join("data"),
-            shares,
-            reader: reader.clone(),
-            tables: items::Tables::new(BTreeMap::new()),
-            functions: functions::Functions::new(functions(), &LambdaSettings::default()),
-            templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
-            notify: NotifySettings::default(),
-            outbox_grew: Arc::default(),
-            claims: Default::default(),
-            spawn: Arc::new(Script),
-        });
-        let config = Config {
-            writer,
-            reader,
-            resources: Arc::new(All(services)),
-            clock: Arc::new(SystemClock),
-            lanes: BTreeMap::from([("cpu".to_owned(), 2), ("io".to_owned(), 8)]),
-            account: "000000000000".into(),
-            region: "us-east-1".into(),
-        };
-        let handle = run::start(config).await.unwrap();
-        let fill = builtin::Substitutions {
-            region: "us-east-1".into(),
-            account: "000000000000".into(),
-            outputs: "outputs".into(),
-            archive: "archive".into(),
-            quarantine: "quarantine".into(),
-        };
-        builtin::install_all(&handle, &fill).await.unwrap();
-        Appliance { dir, handle }
-    }
-
-    /// Runs a definition on the clip to its end.
-    async fn run(&self, name: &str, definition: &str) -> (Header, Vec<HistoryEvent>) {
-        let role_arn = "arn:aws:iam::000000000000:role/r".to_owned();
-        let settings = "{}".to_owned();
-        let new = NewMachine { name: name.into(), definition: definition.into(), role_arn, express: false, settings };
-        self.handle.create_machine(new).await.unwrap();
-        let input = json!({"jobId": name, "bucket": "source", "key": "clip.mp4", "requestedAt": "2026-01-01T00:00:00"});
-        let start = Start { machine: name.into(), input: input.to_string().into(), ..Start::default() };
-        let id = self.handle.start(start).await.unwrap().id;
-        let header = self.ended(id).await;
-        let history = self.handle.reader().history(id, EventId(1), 1_000, store::Direction::Forward).unwrap();
-        (header, history)
-    }
-
-    async fn ended(&self, id: ExecutionId) -> Header {
-        let begun = Instant::now();
-        loop {
-            let header = self.handle.reader().header(id).unwrap().unwrap();
-            if header.status != Status::Running {
-                return header;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn row(&self, job: &str) -> Value {
-        let key = json!([{ "S": job }]).to_string();
-        serde_json::from_str(&self.handle.reader().item("video-jobs", &key).unwrap().unwrap()).unwrap()
-    }
 }
 
 fn task_failures(history: &[HistoryEvent]) -> Vec<(String, String)> {
@@ -213,23 +117,27 @@ async fn the_recipe_shows_its_own_faults_and_runs_when_they_are_repaired() {
         eprintln!("skipped: the recipe does not stand beside this repository (../shared/seeds)");
         return;
     };
-    let conveyor = Appliance::start().await;
+    let conveyor = Appliance::start(transcode, functions()).await;
+    fs::write(conveyor.dir.path().join("source/clip.mp4"), "pictures").unwrap();
 
     // As it stands: the answer of RecordJobStart replaces bucket and key, and the first branch misses them.
-    let (header, history) = conveyor.run("as-it-stands", &definition).await;
+    conveyor.create("as-it-stands", &definition).await;
+    let (header, history) = conveyor.run("as-it-stands", "as-it-stands", "clip.mp4").await;
     assert_lost_path(&header, "ExtractMetadata", "$.bucket");
     assert_eq!(task_failures(&history), []);
-    assert_eq!(conveyor.row("as-it-stands")["JobStatus"], json!({ "S": "STARTED" }));
+    assert_eq!(conveyor.row("video-jobs", "as-it-stands")["JobStatus"], json!({ "S": "STARTED" }));
 
     // With that repaired: QualityControl's result replaces its input, and 'outputs' is gone.
     let started = with_start_repaired(&definition);
-    let (header, history) = conveyor.run("quality-fault", &started.to_string()).await;
+    conveyor.create("quality-fault", &started.to_string()).await;
+    let (header, history) = conveyor.run("quality-fault", "quality-fault", "clip.mp4").await;
     assert_lost_path(&header, "PublishContent", "$.outputs");
     assert_eq!(task_failures(&history), []);
 
     // With that repaired, ArchiveSource copies from a bucket named like the job. It is caught, and shown.
     let archive_fault = with_quality_repaired(started);
-    let (header, history) = conveyor.run("archive-fault", &archive_fault.to_string()).await;
+    conveyor.create("archive-fault", &archive_fault.to_string()).await;
+    let (header, history) = conveyor.run("archive-fault", "archive-fault", "clip.mp4").await;
     assert_eq!(header.status, Status::Succeeded, "{:?}", header.outcome);
     let failures = task_failures(&history);
     assert_eq!(failures.len(), 1, "{failures:?}");
@@ -239,7 +147,8 @@ async fn the_recipe_shows_its_own_faults_and_runs_when_they_are_repaired() {
     // With both repaired it does what it promises.
     let mut whole = archive_fault;
     whole["States"]["ArchiveSource"]["Parameters"]["CopySource.$"] = json!("States.Format('{}/{}', $.bucket, $.key)");
-    let (header, history) = conveyor.run("repaired", &whole.to_string()).await;
+    conveyor.create("repaired", &whole.to_string()).await;
+    let (header, history) = conveyor.run("repaired", "repaired", "clip.mp4").await;
     assert_eq!(header.status, Status::Succeeded, "{:?}", header.outcome);
     assert_eq!(task_failures(&history), []);
     assert_eq!(fs::read(conveyor.dir.path().join("archive/archived/repaired/clip.mp4")).unwrap(), b"pictures");

@@ -1,0 +1,130 @@
+//! An appliance for tests: the real store, actors, resources and workflows on temporary shares; only the media
+//! child is a script.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
+use conveyor::interpreter::{Header, HistoryEvent, Status};
+use conveyor::media::Job;
+use conveyor::resources::{
+    All, FunctionSettings, LambdaSettings, NotifySettings, Services, builtin, functions, items, jobs,
+};
+use conveyor::run::{self, Config, Handle, NewMachine, Start};
+use conveyor::sandbox::{OnProgress, Spawn};
+use conveyor::store;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+
+/// What stands for the media child.
+pub type Script = fn(&Job) -> Result<Value, TaskError>;
+
+struct Scripted(Script);
+
+impl Spawn for Scripted {
+    fn spawn(&self, job: Job, _: OnProgress) -> BoxFuture<'static, Result<Value, TaskError>> {
+        let script = self.0;
+        Box::pin(async move {
+            assert!(job.work_dir.is_dir(), "a stage has a work folder");
+            script(&job)
+        })
+    }
+}
+
+pub struct Appliance {
+    pub dir: tempfile::TempDir,
+    pub handle: Handle,
+    pub services: Arc<Services>,
+}
+
+impl Appliance {
+    pub async fn start(script: Script, functions: BTreeMap<String, FunctionSettings>) -> Appliance {
+        let dir = tempfile::tempdir().unwrap();
+        let share = |name: &str| -> (String, PathBuf) {
+            let path = dir.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            (name.to_owned(), path)
+        };
+        let shares = Shares::new(["source", "outputs", "archive", "quarantine"].map(share));
+        let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
+        let log = Some(dir.path().join("notifications.jsonl"));
+        let services = Arc::new(Services {
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+            data_dir: dir.path().join("data"),
+            shares,
+            reader: reader.clone(),
+            tables: items::Tables::new(BTreeMap::new()),
+            functions: functions::Functions::new(functions, &LambdaSettings::default()),
+            templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
+            notify: NotifySettings { log, ..NotifySettings::default() },
+            outbox_grew: Arc::default(),
+            claims: Default::default(),
+            spawn: Arc::new(Scripted(script)),
+        });
+        let handle = run::start(Config {
+            writer,
+            reader,
+            resources: Arc::new(All(services.clone())),
+            clock: Arc::new(SystemClock),
+            lanes: BTreeMap::from([("cpu".to_owned(), 2), ("io".to_owned(), 8)]),
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+        })
+        .await
+        .unwrap();
+        let fill = builtin::Substitutions {
+            region: "us-east-1".into(),
+            account: "000000000000".into(),
+            outputs: "outputs".into(),
+            archive: "archive".into(),
+            quarantine: "quarantine".into(),
+        };
+        builtin::install_all(&handle, &fill).await.unwrap();
+        Appliance { dir, handle, services }
+    }
+
+    pub async fn create(&self, name: &str, definition: &str) {
+        let role_arn = "arn:aws:iam::000000000000:role/r".to_owned();
+        let settings = "{}".to_owned();
+        let new = NewMachine { name: name.into(), definition: definition.into(), role_arn, express: false, settings };
+        self.handle.create_machine(new).await.unwrap();
+    }
+
+    /// Runs a machine on a file of the share `source` to its end.
+    pub async fn run(&self, machine: &str, job: &str, key: &str) -> (Header, Vec<HistoryEvent>) {
+        let input = json!({"jobId": job, "bucket": "source", "key": key, "requestedAt": "2026-01-01T00:00:00"});
+        let start = Start {
+            machine: machine.into(),
+            name: Some(job.into()),
+            input: input.to_string().into(),
+            ..Start::default()
+        };
+        let id = self.handle.start(start).await.unwrap().id;
+        let header = self.ended(id).await;
+        let history = self.handle.reader().history(id, EventId(1), 1_000, store::Direction::Forward).unwrap();
+        (header, history)
+    }
+
+    /// How long it takes is no part of any test.
+    async fn ended(&self, id: ExecutionId) -> Header {
+        let begun = Instant::now();
+        loop {
+            let header = self.handle.reader().header(id).unwrap().unwrap();
+            if header.status != Status::Running {
+                return header;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The item of a job.
+    pub fn row(&self, table: &str, job: &str) -> Value {
+        let key = json!([{ "S": job }]).to_string();
+        serde_json::from_str(&self.handle.reader().item(table, &key).unwrap().unwrap()).unwrap()
+    }
+}

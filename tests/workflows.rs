@@ -1,0 +1,142 @@
+//! The nine workflows as they are shipped, on the real runtime: who calls whom with what, and how each end looks.
+//! The stages are a script here; what they do to media is tested with them.
+
+mod appliance;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use appliance::Appliance;
+use conveyor::base::TaskError;
+use conveyor::interpreter::{Header, HistoryKind, Outcome, Status};
+use conveyor::media::Job;
+use conveyor::resources::notify::Notifier;
+use serde_json::{Value, json};
+
+/// Every stage in a word. What goes wrong is told by the file's name.
+fn script(job: &Job) -> Result<Value, TaskError> {
+    let p = &job.parameters;
+    let input = p["input"].as_str().or(p["Settings"]["Inputs"][0]["FileInput"].as_str()).unwrap_or_default();
+    let wrong = |name: &str| input.contains(name);
+    match job.stage.as_str() {
+        "sanitize" if wrong("broken") => Err(TaskError::new("Media.Truncated", format!("'{input}' is cut off"))),
+        "sanitize" => Ok(json!({ "accepted": true, "warnings": [], "metadata": { "duration": 20.4 } })),
+        "fingerprint" => {
+            let path = job.shares.resolve(&input.parse().unwrap()).unwrap();
+            let bytes = fs::read(path).unwrap();
+            Ok(json!({ "blake3": blake3::hash(&bytes).to_hex().to_string(), "size": bytes.len() }))
+        }
+        "transcode" if wrong("unencodable") => Err(TaskError::new("Media.UnsupportedHdr", "it is HDR")),
+        "transcode" => {
+            let place = p.pointer("/Settings/OutputGroups/0/OutputGroupSettings/FileGroupSettings/Destination");
+            Ok(json!({ "OutputGroupDetails": [{ "Type": "FILE_GROUP", "Place": place }] }))
+        }
+        "labels" | "transcript" | "meaning" => Ok(json!({ "stage": job.stage, "seconds": p["metadata"]["duration"] })),
+        "brief" => Ok(json!({ "merged": [p["labels"]["stage"], p["transcript"]["stage"], p["meaning"]["stage"]] })),
+        "quality" if wrong("ugly") => Ok(json!({ "score": 0.4, "passed": false, "reasons": ["SSIM is 0.61"] })),
+        "quality" => Ok(json!({ "score": 0.97, "passed": true, "reasons": [] })),
+        "publish" => Ok(json!({ "destination": p["destination"], "brief": p["brief"] })),
+        "archive" if wrong("unarchivable") => Err(TaskError::new("Files.PermissionDenied", "the archive is read-only")),
+        "archive" => Ok(json!({ "removed": true })),
+        "quarantine" => {
+            assert_eq!(
+                (p["error"].as_str(), p["destination"].as_str()),
+                (Some("Media.Truncated"), Some("s3://quarantine/"))
+            );
+            Ok(json!({ "uri": "s3://quarantine/broken.mp4", "moved": true }))
+        }
+        other => panic!("no stage {other}"),
+    }
+}
+
+async fn appliance(files: &[&str]) -> Appliance {
+    let appliance = Appliance::start(script, BTreeMap::new()).await;
+    for file in files {
+        fs::write(appliance.dir.path().join("source").join(file), file).unwrap();
+    }
+    appliance
+}
+
+fn output(header: &Header) -> Value {
+    match &header.outcome {
+        Some(Outcome::Succeeded { output }) => serde_json::from_str(output).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn failure(header: &Header) -> (String, String) {
+    match &header.outcome {
+        Some(Outcome::Failed { error, cause }) => {
+            (error.clone().unwrap_or_default(), cause.clone().unwrap_or_default())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_goes_all_the_way_and_its_content_only_once() {
+    let conveyor = appliance(&["clip.mp4"]).await;
+    fs::write(conveyor.dir.path().join("source/copy.mp4"), "clip.mp4").unwrap();
+    let (header, history) = conveyor.run("main", "job-1", "clip.mp4").await;
+    let end = output(&header);
+    assert_eq!((end["status"].as_str(), end["score"].as_f64()), (Some("PUBLISHED"), Some(0.97)), "{end}");
+    assert_eq!(end["published"]["destination"], "s3://outputs/job-1/");
+    assert_eq!(end["published"]["brief"]["merged"], json!(["labels", "transcript", "meaning"]));
+    let row = conveyor.row("jobs", "job-1");
+    assert_eq!((&row["JobStatus"]["S"], &row["QualityScore"]["N"]), (&json!("PUBLISHED"), &json!("0.97")));
+    // The main workflow delegates: every task of its history is the start of another workflow.
+    for event in &history {
+        if let HistoryKind::TaskScheduled { resource, .. } = &event.kind {
+            assert_eq!(resource, "startExecution.sync:2");
+        }
+    }
+    assert!(history.len() < 60, "{}", history.len());
+    let (header, _) = conveyor.run("main", "job-2", "copy.mp4").await;
+    let end = output(&header);
+    assert_eq!(end["status"], "ALREADY_PROCESSED", "{end}");
+    assert_eq!(end["earlier"]["execution"], "arn:aws:states:us-east-1:000000000000:execution:main:job-1");
+    assert_eq!(end["earlier"]["result"]["destination"], "s3://outputs/job-1/");
+    // One notification, delivered once; a second round has nothing left.
+    let notifier = Notifier::new(&conveyor.services, conveyor.handle.clone());
+    notifier.round().await.unwrap();
+    assert_eq!(notifier.round().await.unwrap(), None);
+    let log = fs::read_to_string(conveyor.dir.path().join("notifications.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.contains("\"job.published\"") && log.contains("job-1"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_failure_shows_its_own_error() {
+    let conveyor = appliance(&["broken.mp4", "unencodable.mp4", "ugly.mp4", "unarchivable.mp4"]).await;
+    let (header, _) = conveyor.run("main", "j-broken", "broken.mp4").await;
+    let (error, cause) = failure(&header);
+    assert_eq!((error.as_str(), cause.as_str()), ("Media.Truncated", "'s3://source/broken.mp4' is cut off"));
+    let row = conveyor.row("jobs", "j-broken");
+    assert_eq!(row["QuarantinedTo"]["S"], "s3://quarantine/broken.mp4");
+    assert_eq!(row["JobStatus"]["S"], "REJECTED");
+
+    let (header, _) = conveyor.run("main", "j-hdr", "unencodable.mp4").await;
+    let (error, cause) = failure(&header);
+    assert_eq!(conveyor.row("jobs", "j-hdr")["JobStatus"]["S"], "FAILED_PROCESSING");
+    assert!(error == "Media.UnsupportedHdr" && cause.contains("it is HDR"), "{error}: {cause}");
+
+    let (header, _) = conveyor.run("main", "j-ugly", "ugly.mp4").await;
+    let (error, cause) = failure(&header);
+    assert!(error == "Quality.Failed" && cause.contains("0.4") && cause.contains("SSIM is 0.61"), "{error}: {cause}");
+    let row = conveyor.row("jobs", "j-ugly");
+    assert!(
+        row["ErrorDetails"]["S"].as_str().unwrap().contains("SSIM is 0.61") && row["JobStatus"]["S"] == "FAILED_QC"
+    );
+
+    // A failed archive does not fail the job, and is not hidden.
+    let (header, _) = conveyor.run("main", "j-archive", "unarchivable.mp4").await;
+    let end = output(&header);
+    assert_eq!(
+        (end["status"].as_str(), &end["archive"]["Error"]),
+        (Some("PUBLISHED"), &json!("Files.PermissionDenied"))
+    );
+
+    // A failure gives the content free: the same file may be tried again.
+    let (header, _) = conveyor.run("main", "j-again", "ugly.mp4").await;
+    assert_eq!(failure(&header).0, "Quality.Failed");
+}
