@@ -39,11 +39,11 @@ impl Appliance {
             reader,
             resources: Arc::new(Scripts),
             clock: Arc::new(SystemClock),
-            lanes: lanes.clone(),
+            lanes,
             account: "000000000000".into(),
             region: "us-east-1".into(),
         };
-        let handle = run::start(config, lanes).await.unwrap();
+        let handle = run::start(config).await.unwrap();
         let credentials = credentials.iter().map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -127,6 +127,10 @@ impl Resources for Scripts {
             Some(Outcome::Succeeded { output }) => {
                 let output: Value = serde_json::from_str(output).unwrap();
                 Ok(json!({"ExecutionArn": child_arn, "Output": output}).to_string().into())
+            }
+            Some(Outcome::Failed { error, cause }) => {
+                let cause = json!({"ExecutionArn": child_arn, "Error": error, "Cause": cause, "Status": "FAILED"});
+                Err(TaskError::new("States.TaskFailed", cause.to_string()))
             }
             other => Err(TaskError::new("States.TaskFailed", format!("{other:?}"))),
         }
