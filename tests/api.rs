@@ -104,6 +104,7 @@ async fn a_failure_is_told_with_its_state_input_and_error_also_from_the_executio
     let arn = appliance.run("outer", outer, json!({"bucket": "incoming", "key": "clip.mp4"})).await;
     assert_eq!(appliance.ended(&arn).await["status"], "FAILED");
     let listed: Value = appliance.get("/api/v1/executions?machine=outer&status=FAILED").await.json().await.unwrap();
+    assert_eq!(listed["executions"][0]["error"], "Media.Truncated", "rows say what the nested execution failed with");
     let id = listed["executions"][0]["id"].as_str().unwrap();
     let shown: Value = appliance.get(&format!("/api/v1/executions/{id}")).await.json().await.unwrap();
     let failure = &shown["failure"];

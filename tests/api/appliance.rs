@@ -39,7 +39,7 @@ impl Appliance {
             reader,
             resources: Arc::new(Scripts),
             clock: Arc::new(SystemClock),
-            lanes: lanes.clone(),
+            lanes,
             account: "000000000000".into(),
             region: "us-east-1".into(),
         };
@@ -127,6 +127,10 @@ impl Resources for Scripts {
             Some(Outcome::Succeeded { output }) => {
                 let output: Value = serde_json::from_str(output).unwrap();
                 Ok(json!({"ExecutionArn": child_arn, "Output": output}).to_string().into())
+            }
+            Some(Outcome::Failed { error, cause }) => {
+                let cause = json!({"ExecutionArn": child_arn, "Error": error, "Cause": cause, "Status": "FAILED"});
+                Err(TaskError::new("States.TaskFailed", cause.to_string()))
             }
             other => Err(TaskError::new("States.TaskFailed", format!("{other:?}"))),
         }

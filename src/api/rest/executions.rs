@@ -183,6 +183,7 @@ fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
 
 fn summary(doors: &Doors, header: &Header) -> Value {
     let (error, cause) = failed_with(header);
+    let (error, cause) = innermost(error, cause);
     json!({
         "id": header.id.to_string(),
         "arn": doors.place.execution(&header.machine.name, &header.name),
@@ -193,7 +194,7 @@ fn summary(doors: &Doors, header: &Header) -> Value {
         "startedAt": header.started_at.0,
         "stoppedAt": header.stopped_at.map(|at| at.0),
         "error": error,
-        "cause": cause.map(shortened),
+        "cause": cause.as_deref().map(shortened),
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
         "progress": if header.stopped_at.is_none() { doors.live.progress(header.id) } else { None },
         "thumbnail": output(header).and_then(|text| outputs::thumbnail(doors, text)),
@@ -215,6 +216,18 @@ fn failed_with(header: &Header) -> (Option<&str>, Option<&str>) {
         ) => (error.as_deref(), cause.as_deref()),
         _ => (None, None),
     }
+}
+
+/// A failed nested execution stands in its parent's cause as JSON; what it failed with says more than that it did.
+fn innermost(error: Option<&str>, cause: Option<&str>) -> (Option<String>, Option<String>) {
+    let mut found = (error.map(str::to_owned), cause.map(str::to_owned));
+    for _ in 0..FAILURE_DEPTH_MAX {
+        let inner: Option<Value> = found.1.as_deref().and_then(|cause| serde_json::from_str(cause).ok());
+        let Some(error) = inner.as_ref().and_then(|inner| inner["Error"].as_str()) else { break };
+        let cause = inner.as_ref().and_then(|inner| inner["Cause"].as_str()).map(str::to_owned);
+        found = (Some(error.to_owned()), cause);
+    }
+    found
 }
 
 /// One line of a cause, for rows.
