@@ -127,7 +127,11 @@ impl Life {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let ended = runtime.block_on(self.serve());
         drop(runtime);
-        if let Ended::Well(_) = ended {
+        if let Ended::Well(at) = ended {
+            // Dropping the files writes to them too.
+            if self.disk.has_crashed() {
+                return Ended::Crashed(at);
+            }
             let disk: Arc<dyn Backends> = Arc::new(self.disk.clone());
             let report = check(&disk).unwrap();
             assert!(report.is_clean(), "{report}");
@@ -163,10 +167,8 @@ impl Life {
             () = broken(&handle) => Err(Refused::new("InternalFailure", "the power went")),
         };
         match ended {
-            Ok(()) => {
-                self.rest_and_close(handle, writer, reader).await;
-                Ended::Well(now())
-            }
+            Ok(()) if self.rest_and_close(handle, writer, reader).await => Ended::Well(now()),
+            Ok(()) => Ended::Crashed(now()),
             Err(refused) => {
                 assert!(self.disk.has_crashed(), "{refused:?}");
                 Ended::Crashed(now())
@@ -210,10 +212,18 @@ impl Life {
         }
     }
 
-    /// After the end nothing is left to do, and the box knows it.
-    async fn rest_and_close(&self, handle: Handle, writer: Writer, reader: Reader) {
-        // Long enough for stale timers to be read again, if any were left.
-        sleep(Duration::from_secs(1_000)).await;
+    /// After the end nothing is left to do, and the box knows it. False: the power went.
+    async fn rest_and_close(&self, handle: Handle, writer: Writer, reader: Reader) -> bool {
+        sleep(Duration::from_secs(2)).await;
+        if self.disk.has_crashed() {
+            return false;
+        }
+        oracle::leaves_no_rows(&reader);
+        // Whoever held a token for too long reports too.
+        sleep(Duration::from_secs(300)).await;
+        if self.disk.has_crashed() {
+            return false;
+        }
         oracle::check(self, &reader);
         assert_eq!(handle.awake(), 0, "an execution is awake and has nothing to do");
         assert!(handle.all_working().is_empty(), "{:?}", handle.all_working());
@@ -223,7 +233,9 @@ impl Life {
         let since = tokio::time::Instant::now();
         handle.shut_down().await;
         assert!(since.elapsed() < Duration::from_millis(500), "shutting down an idle box took {:?}", since.elapsed());
-        writer.close().unwrap();
+        let closed = writer.close();
+        assert!(closed.is_ok() || self.disk.has_crashed(), "{closed:?}");
+        closed.is_ok()
     }
 }
 

@@ -119,7 +119,8 @@ fn failing() -> Vec<Spec> {
     let flaky = json!({"Retry": retry, "End": true});
     let flaky = chain("Try", json!({"Try": task(WORK, json!({"do": "flaky", "fails": 2, "ms": 40}), flaky)}));
     let gives_up = json!({"Retry": once, "Catch": caught_by("Sim.Flaky"), "End": true});
-    let gives_up = json!({"Try": task(WORK, json!({"do": "flaky", "fails": 9, "ms": 10}), gives_up), "After": after(None)});
+    let gives_up =
+        json!({"Try": task(WORK, json!({"do": "flaky", "fails": 9, "ms": 10}), gives_up), "After": after(None)});
     let hangs = json!({"TimeoutSeconds": 5, "Catch": caught_by("States.Timeout"), "End": true});
     let hangs = json!({
         "Hang": task(WORK, json!({"do": "hang", "lane": "gpu"}), hangs),
@@ -130,7 +131,8 @@ fn failing() -> Vec<Spec> {
     let panics = json!({"Panic": task(WORK, json!({"do": "panic", "lane": "gpu"}), panics), "After": after(None)});
     let silent = json!({"HeartbeatSeconds": 3, "Catch": caught_by("States.Timeout"), "End": true});
     let silent = json!({"Hang": task(WORK, json!({"do": "hang"}), silent), "After": after(None)});
-    let again = json!([{"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "BackoffRate": 1.0, "MaxAttempts": 99}]);
+    let again =
+        json!([{"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "BackoffRate": 1.0, "MaxAttempts": 99}]);
     let beats = json!({"HeartbeatSeconds": 3, "Retry": again, "End": true});
     let beats = chain("Beat", json!({"Beat": task(WORK, json!({"do": "beat", "beats": 8}), beats)}));
     vec![
@@ -144,10 +146,7 @@ fn failing() -> Vec<Spec> {
             back_off_ms: &[90_000],
             ..spec("gives-up", chain("Try", gives_up), json!("caught"), &["After", "Try"])
         },
-        Spec {
-            attempts: Some(1),
-            ..spec("hangs", chain("Hang", hangs), json!("caught"), &["After", "Hang", "Last"])
-        },
+        Spec { attempts: Some(1), ..spec("hangs", chain("Hang", hangs), json!("caught"), &["After", "Hang", "Last"]) },
         Spec { attempts: Some(1), ..spec("panics", chain("Panic", panics), json!("caught"), &["After", "Panic"]) },
         Spec { attempts: Some(1), ..spec("silent", chain("Hang", silent), json!("caught"), &["After", "Hang"]) },
         spec("beats", beats, json!({"did": "beat"}), &["Beat"]),
@@ -166,7 +165,8 @@ fn outside() -> Vec<Spec> {
         "Call": task(NESTED, json!({"machine": "relay", "input": {"n": 1}}), nested),
         "Last": {"Type": "Pass", "End": true},
     });
-    let again = json!([{"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "BackoffRate": 1.0, "MaxAttempts": 99}]);
+    let again =
+        json!([{"ErrorEquals": ["States.Timeout"], "IntervalSeconds": 1, "BackoffRate": 1.0, "MaxAttempts": 99}]);
     let activity = json!({"TimeoutSeconds": 20, "Retry": again, "End": true});
     let activity = chain("Crop", json!({"Crop": task(ACTIVITY, json!({"report_ms": 1_500}), activity)}));
     let child_output = json!({"n": 1, "child": {"n": 1, "work": {"did": "ok"}}});
@@ -181,20 +181,20 @@ fn outside() -> Vec<Spec> {
 
 fn branching() -> Vec<Spec> {
     let ok = |lane: &str| json!({"do": "ok", "ms": 700, "lane": lane});
-    let work = |parameters: Value| chain("Work", json!({"Work": task(WORK, parameters, json!({"End": true}))}));
+    let work = |name: &str, parameters: Value| chain(name, json!({name: task(WORK, parameters, json!({"End": true}))}));
     let pause = chain("Pause", json!({"Pause": {"Type": "Wait", "Seconds": 0, "End": true}}));
     let fan = json!({
         "Fan": {
             "Type": "Parallel", "End": true,
-            "Branches": [work(ok("cpu")), work(json!({"do": "ok", "ms": 5})), pause, work(ok("gpu"))],
+            "Branches": [work("Cpu", ok("cpu")), work("Direct", json!({"do": "ok", "ms": 5})), pause, work("Gpu", ok("gpu"))],
         },
     });
     let fails = json!({
         "Fan": {
             "Type": "Parallel", "Catch": caught_by("Sim.Flaky"), "End": true,
             "Branches": [
-                work(json!({"do": "hang", "lane": "gpu"})),
-                work(json!({"do": "flaky", "fails": 9, "ms": 1_000})),
+                work("Hang", json!({"do": "hang", "lane": "gpu"})),
+                work("Flaky", json!({"do": "flaky", "fails": 9, "ms": 1_000})),
                 chain("Pause", json!({"Pause": {"Type": "Wait", "Seconds": 600, "End": true}})),
             ],
         },
@@ -203,7 +203,7 @@ fn branching() -> Vec<Spec> {
     let many = json!({
         "Many": {
             "Type": "Map", "MaxConcurrency": 2, "ItemsPath": "$.items", "End": true,
-            "ItemProcessor": work(json!({"do": "ok", "ms": 200, "lane": "gpu"})),
+            "ItemProcessor": work("Work", json!({"do": "ok", "ms": 200, "lane": "gpu"})),
         },
     });
     let did = json!({"did": "ok"});
@@ -212,11 +212,11 @@ fn branching() -> Vec<Spec> {
     vec![
         Spec {
             attempts: Some(3),
-            ..spec("fan", chain("Fan", fan), fan_output, &["Fan", "Pause", "Work", "Work", "Work"])
+            ..spec("fan", chain("Fan", fan), fan_output, &["Cpu", "Direct", "Fan", "Gpu", "Pause"])
         },
         Spec {
             attempts: Some(2),
-            ..spec("fails", chain("Fan", fails), json!("caught"), &["After", "Fan", "Pause", "Work", "Work"])
+            ..spec("fails", chain("Fan", fails), json!("caught"), &["After", "Fan", "Flaky", "Hang", "Pause"])
         },
         Spec {
             attempts: Some(5),

@@ -104,7 +104,7 @@ fn runs_no_attempt_twice_in_one_boot(life: &Life) {
     }
 }
 
-fn leaves_no_rows(reader: &Reader) {
+pub fn leaves_no_rows(reader: &Reader) {
     let outstanding: Vec<_> = reader.outstanding().map(Result::unwrap).collect();
     assert!(outstanding.is_empty(), "tasks are left: {outstanding:?}");
     let timers = reader.timers(Timestamp::MAX, 99).unwrap();
@@ -200,7 +200,12 @@ impl Told<'_> {
                 ends += usize::from(is_outcome(&event.kind));
             }
             let all_attempts_end = matches!(self.spec.end, End::Output(_)) && self.spec.name != "fails";
-            assert!(ends <= 1 && (ends == 1 || !all_attempts_end), "{ends} outcomes of {}: {}", attempt.id, self.text());
+            assert!(
+                ends <= 1 && (ends == 1 || !all_attempts_end),
+                "{ends} outcomes of {}: {}",
+                attempt.id,
+                self.text()
+            );
             if let K::TaskFailed { .. } = self.event(attempt.previous).kind {
                 failures.push(attempt.at.since_ms(self.event(attempt.previous).at));
             }
@@ -244,7 +249,12 @@ impl Told<'_> {
             let late_ms = self.on_ms(due, event.at);
             assert!(event.at >= due, "event {} came before {due}: {}", event.id, self.text());
             let has_heartbeats = self.spec.name == "beats";
-            assert!(late_ms <= LATE_MS_MAX || has_heartbeats, "event {} is {late_ms} ms late: {}", event.id, self.text());
+            assert!(
+                late_ms <= LATE_MS_MAX || has_heartbeats,
+                "event {} is {late_ms} ms late: {}",
+                event.id,
+                self.text()
+            );
         }
     }
 
@@ -270,8 +280,7 @@ impl Told<'_> {
 }
 
 fn is_of_task(kind: &K) -> bool {
-    is_outcome(kind)
-        || matches!(kind, K::TaskStarted { .. } | K::TaskSubmitted { .. } | K::ActivityStarted { .. })
+    is_outcome(kind) || matches!(kind, K::TaskStarted { .. } | K::TaskSubmitted { .. } | K::ActivityStarted { .. })
 }
 
 fn is_outcome(kind: &K) -> bool {
