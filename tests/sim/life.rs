@@ -132,6 +132,7 @@ impl Life {
             if self.disk.has_crashed() {
                 return Ended::Crashed(at);
             }
+            self.disk.crash_at(0);
             let disk: Arc<dyn Backends> = Arc::new(self.disk.clone());
             let report = check(&disk).unwrap();
             assert!(report.is_clean(), "{report}");
