@@ -1,6 +1,6 @@
 //! What all actors of the appliance share: the store's two ends, the clock, the lanes, and who is awake.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -53,11 +53,11 @@ pub(super) struct Core {
     pub timers: Timers,
     pub activities: Activities,
     pub names: Vec<tokio::sync::Mutex<()>>,
-    /// Which child an attempt of a parent waits for, as far as this process started it.
-    pub children: Mutex<HashMap<(ExecutionId, Attempt), ExecutionId>>,
     pub lanes: OnceLock<BTreeMap<String, ActorRef<lane::Message>>>,
     pub root: OnceLock<ActorCell>,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
+    /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
+    fresh: Mutex<HashSet<ExecutionId>>,
     closing: AtomicBool,
     fatal: watch::Sender<Option<String>>,
 }
@@ -82,10 +82,10 @@ impl Core {
             timers: Timers::new(),
             activities: Activities::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
-            children: Mutex::default(),
             lanes: OnceLock::new(),
             root: OnceLock::new(),
             awake: Mutex::default(),
+            fresh: Mutex::default(),
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
         })
@@ -122,6 +122,7 @@ impl Core {
 
     pub fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+        self.timers.wake();
     }
 
     pub fn is_closing(&self) -> bool {
@@ -145,9 +146,25 @@ impl Core {
         self.send(id, execution::Message::Leased { task, lease }, None);
     }
 
-    /// Sends to an execution's actor. `known` is the execution as it is stored, where the sender has just stored it.
+    /// Announces an execution that is about to be stored: until its starter has sent it its first message with
+    /// what it stored, it is noticed if anybody else got there first and may have changed it since.
+    pub fn expect(&self, id: ExecutionId) {
+        let _awake = self.awake.lock();
+        self.fresh.lock().insert(id);
+    }
+
+    /// The starter sends nothing, or not any more.
+    pub fn expect_no_more(&self, id: ExecutionId) {
+        let _awake = self.awake.lock();
+        self.fresh.lock().remove(&id);
+    }
+
+    /// Sends to an execution's actor. `known` is the execution as the sender has just stored it; it counts only
+    /// where the sender announced it (see [`Core::expect`]) and nobody else has sent anything since.
     pub fn send(self: &Arc<Self>, id: ExecutionId, mut message: execution::Message, known: Option<Box<Execution>>) {
         let mut awake = self.awake.lock();
+        let untouched = self.fresh.lock().remove(&id);
+        let known = known.filter(|_| untouched);
         if let Some(there) = awake.get(&id) {
             there.pending.fetch_add(1, Ordering::SeqCst);
             match there.actor.cast(message) {

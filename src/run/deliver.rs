@@ -1,15 +1,18 @@
 //! Between parents and children: a child's end is told to the attempt that waits for it, and stopping a parent
 //! stops the child.
 //!
-//! The end of a child with a parent is a row until the parent's commit holds it, so it is told at least once;
+//! Which child an attempt waits for is a row from the child's start until its end was told, so that cancelling the
+//! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it, so it is told at least once;
 //! the attempt fences out what is told twice.
 
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Event, Header, Status};
-use crate::store::{Commit, ExecutionFilter};
+use crate::interpreter::{Event, Execution, Header, Parent};
+use crate::store::Commit;
 
-/// Executions looked at per page when a child is searched after a restart.
+/// The store's item table of children whose end was not told yet, by parent and attempt.
+const CHILDREN: &str = "run.children";
+/// Children looked at per page after a restart.
 const PAGE: usize = 500;
 
 impl Core {
@@ -18,7 +21,6 @@ impl Core {
         let Some(parent) = child.parent.clone() else { return };
         let core = self.clone();
         tokio::spawn(async move {
-            core.children.lock().remove(&(parent.execution, parent.attempt));
             let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
             // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
             let told = core.post_and_wait(parent.execution, event).await;
@@ -26,7 +28,7 @@ impl Core {
                 matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure"));
             if !ours {
                 let mut commit = Commit::new();
-                commit.delivered(child.id);
+                commit.delivered(child.id).delete_item(CHILDREN, &child_key(parent.execution, parent.attempt));
                 // A fault is noted by `commit`, and the row is told again after the restart.
                 let _ = core.commit(commit).await;
             }
@@ -45,44 +47,60 @@ impl Core {
 
     /// Stops the child that a cancelled attempt waits for.
     pub fn stop_child_of(self: &SharedCore, parent: ExecutionId, attempt: Attempt) {
-        let known = self.children.lock().remove(&(parent, attempt));
-        let core = self.clone();
-        tokio::spawn(async move {
-            let child = match known {
-                Some(child) => Some(child),
-                None => core.search_child(parent, attempt).unwrap_or_else(|fault| {
-                    core.note(&fault);
-                    None
-                }),
-            };
-            if let Some(child) = child {
-                core.post(
-                    child,
-                    Event::Stopped { error: None, cause: Some("The execution that started it ended.".into()) },
-                );
-            }
-        });
+        match self.reader.item(CHILDREN, &child_key(parent, attempt)) {
+            Ok(child) => self.stop_child(child.and_then(|text| text.parse().ok())),
+            Err(fault) => self.note(&fault),
+        }
     }
 
-    /// After a restart it is not known who is whose child: the running ones are looked through. Children are
-    /// younger than their parents, and lists run from young to old.
-    fn search_child(&self, parent: ExecutionId, attempt: Attempt) -> Result<Option<ExecutionId>, Fault> {
-        let filter = ExecutionFilter { machine: None, status: Some(Status::Running) };
-        let mut token: Option<String> = None;
+    /// A child whose parent's attempt was cancelled while it was being started would run for nobody.
+    pub fn stop_orphan(self: &SharedCore, parent: &Parent, child: ExecutionId) -> Result<(), Fault> {
+        if self.reader.is_outstanding(parent.execution, parent.attempt)?.is_none() {
+            self.stop_child(Some(child));
+        }
+        Ok(())
+    }
+
+    /// After a restart: stops the children whose parents' attempts were cancelled and which were not told so.
+    pub fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
+        let mut after: Option<String> = None;
+        let mut last: Option<(ExecutionId, Option<Execution>)> = None;
         loop {
-            let page = self.reader.executions(&filter, token.as_deref(), PAGE)?;
-            for row in &page.items {
-                if row.id < parent {
-                    return Ok(None);
+            let rows = self.reader.items(CHILDREN, after.as_deref(), PAGE)?;
+            let Some((newest, _)) = rows.last() else { return Ok(()) };
+            after = Some(newest.clone());
+            for (key, child) in rows {
+                let Some((parent, attempt)) = parse_child_key(&key) else { continue };
+                // The keys of one parent follow each other.
+                if last.as_ref().is_none_or(|(id, _)| *id != parent) {
+                    last = Some((parent, self.reader.execution(parent)?));
                 }
-                if row.parent.as_ref().is_some_and(|p| (p.execution, p.attempt) == (parent, attempt)) {
-                    return Ok(Some(row.id));
+                let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
+                if execution.and_then(|execution| execution.branch_of_attempt(attempt)).is_none() {
+                    self.stop_child(child.parse().ok());
                 }
-            }
-            match page.next {
-                Some(next) => token = Some(next),
-                None => return Ok(None),
             }
         }
     }
+
+    fn stop_child(self: &SharedCore, child: Option<ExecutionId>) {
+        if let Some(child) = child {
+            let cause = Some("The execution that started it ended.".into());
+            self.post(child, Event::Stopped { error: None, cause });
+        }
+    }
+}
+
+/// Remembers the child until its end was told: who cancels the attempt finds it there.
+pub(super) fn link_child(commit: &mut Commit, parent: &Parent, child: ExecutionId) {
+    commit.put_item(CHILDREN, &child_key(parent.execution, parent.attempt), &child.to_string());
+}
+
+fn child_key(parent: ExecutionId, attempt: Attempt) -> String {
+    format!("{parent}/{attempt}")
+}
+
+fn parse_child_key(key: &str) -> Option<(ExecutionId, Attempt)> {
+    let (parent, attempt) = key.split_once('/')?;
+    Some((parent.parse().ok()?, Attempt(attempt.parse().ok()?)))
 }

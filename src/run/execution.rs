@@ -14,7 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::catalog::Machine;
 use super::core::{Answer, SharedCore};
@@ -23,7 +23,7 @@ use super::stage::{self, StageActor};
 use super::{Notice, Refused, events};
 use crate::base::limits::CAUSE_CHARS_MAX;
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, step};
+use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase, step};
 use crate::store::Commit;
 
 pub(super) enum Message {
@@ -35,6 +35,10 @@ pub(super) enum Message {
     Leased {
         task: Box<RunTask>,
         lease: Option<Lease>,
+    },
+    /// A stage's actor is no more. Comes after whatever that stage had to say.
+    StageGone {
+        stage: ActorId,
     },
 }
 
@@ -57,7 +61,7 @@ pub(super) struct State {
     stages: HashMap<Attempt, ActorRef<stage::Message>>,
     /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
     /// or a token that was used, before its submission was recorded. The stage's answer goes first.
-    early: HashMap<Attempt, (Event, Option<Answer>)>,
+    early: Vec<(Attempt, Event, Option<Answer>)>,
 }
 
 impl Actor for ExecutionActor {
@@ -73,7 +77,7 @@ impl Actor for ExecutionActor {
             execution: a.known,
             machine: None,
             stages: HashMap::new(),
-            early: HashMap::new(),
+            early: Vec::new(),
         })
     }
 
@@ -86,7 +90,9 @@ impl Actor for ExecutionActor {
         match message {
             Message::Event { event, answer } => state.event(event, answer).await,
             Message::Leased { task, lease } => state.leased(&myself, task, lease),
+            Message::StageGone { stage } => state.stage_gone(stage).await,
         }
+        state.hear_the_early().await;
         state.pending.fetch_sub(1, Ordering::SeqCst);
         state.rest(&myself);
         Ok(())
@@ -100,7 +106,10 @@ impl Actor for ExecutionActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorTerminated(cell, _, _) | SupervisionEvent::ActorFailed(cell, _) = event {
-            state.stages.retain(|_, stage| stage.get_id() != cell.get_id());
+            // Not at once: these events overtake messages, and the stage's last words may still be on their way.
+            if state.stages.values().any(|stage| stage.get_id() == cell.get_id()) {
+                state.core.send(state.id, Message::StageGone { stage: cell.get_id() }, None);
+            }
             state.rest(&myself);
         }
         Ok(())
@@ -120,22 +129,39 @@ impl State {
             && answer.is_some()
             && self.stages.contains_key(&attempt)
         {
-            self.early.insert(attempt, (event, answer));
+            self.early.push((attempt, event, answer));
             return;
         }
-        let submitted = match &event {
-            Event::TaskSubmitted { attempt, .. } => Some(*attempt),
-            _ => None,
-        };
-        let ended = stages_own(&event);
+        // Stages ask for no answer, others do.
+        let last_words_of = last_words(&event).filter(|_| answer.is_none());
         let done = self.decide(event).await;
         reply(answer, done);
-        if let Some(attempt) = submitted.or(ended) {
+        if let Some(attempt) = last_words_of {
             self.stages.remove(&attempt);
-            if let Some((event, answer)) = self.early.remove(&attempt) {
-                let done = self.decide(event).await;
-                reply(answer, done);
-            }
+        }
+    }
+
+    /// What was reported early is heard as soon as the attempt's stage is through, in whichever way.
+    async fn hear_the_early(&mut self) {
+        while let Some(at) = self.early.iter().position(|(attempt, ..)| !self.stages.contains_key(attempt)) {
+            let (_, event, answer) = self.early.remove(at);
+            let done = self.decide(event).await;
+            reply(answer, done);
+        }
+    }
+
+    /// A stage that is still known has ended without a word: nobody else would report the attempt's end.
+    async fn stage_gone(&mut self, gone: ActorId) {
+        let Some(attempt) = self.stages.iter().find(|(_, stage)| stage.get_id() == gone).map(|(attempt, _)| *attempt)
+        else {
+            return;
+        };
+        self.stages.remove(&attempt);
+        if !self.core.is_closing() {
+            let error = Some("Stage.Panicked".into());
+            let cause = Some("The stage ended inside the appliance without a result; its log has the details.".into());
+            // Where this is refused the fault is noted, and the attempt is issued again after the restart.
+            let _ = self.decide(Event::TaskFailed { attempt, error, cause }).await;
         }
     }
 
@@ -200,10 +226,11 @@ impl State {
             return;
         }
         let Some(execution) = &self.execution else { return };
-        let current = execution
-            .branches
-            .get(&task.branch)
-            .is_some_and(|branch| matches!(branch.doing, Doing::Task { attempt: now, .. } if now == attempt));
+        let current = execution.branches.get(&task.branch).is_some_and(|branch| match branch.doing {
+            // Issued twice, as when recovery reads what was just started, it is submitted once.
+            Doing::Task { attempt: now, phase, .. } => now == attempt && phase != TaskPhase::Submitted,
+            _ => false,
+        });
         if !current {
             return;
         }
@@ -232,9 +259,10 @@ fn outsiders_outcome(event: &Event) -> Option<Attempt> {
 }
 
 /// The attempt whose stage says with this event that it is through.
-fn stages_own(event: &Event) -> Option<Attempt> {
+fn last_words(event: &Event) -> Option<Attempt> {
     match event {
-        Event::TaskSucceeded { attempt, .. }
+        Event::TaskSubmitted { attempt, .. }
+        | Event::TaskSucceeded { attempt, .. }
         | Event::TaskFailed { attempt, .. }
         | Event::TaskSubmitFailed { attempt, .. }
         | Event::TaskStartFailed { attempt, .. } => Some(*attempt),

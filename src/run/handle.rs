@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, watch};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::core::{Core, SharedCore};
 use super::lane::{self, LaneStatus};
@@ -17,6 +17,9 @@ use crate::store::{Commit, MachineRow, Reader};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
 const ACTIVITY_POLL: Duration = Duration::from_secs(60);
+
+/// How long an orderly shutdown waits for commits that are under way: they end within one sync.
+const SHUT_DOWN_MAX: Duration = Duration::from_secs(2);
 
 /// What an execution is started with.
 #[derive(Clone, Debug, Default)]
@@ -100,7 +103,11 @@ impl Handle {
     }
 
     pub async fn start(&self, request: Start) -> Result<Started, Refused> {
-        super::start::start(&self.0, request).await
+        let core = self.0.clone();
+        // A task of its own: a caller who hangs up must not leave an execution that is stored and not acted on.
+        let started = tokio::spawn(async move { super::start::start(&core, request).await });
+        let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+        started.await.unwrap_or_else(gone)
     }
 
     /// StopExecution. Stopping what has ended changes nothing, and answers when it did.
@@ -179,17 +186,20 @@ impl Handle {
 
     /// GetActivityTask: waits up to a minute for work.
     pub async fn activity_task(&self, activity: &str, worker: Option<String>) -> Result<Option<ActivityTask>, Refused> {
-        let work = async {
-            loop {
-                let (id, task) = self.0.activities.take(activity).await;
-                let event = Event::TaskStarted { attempt: task.attempt, worker: worker.clone() };
-                let taken = self.0.post_and_wait(id, event).await?;
-                if let (true, Some(token)) = (taken, task.token) {
-                    return Ok(Some(ActivityTask { token, input: task.parameters }));
+        let until = Instant::now() + ACTIVITY_POLL;
+        // Only the waiting ends with the time: a task that was taken is handed out, or nobody would have it.
+        while let Ok((id, task)) = timeout_at(until, self.0.activities.take(activity)).await {
+            let event = Event::TaskStarted { attempt: task.attempt, worker: worker.clone() };
+            match self.0.post_and_wait(id, event).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(task.token.map(|token| ActivityTask { token, input: task.parameters })),
+                Err(refused) => {
+                    self.0.activities.offer(id, task);
+                    return Err(refused);
                 }
             }
-        };
-        timeout(ACTIVITY_POLL, work).await.unwrap_or(Ok(None))
+        }
+        Ok(None)
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
@@ -237,15 +247,10 @@ impl Handle {
     pub async fn shut_down(&self) {
         self.0.close();
         if let Some(root) = self.0.root.get() {
-            root.stop_children(None);
+            // An actor ends after the message that it is at, and its stages with it.
+            root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
+            // It does nothing of its own, and is not waited for.
             root.stop(None);
-        }
-        // Commits that are under way end within one sync; nothing waits for longer than this.
-        for _ in 0..200 {
-            if Arc::strong_count(&self.0) <= 2 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }

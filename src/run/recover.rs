@@ -69,5 +69,6 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
             deliveries += 1;
         }
     }
+    core.stop_orphans()?;
     Ok((tasks, deliveries))
 }

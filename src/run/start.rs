@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::core::SharedCore;
+use super::deliver;
 use super::execution::announce;
 use super::handle::{Start, Started};
 use super::{Refused, events};
@@ -66,14 +67,18 @@ async fn begin(core: &SharedCore, request: Start, name: String) -> Result<Starte
 
     let mut commit = Commit::new();
     commit.step(None, &step);
-    core.commit(commit).await?;
-    execution.apply(&step);
     if let Some(parent) = &request.parent {
-        core.children.lock().insert((parent.execution, parent.attempt), id);
+        deliver::link_child(&mut commit, parent, id);
     }
+    core.expect(id);
+    core.commit(commit).await.inspect_err(|_| core.expect_no_more(id))?;
+    execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();
     announce(core, &execution);
     act(core, execution, step.commands);
+    if let Some(parent) = &request.parent {
+        core.stop_orphan(parent, id)?;
+    }
     Ok(Started { id, name, started_at: entry.at, existed: false })
 }
 
@@ -85,10 +90,12 @@ fn act(core: &SharedCore, execution: Execution, commands: Vec<Command>) {
         Command::RunTask(task) => core.needs_no_lane(task),
         _ => false,
     });
-    let first = direct.map(|place| commands.remove(place));
-    core.act(&execution, commands);
-    if let Some(Command::RunTask(task)) = first {
-        let id = execution.header.id;
-        core.send(id, super::execution::Message::Leased { task, lease: None }, Some(Box::new(execution)));
+    let id = execution.header.id;
+    if let Some(Command::RunTask(task)) = direct.map(|place| commands.remove(place)) {
+        // Before anything else is acted on: a lane's grant or a timer may change the execution.
+        let known = Box::new(execution.clone());
+        core.send(id, super::execution::Message::Leased { task, lease: None }, Some(known));
     }
+    core.expect_no_more(id);
+    core.act(&execution, commands);
 }

@@ -33,12 +33,14 @@ struct State {
     soon: BTreeSet<Key>,
     /// All rows due before this moment are in `soon`.
     horizon: Timestamp,
+    /// The last look found more rows than it may take: the next one comes when all of these have fired.
+    crowded: bool,
 }
 
 impl Timers {
     pub fn new() -> Timers {
         Timers {
-            state: Mutex::new(State { soon: BTreeSet::new(), horizon: Timestamp(i64::MIN) }),
+            state: Mutex::new(State { soon: BTreeSet::new(), horizon: Timestamp(i64::MIN), crowded: false }),
             changed: Notify::new(),
         }
     }
@@ -58,6 +60,11 @@ impl Timers {
         self.state.lock().soon.remove(&(due, id, timer));
     }
 
+    /// Lets the sleeper look at the clock, and at whether the appliance ends.
+    pub fn wake(&self) {
+        self.changed.notify_one();
+    }
+
     fn take_due(&self, now: Timestamp) -> Vec<Key> {
         let mut state = self.state.lock();
         let later = state.soon.split_off(&(now.plus_ms(1), ExecutionId(0), TimerId(0)));
@@ -68,7 +75,11 @@ impl Timers {
     fn next_look(&self) -> Timestamp {
         let state = self.state.lock();
         let reload = state.horizon.plus_ms(-HORIZON_MS / 2);
-        state.soon.first().map_or(reload, |first| first.0.min(reload))
+        match state.soon.first() {
+            Some(first) if state.crowded => first.0,
+            Some(first) => first.0.min(reload),
+            None => reload,
+        }
     }
 }
 
@@ -96,16 +107,15 @@ pub(super) async fn run(core: Arc<Core>) {
 /// Brings the next minutes of rows into memory, when half of what is there has passed.
 fn load(core: &Core, now: Timestamp) -> Result<(), Fault> {
     let mut state = core.timers.state.lock();
-    if state.horizon.0 > now.plus_ms(HORIZON_MS / 2).0 {
+    let enough = if state.crowded { !state.soon.is_empty() } else { state.horizon.0 > now.plus_ms(HORIZON_MS / 2).0 };
+    if enough {
         return Ok(());
     }
     let until = now.plus_ms(HORIZON_MS);
     let rows = core.reader.timers(until, ROWS_PER_READ)?;
     // A full read may have left rows behind its last one: they come with the next read.
-    state.horizon = match rows.last() {
-        Some(last) if rows.len() == ROWS_PER_READ => last.0.min(until),
-        _ => until,
-    };
+    state.crowded = rows.len() == ROWS_PER_READ;
+    state.horizon = rows.last().map(|last| last.0).filter(|_| state.crowded).unwrap_or(until);
     state.soon.extend(rows);
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::rows::{
 };
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
-use crate::interpreter::{Command, Doing, Execution, Header, Outcome, Status, Step, TaskPhase};
+use crate::interpreter::{Branch, Command, Doing, Execution, Header, Outcome, Status, Step, TaskPhase};
 
 /// Row changes that belong together. Build it, then hand it to [`super::Writer::commit`].
 #[derive(Debug, Default)]
@@ -36,6 +36,8 @@ impl Commit {
         let old = before.map(|b| &b.header);
         self.header(old, header);
         self.branches(before, header.id, step);
+        let timeout = |header: &Header| header.timeout_timer.into_iter().collect();
+        self.timers_gone(header.id, old.map(timeout).unwrap_or_default(), timeout(header));
         if let Some(first) = step.history.first() {
             let row = HistoryRow::new(&step.history);
             self.record.row(Op::PutNew, Table::History, &tables::history(header.id, first.id), &row);
@@ -111,6 +113,8 @@ impl Commit {
             if let Some(was) = was.filter(|was| Some(*was) != is) {
                 self.outstanding_done(id, was);
             }
+            let timers = |branch: Option<&Branch>| branch.into_iter().flat_map(|b| b.doing.timers()).collect();
+            self.timers_gone(id, timers(before.and_then(|b| b.branches.get(&number))), timers(branch.as_ref()));
         }
         for (&number, items) in &step.items {
             let key = tables::branch(id, number);
@@ -118,6 +122,13 @@ impl Commit {
                 Some(items) => self.record.row(Op::Put, Table::MapItems, &key, &MapRow::from(&**items)),
                 None => self.record.delete(Table::MapItems, &key),
             }
+        }
+    }
+
+    /// Timers that were set and are not any more: cleared, or fired, which `step` does not command to clear.
+    fn timers_gone(&mut self, id: ExecutionId, was: Vec<(TimerId, Timestamp)>, is: Vec<(TimerId, Timestamp)>) {
+        for (timer, due) in was.into_iter().filter(|timer| !is.contains(timer)) {
+            self.drop_timer(id, timer, due);
         }
     }
 
@@ -137,9 +148,8 @@ impl Commit {
                     let new = old.is_none_or(|old| *timer >= old.next_timer);
                     self.record.plain(put(new), Table::Timers, &tables::timer(*due, id, *timer), &[]);
                 }
-                Command::ClearTimer { timer, due } => {
-                    self.drop_timer(id, *timer, *due);
-                }
+                // Its row goes with what the branch, or the execution, waited for.
+                Command::ClearTimer { .. } => {}
                 Command::Deliver(_) => {
                     if header.parent.is_some() {
                         self.record.plain(Op::Put, Table::Deliveries, &id.to_bytes(), &[]);

@@ -1,0 +1,324 @@
+//! The box's life: boots, the people who use it, the power that goes, and the next boot on what survived.
+//!
+//! A boot is a tokio runtime of its own, so that a crash takes every task with it at once, as `kill -9` does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conveyor::base::{ExecutionId, Timestamp};
+use conveyor::interpreter::Status;
+use conveyor::run::{self, Config, Handle, Lanes, NewMachine, Refused, Start};
+use conveyor::store::sim::SimDisk;
+use conveyor::store::{Backends, Options, Reader, Threads, Writer, check, open};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::machines::{self, Spec, Then};
+use crate::oracle;
+use crate::world::{Answer, PausedClock, World};
+
+/// How long all of it may take, in the box's own time, from a boot on.
+const STUCK_AFTER: Duration = Duration::from_secs(3_600);
+/// 2026-01-01.
+const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+
+/// Somebody wants an execution.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub spec: Spec,
+    pub name: String,
+    pub start_at: Timestamp,
+    /// Starts by the same name at the same time.
+    pub starters: u64,
+}
+
+/// What the box has acknowledged.
+#[derive(Clone, Default)]
+pub struct Acknowledged(pub Arc<Mutex<Promises>>);
+
+#[derive(Default)]
+pub struct Promises {
+    pub started: BTreeMap<String, ExecutionId>,
+    pub stopped: Vec<ExecutionId>,
+}
+
+pub struct Life {
+    seed: u64,
+    pub world: World,
+    pub plans: Vec<Plan>,
+    pub acknowledged: Acknowledged,
+    disk: SimDisk,
+    /// Where the power goes, per boot.
+    crashes: Vec<u64>,
+    checkpoint_every: u64,
+    now: Timestamp,
+}
+
+/// Says how to find the failure again.
+impl Drop for Life {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in the simulation with seed {}, crashes at operations {:?}", self.seed, self.crashes);
+        }
+    }
+}
+
+enum Ended {
+    Well(Timestamp),
+    Crashed(Timestamp),
+}
+
+impl Life {
+    pub fn new(seed: u64, plans_max: usize) -> Life {
+        let world = World::new(seed);
+        let mut specs = machines::all();
+        while specs.len() > plans_max {
+            specs.remove(world.random(specs.len() as u64) as usize);
+        }
+        let plan = |spec: Spec| Plan {
+            name: format!("{}-run", spec.name),
+            start_at: BEGIN.plus_ms(world.random(3_000) as i64),
+            starters: 1 + world.random(3) / 2,
+            spec,
+        };
+        let plans = specs.into_iter().map(plan).collect();
+        let checkpoint_every = 1 + world.random(12);
+        Life {
+            seed,
+            world,
+            plans,
+            acknowledged: Acknowledged::default(),
+            disk: SimDisk::new(seed),
+            crashes: Vec::new(),
+            checkpoint_every,
+            now: BEGIN,
+        }
+    }
+
+    /// Lives to the end; the power goes at these operations of the disk, one per boot. Says how many operations the
+    /// last boot had.
+    pub fn live(&mut self, crashes: &[u64]) -> u64 {
+        for crash in crashes {
+            self.crashes.push(*crash);
+            self.disk.crash_at(*crash);
+            match self.boot() {
+                Ended::Well(_) => return self.disk.operations(),
+                Ended::Crashed(at) => self.restart(at),
+            }
+        }
+        match self.boot() {
+            Ended::Well(_) => self.disk.operations(),
+            Ended::Crashed(_) => panic!("the disk failed, and the power was on"),
+        }
+    }
+
+    fn restart(&mut self, crashed_at: Timestamp) {
+        // Often at once, sometimes after most of what was waited for should have happened.
+        let off_ms = [0, self.world.random(5_000), self.world.random(5_000), self.world.random(500_000)];
+        self.now = crashed_at.plus_ms(off_ms[self.world.random(4) as usize] as i64);
+        self.world.0.lock().outages.push((crashed_at, self.now));
+        self.disk = self.disk.restart();
+    }
+
+    fn boot(&mut self) -> Ended {
+        self.world.0.lock().boot += 1;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let ended = runtime.block_on(self.serve());
+        drop(runtime);
+        if let Ended::Well(at) = ended {
+            // Dropping the files writes to them too.
+            if self.disk.has_crashed() {
+                return Ended::Crashed(at);
+            }
+            self.disk.crash_at(0);
+            let disk: Arc<dyn Backends> = Arc::new(self.disk.clone());
+            let report = check(&disk).unwrap();
+            assert!(report.is_clean(), "{report}");
+        }
+        ended
+    }
+
+    async fn serve(&self) -> Ended {
+        let clock = Arc::new(PausedClock::at(self.now));
+        let threads = Threads::Caller { checkpoint_every: self.checkpoint_every };
+        let opened = open(Options { threads, ..Options::on(Arc::new(self.disk.clone())) });
+        let now = || conveyor::base::Clock::now(&*clock);
+        let (writer, reader) = match opened {
+            Ok(both) => both,
+            Err(fault) => {
+                assert!(self.disk.has_crashed(), "{fault:?}");
+                return Ended::Crashed(now());
+            }
+        };
+        let config = Config {
+            writer: writer.clone(),
+            reader: reader.clone(),
+            resources: Arc::new(self.world.clone()),
+            clock: clock.clone(),
+            lanes: Lanes::from([("cpu".into(), 2), ("gpu".into(), 1)]),
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+        };
+        let lanes = config.lanes.clone();
+        let handle = run::start(config, lanes).await.unwrap();
+        let ended = tokio::select! {
+            ended = self.use_box(&handle) => ended,
+            () = broken(&handle) => Err(Refused::new("InternalFailure", "the power went")),
+        };
+        match ended {
+            Ok(()) if self.rest_and_close(handle, writer, reader).await => Ended::Well(now()),
+            Ok(()) => Ended::Crashed(now()),
+            Err(refused) => {
+                assert!(self.disk.has_crashed(), "{refused:?}");
+                Ended::Crashed(now())
+            }
+        }
+    }
+
+    async fn use_box(&self, handle: &Handle) -> Result<(), Refused> {
+        for spec in machines::all() {
+            let definition = spec.definition.to_string();
+            let role_arn = "arn:aws:iam::000000000000:role/box".into();
+            let name = spec.name.to_owned();
+            let new = NewMachine { name, definition, role_arn, express: false, settings: "{}".into() };
+            handle.create_machine(new).await?;
+        }
+        let mut people = JoinSet::new();
+        for plan in &self.plans {
+            for _ in 0..plan.starters {
+                people.spawn(want(handle.clone(), self.world.clone(), plan.clone(), self.acknowledged.clone()));
+            }
+        }
+        let mut staff = JoinSet::new();
+        for _ in 0..2 {
+            staff.spawn(take_activities(handle.clone(), self.world.clone()));
+        }
+        staff.spawn(report_tokens(handle.clone(), self.world.clone()));
+        let all_ended = async {
+            while let Some(ended) = people.join_next().await {
+                ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(STUCK_AFTER, all_ended) => match ended {
+                Ok(ended) => ended,
+                Err(_) => panic!("stuck: {}", oracle::unfinished(handle.reader())),
+            },
+            Some(broke_off) = staff.join_next() => {
+                broke_off.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+            }
+        }
+    }
+
+    /// After the end nothing is left to do, and the box knows it. False: the power went.
+    async fn rest_and_close(&self, handle: Handle, writer: Writer, reader: Reader) -> bool {
+        sleep(Duration::from_secs(2)).await;
+        if self.disk.has_crashed() {
+            return false;
+        }
+        oracle::leaves_no_rows(&reader);
+        // Whoever held a token for too long reports too.
+        sleep(Duration::from_secs(300)).await;
+        if self.disk.has_crashed() {
+            return false;
+        }
+        oracle::check(self, &reader);
+        assert_eq!(handle.awake(), 0, "an execution is awake and has nothing to do");
+        assert!(handle.all_working().is_empty(), "{:?}", handle.all_working());
+        for lane in handle.lanes().await {
+            assert_eq!((lane.busy, lane.waiting), (0, 0), "lane {} was not given back", lane.name);
+        }
+        let since = tokio::time::Instant::now();
+        handle.shut_down().await;
+        assert!(since.elapsed() < Duration::from_millis(500), "shutting down an idle box took {:?}", since.elapsed());
+        let closed = writer.close();
+        assert!(closed.is_ok() || self.disk.has_crashed(), "{closed:?}");
+        closed.is_ok()
+    }
+}
+
+async fn broken(handle: &Handle) {
+    let mut fatal = handle.fatal();
+    while fatal.borrow_and_update().is_none() {
+        if fatal.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Starts an execution, and does to it what the plan says, until it has ended.
+async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledged) -> Result<(), Refused> {
+    let early_ms = plan.start_at.since_ms(handle.now()).max(0) as u64;
+    sleep(Duration::from_millis(early_ms)).await;
+    world.jitter().await;
+    let start = Start {
+        machine: plan.spec.name.into(),
+        name: Some(plan.name.clone()),
+        input: plan.spec.input.to_string().into(),
+        once: true,
+        ..Start::default()
+    };
+    let id = handle.start(start).await?.id;
+    let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
+    assert_eq!(first, id, "one name, two executions");
+    loop {
+        let header = handle.reader().header(id)?.expect("an acknowledged start is lost");
+        match (plan.spec.then, header.status) {
+            (Then::Stop, Status::Running) => {
+                sleep(Duration::from_millis(world.random(2_000))).await;
+                handle.stop(id, None, None).await?;
+                acknowledged.0.lock().stopped.push(id);
+            }
+            (Then::RepairAndRedrive, Status::Failed) => {
+                world.0.lock().repaired.insert(id);
+                world.jitter().await;
+                match handle.redrive(id).await {
+                    Err(refused) if refused.code == "ExecutionNotRedrivable" => {}
+                    other => drop(other?),
+                }
+            }
+            (_, Status::Running) => sleep(Duration::from_millis(200)).await,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Those who hold tokens report, once, when it is time; after a crash they do not know, and report again.
+async fn report_tokens(handle: Handle, world: World) -> Result<(), Refused> {
+    loop {
+        let now = handle.now();
+        let due: Vec<String> = {
+            let inner = world.0.lock();
+            let open = inner.tokens.iter().filter(|(_, t)| t.answer.is_none() && t.report_at <= now);
+            open.map(|(token, _)| token.clone()).collect()
+        };
+        let reports = due.into_iter().map(|token| {
+            let (handle, world) = (&handle, &world);
+            async move {
+                world.jitter().await;
+                let answer = match handle.send_task_success(&token, "{\"reported\":true}".into()).await {
+                    Ok(()) => Answer::Accepted,
+                    Err(refused) if refused.code == "TaskTimedOut" => Answer::TooLate,
+                    Err(refused) => return Err(refused),
+                };
+                world.0.lock().tokens.get_mut(&token).unwrap().answer = Some(answer);
+                Ok(())
+            }
+        });
+        futures::future::try_join_all(reports).await?;
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn take_activities(handle: Handle, world: World) -> Result<(), Refused> {
+    loop {
+        if let Some(task) = handle.activity_task("crop", Some("worker".into())).await? {
+            let parameters: serde_json::Value = serde_json::from_str(&task.input).unwrap();
+            let report_ms = parameters["report_ms"].as_i64().unwrap();
+            world.hold(task.token.to_string(), handle.now().plus_ms(report_ms));
+        }
+    }
+}

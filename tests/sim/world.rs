@@ -1,0 +1,200 @@
+//! What is outside the box and survives its crashes: the time, the work that was done, the people who hold tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use conveyor::base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
+use conveyor::interpreter::event::Json;
+use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
+use conveyor::media::Progress;
+use conveyor::run::{LaneNeed, Resource, Resources, Start, TaskContext, TaskOutcome};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+/// The world. Clones are the same world.
+#[derive(Clone)]
+pub struct World(pub Arc<Mutex<Inner>>);
+
+pub struct Inner {
+    pub rng: ChaCha8Rng,
+    /// The boot that runs now, from 1.
+    pub boot: u32,
+    /// Every attempt that was begun, with the boot in which.
+    pub runs: Vec<(ExecutionId, Attempt, u32)>,
+    /// Tokens that somebody holds, when he will report, and what was answered.
+    pub tokens: BTreeMap<String, Token>,
+    pub repaired: BTreeSet<ExecutionId>,
+    pub outages: Vec<(Timestamp, Timestamp)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub report_at: Timestamp,
+    pub answer: Option<Answer>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Answer {
+    Accepted,
+    TooLate,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        World(Arc::new(Mutex::new(Inner {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            boot: 0,
+            runs: Vec::new(),
+            tokens: BTreeMap::new(),
+            repaired: BTreeSet::new(),
+            outages: Vec::new(),
+        })))
+    }
+
+    pub fn random(&self, below: u64) -> u64 {
+        self.0.lock().rng.random_range(0..below)
+    }
+
+    /// Lets others go first, as the seed has it.
+    pub async fn jitter(&self) {
+        for _ in 0..self.random(4) {
+            tokio::task::yield_now().await;
+        }
+        match self.random(3) {
+            0 => sleep(Duration::from_millis(self.random(40))).await,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+
+    pub fn hold(&self, token: String, report_at: Timestamp) {
+        self.0.lock().tokens.entry(token).or_insert(Token { report_at, answer: None });
+    }
+}
+
+/// The box's clock: goes with tokio's paused time, so that timers and timestamps agree.
+pub struct PausedClock {
+    at: Timestamp,
+    since: Instant,
+}
+
+impl PausedClock {
+    pub fn at(at: Timestamp) -> PausedClock {
+        PausedClock { at, since: Instant::now() }
+    }
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        self.at.plus_ms(self.since.elapsed().as_millis() as i64)
+    }
+}
+
+impl Resources for World {
+    fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
+        resource.starts_with("arn:aws:states:::").then(|| Arc::new(Scripted(self.clone())) as Arc<dyn Resource>)
+    }
+
+    fn child_ended(&self, shape: &str, child: &Header, child_arn: &str, _: &str) -> Result<Json, TaskError> {
+        assert_eq!(shape, "sync");
+        match &child.outcome {
+            Some(Outcome::Succeeded { output }) => Ok(output.clone()),
+            other => Err(TaskError::new("Sim.ChildFailed", format!("{child_arn}: {other:?}"))),
+        }
+    }
+}
+
+/// Does what its parameters say.
+struct Scripted(World);
+
+fn parameters(task: &RunTask) -> Value {
+    serde_json::from_str(&task.parameters).unwrap()
+}
+
+impl Resource for Scripted {
+    fn lane(&self, task: &RunTask) -> Option<LaneNeed> {
+        let lane = parameters(task)["lane"].as_str()?.to_owned();
+        Some(LaneNeed { lane, weight: 1, priority: (task.attempt.0 % 3) as u8 })
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+        let world = self.0.clone();
+        {
+            let mut inner = world.0.lock();
+            let boot = inner.boot;
+            inner.runs.push((context.execution, context.task.attempt, boot));
+        }
+        Box::pin(async move {
+            world.jitter().await;
+            let resource = context.task.resource.clone();
+            match resource.as_str() {
+                "arn:aws:states:::sim:work" => work(world, context).await,
+                "arn:aws:states:::sim:job.waitForTaskToken" => submit(world, context).await,
+                _ => nest(world, context).await,
+            }
+        })
+    }
+}
+
+async fn wait_ms(parameters: &Value, key: &str) {
+    sleep(Duration::from_millis(parameters[key].as_u64().unwrap_or(0))).await;
+}
+
+async fn work(world: World, context: TaskContext) -> TaskOutcome {
+    let parameters = parameters(&context.task);
+    let what = parameters["do"].as_str().unwrap().to_owned();
+    wait_ms(&parameters, "ms").await;
+    let failed = match what.as_str() {
+        "hang" => std::future::pending().await,
+        // Without the panic hook, which would write a trace for each of these.
+        "panic" => std::panic::resume_unwind(Box::new("scripted")),
+        "flaky" => u64::from(context.task.retry_count) < parameters["fails"].as_u64().unwrap(),
+        "broken" => !world.0.lock().repaired.contains(&context.execution),
+        "beat" => {
+            for _ in 0..parameters["beats"].as_u64().unwrap() {
+                sleep(Duration::from_secs(1)).await;
+                context.progress.report(Progress::default());
+            }
+            false
+        }
+        _ => false,
+    };
+    match failed {
+        true => TaskOutcome::Failed(TaskError::new("Sim.Flaky", "as the script says")),
+        false => TaskOutcome::Succeeded(format!("{{\"did\":\"{what}\"}}").into()),
+    }
+}
+
+/// Hands a token to somebody outside, and goes.
+async fn submit(world: World, context: TaskContext) -> TaskOutcome {
+    let parameters = parameters(&context.task);
+    let token = context.task.token.expect("the resource waits for a token").to_string();
+    assert_eq!(parameters["token"], token.as_str());
+    let report_ms = parameters["report_ms"].as_i64().unwrap();
+    world.hold(token, context.handle.now().plus_ms(report_ms));
+    wait_ms(&parameters, "submit_ms").await;
+    TaskOutcome::Submitted { output: "{}".into() }
+}
+
+async fn nest(world: World, context: TaskContext) -> TaskOutcome {
+    let parameters = parameters(&context.task);
+    let attempt = context.task.attempt;
+    let parent = Parent { execution: context.execution, attempt, shape: "sync".into() };
+    let start = Start {
+        machine: parameters["machine"].as_str().unwrap().to_owned(),
+        name: Some(format!("{}-{attempt}", context.execution)),
+        input: parameters["input"].to_string().into(),
+        parent: Some(parent),
+        ..Start::default()
+    };
+    let started = context.handle.start(start).await;
+    world.jitter().await;
+    match started {
+        Ok(started) => TaskOutcome::Submitted { output: format!("{{\"Name\":\"{}\"}}", started.name).into() },
+        Err(refused) => TaskOutcome::SubmitFailed(TaskError::new(refused.code, refused.message)),
+    }
+}
