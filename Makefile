@@ -10,6 +10,7 @@ SHELL := /bin/bash
 
 WEB     := src/dashboard/web
 VENV    := target/venv
+BROWSER := tests/dashboard
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: demo serve test bench build web lint deps test-deps clean
@@ -18,7 +19,8 @@ demo: build
 	target/release/conveyor demo
 
 serve: build
-	target/release/conveyor serve --config configs/conveyor.toml --data-dir var
+	mkdir -p var/shares/{incoming,outputs,archive,quarantine}
+	target/release/conveyor serve --config configs/local.toml
 
 build: deps web
 	cargo build --release --locked
@@ -40,8 +42,13 @@ bench: deps web
 deps:
 	@scripts/install-deps build
 
-test-deps: $(VENV)/ready
+test-deps: $(VENV)/ready $(BROWSER)/node_modules/ready
 	@scripts/install-deps test
+
+$(BROWSER)/node_modules/ready: $(BROWSER)/package-lock.json
+	@scripts/install-deps test
+	cd $(BROWSER) && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
 
 $(VENV)/ready: tests/requirements.txt
 	@scripts/install-deps test

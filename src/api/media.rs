@@ -10,6 +10,7 @@ use tower_http::services::ServeFile;
 
 use super::Doors;
 use crate::base::Uri;
+use crate::base::escape::escaped;
 
 /// Types that browsers show or play and that run nothing. Everything else is offered for download.
 const SHOWN: &[(&str, &str)] = &[
@@ -75,20 +76,8 @@ pub fn url(doors: &Doors, uri: &Uri) -> Option<String> {
     if !doors.served.contains(&uri.share) {
         return None;
     }
-    let key: Vec<String> = uri.key.split('/').map(encode).collect();
-    Some(format!("media/{}/{}", encode(&uri.share), key.join("/")))
-}
-
-/// One path segment, percent-encoded (RFC 3986: everything but the unreserved characters).
-fn encode(segment: &str) -> String {
-    let mut out = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    let key: Vec<String> = uri.key.split('/').map(escaped).collect();
+    Some(format!("media/{}/{}", escaped(&uri.share), key.join("/")))
 }
 
 fn content_type(name: &str) -> Option<&'static str> {

@@ -3,6 +3,7 @@
 //! Typed ids, time, fault kinds, shares, and every bound of the program ([`limits`]).
 
 pub mod clock;
+pub mod escape;
 pub mod fault;
 pub mod ids;
 pub mod limits;

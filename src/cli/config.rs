@@ -109,6 +109,9 @@ impl Config {
         config.data_dir = folder.join(&config.data_dir);
         config.shares.values_mut().for_each(|share| share.path = folder.join(&share.path));
         config.notify.log = config.notify.log.map(|log| folder.join(log));
+        for function in config.functions.values_mut() {
+            function.dir = Some(folder.join(function.dir.take().unwrap_or_default()));
+        }
         match config.faults() {
             faults if faults.is_empty() => Ok(config),
             faults => Err(ConfigError::Faults { path: path.into(), faults }),

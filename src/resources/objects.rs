@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::aws::{self, need_text};
 use super::{Answer, Call};
+use crate::base::escape::unescaped;
 use crate::base::shares::ShareError;
 use crate::base::{Shares, TaskError, Timestamp, Uri};
 
@@ -194,7 +195,7 @@ fn share_error(error: &ShareError, id: &str) -> TaskError {
 
 fn copy(shares: &Shares, p: &Value, target: &Object, id: &str) -> Result<Value, TaskError> {
     let written = need_text(p, "CopySource", "s3:copyObject")?;
-    let decoded = percent_decoded(written);
+    let decoded = unescaped(written);
     let plain = decoded.trim_start_matches('/').split("?versionId=").next().unwrap_or_default();
     let (bucket, key) = plain.split_once('/').filter(|(b, k)| !b.is_empty() && !k.is_empty()).ok_or_else(|| {
         TaskError::new(
@@ -287,26 +288,6 @@ fn modified(meta: &fs::Metadata) -> String {
 /// Changes whenever the file does; it is no MD5, since that would read the file.
 fn etag(meta: &fs::Metadata) -> String {
     format!("\"{:x}-{:x}-{:x}\"", meta.ino(), meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
-}
-
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ pub async fn redrive(State(doors): State<Doors>, Path(id): Path<String>) -> Answ
 
 fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
     let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
-    doors.reader.header(id)?.ok_or_else(|| Refused::no_execution(&id.to_string()))
+    doors.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))
 }
 
 fn summary(doors: &Doors, header: &Header) -> Value {

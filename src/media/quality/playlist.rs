@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use m3u8_rs::{MasterPlaylist, MediaPlaylist, MediaPlaylistType, Playlist};
 
+use crate::base::escape::unescaped;
 use crate::base::{TaskError, Uri};
 use crate::media::Job;
 use crate::media::input::{self, Input};
@@ -242,5 +243,5 @@ fn sibling(playlist: &Uri, name: &str) -> Uri {
         return uri;
     }
     let folder = &playlist.key[..playlist.key.len() - playlist.file_name().len()];
-    Uri::new(playlist.share.clone(), format!("{folder}{name}"))
+    Uri::new(playlist.share.clone(), format!("{folder}{}", unescaped(name)))
 }

@@ -1,5 +1,6 @@
 //! HLS playlists (RFC 8216) for the segments that a transcode left behind.
 
+use crate::base::escape::escaped;
 use std::path::{Path, PathBuf};
 
 use m3u8_rs::{MasterPlaylist, MediaPlaylist, MediaPlaylistType, MediaSegment, Resolution, VariantStream};
@@ -111,22 +112,5 @@ pub fn master(variants: &[Variant]) -> Result<Vec<u8>, String> {
 
 /// The last part of a path, as playlists name files beside them; reserved characters of URIs are escaped.
 fn file_name(path: &Path) -> String {
-    uri(&path.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// A file name as a relative URI.
-pub fn uri(name: &str) -> String {
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=@".contains(b);
-    name.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_become_uris() {
-        assert_eq!(uri("a b#1?.ts"), "a%20b%231%3F.ts");
-        assert_eq!(uri("film_00001.ts"), "film_00001.ts");
-    }
+    escaped(&path.file_name().unwrap_or_default().to_string_lossy())
 }

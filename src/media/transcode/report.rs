@@ -10,6 +10,7 @@ use super::place::Move;
 use super::plan::{Form, Make, Plan};
 use super::playlist::{self, Segments, Variant};
 use super::tally::{DecodeTally, EncodeTally};
+use crate::base::escape::escaped;
 use crate::base::{TaskError, Uri};
 use crate::media::input::Input;
 use crate::media::mp4;
@@ -162,7 +163,7 @@ fn playlists(
         if make.audio.is_some() {
             codecs.push_str(",mp4a.40.2");
         }
-        variants.push(Variant { name: playlist::uri(&name), segments, encode: &plan.encodes[e], codecs, resolution });
+        variants.push(Variant { name: escaped(&name), segments, encode: &plan.encodes[e], codecs, resolution });
     }
     let Some((first, _)) = renditions.first() else { return Ok(()) };
     let make = &plan.makes[*first];

@@ -1,0 +1,205 @@
+//! The main job as its user sees it: the served binary, a real file on a share, real stages, and `kill -9`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use conveyor::media::clip::{self, Clip};
+use serde_json::{Value, json};
+
+/// Bound on anything that is waited for: a whole job of a few seconds of video on a busy machine of two cores.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+struct Box {
+    dir: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+/// Killed with the test, however that ends.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGKILL: no chance to tidy up.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Box {
+    fn new() -> Box {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = "data_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n".to_owned();
+        for share in ["incoming", "outputs", "archive", "quarantine"] {
+            fs::create_dir_all(dir.path().join(share)).unwrap();
+            config += &format!("[shares.{share}]\npath = \"{share}\"\n");
+        }
+        config += "[[watch]]\nshare = \"incoming\"\nsettle = \"1s\"\nscan = \"1s\"\nquarantine = \"quarantine\"\n";
+        config += "[notify]\nlog = \"notifications.jsonl\"\n";
+        fs::write(dir.path().join("conveyor.toml"), config).unwrap();
+        Box { dir, server: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn serve(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+            .args(["serve", "--config"])
+            .arg(self.path("conveyor.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+        assert!(url.starts_with("http://"), "the appliance did not start: {}", self.log());
+        self.server = Some(Server { child, url });
+    }
+
+    fn kill(&mut self) {
+        self.server = None;
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let url = format!("{}/api/v1/{path}", self.server.as_ref().unwrap().url);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { reqwest::get(&url).await.unwrap().json().await.unwrap() })
+    }
+
+    fn executions(&self, query: &str) -> Vec<Value> {
+        self.get(&format!("executions?limit=100&{query}"))["executions"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The execution of `main` for a file, once it has ended.
+    fn ended(&self, file: &str) -> Value {
+        self.until(&format!("the end of the job for {file}"), || {
+            let mut rows = self.executions("machine=main").into_iter();
+            rows.find(|row| row["file"] == json!(file) && !row["stoppedAt"].is_null())
+        })
+    }
+
+    fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+fn with_suffix(folder: &Path, suffix: &str) -> usize {
+    files(folder).iter().filter(|path| path.to_string_lossy().ends_with(suffix)).count()
+}
+
+#[test]
+fn a_dropped_file_is_published_though_the_box_is_killed_in_the_middle() {
+    let mut conveyor = Box::new();
+    let clip = conveyor.path("it's a clip.mp4");
+    clip::make(&clip, Clip { width: 640, height: 360, fps: 25, seconds: 10 }).unwrap();
+    conveyor.serve();
+    fs::copy(&clip, conveyor.path("incoming/it's a clip.mp4")).unwrap();
+    fs::write(conveyor.path("incoming/text.mp4"), "this is no film\n".repeat(500)).unwrap();
+
+    let encodes = |conveyor: &Box| {
+        let rows = conveyor.executions("nested=true&machine=conveyor-mediaconvert-job&status=RUNNING");
+        rows.iter().any(|row| row["progress"]["fraction"].as_f64().is_some_and(|f| f > 0.0)).then_some(())
+    };
+    conveyor.until("the transcode", || encodes(&conveyor));
+    conveyor.kill();
+    conveyor.serve();
+
+    let done = conveyor.ended("it's a clip.mp4");
+    assert_eq!(done["status"], "SUCCEEDED", "{done:#}\n{}", conveyor.log());
+    let outputs = conveyor.path("outputs");
+    assert_eq!(with_suffix(&outputs, "_1080p.mp4"), 1, "{:?}", files(&outputs));
+    assert_eq!(with_suffix(&outputs, "_720p.mp4"), 1);
+    assert_eq!(with_suffix(&outputs, ".m3u8"), 3, "a master and two renditions: {:?}", files(&outputs));
+    assert_eq!(with_suffix(&outputs, "manifest.json"), 1);
+    assert_eq!(with_suffix(&outputs, ".jpg"), 1, "one thumbnail per ten seconds");
+    assert!(!conveyor.path("incoming/it's a clip.mp4").exists(), "the source is archived");
+    assert_eq!(with_suffix(&conveyor.path("archive"), ".mp4"), 1);
+    assert_eq!(conveyor.executions("machine=main").iter().filter(|row| row["file"] == "it's a clip.mp4").count(), 1);
+
+    let rejected = conveyor.ended("text.mp4");
+    assert_eq!(rejected["status"], "FAILED");
+    assert_eq!(rejected["error"], "Media.NotMedia");
+    let reason = fs::read_to_string(conveyor.path("quarantine/text.mp4.error.json")).unwrap();
+    assert!(reason.contains("Media.NotMedia"), "{reason}");
+    assert!(conveyor.path("quarantine/text.mp4").exists());
+
+    // The same content under another name is not done twice, and the execution says who did it.
+    fs::copy(&clip, conveyor.path("incoming/again.mp4")).unwrap();
+    let again = conveyor.ended("again.mp4");
+    assert_eq!(again["status"], "SUCCEEDED");
+    let whole = conveyor.get(&format!("executions/{}", again["id"].as_str().unwrap()));
+    let text = whole.to_string();
+    assert!(text.contains("ALREADY_PROCESSED") && text.contains(done["name"].as_str().unwrap()), "{whole:#}");
+
+    let told = conveyor.until("the notification", || {
+        let text = fs::read_to_string(conveyor.path("notifications.jsonl")).ok()?;
+        (text.lines().count() >= 2).then_some(text)
+    });
+    assert!(told.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{told}");
+}
+
+#[test]
+fn a_killed_child_costs_one_attempt_and_no_file() {
+    let mut conveyor = Box::new();
+    conveyor.serve();
+    let clip = conveyor.path("film.mp4");
+    clip::make(&clip, Clip { width: 640, height: 360, fps: 25, seconds: 10 }).unwrap();
+    fs::rename(&clip, conveyor.path("incoming/film.mp4")).unwrap();
+    let server = conveyor.server.as_ref().unwrap().child.id();
+    let child = conveyor.until("the transcode's child", || {
+        let rows = conveyor.executions("nested=true&machine=conveyor-mediaconvert-job&status=RUNNING");
+        rows.iter().any(|row| row["progress"]["fraction"].as_f64().is_some_and(|f| f > 0.0)).then_some(())?;
+        children_of(server).into_iter().next()
+    });
+    let killed = Command::new("kill").args(["-9", &child.to_string()]).status().unwrap();
+    assert!(killed.success());
+
+    let done = conveyor.ended("film.mp4");
+    assert_eq!(done["status"], "SUCCEEDED", "{done:#}\n{}", conveyor.log());
+    let job = conveyor.executions("nested=true&machine=conveyor-mediaconvert-job").remove(0);
+    let history = conveyor.get(&format!("executions/{}/history", job["id"].as_str().unwrap())).to_string();
+    assert!(history.contains("Stage.Crashed") && history.contains("SIGKILL"), "{history}");
+    assert_eq!(with_suffix(&conveyor.path("outputs"), "_1080p.mp4"), 1);
+}
+
+/// Processes whose parent is `parent`, from `/proc`.
+fn children_of(parent: u32) -> Vec<u32> {
+    let of = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| of(*pid) == Some(parent)).collect()
+}
