@@ -261,13 +261,14 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
         once: true,
         ..Start::default()
     };
-    let id = handle.start(start).await?.id;
+    let (started, ()) = tokio::join!(handle.start(start), stop_young(&handle, &plan));
+    let id = started?.id;
     let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
     assert_eq!(first, id, "one name, two executions");
     loop {
         let header = handle.reader().header(id)?.expect("an acknowledged start is lost");
         match (plan.spec.then, header.status) {
-            (Then::Stop, Status::Running) => {
+            (Then::Stop | Then::StopYoung, Status::Running) => {
                 sleep(Duration::from_millis(world.random(2_000))).await;
                 handle.stop(id, None, None).await?;
                 acknowledged.0.lock().stopped.push(id);
@@ -283,6 +284,21 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
             (_, Status::Running) => sleep(Duration::from_millis(200)).await,
             _ => return Ok(()),
         }
+    }
+}
+
+/// Stops an execution that its starter has not heard of yet.
+async fn stop_young(handle: &Handle, plan: &Plan) {
+    if plan.spec.then != Then::StopYoung {
+        return;
+    }
+    for _ in 0..60 {
+        if let Ok(Some(id)) = handle.reader().by_name(plan.spec.name, &plan.name) {
+            // Where the power went, the next boot stops it.
+            let _ = handle.stop(id, None, None).await;
+            return;
+        }
+        tokio::task::yield_now().await;
     }
 }
 

@@ -31,6 +31,8 @@ pub enum End {
 pub enum Then {
     Nothing,
     Stop,
+    /// As soon as it is seen, which is before whoever starts it hears of it.
+    StopYoung,
     RepairAndRedrive,
 }
 
@@ -229,6 +231,7 @@ fn branching() -> Vec<Spec> {
 fn ended_from_outside() -> Vec<Spec> {
     let mut limit = chain("Ask", json!({"Ask": task(TOKEN, token_parameters(90_000, 20), json!({"End": true}))}));
     limit["TimeoutSeconds"] = json!(10);
+    let young = json!({"Hang": task(WORK, json!({"do": "hang"}), json!({"End": true}))});
     let endless = chain("Sleep", json!({"Sleep": {"Type": "Wait", "Seconds": 90_000, "End": true}}));
     let calls = task(NESTED, json!({"machine": "endless", "input": {"n": 1}}), json!({"End": true}));
     let broken = task(WORK, json!({"do": "broken", "ms": 30}), json!({"Next": "Last"}));
@@ -239,6 +242,12 @@ fn ended_from_outside() -> Vec<Spec> {
     });
     vec![
         Spec { end: End::TimedOut, attempts: Some(1), ..spec("limit", limit, Value::Null, &["Ask"]) },
+        Spec {
+            end: End::Aborted,
+            then: Then::StopYoung,
+            attempts: Some(1),
+            ..spec("young", chain("Hang", young), Value::Null, &["Hang"])
+        },
         Spec { end: End::Aborted, then: Then::Stop, ..spec("endless", endless, Value::Null, &["Sleep"]) },
         Spec {
             end: End::Aborted,
