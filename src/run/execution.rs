@@ -89,7 +89,7 @@ impl Actor for ExecutionActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Event { event, answer } => state.event(event, answer).await,
-            Message::Leased { task, lease } => state.leased(&myself, task, lease),
+            Message::Leased { task, lease } => state.leased(&myself, *task, lease),
             Message::StageGone { stage } => state.stage_gone(stage).await,
         }
         state.hear_the_early().await;
@@ -220,7 +220,7 @@ impl State {
     }
 
     /// Runs the attempt, unless it was fenced out while it waited for its lane.
-    fn leased(&mut self, myself: &ActorRef<Message>, task: Box<RunTask>, lease: Option<Lease>) {
+    fn leased(&mut self, myself: &ActorRef<Message>, task: RunTask, lease: Option<Lease>) {
         let attempt = task.attempt;
         if self.load().is_err() || self.stages.contains_key(&attempt) {
             return;
@@ -235,7 +235,7 @@ impl State {
             return;
         }
         let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
-        let arguments = stage::Arguments::new(self.core.clone(), &execution.header, arn, *task, lease);
+        let arguments = stage::Arguments::new(self.core.clone(), &execution.header, arn, task, lease);
         let spawned = ractor::ActorRuntime::spawn_linked_instant(None, StageActor, arguments, myself.get_cell());
         if let Ok((stage, _)) = spawned {
             self.stages.insert(attempt, stage);
