@@ -23,7 +23,7 @@ mod oracle;
 #[path = "sim/world.rs"]
 mod world;
 
-use life::Life;
+use life::{Life, Off};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -50,9 +50,21 @@ fn crashes_lose_nothing_and_double_nothing() {
         let operations = Life::new(seed, usize::MAX).live(&[]);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for _ in 0..4 {
-            let crashes: Vec<u64> = (0..rng.random_range(1..4)).map(|_| rng.random_range(1..=operations)).collect();
-            Life::new(seed, usize::MAX).live(&crashes);
+            let boots = rng.random_range(1..4);
+            let offs: Vec<Off> = (0..boots).map(|_| Off::Power(rng.random_range(1..=operations))).collect();
+            Life::new(seed, usize::MAX).live(&offs);
         }
+    }
+}
+
+/// Orderly shutdowns in the middle of the work, and power cuts between them.
+#[test]
+fn an_orderly_shutdown_loses_nothing() {
+    for seed in seeds(12) {
+        let mut rng = ChaCha8Rng::seed_from_u64(!seed);
+        let mut offs = vec![Off::Order(rng.random_range(0..6_000)), Off::Order(rng.random_range(0..20_000))];
+        offs.insert(rng.random_range(0..3), Off::Power(rng.random_range(1..1_500)));
+        Life::new(seed, usize::MAX).live(&offs);
     }
 }
 
@@ -62,7 +74,7 @@ fn a_crash_anywhere_is_survived() {
     for seed in seeds(1) {
         let operations = Life::new(seed, 2).live(&[]);
         for operation in 1..=operations {
-            Life::new(seed, 2).live(&[operation]);
+            Life::new(seed, 2).live(&[Off::Power(operation)]);
         }
     }
 }

@@ -104,7 +104,14 @@ impl Writer {
                 let answer = self.0.shared.enqueue(commit)?;
                 answer.await.unwrap_or_else(|_| self.0.shared.gone())
             }
-            Threads::Caller { checkpoint_every } => self.0.commit_here(commit, checkpoint_every),
+            Threads::Caller { checkpoint_every } => {
+                let end = self.0.commit_here(commit, checkpoint_every);
+                // As from a thread of the store's own, the answer comes later than the rows are seen.
+                for _ in 0..self.0.answers_after() {
+                    tokio::task::yield_now().await;
+                }
+                end
+            }
         }
     }
 
@@ -160,6 +167,11 @@ impl Inner {
             let _ = engine.checkpoint();
         }
         Ok(())
+    }
+
+    /// How often others may go first before a simulated commit is answered: 0 to 5, differently each time.
+    fn answers_after(&self) -> u64 {
+        (self.commits.lock().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 6
     }
 
     fn stop(&self) {

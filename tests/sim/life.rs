@@ -50,8 +50,8 @@ pub struct Life {
     pub plans: Vec<Plan>,
     pub acknowledged: Acknowledged,
     disk: SimDisk,
-    /// Where the power goes, per boot.
-    crashes: Vec<u64>,
+    /// How the boots ended, but for the last one.
+    offs: Vec<Off>,
     checkpoint_every: u64,
     now: Timestamp,
 }
@@ -60,9 +60,18 @@ pub struct Life {
 impl Drop for Life {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("in the simulation with seed {}, crashes at operations {:?}", self.seed, self.crashes);
+            eprintln!("in the simulation with seed {}, switched off by {:?}", self.seed, self.offs);
         }
     }
+}
+
+/// How a boot ends before its work is done.
+#[derive(Clone, Copy, Debug)]
+pub enum Off {
+    /// The power goes at that operation of the disk.
+    Power(u64),
+    /// Somebody shuts the box down in order, that many milliseconds after its start.
+    Order(u64),
 }
 
 enum Ended {
@@ -91,24 +100,28 @@ impl Life {
             plans,
             acknowledged: Acknowledged::default(),
             disk: SimDisk::new(seed),
-            crashes: Vec::new(),
+            offs: Vec::new(),
             checkpoint_every,
             now: BEGIN,
         }
     }
 
-    /// Lives to the end; the power goes at these operations of the disk, one per boot. Says how many operations the
+    /// Lives to the end, switched off like this before, once per boot. Says how many operations of the disk the
     /// last boot had.
-    pub fn live(&mut self, crashes: &[u64]) -> u64 {
-        for crash in crashes {
-            self.crashes.push(*crash);
-            self.disk.crash_at(*crash);
-            match self.boot() {
+    pub fn live(&mut self, offs: &[Off]) -> u64 {
+        for off in offs {
+            self.offs.push(*off);
+            let mut order = None;
+            match off {
+                Off::Power(operation) => self.disk.crash_at(*operation),
+                Off::Order(ms) => order = Some(Duration::from_millis(*ms)),
+            }
+            match self.boot(order) {
                 Ended::Well(_) => return self.disk.operations(),
                 Ended::Crashed(at) => self.restart(at),
             }
         }
-        match self.boot() {
+        match self.boot(None) {
             Ended::Well(_) => self.disk.operations(),
             Ended::Crashed(_) => panic!("the disk failed, and the power was on"),
         }
@@ -122,10 +135,10 @@ impl Life {
         self.disk = self.disk.restart();
     }
 
-    fn boot(&mut self) -> Ended {
+    fn boot(&mut self, order: Option<Duration>) -> Ended {
         self.world.0.lock().boot += 1;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let ended = runtime.block_on(self.serve());
+        let ended = runtime.block_on(self.serve(order));
         drop(runtime);
         if let Ended::Well(at) = ended {
             // Dropping the files writes to them too.
@@ -140,7 +153,7 @@ impl Life {
         ended
     }
 
-    async fn serve(&self) -> Ended {
+    async fn serve(&self, order: Option<Duration>) -> Ended {
         let clock = Arc::new(PausedClock::at(self.now));
         let threads = Threads::Caller { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, ..Options::on(Arc::new(self.disk.clone())) });
@@ -165,6 +178,11 @@ impl Life {
         let handle = run::start(config, lanes).await.unwrap();
         let ended = tokio::select! {
             ended = self.use_box(&handle) => ended,
+            () = sleep(order.unwrap_or_default()), if order.is_some() => {
+                handle.shut_down().await;
+                writer.close().unwrap();
+                return Ended::Crashed(now());
+            }
             () = broken(&handle) => Err(Refused::new("InternalFailure", "the power went")),
         };
         match ended {
@@ -261,13 +279,14 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
         once: true,
         ..Start::default()
     };
-    let id = handle.start(start).await?.id;
+    let (started, ()) = tokio::join!(handle.start(start), stop_young(&handle, &plan));
+    let id = started?.id;
     let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
     assert_eq!(first, id, "one name, two executions");
     loop {
         let header = handle.reader().header(id)?.expect("an acknowledged start is lost");
         match (plan.spec.then, header.status) {
-            (Then::Stop, Status::Running) => {
+            (Then::Stop | Then::StopYoung, Status::Running) => {
                 sleep(Duration::from_millis(world.random(2_000))).await;
                 handle.stop(id, None, None).await?;
                 acknowledged.0.lock().stopped.push(id);
@@ -286,6 +305,21 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
     }
 }
 
+/// Stops an execution that its starter has not heard of yet.
+async fn stop_young(handle: &Handle, plan: &Plan) {
+    if plan.spec.then != Then::StopYoung {
+        return;
+    }
+    for _ in 0..60 {
+        if let Ok(Some(id)) = handle.reader().by_name(plan.spec.name, &plan.name) {
+            // Where the power went, the next boot stops it.
+            let _ = handle.stop(id, None, None).await;
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Those who hold tokens report, once, when it is time; after a crash they do not know, and report again.
 async fn report_tokens(handle: Handle, world: World) -> Result<(), Refused> {
     loop {
@@ -299,7 +333,10 @@ async fn report_tokens(handle: Handle, world: World) -> Result<(), Refused> {
             let (handle, world) = (&handle, &world);
             async move {
                 world.jitter().await;
-                let answer = match handle.send_task_success(&token, "{\"reported\":true}".into()).await {
+                let report = || handle.send_task_success(&token, "{\"reported\":true}".into());
+                let (one, other) = tokio::join!(report(), report());
+                assert!(one.is_err() || other.is_err(), "a token was taken twice");
+                let answer = match one.or(other) {
                     Ok(()) => Answer::Accepted,
                     Err(refused) if refused.code == "TaskTimedOut" => Answer::TooLate,
                     Err(refused) => return Err(refused),

@@ -31,6 +31,8 @@ pub enum End {
 pub enum Then {
     Nothing,
     Stop,
+    /// As soon as it is seen, which is before whoever starts it hears of it.
+    StopYoung,
     RepairAndRedrive,
 }
 
@@ -160,6 +162,8 @@ fn outside() -> Vec<Spec> {
     let early = chain("Ask", json!({"Ask": task(TOKEN, token_parameters(0, 2_000), end())}));
     let never = json!({"TimeoutSeconds": 6, "Catch": caught_by("States.Timeout"), "End": true});
     let never = json!({"Ask": task(TOKEN, token_parameters(60_000, 20), never), "After": after(None)});
+    let dropped = json!({"TimeoutSeconds": 2, "Catch": caught_by("States.Timeout"), "End": true});
+    let dropped = json!({"Ask": task(TOKEN, token_parameters(0, 600_000), dropped), "After": after(None)});
     let nested = json!({"ResultPath": "$.child", "Next": "Last"});
     let nested = json!({
         "Call": task(NESTED, json!({"machine": "relay", "input": {"n": 1}}), nested),
@@ -174,6 +178,7 @@ fn outside() -> Vec<Spec> {
         Spec { attempts: Some(1), ..spec("token", late, json!({"reported": true}), &["Ask"]) },
         Spec { attempts: Some(1), ..spec("early-token", early, json!({"reported": true}), &["Ask"]) },
         Spec { attempts: Some(1), ..spec("late-token", chain("Ask", never), json!("caught"), &["After", "Ask"]) },
+        Spec { attempts: Some(1), ..spec("dropped-token", chain("Ask", dropped), json!("caught"), &["After", "Ask"]) },
         Spec { attempts: Some(1), ..spec("parent", chain("Call", nested), child_output, &["Call", "Last"]) },
         spec("activity", activity, json!({"reported": true}), &["Crop"]),
     ]
@@ -229,6 +234,14 @@ fn branching() -> Vec<Spec> {
 fn ended_from_outside() -> Vec<Spec> {
     let mut limit = chain("Ask", json!({"Ask": task(TOKEN, token_parameters(90_000, 20), json!({"End": true}))}));
     limit["TimeoutSeconds"] = json!(10);
+    let young = json!({"Hang": task(WORK, json!({"do": "hang"}), json!({"End": true}))});
+    let hang = json!({"Hang": task(WORK, json!({"do": "hang", "lane": "gpu"}), json!({"End": true}))});
+    let crowd = json!({
+        "Crowd": {
+            "Type": "Map", "MaxConcurrency": 3, "ItemsPath": "$.items", "End": true,
+            "ItemProcessor": chain("Hang", hang),
+        },
+    });
     let endless = chain("Sleep", json!({"Sleep": {"Type": "Wait", "Seconds": 90_000, "End": true}}));
     let calls = task(NESTED, json!({"machine": "endless", "input": {"n": 1}}), json!({"End": true}));
     let broken = task(WORK, json!({"do": "broken", "ms": 30}), json!({"Next": "Last"}));
@@ -239,6 +252,19 @@ fn ended_from_outside() -> Vec<Spec> {
     });
     vec![
         Spec { end: End::TimedOut, attempts: Some(1), ..spec("limit", limit, Value::Null, &["Ask"]) },
+        Spec {
+            end: End::Aborted,
+            then: Then::StopYoung,
+            attempts: Some(1),
+            ..spec("young", chain("Hang", young), Value::Null, &["Hang"])
+        },
+        Spec {
+            end: End::Aborted,
+            then: Then::Stop,
+            attempts: Some(3),
+            input: json!({"items": [1, 2, 3, 4]}),
+            ..spec("crowd", chain("Crowd", crowd), Value::Null, &["Crowd", "Hang", "Hang", "Hang"])
+        },
         Spec { end: End::Aborted, then: Then::Stop, ..spec("endless", endless, Value::Null, &["Sleep"]) },
         Spec {
             end: End::Aborted,

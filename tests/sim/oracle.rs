@@ -29,6 +29,7 @@ pub fn check(life: &Life, reader: &Reader) {
         told.ends_as_expected();
         told.enters_each_state_once();
         told.has_one_outcome_per_attempt();
+        told.submits_before_it_ends();
         told.waits_long_enough_and_no_longer();
     }
     has_the_children_that_were_called(&everything);
@@ -214,6 +215,17 @@ impl Told<'_> {
         for (waited, least) in failures.iter().zip(self.spec.back_off_ms) {
             assert!(waited >= least, "a retry came after {waited} ms: {}", self.text());
         }
+    }
+
+    /// A report may overtake the submission that it reports on; the history tells them in order all the same. Only
+    /// after a crash may the report come first, before the attempt is issued again.
+    fn submits_before_it_ends(&self) {
+        if !matches!(self.spec.name, "token" | "early-token" | "parent") || !self.life.world.0.lock().outages.is_empty()
+        {
+            return;
+        }
+        let submitted = |e: &&HistoryEvent| matches!(e.kind, K::TaskSubmitted { .. });
+        assert_eq!(self.history.iter().filter(submitted).count(), 1, "{}", self.text());
     }
 
     /// Whether an event follows the scheduling of an attempt, before the state goes on.
