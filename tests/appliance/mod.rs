@@ -37,6 +37,8 @@ impl Spawn for Scripted {
 pub struct Appliance {
     pub dir: tempfile::TempDir,
     pub handle: Handle,
+    // Not every test file that has this module needs it.
+    #[allow(dead_code)]
     pub services: Arc<Services>,
 }
 
