@@ -118,7 +118,7 @@ fn list(page: &Value) {
             text(&row["status"]),
             moment(&row["startedAt"]),
             text(&row["machine"]),
-            text(&row["file"]),
+            text(&row["file"]).replace('\n', "?"),
         );
     }
 }
@@ -160,7 +160,8 @@ async fn history(api: &Api, id: &str) -> anyhow::Result<()> {
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        // A file's name may hold line breaks and escape sequences, which must not reach the terminal.
+        Value::String(text) => text.replace(|c: char| c.is_control() && c != '\n', "?"),
         other => other.to_string(),
     }
 }
