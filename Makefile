@@ -45,9 +45,11 @@ deps:
 test-deps: $(VENV)/ready $(BROWSER)/node_modules/ready
 	@scripts/install-deps test
 
+# `npm install --no-save` and not `npm ci`: the lock files name no registry, and `npm ci` refuses such a lock's entries
+# for other platforms.
 $(BROWSER)/node_modules/ready: $(BROWSER)/package-lock.json
 	@scripts/install-deps test
-	cd $(BROWSER) && npm ci --no-audit --no-fund --loglevel=error
+	cd $(BROWSER) && npm install --no-save --no-audit --no-fund --loglevel=error
 	touch $@
 
 $(VENV)/ready: tests/requirements.txt
@@ -60,7 +62,7 @@ web: $(WEB)/dist/index.html
 
 $(WEB)/dist/index.html: $(WEB)/package.json $(WEB)/package-lock.json $(shell find $(WEB)/src $(WEB)/index.html -type f 2>/dev/null)
 	@scripts/install-deps build
-	cd $(WEB) && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
+	cd $(WEB) && npm install --no-save --no-audit --no-fund --loglevel=error && npm run --silent build
 	touch $@
 
 clean:

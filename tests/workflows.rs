@@ -8,7 +8,7 @@ use std::fs;
 
 use appliance::Appliance;
 use conveyor::base::TaskError;
-use conveyor::interpreter::{Header, HistoryKind, Outcome, Status};
+use conveyor::interpreter::{Header, HistoryKind, Outcome};
 use conveyor::media::Job;
 use conveyor::resources::notify::Notifier;
 use serde_json::{Value, json};

@@ -45,9 +45,11 @@ pub async fn file(
         return plain(StatusCode::NOT_FOUND, "This share is not served here.");
     }
     let uri = Uri::new(share, key);
-    let path = match doors.shares.resolve(&uri) {
-        Ok(path) => path,
-        Err(e) => return plain(StatusCode::NOT_FOUND, &e.to_string()),
+    let (shares, asked) = (doors.shares.clone(), uri.clone());
+    let path = match super::apart(move || shares.resolve(&asked)).await {
+        Ok(Ok(path)) => path,
+        Ok(Err(e)) => return plain(StatusCode::NOT_FOUND, &e.to_string()),
+        Err(refused) => return plain(refused.status(), &refused.message),
     };
     // Folders, and pipes that would hold the request for ever.
     if !tokio::fs::metadata(&path).await.is_ok_and(|m| m.is_file()) {

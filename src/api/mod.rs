@@ -28,6 +28,7 @@ mod start_workflow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -104,13 +105,35 @@ pub fn router(settings: Settings) -> Router {
         .with_state(doors)
 }
 
-/// Serves until `shutdown` resolves. Streams of events end with the process.
+/// How long requests under way may take to end once the appliance shuts down. Streams of events never end by
+/// themselves, so they are cut off then.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Serves until `shutdown` resolves.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        let _ = begun.send(());
+    };
+    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown);
+    tokio::select! {
+        ended = serving => ended,
+        _ = async {
+            let _ = begins.await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        } => Ok(()),
+    }
+}
+
+/// Runs what may wait for a disk or a share on a thread of its own: a share that is gone must not hold up the doors.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|e| Refused::new("InternalFailure", format!("the request ended in a panic: {e}")))
 }
 
 async fn metrics(State(doors): State<Doors>) -> Response {

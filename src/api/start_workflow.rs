@@ -25,7 +25,9 @@ pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
 async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refused> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
     if doors.shares.names().next().is_some() {
-        doors.shares.resolve(file).map_err(|e| Refused::validation(e.to_string()))?;
+        let (shares, file) = (doors.shares.clone(), file.clone());
+        let found = super::apart(move || shares.resolve(&file)).await?;
+        found.map_err(|e| Refused::validation(e.to_string()))?;
     }
     let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
     let job_id = uuid::Uuid::new_v4().to_string();

@@ -1,6 +1,9 @@
 //! An appliance for tests: the real store, actors, resources and workflows on temporary shares; only the media
 //! child is a script.
 
+// Each test file that has this module uses its own part of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

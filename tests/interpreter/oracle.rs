@@ -71,7 +71,7 @@ impl<'m> Oracle<'m> {
                 Some(timer) => Event::TimerFired { timer: *timer },
                 None => Event::TimerFired { timer: TimerId(9_999) },
             },
-            (17, ..) if choice % 8 == 0 => Event::Stopped { error: None, cause },
+            (17, ..) if choice.is_multiple_of(8) => Event::Stopped { error: None, cause },
             (18, ..) => Event::Redriven,
             (19, ..) => Event::Started,
             (_, _, Some(timer)) => Event::TimerFired { timer },

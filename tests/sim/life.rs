@@ -174,8 +174,7 @@ impl Life {
             account: "000000000000".into(),
             region: "us-east-1".into(),
         };
-        let lanes = config.lanes.clone();
-        let handle = run::start(config, lanes).await.unwrap();
+        let handle = run::start(config).await.unwrap();
         let ended = tokio::select! {
             ended = self.use_box(&handle) => ended,
             () = sleep(order.unwrap_or_default()), if order.is_some() => {

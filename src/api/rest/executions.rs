@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh, source};
-use crate::api::{Doors, Refused, aws, names};
+use crate::api::{Doors, Refused, apart, aws, names};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{EventId, ExecutionId};
 use crate::interpreter::{Header, HistoryEvent, Outcome};
@@ -23,6 +23,8 @@ const SEARCH_ROWS_MAX: usize = 5_000;
 /// Events that one page of an execution is made of, and the states it shows.
 const EVENTS_MAX: usize = 25_000;
 const VISITS_MAX: usize = 1_000;
+/// Inputs, outputs and parameters that the page of one execution carries, in bytes.
+const PAYLOADS_BYTES_MAX: usize = 8 * 1_048_576;
 /// How deep the failure of a nested execution is followed.
 const FAILURE_DEPTH_MAX: u32 = 8;
 
@@ -84,16 +86,21 @@ pub async fn list(State(doors): State<Doors>, Query(query): Query<ListQuery>) ->
 }
 
 pub async fn one(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    let header = find(&doors, &id)?;
+    apart(move || detail(&doors, &id)).await?
+}
+
+fn detail(doors: &Doors, id: &str) -> Answer {
+    let header = find(doors, id)?;
     let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
-    let mut states = visits_of(&doors, &header, &events);
-    let failure = failure(&doors, &header, &states, FAILURE_DEPTH_MAX);
+    let mut states = visits_of(doors, &header, &events);
+    let failure = failure(doors, &header, &states, FAILURE_DEPTH_MAX);
     let output = output(&header).map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
-    let made = outputs(&doors, texts, source(&header.input).as_ref());
+    let made = outputs(doors, texts, source(&header.input).as_ref());
     let left_out = states.len().saturating_sub(VISITS_MAX);
     states.truncate(VISITS_MAX);
-    let mut shown = summary(&doors, &header);
+    visits::fit(&mut states, PAYLOADS_BYTES_MAX);
+    let mut shown = summary(doors, &header);
     shown["input"] = (&*header.input).into();
     shown["output"] = output.into();
     shown["states"] = json!(states);

@@ -82,11 +82,15 @@ async fn lanes(State(doors): State<Doors>) -> Answer {
 }
 
 async fn shares(State(doors): State<Doors>) -> Answer {
+    Ok(Fresh(super::apart(move || shares_of(&doors)).await?))
+}
+
+fn shares_of(doors: &Doors) -> Value {
     let shown = doors.shares.names().map(|name| {
         let path = doors.shares.root(name).ok();
         let reachable = path.is_some_and(|p| p.is_dir());
         json!({"name": name, "path": path.map(|p| p.display().to_string()), "reachable": reachable,
             "served": doors.served.contains(name)})
     });
-    Ok(Fresh(json!({"shares": shown.collect::<Vec<_>>()})))
+    json!({"shares": shown.collect::<Vec<_>>()})
 }

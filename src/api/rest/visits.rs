@@ -76,6 +76,20 @@ pub fn failed(visits: &[Visit]) -> Option<&Visit> {
     failed.max_by_key(|v| (v.depth, v.event))
 }
 
+/// Leaves out payloads once the visits carry more than that: pages stay small, and the history has them all.
+pub fn fit(visits: &mut [Visit], bytes_max: usize) {
+    let mut left = bytes_max;
+    let mut take = |text: &mut String| match left.checked_sub(text.len()) {
+        Some(rest) => left = rest,
+        None => *text = format!("(left out here: {} bytes; GET …/history has it)", text.len()),
+    };
+    for visit in visits {
+        take(&mut visit.input);
+        visit.output.iter_mut().for_each(&mut take);
+        visit.attempts.iter_mut().for_each(|attempt| take(&mut attempt.parameters));
+    }
+}
+
 #[derive(Default)]
 struct Reading {
     visits: Vec<Visit>,

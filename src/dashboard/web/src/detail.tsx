@@ -1,7 +1,7 @@
 // One execution: what failed first, then its states in order, then what came out.
 import { useCallback, useEffect, useState } from 'preact/hooks';
 import * as api from './api';
-import { duration, exactMoment, moment } from './format';
+import { duration, exactMoment, moment, pretty } from './format';
 import { Badge, Bar, useNow } from './list';
 import type { Feed } from './main';
 import { Outputs } from './outputs';
@@ -73,7 +73,7 @@ function FailureCard({ failure, id }: { failure: api.Failure; id: string }) {
           <>
             <dt>Cause</dt>
             <dd>
-              <pre class="cause">{failure.cause}</pre>
+              <pre class="cause">{pretty(failure.cause)}</pre>
             </dd>
           </>
         ) : null}

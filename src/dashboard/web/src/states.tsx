@@ -52,7 +52,7 @@ function Attempts({ attempts }: { attempts: api.Attempt[] }) {
           {a.error || a.cause ? (
             <>
               <p class="error-name">{a.error ?? 'no error name'}</p>
-              {a.cause ? <pre class="cause">{a.cause}</pre> : null}
+              {a.cause ? <pre class="cause">{pretty(a.cause)}</pre> : null}
             </>
           ) : null}
           {a.parameters !== undefined ? (
@@ -95,7 +95,7 @@ function Visit({ visit, feed, depth, now }: { visit: api.StateVisit; feed: Feed;
               <>
                 <h4>Error</h4>
                 <p class="error-name">{visit.error ?? 'no error name'}</p>
-                {visit.cause ? <pre class="cause">{visit.cause}</pre> : null}
+                {visit.cause ? <pre class="cause">{pretty(visit.cause)}</pre> : null}
               </>
             ) : null}
             {visit.children.map((child) =>
