@@ -38,8 +38,9 @@ pub(super) type SharedCore = Arc<Core>;
 /// Whether the event changed anything: a straggler does not.
 pub(super) type Answer = oneshot::Sender<Result<bool, Refused>>;
 
-/// Locks for starts by name: enough that two names rarely meet.
-const NAME_LOCKS: usize = 64;
+/// Locks for starts by name. One is held over a commit, so they must be many more than the starts under way, or
+/// names that have nothing to do with each other wait for each other's sync.
+const NAME_LOCKS: usize = 4_096;
 
 pub(super) struct Core {
     pub writer: Writer,
@@ -251,26 +252,31 @@ impl Core {
     }
 }
 
-/// The root of all actors. A child that fails takes nothing else with it: its rows are still there.
+/// The root of all actors. An execution that fails takes nothing else with it: its rows are still there. A lane that
+/// fails takes what waits for it along, which only a restart queues again.
 pub(super) struct Root;
 
 impl Actor for Root {
     type Msg = ();
-    type State = ();
-    type Arguments = ();
+    type State = SharedCore;
+    type Arguments = SharedCore;
 
-    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
+    async fn pre_start(&self, _: ActorRef<()>, core: SharedCore) -> Result<SharedCore, ActorProcessingErr> {
+        Ok(core)
     }
 
     async fn handle_supervisor_evt(
         &self,
         _: ActorRef<()>,
         event: SupervisionEvent,
-        (): &mut (),
+        core: &mut SharedCore,
     ) -> Result<(), ActorProcessingErr> {
-        if let SupervisionEvent::ActorFailed(_, error) = event {
+        if let SupervisionEvent::ActorFailed(who, error) = event {
             tracing::error!("an actor failed: {error}");
+            let lanes = core.lanes.get().into_iter().flatten();
+            for (name, _) in lanes.filter(|(_, lane)| lane.get_id() == who.get_id()) {
+                core.note(&Fault::fatal_plain(format!("lane '{name}' failed: {error}")));
+            }
         }
         Ok(())
     }

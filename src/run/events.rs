@@ -70,13 +70,12 @@ impl StageEnded<'_> {
 pub(super) struct StepPanicked<'a> {
     pub id: ExecutionId,
     pub text: &'a str,
-    pub times: u32,
 }
 
 impl StepPanicked<'_> {
     pub fn emit(self) {
         counter!("conveyor_step_panics_total").increment(1);
-        error!(id = %self.id, times = self.times, "deciding an execution's next step panicked: {}", self.text);
+        error!(id = %self.id, "deciding an execution's next step panicked: {}", self.text);
     }
 }
 

@@ -10,7 +10,6 @@
 //! commit; what is in memory is what the store holds. When a commit fails the memory is dropped, never trusted.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,10 +19,9 @@ use super::catalog::Machine;
 use super::core::{Answer, SharedCore};
 use super::lane::Lease;
 use super::stage::{self, StageActor};
-use super::{Notice, Refused, events};
-use crate::base::limits::CAUSE_CHARS_MAX;
+use super::{Notice, Refused, events, quarantine};
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase, step};
+use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
 use crate::store::Commit;
 
 pub(super) enum Message {
@@ -173,15 +171,7 @@ impl State {
             return Err(Refused::no_execution(self.id));
         };
         let entry = core.entry(event);
-        let decided =
-            std::panic::catch_unwind(AssertUnwindSafe(|| step(&machine.definition, execution, &entry, &machine.env)));
-        let step = match decided {
-            Ok(step) => step,
-            Err(panic) => match give_up(machine, execution, &core, &*panic) {
-                Some(step) => step,
-                None => return Err(Refused::new("InternalFailure", "deciding the execution's next step failed")),
-            },
-        };
+        let step = quarantine::step(machine, execution, &entry);
         if step.header.is_none() {
             return Ok(false);
         }
@@ -297,26 +287,4 @@ pub(super) fn announce(core: &SharedCore, execution: &Execution) {
         }
         .emit();
     }
-}
-
-/// A step panicked. `step` is pure, so it would panic again: the execution is stopped with the panic's text as
-/// cause, and the box goes on. Where even stopping panics nothing can be decided, and the rows stay as they are.
-fn give_up(
-    machine: &Machine,
-    execution: &Execution,
-    core: &SharedCore,
-    panic: &(dyn std::any::Any + Send),
-) -> Option<Step> {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or(panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no text");
-    events::StepPanicked { id: execution.header.id, text, times: 1 }.emit();
-    let cause: String = format!("Deciding the next step failed inside the appliance; please report it: {text}");
-    let stop = core.entry(Event::Stopped {
-        error: Some("States.Runtime".into()),
-        cause: Some(cause.chars().take(CAUSE_CHARS_MAX).collect()),
-    });
-    std::panic::catch_unwind(AssertUnwindSafe(|| step(&machine.definition, execution, &stop, &machine.env))).ok()
 }

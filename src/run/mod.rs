@@ -20,6 +20,7 @@ mod execution;
 mod handle;
 mod lane;
 mod notice;
+mod quarantine;
 mod recover;
 mod refused;
 mod resource;

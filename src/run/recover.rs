@@ -20,7 +20,7 @@ pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     let lanes = std::mem::take(&mut config.lanes);
     let core = Core::new(config);
     let failed = |what: &str, e: ractor::SpawnErr| Fault::fatal(format!("{what} does not start"), e);
-    let (root, _) = Root::spawn(None, Root, ()).await.map_err(|e| failed("the root actor", e))?;
+    let (root, _) = Root::spawn(None, Root, core.clone()).await.map_err(|e| failed("the root actor", e))?;
     let mut actors = BTreeMap::new();
     for (name, capacity) in lanes {
         let arguments = lane::Arguments { name: name.clone(), capacity, core: core.clone() };

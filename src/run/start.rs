@@ -6,10 +6,10 @@ use super::core::SharedCore;
 use super::deliver;
 use super::execution::announce;
 use super::handle::{Start, Started};
-use super::{Refused, events};
+use super::{Refused, events, quarantine};
 use crate::base::ExecutionId;
 use crate::base::limits::EXECUTIONS_ACTIVE_MAX;
-use crate::interpreter::{Command, Event, Execution, MachineRef, Status, step};
+use crate::interpreter::{Command, Event, Execution, MachineRef, Status};
 use crate::store::Commit;
 
 /// StartExecution. Idempotent by name: the same name with the same input answers the running execution.
@@ -63,7 +63,7 @@ async fn begin(core: &SharedCore, request: Start, name: String) -> Result<Starte
     let mut execution = Execution::start(id, name.clone(), reference, request.input, entry.at);
     execution.header.parent = request.parent.clone();
     execution.header.trace_header = request.trace_header;
-    let step = step(&machine.definition, &execution, &entry, &machine.env);
+    let step = quarantine::step(&machine, &execution, &entry);
 
     let mut commit = Commit::new();
     commit.step(None, &step);

@@ -33,7 +33,9 @@ fn restrict(job: &Job, extra: &[PathBuf]) -> Result<(), landlock::RulesetError> 
         .chain(READ_WRITE.iter().map(Path::new))
         .filter(|path| path.exists())
         .collect();
-    let read: Vec<&Path> = READ_ONLY.iter().map(Path::new).filter(|path| path.exists()).collect();
+    let own = own_places();
+    let read = READ_ONLY.iter().map(Path::new).chain(own.iter().map(PathBuf::as_path));
+    let read: Vec<&Path> = read.filter(|path| path.exists()).collect();
     Ruleset::default()
         .handle_access(AccessFs::from_all(abi))?
         .create()?
@@ -41,4 +43,11 @@ fn restrict(job: &Job, extra: &[PathBuf]) -> Result<(), landlock::RulesetError> 
         .add_rules(path_beneath_rules(write, AccessFs::from_all(abi)))?
         .restrict_self()?;
     Ok(())
+}
+
+/// Libraries and plug-ins that were put elsewhere.
+fn own_places() -> Vec<PathBuf> {
+    let variables = ["LD_LIBRARY_PATH", "GST_PLUGIN_PATH", "GST_PLUGIN_SYSTEM_PATH"];
+    let values: Vec<_> = variables.into_iter().filter_map(std::env::var_os).collect();
+    values.iter().flat_map(std::env::split_paths).filter(|path| path.is_absolute()).collect()
 }

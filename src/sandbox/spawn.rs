@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nix::sys::prctl;
@@ -13,6 +15,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::oneshot;
 
 use super::Report;
 use crate::base::TaskError;
@@ -53,6 +56,11 @@ const NICE: i32 = 5;
 /// Files that a child may have open at once: inputs, outputs, segments and what libraries need.
 const OPEN_FILES_MAX: u64 = 4_096;
 
+/// How long a child may take to exit once it has said its last word.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// How long the log may take to arrive once everybody who could write to it is gone.
+const LOG_GRACE: Duration = Duration::from_secs(1);
+
 impl Spawn for ChildProcesses {
     fn spawn(&self, job: Job, on_progress: OnProgress) -> BoxFuture<'static, Result<Value, TaskError>> {
         let this = self.clone();
@@ -64,9 +72,10 @@ impl ChildProcesses {
     async fn run(self, job: Job, on_progress: OnProgress) -> Result<Value, TaskError> {
         let stage = job.stage.clone();
         let failed = |what: String| TaskError::new("Stage.Failed", format!("stage '{stage}': {what}"));
-        let mut child =
-            self.command().spawn().map_err(|e| failed(format!("{} does not start: {e}", self.program.display())))?;
-        let _group = Group(child.id());
+        let mut child = fork(self.command())
+            .await
+            .map_err(|e| failed(format!("{} does not start: {e}", self.program.display())))?;
+        let group = Group(child.id());
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -77,13 +86,24 @@ impl ChildProcesses {
         // A child that dies before it has read its job is told of below, with what it said.
         let _ = stdin.write_all(&text).await;
         drop(stdin);
-        let last = listen(BufReader::new(stdout), &on_progress).await;
-        if last.is_err() {
-            // What it says cannot be trusted any more.
-            kill(child.id());
-        }
-        let status = wait(&mut child).await.map_err(|e| failed(format!("its end cannot be awaited: {e}")))?;
-        let log = tail.await.unwrap_or_default();
+        let (last, status) = {
+            let mut listening = std::pin::pin!(listen(BufReader::new(stdout), &on_progress));
+            tokio::select! {
+                last = &mut listening => (last, None),
+                status = child.wait() => {
+                    // What it left behind in its group could hold the pipes open for ever.
+                    group.kill();
+                    (listening.await, Some(status))
+                }
+            }
+        };
+        let status = match status {
+            Some(status) => status,
+            None => leave(&mut child, &group, &last).await,
+        };
+        let status = status.map_err(|e| failed(format!("its end cannot be awaited: {e}")))?;
+        drop(group);
+        let log = tokio::time::timeout(LOG_GRACE, tail).await.ok().and_then(Result::ok).unwrap_or_default();
         match last {
             Ok(Some(Report::Result(value))) => Ok(value),
             Ok(Some(Report::Failed(error))) => Err(error),
@@ -126,23 +146,71 @@ impl ChildProcesses {
     }
 }
 
+struct Fork {
+    command: Command,
+    runtime: tokio::runtime::Handle,
+    answer: oneshot::Sender<std::io::Result<Child>>,
+}
+
+/// Starts a child from a thread that lives as long as the process.
+///
+/// The kernel's "kill me when my parent dies" follows the thread that forked, not its process, and threads of an
+/// async runtime may end while the work that they started goes on.
+async fn fork(command: Command) -> std::io::Result<Child> {
+    static FORKS: OnceLock<mpsc::Sender<Fork>> = OnceLock::new();
+    let gone = || std::io::Error::other("the thread that starts children is gone");
+    let forks = FORKS.get_or_init(|| {
+        let (forks, orders) = mpsc::channel::<Fork>();
+        let forking = move || {
+            for Fork { mut command, runtime, answer } in orders {
+                let _entered = runtime.enter();
+                // Where nobody waits any more the child is dropped, and so killed.
+                let _ = answer.send(command.spawn());
+            }
+        };
+        // Without the thread the channel is closed, and who wants a child hears of it.
+        let _ = std::thread::Builder::new().name("stage-fork".into()).spawn(forking);
+        forks
+    });
+    let (answer, started) = oneshot::channel();
+    let order = Fork { command, runtime: tokio::runtime::Handle::current(), answer };
+    forks.send(order).map_err(|_| gone())?;
+    started.await.map_err(|_| gone())?
+}
+
 /// Ends the whole process group when nobody waits for the child any more.
 struct Group(Option<u32>);
 
+impl Group {
+    fn kill(&self) {
+        if let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()) {
+            // It is gone already where the child ended by itself and left nobody behind.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        kill(self.0);
+        self.kill();
     }
 }
 
-fn kill(group: Option<u32>) {
-    if let Some(group) = group.and_then(|id| i32::try_from(id).ok()) {
-        // It is gone already where the child ended by itself and left nobody behind.
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+/// Sees to it that a child ends that says nothing more.
+async fn leave(child: &mut Child, group: &Group, last: &Result<Option<Report>, String>) -> std::io::Result<ExitStatus> {
+    match last {
+        // It may be at work still, and its exit status says how it ended.
+        Ok(None) => {}
+        // A library that hangs while it cleans up must not hold back a result that is there.
+        Ok(Some(_)) => {
+            if let Ok(status) = tokio::time::timeout(EXIT_GRACE, child.wait()).await {
+                return status;
+            }
+            group.kill();
+        }
+        // What it says cannot be trusted any more.
+        Err(_) => group.kill(),
     }
-}
-
-async fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.wait().await
 }
 
@@ -210,7 +278,6 @@ fn quoted(log: &str) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
     use crate::base::Shares;
@@ -253,6 +320,54 @@ mod tests {
         assert_eq!(run("cat >/dev/null; echo garbage; sleep 60").await.unwrap_err().error, "Stage.BadReport");
         let endless = run("cat >/dev/null; head -c 9000000 /dev/zero; sleep 60").await.unwrap_err();
         assert_eq!(endless.error, "Stage.BadReport");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_hangs_after_its_result_holds_nothing_back() {
+        let soon = |script| tokio::time::timeout(Duration::from_secs(60), run(script));
+        let hangs = soon(r#"cat >/dev/null; sleep 600 & echo '{"result":1}'; sleep 600"#).await;
+        assert_eq!(hangs.expect("it is not waited for"), Ok(serde_json::json!(1)));
+        // Nor does a grandchild that keeps the pipes open.
+        let leaves = soon("cat >/dev/null; echo why >&2; sleep 600 & exit 3").await;
+        let error = leaves.expect("it is not waited for").unwrap_err();
+        assert!(error.error == "Stage.Failed" && error.cause.contains("why"), "{error}");
+    }
+
+    /// Plays the appliance for the test below, in a process of its own.
+    #[test]
+    #[ignore = "started by a_parent_that_is_killed_takes_its_child_along"]
+    fn parent_side() {
+        let Some(dir) = std::env::var_os("PARENT_SIDE_DIR").map(PathBuf::from) else { return };
+        let script = format!("echo $$ > {0}/pid.new; mv {0}/pid.new {0}/pid; exec sleep 600", dir.display());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = runtime.block_on(scripted(&dir, &script).spawn(job(&dir), Box::new(|_| {})));
+    }
+
+    #[test]
+    fn a_parent_that_is_killed_takes_its_child_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sandbox::spawn::tests::parent_side", "--ignored", "--nocapture"])
+            .env("PARENT_SIDE_DIR", dir.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let wait_for = |what: &str, done: &dyn Fn() -> bool| {
+            for _ in 0..3_000 {
+                if done() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            panic!("{what} does not happen");
+        };
+        let pid = dir.path().join("pid");
+        wait_for("the child's start", &|| pid.exists());
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        let stat = format!("/proc/{}/stat", std::fs::read_to_string(&pid).unwrap().trim());
+        let gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        wait_for("the child's end", &gone);
     }
 
     #[tokio::test]

@@ -1,0 +1,131 @@
+//! An execution whose next step cannot be decided, because `step` panics over it, is failed by hand: it must neither
+//! take others along nor come back with every start.
+//!
+//! `step` is pure, so trying the same again would panic again. Every line of control is left halted, as `step` leaves
+//! them: a release that has the bug mended can redrive the execution.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::catalog::Machine;
+use super::events;
+use crate::base::limits::CAUSE_CHARS_MAX;
+use crate::base::{EventId, Timestamp};
+use crate::interpreter::history::Failure;
+use crate::interpreter::{
+    self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Status, Step,
+};
+
+/// Decides, whatever happens.
+pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> Step {
+    let decide = || interpreter::step(&machine.definition, execution, entry, &machine.env);
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| {
+        let text = text_of(&*panic);
+        events::StepPanicked { id: execution.header.id, text: &text }.emit();
+        if execution.header.status != Status::Running {
+            // It has its end, and a redrive that cannot be decided changes nothing about that.
+            return Step::default();
+        }
+        failing(execution, entry.at, &text, &machine.env.role_arn)
+    })
+}
+
+/// What was said to `panic!`.
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
+}
+
+/// The step that ends the execution with `States.Runtime`: no timer stays, no task, nothing that could wake it.
+fn failing(execution: &Execution, at: Timestamp, panic: &str, role_arn: &str) -> Step {
+    let mut header = execution.header.clone();
+    let error = Some("States.Runtime".to_owned());
+    let cause = format!(
+        "Deciding the execution's next step failed inside the appliance; please report it with the definition and the \
+         input, and redrive the execution once it is mended: {panic}"
+    );
+    let cause = Some(cause.chars().take(CAUSE_CHARS_MAX).collect::<String>());
+    let (mut history, mut commands) = (Vec::new(), Vec::new());
+    let mut add = |header: &mut Header, kind| {
+        let previous = header.last_event;
+        header.last_event = EventId(previous.0 + 1);
+        history.push(HistoryEvent { id: header.last_event, previous, at, kind });
+    };
+    if header.last_event == EventId(0) {
+        let (input, role_arn) = (header.input.clone(), role_arn.to_owned());
+        add(&mut header, HistoryKind::ExecutionStarted { input, role_arn });
+    }
+    add(&mut header, HistoryKind::ExecutionFailed(Failure { error: error.clone(), cause: cause.clone() }));
+    if let Some((timer, due)) = header.timeout_timer.take() {
+        commands.push(Command::ClearTimer { timer, due });
+    }
+    let mut branches = BTreeMap::new();
+    for (id, branch) in &execution.branches {
+        commands.extend(branch.doing.timers().map(|(timer, due)| Command::ClearTimer { timer, due }));
+        commands.extend(branch.doing.attempt().map(|attempt| Command::CancelTask { attempt }));
+        if let Some(doing) = halted(&branch.doing) {
+            branches.insert(*id, Some(Branch { doing, ..branch.clone() }));
+        }
+    }
+    let outcome = Outcome::Failed { error, cause };
+    header.status = Status::Failed;
+    header.stopped_at = Some(at);
+    header.outcome = Some(outcome.clone());
+    commands.push(Command::Deliver(outcome));
+    Step { header: Some(header), branches, history, commands, ..Step::default() }
+}
+
+/// What the branch does from now on, where that is something else.
+fn halted(doing: &Doing) -> Option<Doing> {
+    match doing {
+        Doing::Task { .. } | Doing::Wait { .. } | Doing::Retry { .. } | Doing::Ready { .. } => Some(Doing::Halted),
+        Doing::Map { resume: Some(_), .. } => {
+            let mut after = doing.clone();
+            if let Doing::Map { resume, .. } = &mut after {
+                *resume = None;
+            }
+            Some(after)
+        }
+        Doing::Map { .. } | Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ExecutionId;
+    use crate::interpreter::{Env, Event, MachineRef, step};
+
+    #[test]
+    fn a_quarantined_execution_has_nothing_that_could_wake_it_but_a_redrive() {
+        let text = r#"{"StartAt":"A","TimeoutSeconds":9,"States":{"A":{"Type":"Parallel","End":true,"Branches":[
+            {"StartAt":"W","States":{"W":{"Type":"Wait","Seconds":5,"End":true}}},
+            {"StartAt":"T","States":{"T":{"Type":"Task","Resource":"arn:aws:states:::x:y","End":true}}}]}}}"#;
+        let machine = crate::asl::parse(text).unwrap();
+        let pinned = MachineRef { name: "m".into(), revision: 1, qualifier: None };
+        let id = ExecutionId::generate(Timestamp(1));
+        let mut execution = Execution::start(id, "e".into(), pinned, "{}".into(), Timestamp(1));
+        let entry = Entry { at: Timestamp(1), seed: 1, event: Event::Started };
+        let env = Env::new("r", "a", "m", "");
+        execution.apply(&step(&machine, &execution, &entry, &env));
+        let timers = execution.branches.values().flat_map(|b| b.doing.timers()).count() + 1;
+        let last = execution.header.last_event;
+
+        let end = failing(&execution, Timestamp(2), "boom", "");
+        execution.apply(&end);
+        let cleared = end.commands.iter().filter(|c| matches!(c, Command::ClearTimer { .. })).count();
+        assert_eq!(cleared, timers);
+        assert!(execution.branches.values().all(|b| b.doing.timers().count() == 0 && b.doing.attempt().is_none()));
+        assert!(execution.header.timeout_timer.is_none());
+        assert_eq!(execution.header.status, Status::Failed);
+        assert_eq!(execution.header.last_event, EventId(last.0 + 1));
+        assert!(matches!(end.commands.last(), Some(Command::Deliver(_))));
+
+        let entry = Entry { at: Timestamp(3), seed: 2, event: Event::Redriven };
+        let again = step(&machine, &execution, &entry, &env);
+        execution.apply(&again);
+        assert_eq!(execution.header.status, Status::Running);
+        assert!(again.commands.iter().any(|c| matches!(c, Command::RunTask(_))));
+    }
+}
