@@ -116,13 +116,3 @@ pub enum Outcome {
     TimedOut { error: Option<String>, cause: Option<String> },
     Aborted { error: Option<String>, cause: Option<String> },
 }
-
-/// Why a timer was set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimerPurpose {
-    Wait,
-    Retry,
-    TaskTimeout,
-    TaskHeartbeat,
-    ExecutionTimeout,
-}

@@ -188,6 +188,20 @@ pub enum Status {
     PendingRedrive,
 }
 
+impl Status {
+    /// As AWS spells it (Step Functions API reference, ExecutionStatus), on the wire and in what Tasks are given.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Running => "RUNNING",
+            Status::Succeeded => "SUCCEEDED",
+            Status::Failed => "FAILED",
+            Status::TimedOut => "TIMED_OUT",
+            Status::Aborted => "ABORTED",
+            Status::PendingRedrive => "PENDING_REDRIVE",
+        }
+    }
+}
+
 /// One line of control.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {

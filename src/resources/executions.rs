@@ -182,20 +182,9 @@ fn describe(services: &Services, child: &Header, pattern: Pattern) -> Value {
     }
     put("StartDate", json!(child.started_at.0));
     put("StateMachineArn", json!(services.machine_arn(&child.machine.name)));
-    put("Status", json!(status_text(child.status)));
+    put("Status", json!(child.status.name()));
     if let Some(at) = child.stopped_at {
         put("StopDate", json!(at.0));
     }
     Value::Object(map)
-}
-
-fn status_text(status: Status) -> &'static str {
-    match status {
-        Status::Running => "RUNNING",
-        Status::Succeeded => "SUCCEEDED",
-        Status::Failed => "FAILED",
-        Status::TimedOut => "TIMED_OUT",
-        Status::Aborted => "ABORTED",
-        Status::PendingRedrive => "PENDING_REDRIVE",
-    }
 }

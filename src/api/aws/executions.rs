@@ -195,14 +195,7 @@ pub fn find(doors: &Doors, arn: &str) -> Result<Header, Refused> {
 }
 
 pub fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Running => "RUNNING",
-        Status::Succeeded => "SUCCEEDED",
-        Status::Failed => "FAILED",
-        Status::TimedOut => "TIMED_OUT",
-        Status::Aborted => "ABORTED",
-        Status::PendingRedrive => "PENDING_REDRIVE",
-    }
+    status.name()
 }
 
 pub fn status_of(name: &str) -> Option<Status> {
