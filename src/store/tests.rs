@@ -302,9 +302,9 @@ fn a_second_process_and_a_missing_file_are_told_apart() {
     let busy = open(on_caller(dir.path())).err().unwrap().to_string();
     assert!(busy.contains("in use by another conveyor process"), "{busy}");
     drop(opened);
-    std::fs::rename(dir.path().join("journal.redb"), dir.path().join("gone")).unwrap();
+    std::fs::rename(dir.path().join("journal-0.log"), dir.path().join("gone")).unwrap();
     let missing = open(on_caller(dir.path())).err().unwrap().to_string();
-    assert!(missing.contains("journal.redb is missing"), "{missing}");
+    assert!(missing.contains("the journal is missing"), "{missing}");
 }
 
 #[test]
