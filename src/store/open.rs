@@ -21,7 +21,7 @@ use super::writer::{Threads, Writer};
 use crate::base::Fault;
 
 /// The form of the files. A newer release reads older ones after `conveyor upgrade`; an older one refuses newer.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(super) const FORMAT: &[u8] = b"store.format";
 const STORE_ID: &[u8] = b"store.id";
@@ -75,6 +75,17 @@ pub(super) fn lock(disk: &dyn Backends) -> Result<Box<dyn std::any::Any + Send +
             _ => Fault::fatal(format!("the data directory {place} cannot be used; check that it may be written"), e),
         }
     })
+}
+
+/// Opening a file makes it, and checking must not make a store.
+pub(super) fn must_be_there(backends: &dyn Backends) -> Result<(), Fault> {
+    let place = backends.place();
+    for name in [JOURNAL, STATE] {
+        if !backends.exists(name).map_err(|e| Fault::fatal(format!("{place}/{name} cannot be found"), e))? {
+            return Err(Fault::fatal_plain(format!("there is no store in {place}: {name} is missing")));
+        }
+    }
+    Ok(())
 }
 
 fn file_fault(disk: &dyn Backends, name: &str) -> impl Fn(std::io::Error) -> Fault {
@@ -149,14 +160,20 @@ pub(super) fn open_files(disk: &dyn Backends) -> Result<(Database, RedbJournal),
             disk.place()
         )));
     }
+    let journal = open_journal_of(disk, &state)?;
+    Ok((state, journal))
+}
+
+/// Opens the journal that belongs to the state file.
+pub(super) fn open_journal_of(disk: &dyn Backends, state: &Database) -> Result<RedbJournal, Fault> {
     let journal = open_journal(disk)?;
-    if setting(&state, STORE_ID)? != journal.store_id()? {
+    if setting(state, STORE_ID)? != journal.store_id()? {
         return Err(Fault::fatal_plain(format!(
             "{STATE} and {JOURNAL} in {} are of different stores; restore both from the same backup",
             disk.place()
         )));
     }
-    Ok((state, journal))
+    Ok(journal)
 }
 
 pub(super) fn format_of(state: &Database) -> Result<u32, Fault> {
