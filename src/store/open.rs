@@ -81,6 +81,14 @@ pub(super) fn lock(disk: &dyn Backends) -> Result<Box<dyn std::any::Any + Send +
     })
 }
 
+/// Opening a file makes it, and checking must not make a store.
+pub(super) fn must_be_there(backends: &dyn Backends) -> Result<(), Fault> {
+    match backends.exists(STATE).map_err(file_fault(backends, STATE))? {
+        true => Ok(()),
+        false => Err(Fault::fatal_plain(format!("there is no store in {}: {STATE} is missing", backends.place()))),
+    }
+}
+
 fn create(disk: &dyn Backends, segment_bytes: u64) -> Result<(), Fault> {
     let place = disk.place();
     let has_state = disk.exists(STATE).map_err(file_fault(disk, STATE))?;
@@ -88,14 +96,16 @@ fn create(disk: &dyn Backends, segment_bytes: u64) -> Result<(), Fault> {
         ([_, ..], true) => return Ok(()),
         ([], true) => {
             return Err(Fault::fatal_plain(format!(
-                "the journal is missing in {place} beside {STATE}: it may hold acknowledged work; put its files back, or                  restore the data directory from a backup"
+                "the journal is missing in {place} beside {STATE}: it may hold acknowledged work; put its files back, or \
+                 restore the data directory from a backup"
             )));
         }
         (left, false) => {
             // Of a making that was interrupted there is one file, with nothing in it.
             if !journal::is_unused(disk, left)? {
                 return Err(Fault::fatal_plain(format!(
-                    "{place}/{STATE} is missing beside the journal: put it back, or restore the data directory from a                      backup"
+                    "{place}/{STATE} is missing beside the journal: put it back, or restore the data directory from a \
+                     backup"
                 )));
             }
             for name in left {
