@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K, StateType};
+use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K};
 
 /// The event as AWS writes it. Without `include_data`, inputs, outputs and parameters are left out.
 pub fn wire(event: &HistoryEvent, include_data: bool) -> Value {
@@ -23,9 +23,9 @@ pub fn wire(event: &HistoryEvent, include_data: bool) -> Value {
 /// The event's `type`.
 pub fn type_name(kind: &K) -> String {
     let fixed = match kind {
-        K::StateEntered { state_type, .. } => return format!("{}StateEntered", state_name(*state_type)),
-        K::StateExited { state_type, .. } => return format!("{}StateExited", state_name(*state_type)),
-        K::StateAborted { state_type } => return format!("{}StateAborted", state_name(*state_type)),
+        K::StateEntered { state_type, .. } => return format!("{}StateEntered", state_type.name()),
+        K::StateExited { state_type, .. } => return format!("{}StateExited", state_type.name()),
+        K::StateAborted { state_type } => return format!("{}StateAborted", state_type.name()),
         K::ExecutionStarted { .. } => "ExecutionStarted",
         K::ExecutionSucceeded { .. } => "ExecutionSucceeded",
         K::ExecutionFailed(_) => "ExecutionFailed",
@@ -70,19 +70,6 @@ pub fn type_name(kind: &K) -> String {
         K::EvaluationFailed { .. } => "EvaluationFailed",
     };
     fixed.to_owned()
-}
-
-fn state_name(state: StateType) -> &'static str {
-    match state {
-        StateType::Task => "Task",
-        StateType::Choice => "Choice",
-        StateType::Wait => "Wait",
-        StateType::Parallel => "Parallel",
-        StateType::Map => "Map",
-        StateType::Pass => "Pass",
-        StateType::Succeed => "Succeed",
-        StateType::Fail => "Fail",
-    }
 }
 
 struct Details {
@@ -278,6 +265,7 @@ impl Details {
 mod tests {
     use super::*;
     use crate::base::{EventId, Timestamp};
+    use crate::interpreter::StateType;
 
     #[test]
     fn data_and_absent_fields_are_left_out() {

@@ -191,7 +191,8 @@ fn seconds(
     };
     match around.seconds(state, field, query, input)? {
         0 => {
-            let message = format!("The {field} parameter references a value that is not positive: {} == 0", query.text());
+            let message =
+                format!("The {field} parameter references a value that is not positive: {} == 0", query.text());
             Err(around.raised(state, RUNTIME, &message))
         }
         seconds => Ok(Some(seconds)),
