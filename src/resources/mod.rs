@@ -31,7 +31,7 @@ pub use functions::{FunctionSettings, LambdaSettings};
 pub use items::TableSettings;
 pub use notify::NotifySettings;
 
-use crate::base::{ExecutionId, Fault, Shares, TaskError, fault};
+use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask};
 use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
@@ -247,11 +247,11 @@ fn waits(resource: &str) -> bool {
 
 impl Services {
     pub fn machine_arn(&self, machine: &str) -> String {
-        format!("arn:aws:states:{}:{}:stateMachine:{machine}", self.region, self.account)
+        arn::machine(&self.region, &self.account, machine)
     }
 
     pub fn execution_arn(&self, machine: &str, name: &str) -> String {
-        format!("arn:aws:states:{}:{}:execution:{machine}:{name}", self.region, self.account)
+        arn::execution(&self.region, &self.account, machine, name)
     }
 
     /// The execution that an ARN names.
