@@ -169,6 +169,10 @@ fn choice_rules_choose() {
             assert_eq!(outcome(&one(&state), &input), chosen, "{state} of {input}");
         }
     }
+}
+
+#[test]
+fn a_choice_that_cannot_be_made_says_why() {
     let rule = |rule: Value| json!({"Type": "Choice", "Choices": [rule]});
     check(&[
         (
