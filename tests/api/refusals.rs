@@ -153,7 +153,7 @@ fn reports() -> Vec<Case> {
         case("DescribeExecution", json!({"executionArn": EXECUTION}), "ExecutionDoesNotExist", &missing),
         case("StopExecution", json!({"executionArn": EXECUTION}), "ExecutionDoesNotExist", &missing),
         case("SendTaskSuccess", token(json!({"output": "{}"})), "InvalidToken", "Invalid Token: 'Invalid token'"),
-        case("SendTaskSuccess", token(json!({"output": "{"})), "InvalidOutput", ""),
+        case("SendTaskSuccess", token(json!({"output": "{"})), "InvalidToken", "Invalid Token: 'Invalid token'"),
         invalid(
             "SendTaskFailure",
             token(json!({"cause": long(32_769)})),
