@@ -412,6 +412,9 @@ fn described(uri: &str, score: f64, found: Option<&Found>, points_max: usize) ->
     value["width"] = json!(f.size.0);
     value["height"] = json!(f.size.1);
     value["durationMs"] = json!(round(f.video_seconds * 1000.0, 0));
+    if f.tone_mapped {
+        value["toneMapped"] = json!(super::hdr::METHOD);
+    }
     value["black"] = spans(&f.black);
     value["freeze"] = spans(&f.freeze);
     if !f.warnings.is_empty() {
