@@ -16,6 +16,7 @@ pub mod probe;
 pub mod quality;
 pub mod sanitize;
 pub mod settings;
+mod survey;
 pub mod transcode;
 
 pub use job::{Job, Progress, Reporter};
