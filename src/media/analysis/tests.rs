@@ -112,7 +112,7 @@ fn a_brief_states_what_was_measured_and_what_is_missing() {
 
 /// Odd parity, as line 21 has it.
 fn odd(byte: u8) -> u8 {
-    if byte.count_ones() % 2 == 0 { byte | 0x80 } else { byte }
+    if byte.count_ones().is_multiple_of(2) { byte | 0x80 } else { byte }
 }
 
 /// Pop-on captions as cc_data, one list of triplets for each of 30 pictures a second. Each caption is loaded, shown at

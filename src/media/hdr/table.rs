@@ -179,7 +179,7 @@ impl Table {
         for i in 0..PIECE {
             factor[i] *= tone[i];
         }
-        self.into_gamut(colours, &factor);
+        self.fit_gamut(colours, &factor);
         for component in colours {
             look_up(&self.signal, component);
         }
@@ -187,7 +187,7 @@ impl Table {
 
     /// Scales light, and brings it into the gamut of BT.709 as `curve` does.
     #[inline(always)]
-    fn into_gamut(&self, [red, green, blue]: &mut Colours, factor: &[f32; PIECE]) {
+    fn fit_gamut(&self, [red, green, blue]: &mut Colours, factor: &[f32; PIECE]) {
         let m = &self.primaries;
         for i in 0..PIECE {
             let (r, g, b) = (red[i] * factor[i], green[i] * factor[i], blue[i] * factor[i]);
@@ -246,10 +246,11 @@ fn coded([red, green, blue]: &Colours, out: &mut [u8], sums: &mut [[f32; PIECE /
     // A quarter of each pixel's difference.
     const CB: f32 = 224.0 / 1.8556 / 4.0;
     const CR: f32 = 224.0 / 1.5748 / 4.0;
-    for i in 0..PIECE / 2 {
+    let [blues, reds] = sums;
+    for (i, (to_blue, to_red)) in blues.iter_mut().zip(reds).enumerate() {
         let (a, b) = (i * 2, i * 2 + 1);
-        sums[0][i] += CB * (blue[a] - luma[a] + blue[b] - luma[b]);
-        sums[1][i] += CR * (red[a] - luma[a] + red[b] - luma[b]);
+        *to_blue += CB * (blue[a] - luma[a] + blue[b] - luma[b]);
+        *to_red += CR * (red[a] - luma[a] + red[b] - luma[b]);
     }
 }
 

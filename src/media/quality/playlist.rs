@@ -311,8 +311,8 @@ fn aligned(hls: &mut Hls) {
             hls.misaligned.push(format!("'{}' is cut at other places than '{}' (6.2.4)", other.uri, first.uri));
             continue;
         }
-        let apart = first.starts().zip(other.starts()).filter_map(|((n, a), (_, b))| Some((n, (a? - b?).abs())));
-        if let Some((number, seconds)) = apart.filter(|(_, s)| *s > APART_SECONDS_MAX).next() {
+        let mut apart = first.starts().zip(other.starts()).filter_map(|((n, a), (_, b))| Some((n, (a? - b?).abs())));
+        if let Some((number, seconds)) = apart.find(|(_, s)| *s > APART_SECONDS_MAX) {
             hls.misaligned.push(format!(
                 "segment {number} of '{}' begins {seconds:.3} s apart from that of '{}': players that change over repeat or skip pictures",
                 other.uri, first.uri
