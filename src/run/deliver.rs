@@ -2,18 +2,13 @@
 //! stops the child.
 //!
 //! Which child an attempt waits for is a row from the child's start until its end was told, so that cancelling the
-//! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it, so it is told at least once;
-//! the attempt fences out what is told twice.
+//! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it,
+//! so it is told at least once; the attempt fences out what is told twice.
 
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Event, Execution, Header, Parent};
-use crate::store::Commit;
-
-/// The store's item table of children whose end was not told yet, by parent and attempt.
-const CHILDREN: &str = "run.children";
-/// Children looked at per page after a restart.
-const PAGE: usize = 500;
+use crate::store::{Child, Commit};
 
 impl Core {
     /// Tells the parent of an execution that ended, if it has one.
@@ -28,7 +23,7 @@ impl Core {
                 matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure"));
             if !ours {
                 let mut commit = Commit::new();
-                commit.delivered(child.id).delete_item(CHILDREN, &child_key(parent.execution, parent.attempt));
+                commit.delivered(&child);
                 // A fault is noted by `commit`, and the row is told again after the restart.
                 let _ = core.commit(commit).await;
             }
@@ -47,8 +42,8 @@ impl Core {
 
     /// Stops the child that a cancelled attempt waits for.
     pub fn stop_child_of(self: &SharedCore, parent: ExecutionId, attempt: Attempt) {
-        match self.reader.item(CHILDREN, &child_key(parent, attempt)) {
-            Ok(child) => self.stop_child(child.and_then(|text| text.parse().ok())),
+        match self.reader.child_of(parent, attempt) {
+            Ok(child) => self.stop_child(child.map(|child| child.id)),
             Err(fault) => self.note(&fault),
         }
     }
@@ -63,24 +58,19 @@ impl Core {
 
     /// After a restart: stops the children whose parents' attempts were cancelled and which were not told so.
     pub fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
-        let mut after: Option<String> = None;
         let mut last: Option<(ExecutionId, Option<Execution>)> = None;
-        loop {
-            let rows = self.reader.items(CHILDREN, after.as_deref(), PAGE)?;
-            let Some((newest, _)) = rows.last() else { return Ok(()) };
-            after = Some(newest.clone());
-            for (key, child) in rows {
-                let Some((parent, attempt)) = parse_child_key(&key) else { continue };
-                // The keys of one parent follow each other.
-                if last.as_ref().is_none_or(|(id, _)| *id != parent) {
-                    last = Some((parent, self.reader.execution(parent)?));
-                }
-                let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
-                if execution.and_then(|execution| execution.branch_of_attempt(attempt)).is_none() {
-                    self.stop_child(child.parse().ok());
-                }
+        for child in self.reader.children() {
+            let Child { id, parent } = child?;
+            // The children of one parent follow each other.
+            if last.as_ref().is_none_or(|(id, _)| *id != parent.execution) {
+                last = Some((parent.execution, self.reader.execution(parent.execution)?));
+            }
+            let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
+            if execution.and_then(|execution| execution.branch_of_attempt(parent.attempt)).is_none() {
+                self.stop_child(Some(id));
             }
         }
+        Ok(())
     }
 
     fn stop_child(self: &SharedCore, child: Option<ExecutionId>) {
@@ -89,18 +79,4 @@ impl Core {
             self.post(child, Event::Stopped { error: None, cause });
         }
     }
-}
-
-/// Remembers the child until its end was told: who cancels the attempt finds it there.
-pub(super) fn link_child(commit: &mut Commit, parent: &Parent, child: ExecutionId) {
-    commit.put_item(CHILDREN, &child_key(parent.execution, parent.attempt), &child.to_string());
-}
-
-fn child_key(parent: ExecutionId, attempt: Attempt) -> String {
-    format!("{parent}/{attempt}")
-}
-
-fn parse_child_key(key: &str) -> Option<(ExecutionId, Attempt)> {
-    let (parent, attempt) = key.split_once('/')?;
-    Some((parent.parse().ok()?, Attempt(attempt.parse().ok()?)))
 }
