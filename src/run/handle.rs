@@ -55,6 +55,10 @@ impl Handle {
         Handle(core)
     }
 
+    pub(super) fn core(&self) -> &SharedCore {
+        &self.0
+    }
+
     pub fn reader(&self) -> &Reader {
         &self.0.reader
     }
@@ -124,6 +128,8 @@ impl Handle {
 
     /// RedriveExecution: goes on from where it failed.
     pub async fn redrive(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
+        // What it goes on from must not be archived meanwhile.
+        let _held = self.0.redrives.read().await;
         let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
         let arn = || {
             format!(
@@ -134,8 +140,8 @@ impl Handle {
         let refused = |why: &str| {
             Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
         };
-        if let Status::Running | Status::Succeeded = header.status {
-            return Err(refused("it has not failed."));
+        if let Some(why) = super::not_redrivable(&header, self.now()) {
+            return Err(refused(&format!("{why}.")));
         }
         match self.0.post_and_wait(id, Event::Redriven).await? {
             true => Ok(self.now()),
