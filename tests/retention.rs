@@ -54,7 +54,8 @@ impl World {
             ("waits", r#"{"Type":"Wait","Seconds":99999999,"End":true}"#),
         ] {
             let definition = format!(r#"{{"StartAt":"S","States":{{"S":{state}}}}}"#);
-            let new = NewMachine { name: name.into(), definition, ..NewMachine::default() };
+            let (role_arn, settings) = (String::new(), "{}".to_owned());
+            let new = NewMachine { name: name.into(), definition, role_arn, express: false, settings };
             handle.create_machine(new).await.unwrap();
         }
         World { dir, clock, handle, writer }
@@ -84,7 +85,7 @@ impl World {
     }
 
     async fn days_later(&self, days: i64) -> Retired {
-        self.clock.advance_ms(days * DAY_MS);
+        self.clock.advance_to(self.handle.now().plus_ms(days * DAY_MS));
         self.handle.retire(AGES).await.unwrap()
     }
 }

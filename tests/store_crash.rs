@@ -191,7 +191,9 @@ fn build(changes: &[Change]) -> Commit {
 }
 
 fn options(disk: &SimDisk, checkpoint_every: u64) -> Options {
-    Options { threads: Threads::Caller { checkpoint_every }, ..Options::on(Arc::new(disk.clone())) }
+    // So small that the journal turns to the next file every few commits.
+    let segment_bytes = 16 << 10;
+    Options { threads: Threads::Caller { checkpoint_every }, segment_bytes, ..Options::on(Arc::new(disk.clone())) }
 }
 
 /// What the store holds, by every way that leads to it.

@@ -12,7 +12,7 @@ use super::lane::{self, LaneStatus};
 use super::{ActivityTask, Machine, MachineChange, NewMachine, Notice, Refused, Working};
 use crate::base::{Clock, ExecutionId, Fault, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Doing, Event, MachineRef, Parent, Status, TaskPhase};
+use crate::interpreter::{Doing, Event, MachineRef, Parent, TaskPhase};
 use crate::store::{Commit, MachineRow, Reader};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
