@@ -29,6 +29,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 pub use functions::{FunctionSettings, LambdaSettings};
+pub use housekeeping::RetentionSettings;
 pub use items::TableSettings;
 pub use notify::NotifySettings;
 
@@ -76,6 +77,7 @@ pub struct Services {
     pub functions: functions::Functions,
     pub templates: jobs::Templates,
     pub notify: NotifySettings,
+    pub retention: RetentionSettings,
     /// Told when a notification was stored.
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
