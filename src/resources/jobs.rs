@@ -13,6 +13,7 @@ use super::executions::{Child, start};
 use super::{Answer, Call, Services};
 use crate::base::{TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Status};
+use crate::run::OWNED;
 
 /// The machine whose executions are jobs.
 pub const MACHINE: &str = "conveyor-mediaconvert-job";
@@ -101,7 +102,8 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         qualifier: None,
         name: name.clone(),
         input: request.to_string(),
-        shape: sync.then_some("job"),
+        // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
+        shape: Some(if sync { "job" } else { OWNED }),
     };
     let started_at = start(call, child).await.map_err(|e| {
         let what = format!("the job could not be started: {}: {}", e.code, e.message);
@@ -191,6 +193,8 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
             let cause = cause.as_deref().unwrap_or("the job ran longer than its timeout");
             job["ErrorCode"] = json!(error_code(error));
             job["ErrorMessage"] = json!(format!("{error}: {cause}"));
+            // Not the service's: both parts of the message, for who passes them on.
+            job["Failure"] = json!({ "Error": error, "Cause": cause });
         }
         _ => {}
     }

@@ -1,17 +1,26 @@
 //! Between parents and children: a child's end is told to the attempt that waits for it, and stopping a parent
 //! stops the child.
 //!
+//! A child may also be *owned*: its parent's task only submitted it and looks at it from time to time. Nobody waits
+//! for its end, yet it must not work on for a parent that failed or was stopped. What an owned child of a parent that
+//! succeeded does is its own affair.
+//!
 //! Which child an attempt waits for is a row from the child's start until its end was told, so that cancelling the
 //! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it, so it is told at least once;
 //! the attempt fences out what is told twice.
 
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Event, Execution, Header, Parent};
+use crate::interpreter::{Event, Execution, Header, Parent, Status};
 use crate::store::Commit;
+
+/// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
+pub const OWNED: &str = "owned";
 
 /// The store's item table of children whose end was not told yet, by parent and attempt.
 const CHILDREN: &str = "run.children";
+/// The same of owned children that have not ended.
+const OWNED_CHILDREN: &str = "run.owned";
 /// Children looked at per page after a restart.
 const PAGE: usize = 500;
 
@@ -21,17 +30,18 @@ impl Core {
         let Some(parent) = child.parent.clone() else { return };
         let core = self.clone();
         tokio::spawn(async move {
-            let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
-            // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
-            let told = core.post_and_wait(parent.execution, event).await;
-            let ours =
-                matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure"));
-            if !ours {
-                let mut commit = Commit::new();
-                commit.delivered(child.id).delete_item(CHILDREN, &child_key(parent.execution, parent.attempt));
-                // A fault is noted by `commit`, and the row is told again after the restart.
-                let _ = core.commit(commit).await;
+            if parent.shape != OWNED {
+                let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
+                // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
+                let told = core.post_and_wait(parent.execution, event).await;
+                if matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure")) {
+                    return;
+                }
             }
+            let mut commit = Commit::new();
+            commit.delivered(child.id).delete_item(table(&parent), &child_key(parent.execution, parent.attempt));
+            // A fault is noted by `commit`, and the row is told again after the restart.
+            let _ = core.commit(commit).await;
         });
     }
 
@@ -47,9 +57,31 @@ impl Core {
 
     /// Stops the child that a cancelled attempt waits for.
     pub fn stop_child_of(self: &SharedCore, parent: ExecutionId, attempt: Attempt) {
-        match self.reader.item(CHILDREN, &child_key(parent, attempt)) {
-            Ok(child) => self.stop_child(child.and_then(|text| text.parse().ok())),
-            Err(fault) => self.note(&fault),
+        for table in [CHILDREN, OWNED_CHILDREN] {
+            match self.reader.item(table, &child_key(parent, attempt)) {
+                Ok(child) => self.stop_child(child.and_then(|text| text.parse().ok())),
+                Err(fault) => self.note(&fault),
+            }
+        }
+    }
+
+    /// Stops what an execution owns that ended without success.
+    pub fn stop_owned(self: &SharedCore, parent: ExecutionId) {
+        let prefix = format!("{parent}/");
+        let mut after = Some(prefix.clone());
+        loop {
+            let rows = match self.reader.items(OWNED_CHILDREN, after.as_deref(), PAGE) {
+                Ok(rows) => rows,
+                Err(fault) => return self.note(&fault),
+            };
+            let Some((newest, _)) = rows.last() else { return };
+            after = Some(newest.clone());
+            for (key, child) in &rows {
+                if !key.starts_with(&prefix) {
+                    return;
+                }
+                self.stop_child(child.parse().ok());
+            }
         }
     }
 
@@ -63,6 +95,7 @@ impl Core {
 
     /// After a restart: stops the children whose parents' attempts were cancelled and which were not told so.
     pub fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
+        self.stop_owned_orphans()?;
         let mut after: Option<String> = None;
         let mut last: Option<(ExecutionId, Option<Execution>)> = None;
         loop {
@@ -83,6 +116,22 @@ impl Core {
         }
     }
 
+    fn stop_owned_orphans(self: &SharedCore) -> Result<(), Fault> {
+        let mut after: Option<String> = None;
+        loop {
+            let rows = self.reader.items(OWNED_CHILDREN, after.as_deref(), PAGE)?;
+            let Some((newest, _)) = rows.last() else { return Ok(()) };
+            after = Some(newest.clone());
+            for (key, child) in rows {
+                let Some((parent, _)) = parse_child_key(&key) else { continue };
+                let status = self.reader.header(parent)?.map(|header| header.status);
+                if !matches!(status, None | Some(Status::Running | Status::Succeeded)) {
+                    self.stop_child(child.parse().ok());
+                }
+            }
+        }
+    }
+
     fn stop_child(self: &SharedCore, child: Option<ExecutionId>) {
         if let Some(child) = child {
             let cause = Some("The execution that started it ended.".into());
@@ -93,7 +142,11 @@ impl Core {
 
 /// Remembers the child until its end was told: who cancels the attempt finds it there.
 pub(super) fn link_child(commit: &mut Commit, parent: &Parent, child: ExecutionId) {
-    commit.put_item(CHILDREN, &child_key(parent.execution, parent.attempt), &child.to_string());
+    commit.put_item(table(parent), &child_key(parent.execution, parent.attempt), &child.to_string());
+}
+
+fn table(parent: &Parent) -> &'static str {
+    if parent.shape == OWNED { OWNED_CHILDREN } else { CHILDREN }
 }
 
 fn child_key(parent: ExecutionId, attempt: Attempt) -> String {

@@ -192,6 +192,11 @@ impl State {
             }
         }
         core.act(execution, commands);
+        if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) =
+            &execution.header.outcome
+        {
+            core.stop_owned(execution.header.id);
+        }
         Ok(true)
     }
 
