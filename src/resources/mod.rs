@@ -17,6 +17,7 @@ pub mod housekeeping;
 pub mod items;
 pub mod jobs;
 pub mod media;
+pub mod mounts;
 pub mod notify;
 pub mod objects;
 
@@ -139,7 +140,7 @@ impl Family {
                 Family::Items(operation["dynamodb:".len()..].to_owned(), aws::Integration::Sdk)
             }
             ("aws-sdk", operation) if operation.starts_with("s3:") => Family::Objects(operation[3..].to_owned()),
-            ("sns", "publish") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
             _ => return None,
         })
