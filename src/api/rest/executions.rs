@@ -230,18 +230,24 @@ fn innermost(error: Option<&str>, cause: Option<&str>) -> (Option<String>, Optio
     let mut found = (error.map(str::to_owned), cause.map(str::to_owned));
     for _ in 0..FAILURE_DEPTH_MAX {
         let inner: Option<Value> = found.1.as_deref().and_then(|cause| serde_json::from_str(cause).ok());
-        let Some(error) = inner.as_ref().and_then(|inner| inner["Error"].as_str()) else { break };
-        let cause = inner.as_ref().and_then(|inner| inner["Cause"].as_str()).map(str::to_owned);
+        // A job that failed says so in a field of its own.
+        let inner = inner.as_ref().map(|inner| inner["Job"].get("Failure").unwrap_or(inner));
+        let Some(error) = inner.and_then(|inner| inner["Error"].as_str()) else { break };
+        let cause = inner.and_then(|inner| inner["Cause"].as_str()).map(str::to_owned);
         found = (Some(error.to_owned()), cause);
     }
     found
 }
 
-/// One line of a cause, for rows.
+/// The beginning of a cause, for rows: its words in one line, and a sign where there is more.
 fn shortened(cause: &str) -> String {
-    const CHARS_MAX: usize = 300;
-    let line = cause.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.chars().take(CHARS_MAX).collect()
+    const CHARS_MAX: usize = 400;
+    let words: Vec<&str> = cause.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 fn visits_of(doors: &Doors, header: &Header, events: &[HistoryEvent]) -> Vec<Visit> {
