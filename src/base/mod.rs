@@ -12,6 +12,6 @@ pub mod span;
 
 pub use clock::{Clock, SimClock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};
-pub use ids::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId};
+pub use ids::{Attempt, BranchId, EventId, ExecutionId, JOB_MACHINE, TaskToken, TimerId};
 pub use shares::{Shares, Uri};
 pub use span::Span;

@@ -188,6 +188,7 @@ impl Config {
         for (n, watch) in self.watch.iter().enumerate() {
             if !watched.insert(&watch.share) {
                 faults.push(format!("watch[{n}].share: '{}' is watched already; name all suffixes there", watch.share));
+                continue;
             }
             let Some((_, root)) = folders.iter().find(|(name, _)| *name == watch.share) else { continue };
             let inside = |folder: &Path| folder != root && folder.starts_with(root);
@@ -209,16 +210,16 @@ impl Config {
         let shares = self.shares();
         let mut faults = Vec::new();
         for (n, watch) in self.watch.iter().enumerate() {
-            faults.extend(watch.faults(&shares).into_iter().map(|fault| format!("watch[{n}]: {fault}")));
+            faults.extend(watch.faults(&shares).into_iter().map(|fault| within(&format!("watch[{n}]"), &fault)));
         }
         let now = SystemClock.now();
         for (name, schedule) in &self.schedules {
-            faults.extend(schedule.faults(now).into_iter().map(|fault| format!("schedules.{name}: {fault}")));
+            faults.extend(schedule.faults(now).into_iter().map(|fault| within(&format!("schedules.{name}"), &fault)));
         }
         for (name, function) in &self.functions {
-            faults.extend(function.faults().into_iter().map(|fault| format!("functions.{name}: {fault}")));
+            faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
-        faults.extend(self.notify.faults().into_iter().map(|fault| format!("notify: {fault}")));
+        faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults
     }
 
@@ -262,6 +263,13 @@ fn follows(fault: &str, taken_out: &str) -> bool {
         .and_then(|key| key.rfind('['))
         .is_some_and(|at| place.starts_with(&taken_out[..=at]));
     inside || moved || (taken_out.starts_with("shares.") && fault.contains("no share named"))
+}
+
+/// A section's own fault with the section before it: `notify` and `secret: …` are `notify.secret: …`.
+fn within(section: &str, fault: &str) -> String {
+    let names_key =
+        fault.split_once(": ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+    format!("{section}{}{fault}", if names_key { "." } else { ": " })
 }
 
 /// The key before a fault's words.

@@ -21,6 +21,8 @@ pub struct Executions {
     what: What,
 }
 
+const ID: &str = "Its id, as `executions list` shows it";
+
 #[derive(Debug, Subcommand)]
 enum What {
     /// The newest executions.
@@ -34,21 +36,38 @@ enum What {
         /// Also those that other executions started.
         #[arg(long)]
         nested: bool,
+        /// The most to list.
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
     /// One execution: its states, and what failed with which input and error.
-    Show { id: String },
+    Show {
+        #[arg(help = ID)]
+        id: String,
+    },
     /// All events of an execution, one JSON object a line.
-    History { id: String },
+    History {
+        #[arg(help = ID)]
+        id: String,
+    },
     /// Stop an execution that runs.
     Stop {
+        #[arg(help = ID)]
         id: String,
+        /// Why, for the history.
         #[arg(long)]
         cause: Option<String>,
     },
     /// Go on from the state that failed, keeping what succeeded.
-    Redrive { id: String },
+    Redrive {
+        #[arg(help = ID)]
+        id: String,
+    },
+    /// Start the same workflow with the same input once more, from its first state.
+    Rerun {
+        #[arg(help = ID)]
+        id: String,
+    },
 }
 
 pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
@@ -69,6 +88,13 @@ pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
         What::Redrive { id } => {
             api.call(Method::POST, &format!("executions/{id}/redrive"), &[], Some(json!({}))).await?;
             println!("{id} goes on");
+        }
+        What::Rerun { id } => {
+            let first = api.call(Method::GET, &format!("executions/{id}"), &[], None).await?;
+            let input: Value = serde_json::from_str(first["input"].as_str().unwrap_or("{}"))?;
+            let body = json!({ "machine": first["machine"], "input": input });
+            let started = api.call(Method::POST, "executions", &[], Some(body)).await?;
+            println!("started {}", text(&started["id"]));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -24,10 +24,11 @@ pub struct Serve {
     /// The configuration; without one the API and the dashboard run with no shares.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the store and the work folders lie, instead of the configuration's `data_dir`.
+    /// Where the store and the work folders lie, instead of the configuration's `data_dir` [default:
+    /// /var/lib/conveyor].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where to listen, instead of the configuration's `listen`.
+    /// Where to listen, instead of the configuration's `listen` [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 }

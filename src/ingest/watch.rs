@@ -230,7 +230,9 @@ impl Watcher {
                 let _ = sender.try_send(path);
             }
         };
-        let opened = ::notify::recommended_watcher(see)
+        // A link may lead out of the share, to folders that nobody may read.
+        let settings = ::notify::Config::default().with_follow_symlinks(false);
+        let opened = RecommendedWatcher::new(see, settings)
             .and_then(|mut eyes| eyes.watch(&root, RecursiveMode::Recursive).map(|()| eyes));
         match opened {
             Ok(eyes) => {
@@ -273,6 +275,7 @@ impl Watcher {
     async fn scan(&mut self) -> Result<(), Fault> {
         let now = self.starter.now();
         self.next_scan = now.plus_ms(self.settings.scan.ms as i64);
+        self.count_running()?;
         let root = match self.root() {
             Ok(root) => root,
             Err(why) => return self.away(why),

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::aws;
 use super::executions::{Child, start};
 use super::{Answer, Call, Services};
-use crate::base::{TaskError, Timestamp};
+use crate::base::{JOB_MACHINE, TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Status};
 use crate::run::OWNED;
 
 /// The machine whose executions are jobs.
-pub const MACHINE: &str = "conveyor-mediaconvert-job";
+pub const MACHINE: &str = JOB_MACHINE;
 
 /// Job templates by name: `Settings` that a job's own are laid over.
 #[derive(Clone, Debug, Default)]

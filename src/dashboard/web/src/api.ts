@@ -177,6 +177,10 @@ export const stop = (id: string): Promise<unknown> =>
   post(`executions/${encodeURIComponent(id)}/stop`, { error: 'Stopped', cause: 'Stopped on the dashboard' });
 export const redrive = (id: string): Promise<unknown> => post(`executions/${encodeURIComponent(id)}/redrive`, {});
 
+/** Starts the same workflow with the same input once more. */
+export const rerun = (of: Detail): Promise<{ id: string }> =>
+  post('executions', { machine: of.machine, input: JSON.parse(of.input) as unknown });
+
 export interface Change {
   id: string;
   root: string;
