@@ -1,8 +1,11 @@
 //! Recorded histories of AWS Step Functions against `step`, without store and actors: timers fire at once (in
 //! the order of their due times, on a simulated clock), nested executions and activities are played here.
 //!
-//! The recordings lie beside the repository (`../shared/conformance`) or where `CONVEYOR_CONFORMANCE` says.
+//! The recordings lie beside the repository (`../shared/conformance`) or where `CONVEYOR_CONFORMANCE` says. What the
+//! developer guide and the language's specification promise, recorded or not, stands in `documented`.
 
+#[path = "conformance/documented.rs"]
+mod documented;
 #[path = "conformance/unify.rs"]
 mod unify;
 #[path = "conformance/world.rs"]

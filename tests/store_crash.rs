@@ -11,7 +11,9 @@ use conveyor::interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
 };
 use conveyor::store::sim::SimDisk;
-use conveyor::store::{Backends, Commit, Direction, Options, Reader, Threads, Writer, check, open};
+use conveyor::store::{
+    Backends, Commit, Direction, EndedBefore, Options, Reader, RevisionRow, Threads, Writer, check, open,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -164,13 +166,21 @@ fn end(id: u128) -> (Execution, Step) {
     (before, step)
 }
 
+fn revision() -> RevisionRow {
+    let text = String::new;
+    RevisionRow { definition: text(), role_arn: text(), revision_id: text(), created_at: Timestamp(1).into() }
+}
+
 fn build(changes: &[Change]) -> Commit {
     let mut commit = Commit::new();
     for change in changes {
         match change {
             Change::Put(table, key, json) => commit.put_item(table, key, json),
             Change::Delete(table, key) => commit.delete_item(table, key),
-            Change::Start(id) => commit.step(None, &start(*id)),
+            Change::Start(id) => {
+                let step = start(*id);
+                commit.put_revision(&header(*id).machine.name, 1, &revision()).step(None, &step)
+            }
             Change::End(id) => {
                 let (before, step) = end(*id);
                 commit.step(Some(&before), &step)
@@ -181,7 +191,9 @@ fn build(changes: &[Change]) -> Commit {
 }
 
 fn options(disk: &SimDisk, checkpoint_every: u64) -> Options {
-    Options { threads: Threads::Caller { checkpoint_every }, ..Options::on(Arc::new(disk.clone())) }
+    // So small that the journal turns to the next file every few commits.
+    let segment_bytes = 16 << 10;
+    Options { threads: Threads::Caller { checkpoint_every }, segment_bytes, ..Options::on(Arc::new(disk.clone())) }
 }
 
 /// What the store holds, by every way that leads to it.
@@ -310,8 +322,8 @@ fn archives_survive_a_crash_at_every_operation() {
         (writer, reader)
     };
     let keep_house = |writer: &Writer| {
-        writer.archive_history(day_after, None, 100)?;
-        writer.drop_archives(day_after)
+        writer.archive_ended(EndedBefore { succeeded: day_after, unsuccessful: day_after }, None, 100)?;
+        writer.forget_archived(day_after)
     };
     let disk = SimDisk::new(0);
     let (writer, _reader) = fill(&disk);

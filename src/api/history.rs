@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K, StateType};
+use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K};
 
 /// The event as AWS writes it. Without `include_data`, inputs, outputs and parameters are left out.
 pub fn wire(event: &HistoryEvent, include_data: bool) -> Value {
@@ -23,9 +23,9 @@ pub fn wire(event: &HistoryEvent, include_data: bool) -> Value {
 /// The event's `type`.
 pub fn type_name(kind: &K) -> String {
     let fixed = match kind {
-        K::StateEntered { state_type, .. } => return format!("{}StateEntered", state_name(*state_type)),
-        K::StateExited { state_type, .. } => return format!("{}StateExited", state_name(*state_type)),
-        K::StateAborted { state_type } => return format!("{}StateAborted", state_name(*state_type)),
+        K::StateEntered { state_type, .. } => return format!("{}StateEntered", state_type.name()),
+        K::StateExited { state_type, .. } => return format!("{}StateExited", state_type.name()),
+        K::StateAborted { state_type } => return format!("{}StateAborted", state_type.name()),
         K::ExecutionStarted { .. } => "ExecutionStarted",
         K::ExecutionSucceeded { .. } => "ExecutionSucceeded",
         K::ExecutionFailed(_) => "ExecutionFailed",
@@ -70,19 +70,6 @@ pub fn type_name(kind: &K) -> String {
         K::EvaluationFailed { .. } => "EvaluationFailed",
     };
     fixed.to_owned()
-}
-
-fn state_name(state: StateType) -> &'static str {
-    match state {
-        StateType::Task => "Task",
-        StateType::Choice => "Choice",
-        StateType::Wait => "Wait",
-        StateType::Parallel => "Parallel",
-        StateType::Map => "Map",
-        StateType::Pass => "Pass",
-        StateType::Succeed => "Succeed",
-        StateType::Fail => "Fail",
-    }
 }
 
 struct Details {
@@ -133,9 +120,8 @@ impl Details {
             K::MapIterationFailed { name, index } => self.iteration(name, *index, "mapIterationFailedEventDetails"),
             K::MapIterationAborted { name, index } => self.iteration(name, *index, "mapIterationAbortedEventDetails"),
             K::EvaluationFailed { failure, location, state } => {
-                self.failure(failure, "");
                 self.put("state", &**state).put_some("location", location.as_deref());
-                "evaluationFailedEventDetails"
+                self.failure(failure, "evaluationFailedEventDetails")
             }
             K::StateAborted { .. }
             | K::ParallelStateStarted
@@ -146,19 +132,19 @@ impl Details {
             | K::MapRunSucceeded
             | K::MapRunAborted
             | K::LambdaFunctionStarted => return None,
-            _ => return self.fill_attempt(kind),
+            _ => return self.fill_task(kind),
         })
     }
 
-    /// The events of an attempt: tasks, activities, functions.
-    fn fill_attempt(&mut self, kind: &K) -> Option<&'static str> {
+    /// The events of an attempt of a service task.
+    fn fill_task(&mut self, kind: &K) -> Option<&'static str> {
         Some(match kind {
             K::TaskScheduled { resource_type, resource, region, parameters, timeout_seconds, heartbeat_seconds } => {
                 self.resource(resource_type, resource).put("region", region.as_str());
                 if self.include_data {
                     self.put("parameters", &**parameters);
                 }
-                self.put_some("timeoutInSeconds", *timeout_seconds).put_some("heartbeatInSeconds", *heartbeat_seconds);
+                self.limits(*timeout_seconds, *heartbeat_seconds);
                 "taskScheduledEventDetails"
             }
             K::TaskStarted { resource_type, resource } => {
@@ -174,26 +160,27 @@ impl Details {
                 "taskSucceededEventDetails"
             }
             K::TaskFailed { resource_type, resource, failure } => {
-                self.resource(resource_type, resource).failure(failure, "");
-                "taskFailedEventDetails"
+                self.resource(resource_type, resource).failure(failure, "taskFailedEventDetails")
             }
             K::TaskTimedOut { resource_type, resource, failure } => {
-                self.resource(resource_type, resource).failure(failure, "");
-                "taskTimedOutEventDetails"
+                self.resource(resource_type, resource).failure(failure, "taskTimedOutEventDetails")
             }
             K::TaskStartFailed { resource_type, resource, failure } => {
-                self.resource(resource_type, resource).failure(failure, "");
-                "taskStartFailedEventDetails"
+                self.resource(resource_type, resource).failure(failure, "taskStartFailedEventDetails")
             }
             K::TaskSubmitFailed { resource_type, resource, failure } => {
-                self.resource(resource_type, resource).failure(failure, "");
-                "taskSubmitFailedEventDetails"
+                self.resource(resource_type, resource).failure(failure, "taskSubmitFailedEventDetails")
             }
+            _ => return self.fill_worker(kind),
+        })
+    }
+
+    /// The events of an attempt of an activity or a function.
+    fn fill_worker(&mut self, kind: &K) -> Option<&'static str> {
+        Some(match kind {
             K::ActivityScheduled { resource, input, timeout_seconds, heartbeat_seconds } => {
-                self.put("resource", resource.as_str())
-                    .data("input", input)
-                    .put_some("timeoutInSeconds", *timeout_seconds)
-                    .put_some("heartbeatInSeconds", *heartbeat_seconds);
+                self.put("resource", resource.as_str()).data("input", input);
+                self.limits(*timeout_seconds, *heartbeat_seconds);
                 "activityScheduledEventDetails"
             }
             K::ActivityStarted { worker } => {
@@ -208,9 +195,8 @@ impl Details {
             K::ActivityTimedOut(failure) => self.failure(failure, "activityTimedOutEventDetails"),
             K::ActivityScheduleFailed(failure) => self.failure(failure, "activityScheduleFailedEventDetails"),
             K::LambdaFunctionScheduled { resource, input, timeout_seconds } => {
-                self.put("resource", resource.as_str())
-                    .data("input", input)
-                    .put_some("timeoutInSeconds", *timeout_seconds);
+                self.put("resource", resource.as_str()).data("input", input);
+                self.limits(*timeout_seconds, None);
                 "lambdaFunctionScheduledEventDetails"
             }
             K::LambdaFunctionSucceeded { output } => {
@@ -251,6 +237,10 @@ impl Details {
         self.put("resourceType", resource_type).put("resource", resource)
     }
 
+    fn limits(&mut self, timeout_seconds: Option<i64>, heartbeat_seconds: Option<i64>) {
+        self.put_some("timeoutInSeconds", timeout_seconds).put_some("heartbeatInSeconds", heartbeat_seconds);
+    }
+
     fn iteration(&mut self, name: &str, index: u32, key: &'static str) -> &'static str {
         self.put("name", name).put("index", index);
         key
@@ -275,6 +265,7 @@ impl Details {
 mod tests {
     use super::*;
     use crate::base::{EventId, Timestamp};
+    use crate::interpreter::StateType;
 
     #[test]
     fn data_and_absent_fields_are_left_out() {

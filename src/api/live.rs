@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use super::{Doors, aws};
+use super::Doors;
 use crate::base::{Clock, ExecutionId};
 use crate::interpreter::Status;
 use crate::media::Progress;
@@ -159,8 +159,7 @@ async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Re
                 }
                 for (id, status) in std::mem::take(&mut changed) {
                     let (root, _) = live.root(&reader, id);
-                    let status_name = aws::status_name(status);
-                    out("execution", json!({"id": id.to_string(), "root": root.to_string(), "status": status_name}).to_string());
+                    out("execution", json!({"id": id.to_string(), "root": root.to_string(), "status": status.name()}).to_string());
                     if status != Status::Running {
                         live.forget(id, root);
                     }

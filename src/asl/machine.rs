@@ -123,22 +123,6 @@ pub enum Kind {
     Fail { error: Text, cause: Text },
 }
 
-impl Kind {
-    /// The `Type` as AWS writes it.
-    pub fn type_name(&self) -> &'static str {
-        match self {
-            Kind::Task(_) => "Task",
-            Kind::Choice(_) => "Choice",
-            Kind::Wait(_) => "Wait",
-            Kind::Parallel(_) => "Parallel",
-            Kind::Map(_) => "Map",
-            Kind::Pass { .. } => "Pass",
-            Kind::Succeed => "Succeed",
-            Kind::Fail { .. } => "Fail",
-        }
-    }
-}
-
 #[derive(Debug)]
 pub struct Task {
     /// The ARN as written.

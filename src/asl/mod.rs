@@ -39,4 +39,4 @@ pub use query::Query;
 pub use reference_path::ReferencePath;
 pub use scope::{EvalError, Scope, Variables};
 pub use template::Template;
-pub use timestamp::parse_timestamp;
+pub use timestamp::{parse_timestamp, whole_seconds};

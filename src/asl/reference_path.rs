@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::Path;
 use super::path::{Root, Step};
-use super::{EvalError, Path};
 
 /// A path that names one place below `$`: `$.a.b[0]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,18 +25,15 @@ impl ReferencePath {
     }
 
     /// `input` with `result` at this place. Objects on the way are made; items of arrays must exist, or be
-    /// the next one. Fails where something else is in the way.
-    pub fn insert(&self, mut input: Value, result: Value) -> Result<Value, EvalError> {
-        match self.slot(&mut input) {
-            Some(slot) => {
-                *slot = result;
-                Ok(input)
-            }
-            None => Err(EvalError {
-                error: "States.ResultPathMatchFailure",
-                message: format!("Unable to apply ReferencePath {} to input {input}", self.text()),
-            }),
+    /// the next one. Fails where something else is in the way, in AWS's words.
+    pub fn insert(&self, mut input: Value, result: Value) -> Result<Value, String> {
+        if let Some(obstacle) = self.obstacle(&input) {
+            return Err(obstacle);
         }
+        if let Some(slot) = self.slot(&mut input) {
+            *slot = result;
+        }
+        Ok(input)
     }
 
     /// As written in the definition.
@@ -44,11 +41,8 @@ impl ReferencePath {
         self.path.text()
     }
 
-    /// The place in `value`, made where it is missing. Nothing is changed unless the whole way is free.
+    /// The place in `value`, made where it is missing. There is one where there is no obstacle.
     fn slot<'a>(&self, value: &'a mut Value) -> Option<&'a mut Value> {
-        if !self.is_free(value) {
-            return None;
-        }
         let mut place = value;
         for step in self.path.steps() {
             place = match step {
@@ -72,20 +66,30 @@ impl ReferencePath {
         Some(place)
     }
 
-    fn is_free(&self, value: &Value) -> bool {
+    /// What stands where a step of the path leads through.
+    fn obstacle(&self, value: &Value) -> Option<String> {
         let mut place = Some(value);
         for step in self.path.steps() {
             place = match (step, place) {
                 (Step::Key(_), None) => None,
                 (Step::Key(key), Some(Value::Object(fields))) => fields.get(key),
-                (Step::Index(index), Some(Value::Array(items))) => match usize::try_from(*index) {
-                    Ok(index) if index <= items.len() => items.get(index),
-                    _ => return false,
-                },
-                _ => return false,
+                (Step::Index(index), Some(Value::Array(items)))
+                    if usize::try_from(*index).is_ok_and(|index| index <= items.len()) =>
+                {
+                    items.get(usize::try_from(*index).ok()?)
+                }
+                (step, place) => {
+                    let shown = place.map_or_else(|| "null".to_owned(), Value::to_string);
+                    let step = match step {
+                        Step::Index(index) => index.to_string(),
+                        Step::Key(key) => key.clone(),
+                        _ => String::new(),
+                    };
+                    return Some(format!("Unable to apply step \"{step}\" to input {shown}"));
+                }
             };
         }
-        true
+        None
     }
 }
 
@@ -108,18 +112,17 @@ mod tests {
     }
 
     #[test]
-    fn something_in_the_way_is_a_match_failure() {
-        for (path, input) in [
-            ("$.someTaskResult", json!("input1")),
-            ("$.a.b", json!({"a": 1})),
-            ("$.a.b", json!({"a": null})),
-            ("$.l[5]", json!({"l": [0]})),
-            ("$.l.x", json!({"l": [0]})),
-            ("$[0]", json!({})),
+    fn something_in_the_way_is_named() {
+        for (path, input, says) in [
+            ("$.someTaskResult", json!("input1"), r#"Unable to apply step "someTaskResult" to input "input1""#),
+            ("$.a.b", json!({"a": 1}), r#"Unable to apply step "b" to input 1"#),
+            ("$.a.b", json!({"a": null}), r#"Unable to apply step "b" to input null"#),
+            ("$.l[5]", json!({"l": [0]}), r#"Unable to apply step "5" to input [0]"#),
+            ("$.l.x", json!({"l": [0]}), r#"Unable to apply step "x" to input [0]"#),
+            ("$.n[0]", json!({}), r#"Unable to apply step "0" to input null"#),
         ] {
-            let failed = ReferencePath::parse(path).unwrap().insert(input.clone(), json!(1)).unwrap_err();
-            assert_eq!(failed.error, "States.ResultPathMatchFailure");
-            assert_eq!(failed.message, format!("Unable to apply ReferencePath {path} to input {input}"));
+            let failed = ReferencePath::parse(path).unwrap().insert(input, json!(1));
+            assert_eq!(failed, Err(says.to_owned()), "{path}");
         }
         for text in ["$.a[*]", "$..a", "$.a[1:2]", "$$.a", "$v.a", "$.a[?(@.b)]", "a"] {
             assert!(ReferencePath::parse(text).is_err(), "{text}");

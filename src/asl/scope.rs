@@ -31,11 +31,6 @@ impl<'a> Scope<'a> {
         Scope { input, context, variables, seed, calls: Cell::new(0) }
     }
 
-    /// The same surroundings with another input, and a row of random numbers of its own.
-    pub fn with_input<'b>(&'b self, input: &'b Value) -> Scope<'b> {
-        Scope::new(input, self.context, self.variables, self.draw())
-    }
-
     /// The next random number of this scope.
     pub(super) fn draw(&self) -> u64 {
         let call = self.calls.get();
@@ -45,7 +40,7 @@ impl<'a> Scope<'a> {
 }
 
 /// One round of SplitMix64: turns neighbouring numbers into unrelated ones.
-pub(super) fn mix(number: u64) -> u64 {
+pub fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

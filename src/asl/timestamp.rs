@@ -1,5 +1,7 @@
 //! Moments as definitions and data write them: RFC 3339 with a `T` and a zone.
 
+use crate::base::Timestamp;
+
 /// Reads `2016-03-14T01:59:00Z`, with any fraction of a second and `Z` or a numeric offset.
 ///
 /// A text without a zone, with a space for the `T`, or with a date that does not exist is no timestamp.
@@ -26,6 +28,11 @@ pub fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
         return text.parse().ok();
     }
     format!("{date_time}{}{}", &rest[..kept], &rest[fraction..]).parse().ok()
+}
+
+/// Until when a Wait waits: AWS leaves out what is below a second.
+pub fn whole_seconds(moment: jiff::Timestamp) -> Timestamp {
+    Timestamp(moment.as_second().saturating_mul(1_000))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(super) fn caught(draft: &mut Draft, id: BranchId, state: &State, raised: &Ra
     let around = Surroundings::of(draft, id, None);
     let result = Arc::new(error_output(raised));
     let output = around.assigned(state, catcher.assign.as_ref(), &result).and_then(|assigned| {
-        let placed = around.placed(state, &catcher.result_path, &raw, result)?;
+        let placed = around.placed(&catcher.result_path, &raw, result)?;
         Ok(Output { payload: around.bounded(state, placed)?, assigned })
     });
     match output {

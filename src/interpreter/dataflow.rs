@@ -1,6 +1,7 @@
 //! How data goes through a state: InputPath, Parameters, ResultSelector, ResultPath, OutputPath, Assign
 //! (specification, "Input and Output Processing").
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -8,8 +9,8 @@ use serde_json::Value;
 use super::context;
 use super::draft::{Draft, Payload};
 use super::event::Json;
-use super::raise::Raised;
-use crate::asl::{InputPath, ResultPath, Scope, State, Template, Variables};
+use super::raise::{RUNTIME, Raised};
+use crate::asl::{InputPath, Query, ResultPath, Scope, State, Template, Variables};
 use crate::base::{BranchId, EventId, TaskToken, limits};
 
 /// What the expressions of a state may look at, but for the input.
@@ -97,7 +98,7 @@ impl Surroundings {
             Some(template) => self.template(state, template, &result)?,
         };
         let assigned = self.assigned(state, state.flow.assign.as_ref(), &result)?;
-        let placed = self.placed(state, &state.flow.result_path, raw, result)?;
+        let placed = self.placed(&state.flow.result_path, raw, result)?;
         let output = self.through(state, &state.flow.output_path, &placed)?;
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }
@@ -109,19 +110,13 @@ impl Surroundings {
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }
 
-    pub fn placed(
-        &self,
-        state: &State,
-        place: &ResultPath,
-        raw: &Arc<Value>,
-        result: Arc<Value>,
-    ) -> Result<Arc<Value>, Raised> {
+    pub fn placed(&self, place: &ResultPath, raw: &Arc<Value>, result: Arc<Value>) -> Result<Arc<Value>, Raised> {
         match place {
             ResultPath::Whole => Ok(result),
             ResultPath::Discard => Ok(raw.clone()),
             ResultPath::Into(path) => {
                 let result = Arc::try_unwrap(result).unwrap_or_else(|shared| (*shared).clone());
-                self.path(state, path.insert((**raw).clone(), result)).map(Arc::new)
+                path.insert((**raw).clone(), result).map(Arc::new).map_err(Raised::result_path)
             }
         }
     }
@@ -143,6 +138,32 @@ impl Surroundings {
                 .collect()),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// What a field that ends in `Path` refers to.
+    pub fn referenced<'v>(
+        &'v self,
+        state: &State,
+        field: &str,
+        query: &Query,
+        input: &'v Value,
+    ) -> Result<Cow<'v, Value>, Raised> {
+        query.get(&self.scope(input)).map_err(|_| {
+            let message = format!("The {field} parameter does not reference an input value: {}", query.text());
+            self.raised(state, RUNTIME, &message)
+        })
+    }
+
+    /// A number of seconds that a `…SecondsPath` refers to.
+    pub fn seconds(&self, state: &State, field: &str, query: &Query, input: &Value) -> Result<i64, Raised> {
+        let path = query.text();
+        let value = self.referenced(state, field, query, input)?;
+        let message = match value.as_i64() {
+            Some(seconds) if seconds >= 0 => return Ok(seconds),
+            Some(seconds) => format!("The {field} parameter references a negative value: {path} == {seconds}"),
+            None => format!("The {field} parameter cannot be parsed as a long value: {path} == {value}"),
+        };
+        Err(self.raised(state, RUNTIME, &message))
     }
 
     pub fn bounded(&self, state: &State, value: Arc<Value>) -> Result<Payload, Raised> {

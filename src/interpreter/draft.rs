@@ -13,6 +13,7 @@ use super::env::Env;
 use super::event::{Command, Entry, Json, Outcome, RunTask};
 use super::execution::{Branch, Execution, Header, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
+use crate::asl::scope::mix;
 use crate::asl::{Name, StateMachine};
 use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
 
@@ -248,12 +249,4 @@ impl<'a> Draft<'a> {
         self.header.outcome = Some(outcome);
         self.work.clear();
     }
-}
-
-/// One round of SplitMix64.
-fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -39,6 +39,20 @@ impl StateType {
             Kind::Fail { .. } => StateType::Fail,
         }
     }
+
+    /// The `Type` as definitions write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateType::Task => "Task",
+            StateType::Choice => "Choice",
+            StateType::Wait => "Wait",
+            StateType::Parallel => "Parallel",
+            StateType::Map => "Map",
+            StateType::Pass => "Pass",
+            StateType::Succeed => "Succeed",
+            StateType::Fail => "Fail",
+        }
+    }
 }
 
 /// `error` and `cause` of a failure; AWS leaves out what is absent.

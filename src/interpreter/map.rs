@@ -87,10 +87,13 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
     let Some((state, map)) = map_of(machine, &outer.state) else { return };
     let Some(item) = held.items.get(index as usize) else { return };
     let input = match &map.item_selector {
-        None => Ok(item.clone()),
+        None => Ok(Payload::of(item.clone())),
         Some(selector) => {
             let around = Surroundings::of(draft, id, None).with_item(index, item);
-            around.input(state, &held.input).and_then(|input| around.template(state, selector, &input))
+            around
+                .input(state, &held.input)
+                .and_then(|input| around.template(state, selector, &input))
+                .and_then(|selected| around.bounded(state, selected))
         }
     };
     let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
@@ -104,9 +107,9 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
     }
     match input {
         Ok(input) => {
-            child.input = input.clone();
+            child.input = input.value.clone();
             draft.insert(child_id, child);
-            draft.work.push(Work::Enter(child_id, map.processor.start_at.clone(), Payload::of(input)));
+            draft.work.push(Work::Enter(child_id, map.processor.start_at.clone(), input));
         }
         Err(raised) => {
             draft.insert(child_id, child);

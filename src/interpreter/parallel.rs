@@ -23,7 +23,7 @@ pub(super) fn run(
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
     let input = around.input(state, &payload.value)?;
-    let input = Payload::of(around.parameters(state, &input)?);
+    let input = around.bounded(state, around.parameters(state, &input)?)?;
     let started_event = draft.say(id, HistoryKind::ParallelStateStarted);
     let count = u32::try_from(processors.len()).unwrap_or(u32::MAX);
     let first = draft.reserve_branches(count);

@@ -8,7 +8,7 @@ use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
 use super::raise::{RUNTIME, Raised};
 use super::step::{leave, transition};
-use crate::asl::{State, Text, Transition};
+use crate::asl::{Query, State, Text, Transition};
 use crate::base::BranchId;
 
 pub(super) fn run(
@@ -64,10 +64,16 @@ fn text(
         Text::Literal(text) => return Ok(Some(text.clone())),
         Text::Query(query) => query,
     };
-    match query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))? {
-        Value::String(text) => Ok(Some(text)),
+    let found = match query {
+        Query::Path(_) => around.referenced(state, field, query, input)?,
+        Query::Intrinsic(_) => {
+            query.get(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?
+        }
+    };
+    match &*found {
+        Value::String(text) => Ok(Some(text.clone())),
         other => {
-            let message = format!("The {field} field must resolve to a string, but was: {} == {other}", query.text());
+            let message = format!("The {field} parameter must reference a string: {} == {other}", query.text());
             Err(around.raised(state, RUNTIME, &message))
         }
     }

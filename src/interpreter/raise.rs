@@ -23,15 +23,27 @@ pub(super) const TIMEOUT: &str = "States.Timeout";
 pub(super) struct Raised {
     pub error: Option<String>,
     pub cause: Option<String>,
+    /// The name that `ErrorEquals` knows it by too: AWS documents some errors under another name than it reports.
+    also: Option<&'static str>,
 }
 
 impl Raised {
     pub fn new(error: Option<String>, cause: Option<String>) -> Raised {
-        Raised { error, cause }
+        Raised { error, cause, also: None }
     }
 
     pub fn timeout() -> Raised {
         Raised::new(Some(TIMEOUT.into()), None)
+    }
+
+    pub fn missed_heartbeat() -> Raised {
+        Raised { also: Some("States.HeartbeatTimeout"), ..Raised::timeout() }
+    }
+
+    /// The result could not be put where ResultPath says.
+    pub fn result_path(cause: String) -> Raised {
+        let error = Some("States.ReferencePathConflict".to_owned());
+        Raised { error, cause: Some(cause), also: Some("States.ResultPathMatchFailure") }
     }
 
     /// AWS's sentence.
@@ -60,7 +72,7 @@ impl Raised {
             && names.iter().any(|name| match name.as_str() {
                 "States.ALL" => error != DATA_LIMIT_EXCEEDED,
                 "States.TaskFailed" => error != DATA_LIMIT_EXCEEDED && error != TIMEOUT,
-                name => name == error,
+                name => name == error || Some(name) == self.also,
             })
     }
 }

@@ -68,8 +68,7 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
     let Some(state) = machine.state(&branch.state) else { return false };
     let Kind::Task(task) = &state.kind else { return false };
     let family = Family::of(&task.resource);
-    let failure =
-        |error: &Option<String>, cause: &Option<String>| Failure { error: error.clone(), cause: cause.clone() };
+    let raised = |error: &Option<String>, cause: &Option<String>| Raised::new(error.clone(), cause.clone());
     match event {
         Event::TaskStarted { worker, .. } => {
             if phase != TaskPhase::Scheduled {
@@ -95,15 +94,15 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
         Event::TaskSucceeded { output, .. } => succeed(draft, id, state, &family, output),
         Event::TaskFailed { error, cause, .. } => {
             end_attempt(draft, id, None);
-            fail(draft, id, |f| family.failed(f), failure(error, cause));
+            fail(draft, id, |f| family.failed(f), raised(error, cause));
         }
         Event::TaskSubmitFailed { error, cause, .. } => {
             end_attempt(draft, id, None);
-            fail(draft, id, |f| family.submit_failed(f), failure(error, cause));
+            fail(draft, id, |f| family.submit_failed(f), raised(error, cause));
         }
         Event::TaskStartFailed { error, cause, .. } => {
             end_attempt(draft, id, None);
-            fail(draft, id, |f| family.start_failed(f), failure(error, cause));
+            fail(draft, id, |f| family.start_failed(f), raised(error, cause));
         }
         _ => return false,
     }
@@ -113,20 +112,24 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
 /// One of the attempt's timers fired: its time is over, or its heartbeats stopped.
 pub(super) fn time_out(draft: &mut Draft, id: BranchId, timer: TimerId) {
     let Some(branch) = draft.branch(id) else { return };
+    let raised = match branch.doing {
+        Doing::Task { heartbeat: Some((heartbeat, _)), .. } if heartbeat == timer => Raised::missed_heartbeat(),
+        _ => Raised::timeout(),
+    };
     let Some(state) = draft.machine.state(&branch.state) else { return };
     let Kind::Task(task) = &state.kind else { return };
     let family = Family::of(&task.resource);
     if let Some(attempt) = end_attempt(draft, id, Some(timer)) {
         draft.cancel_task(attempt);
     }
-    fail(draft, id, |f| family.timed_out(f), Raised::timeout().failure());
+    fail(draft, id, |f| family.timed_out(f), raised);
 }
 
 fn succeed(draft: &mut Draft, id: BranchId, state: &State, family: &Family, output: &Json) {
     end_attempt(draft, id, None);
     if output.len() > limits::PAYLOAD_BYTES_MAX {
         let raised = Raised::too_large(&state.name);
-        return fail(draft, id, |f| family.failed(f), raised.failure());
+        return fail(draft, id, |f| family.failed(f), raised);
     }
     draft.say(id, family.succeeded(output));
     let Some(raw) = draft.branch(id).map(|b| b.input.clone()) else { return };
@@ -140,9 +143,9 @@ fn succeed(draft: &mut Draft, id: BranchId, state: &State, family: &Family, outp
     }
 }
 
-fn fail(draft: &mut Draft, id: BranchId, event: impl FnOnce(Failure) -> K, failure: Failure) {
-    draft.say(id, event(failure.clone()));
-    raise(draft, id, Raised::new(failure.error, failure.cause));
+fn fail(draft: &mut Draft, id: BranchId, event: impl FnOnce(Failure) -> K, raised: Raised) {
+    draft.say(id, event(raised.failure()));
+    raise(draft, id, raised);
 }
 
 /// The branch waits for the attempt no longer. `fired` needs no clearing.
@@ -186,16 +189,13 @@ fn seconds(
         Seconds::Literal(seconds) => return Ok(Some(i64::try_from(*seconds).unwrap_or(i64::MAX))),
         Seconds::Query(query) => query,
     };
-    let value = query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?;
-    match value.as_i64() {
-        Some(seconds) if seconds > 0 => Ok(Some(seconds)),
-        _ => {
-            let message = format!(
-                "The {field} parameter must refer to a positive number of seconds, but was: {} == {value}",
-                query.text()
-            );
+    match around.seconds(state, field, query, input)? {
+        0 => {
+            let message =
+                format!("The {field} parameter references a value that is not positive: {} == 0", query.text());
             Err(around.raised(state, RUNTIME, &message))
         }
+        seconds => Ok(Some(seconds)),
     }
 }
 

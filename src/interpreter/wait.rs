@@ -16,7 +16,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, wait: &Wait, p
     let at = draft.at;
     let due = match wait {
         Wait::Seconds(seconds) => after(&around, state, at, *seconds)?,
-        Wait::SecondsQuery(query) => after(&around, state, at, seconds(&around, state, query, &input)?)?,
+        Wait::SecondsQuery(query) => after(&around, state, at, around.seconds(state, "SecondsPath", query, &input)?)?,
         Wait::Timestamp(due) => *due,
         Wait::TimestampQuery(query) => timestamp(&around, state, query, &input)?,
     };
@@ -56,35 +56,13 @@ fn after(around: &Surroundings, state: &State, at: Timestamp, seconds: i64) -> R
     }
 }
 
-fn seconds(around: &Surroundings, state: &State, query: &Query, input: &Value) -> Result<i64, Raised> {
-    let path = query.text();
-    let fail = |message: String| around.raised(state, RUNTIME, &message);
-    let value = query
-        .get(&around.scope(input))
-        .map_err(|_| fail(format!("The SecondsPath parameter does not reference an input value: {path}")))?;
-    match value.as_i64() {
-        Some(seconds) if seconds < 0 => {
-            Err(fail(format!("The SecondsPath parameter references a negative value: {path} == {seconds}")))
-        }
-        Some(seconds) => Ok(seconds),
-        None => Err(fail(format!("The SecondsPath parameter cannot be parsed as a long value: {path} == {value}"))),
-    }
-}
-
 fn timestamp(around: &Surroundings, state: &State, query: &Query, input: &Value) -> Result<Timestamp, Raised> {
-    let path = query.text();
-    let fail = |message: String| around.raised(state, RUNTIME, &message);
-    let value = query
-        .get(&around.scope(input))
-        .map_err(|_| fail(format!("The TimestampPath parameter does not reference an input value: {path}")))?;
-    value
-        .as_str()
-        .and_then(crate::asl::parse_timestamp)
-        .map(|moment| Timestamp(moment.as_millisecond()))
-        .ok_or_else(|| {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            fail(format!(
-                "The TimestampPath parameter cannot be parsed as an ISO-8601 extended offset date-time format string: {path} == {text}"
-            ))
-        })
+    let value = around.referenced(state, "TimestampPath", query, input)?;
+    value.as_str().and_then(crate::asl::parse_timestamp).map(crate::asl::whole_seconds).ok_or_else(|| {
+        let (path, text) = (query.text(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        let message = format!(
+            "The TimestampPath parameter cannot be parsed as an ISO-8601 extended offset date-time format string: {path} == {text}"
+        );
+        around.raised(state, RUNTIME, &message)
+    })
 }

@@ -133,7 +133,7 @@ impl Functions {
         let mut child = builder
             .spawn()
             .map_err(|e| exit_error(format!("the function '{name}' could not be started: {program}: {e}")))?;
-        let _group = Group::of(&child);
+        let group = Group::of(&child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let give = async {
             if let Some(mut stdin) = stdin {
@@ -141,8 +141,13 @@ impl Functions {
                 let _ = stdin.write_all(event.as_bytes()).await;
             }
         };
-        let ((), out, err, status) =
-            tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), tail_of(stderr), child.wait());
+        let end = async {
+            let status = child.wait().await;
+            // What the function left running would hold the pipes open.
+            drop(group);
+            status
+        };
+        let ((), out, err, status) = tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), tail_of(stderr), end);
         let status = status.map_err(|e| exit_error(format!("the function '{name}' was lost: {e}")))?;
         let out =
             out.ok_or_else(|| exit_error(format!("the function '{name}' wrote more than {RESULT_BYTES_MAX} bytes")))?;
@@ -310,6 +315,7 @@ mod tests {
         let exit = run("echo broken >&2; exit 3").await.unwrap_err();
         assert!(exit.error == "Runtime.ExitError" && exit.cause.contains("broken"), "{exit}");
         assert!(run("echo nonsense").await.unwrap_err().cause.contains("nonsense"));
+        assert_eq!(run("sleep 60 & echo 1").await.unwrap(), json!(1), "what it left running is not waited for");
         let missing = functions("cat").run("other", "{}", "id").await.unwrap_err();
         assert_eq!(missing.error, "Lambda.ResourceNotFoundException");
     }

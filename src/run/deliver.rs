@@ -6,23 +6,16 @@
 //! succeeded does is its own affair.
 //!
 //! Which child an attempt waits for is a row from the child's start until its end was told, so that cancelling the
-//! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it, so it is told at least once;
-//! the attempt fences out what is told twice.
+//! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it,
+//! so it is told at least once; the attempt fences out what is told twice.
 
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Event, Execution, Header, Parent, Status};
-use crate::store::Commit;
+use crate::store::{Child, Commit};
 
 /// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
 pub const OWNED: &str = "owned";
-
-/// The store's item table of children whose end was not told yet, by parent and attempt.
-const CHILDREN: &str = "run.children";
-/// The same of owned children that have not ended.
-const OWNED_CHILDREN: &str = "run.owned";
-/// Children looked at per page after a restart.
-const PAGE: usize = 500;
 
 impl Core {
     /// Tells the parent of an execution that ended, if it has one.
@@ -39,7 +32,7 @@ impl Core {
                 }
             }
             let mut commit = Commit::new();
-            commit.delivered(child.id).delete_item(table(&parent), &child_key(parent.execution, parent.attempt));
+            commit.delivered(&child);
             // A fault is noted by `commit`, and the row is told again after the restart.
             let _ = core.commit(commit).await;
         });
@@ -57,31 +50,20 @@ impl Core {
 
     /// Stops the child that a cancelled attempt waits for.
     pub fn stop_child_of(self: &SharedCore, parent: ExecutionId, attempt: Attempt) {
-        for table in [CHILDREN, OWNED_CHILDREN] {
-            match self.reader.item(table, &child_key(parent, attempt)) {
-                Ok(child) => self.stop_child(child.and_then(|text| text.parse().ok())),
-                Err(fault) => self.note(&fault),
-            }
+        match self.reader.child_of(parent, attempt) {
+            Ok(child) => self.stop_child(child.map(|child| child.id)),
+            Err(fault) => self.note(&fault),
         }
     }
 
     /// Stops what an execution owns that ended without success.
     pub fn stop_owned(self: &SharedCore, parent: ExecutionId) {
-        let prefix = format!("{parent}/");
-        let mut after = Some(prefix.clone());
-        loop {
-            let rows = match self.reader.items(OWNED_CHILDREN, after.as_deref(), PAGE) {
-                Ok(rows) => rows,
-                Err(fault) => return self.note(&fault),
-            };
-            let Some((newest, _)) = rows.last() else { return };
-            after = Some(newest.clone());
-            for (key, child) in &rows {
-                if !key.starts_with(&prefix) {
-                    return;
-                }
-                self.stop_child(child.parse().ok());
+        match self.reader.children_of(parent) {
+            Ok(children) => {
+                let owned = children.into_iter().filter(|child| child.parent.shape == OWNED);
+                owned.for_each(|child| self.stop_child(Some(child.id)));
             }
+            Err(fault) => self.note(&fault),
         }
     }
 
@@ -95,41 +77,27 @@ impl Core {
 
     /// After a restart: stops the children whose parents' attempts were cancelled and which were not told so.
     pub fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
-        self.stop_owned_orphans()?;
-        let mut after: Option<String> = None;
         let mut last: Option<(ExecutionId, Option<Execution>)> = None;
-        loop {
-            let rows = self.reader.items(CHILDREN, after.as_deref(), PAGE)?;
-            let Some((newest, _)) = rows.last() else { return Ok(()) };
-            after = Some(newest.clone());
-            for (key, child) in rows {
-                let Some((parent, attempt)) = parse_child_key(&key) else { continue };
-                // The keys of one parent follow each other.
-                if last.as_ref().is_none_or(|(id, _)| *id != parent) {
-                    last = Some((parent, self.reader.execution(parent)?));
+        for child in self.reader.children() {
+            let Child { id, parent } = child?;
+            // The children of one parent follow each other.
+            if last.as_ref().is_none_or(|(id, _)| *id != parent.execution) {
+                last = Some((parent.execution, self.reader.execution(parent.execution)?));
+            }
+            let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
+            let wanted = match execution {
+                Some(execution) if parent.shape == OWNED => {
+                    matches!(execution.header.status, Status::Running | Status::Succeeded)
                 }
-                let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
-                if execution.and_then(|execution| execution.branch_of_attempt(attempt)).is_none() {
-                    self.stop_child(child.parse().ok());
-                }
+                Some(execution) => execution.branch_of_attempt(parent.attempt).is_some(),
+                // An owned child may outlive even the memory of the parent that succeeded.
+                None => parent.shape == OWNED,
+            };
+            if !wanted {
+                self.stop_child(Some(id));
             }
         }
-    }
-
-    fn stop_owned_orphans(self: &SharedCore) -> Result<(), Fault> {
-        let mut after: Option<String> = None;
-        loop {
-            let rows = self.reader.items(OWNED_CHILDREN, after.as_deref(), PAGE)?;
-            let Some((newest, _)) = rows.last() else { return Ok(()) };
-            after = Some(newest.clone());
-            for (key, child) in rows {
-                let Some((parent, _)) = parse_child_key(&key) else { continue };
-                let status = self.reader.header(parent)?.map(|header| header.status);
-                if !matches!(status, None | Some(Status::Running | Status::Succeeded)) {
-                    self.stop_child(child.parse().ok());
-                }
-            }
-        }
+        Ok(())
     }
 
     fn stop_child(self: &SharedCore, child: Option<ExecutionId>) {
@@ -138,22 +106,4 @@ impl Core {
             self.post(child, Event::Stopped { error: None, cause });
         }
     }
-}
-
-/// Remembers the child until its end was told: who cancels the attempt finds it there.
-pub(super) fn link_child(commit: &mut Commit, parent: &Parent, child: ExecutionId) {
-    commit.put_item(table(parent), &child_key(parent.execution, parent.attempt), &child.to_string());
-}
-
-fn table(parent: &Parent) -> &'static str {
-    if parent.shape == OWNED { OWNED_CHILDREN } else { CHILDREN }
-}
-
-fn child_key(parent: ExecutionId, attempt: Attempt) -> String {
-    format!("{parent}/{attempt}")
-}
-
-fn parse_child_key(key: &str) -> Option<(ExecutionId, Attempt)> {
-    let (parent, attempt) = key.split_once('/')?;
-    Some((parent.parse().ok()?, Attempt(attempt.parse().ok()?)))
 }

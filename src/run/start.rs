@@ -3,7 +3,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::core::SharedCore;
-use super::deliver;
 use super::execution::announce;
 use super::handle::{Start, Started};
 use super::{Refused, events, quarantine};
@@ -67,9 +66,6 @@ async fn begin(core: &SharedCore, request: Start, name: String) -> Result<Starte
 
     let mut commit = Commit::new();
     commit.step(None, &step);
-    if let Some(parent) = &request.parent {
-        deliver::link_child(&mut commit, parent, id);
-    }
     core.expect(id);
     core.commit(commit).await.inspect_err(|_| core.expect_no_more(id))?;
     execution.apply(&step);

@@ -1,19 +1,21 @@
-//! `check` reads everything and says what does not fit; `upgrade` brings older files to this release's form.
+//! `check` reads everything and says what does not fit.
 //!
-//! Neither runs beside an open store: both take its lock. `check` changes nothing but what recovery itself does.
+//! It does not run beside an open store, whose lock it takes, and changes nothing but what recovery itself does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use super::disk::{Backends, Disk, JOURNAL, STATE, state_fault};
-use super::open::{FORMAT_VERSION, format_of, lock, open_files, recover};
+use super::archive::{Archives, day_of, file_name};
+use super::disk::{Backends, state_fault};
+use super::open::{Files, lock, must_be_there, open_files, recover};
 use super::overlay::{Direction, Overlay};
-use super::rows::{self, Catalog, HeaderRow, HistoryRow, TaskRow, access};
-use super::tables::{self, Table};
+use super::retention::archived_day;
+use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow, access};
+use super::tables::{self, Payload, Table};
 use crate::base::{EventId, ExecutionId, Fault};
-use crate::interpreter::{Doing, Status};
+use crate::interpreter::{Doing, HistoryEvent, Status};
 
 /// Most problems that a report lists; it counts all.
 const LISTED_MAX: usize = 100;
@@ -57,44 +59,41 @@ impl fmt::Display for Report {
     }
 }
 
-/// Verifies a store that is not open: redb's own structures, every row, indexes and timers against the executions.
+/// Verifies a store that is not open: redb's own structures, every row, every index against what it leads to both
+/// ways, timers and tasks against the branches that wait for them, and the archives.
 pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     let _lock = lock(&**backends)?;
     must_be_there(&**backends)?;
-    let (mut state, mut journal) = open_files(&**backends)?;
+    let Files { mut state, journal: _, tail } = open_files(backends, 0)?;
     let mut report = Report::default();
     if !state.check_integrity().map_err(state_fault)? {
         report.problem("redb repaired the state file while checking it");
     }
-    if !journal.check_integrity()? {
-        report.problem("redb repaired the journal while checking it");
+    let (overlay, _) = recover(&state, tail)?;
+    let archives = Archives::new(backends.clone());
+    archive_files(&archives, &mut report)?;
+    let mut check = Check { overlay, archives, report, expected: Expected::default() };
+    check.executions()?;
+    check.branches()?;
+    check.belongings()?;
+    check.names()?;
+    check.children()?;
+    for table in [Table::ByMachine, Table::Timers, Table::Outstanding, Table::Archived] {
+        check.compare(table)?;
     }
-    let (overlay, _) = recover(&state, &mut journal)?;
-    let mut expected = Expected::default();
-    executions(&overlay, &mut report, &mut expected)?;
-    branches(&overlay, &mut report, &mut expected)?;
-    for table in [Table::ByMachine, Table::ByName, Table::Timers, Table::Outstanding, Table::Deliveries] {
-        compare(&overlay, table, &mut expected, &mut report)?;
-    }
-    for (key, count) in &overlay.counts {
-        let real = expected.counts.remove(key).unwrap_or(0);
-        if real != *count {
-            report.problem(format!("a count of executions says {count} where there are {real}"));
-        }
-    }
-    if !expected.counts.is_empty() {
-        report.problem("a count of executions is missing");
-    }
-    others(&overlay, &mut report)?;
-    Ok(report)
+    check.counts();
+    check.definitions()?;
+    check.others()?;
+    Ok(check.report)
 }
 
-/// Opening a file makes it, and checking must not make a store.
-fn must_be_there(backends: &dyn Backends) -> Result<(), Fault> {
-    let place = backends.place();
-    for name in [JOURNAL, STATE] {
-        if !backends.exists(name).map_err(|e| Fault::fatal(format!("{place}/{name} cannot be found"), e))? {
-            return Err(Fault::fatal_plain(format!("there is no store in {place}: {name} is missing")));
+/// A damaged file is a finding about one day, not the end of the search.
+fn archive_files(archives: &Archives, report: &mut Report) -> Result<(), Fault> {
+    for day in archives.days()? {
+        match archives.check_integrity(day) {
+            Ok(true) => {}
+            Ok(false) => report.problem(format!("redb repaired the archive {} while checking it", file_name(day))),
+            Err(fault) => report.problem(crate::base::fault::chain(&fault)),
         }
     }
     Ok(())
@@ -141,164 +140,333 @@ fn not_a_key(table: Table) -> Fault {
     rows::damaged(table, "a key is not what was written")
 }
 
-fn executions(overlay: &Overlay, report: &mut Report, expected: &mut Expected) -> Result<(), Fault> {
-    all(overlay, Table::Executions, report, |key, row, report| {
-        let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Executions))?;
-        let row = access::<HeaderRow>(Table::Executions, row)?;
-        let (machine, status) = (row.machine.as_str(), row.status()?);
-        expected.key(Table::ByMachine, tables::by_machine(machine, status, id));
-        *expected.counts.entry(tables::machine_status(machine, status)).or_default() += 1;
-        if status == Status::Running {
-            expected.running.insert(id);
+fn is_there(overlay: &Overlay, table: Table, key: &[u8]) -> Result<bool, Fault> {
+    Ok(overlay.get(table, key, |_| Ok(()))?.is_some())
+}
+
+struct Check {
+    overlay: Overlay,
+    archives: Archives,
+    report: Report,
+    expected: Expected,
+}
+
+impl Check {
+    fn executions(&mut self) -> Result<(), Fault> {
+        let Check { overlay, archives, report, expected } = self;
+        all(overlay, Table::Executions, report, |key, row, report| {
+            let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Executions))?;
+            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let (machine, status) = (row.machine.as_str(), row.status()?);
+            expected.key(Table::ByMachine, tables::by_machine(machine, status, id));
+            *expected.counts.entry(tables::machine_status(machine, status)).or_default() += 1;
+            if status == Status::Running {
+                expected.running.insert(id);
+                if let Some(timer) = row.timeout_timer.as_ref() {
+                    let (number, due) = timer.get();
+                    expected.key(Table::Timers, tables::timer(due, id, number));
+                }
+            }
+            if row.stopped_at().is_some() == (status == Status::Running) {
+                let has = if row.stopped_at().is_some() { "an end" } else { "no end" };
+                report.problem(format!("execution {id} is {} and has {has}", status.name()));
+            }
+            if !is_there(overlay, Table::Revisions, &tables::text_number(machine, row.revision.to_native()))? {
+                report.problem(format!("execution {id} runs revision {} of '{machine}', which is gone", row.revision));
+            }
+            let named = overlay.get(Table::ByName, &tables::texts(machine, &row.name), |of| Ok(of == key))?;
+            if named != Some(true) {
+                report.problem(format!("execution {id} cannot be found by its name '{}'", row.name));
+            }
+            match archived_day(overlay, id)? {
+                Some(day) => {
+                    expected.key(Table::Archived, key.to_vec());
+                    archived(archives, id, day, row, report)
+                }
+                None => live(overlay, id, row, report),
+            }
+        })
+    }
+
+    fn branches(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, expected, .. } = self;
+        all(overlay, Table::Branches, report, |key, row, report| {
+            let (id, number) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Branches))?;
+            let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
+            let waits = branch.doing.attempt().is_some() || branch.doing.timers().next().is_some();
+            if waits && !expected.running.contains(&id) {
+                report.problem(format!("branch {number} of execution {id} waits, and the execution is not running"));
+            }
+            for (timer, due) in branch.doing.timers() {
+                expected.key(Table::Timers, tables::timer(due, id, timer));
+            }
+            if let Doing::Map { .. } = branch.doing
+                && !is_there(overlay, Table::MapItems, key)?
+            {
+                report.problem(format!("branch {number} of execution {id} is in a Map whose items are gone"));
+            }
+            if let Some(attempt) = super::commit::issued(&branch.doing) {
+                expected.key(Table::Outstanding, tables::attempt(id, attempt));
+            }
+            Ok(())
+        })
+    }
+
+    /// Rows whose keys begin with an execution: it must be there, and hold such rows at all.
+    fn belongings(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, .. } = self;
+        for table in [Table::Payloads, Table::Branches, Table::MapItems, Table::History] {
+            let mut last: Option<(ExecutionId, bool)> = None;
+            all(overlay, table, report, |key, row, report| {
+                let (id, rest) = tables::split_id(key).ok_or_else(|| not_a_key(table))?;
+                match table {
+                    Table::MapItems => {
+                        rows::map_items_from(access::<rows::MapRow>(table, row)?)?;
+                        if !is_there(overlay, Table::Branches, key)? {
+                            report.problem(format!("execution {id} has items of a Map that no branch is in"));
+                        }
+                    }
+                    Table::Payloads if rest.len() != 1 || std::str::from_utf8(row).is_err() => {
+                        return Err(not_a_key(table));
+                    }
+                    _ => {}
+                }
+                if last.is_none_or(|(known, _)| known != id) {
+                    let lives =
+                        is_there(overlay, Table::Executions, &id.to_bytes())? && archived_day(overlay, id)?.is_none();
+                    if !lives {
+                        let name = table.name();
+                        report.problem(format!("table '{name}' has rows of execution {id}, which is archived or gone"));
+                    }
+                    last = Some((id, lives));
+                }
+                Ok(())
+            })?;
         }
-        if let Some(timer) = &row.timeout_timer.as_ref().filter(|_| status == Status::Running) {
-            let (number, due) = timer.get();
-            expected.key(Table::Timers, tables::timer(due, id, number));
+        Ok(())
+    }
+
+    /// A name leads to the execution that bears it.
+    fn names(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, .. } = self;
+        all(overlay, Table::ByName, report, |key, row, report| {
+            let (id, _) = tables::split_id(row).ok_or_else(|| rows::damaged(Table::ByName, "a row is no id"))?;
+            let borne = overlay.get(Table::Executions, &id.to_bytes(), |row| {
+                let row = access::<HeaderRow>(Table::Executions, row)?;
+                Ok(tables::texts(&row.machine, &row.name) == key)
+            })?;
+            if borne != Some(true) {
+                report.problem(format!("a name leads to execution {id}, which does not bear it (key {})", hex(key)));
+            }
+            Ok(())
+        })
+    }
+
+    /// From its start until its end was told, a child is found by its parent's attempt; what ended and was not told
+    /// is a row.
+    fn children(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, .. } = self;
+        all(overlay, Table::Children, report, |key, row, report| {
+            let (parent, attempt) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Children))?;
+            let (id, shape) = rows::child_from(row)?;
+            let known = overlay.get(Table::Executions, &id.to_bytes(), |row| {
+                let row = access::<HeaderRow>(Table::Executions, row)?;
+                let of = row
+                    .parent()
+                    .is_some_and(|of| of.execution == parent && of.attempt.0 == attempt && of.shape == shape);
+                Ok((of, row.status()? == Status::Running))
+            })?;
+            let told = !is_there(overlay, Table::Deliveries, &id.to_bytes())?;
+            match known {
+                None => report.problem(format!("execution {parent} waits for child {id}, which does not exist")),
+                Some((false, _)) => report.problem(format!("execution {parent} is not the parent of its child {id}")),
+                Some((true, false)) if told => {
+                    report.problem(format!("execution {parent} still waits for child {id}, whose end was told"));
+                }
+                Some(_) => {}
+            }
+            Ok(())
+        })?;
+        all(overlay, Table::Deliveries, report, |key, _, report| {
+            let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Deliveries))?;
+            let ended = overlay.get(Table::Executions, key, |row| {
+                let row = access::<HeaderRow>(Table::Executions, row)?;
+                Ok(row.parent.is_some() && row.stopped_at.is_some())
+            })?;
+            if ended != Some(true) {
+                report.problem(format!("the end of execution {id} is to be told, and it has none or no parent"));
+            }
+            Ok(())
+        })?;
+        all(overlay, Table::Executions, report, |key, row, report| {
+            let row = access::<HeaderRow>(Table::Executions, row)?;
+            // A redriven child works on for itself.
+            let Some(parent) = row.parent().filter(|_| row.redrive_count == 0) else { return Ok(()) };
+            let waited_for = row.status()? == Status::Running || is_there(overlay, Table::Deliveries, key)?;
+            let link = tables::attempt(parent.execution, parent.attempt);
+            let child = overlay.get(Table::Children, &link, |row| Ok(row.starts_with(key)))?;
+            if waited_for && child != Some(true) {
+                let id = hex(key);
+                report.problem(format!("child {id} cannot be found from its parent {}", parent.execution));
+            }
+            Ok(())
+        })
+    }
+
+    /// Both ways: each row must be expected, each expected row be there.
+    fn compare(&mut self, table: Table) -> Result<(), Fault> {
+        let Check { overlay, report, expected, .. } = self;
+        let mut wanted = expected.keys.remove(&table).unwrap_or_default();
+        let name = table.name();
+        all(overlay, table, report, |key, row, report| {
+            if table == Table::Outstanding {
+                access::<TaskRow>(table, row)?;
+            }
+            if !wanted.remove(key) {
+                report.problem(format!("table '{name}' has a row that belongs to nothing (key {})", hex(key)));
+            }
+            Ok(())
+        })?;
+        for key in wanted {
+            report.problem(format!("table '{name}' lacks a row (key {})", hex(&key)));
         }
-        let named = overlay.get(Table::ByName, &tables::texts(machine, &row.name), |id| Ok(id.to_vec()))?;
-        if named.is_none() {
-            report.problem(format!("execution {id} cannot be found by its name '{}'", row.name));
+        Ok(())
+    }
+
+    fn counts(&mut self) {
+        for (key, count) in &self.overlay.counts {
+            let real = self.expected.counts.remove(key).unwrap_or(0);
+            if real != *count {
+                self.report.problem(format!("a count of executions says {count} where there are {real}"));
+            }
         }
-        if overlay.get(Table::Payloads, &tables::payload(id, tables::Payload::Input), |_| Ok(()))?.is_none() {
-            report.problem(format!("execution {id} has no input"));
+        if !self.expected.counts.is_empty() {
+            self.report.problem("a count of executions is missing");
         }
-        history(overlay, id, EventId(row.last_event.to_native()), report)
-    })
+        self.report.rows.insert(Table::Counts.name(), self.overlay.counts.len() as u64);
+    }
+
+    /// Machines and versions lead to revisions, aliases to versions.
+    fn definitions(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, .. } = self;
+        all(overlay, Table::Machines, report, |_, row, report| {
+            let row = rows::MachineRow::read(Table::Machines, row)?;
+            if !is_there(overlay, Table::Revisions, &tables::text_number(&row.name, row.revision))? {
+                report.problem(format!("revision {} of state machine '{}' is gone", row.revision, row.name));
+            }
+            Ok(())
+        })?;
+        all(overlay, Table::Versions, report, |key, row, report| {
+            let row = rows::VersionRow::read(Table::Versions, row)?;
+            let (machine, _) = tables::take_text(key).ok_or_else(|| not_a_key(Table::Versions))?;
+            if !is_there(overlay, Table::Revisions, &tables::text_number(&machine, row.revision))? {
+                report.problem(format!("a version of '{machine}' leads to revision {}, which is gone", row.revision));
+            }
+            Ok(())
+        })?;
+        all(overlay, Table::Aliases, report, |key, row, report| {
+            let row = rows::AliasRow::read(Table::Aliases, row)?;
+            let (machine, _) = tables::take_text(key).ok_or_else(|| not_a_key(Table::Aliases))?;
+            for route in &row.routes {
+                if !is_there(overlay, Table::Versions, &tables::text_number(&machine, route.version))? {
+                    report
+                        .problem(format!("an alias of '{machine}' leads to version {}, which is gone", route.version));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Tables that stand alone: every row must be readable.
+    fn others(&mut self) -> Result<(), Fault> {
+        fn readable<T: Catalog>(check: &mut Check, table: Table) -> Result<(), Fault> {
+            all(&check.overlay, table, &mut check.report, |_, row, _| T::read(table, row).map(drop))
+        }
+        readable::<rows::RevisionRow>(self, Table::Revisions)?;
+        readable::<rows::ActivityRow>(self, Table::Activities)?;
+        readable::<rows::FileRow>(self, Table::Files)?;
+        readable::<rows::ItemRow>(self, Table::Items)?;
+        readable::<rows::OutboxRow>(self, Table::Outbox)?;
+        readable::<rows::DocumentRow>(self, Table::Schedules)?;
+        readable::<rows::DocumentRow>(self, Table::Alarms)?;
+        all(&self.overlay, Table::Settings, &mut self.report, |_, _, _| Ok(()))
+    }
+}
+
+/// An execution whose rows are all in the database.
+fn live(overlay: &Overlay, id: ExecutionId, row: &ArchivedHeaderRow, report: &mut Report) -> Result<(), Fault> {
+    if !is_there(overlay, Table::Payloads, &tables::payload(id, Payload::Input))? {
+        report.problem(format!("execution {id} has no input"));
+    }
+    let output = is_there(overlay, Table::Payloads, &tables::payload(id, Payload::Output))?;
+    if output != row.succeeded() {
+        let (has, status) = (if output { "has an" } else { "lacks its" }, row.status()?.name());
+        report.problem(format!("execution {id} is {status} and {has} output"));
+    }
+    let last = row.last_event.to_native();
+    let (first, end) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));
+    let range = (Bound::Included(first.as_slice()), Bound::Included(end.as_slice()));
+    let mut events = Events::default();
+    overlay.scan(Table::History, range, Direction::Forward, |_, row| {
+        events.see(&rows::events_from(access::<HistoryRow>(Table::History, row)?)?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    events.report(id, last, report);
+    Ok(())
+}
+
+/// An execution that left a header in the database, and the rest in the file of its day.
+fn archived(
+    archives: &Archives,
+    id: ExecutionId,
+    day: u32,
+    row: &ArchivedHeaderRow,
+    report: &mut Report,
+) -> Result<(), Fault> {
+    if row.stopped_at().map(day_of) != Some(day) {
+        report.problem(format!("execution {id} is archived under a day on which it did not end"));
+    }
+    let problem = |fault: Fault| crate::base::fault::chain(&fault);
+    match archives.payloads(day, id) {
+        Ok(Some((_, output))) if output.is_some() == row.succeeded() => {}
+        Ok(Some(_)) => report.problem(format!("the output of execution {id} in {} is not its end's", file_name(day))),
+        Ok(None) => report.problem(format!("{} lacks input and output of execution {id}", file_name(day))),
+        Err(fault) => report.problem(problem(fault)),
+    }
+    match archives.history(day, id) {
+        Ok(Some(found)) => {
+            let mut events = Events::default();
+            events.see(&found);
+            events.report(id, row.last_event.to_native(), report);
+        }
+        Ok(None) => report.problem(format!("{} lacks the history of execution {id}", file_name(day))),
+        Err(fault) => report.problem(problem(fault)),
+    }
+    Ok(())
 }
 
 /// Events must be numbered without a gap, up to the newest one that the header knows.
-fn history(overlay: &Overlay, id: ExecutionId, last: EventId, report: &mut Report) -> Result<(), Fault> {
-    let (first, end) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));
-    let range = (Bound::Included(first.as_slice()), Bound::Included(end.as_slice()));
-    let archived = overlay.get(Table::Archived, &id.to_bytes(), |_| Ok(()))?.is_some();
-    let (mut next, mut gap, mut rows) = (1, None, 0);
-    overlay.scan(Table::History, range, Direction::Forward, |_, row| {
-        for event in rows::events_from(access::<HistoryRow>(Table::History, row)?)? {
-            if archived && rows == 0 {
-                next = event.id.0;
+#[derive(Default)]
+struct Events {
+    newest: u64,
+    gap: Option<u64>,
+}
+
+impl Events {
+    fn see(&mut self, events: &[HistoryEvent]) {
+        for event in events {
+            if event.id.0 != self.newest + 1 {
+                self.gap.get_or_insert(self.newest + 1);
             }
-            rows += 1;
-            if event.id.0 != next {
-                gap.get_or_insert(next);
-            }
-            next = event.id.0 + 1;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    if let Some(gap) = gap {
-        report.problem(format!("the history of execution {id} lacks event {gap}"));
-    } else if next != last.0 + 1 && !(archived && rows == 0) {
-        report.problem(format!("the history of execution {id} ends at {} and its header says {last}", next - 1));
-    }
-    Ok(())
-}
-
-fn branches(overlay: &Overlay, report: &mut Report, expected: &mut Expected) -> Result<(), Fault> {
-    all(overlay, Table::Branches, report, |key, row, report| {
-        let (id, number) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Branches))?;
-        let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
-        let waits = branch.doing.attempt().is_some() || branch.doing.timers().next().is_some();
-        if waits && !expected.running.contains(&id) {
-            report.problem(format!("branch {number} of execution {id} waits, and the execution is not running"));
-        }
-        if overlay.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_none() {
-            report.problem(format!("branch {number} belongs to execution {id}, which does not exist"));
-        }
-        for (timer, due) in branch.doing.timers() {
-            expected.key(Table::Timers, tables::timer(due, id, timer));
-        }
-        if let Doing::Map { .. } = branch.doing
-            && overlay.get(Table::MapItems, key, |_| Ok(()))?.is_none()
-        {
-            report.problem(format!("branch {number} of execution {id} is in a Map whose items are gone"));
-        }
-        if let Some(attempt) = super::commit::issued(&branch.doing) {
-            expected.key(Table::Outstanding, tables::attempt(id, attempt));
-        }
-        Ok(())
-    })
-}
-
-/// Both ways: each row must be expected, each expected row be there.
-fn compare(overlay: &Overlay, table: Table, expected: &mut Expected, report: &mut Report) -> Result<(), Fault> {
-    let mut wanted = expected.keys.remove(&table).unwrap_or_default();
-    let name = table.name();
-    all(overlay, table, report, |key, row, report| {
-        let known = match table {
-            // The newest execution of a name owns it: what is checked is that it leads somewhere.
-            Table::ByName => overlay.get(Table::Executions, row, |_| Ok(()))?.is_some(),
-            Table::Deliveries => overlay.get(Table::Executions, key, |_| Ok(()))?.is_some(),
-            _ => wanted.remove(key),
-        };
-        if table == Table::Outstanding {
-            access::<TaskRow>(table, row)?;
-        }
-        if !known {
-            report.problem(format!("table '{name}' has a row that belongs to nothing (key {})", hex(key)));
-        }
-        Ok(())
-    })?;
-    for key in wanted {
-        report.problem(format!("table '{name}' lacks a row (key {})", hex(&key)));
-    }
-    Ok(())
-}
-
-/// Tables that stand alone: every row must be readable.
-fn others(overlay: &Overlay, report: &mut Report) -> Result<(), Fault> {
-    fn readable<T: Catalog>(overlay: &Overlay, table: Table, report: &mut Report) -> Result<(), Fault> {
-        all(overlay, table, report, |_, row, _| T::read(table, row).map(drop))
-    }
-    readable::<rows::MachineRow>(overlay, Table::Machines, report)?;
-    readable::<rows::RevisionRow>(overlay, Table::Revisions, report)?;
-    readable::<rows::VersionRow>(overlay, Table::Versions, report)?;
-    readable::<rows::AliasRow>(overlay, Table::Aliases, report)?;
-    readable::<rows::ActivityRow>(overlay, Table::Activities, report)?;
-    readable::<rows::FileRow>(overlay, Table::Files, report)?;
-    readable::<rows::ItemRow>(overlay, Table::Items, report)?;
-    readable::<rows::OutboxRow>(overlay, Table::Outbox, report)?;
-    readable::<rows::DocumentRow>(overlay, Table::Schedules, report)?;
-    readable::<rows::DocumentRow>(overlay, Table::Alarms, report)?;
-    all(overlay, Table::History, report, |_, row, _| access::<HistoryRow>(Table::History, row).map(drop))?;
-    all(overlay, Table::MapItems, report, |_, row, _| {
-        rows::map_items_from(access::<rows::MapRow>(Table::MapItems, row)?).map(drop)
-    })?;
-    all(overlay, Table::Archived, report, |_, _, _| Ok(()))?;
-    all(overlay, Table::Settings, report, |_, _, _| Ok(()))
-}
-
-/// What `upgrade` did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upgrade {
-    pub from: u32,
-    pub to: u32,
-}
-
-impl fmt::Display for Upgrade {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.from == self.to {
-            write!(f, "the files have format {}, which is this release's: nothing to do", self.to)
-        } else {
-            write!(f, "upgraded the files from format {} to format {}", self.from, self.to)
+            self.newest = event.id.0;
         }
     }
-}
 
-/// Brings the files to this release's format. There has been one format so far, so there is nothing to migrate yet.
-pub fn upgrade(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
-    let _lock = lock(&**backends)?;
-    must_be_there(&**backends)?;
-    let place = backends.place();
-    let file = Disk(backends.open(STATE).map_err(|e| Fault::fatal(format!("{place}/{STATE} cannot be opened"), e))?);
-    let state = redb::Builder::new().create_with_backend(file).map_err(state_fault)?;
-    match format_of(&state)? {
-        FORMAT_VERSION => Ok(Upgrade { from: FORMAT_VERSION, to: FORMAT_VERSION }),
-        newer if newer > FORMAT_VERSION => Err(Fault::fatal_plain(format!(
-            "{place}/{STATE} has format {newer}, which a newer release wrote; this release knows formats up to \
-             {FORMAT_VERSION}: start the newer release, or restore a backup"
-        ))),
-        unknown => Err(Fault::fatal_plain(format!(
-            "{place}/{STATE} says that it has format {unknown}, which never existed; restore a backup"
-        ))),
+    fn report(&self, id: ExecutionId, last: u64, report: &mut Report) {
+        if let Some(gap) = self.gap {
+            report.problem(format!("the history of execution {id} lacks event {gap}"));
+        } else if self.newest != last {
+            report.problem(format!("the history of execution {id} ends at {} and its header says {last}", self.newest));
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::record::{Op, Record};
 use super::rows::{
-    ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapRow,
+    self, ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapRow,
     OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
@@ -69,6 +69,11 @@ impl Commit {
         if old.is_none() {
             let key = tables::texts(machine, &header.name);
             self.record.plain(Op::Put, Table::ByName, &key, &id.to_bytes());
+            if let Some(parent) = &header.parent {
+                let key = tables::attempt(parent.execution, parent.attempt);
+                let row = rows::child(id, &parent.shape);
+                self.record.plain(Op::PutNew, Table::Children, &key, &row);
+            }
         }
         match old.map(|o| o.status) {
             Some(status) if status == header.status => {}
@@ -171,9 +176,12 @@ impl Commit {
         self
     }
 
-    /// The parent has been told how this execution ended.
-    pub fn delivered(&mut self, child: ExecutionId) -> &mut Commit {
-        self.record.delete(Table::Deliveries, &child.to_bytes());
+    /// The parent has been told how this execution ended, and looks for it no more.
+    pub fn delivered(&mut self, child: &Header) -> &mut Commit {
+        self.record.delete(Table::Deliveries, &child.id.to_bytes());
+        if let Some(parent) = &child.parent {
+            self.record.delete(Table::Children, &tables::attempt(parent.execution, parent.attempt));
+        }
         self
     }
 
@@ -295,11 +303,10 @@ impl Commit {
         self
     }
 
-    /// Takes an ended execution out of every list. Its history is dropped with the file of its period.
+    /// Takes an archived execution out of every list. The rest of it goes with the file of its day.
     pub(super) fn forget(&mut self, id: ExecutionId, machine: &str, name: &str, status: Status, owns_name: bool) {
         self.record.delete(Table::Executions, &id.to_bytes());
-        self.record.delete(Table::Payloads, &tables::payload(id, Payload::Input));
-        self.record.delete(Table::Payloads, &tables::payload(id, Payload::Output));
+        self.record.delete(Table::Archived, &id.to_bytes());
         if owns_name {
             self.record.delete(Table::ByName, &tables::texts(machine, name));
         }

@@ -6,15 +6,18 @@ use std::any::Any;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use crate::base::Fault;
 
 pub(super) const STATE: &str = "state.redb";
-pub(super) const JOURNAL: &str = "journal.redb";
+pub(super) const JOURNAL_PREFIX: &str = "journal-";
+pub(super) const JOURNAL_SUFFIX: &str = ".log";
 const LOCK: &str = "lock";
 
 /// A place for files. The simulator has one in memory that forgets what was not synced.
@@ -22,6 +25,11 @@ pub trait Backends: Send + Sync + 'static {
     fn exists(&self, name: &str) -> io::Result<bool>;
     /// Opens the file, empty if it is not there yet.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
+    /// The same for a file that is only ever appended to in whole blocks of 4 KiB, at offsets that are multiples of it,
+    /// from memory so aligned: its writes may be durable at once, and `sync_data` then has nothing to do.
+    fn open_log(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        self.open(name)
+    }
     /// Durable once it returns: the directory is synced.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// A file that is not there counts as removed.
@@ -62,6 +70,10 @@ impl Backends for Directory {
         FileBackend::new(file).map(|b| Box::new(b) as _).map_err(io::Error::other)
     }
 
+    fn open_log(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        LogFile::open(&self.0.join(name)).map(|file| Box::new(file) as _)
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.0.join(from), self.0.join(to))?;
         self.sync()
@@ -95,6 +107,51 @@ impl Backends for Directory {
 
     fn place(&self) -> String {
         self.0.display().to_string()
+    }
+}
+
+/// A file whose writes go past the page cache and are on the disk when they return: one command to the disk instead
+/// of a write and a flush (`open(2)`, O_DIRECT and O_DSYNC).
+#[derive(Debug)]
+struct LogFile {
+    writing: File,
+    /// Reads need not be aligned.
+    reading: File,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<LogFile> {
+        let open = |flags| {
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
+        };
+        let writing = match open(libc::O_DIRECT | libc::O_DSYNC) {
+            // Some file systems have no direct writes; durable at once they still are.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => open(libc::O_DSYNC)?,
+            other => other?,
+        };
+        Ok(LogFile { writing, reading: File::open(path)? })
+    }
+}
+
+impl StorageBackend for LogFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.reading.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.reading.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.writing.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.writing.write_all_at(data, offset)
     }
 }
 
@@ -138,7 +195,21 @@ pub(super) fn state_fault(error: impl Into<redb::Error>) -> Fault {
     Fault::fatal(format!("the state file {STATE} failed; restart to recover from the journal"), error.into())
 }
 
-/// An error of the journal: what it was writing is not acknowledged.
-pub(super) fn journal_fault(error: impl Into<redb::Error>) -> Fault {
-    Fault::fatal(format!("the journal {JOURNAL} failed; restart to recover what was acknowledged"), error.into())
+/// A file that cannot be opened, made or read.
+pub(super) fn file_fault(disk: &dyn Backends, name: &str) -> impl Fn(io::Error) -> Fault + use<> {
+    let what = format!("{}/{name} cannot be opened, made or read", disk.place());
+    move |e| Fault::fatal(what.clone(), e)
+}
+
+/// Makes a file under a temporary name that it is told, and gives it its own once it is whole.
+pub(super) fn create_whole(
+    disk: &dyn Backends,
+    name: &str,
+    fill: impl FnOnce(&str) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let temporary = format!("{name}.new");
+    let fault = file_fault(disk, name);
+    disk.remove(&temporary).map_err(&fault)?;
+    fill(&temporary)?;
+    disk.rename(&temporary, name).map_err(&fault)
 }

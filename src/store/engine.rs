@@ -23,7 +23,7 @@ pub(super) const APPLIED: &[u8] = b"store.applied";
 pub(super) struct Engine {
     pub overlay: RwLock<Overlay>,
     state: Database,
-    journal: Mutex<Box<dyn Journal>>,
+    journal: Mutex<Journal>,
     /// Batches up to here may leave the journal.
     cut: AtomicU64,
     /// One checkpoint at a time.
@@ -40,7 +40,7 @@ impl Engine {
     pub fn new(
         overlay: Overlay,
         state: Database,
-        journal: Box<dyn Journal>,
+        journal: Journal,
         disk: Arc<dyn Backends>,
         lock: Box<dyn Any + Send + Sync>,
     ) -> Engine {
@@ -147,10 +147,10 @@ impl Engine {
         StateView::open(&self.state)
     }
 
-    /// Takes what is in the state file out of the journal, while nobody appends.
+    /// Removes files of the journal that only a burst needed, while nobody appends.
     pub fn tidy_journal(&self) -> Result<(), Fault> {
         self.alive()?;
-        self.journal.lock().cut(self.cut.load(Ordering::Acquire)).map_err(|fault| self.fail(fault))
+        self.journal.lock().tidy(self.cut.load(Ordering::Acquire)).map_err(|fault| self.fail(fault))
     }
 
     /// How much waits for a checkpoint, in bytes.

@@ -23,23 +23,27 @@ mod open;
 mod overlay;
 mod reader;
 mod record;
+mod retention;
 mod rows;
 pub mod sim;
 mod tables;
+mod upgrade;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use check::{Report, Upgrade, check, upgrade};
+pub use check::{Report, check};
 pub use commit::Commit;
 pub use disk::{Backends, Directory};
 pub use open::{FORMAT_VERSION, Options, open};
 pub use overlay::Direction;
-pub use reader::{ExecutionFilter, ExecutionSummary, Page, Reader};
+pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader};
+pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp,
     VersionRow,
 };
 pub use tables::Table;
+pub use upgrade::{Upgrade, upgrade};
 pub use writer::{Threads, Writer};

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::disk::{Backends, Directory, Disk, JOURNAL, STATE, state_fault};
+use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, state_fault};
 use super::engine::{APPLIED, Engine};
-use super::journal::{Journal, RedbJournal};
+use super::journal::{self, Journal, StoreId, Tail};
 use super::overlay::{Generation, Overlay, StateView};
 use super::reader::Reader;
 use super::tables::Table;
@@ -27,6 +27,8 @@ pub(super) const FORMAT: &[u8] = b"store.format";
 const STORE_ID: &[u8] = b"store.id";
 /// redb's cache of the state file.
 const STATE_CACHE_BYTES: usize = 64 << 20;
+/// Size of a file of the journal: some 2,000 commits that come one by one, or 80 ms of as many as the disk takes.
+const SEGMENT_BYTES: u64 = 8 << 20;
 
 /// Where the store lies and how it runs.
 #[derive(Clone)]
@@ -34,6 +36,8 @@ pub struct Options {
     pub backends: Arc<dyn Backends>,
     pub checkpoint_ms: u64,
     pub threads: Threads,
+    /// Size of a new file of the journal.
+    pub segment_bytes: u64,
 }
 
 impl Options {
@@ -44,7 +48,7 @@ impl Options {
 
     /// A store on whatever keeps files.
     pub fn on(backends: Arc<dyn Backends>) -> Options {
-        Options { backends, checkpoint_ms: 150, threads: Threads::Own }
+        Options { backends, checkpoint_ms: 150, threads: Threads::Own, segment_bytes: SEGMENT_BYTES }
     }
 }
 
@@ -54,10 +58,10 @@ impl Options {
 pub fn open(options: Options) -> Result<(Writer, Reader), Fault> {
     let disk = options.backends.clone();
     let lock = lock(&*disk)?;
-    create(&*disk)?;
-    let (state, mut journal) = open_files(&*disk)?;
-    let (overlay, outbox_next) = recover(&state, &mut journal)?;
-    let engine = Arc::new(Engine::new(overlay, state, Box::new(journal), disk, lock));
+    create(&*disk, options.segment_bytes)?;
+    let Files { state, journal, tail } = open_files(&disk, options.segment_bytes)?;
+    let (overlay, outbox_next) = recover(&state, tail)?;
+    let engine = Arc::new(Engine::new(overlay, state, journal, disk, lock));
     engine.outbox_next.store(outbox_next, Ordering::Relaxed);
     let reader = Reader::new(engine.clone());
     Ok((Writer::start(engine, options.threads, options.checkpoint_ms)?, reader))
@@ -77,44 +81,46 @@ pub(super) fn lock(disk: &dyn Backends) -> Result<Box<dyn std::any::Any + Send +
     })
 }
 
-fn file_fault(disk: &dyn Backends, name: &str) -> impl Fn(std::io::Error) -> Fault {
-    let what = format!("{}/{name} cannot be opened or made", disk.place());
-    move |e| Fault::fatal(what.clone(), e)
+/// Opening a file makes it, and checking must not make a store.
+pub(super) fn must_be_there(backends: &dyn Backends) -> Result<(), Fault> {
+    match backends.exists(STATE).map_err(file_fault(backends, STATE))? {
+        true => Ok(()),
+        false => Err(Fault::fatal_plain(format!("there is no store in {}: {STATE} is missing", backends.place()))),
+    }
 }
 
-fn create(disk: &dyn Backends) -> Result<(), Fault> {
-    let has = |name: &str| disk.exists(name).map_err(file_fault(disk, name));
-    match (has(JOURNAL)?, has(STATE)?) {
-        (true, true) => return Ok(()),
-        (false, true) => {
+fn create(disk: &dyn Backends, segment_bytes: u64) -> Result<(), Fault> {
+    let place = disk.place();
+    let has_state = disk.exists(STATE).map_err(file_fault(disk, STATE))?;
+    match (journal::names(disk)?.as_slice(), has_state) {
+        ([_, ..], true) => return Ok(()),
+        ([], true) => {
             return Err(Fault::fatal_plain(format!(
-                "{place}/{JOURNAL} is missing beside {STATE}: it may hold acknowledged work; put it back, or restore \
-                 both files from a backup",
-                place = disk.place()
+                "the journal is missing in {place} beside {STATE}: it may hold acknowledged work; put its files back, or \
+                 restore the data directory from a backup"
             )));
         }
-        (true, false) if !open_journal(disk)?.is_empty()? => {
-            return Err(Fault::fatal_plain(format!(
-                "{place}/{STATE} is missing beside {JOURNAL}: put it back, or restore both files from a backup",
-                place = disk.place()
-            )));
+        (left, false) => {
+            // Of a making that was interrupted there is one file, with nothing in it.
+            if !journal::is_unused(disk, left)? {
+                return Err(Fault::fatal_plain(format!(
+                    "{place}/{STATE} is missing beside the journal: put it back, or restore the data directory from a \
+                     backup"
+                )));
+            }
+            for name in left {
+                disk.remove(name).map_err(file_fault(disk, name))?;
+            }
         }
-        _ => {}
     }
     let store_id = uuid::Uuid::new_v4().into_bytes();
-    create_one(disk, JOURNAL, |file| RedbJournal::create(file, store_id))?;
-    create_one(disk, STATE, |file| create_state(file, store_id))
+    Journal::create(disk, store_id, segment_bytes)?;
+    create_whole(disk, STATE, |temporary| {
+        create_state(Disk(disk.open(temporary).map_err(file_fault(disk, STATE))?), store_id)
+    })
 }
 
-fn create_one(disk: &dyn Backends, name: &str, fill: impl FnOnce(Disk) -> Result<(), Fault>) -> Result<(), Fault> {
-    let temporary = format!("{name}.new");
-    let fault = file_fault(disk, name);
-    disk.remove(&temporary).map_err(&fault)?;
-    fill(Disk(disk.open(&temporary).map_err(&fault)?))?;
-    disk.rename(&temporary, name).map_err(&fault)
-}
-
-fn create_state(file: Disk, store_id: [u8; 16]) -> Result<(), Fault> {
+fn create_state(file: Disk, store_id: StoreId) -> Result<(), Fault> {
     let database = redb::Builder::new().create_with_backend(file).map_err(state_fault)?;
     let mut transaction = database.begin_write().map_err(state_fault)?;
     transaction.set_quick_repair(true);
@@ -132,13 +138,16 @@ fn create_state(file: Disk, store_id: [u8; 16]) -> Result<(), Fault> {
     transaction.commit().map_err(state_fault)
 }
 
-fn open_journal(disk: &dyn Backends) -> Result<RedbJournal, Fault> {
-    RedbJournal::open(Disk(disk.open(JOURNAL).map_err(file_fault(disk, JOURNAL))?))
+/// A store's files, open, and what the journal holds that the state file lacks.
+pub(super) struct Files {
+    pub state: Database,
+    pub journal: Journal,
+    pub tail: Tail,
 }
 
-/// Opens both files and checks that they belong together and to this release.
-pub(super) fn open_files(disk: &dyn Backends) -> Result<(Database, RedbJournal), Fault> {
-    let file = Disk(disk.open(STATE).map_err(file_fault(disk, STATE))?);
+/// Opens the files and checks that they belong together and to this release.
+pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result<Files, Fault> {
+    let file = Disk(disk.open(STATE).map_err(file_fault(&**disk, STATE))?);
     let mut builder = redb::Builder::new();
     let state = builder.set_cache_size(STATE_CACHE_BYTES).create_with_backend(file).map_err(state_fault)?;
     let format = format_of(&state)?;
@@ -149,14 +158,15 @@ pub(super) fn open_files(disk: &dyn Backends) -> Result<(Database, RedbJournal),
             disk.place()
         )));
     }
-    let journal = open_journal(disk)?;
-    if setting(&state, STORE_ID)? != journal.store_id()? {
-        return Err(Fault::fatal_plain(format!(
-            "{STATE} and {JOURNAL} in {} are of different stores; restore both from the same backup",
-            disk.place()
-        )));
-    }
-    Ok((state, journal))
+    let store_id = setting(&state, STORE_ID)?.and_then(|id| id.try_into().ok());
+    let store_id = store_id.ok_or_else(|| Fault::fatal_plain(format!("{STATE} does not say which store it is of")))?;
+    let (journal, tail) = Journal::open(disk.clone(), store_id, segment_bytes, applied(&state)?)?;
+    Ok(Files { state, journal, tail })
+}
+
+/// The newest batch of the journal that the state file has.
+fn applied(state: &Database) -> Result<u64, Fault> {
+    Ok(setting(state, APPLIED)?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
 pub(super) fn format_of(state: &Database) -> Result<u32, Fault> {
@@ -171,8 +181,7 @@ fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 }
 
 /// Loads the counts and replays the journal's tail; says the next outbox number too.
-pub(super) fn recover(state: &Database, journal: &mut RedbJournal) -> Result<(Overlay, u64), Fault> {
-    let applied = setting(state, APPLIED)?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fault> {
     let view = StateView::open(state)?;
     let mut counts = BTreeMap::new();
     for row in view.table(Table::Counts).iter().map_err(state_fault)? {
@@ -180,12 +189,12 @@ pub(super) fn recover(state: &Database, journal: &mut RedbJournal) -> Result<(Ov
         counts.insert(key.value().to_vec(), value.value().try_into().map_or(0, i64::from_le_bytes));
     }
     let mut active = Generation::new();
-    active.newest = applied;
+    active.newest = applied(state)?;
     let mut overlay = Overlay { active, frozen: None, state: Arc::new(view), counts };
-    journal.replay(applied, &mut |number, records| {
+    for (number, records) in tail {
         let damaged = |e| Fault::fatal(format!("batch {number} of the journal cannot be replayed"), e);
-        overlay.publish(number, &Arc::new(records)).map_err(damaged)
-    })?;
+        overlay.publish(number, &Arc::new(records)).map_err(damaged)?;
+    }
     let mut newest_outbox = 0;
     let last = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
         Ok::<_, Fault>(table.last().map_err(state_fault)?.and_then(|(key, _)| key.value().try_into().ok()))

@@ -80,6 +80,8 @@ tables! {
     Settings = 21 "settings",
     /// id → the day whose archive file holds its history
     Archived = 22 "archived",
+    /// parent, attempt → the child that the attempt started, until the child's end was told
+    Children = 23 "children",
 }
 
 impl Table {

@@ -29,7 +29,7 @@ fn header(id: ExecutionId, name: &str, status: Status) -> Header {
         next_attempt: Attempt(1),
         next_timer: TimerId(1),
         timeout_timer: Some((TimerId(0), Timestamp(900))),
-        parent: Some(Parent { execution: ExecutionId(9), attempt: Attempt(2), shape: "sync2".into() }),
+        parent: Some(Parent { execution: ExecutionId(9), attempt: Attempt(id.0 as u32), shape: "sync2".into() }),
         redrive_count: 0,
         redriven_at: None,
         trace_header: None,
@@ -302,9 +302,9 @@ fn a_second_process_and_a_missing_file_are_told_apart() {
     let busy = open(on_caller(dir.path())).err().unwrap().to_string();
     assert!(busy.contains("in use by another conveyor process"), "{busy}");
     drop(opened);
-    std::fs::rename(dir.path().join("journal.redb"), dir.path().join("gone")).unwrap();
+    std::fs::rename(dir.path().join("journal-0.log"), dir.path().join("gone")).unwrap();
     let missing = open(on_caller(dir.path())).err().unwrap().to_string();
-    assert!(missing.contains("journal.redb is missing"), "{missing}");
+    assert!(missing.contains("the journal is missing"), "{missing}");
 }
 
 #[test]
@@ -333,58 +333,223 @@ fn many_commits_share_the_threads_and_all_arrive() {
     assert!(other.commit_blocking(late).unwrap_err().to_string().contains("closed"));
 }
 
-#[test]
-fn histories_move_into_archives_and_old_days_are_dropped_whole() {
-    const DAY_MS: i64 = 86_400_000;
-    let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
-    let mut histories = BTreeMap::new();
+fn revision() -> RevisionRow {
+    let text = String::new;
+    RevisionRow { definition: text(), role_arn: text(), revision_id: text(), created_at: Stamp(1) }
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Three days with five executions each: one that runs on, three that succeeded, one that failed.
+fn three_days(writer: &Writer) -> BTreeMap<ExecutionId, i64> {
+    let mut days = BTreeMap::new();
+    commit(writer, |c| c.put_revision("main", 3, &revision()));
     for day in 0..3i64 {
-        for n in 0..4 {
+        for n in 0..5 {
             let id = ExecutionId::generate(Timestamp(day * DAY_MS + n));
             let start = starting(id, &format!("{day}-{n}"));
             let running = after(&start);
-            commit(&writer, |c| c.step(None, &start));
-            // One of each day goes on running.
-            if n > 0 {
-                let mut end = ending(&running);
-                end.header.as_mut().unwrap().stopped_at = Some(Timestamp(day * DAY_MS + 500));
-                commit(&writer, |c| c.step(Some(&running), &end).delivered(id));
+            commit(writer, |c| c.step(None, &start));
+            days.insert(id, day);
+            if n == 0 {
+                continue;
             }
-            histories.insert(id, (day, n, reader.history(id, EventId(1), 99, Direction::Forward).unwrap()));
+            let mut end = ending(&running);
+            let header = end.header.as_mut().unwrap();
+            header.stopped_at = Some(Timestamp(day * DAY_MS + 500));
+            if n == 1 {
+                header.status = Status::Failed;
+                header.outcome = Some(Outcome::Failed { error: Some("E".into()), cause: None });
+                // What a redrive goes on from.
+                let halted = branch(Doing::Halted);
+                end.branches = BTreeMap::from([(BranchId(1), Some(halted))]);
+                end.items.clear();
+                commit(writer, |c| c.outstanding_done(id, Attempt(0)));
+            }
+            commit(writer, |c| c.step(Some(&running), &end).delivered(&running.header));
         }
     }
-    let mut reached = None;
+    days
+}
+
+fn archive(writer: &Writer, succeeded: i64, unsuccessful: i64) -> usize {
+    let before = EndedBefore { succeeded: Timestamp(succeeded), unsuccessful: Timestamp(unsuccessful) };
+    let (mut archived, mut reached) = (0, None);
     loop {
-        reached = writer.archive_history(Timestamp(2 * DAY_MS), reached, 3).unwrap();
+        let pass = writer.archive_ended(before, reached, 3).unwrap();
+        archived += pass.archived;
+        reached = pass.reached;
         if reached.is_none() {
-            break;
+            return archived;
         }
     }
-    let same = |reader: &Reader| {
-        for (id, (_, _, history)) in &histories {
-            assert_eq!(&reader.history(*id, EventId(1), 99, Direction::Forward).unwrap(), history);
-            let last = reader.history(*id, EventId(0), 2, Direction::Backward).unwrap();
-            assert_eq!(last, history.iter().rev().take(2).cloned().collect::<Vec<_>>());
-        }
+}
+
+fn is_clean(dir: &std::path::Path) -> Report {
+    let report = check(&(Arc::new(Directory::new(dir)) as Arc<dyn Backends>)).unwrap();
+    assert!(report.is_clean(), "{report}");
+    report
+}
+
+#[test]
+fn ended_executions_move_into_archives_and_old_days_are_dropped_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let days = three_days(&writer);
+    let look = |reader: &Reader| -> Vec<_> {
+        let history = |id| reader.history(id, EventId(1), 99, Direction::Forward).unwrap();
+        days.keys().map(|id| (reader.header(*id).unwrap(), history(*id))).collect()
     };
-    same(&reader);
+    let everything = look(&reader);
+    assert_eq!(archive(&writer, 2 * DAY_MS, DAY_MS), 7);
+    assert_eq!(archive(&writer, 2 * DAY_MS, DAY_MS), 0);
+    // Nobody can tell which is where.
+    assert_eq!(look(&reader), everything);
+    for (id, (_, history)) in days.keys().zip(&everything) {
+        let last = reader.history(*id, EventId(0), 2, Direction::Backward).unwrap();
+        assert_eq!(last, history.iter().rev().take(2).cloned().collect::<Vec<_>>());
+        assert_eq!(reader.history(*id, EventId(2), 2, Direction::Forward).unwrap(), history[1..3]);
+    }
     writer.close().unwrap();
     drop(reader);
-    let backends: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
-    let report = check(&backends).unwrap();
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(report.rows["archived"], 6);
+    let report = is_clean(dir.path());
+    // The failed one of the second day may still be redriven and has all that this takes.
+    assert_eq!((report.rows["archived"], report.rows["history"]), (7, 3 + 2 * 5));
+    assert_eq!(report.rows["payloads"], 3 + 2 + 2 * 3);
 
     let (writer, reader) = open(on_caller(dir.path())).unwrap();
-    same(&reader);
-    assert_eq!(writer.drop_archives(Timestamp(DAY_MS + 1)).unwrap(), 3);
-    for (id, (day, n, _)) in &histories {
-        assert_eq!(reader.header(*id).unwrap().is_none(), *day == 0 && *n > 0);
+    assert_eq!(look(&reader), everything);
+    assert_eq!(writer.forget_archived(Timestamp(DAY_MS + 1)).unwrap(), 4);
+    for (n, (id, day)) in days.iter().enumerate() {
+        assert_eq!(reader.header(*id).unwrap().is_none(), *day == 0 && n > 0);
+        assert_eq!(reader.history(*id, EventId(1), 99, Direction::Forward).unwrap().is_empty(), *day == 0 && n > 0);
     }
-    assert_eq!(reader.count(Status::Succeeded), 6);
+    assert_eq!((reader.count(Status::Succeeded), reader.count(Status::Failed)), (6, 2));
+    assert_eq!(reader.by_name("main", "0-3").unwrap(), None, "the name is free again");
     assert!(!dir.path().join("history-000000.redb").exists());
     assert!(dir.path().join("history-000001.redb").exists());
     drop((writer, reader));
-    assert!(check(&backends).unwrap().is_clean());
+    let report = is_clean(dir.path());
+    assert_eq!((report.rows["executions"], report.rows["by_machine"], report.rows["by_name"]), (11, 11, 11));
+}
+
+#[test]
+fn a_damaged_archive_costs_its_day_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let days = three_days(&writer);
+    assert_eq!(archive(&writer, 2 * DAY_MS, 2 * DAY_MS), 8);
+    drop((writer, reader));
+    std::fs::write(dir.path().join("history-000000.redb"), b"nonsense").unwrap();
+    let report = check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)).unwrap();
+    assert!(report.problems.iter().any(|p| p.contains("history-000000.redb")), "{report}");
+
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    for (n, (id, day)) in days.iter().enumerate() {
+        let read = reader.header(*id);
+        assert_eq!(read.is_err(), *day == 0 && n > 0);
+        assert!(read.is_ok() || matches!(read, Err(crate::base::Fault::Retryable { .. })), "it stops nobody");
+    }
+    assert_eq!(reader.executions(&ExecutionFilter::default(), None, 99).unwrap().items.len(), days.len());
+    commit(&writer, |c| c.put_item("t", "k", "{}"));
+}
+
+#[test]
+fn children_are_found_until_their_end_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let id = ExecutionId::generate(Timestamp(1));
+    let start = starting(id, "one");
+    let child = Child { id, parent: start.header.as_ref().unwrap().parent.clone().unwrap() };
+    commit(&writer, |c| c.step(None, &start));
+    writer.checkpoint().unwrap();
+    let running = after(&start);
+    assert_eq!(reader.child_of(child.parent.execution, child.parent.attempt).unwrap(), Some(child.clone()));
+    assert_eq!(reader.children_of(child.parent.execution).unwrap(), [child.clone()]);
+    assert_eq!(reader.children().map(Result::unwrap).collect::<Vec<_>>(), [child]);
+    commit(&writer, |c| c.step(Some(&running), &ending(&running)));
+    assert_eq!(reader.children().count(), 1);
+    commit(&writer, |c| c.delivered(&running.header));
+    assert_eq!((reader.children().count(), reader.deliveries().count()), (0, 0));
+}
+
+/// What `check` is for: each kind of damage, made with raw changes of rows, is told.
+#[test]
+fn check_finds_every_row_that_does_not_fit() {
+    use super::record::Op;
+    use super::tables::{self, Payload};
+    let intact = tempfile::tempdir().unwrap();
+    let id = {
+        let (writer, reader) = open(on_caller(intact.path())).unwrap();
+        let days = three_days(&writer);
+        assert_eq!(archive(&writer, DAY_MS, DAY_MS), 4);
+        writer.close().unwrap();
+        drop(reader);
+        // The one that runs on, the failed one, one that succeeded; the archived one last.
+        let ids: Vec<ExecutionId> = days.into_keys().collect();
+        [ids[5], ids[6], ids[7], ids[1]]
+    };
+    is_clean(intact.path());
+    let [running, failed, succeeded, archived] = id;
+    type Damage = Box<dyn Fn(&mut super::record::Record)>;
+    let delete = |table, key: Vec<u8>| -> Damage { Box::new(move |record| record.delete(table, &key)) };
+    let put = |table, key: Vec<u8>, row: Vec<u8>| -> Damage {
+        Box::new(move |record| record.plain(Op::Put, table, &key, &row))
+    };
+    let stranger = ExecutionId::generate(Timestamp(7));
+    let of = |id: ExecutionId| id.to_bytes().to_vec();
+    let link = tables::attempt(ExecutionId(9), Attempt(running.0 as u32));
+    let damages: Vec<(&str, Damage)> = vec![
+        ("lacks a row", delete(Table::ByMachine, tables::by_machine("main", Status::Failed, failed))),
+        ("belongs to nothing", put(Table::ByMachine, tables::by_machine("main", Status::Failed, succeeded), vec![])),
+        ("cannot be found by its name", delete(Table::ByName, tables::texts("main", "1-1"))),
+        ("does not bear it", put(Table::ByName, tables::texts("main", "other"), of(running))),
+        ("lacks a row", delete(Table::Timers, tables::timer(Timestamp(900), running, TimerId(0)))),
+        ("belongs to nothing", put(Table::Timers, tables::timer(Timestamp(5), failed, TimerId(0)), vec![])),
+        ("lacks a row", delete(Table::Outstanding, tables::attempt(running, Attempt(0)))),
+        ("has no input", delete(Table::Payloads, tables::payload(running, Payload::Input))),
+        ("lacks its output", delete(Table::Payloads, tables::payload(succeeded, Payload::Output))),
+        ("archived or gone", put(Table::Payloads, tables::payload(archived, Payload::Input), b"1".to_vec())),
+        ("lacks event 1", delete(Table::History, tables::history(succeeded, EventId(1)))),
+        ("its header says", delete(Table::History, tables::history(succeeded, EventId(5)))),
+        ("items are gone", delete(Table::MapItems, tables::branch(running, BranchId(0)))),
+        ("has no input", delete(Table::Archived, of(archived))),
+        ("lacks the history", put(Table::Archived, of(succeeded), 0u32.to_be_bytes().to_vec())),
+        ("belongs to nothing", put(Table::Archived, of(stranger), 0u32.to_be_bytes().to_vec())),
+        ("cannot be found from its parent", delete(Table::Children, link.clone())),
+        ("does not exist", put(Table::Children, link.clone(), super::rows::child(stranger, "sync2"))),
+        (
+            "whose end was told",
+            put(
+                Table::Children,
+                tables::attempt(ExecutionId(9), Attempt(failed.0 as u32)),
+                super::rows::child(failed, "sync2"),
+            ),
+        ),
+        ("has none or no parent", put(Table::Deliveries, of(running), vec![])),
+        ("which is gone", delete(Table::Revisions, tables::text_number("main", 3))),
+        (
+            "a count of executions",
+            Box::new(|r| {
+                r.plain(Op::Add, Table::Counts, &tables::machine_status("main", Status::Failed), &1i64.to_le_bytes())
+            }),
+        ),
+        ("a row is not what was written", put(Table::Executions, of(succeeded), vec![1, 2, 3])),
+        ("archived or gone", delete(Table::Executions, of(running))),
+    ];
+    for (n, (expected, damage)) in damages.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(intact.path()).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+        let (writer, reader) = open(on_caller(dir.path())).unwrap();
+        let mut commit = Commit::new();
+        damage(&mut commit.record);
+        writer.commit_blocking(commit).unwrap();
+        drop((writer, reader));
+        let report = check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)).unwrap();
+        let told = report.problems.iter().any(|problem| problem.contains(expected));
+        assert!(told, "damage {n} should be told as '{expected}': {report}");
+    }
 }

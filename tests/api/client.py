@@ -52,6 +52,18 @@ for exception, call in [
     (sfn.exceptions.InvalidDefinition,
      lambda: sfn.create_state_machine(name="bad", definition='{"StartAt": "A"}', roleArn=ROLE)),
     (sfn.exceptions.InvalidToken, lambda: sfn.send_task_success(taskToken="nonsense", output="{}")),
+    (sfn.exceptions.InvalidToken, lambda: sfn.list_state_machines(nextToken="nonsense")),
+    (sfn.exceptions.InvalidOutput, lambda: sfn.send_task_success(taskToken="nonsense", output="{")),
+    (sfn.exceptions.ValidationException, lambda: sfn.list_executions(stateMachineArn=pass_arn, maxResults=1000, nextToken="x" * 3097)),
+    (sfn.exceptions.ValidationException, lambda: sfn.validate_state_machine_definition(definition="{}", maxResults=101)),
+    (sfn.exceptions.ExecutionDoesNotExist, lambda: sfn.describe_execution(executionArn=first["executionArn"] + "x")),
+    (sfn.exceptions.ExecutionDoesNotExist, lambda: sfn.stop_execution(executionArn=first["executionArn"] + "x")),
+    (sfn.exceptions.ExecutionNotRedrivable, lambda: sfn.redrive_execution(executionArn=first["executionArn"])),
+    (sfn.exceptions.ActivityDoesNotExist,
+     lambda: sfn.describe_activity(activityArn="arn:aws:states:us-east-1:000000000000:activity:none")),
+    (sfn.exceptions.StateMachineAlreadyExists,
+     lambda: sfn.create_state_machine(name="passes", definition='{"StartAt": "B", "States": {"B": {"Type": "Succeed"}}}', roleArn=ROLE)),
+    (sfn.exceptions.MissingRequiredParameter, lambda: sfn.update_state_machine(stateMachineArn=pass_arn)),
 ]:
     try:
         call()

@@ -163,6 +163,7 @@ impl World {
             "aws-sdk:sfn:sendTaskSuccess" | "aws-sdk:sfn:sendTaskFailure" | "aws-sdk:sfn:sendTaskHeartbeat" => {
                 Some(self.send(&action, &parameters))
             }
+            "conveyor:scripted" => scripted(&parameters),
             other => Some(Err(("States.TaskFailed".into(), format!("nobody plays {other}")))),
         };
         let event = match answer {
@@ -171,6 +172,15 @@ impl World {
             Some(Err((error, cause))) => Event::TaskFailed { attempt, error: Some(error), cause: Some(cause) },
         };
         self.later(0, at, event);
+    }
+
+    /// Runs one definition to its end: the events as the API spells them.
+    pub fn history_of(&mut self, definition: &Value, input: &str) -> Vec<Value> {
+        let machine = self.call("CreateStateMachine", &json!({"definition": definition.to_string()})).unwrap();
+        let request = json!({"stateMachineArn": machine["stateMachineArn"], "name": "run", "input": input});
+        let execution = self.call("StartExecution", &request).unwrap();
+        let history = self.call("GetExecutionHistory", &json!({"executionArn": execution["executionArn"]})).unwrap();
+        history["events"].as_array().unwrap().clone()
     }
 
     fn nested(
@@ -262,5 +272,16 @@ impl World {
         };
         self.later(0, token.execution.0 as usize - 1, event);
         Ok(json!({}))
+    }
+}
+
+/// A service that does as it is told: `{"output": …}`, `{"error", "cause"}`, `{"bytes": 300000}`; silence otherwise.
+fn scripted(parameters: &Value) -> Option<Result<Value, (String, String)>> {
+    let text = |key: &str| parameters[key].as_str().unwrap_or_default().to_owned();
+    match parameters {
+        p if p.get("error").is_some() => Some(Err((text("error"), text("cause")))),
+        p if p.get("output").is_some() => Some(Ok(p["output"].clone())),
+        p if p.get("bytes").is_some() => Some(Ok(json!("x".repeat(p["bytes"].as_u64().unwrap() as usize)))),
+        _ => None,
     }
 }

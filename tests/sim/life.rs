@@ -156,7 +156,7 @@ impl Life {
     async fn serve(&self, order: Option<Duration>) -> Ended {
         let clock = Arc::new(PausedClock::at(self.now));
         let threads = Threads::Caller { checkpoint_every: self.checkpoint_every };
-        let opened = open(Options { threads, ..Options::on(Arc::new(self.disk.clone())) });
+        let opened = open(Options { threads, segment_bytes: 32 << 10, ..Options::on(Arc::new(self.disk.clone())) });
         let now = || conveyor::base::Clock::now(&*clock);
         let (writer, reader) = match opened {
             Ok(both) => both,

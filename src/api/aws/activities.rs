@@ -6,12 +6,13 @@ use super::fields::Fields;
 use super::token;
 use crate::api::{Doors, Refused, names};
 use crate::base::Timestamp;
+use crate::base::limits::NAME_CHARS_MAX;
 use crate::store::{ActivityRow, Commit};
 
 const ARN_CHARS_MAX: usize = 256;
 
 pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let name = fields.required("name", usize::MAX);
+    let name = fields.named("name", NAME_CHARS_MAX);
     fields.done()?;
     names::check(&name)?;
     let row = match doors.reader.activity(&name)? {
@@ -44,8 +45,8 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 }
 
 pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let limit = fields.max_results(100);
-    let next = fields.optional("nextToken", 1024);
+    let limit = fields.max_results(100, 1000);
+    let next = fields.name("nextToken", 1024);
     fields.done()?;
     let after = token::read(next.as_deref())?;
     let mut rows = doors.reader.activities(after.as_deref(), limit + 1)?;

@@ -11,10 +11,7 @@ pub fn validate(mut fields: Fields) -> Result<Value, Refused> {
     let definition = fields.named("definition", DEFINITION_BYTES_MAX);
     let kind = fields.one_of("type", super::machines::TYPES);
     let severity = fields.one_of("severity", &["ERROR", "WARNING"]);
-    let limit = match fields.value("maxResults").and_then(Value::as_u64) {
-        None | Some(0) => 100,
-        Some(n) => usize::try_from(n).unwrap_or(100).min(100),
-    };
+    let limit = fields.max_results(100, 100);
     fields.done()?;
     let (_, problems) = asl::check(&definition, workflow_type(kind.as_deref()));
     let failed = problems.iter().any(|p| p.severity == Severity::Error);

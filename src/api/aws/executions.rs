@@ -6,7 +6,7 @@ use super::fields::Fields;
 use super::token;
 use crate::api::history::wire;
 use crate::api::{Doors, Refused, names};
-use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, PAYLOAD_BYTES_MAX};
+use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
 use crate::base::{EventId, Timestamp};
 use crate::interpreter::{Header, MachineRef, Outcome, Status};
 use crate::run::Start;
@@ -17,8 +17,8 @@ const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTE
 
 pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
-    let name = fields.optional("name", usize::MAX);
-    let input = fields.optional("input", usize::MAX);
+    let name = fields.name("name", NAME_CHARS_MAX);
+    let input = fields.payload("input");
     let trace_header = fields.optional("traceHeader", 256);
     fields.done()?;
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
@@ -28,10 +28,6 @@ pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> 
     let input = input.unwrap_or_else(|| "{}".to_owned());
     if let Some(fault) = super::json_fault(&input) {
         let words = format!("Invalid State Machine Execution Input: '{fault}'");
-        return Err(Refused::new("InvalidExecutionInput", words));
-    }
-    if input.len() > PAYLOAD_BYTES_MAX {
-        let words = format!("Invalid State Machine Execution Input: 'larger than {PAYLOAD_BYTES_MAX} bytes'");
         return Err(Refused::new("InvalidExecutionInput", words));
     }
     if doors.reader.machine(&machine)?.is_none() {
@@ -87,7 +83,7 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
         "executionArn": arn,
         "stateMachineArn": doors.place.machine(&header.machine.name),
         "name": header.name,
-        "status": status_name(header.status),
+        "status": header.status.name(),
         "startDate": header.started_at.as_seconds(),
         "input": &*header.input,
         "inputDetails": {"included": true},
@@ -102,7 +98,7 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     match redrivable(header.status) {
         true => answer["redriveStatus"] = "REDRIVABLE".into(),
         false => {
-            let reason = format!("Execution is {} and cannot be redriven", status_name(header.status));
+            let reason = format!("Execution is {} and cannot be redriven", header.status.name());
             answer["redriveStatus"] = "NOT_REDRIVABLE".into();
             answer["redriveStatusReason"] = reason.into();
         }
@@ -128,10 +124,10 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 }
 
 pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.optional("stateMachineArn", ARN_CHARS_MAX);
+    let arn = fields.name("stateMachineArn", ARN_CHARS_MAX);
     let status = fields.one_of("statusFilter", STATUSES);
-    let limit = fields.max_results(100);
-    let next = fields.optional("nextToken", 3096);
+    let limit = fields.max_results(100, 1000);
+    let next = fields.name("nextToken", 3096);
     fields.done()?;
     let Some(arn) = arn else {
         return Err(Refused::validation("Must specify a state machine ARN or a map run ARN."));
@@ -165,10 +161,10 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 
 pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
-    let limit = fields.max_results(100);
+    let limit = fields.max_results(100, 1000);
     let reverse = fields.flag("reverseOrder").unwrap_or(false);
     let include_data = fields.flag("includeExecutionData").unwrap_or(true);
-    let next = fields.optional("nextToken", 1024);
+    let next = fields.name("nextToken", 1024);
     fields.done()?;
     let header = find(doors, &arn)?;
     let from = match token::read(next.as_deref())? {
@@ -194,14 +190,10 @@ pub fn find(doors: &Doors, arn: &str) -> Result<Header, Refused> {
     doors.reader.header(id)?.ok_or_else(missing)
 }
 
-pub fn status_name(status: Status) -> &'static str {
-    status.name()
-}
-
 pub fn status_of(name: &str) -> Option<Status> {
     [Status::Running, Status::Succeeded, Status::Failed, Status::TimedOut, Status::Aborted, Status::PendingRedrive]
         .into_iter()
-        .find(|status| status_name(*status) == name)
+        .find(|status| status.name() == name)
 }
 
 pub fn redrivable(status: Status) -> bool {
@@ -213,7 +205,7 @@ fn summary(doors: &Doors, e: &ExecutionSummary) -> Value {
         "executionArn": doors.place.execution(&e.machine.name, &e.name),
         "stateMachineArn": doors.place.machine(&e.machine.name),
         "name": e.name,
-        "status": status_name(e.status),
+        "status": e.status.name(),
         "startDate": e.started_at.as_seconds(),
         "redriveCount": e.redrive_count,
     });

@@ -3,59 +3,68 @@
 use serde_json::{Map, Value};
 
 use crate::api::Refused;
+use crate::base::limits::PAYLOAD_BYTES_MAX;
+
+/// Texts that AWS keeps out of its messages.
+const SENSITIVE: &[&str] = &["definition", "input", "output", "error", "cause"];
 
 /// The fields of one request. Problems are gathered; [`Fields::done`] refuses with all of them.
 pub struct Fields {
     body: Map<String, Value>,
+    /// What is of another type than its field. AWS stops at the first, before it looks at any value.
+    mistyped: Option<String>,
     problems: Vec<String>,
 }
 
 impl Fields {
     pub fn new(body: Map<String, Value>) -> Fields {
-        Fields { body, problems: Vec::new() }
+        Fields { body, mistyped: None, problems: Vec::new() }
     }
 
-    /// A text that must be there. Where it is not, an empty one is returned and [`Fields::done`] refuses.
-    pub fn required(&mut self, key: &str, length_max: usize) -> String {
-        match self.optional(key, length_max) {
-            Some(text) => text,
-            None => {
-                self.problem("null", key, "Member must not be null");
-                String::new()
-            }
-        }
+    /// A text of at least one character that must be there. Where it is not, an empty one is returned and
+    /// [`Fields::done`] refuses.
+    pub fn named(&mut self, key: &str, chars_max: usize) -> String {
+        self.need(key);
+        self.name(key, chars_max).unwrap_or_default()
     }
 
-    pub fn optional(&mut self, key: &str, length_max: usize) -> Option<String> {
-        match self.body.get(key)? {
-            Value::Null => None,
-            Value::String(text) => {
-                let text = text.clone();
-                if text.chars().count() > length_max {
-                    let limit = format!("Member must have length less than or equal to {length_max}");
-                    self.problem(&format!("'{text}'"), key, &limit);
-                }
-                Some(text)
-            }
-            other => {
-                let shown = format!("'{other}'");
-                self.problem(&shown, key, "Member must be a string");
-                None
-            }
-        }
-    }
-
-    /// A required text that must have at least one character.
-    pub fn named(&mut self, key: &str, length_max: usize) -> String {
-        let text = self.required(key, length_max);
-        if text.is_empty() && self.body.contains_key(key) {
+    /// A text that has at least one character where it is there.
+    pub fn name(&mut self, key: &str, chars_max: usize) -> Option<String> {
+        let text = self.optional(key, chars_max)?;
+        if text.is_empty() {
             self.problem("''", key, "Member must have length greater than or equal to 1");
         }
-        text
+        Some(text)
+    }
+
+    pub fn optional(&mut self, key: &str, chars_max: usize) -> Option<String> {
+        let text = self.text(key)?;
+        if text.chars().count() > chars_max {
+            self.too_long(key, &text, chars_max);
+        }
+        Some(text)
+    }
+
+    /// A JSON document. Its length counts in bytes.
+    pub fn payload(&mut self, key: &str) -> Option<String> {
+        let text = self.text(key)?;
+        if text.len() > PAYLOAD_BYTES_MAX {
+            self.too_long(key, &text, PAYLOAD_BYTES_MAX);
+        }
+        Some(text)
+    }
+
+    /// A JSON document that must be there.
+    pub fn needed_payload(&mut self, key: &str) -> String {
+        self.need(key);
+        self.payload(key).unwrap_or_default()
     }
 
     pub fn flag(&mut self, key: &str) -> Option<bool> {
-        self.body.get(key).and_then(Value::as_bool)
+        match self.value(key)? {
+            Value::Bool(flag) => Some(*flag),
+            other => self.mistyped(&other.clone(), "Boolean"),
+        }
     }
 
     pub fn value(&self, key: &str) -> Option<&Value> {
@@ -63,25 +72,33 @@ impl Fields {
     }
 
     /// `maxResults`: 0 and absence mean the default.
-    pub fn max_results(&mut self, default: usize) -> usize {
-        const MOST: i64 = 1000;
-        let Some(number) = self.value("maxResults").and_then(Value::as_i64) else { return default };
-        if number > MOST {
-            let limit = format!("Member must have value less than or equal to {MOST}");
+    pub fn max_results(&mut self, default: usize, most: usize) -> usize {
+        let number = match self.value("maxResults").cloned() {
+            None => return default,
+            Some(value) => match value.as_i64() {
+                Some(number) => number,
+                None => return self.mistyped(&value, "Integer").unwrap_or(default),
+            },
+        };
+        let size = match usize::try_from(number) {
+            Ok(0) => default,
+            Ok(size) => size,
+            Err(_) => {
+                let limit = "Member must have value greater than or equal to 0";
+                self.problem(&format!("'{number}'"), "maxResults", limit);
+                default
+            }
+        };
+        if size > most {
+            let limit = format!("Member must have value less than or equal to {most}");
             self.problem(&format!("'{number}'"), "maxResults", &limit);
-        } else if number < 0 {
-            let limit = "Member must have value greater than or equal to 0";
-            self.problem(&format!("'{number}'"), "maxResults", limit);
         }
-        match usize::try_from(number) {
-            Ok(0) | Err(_) => default,
-            Ok(n) => n.min(MOST as usize),
-        }
+        size.min(most)
     }
 
     /// One of a fixed list of words.
     pub fn one_of(&mut self, key: &str, words: &[&str]) -> Option<String> {
-        let text = self.optional(key, usize::MAX)?;
+        let text = self.text(key)?;
         if !words.contains(&text.as_str()) {
             let limit = format!("Member must satisfy enum value set: [{}]", words.join(", "));
             self.problem(&format!("'{text}'"), key, &limit);
@@ -91,6 +108,9 @@ impl Fields {
 
     /// Refuses where anything was wrong.
     pub fn done(&self) -> Result<(), Refused> {
+        if let Some(words) = &self.mistyped {
+            return Err(Refused::new("SerializationException", words.as_str()));
+        }
         let count = self.problems.len();
         if count == 0 {
             return Ok(());
@@ -99,8 +119,42 @@ impl Fields {
         Err(Refused::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
     }
 
+    fn need(&mut self, key: &str) {
+        if self.value(key).is_none() {
+            self.problem("null", key, "Member must not be null");
+        }
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        match self.value(key)? {
+            Value::String(text) => Some(text.clone()),
+            other => self.mistyped(&other.clone(), "String"),
+        }
+    }
+
+    fn too_long(&mut self, key: &str, text: &str, most: usize) {
+        self.problem(&format!("'{text}'"), key, &format!("Member must have length less than or equal to {most}"));
+    }
+
     fn problem(&mut self, value: &str, key: &str, constraint: &str) {
-        self.problems.push(format!("Value {value} at '{key}' failed to satisfy constraint: {constraint}"));
+        let value = if SENSITIVE.contains(&key) { String::new() } else { format!(" {value}") };
+        self.problems.push(format!("Value{value} at '{key}' failed to satisfy constraint: {constraint}"));
+    }
+
+    fn mistyped<T>(&mut self, value: &Value, wanted: &str) -> Option<T> {
+        let cannot = |found: &str| format!("{found} cannot be converted to {wanted}");
+        let words = match value {
+            Value::Null => cannot("NULL_VALUE"),
+            Value::Bool(true) => cannot("TRUE_VALUE"),
+            Value::Bool(false) => cannot("FALSE_VALUE"),
+            Value::Number(number) if number.is_f64() => cannot("DECIMAL_VALUE"),
+            Value::Number(_) => cannot("NUMBER_VALUE"),
+            Value::String(_) => cannot("STRING_VALUE"),
+            Value::Array(_) => "Start of list found where not expected".to_owned(),
+            Value::Object(_) => "Start of structure or map found where not expected.".to_owned(),
+        };
+        self.mistyped.get_or_insert(words);
+        None
     }
 }
 
@@ -113,8 +167,8 @@ mod tests {
     fn all_problems_come_at_once_in_the_words_of_aws() {
         let Value::Object(body) = json!({"maxResults": 1001, "type": "FAST"}) else { unreachable!() };
         let mut fields = Fields::new(body);
-        fields.required("stateMachineArn", 256);
-        fields.max_results(100);
+        fields.named("stateMachineArn", 256);
+        fields.max_results(100, 1000);
         fields.one_of("type", &["STANDARD", "EXPRESS"]);
         assert_eq!(
             fields.done().unwrap_err().message,

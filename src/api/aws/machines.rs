@@ -7,7 +7,7 @@ use super::{definitions, token};
 use crate::api::{Doors, Refused, names};
 use crate::asl::{self, Problem, Severity};
 use crate::base::Timestamp;
-use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::base::limits::{DEFINITION_BYTES_MAX, NAME_CHARS_MAX};
 use crate::run::{MachineChange, NewMachine};
 use crate::store::{MachineKind, MachineRow, RevisionRow};
 
@@ -15,7 +15,7 @@ pub const TYPES: &[&str] = &["EXPRESS", "STANDARD"];
 const ARN_CHARS_MAX: usize = 256;
 
 pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let name = fields.required("name", usize::MAX);
+    let name = fields.named("name", NAME_CHARS_MAX);
     let definition = fields.named("definition", DEFINITION_BYTES_MAX);
     let role_arn = fields.named("roleArn", ARN_CHARS_MAX);
     let kind = fields.one_of("type", TYPES);
@@ -33,8 +33,8 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
 
 pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
-    let definition = fields.optional("definition", DEFINITION_BYTES_MAX);
-    let role_arn = fields.optional("roleArn", ARN_CHARS_MAX);
+    let definition = fields.name("definition", DEFINITION_BYTES_MAX);
+    let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
     unsupported(&mut fields, "publish")?;
     fields.done()?;
     let (name, _) = doors.place.read_machine(&arn)?;
@@ -107,8 +107,8 @@ pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value
 }
 
 pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let limit = fields.max_results(100);
-    let next = fields.optional("nextToken", 1024);
+    let limit = fields.max_results(100, 1000);
+    let next = fields.name("nextToken", 1024);
     fields.done()?;
     let after = token::read(next.as_deref())?;
     let mut rows = doors.reader.machines(after.as_deref(), limit + 1)?;

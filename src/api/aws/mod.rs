@@ -17,7 +17,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::{Doors, Refused};
-pub use executions::{redrivable, status_name, status_of};
+pub use executions::{redrivable, status_of};
 use fields::Fields;
 
 const TARGET: &str = "AWSStepFunctions.";

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use crate::api::{Doors, Refused};
-use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, PAYLOAD_BYTES_MAX};
+use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
 
 const TOKEN_CHARS_MAX: usize = 2048;
 
 pub async fn succeeded(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let token = fields.named("taskToken", TOKEN_CHARS_MAX);
-    let output = fields.required("output", PAYLOAD_BYTES_MAX);
+    let output = fields.needed_payload("output");
     fields.done()?;
     if let Some(fault) = super::json_fault(&output) {
         return Err(Refused::new("InvalidOutput", format!("Invalid Output: '{fault}'")));

@@ -201,7 +201,7 @@ fn summary(doors: &Doors, header: &Header) -> Value {
         "arn": doors.place.execution(&header.machine.name, &header.name),
         "name": header.name,
         "machine": header.machine.name,
-        "status": aws::status_name(header.status),
+        "status": header.status.name(),
         "file": source(&header.input).map(|uri| uri.file_name().to_owned()),
         "startedAt": header.started_at.0,
         "stoppedAt": header.stopped_at.map(|at| at.0),

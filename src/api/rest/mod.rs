@@ -70,7 +70,7 @@ async fn machines(State(doors): State<Doors>) -> Answer {
         let counts: serde_json::Map<String, Value> = counts
             .iter()
             .filter(|((machine, _), _)| *machine == row.name)
-            .map(|((_, status), n)| (super::aws::status_name(*status).to_owned(), (*n).into()))
+            .map(|((_, status), n)| (status.name().to_owned(), (*n).into()))
             .collect();
         json!({"name": row.name, "arn": doors.place.machine(&row.name), "revision": row.revision,
             "updatedAt": row.updated_at.0, "executions": counts})

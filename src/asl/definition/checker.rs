@@ -85,6 +85,11 @@ impl<'t> Checker<'t> {
         self.push(code, at, message.into(), pointer(&self.place), shown, Severity::Error);
     }
 
+    /// A state's name that stands twice, in one object or in nested ones.
+    pub(super) fn fault_state_name(&mut self, at: usize, name: &str) {
+        self.fault_coded("DUPLICATE_STATE_NAME", at, format!("Duplicate State name: {name}"));
+    }
+
     /// Adds a problem of a field that AWS reports at the object around it.
     pub(super) fn fault_field(&mut self, at: usize, field: &str, message: impl Into<String>) {
         let shown = Some(location(&self.place));

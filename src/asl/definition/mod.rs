@@ -156,7 +156,7 @@ impl Checker<'_> {
     fn fault_double(&mut self, at: usize, name: &str) {
         let around = self.place.len().checked_sub(2).and_then(|parent| self.place.get(parent));
         if around == Some(&Segment::Key(String::from("States"))) {
-            self.fault_coded("DUPLICATE_STATE_NAME", at, format!("Duplicate state name: {name}"));
+            self.fault_state_name(at, name);
         } else {
             self.fault_coded("INVALID_JSON_DESCRIPTION", at, format!("Duplicate field '{name}'"));
         }

@@ -1,6 +1,6 @@
 //! A list of states with an entry, and whether its transitions lead somewhere.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::checker::{Checker, Fields};
 use super::json::{Kind, Member, Node};
@@ -87,7 +87,7 @@ impl Checker<'_> {
                 // A name that stands twice in this object has its problem already.
                 let twice = !here.insert(name.clone());
                 if !c.names.insert(name.clone()) && !twice {
-                    c.fault_coded("DUPLICATE_STATE_NAME", *at, format!("Duplicate state name: {name}"));
+                    c.fault_state_name(*at, &name);
                 }
                 if name.is_empty() || name.chars().count() > STATE_NAME_CHARS_MAX {
                     let message = format!("A state's name has 1 to {STATE_NAME_CHARS_MAX} characters");
@@ -103,11 +103,13 @@ impl Checker<'_> {
         Some(exits)
     }
 
-    /// Every target exists, something ends, every state is reached.
+    /// Every target exists, something ends, something leads to every state.
+    ///
+    /// AWS asks no more than that: of an island it names only the states that nothing leads to.
     fn transitions(&mut self, start: &Target, states: &[(Name, usize, Exits)]) {
-        let places: HashMap<&str, usize> = states.iter().enumerate().map(|(at, (name, ..))| (&**name, at)).collect();
+        let names: HashSet<&str> = states.iter().map(|(name, ..)| &**name).collect();
         for target in std::iter::once(start).chain(states.iter().flat_map(|(.., exits)| &exits.targets)) {
-            if !places.contains_key(&*target.name) {
+            if !names.contains(&*target.name) {
                 let here = std::mem::replace(&mut self.place, target.place.clone());
                 let message = format!("Missing 'Next' target: {}", target.name);
                 self.fault_coded("MISSING_TRANSITION_TARGET", target.at, message);
@@ -122,16 +124,11 @@ impl Checker<'_> {
             self.fault_nowhere("MISSING_END_STATE", at, "Workflow has no terminal state");
             return;
         }
-        let mut reached = vec![false; states.len()];
-        let mut waiting: Vec<usize> = places.get(&*start.name).copied().into_iter().collect();
-        while let Some(at) = waiting.pop() {
-            if !std::mem::replace(&mut reached[at], true) {
-                waiting.extend(states[at].2.targets.iter().filter_map(|target| places.get(&*target.name)));
-            }
-        }
-        // A name that stands twice is one place.
-        let missed = |name: &Name| places.get(&**name).is_some_and(|place| !reached[*place]);
-        for (name, at, _) in states.iter().filter(|(name, ..)| missed(name)) {
+        let led_to: HashSet<&str> = std::iter::once(start)
+            .chain(states.iter().flat_map(|(.., exits)| &exits.targets))
+            .map(|target| &*target.name)
+            .collect();
+        for (name, at, _) in states.iter().filter(|(name, ..)| !led_to.contains(&**name)) {
             let depth = self.place.len();
             self.place.extend([Segment::Key(String::from("States")), Segment::Key(name.to_string())]);
             self.fault_coded("MISSING_TRANSITION_TARGET", *at, format!("State \"{name}\" is not reachable."));

@@ -6,8 +6,7 @@ use super::processor::{Exits, Target};
 use super::{Surroundings, name_of};
 use crate::asl::machine::*;
 use crate::asl::template::Segment;
-use crate::asl::{Query, ReferencePath, Template, parse_timestamp};
-use crate::base::Timestamp;
+use crate::asl::{Query, ReferencePath, Template, parse_timestamp, whole_seconds};
 
 /// Largest number of seconds in a definition (AWS: 99999999).
 pub(super) const SECONDS_MAX: u64 = 99_999_999;
@@ -277,7 +276,7 @@ impl Checker<'_> {
             .and_then(|seconds| i64::try_from(seconds).ok())
             .map(Wait::Seconds)
             .or(seconds_path.map(Wait::SecondsQuery))
-            .or(timestamp.map(|moment| Wait::Timestamp(Timestamp(moment.as_millisecond()))))
+            .or(timestamp.map(|moment| Wait::Timestamp(whole_seconds(moment))))
             .or(timestamp_path.map(Wait::TimestampQuery))
     }
 

@@ -145,7 +145,7 @@ fn each_rule_of_the_language_is_checked() {
         ),
         (
             r#""Type":"Parallel","Branches":[{"StartAt":"S","States":{"S":{"Type":"Succeed"}}}],"End":true"#,
-            "Duplicate state name: S at /States/S/Branches[0]/States/S",
+            "Duplicate State name: S at /States/S/Branches[0]/States/S",
         ),
         (
             r#""Type":"Map","ItemProcessor":{"QueryLanguage":"JSONPath","StartAt":"T","States":{"T":{"Type":"Succeed"}}},"End":true"#,
@@ -200,8 +200,12 @@ fn transitions_must_lead_somewhere() {
             vec!["SCHEMA_VALIDATION_FAILED: These fields are required: [Next] at /States/A/Choices[0]"],
         ),
         (
+            r#""A":{"Type":"Pass","Next":"End"},"B":{"Type":"Pass","Next":"C"},"C":{"Type":"Pass","Next":"End"},"End":{"Type":"Succeed"}"#,
+            vec!["MISSING_TRANSITION_TARGET: State \"B\" is not reachable. at /States/B"],
+        ),
+        (
             r#""A":{"Type":"Succeed"},"A":{"Type":"Fail"}"#,
-            vec!["DUPLICATE_STATE_NAME: Duplicate state name: A at /States/A"],
+            vec!["DUPLICATE_STATE_NAME: Duplicate State name: A at /States/A"],
         ),
     ] {
         assert_eq!(problems(&text(states)), expected);

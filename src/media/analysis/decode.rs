@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use crate::base::TaskError;
 use crate::media::input::Input;
 use crate::media::pipeline::{Pipeline, STALL_SECONDS_MAX, bug, error_of, link, make};
+use crate::media::probe::inspect::limit_decoders;
 
 /// How much of a chain of segments is handed on at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -62,6 +63,8 @@ pub struct TimedText {
 
 type OnSound = Box<dyn FnMut(&Sound<'_>) + Send>;
 type OnText = Box<dyn FnMut(TimedText) + Send>;
+/// Stream, running time in seconds, form, and the bytes of one picture's closed captions.
+type OnCaptions = Box<dyn FnMut(usize, Option<f64>, gst_video::VideoCaptionType, &[u8]) + Send>;
 
 /// What the caller wants of a file.
 #[derive(Default)]
@@ -70,6 +73,10 @@ pub struct Want {
     /// Rate that the sound is wanted at (its own where 0), and mixed down to one channel or not.
     pub audio: Option<(u32, bool, OnSound)>,
     pub text: Option<OnText>,
+    /// Closed captions, in the order of decoding.
+    pub captions: Option<OnCaptions>,
+    /// Cores that decoders may use; all where 0.
+    pub threads: usize,
 }
 
 /// How pictures are wanted: 8-bit I420.
@@ -99,7 +106,7 @@ struct Seen {
     /// Wanted streams, other than pictures, that have not come to their end.
     running: AtomicUsize,
     corrupted: AtomicU64,
-    captions: AtomicU64,
+    caption_pads: AtomicUsize,
     first_audio: Mutex<Option<f64>>,
     failed: Mutex<Option<TaskError>>,
     video_ended: AtomicBool,
@@ -125,6 +132,9 @@ impl Decoder {
         link(&[&head, &decode])?;
         let (seen, video) = (Arc::new(Seen::default()), Arc::new(Mutex::new(None)));
         stop_at_unwanted(&decode, &want);
+        if want.threads > 0 {
+            limit_decoders(&decode, want.threads);
+        }
         attach_branches(&decode, &pipeline, want, &seen, &video);
         let input = source.input().clone();
         let mut decoder = Decoder { input, pipeline, video, seen, warnings: Vec::new(), first_video: None };
@@ -149,11 +159,6 @@ impl Decoder {
 
     pub fn text_tracks(&self) -> usize {
         self.seen.text_pads.load(Relaxed)
-    }
-
-    /// Pictures that carry CEA-608/708 captions.
-    pub fn caption_frames(&self) -> u64 {
-        self.seen.captions.load(Relaxed)
     }
 
     /// When the first picture or sound comes: what the file's own time line is counted from.
@@ -311,6 +316,7 @@ impl Chain {
 /// Streams that nobody wants are left undecoded, once they are parsed.
 fn stop_at_unwanted(decode: &gst::Element, want: &Want) {
     let (video, audio, text) = (want.video.is_some(), want.audio.is_some(), want.text.is_some());
+    let captions = want.captions.is_some();
     decode.connect("autoplug-continue", false, move |args| {
         let caps = args.get(2).and_then(|a| a.get::<gst::Caps>().ok());
         let structure = caps.as_ref().and_then(|c| c.structure(0));
@@ -318,7 +324,9 @@ fn stop_at_unwanted(decode: &gst::Element, want: &Want) {
         let container = name.contains("quicktime") || name.contains("mpegts") || name.contains("matroska");
         let parsed = structure
             .is_some_and(|s| s.get::<bool>("parsed").unwrap_or(false) || s.get::<bool>("framed").unwrap_or(false));
-        let unwanted = (!video && name.starts_with("video/") && parsed)
+        // MPEG-2 pictures have times of their own only once they are decoded; captions need them.
+        let timeless = captions && name == "video/mpeg" && structure.is_some_and(|s| s.get("mpegversion") == Ok(2i32));
+        let unwanted = (!video && name.starts_with("video/") && parsed && !timeless)
             || (!audio && name.starts_with("audio/") && parsed)
             || (!text && (name.starts_with("text/") || name.starts_with("subpicture/")));
         Some((container || !unwanted).to_value())
@@ -335,12 +343,18 @@ fn attach_branches(
     let (weak, pulse) = (pipeline.gst.downgrade(), pipeline.pulse.clone());
     let (seen, video) = (seen.clone(), video.clone());
     let text = want.text.take().map(|f| Arc::new(Mutex::new(f)));
+    let captions = want.captions.take().map(|f| Arc::new(Mutex::new(f)));
     let want = Mutex::new(want);
     decode.connect_pad_added(move |_, pad| {
         let Some(pipeline) = weak.upgrade() else { return };
         pulse.watch(pad);
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let name = caps.structure(0).map(|s| s.name().to_string()).unwrap_or_default();
+        if let Some(on_captions) =
+            captions.as_ref().filter(|_| name.starts_with("video/") || name.starts_with("closedcaption/"))
+        {
+            captions_probe(pad, on_captions.clone(), &seen);
+        }
         let mut want = want.lock();
         let done = if name == "video/x-raw" && seen.video_pads.fetch_add(1, Relaxed) == 0 && want.video.is_some() {
             let picture = want.video.take().unwrap_or_default();
@@ -355,9 +369,6 @@ fn attach_branches(
                 && let Some(on_text) = &text
             {
                 text_probe(pad, on_text.clone(), &seen);
-            }
-            if name.starts_with("video/") {
-                captions_probe(pad, &seen);
             }
             dump_branch(&pipeline, pad)
         };
@@ -387,7 +398,6 @@ fn video_branch(
     picture: &Picture,
     seen: &Arc<Seen>,
 ) -> Result<gst_app::AppSink, TaskError> {
-    captions_probe(pad, seen);
     let counted = seen.clone();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if info.buffer().is_some_and(|b| b.flags().contains(gst::BufferFlags::CORRUPTED)) {
@@ -496,14 +506,37 @@ fn text_probe(pad: &gst::Pad, on_text: Arc<Mutex<OnText>>, seen: &Arc<Seen>) {
     });
 }
 
-fn captions_probe(pad: &gst::Pad, seen: &Arc<Seen>) {
-    let seen = seen.clone();
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if info.buffer().is_some_and(|b| b.meta::<gst_video::VideoCaptionMeta>().is_some()) {
-            seen.captions.fetch_add(1, Relaxed);
+/// Takes closed captions off the pictures that carry them, or off a track of their own.
+fn captions_probe(pad: &gst::Pad, on_captions: Arc<Mutex<OnCaptions>>, seen: &Arc<Seen>) {
+    let stream = seen.caption_pads.fetch_add(1, Relaxed);
+    seen.running.fetch_add(1, Relaxed);
+    let (seen, ended) = (seen.clone(), AtomicBool::new(false));
+    let track = caption_track(pad);
+    let what = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    pad.add_probe(what, move |pad, info| {
+        if info.event().is_some_and(|e| e.type_() == gst::EventType::Eos) && !ended.swap(true, Relaxed) {
+            seen.running.fetch_sub(1, Relaxed);
+        }
+        let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+        let segment = pad.sticky_event::<gst::event::Segment>(0);
+        let at = segment
+            .and_then(|e| e.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(buffer.pts()?))
+            .map(|t| t.nseconds() as f64 / 1e9);
+        if let (Some(form), Ok(map)) = (track, buffer.map_readable()) {
+            on_captions.lock()(stream, at, form, map.as_slice());
+        }
+        for meta in buffer.iter_meta::<gst_video::VideoCaptionMeta>() {
+            on_captions.lock()(stream, at, meta.caption_type(), meta.data());
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+/// What the buffers of a caption track hold; none for pictures.
+fn caption_track(pad: &gst::Pad) -> Option<gst_video::VideoCaptionType> {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    caps.structure(0).filter(|s| s.name().starts_with("closedcaption/"))?;
+    Some(gst_video::VideoCaptionType::from_caps(&caps))
 }
 
 fn dump_branch(pipeline: &gst::Pipeline, pad: &gst::Pad) -> Result<(), TaskError> {

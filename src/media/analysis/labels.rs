@@ -24,7 +24,7 @@ const COLOURS: usize = 4;
 /// `{"input", "destination"?}` to `{"shotCount", "shots", "black", "still", "colours", "method", "limits", "uri"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let input = Input::from_parameter(job, "input")?;
-    let result = measure(&input, reporter)?;
+    let result = measure(&input, job.threads, reporter)?;
     let uri = report::write(job, "labels.json", &result)?;
     let mut short = result;
     short["uri"] = uri;
@@ -37,10 +37,10 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 }
 
 /// The whole result, unwritten.
-pub fn measure(input: &Input, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+pub fn measure(input: &Input, threads: usize, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     crate::media::init()?;
     let picture = Picture { width_max: Some(WIDTH), upright: true, colorimetry: None };
-    let want = Want { video: Some(picture), ..Want::default() };
+    let want = Want { video: Some(picture), threads, ..Want::default() };
     let mut decoder = Decoder::open(Source::File(input.clone()), want)?;
     if !decoder.has_video() {
         return Err(input.error("Media.NoVideo", "has no pictures to find shots in"));

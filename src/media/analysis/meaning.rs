@@ -43,9 +43,9 @@ const STOP_WORDS: [(&str, &str); 5] = [
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let empty = Value::Null;
     let of = |name: &str| job.parameters.get(name).unwrap_or(&empty);
-    let own = |name: &str, measure: fn(&Input, &dyn Reporter) -> Result<Value, TaskError>| match of(name) {
+    let own = |name: &str, measure: fn(&Input, usize, &dyn Reporter) -> Result<Value, TaskError>| match of(name) {
         Value::Null if job.parameters.get("input").is_some() => {
-            measure(&Input::from_parameter(job, "input")?, reporter)
+            measure(&Input::from_parameter(job, "input")?, job.threads, reporter)
         }
         given => Ok(given.clone()),
     };

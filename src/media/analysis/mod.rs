@@ -5,6 +5,9 @@
 
 pub mod brief;
 pub mod captions;
+mod cea608;
+mod cea708;
+pub mod closed;
 pub mod decode;
 pub mod labels;
 pub mod meaning;

@@ -109,3 +109,106 @@ fn a_brief_states_what_was_measured_and_what_is_missing() {
     let brief = b.run("brief", json!({ "transcript": transcript }));
     assert_eq!(brief["missing"], json!(["metadata", "labels", "meaning"]));
 }
+
+/// Odd parity, as line 21 has it.
+fn odd(byte: u8) -> u8 {
+    if byte.count_ones() % 2 == 0 { byte | 0x80 } else { byte }
+}
+
+/// Pop-on captions as cc_data, one list of triplets for each of 30 pictures a second. Each caption is loaded, shown at
+/// its first picture and erased at its second. A caption of the digital service 1 stands from picture 45 to 75.
+fn cc_data(pictures: usize, captions: &[(usize, usize, &str)]) -> Vec<Vec<u8>> {
+    let mut pairs = vec![[0u8, 0]; pictures];
+    for (show, erase, text) in captions {
+        let mut load = vec![[0x14, 0x20], [0x14, 0x20], [0x14, 0x2e], [0x14, 0x2e]];
+        for (row, line) in text.lines().enumerate() {
+            load.extend([[0x14, 0x50 + 0x20 * row as u8]; 2]);
+            load.extend(line.as_bytes().chunks(2).map(|c| [c[0], c.get(1).copied().unwrap_or(0)]));
+        }
+        pairs[show - load.len()..*show].copy_from_slice(&load);
+        (pairs[*show], pairs[*show + 1]) = ([0x14, 0x2f], [0x14, 0x2f]);
+        (pairs[*erase], pairs[*erase + 1]) = ([0x14, 0x2c], [0x14, 0x2c]);
+    }
+    let mut data: Vec<Vec<u8>> = pairs.iter().map(|p| vec![0xfc, odd(p[0]), odd(p[1]), 0xf9, 0x80, 0x80]).collect();
+    // Define window 0, visible, two rows of 32 columns; later: delete it.
+    let mut define = vec![0x98, 0x38, 0x00, 0x00, 0x01, 0x1f, 0x11];
+    define.extend(b"Digital");
+    for (at, sequence, block) in [(45, 0u8, define), (75, 1, vec![0x8c, 0x01])] {
+        let mut packet = vec![0x20 | block.len() as u8];
+        packet.extend(block);
+        packet.push(0);
+        packet.truncate(packet.len() / 2 * 2 + 1);
+        packet.insert(0, sequence << 6 | packet.len().div_ceil(2) as u8);
+        for (i, pair) in packet.chunks(2).enumerate() {
+            data[at].extend([if i == 0 { 0xff } else { 0xfe }, pair[0], pair.get(1).copied().unwrap_or(0)]);
+        }
+    }
+    data
+}
+
+/// Encodes test pictures that carry caption data, and finishes the file with the rest of the pipeline.
+fn captioned(path: &std::path::Path, data: Vec<Vec<u8>>, rest: &str) {
+    use gstreamer as gst;
+    use gstreamer::prelude::*;
+    use gstreamer_video::{VideoCaptionMeta, VideoCaptionType};
+    crate::media::init().unwrap();
+    let text = format!(
+        "videotestsrc num-buffers={} pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 ! identity name=cc ! {rest} ! filesink location={}",
+        data.len(),
+        path.display()
+    );
+    let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let mut next = data.into_iter();
+    let next = parking_lot::Mutex::new(move || next.next());
+    let pad = pipeline.by_name("cc").unwrap().static_pad("src").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let (Some(buffer), Some(data)) = (info.buffer_mut(), (*next.lock())()) {
+            VideoCaptionMeta::add(buffer.make_mut(), VideoCaptionType::Cea708Raw, &data);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let ended = pipeline
+        .bus()
+        .unwrap()
+        .timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Eos, gst::MessageType::Error]);
+    pipeline.set_state(gst::State::Null).unwrap();
+    let ended = ended.unwrap();
+    assert_eq!(ended.type_(), gst::MessageType::Eos, "{ended:?}");
+}
+
+#[test]
+fn closed_captions_become_cues_with_their_times() {
+    let Some(b) = Bench::new() else { return };
+    let data = cc_data(150, &[(30, 60, "Hello from\nthe harbour"), (90, 135, "All aboard")]);
+    // Pictures are reordered by the encoder: the captions must come back in the order of showing.
+    let x264 = "x264enc speed-preset=veryfast bframes=3 key-int-max=30";
+    captioned(&b.dir.path().join("sei.mp4"), data.clone(), &format!("{x264} ! h264parse ! mp4mux"));
+    captioned(&b.dir.path().join("sei.ts"), data, &format!("{x264} ! h264parse ! mpegtsmux"));
+    // FFmpeg finds the captions in what was made here: the test stands on more than our own reading.
+    b.ffmpeg("-f lavfi -i movie=sei.mp4[out0+subcc] -map 0:s judge.srt");
+    let judge = std::fs::read_to_string(b.dir.path().join("judge.srt")).unwrap();
+    assert!(judge.contains("Hello from") && judge.contains("All aboard"), "{judge}");
+    for name in ["sei.mp4", "sei.ts"] {
+        let t = b.run("transcript", json!({ "input": format!("s3://s/{name}") }));
+        let cues: Vec<(u64, f64, f64, &str)> = t["cues"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| {
+                let number = |key: &str| c[key].as_f64().unwrap();
+                (c["track"].as_u64().unwrap(), number("start"), number("end"), c["text"].as_str().unwrap())
+            })
+            .collect();
+        let expected =
+            [(0, 1.0, 2.0, "Hello from\nthe harbour"), (0, 3.0, 4.5, "All aboard"), (1, 1.5, 2.5, "Digital")];
+        assert_eq!(cues.len(), expected.len(), "{name}: {t:#}");
+        for (found, due) in cues.iter().zip(expected) {
+            assert_eq!((found.0, found.3), (due.0, due.3), "{name}");
+            assert!((found.1 - due.1).abs() < 0.04 && (found.2 - due.2).abs() < 0.04, "{name}: {found:?} {due:?}");
+        }
+        assert_eq!((&t["tracks"][0]["service"], &t["tracks"][1]["service"]), (&json!("CC1"), &json!("Service 1")));
+        assert_eq!(t["text"], "Hello from the harbour All aboard");
+        assert_eq!(t["closedCaptions"]["pictures"], 150, "{name}");
+    }
+}

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::captions;
+use super::closed::{Captions, Found};
 use super::decode::{Decoder, Source, TimedText, Want};
 use super::report::{self, LISTED_MAX};
 use super::sound::{VOICE_RATE, VoiceMeter};
@@ -26,7 +27,7 @@ const OPEN_CUE_SECONDS: f64 = 5.0;
 /// `{"input", "destination"?}` to `{"cueCount", "cues", "tracks", "speech", "silence", "method", "limits", "uri"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let input = Input::from_parameter(job, "input")?;
-    let result = measure(&input, reporter)?;
+    let result = measure(&input, job.threads, reporter)?;
     let uri = report::write(job, "transcript.json", &result)?;
     let mut short = result;
     short["uri"] = uri;
@@ -43,23 +44,39 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 }
 
 /// The whole result, unwritten.
-pub fn measure(input: &Input, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+pub fn measure(input: &Input, threads: usize, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     crate::media::init()?;
     reporter.progress(Progress { doing: "reading captions and sound".into(), ..Progress::default() });
     let (cues, voice) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(VoiceMeter::default())));
-    let (into, meter) = (cues.clone(), voice.clone());
+    let closed = Arc::new(Mutex::new(Captions::default()));
+    let (into, meter, into_closed) = (cues.clone(), voice.clone(), closed.clone());
     let want = Want {
         video: None,
         audio: Some((VOICE_RATE, true, Box::new(move |s| meter.lock().feed(s)))),
         text: Some(Box::new(move |cue| into.lock().push(cue))),
+        captions: Some(Box::new(move |stream, at, form, bytes| into_closed.lock().feed(stream, at, form, bytes))),
+        threads,
     };
     let mut decoder = Decoder::open(Source::File(input.clone()), want)?;
     decoder.finish()?;
-    let (has_audio, embedded, closed) = (decoder.has_audio(), decoder.text_tracks(), decoder.caption_frames());
+    let (has_audio, embedded, end) = (decoder.has_audio(), decoder.text_tracks(), decoder.duration());
     drop(decoder);
+    let closed = std::mem::take(&mut *closed.lock()).finish(end.unwrap_or(0.0));
     let mut cues = std::mem::take(&mut *cues.lock());
     let mut tracks: Vec<Value> =
         (0..embedded).map(|t| json!({ "track": t, "from": "embedded", "uri": input.uri })).collect();
+    for track in &closed.tracks {
+        let number = tracks.len();
+        tracks.push(json!({
+            "track": number, "from": "closed-captions", "standard": track.standard, "service": track.service, "uri": input.uri,
+        }));
+        cues.extend(track.cues.iter().map(|c| TimedText {
+            track: number,
+            start: c.start,
+            end: Some(c.end),
+            text: c.text.clone(),
+        }));
+    }
     for (uri, path) in side_cars(input) {
         let text = std::fs::read(&path).map_err(|e| input.io_error(&e))?;
         let (more, odd) = captions::parse(&String::from_utf8_lossy(&text), tracks.len());
@@ -68,7 +85,7 @@ pub fn measure(input: &Input, reporter: &dyn Reporter) -> Result<Value, TaskErro
     }
     close_open_ends(&mut cues);
     let (speech, silence) = std::mem::take(&mut *voice.lock()).finish();
-    Ok(described(input, &cues, &tracks, has_audio, closed, (&speech, &silence)))
+    Ok(described(input, &cues, &tracks, has_audio, &closed, (&speech, &silence)))
 }
 
 fn described(
@@ -76,7 +93,7 @@ fn described(
     cues: &[TimedText],
     tracks: &[Value],
     has_audio: bool,
-    closed: u64,
+    closed: &Found,
     (speech, silence): (&[Span], &[Span]),
 ) -> Value {
     let listed: Vec<Value> = cues
@@ -87,7 +104,7 @@ fn described(
     let first = cues.iter().map(|c| c.track).min();
     let text = cues.iter().filter(|c| Some(c.track) == first).map(|c| c.text.replace('\n', " ")).collect::<Vec<_>>();
     let total = |spans: &[Span]| round(spans.iter().map(Span::seconds).sum());
-    let mut done = vec!["read the text tracks and the .srt/.vtt files beside the file".to_owned()];
+    let mut done = vec!["read the text tracks, the closed captions and the .srt/.vtt files beside the file".to_owned()];
     if has_audio {
         done.push("measured the first audio track for speech-like sound and silence".to_owned());
     }
@@ -103,9 +120,13 @@ fn described(
         "silenceSeconds": total(silence),
         "speech": speech,
         "silence": silence,
-        "closedCaptions": { "pictures": closed, "decoded": false },
+        "closedCaptions": {
+            "pictures": closed.pictures,
+            "unreadable": closed.unreadable,
+            "services": closed.tracks.iter().map(|t| json!({ "standard": t.standard, "service": t.service, "cues": t.cues.len() })).collect::<Vec<_>>(),
+        },
         "method": format!("It {}.", done.join(" and ")),
-        "limits": "No speech was recognised: words come from captions only. Speech-like means loud against the floor, mostly between 300 and 3,400 Hz, and moving as syllables do; singing and some music look the same. CEA-608/708 captions are counted, not decoded.",
+        "limits": "No speech was recognised: words come from captions only. Speech-like means loud against the floor, mostly between 300 and 3,400 Hz, and moving as syllables do; singing and some music look the same. CEA-608 captions are decoded, their text services and extended data are not; of CEA-708 captions the words are taken, without position, colour and delays.",
     })
 }
 

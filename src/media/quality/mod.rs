@@ -99,7 +99,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         plan.add(job, output)?;
     }
     let mut ticker = Ticker::new(reporter, "measuring", 0.0);
-    let (own, found) = pass::measure(Source::File(source), plan.targets, &mut ticker)?;
+    let (own, found) = pass::measure(Source::File(source), plan.targets, job.threads, &mut ticker)?;
     plan.pages.judged(job, &p.thresholds, &own, &found)
 }
 
@@ -266,7 +266,7 @@ fn images_at(job: &Job, uri: &Uri) -> Result<Vec<Uri>, TaskError> {
 
 fn thumbnail(job: &Job, uri: &Uri, size: Option<(u64, u64)>, sheet: &mut Sheet) {
     let opened = Input::open(job, &uri.to_string()).and_then(|input| {
-        let want = Want { video: Some(Picture::default()), ..Want::default() };
+        let want = Want { video: Some(Picture::default()), threads: 1, ..Want::default() };
         Decoder::open(Source::File(input), want)?.next_frame()
     });
     match opened {

@@ -98,12 +98,14 @@ impl Likeness {
 pub fn measure(
     source: Source,
     targets: Vec<Target>,
+    threads: usize,
     ticker: &mut Ticker<'_>,
 ) -> Result<(Found, Vec<Found>), TaskError> {
-    let mut lanes: Vec<Lane> = targets.into_iter().map(|t| Lane::open(t.source, &Picture::default())).collect();
+    let mut lanes: Vec<Lane> =
+        targets.into_iter().map(|t| Lane::open(t.source, &Picture::default(), threads)).collect();
     let colorimetry = lanes.iter().find_map(|l| l.pending.as_ref()).map(|f| f.picture.info().colorimetry().to_string());
     let upright = Picture { width_max: None, upright: true, colorimetry };
-    let mut reference = Reference { lane: Lane::open(source, &upright), window: VecDeque::new() };
+    let mut reference = Reference { lane: Lane::open(source, &upright, threads), window: VecDeque::new() };
     if let Some(error) = reference.lane.found.error.take() {
         return Err(error);
     }
@@ -147,13 +149,14 @@ struct Lane {
 }
 
 impl Lane {
-    fn open(source: Source, picture: &Picture) -> Lane {
+    fn open(source: Source, picture: &Picture, threads: usize) -> Lane {
         let sound = Arc::new(Mutex::new(SoundMeter::default()));
         let meter = sound.clone();
         let want = Want {
             video: Some(picture.clone()),
             audio: Some((48_000, false, Box::new(move |s| meter.lock().feed(s)))),
-            text: None,
+            threads,
+            ..Want::default()
         };
         let mut lane = Lane {
             decoder: None,

@@ -3,21 +3,23 @@
 //! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
 
 mod catalog;
+mod children;
 mod lists;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use super::archive;
 use super::engine::Engine;
 use super::overlay::{Direction, Overlay};
+use super::retention::archived_day;
 use super::rows::{self, HeaderRow, HistoryRow, TaskRow, access, damaged};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
 
+pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
 
 /// Rows that one lock of the overlay may cover in a scan without a limit of its own.
@@ -37,13 +39,32 @@ impl Reader {
     }
 
     pub fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
-        header(&self.0.overlay.read(), id)
+        let overlay = self.0.overlay.read();
+        if let Some(input) = payload(&overlay, id, Payload::Input)? {
+            return header(&overlay, id, input, || payload(&overlay, id, Payload::Output));
+        }
+        let Some(day) = archived_day(&overlay, id)? else {
+            let there = overlay.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_some();
+            let lost = || damaged(Table::Payloads, &format!("execution {id} has no input"));
+            return if there { Err(lost()) } else { Ok(None) };
+        };
+        // Unpacking takes its time, and the lock keeps commits from becoming visible.
+        drop(overlay);
+        let Some((input, output)) = self.archived_payloads(day, id)? else { return Ok(None) };
+        header(&self.0.overlay.read(), id, input, || Ok(output))
     }
 
     /// The whole execution, as the next step needs it.
     pub fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, Fault> {
         let overlay = self.0.overlay.read();
-        let Some(header) = header(&overlay, id)? else { return Ok(None) };
+        let Some(input) = payload(&overlay, id, Payload::Input)? else {
+            drop(overlay);
+            // What is archived has neither branches nor items.
+            let header = self.header(id)?;
+            return Ok(header.map(|header| Execution::load(header, BTreeMap::new(), BTreeMap::new())));
+        };
+        let output = || payload(&overlay, id, Payload::Output);
+        let Some(header) = header(&overlay, id, input, output)? else { return Ok(None) };
         let (mut branches, mut items) = (BTreeMap::new(), BTreeMap::new());
         each(&overlay, Table::Branches, &id.to_bytes(), |key, row| {
             let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
@@ -68,21 +89,17 @@ impl Reader {
     ) -> Result<Vec<HistoryEvent>, Fault> {
         let from = if direction == Direction::Backward && from.0 == 0 { EventId(u64::MAX) } else { from };
         let overlay = self.0.overlay.read();
-        let archived = archive::archived_day(&overlay, id)?;
-        let mut events = live_history(&overlay, id, from, limit, direction)?;
+        let Some(day) = archived_day(&overlay, id)? else {
+            return live_history(&overlay, id, from, limit, direction);
+        };
         drop(overlay);
-        let Some(day) = archived else { return Ok(events) };
-        let mut older = self.archived_history(day, id)?;
-        // A redrive that ran into the move may stand in both.
-        let oldest_live = events.iter().map(|event| event.id).min();
-        older.retain(|event| oldest_live.is_none_or(|live| event.id < live));
+        let mut events = self.archived_history(day, id)?;
         match direction {
-            Direction::Forward => {
-                older.retain(|event| event.id >= from);
-                older.append(&mut events);
-                events = older;
+            Direction::Forward => events.retain(|event| event.id >= from),
+            Direction::Backward => {
+                events.retain(|event| event.id <= from);
+                events.reverse();
             }
-            Direction::Backward => events.extend(older.into_iter().rev().filter(|event| event.id <= from)),
         }
         events.truncate(limit);
         Ok(events)
@@ -266,12 +283,15 @@ fn payload(overlay: &Overlay, id: ExecutionId, which: Payload) -> Result<Option<
     })
 }
 
-fn header(overlay: &Overlay, id: ExecutionId) -> Result<Option<Header>, Fault> {
+fn header(
+    overlay: &Overlay,
+    id: ExecutionId,
+    input: Json,
+    output: impl FnOnce() -> Result<Option<Json>, Fault>,
+) -> Result<Option<Header>, Fault> {
     overlay.get(Table::Executions, &id.to_bytes(), |row| {
         let row = access::<HeaderRow>(Table::Executions, row)?;
-        let input = payload(overlay, id, Payload::Input)?;
-        let input = input.ok_or_else(|| damaged(Table::Payloads, &format!("execution {id} has no input")))?;
-        let output = if row.succeeded() { payload(overlay, id, Payload::Output)? } else { None };
+        let output = if row.succeeded() { output()? } else { None };
         rows::header_from(id, row, input, output)
     })
 }

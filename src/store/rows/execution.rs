@@ -146,6 +146,32 @@ impl ArchivedTimerRow {
     }
 }
 
+/// What an archived execution was given and gave back.
+#[derive(Archive, Serialize)]
+pub(in crate::store) struct PayloadsRow {
+    pub input: String,
+    pub output: Option<String>,
+}
+
+impl Row for PayloadsRow {}
+
+pub(in crate::store) fn payloads_from(row: &ArchivedPayloadsRow) -> (Json, Option<Json>) {
+    (Arc::from(row.input.as_str()), row.output.as_ref().map(|output| Arc::from(output.as_str())))
+}
+
+/// A child as its parent finds it: its id, and the shape in which its end is told.
+pub(in crate::store) fn child(id: ExecutionId, shape: &str) -> Vec<u8> {
+    [&id.to_bytes(), shape.as_bytes()].concat()
+}
+
+pub(in crate::store) fn child_from(row: &[u8]) -> Result<(ExecutionId, &str), Fault> {
+    let read = || {
+        let (id, shape) = row.split_first_chunk::<16>()?;
+        Some((ExecutionId(u128::from_be_bytes(*id)), std::str::from_utf8(shape).ok()?))
+    };
+    read().ok_or_else(|| damaged(Table::Children, "a row is no child"))
+}
+
 impl From<&Header> for HeaderRow {
     fn from(header: &Header) -> HeaderRow {
         HeaderRow {

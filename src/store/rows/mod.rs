@@ -24,7 +24,8 @@ pub use catalog::{
 };
 pub(super) use catalog::{Catalog, DocumentRow};
 pub(super) use execution::{
-    ArchivedHeaderRow, BranchRow, HeaderRow, MapRow, TaskRow, branch_from, header_from, map_items_from, task_from,
+    ArchivedHeaderRow, BranchRow, HeaderRow, MapRow, PayloadsRow, TaskRow, branch_from, child, child_from, header_from,
+    map_items_from, payloads_from, task_from,
 };
 pub(super) use history::{HistoryRow, events_from};
 

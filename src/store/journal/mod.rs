@@ -1,0 +1,173 @@
+//! The journal: batches of commits under ever-growing numbers, each durable before it is acknowledged.
+//!
+//! ```text
+//! journal-0.log [##########]   full: free again once the state file has its newest batch
+//! journal-1.log [######....]   current
+//! journal-2.log [..........]   free
+//! ```
+//!
+//! A commit is one write into a file that has its full size already: no length, no block of the file system changes
+//! with it, so the disk has one thing to do. When the current file is full the next free one is taken, and where none
+//! is free a new one is made.
+//!
+//! Invariants: one batch is under way at a time, so that only the newest can be torn; a batch is replayed whole or
+//! not at all; batches are replayed in the order of their numbers, without a gap; nothing that the state file lacks
+//! is overwritten.
+
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(super) use self::segment::StoreId;
+use self::segment::{BLOCK_BYTES, Frame, Segment};
+use super::disk::{Backends, JOURNAL_PREFIX, JOURNAL_SUFFIX};
+use crate::base::Fault;
+
+/// Free files that stay: the next burst finds them ready.
+const FREE_KEPT: usize = 2;
+/// Memory that the form of a batch may keep between two of them.
+const FRAME_BYTES_KEPT: usize = 8 << 20;
+
+pub(super) struct Journal {
+    disk: Arc<dyn Backends>,
+    store_id: StoreId,
+    /// Size of a new file. A batch that needs more gets a larger file.
+    segment_bytes: u64,
+    /// Never empty; the first is the current one.
+    segments: Vec<Segment>,
+    frame: Frame,
+}
+
+/// What a crash left: batch numbers with their records.
+pub(super) type Tail = BTreeMap<u64, Vec<u8>>;
+
+impl Journal {
+    /// Makes an empty journal that belongs to the store of that id.
+    pub fn create(disk: &dyn Backends, store_id: StoreId, segment_bytes: u64) -> Result<(), Fault> {
+        Segment::create(disk, name(0), store_id, whole(segment_bytes)).map(drop)
+    }
+
+    /// Opens the journal, and reads what the state file, which has the batches up to `applied`, lacks.
+    pub fn open(
+        disk: Arc<dyn Backends>,
+        store_id: StoreId,
+        segment_bytes: u64,
+        applied: u64,
+    ) -> Result<(Journal, Tail), Fault> {
+        let mut tail = Tail::new();
+        let mut segments = Vec::new();
+        for name in names(&*disk)? {
+            let (mut segment, owner) = Segment::open(&*disk, name)?;
+            if owner != store_id {
+                return Err(Fault::fatal_plain(format!(
+                    "{} in {} is of another store; restore all files from the same backup",
+                    segment.name,
+                    disk.place()
+                )));
+            }
+            segment.scan(&*disk, store_id, applied, |number, records| drop(tail.insert(number, records)))?;
+            segments.push(segment);
+        }
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.newest));
+        let journal = Journal { disk, store_id, segment_bytes: whole(segment_bytes), segments, frame: Frame::new() };
+        journal.check_tail(applied, &tail)?;
+        Ok((journal, tail))
+    }
+
+    /// A batch that is missing or damaged while later ones are there was not torn by a crash.
+    fn check_tail(&self, applied: u64, tail: &Tail) -> Result<(), Fault> {
+        let place = self.disk.place();
+        if self.segments.is_empty() {
+            return Err(Fault::fatal_plain(format!("the journal in {place} has no file")));
+        }
+        match tail.keys().zip(applied + 1..).find(|(number, expected)| **number != *expected) {
+            None => Ok(()),
+            Some((_, missing)) => Err(Fault::fatal_plain(format!(
+                "batch {missing} of the journal in {place} is damaged or missing, and later ones are there: \
+                 acknowledged work would be lost; restore the data directory from a backup"
+            ))),
+        }
+    }
+
+    /// Appends one batch of records; durable when it returns. Batches up to `cut` are in the state file.
+    pub fn append(&mut self, number: u64, records: &[&[u8]], cut: u64) -> Result<(), Fault> {
+        self.frame.fill(self.store_id, number, records);
+        if !self.segments[0].has_room(&self.frame) {
+            self.turn_to_next(cut)?;
+        }
+        let current = &mut self.segments[0];
+        current.append(number, &self.frame).map_err(|e| {
+            let name = &current.name;
+            Fault::fatal(format!("the journal's {name} failed; restart to recover what was acknowledged"), e)
+        })?;
+        self.frame.shrink_to(FRAME_BYTES_KEPT);
+        Ok(())
+    }
+
+    fn turn_to_next(&mut self, cut: u64) -> Result<(), Fault> {
+        for place in 0..self.segments.len() {
+            let segment = &mut self.segments[place];
+            if segment.newest <= cut {
+                segment.rewind();
+                if segment.has_room(&self.frame) {
+                    self.segments.swap(0, place);
+                    return Ok(());
+                }
+            }
+        }
+        let unused = (0..).map(name).find(|name| self.segments.iter().all(|s| s.name != *name));
+        let bytes = self.segment_bytes.max(self.frame.len() + BLOCK_BYTES as u64);
+        let made = Segment::create(&*self.disk, unused.unwrap_or_default(), self.store_id, bytes)?;
+        self.segments.insert(0, made);
+        Ok(())
+    }
+
+    /// Removes files that only a burst needed, at leisure: when nothing is being appended.
+    pub fn tidy(&mut self, cut: u64) -> Result<(), Fault> {
+        let mut kept = 0;
+        let mut place = 1;
+        while place < self.segments.len() {
+            let segment = &self.segments[place];
+            let usual = segment.bytes == self.segment_bytes;
+            if segment.newest > cut || (usual && kept < FREE_KEPT) {
+                kept += usize::from(segment.newest <= cut);
+                place += 1;
+                continue;
+            }
+            let name = self.segments.remove(place).name;
+            let fault = |e| Fault::fatal(format!("{}/{name} cannot be removed", self.disk.place()), e);
+            self.disk.remove(&name).map_err(fault)?;
+        }
+        Ok(())
+    }
+}
+
+/// The journal's files that are there.
+pub(super) fn names(disk: &dyn Backends) -> Result<Vec<String>, Fault> {
+    let names = disk.names().map_err(|e| Fault::fatal(format!("{} cannot be listed", disk.place()), e))?;
+    Ok(names.into_iter().filter(|n| n.starts_with(JOURNAL_PREFIX) && n.ends_with(JOURNAL_SUFFIX)).collect())
+}
+
+/// Whether no batch was ever written to these files.
+pub(super) fn is_unused(disk: &dyn Backends, names: &[String]) -> Result<bool, Fault> {
+    for name in names {
+        let (mut segment, store_id) = Segment::open(disk, name.clone())?;
+        segment.scan(disk, store_id, 0, |_, _| ())?;
+        if segment.newest > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn name(number: usize) -> String {
+    format!("{JOURNAL_PREFIX}{number}{JOURNAL_SUFFIX}")
+}
+
+/// Room for the head and one block at least.
+fn whole(segment_bytes: u64) -> u64 {
+    segment_bytes.next_multiple_of(BLOCK_BYTES as u64).max(2 * BLOCK_BYTES as u64)
+}

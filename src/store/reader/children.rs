@@ -1,0 +1,45 @@
+//! Which execution started which: the children whose end has not been told yet.
+
+use super::{Paged, Reader, each};
+use crate::base::{Attempt, ExecutionId, Fault};
+use crate::interpreter::Parent;
+use crate::store::rows::{child_from, damaged};
+use crate::store::tables::{self, Table};
+
+/// A child, from its start until its parent was told how it ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    pub id: ExecutionId,
+    pub parent: Parent,
+}
+
+fn child(key: &[u8], row: &[u8]) -> Result<Child, Fault> {
+    let (execution, attempt) =
+        tables::split_id_number(key).ok_or_else(|| damaged(Table::Children, "a key is no attempt"))?;
+    let (id, shape) = child_from(row)?;
+    Ok(Child { id, parent: Parent { execution, attempt: Attempt(attempt), shape: shape.to_owned() } })
+}
+
+impl Reader {
+    /// The child that the attempt started.
+    pub fn child_of(&self, parent: ExecutionId, attempt: Attempt) -> Result<Option<Child>, Fault> {
+        let key = tables::attempt(parent, attempt);
+        self.engine().overlay.read().get(Table::Children, &key, |row| child(&key, row))
+    }
+
+    /// The children that the execution started, by attempt.
+    pub fn children_of(&self, parent: ExecutionId) -> Result<Vec<Child>, Fault> {
+        let mut children = Vec::new();
+        each(&self.engine().overlay.read(), Table::Children, &parent.to_bytes(), |key, row| {
+            children.push(child(key, row)?);
+            Ok(())
+        })?;
+        Ok(children)
+    }
+
+    /// All children, those of one parent after another.
+    pub fn children(&self) -> impl Iterator<Item = Result<Child, Fault>> + use<> {
+        let reader = self.clone();
+        Paged::new(move |after| reader.page(Table::Children, after, child))
+    }
+}

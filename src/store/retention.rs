@@ -1,0 +1,280 @@
+//! Retention: ended executions leave the database in two steps, first into the archives, then altogether.
+//!
+//! ```text
+//! live ──archive──> archived (header and index entries stay) ──forget──> gone, the day's file with them
+//! ```
+//!
+//! Invariants: an execution's payloads and history are either rows or in the file of the day that its `archived` row
+//! names, never neither; the file is synced before the commit that takes the rows out; index entries go in the commit
+//! that takes the header, and the file goes last. Every pass may break off anywhere and be repeated. What may still
+//! run again is never archived: the caller gives the times, and lets nobody redrive meanwhile.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use super::archive::{Kept, day_of, file_name};
+use super::commit::Commit;
+use super::overlay::{Direction, Overlay};
+use super::reader::Reader;
+use super::record::Op;
+use super::rows::{HeaderRow, PayloadsRow, access, damaged};
+use super::tables::{self, Payload, Table};
+use super::writer::Writer;
+use crate::base::{EventId, ExecutionId, Fault, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::{HistoryEvent, Status};
+
+/// Most executions in one commit of a pass.
+const PER_COMMIT: usize = 200;
+/// Bytes of payloads and history above which a commit takes no further execution.
+const BYTES_PER_COMMIT: usize = 8 << 20;
+
+/// Which executions to archive: those that ended before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedBefore {
+    pub succeeded: Timestamp,
+    /// Those that a redrive could continue for a while.
+    pub unsuccessful: Timestamp,
+}
+
+/// How far a pass of [`Writer::archive_ended`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    pub archived: usize,
+    /// Where to go on; `None` at the end.
+    pub reached: Option<ExecutionId>,
+}
+
+impl Writer {
+    /// Moves payloads and histories of ended executions into the archives, going on after an execution that an
+    /// earlier call reached and looking at no more than `limit`.
+    ///
+    /// For threads that may block, while nobody redrives an execution.
+    pub fn archive_ended(&self, before: EndedBefore, after: Option<ExecutionId>, limit: usize) -> Result<Pass, Fault> {
+        let reader = Reader::new(self.engine().clone());
+        let (mut reached, mut group) = (after, Group::default());
+        let mut archived = 0;
+        for _ in 0..limit {
+            reached = reader.next_with_history(reached)?;
+            let Some(id) = reached else { break };
+            let Some(ended) = reader.ended(id)?.filter(|ended| ended.is_before(before)) else { continue };
+            archived += 1;
+            group.take(&reader, &ended)?;
+            if group.is_full() {
+                self.move_out(std::mem::take(&mut group))?;
+            }
+        }
+        self.move_out(group)?;
+        Ok(Pass { archived, reached })
+    }
+
+    fn move_out(&self, group: Group) -> Result<(), Fault> {
+        for (day, kept) in &group.days {
+            self.engine().archives.write(*day, kept)?;
+        }
+        self.commit_blocking(group.commit)
+    }
+
+    /// Forgets the executions that ended on a day before `ended_before`'s and are archived, and removes those days'
+    /// files. Says how many it forgot.
+    ///
+    /// A day is kept while one of its executions has a parent that was not told yet. For threads that may block,
+    /// while nobody redrives an execution.
+    pub fn forget_archived(&self, ended_before: Timestamp) -> Result<usize, Fault> {
+        let reader = Reader::new(self.engine().clone());
+        let mut forgotten = 0;
+        for day in self.engine().archives.days()? {
+            if day < day_of(ended_before) {
+                forgotten += self.forget_day(&reader, day)?;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    fn forget_day(&self, reader: &Reader, day: u32) -> Result<usize, Fault> {
+        let (mut forgotten, mut needed) = (0, false);
+        for group in self.engine().archives.ids(day)?.chunks(PER_COMMIT) {
+            let mut commit = Commit::new();
+            for &id in group {
+                match reader.fate_of(id, day)? {
+                    // A crash came between writing the file and taking the rows out.
+                    Fate::NotInThisFile => {}
+                    Fate::Needed => needed = true,
+                    Fate::Forgettable { machine, name, status, owns_name } => {
+                        commit.forget(id, &machine, &name, status, owns_name);
+                        forgotten += 1;
+                    }
+                }
+            }
+            self.commit_blocking(commit)?;
+        }
+        if !needed {
+            self.engine().archives.remove(day)?;
+        }
+        Ok(forgotten)
+    }
+}
+
+/// Executions that are archived by one commit.
+#[derive(Default)]
+struct Group {
+    days: BTreeMap<u32, Vec<Kept>>,
+    commit: Commit,
+    executions: usize,
+    bytes: usize,
+}
+
+impl Group {
+    fn take(&mut self, reader: &Reader, ended: &Ended) -> Result<(), Fault> {
+        let (id, day) = (ended.id, day_of(ended.stopped_at));
+        let record = &mut self.commit.record;
+        for table in [Table::History, Table::Branches, Table::MapItems, Table::Payloads] {
+            for (key, bytes) in reader.keys_under(table, id)? {
+                record.delete(table, &key);
+                self.bytes += bytes;
+            }
+        }
+        record.plain(Op::Put, Table::Archived, &id.to_bytes(), &day.to_be_bytes());
+        let events = reader.history(id, EventId(1), usize::MAX, Direction::Forward)?;
+        let payloads = reader.payloads(id)?;
+        self.days.entry(day).or_default().push(Kept { id, payloads, events });
+        self.executions += 1;
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.executions >= PER_COMMIT || self.bytes >= BYTES_PER_COMMIT
+    }
+}
+
+/// An execution that ended, as a pass finds it.
+struct Ended {
+    id: ExecutionId,
+    stopped_at: Timestamp,
+    succeeded: bool,
+}
+
+impl Ended {
+    fn is_before(&self, before: EndedBefore) -> bool {
+        self.stopped_at < if self.succeeded { before.succeeded } else { before.unsuccessful }
+    }
+}
+
+/// What retention may do with an execution that a day's file holds.
+enum Fate {
+    Forgettable { machine: String, name: String, status: Status, owns_name: bool },
+    Needed,
+    NotInThisFile,
+}
+
+/// The day whose file holds the execution's payloads and history.
+pub(super) fn archived_day(overlay: &Overlay, id: ExecutionId) -> Result<Option<u32>, Fault> {
+    overlay.get(Table::Archived, &id.to_bytes(), |day| {
+        day.try_into().map(u32::from_be_bytes).map_err(|_| damaged(Table::Archived, "a row is no day"))
+    })
+}
+
+impl Reader {
+    /// The events of an archived execution. Empty where retention forgot it a moment ago.
+    pub(super) fn archived_history(&self, day: u32, id: ExecutionId) -> Result<Vec<HistoryEvent>, Fault> {
+        let found = self.engine().archives.history(day, id);
+        Ok(self.unless_forgotten(day, id, found)?.unwrap_or_default())
+    }
+
+    /// Input and output of an archived execution. `None` where retention forgot it a moment ago.
+    pub(super) fn archived_payloads(&self, day: u32, id: ExecutionId) -> Result<Option<(Json, Option<Json>)>, Fault> {
+        let found = self.engine().archives.payloads(day, id);
+        self.unless_forgotten(day, id, found)
+    }
+
+    /// A file without the execution, or no file at all, is a fault only while a row says that it is there.
+    fn unless_forgotten<T>(
+        &self,
+        day: u32,
+        id: ExecutionId,
+        found: Result<Option<T>, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        if let Ok(Some(_)) = found {
+            return found;
+        }
+        match archived_day(&self.engine().overlay.read(), id)? {
+            None => Ok(None),
+            Some(_) => Err(found.err().unwrap_or_else(|| lacks(day, id))),
+        }
+    }
+
+    /// The next execution that has rows in the history table.
+    fn next_with_history(&self, after: Option<ExecutionId>) -> Result<Option<ExecutionId>, Fault> {
+        let start = after.map(|id| tables::history(id, EventId(u64::MAX)));
+        let start = start.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut next = None;
+        self.engine().overlay.read().scan(
+            Table::History,
+            (start, Bound::Unbounded),
+            Direction::Forward,
+            |key, _| {
+                next = tables::split_id(key).map(|(id, _)| id);
+                Ok(ControlFlow::Break(()))
+            },
+        )?;
+        Ok(next)
+    }
+
+    /// The keys that begin with the execution, each with how much it and its row take.
+    fn keys_under(&self, table: Table, id: ExecutionId) -> Result<Vec<(Vec<u8>, usize)>, Fault> {
+        let first = id.to_bytes();
+        let end = tables::after_prefix(&first);
+        let range = (Bound::Included(first.as_slice()), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+        let mut keys = Vec::new();
+        self.engine().overlay.read().scan(table, range, Direction::Forward, |key, row| {
+            keys.push((key.to_vec(), key.len() + row.len()));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(keys)
+    }
+
+    fn payloads(&self, id: ExecutionId) -> Result<PayloadsRow, Fault> {
+        let overlay = self.engine().overlay.read();
+        let text = |which| {
+            overlay.get(Table::Payloads, &tables::payload(id, which), |text| {
+                String::from_utf8(text.to_vec()).map_err(|_| damaged(Table::Payloads, "a row is no text"))
+            })
+        };
+        let input = text(Payload::Input)?;
+        let input = input.ok_or_else(|| damaged(Table::Payloads, &format!("execution {id} has no input")))?;
+        Ok(PayloadsRow { input, output: text(Payload::Output)? })
+    }
+
+    fn ended(&self, id: ExecutionId) -> Result<Option<Ended>, Fault> {
+        let ended = self.engine().overlay.read().get(Table::Executions, &id.to_bytes(), |row| {
+            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let over = !matches!(row.status()?, Status::Running | Status::PendingRedrive);
+            let succeeded = row.succeeded();
+            Ok(row.stopped_at().filter(|_| over).map(|stopped_at| Ended { id, stopped_at, succeeded }))
+        })?;
+        Ok(ended.flatten())
+    }
+
+    fn fate_of(&self, id: ExecutionId, day: u32) -> Result<Fate, Fault> {
+        let overlay = self.engine().overlay.read();
+        if archived_day(&overlay, id)? != Some(day) {
+            return Ok(Fate::NotInThisFile);
+        }
+        let told = overlay.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
+        let found = overlay.get(Table::Executions, &id.to_bytes(), |row| {
+            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let (machine, name, status) = (row.machine.to_string(), row.name.to_string(), row.status()?);
+            let owner = overlay.get(Table::ByName, &tables::texts(&machine, &name), |row| Ok(row == id.to_bytes()))?;
+            Ok(Fate::Forgettable { machine, name, status, owns_name: owner == Some(true) })
+        })?;
+        Ok(found.filter(|_| told).unwrap_or(Fate::Needed))
+    }
+}
+
+fn lacks(day: u32, id: ExecutionId) -> Fault {
+    let what = format!(
+        "the archive {} lacks execution {id}; restore the file from a backup, or leave it to retention",
+        file_name(day)
+    );
+    Fault::Retryable { what, source: None }
+}
