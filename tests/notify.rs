@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use conveyor::resources::NotifySettings;
 use conveyor::resources::notify::{Notifier, signature};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const SECRET: &str = "a secret of the test";
 const MACHINE: &str = r#"{"StartAt":"Tell","States":{"Tell":{"Type":"Task","End":true,
