@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use conveyor::base::{EventId, ExecutionId, SimClock, Span, TaskError, Timestamp};
+use conveyor::base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Status};
 use conveyor::run::{self, Ages, Config, Handle, NewMachine, Resource, Resources, Retired, Start};
@@ -12,6 +13,21 @@ use conveyor::store::{self, Backends, Direction, Directory, Writer};
 
 const DAY_MS: i64 = 86_400_000;
 const AGES: Ages = Ages { archive: Span::days(1), forget: Span::days(90) };
+
+/// A clock that stands still until it is told to move.
+struct StillClock(AtomicI64);
+
+impl StillClock {
+    fn advance_to(&self, to: Timestamp) {
+        self.0.fetch_max(to.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for StillClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
 
 /// A box without any resource: a Task fails.
 struct Nothing;
@@ -28,7 +44,7 @@ impl Resources for Nothing {
 
 struct World {
     dir: tempfile::TempDir,
-    clock: Arc<SimClock>,
+    clock: Arc<StillClock>,
     handle: Handle,
     writer: Writer,
 }
@@ -37,7 +53,7 @@ impl World {
     async fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let (writer, reader) = store::open(store::Options::at(dir.path())).unwrap();
-        let clock = Arc::new(SimClock::at(Timestamp(20_000 * DAY_MS)));
+        let clock = Arc::new(StillClock(AtomicI64::new(20_000 * DAY_MS)));
         let config = Config {
             writer: writer.clone(),
             reader,

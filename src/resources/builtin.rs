@@ -44,8 +44,16 @@ const JOB: &str = r#"{
       "HeartbeatSeconds": 300,
       "Retry": [
         {
+          "ErrorEquals": ["Media.ShareUnreachable"],
+          "IntervalSeconds": 5,
+          "MaxAttempts": 40,
+          "BackoffRate": 2.0,
+          "MaxDelaySeconds": 300,
+          "JitterStrategy": "FULL"
+        },
+        {
           "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
-            "Media.ShareUnreachable", "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
+            "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
           "IntervalSeconds": 10,
           "MaxAttempts": 3,
           "BackoffRate": 3.0,
