@@ -1,6 +1,8 @@
 //! What becomes of ended executions as time passes: archived and still readable, redrivable for fourteen days,
 //! forgotten after ninety, and their names free again.
 
+mod appliance;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -154,4 +156,44 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     let report = store::check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)).unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.rows["executions"], report.rows["archived"]), (2, 1));
+}
+
+fn script(_: &conveyor::media::Job) -> Result<serde_json::Value, TaskError> {
+    Ok(serde_json::json!({}))
+}
+
+/// Long ago, as far as the file system knows.
+fn age(path: &std::path::Path) {
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(100 * 86_400);
+    std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_housekeeping_workflow_removes_what_nothing_refers_to() {
+    let appliance = appliance::Appliance::start(script, BTreeMap::new()).await;
+    appliance.create("waits", r#"{"StartAt":"S","States":{"S":{"Type":"Wait","Seconds":9999999,"End":true}}}"#).await;
+    let start = Start { machine: "waits".into(), name: Some("job-1".into()), input: "{}".into(), ..Start::default() };
+    appliance.handle.start(start).await.unwrap();
+
+    let dead = format!("work/{}-0", ExecutionId::generate(Timestamp(1)));
+    let root = appliance.dir.path();
+    for folder in [&format!("data/{dead}"), "data/work/mine", "outputs/.staging/job-1", "outputs/.staging/job-2"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        age(&root.join(folder));
+    }
+    for file in ["taken.mp4.error.json", "there.mp4.error.json", "there.mp4"] {
+        std::fs::write(root.join("quarantine").join(file), "{}").unwrap();
+        age(&root.join("quarantine").join(file));
+    }
+    let (header, _) = appliance.run("housekeeping", "night", "").await;
+    assert_eq!(header.status, Status::Succeeded, "{:?}", header.outcome);
+    let left = |folder: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left("data/work"), ["mine"], "what is not the box's stays");
+    assert_eq!(left("outputs/.staging"), ["job-1"], "what is still worked on stays");
+    assert_eq!(left("quarantine"), ["there.mp4", "there.mp4.error.json"]);
 }
