@@ -46,10 +46,9 @@ const JOB: &str = r#"{
         {
           "ErrorEquals": ["Media.ShareUnreachable"],
           "IntervalSeconds": 5,
-          "MaxAttempts": 40,
+          "MaxAttempts": 150,
           "BackoffRate": 2.0,
-          "MaxDelaySeconds": 300,
-          "JitterStrategy": "FULL"
+          "MaxDelaySeconds": 60
         },
         {
           "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",

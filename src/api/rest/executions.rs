@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh, source};
+use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
@@ -208,10 +209,17 @@ fn summary(doors: &Doors, header: &Header) -> Value {
         "error": error,
         "cause": cause.as_deref().map(shortened),
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
-        "progress": if header.stopped_at.is_none() { doors.live.progress(header.id) } else { None },
+        "progress": if header.stopped_at.is_none() { progress(doors, header.id) } else { None },
         "thumbnail": output(header).and_then(|text| outputs::thumbnail(doors, text)),
         "redrivable": run::not_redrivable(header, doors.handle.now()).is_none() && header.parent.is_none(),
     })
+}
+
+/// What moves now. Between two tries of a stage nothing does, whatever was seen of it last.
+fn progress(doors: &Doors, id: ExecutionId) -> Option<Shown> {
+    let shown = doors.live.progress(id)?;
+    let works = |id: ExecutionId| !doors.handle.working(id).is_empty();
+    shown.execution.parse().is_ok_and(works).then_some(shown)
 }
 
 fn output(header: &Header) -> Option<&str> {
