@@ -11,6 +11,7 @@ use conveyor::base::TaskError;
 use conveyor::interpreter::{Header, HistoryKind, Outcome};
 use conveyor::media::Job;
 use conveyor::resources::notify::Notifier;
+use conveyor::store::{ActivityRow, Commit};
 use serde_json::{Value, json};
 
 /// Every stage in a word. What goes wrong is told by the file's name.
@@ -139,4 +140,31 @@ async fn every_failure_shows_its_own_error() {
     // A failure gives the content free: the same file may be tried again.
     let (header, _) = conveyor.run("main", "j-again", "ugly.mp4").await;
     assert_eq!(failure(&header).0, "Quality.Failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_line_of_an_execution_does_the_work_of_another() {
+    let conveyor = appliance(&[]).await;
+    let row = ActivityRow { name: "look".into(), created_at: conveyor.handle.now().into(), settings: String::new() };
+    let mut commit = Commit::new();
+    commit.put_activity(&row);
+    conveyor.handle.commit(commit).await.unwrap();
+    let activity = "arn:aws:states:us-east-1:000000000000:activity:look";
+    let sfn = |action: &str| format!("arn:aws:states:::aws-sdk:sfn:{action}");
+    let definition = json!({"StartAt": "Both", "States": {"Both": {"Type": "Parallel", "End": true, "Branches": [
+        {"StartAt": "Look", "States": {
+            "Look": {"Type": "Task", "Resource": activity, "Parameters": {"file.$": "$.key"}, "End": true}}},
+        {"StartAt": "Fetch", "States": {
+            "Fetch": {"Type": "Task", "Resource": sfn("getActivityTask"), "ResultPath": "$.task", "Next": "Report",
+                "Parameters": {"ActivityArn": activity, "WorkerName": "the other line"}},
+            "Report": {"Type": "Task", "Resource": sfn("sendTaskSuccess"), "ResultPath": null, "Next": "Again",
+                "Parameters": {"TaskToken.$": "$.task.TaskToken", "Output.$": "$.task.Input"}},
+            "Again": {"Type": "Task", "Resource": sfn("sendTaskHeartbeat"), "End": true,
+                "Parameters": {"TaskToken.$": "$.task.TaskToken"},
+                "Catch": [{"ErrorEquals": ["Sfn.TaskTimedOutException"], "Next": "Over"}]},
+            "Over": {"Type": "Pass", "OutputPath": "$.Error", "End": true}}},
+    ]}}});
+    conveyor.create("lines", &definition.to_string()).await;
+    let (header, _) = conveyor.run("lines", "job-1", "clip.mp4").await;
+    assert_eq!(output(&header), json!([{"file": "clip.mp4"}, "Sfn.TaskTimedOutException"]));
 }
