@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use super::aws;
 use super::executions::{Child, start};
 use super::{Answer, Call, Services};
-use crate::base::{TaskError, Timestamp};
+use crate::base::{JOB_MACHINE, TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Status};
+use crate::run::OWNED;
 
 /// The machine whose executions are jobs.
-pub const MACHINE: &str = "conveyor-mediaconvert-job";
+pub const MACHINE: &str = JOB_MACHINE;
 
 /// Job templates by name: `Settings` that a job's own are laid over.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +102,8 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         qualifier: None,
         name: name.clone(),
         input: request.to_string(),
-        shape: sync.then_some("job"),
+        // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
+        shape: Some(if sync { "job" } else { OWNED }),
     };
     let started_at = start(call, child).await.map_err(|e| {
         let what = format!("the job could not be started: {}: {}", e.code, e.message);
@@ -179,34 +181,23 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
         Some(Outcome::Succeeded { output }) => {
             let result: Value = serde_json::from_str(output).unwrap_or_default();
             job["JobPercentComplete"] = json!(100);
-            for key in ["OutputGroupDetails", "InputDetails", "Warnings"] {
+            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings"] {
                 if let Some(value) = result.get(key) {
                     job[key] = value.clone();
                 }
             }
-            count_segments(&mut job["OutputGroupDetails"]);
         }
         Some(Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause }) => {
             let error = error.as_deref().unwrap_or("States.Timeout");
             let cause = cause.as_deref().unwrap_or("the job ran longer than its timeout");
             job["ErrorCode"] = json!(error_code(error));
             job["ErrorMessage"] = json!(format!("{error}: {cause}"));
+            // Not the service's: both parts of the message, for who passes them on.
+            job["Failure"] = json!({ "Error": error, "Cause": cause });
         }
         _ => {}
     }
     job
-}
-
-/// A film has thousands of segments, and a state may carry 256 KiB: they are counted, and named by their playlist.
-fn count_segments(groups: &mut Value) {
-    for group in groups.as_array_mut().into_iter().flatten() {
-        for output in group.get_mut("OutputDetails").and_then(Value::as_array_mut).into_iter().flatten() {
-            let segments = output.as_object_mut().and_then(|map| map.shift_remove("SegmentFilePaths"));
-            if let Some(count) = segments.as_ref().and_then(Value::as_array).map(Vec::len) {
-                output["SegmentCount"] = json!(count);
-            }
-        }
-    }
 }
 
 /// The service's numbers for what is wrong with the settings, the input and everything else.

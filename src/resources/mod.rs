@@ -18,6 +18,7 @@ pub mod housekeeping;
 pub mod items;
 pub mod jobs;
 pub mod media;
+pub mod mounts;
 pub mod notify;
 pub mod objects;
 
@@ -29,6 +30,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 pub use functions::{FunctionSettings, LambdaSettings};
+pub use housekeeping::RetentionSettings;
 pub use items::TableSettings;
 pub use notify::NotifySettings;
 
@@ -76,6 +78,7 @@ pub struct Services {
     pub functions: functions::Functions,
     pub templates: jobs::Templates,
     pub notify: NotifySettings,
+    pub retention: RetentionSettings,
     /// Told when a notification was stored.
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
@@ -146,7 +149,7 @@ impl Family {
             ("aws-sdk", operation) if operation.starts_with("sfn:") => {
                 Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
             }
-            ("sns", "publish") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
             _ => return None,
         })
