@@ -54,11 +54,15 @@ pub(super) struct Core {
     pub timers: Timers,
     pub activities: Activities,
     pub names: Vec<tokio::sync::Mutex<()>>,
+    /// Held by each redrive, and alone by what archives and forgets ended executions.
+    pub redrives: Arc<tokio::sync::RwLock<()>>,
     pub lanes: OnceLock<BTreeMap<String, ActorRef<lane::Message>>>,
     pub root: OnceLock<ActorCell>,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
     fresh: Mutex<HashSet<ExecutionId>>,
+    /// Executions whose actor panicked outside `step` and was given another go.
+    begun_anew: Mutex<HashSet<ExecutionId>>,
     closing: AtomicBool,
     fatal: watch::Sender<Option<String>>,
 }
@@ -82,11 +86,13 @@ impl Core {
             board: Arc::new(Board::new()),
             timers: Timers::new(),
             activities: Activities::default(),
+            redrives: Arc::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
             root: OnceLock::new(),
             awake: Mutex::default(),
             fresh: Mutex::default(),
+            begun_anew: Mutex::default(),
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
         })
@@ -203,6 +209,11 @@ impl Core {
         }
         awake.remove(&id);
         true
+    }
+
+    /// Whether this is the first time that the execution asks.
+    pub fn may_begin_anew(&self, id: ExecutionId) -> bool {
+        self.begun_anew.lock().insert(id)
     }
 
     /// Executions that have an actor now.

@@ -14,7 +14,7 @@ use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
 use conveyor::interpreter::{Header, HistoryEvent, Status};
 use conveyor::media::Job;
 use conveyor::resources::{
-    All, FunctionSettings, LambdaSettings, NotifySettings, Services, builtin, functions, items, jobs,
+    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, functions, items, jobs,
 };
 use conveyor::run::{self, Config, Handle, NewMachine, Start};
 use conveyor::sandbox::{OnProgress, Spawn};
@@ -45,6 +45,15 @@ pub struct Appliance {
 
 impl Appliance {
     pub async fn start(script: Script, functions: BTreeMap<String, FunctionSettings>) -> Appliance {
+        Appliance::start_with(script, functions, NotifySettings::default()).await
+    }
+
+    /// Notifications always go to a log file as well.
+    pub async fn start_with(
+        script: Script,
+        functions: BTreeMap<String, FunctionSettings>,
+        notify: NotifySettings,
+    ) -> Appliance {
         let dir = tempfile::tempdir().unwrap();
         let share = |name: &str| -> (String, PathBuf) {
             let path = dir.path().join(name);
@@ -63,7 +72,8 @@ impl Appliance {
             tables: items::Tables::new(BTreeMap::new()),
             functions: functions::Functions::new(functions, &LambdaSettings::default()),
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
-            notify: NotifySettings { log, ..NotifySettings::default() },
+            notify: NotifySettings { log, ..notify },
+            retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
             spawn: Arc::new(Scripted(script)),
@@ -86,7 +96,7 @@ impl Appliance {
             archive: "archive".into(),
             quarantine: "quarantine".into(),
         };
-        builtin::install_all(&handle, &fill).await.unwrap();
+        builtin::install_all(&handle, &fill, true).await.unwrap();
         Appliance { dir, handle, services }
     }
 
@@ -112,15 +122,19 @@ impl Appliance {
         (header, history)
     }
 
-    /// How long it takes is no part of any test.
-    async fn ended(&self, id: ExecutionId) -> Header {
+    pub async fn ended(&self, id: ExecutionId) -> Header {
+        let ended = || self.handle.reader().header(id).unwrap().filter(|header| header.status != Status::Running);
+        self.until("its end", ended).await
+    }
+
+    /// Waits for what is to come. How long it takes is no part of any test.
+    pub async fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
-            let header = self.handle.reader().header(id).unwrap().unwrap();
-            if header.status != Status::Running {
-                return header;
+            if let Some(found) = look() {
+                return found;
             }
-            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end");
+            assert!(begun.elapsed() < Duration::from_secs(120), "it does not come: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
