@@ -5,7 +5,6 @@
 //! H.264, HEVC and ProRes, its inner structure walked. It costs one reading of the file and little else. Damage within one
 //! unit of a picture stays unseen: only decoding shows that, and the transcode counts it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
@@ -28,6 +27,8 @@ const HOLE_BYTES: usize = 64;
 /// Seconds between two pictures, in the order of decoding, that are told.
 const GAP_SECONDS: f64 = 1.0;
 const CHUNK_BYTES: usize = 1 << 20;
+/// Streams that a transport stream can tell apart.
+const PIDS: usize = 1 << 13;
 
 /// What was seen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,7 +86,7 @@ pub fn survey(input: &Input, media: &Media, say: &dyn Fn(f64)) -> Result<Survey,
 /// ISO/IEC 13818-1, 2.4.3: every packet begins with its sync byte, and those of a stream are counted.
 fn packets(input: &Input, say: &dyn Fn(f64)) -> Result<Survey, TaskError> {
     let mut file = File::open(&input.path).map_err(|e| input.io_error(&e))?;
-    let (mut survey, mut counters) = (Survey::default(), HashMap::<u16, u8>::new());
+    let (mut survey, mut counters) = (Survey::default(), [None; PIDS]);
     let (mut rest, mut read, mut size, mut told) = (Vec::new(), 0u64, 0usize, 0u64);
     loop {
         let mut chunk = std::mem::take(&mut rest);
@@ -105,7 +106,7 @@ fn packets(input: &Input, say: &dyn Fn(f64)) -> Result<Survey, TaskError> {
                 at += size;
                 continue;
             }
-            counters.clear();
+            counters = [None; PIDS];
             let lost_at = at;
             // On to the next byte that begins a packet and has another one behind it.
             at += 1;
@@ -131,16 +132,16 @@ fn place(input: &Input, byte: u64) -> String {
     format!("at {:.1} % of the file (byte {byte})", byte as f64 * 100.0 / input.size.max(1) as f64)
 }
 
-fn count(packet: &[u8], counters: &mut HashMap<u16, u8>, survey: &mut Survey, place: impl FnOnce() -> String) {
+fn count(packet: &[u8], counters: &mut [Option<u8>; PIDS], survey: &mut Survey, place: impl FnOnce() -> String) {
     survey.units += 1;
-    let pid = u16::from_be_bytes([packet[1], packet[2]]) & 0x1fff;
+    let pid = usize::from(u16::from_be_bytes([packet[1], packet[2]])) % PIDS;
     let (broken, control, counter) = (packet[1] & 0x80 != 0, packet[3] >> 4 & 3, packet[3] & 15);
     // Null packets are not counted, and packets without payload do not count on.
-    if pid == 0x1fff {
+    if pid == PIDS - 1 {
         return;
     }
     let announced = control & 2 != 0 && packet[4] > 0 && packet[5] & 0x80 != 0;
-    let last = counters.insert(pid, counter);
+    let last = counters[pid].replace(counter);
     let follows = last.is_none_or(|last| counter == last || control & 1 == 0 || counter == (last + 1) & 15);
     if broken || (!follows && !announced) {
         survey.note(place);

@@ -98,6 +98,10 @@ fn facts(
             .map_or(String::new(), |f| format!(" at {} pictures a second", report::round(f, 3)));
         facts.push(format!("Its pictures are {w:.0} x {h:.0}{rate}."));
     }
+    let hdr = [&metadata["video"][0]["hdr"], &metadata["hdr"]].into_iter().find_map(Value::as_str);
+    if let Some(name) = hdr.filter(|h| *h != "none") {
+        facts.push(format!("It is high dynamic range ({name}); what is delivered of it is tone-mapped to BT.709."));
+    }
     if let Some(count) = labels["shotCount"].as_u64() {
         let mean = labels["meanShotSeconds"].as_f64().unwrap_or(0.0);
         facts.push(match count {

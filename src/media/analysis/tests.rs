@@ -94,7 +94,7 @@ fn a_brief_states_what_was_measured_and_what_is_missing() {
     b.write("my_river-trip.srt", SRT);
     let input = json!({ "input": "s3://s/my_river-trip.mp4" });
     let (labels, transcript) = (b.run("labels", input.clone()), b.run("transcript", input));
-    let metadata = json!({ "width": 160, "height": 90 });
+    let metadata = json!({ "width": 160, "height": 90, "video": [{ "hdr": "HLG" }] });
     let meaning = b.run("meaning", json!({ "metadata": metadata, "labels": labels, "transcript": transcript }));
     assert_eq!((&meaning["title"], &meaning["language"]), (&json!("my river trip"), &json!("en")), "{meaning:#}");
     let keywords: Vec<&str> = meaning["keywords"].as_array().unwrap().iter().map(|k| k.as_str().unwrap()).collect();
@@ -106,6 +106,7 @@ fn a_brief_states_what_was_measured_and_what_is_missing() {
     assert_eq!(brief["markdown"], "s3://s/full/brief.md");
     let text = std::fs::read_to_string(b.dir.path().join("full/brief.md")).unwrap();
     assert!(text.starts_with("# my river trip\n") && text.contains("The river carries the boat"), "{text}");
+    assert!(text.contains("It is high dynamic range (HLG)"), "{text}");
     let brief = b.run("brief", json!({ "transcript": transcript }));
     assert_eq!(brief["missing"], json!(["metadata", "labels", "meaning"]));
 }
