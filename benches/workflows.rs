@@ -79,6 +79,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         shares: Shares::new([]),
         served: BTreeSet::new(),
         workflows: BTreeMap::new(),
+        watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));

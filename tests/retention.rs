@@ -16,10 +16,16 @@ use conveyor::store::{self, Backends, Direction, Directory, Writer};
 const DAY_MS: i64 = 86_400_000;
 const AGES: Ages = Ages { archive: Span::days(1), forget: Span::days(90) };
 
-/// It stands still until it is told to move.
-struct Calendar(AtomicI64);
+/// A clock that stands still until it is told to move.
+struct StillClock(AtomicI64);
 
-impl Clock for Calendar {
+impl StillClock {
+    fn advance_to(&self, to: Timestamp) {
+        self.0.fetch_max(to.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for StillClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
     }
@@ -40,7 +46,7 @@ impl Resources for Nothing {
 
 struct World {
     dir: tempfile::TempDir,
-    clock: Arc<Calendar>,
+    clock: Arc<StillClock>,
     handle: Handle,
     writer: Writer,
 }
@@ -49,7 +55,7 @@ impl World {
     async fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let (writer, reader) = store::open(store::Options::at(dir.path())).unwrap();
-        let clock = Arc::new(Calendar(AtomicI64::new(20_000 * DAY_MS)));
+        let clock = Arc::new(StillClock(AtomicI64::new(20_000 * DAY_MS)));
         let config = Config {
             writer: writer.clone(),
             reader,
@@ -97,7 +103,7 @@ impl World {
     }
 
     async fn days_later(&self, days: i64) -> Retired {
-        self.clock.0.fetch_add(days * DAY_MS, Ordering::SeqCst);
+        self.clock.advance_to(self.handle.now().plus_ms(days * DAY_MS));
         self.handle.retire(AGES).await.unwrap()
     }
 }

@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use appliance::Appliance;
-use conveyor::base::TaskError;
-use conveyor::interpreter::{Header, HistoryKind, Outcome};
+use conveyor::base::shares::mounted_setting;
+use conveyor::base::{EventId, TaskError};
+use conveyor::interpreter::{Header, HistoryKind, Outcome, Status};
 use conveyor::media::Job;
+use conveyor::resources::jobs;
 use conveyor::resources::notify::Notifier;
+use conveyor::run::Start;
+use conveyor::store::{Commit, Direction, ExecutionFilter};
 use serde_json::{Value, json};
 
 /// Every stage in a word. What goes wrong is told by the file's name.
@@ -26,6 +30,8 @@ fn script(job: &Job) -> Result<Value, TaskError> {
             let bytes = fs::read(path).unwrap();
             Ok(json!({ "blake3": blake3::hash(&bytes).to_hex().to_string(), "size": bytes.len() }))
         }
+        // It is tried again later, so the job runs on without a child.
+        "transcode" if wrong("waiting") => Err(TaskError::new("Media.DiskFull", "no space")),
         "transcode" if wrong("unencodable") => Err(TaskError::new("Media.UnsupportedHdr", "it is HDR")),
         "transcode" => {
             let place = p.pointer("/Settings/OutputGroups/0/OutputGroupSettings/FileGroupSettings/Destination");
@@ -39,11 +45,9 @@ fn script(job: &Job) -> Result<Value, TaskError> {
         "archive" if wrong("unarchivable") => Err(TaskError::new("Files.PermissionDenied", "the archive is read-only")),
         "archive" => Ok(json!({ "removed": true })),
         "quarantine" => {
-            assert_eq!(
-                (p["error"].as_str(), p["destination"].as_str()),
-                (Some("Media.Truncated"), Some("s3://quarantine/"))
-            );
-            Ok(json!({ "uri": "s3://quarantine/broken.mp4", "moved": true }))
+            assert_eq!(p["destination"], "s3://quarantine/");
+            assert_eq!(p["error"], if wrong("broken") { "Media.Truncated" } else { "Media.UnsupportedHdr" });
+            Ok(json!({ "uri": input.replace("source", "quarantine"), "moved": true }))
         }
         other => panic!("no stage {other}"),
     }
@@ -117,8 +121,10 @@ async fn every_failure_shows_its_own_error() {
 
     let (header, _) = conveyor.run("main", "j-hdr", "unencodable.mp4").await;
     let (error, cause) = failure(&header);
-    assert_eq!(conveyor.row("jobs", "j-hdr")["JobStatus"]["S"], "FAILED_PROCESSING");
-    assert!(error == "Media.UnsupportedHdr" && cause.contains("it is HDR"), "{error}: {cause}");
+    let row = conveyor.row("jobs", "j-hdr");
+    assert_eq!(row["JobStatus"]["S"], "REJECTED", "what only the transcode finds is rejected as well");
+    assert_eq!(row["QuarantinedTo"]["S"], "s3://quarantine/unencodable.mp4");
+    assert_eq!((error.as_str(), cause.as_str()), ("Media.UnsupportedHdr", "it is HDR"));
 
     let (header, _) = conveyor.run("main", "j-ugly", "ugly.mp4").await;
     let (error, cause) = failure(&header);
@@ -139,4 +145,48 @@ async fn every_failure_shows_its_own_error() {
     // A failure gives the content free: the same file may be tried again.
     let (header, _) = conveyor.run("main", "j-again", "ugly.mp4").await;
     assert_eq!(failure(&header).0, "Quality.Failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_polled_job_goes_with_the_execution_that_submitted_it() {
+    let conveyor = appliance(&["waiting.mp4"]).await;
+    let input = json!({"jobId": "j", "bucket": "source", "key": "waiting.mp4"});
+    let start = Start { machine: "main".into(), input: input.to_string().into(), ..Start::default() };
+    let main = conveyor.handle.start(start).await.unwrap().id;
+    let job = || {
+        let filter = ExecutionFilter { machine: Some(jobs::MACHINE.into()), status: None };
+        let page = conveyor.handle.reader().executions(&filter, None, 10).unwrap();
+        page.items.first().map(|row| row.id)
+    };
+    let job = conveyor.until("the job is submitted", job).await;
+    assert_eq!(conveyor.handle.reader().header(job).unwrap().unwrap().status, Status::Running);
+    conveyor.handle.stop(main, None, None).await.unwrap();
+    let header = conveyor.ended(job).await;
+    assert_eq!(header.status, Status::Aborted, "{header:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_share_that_is_away_nothing_vanishes_for_good() {
+    let conveyor = appliance(&[]).await;
+    // The share was mounted, and an empty folder is what is left of it.
+    let mut commit = Commit::new();
+    commit.put_setting(&mounted_setting("source"), b"1");
+    conveyor.handle.commit(commit).await.unwrap();
+    let input = json!({"jobId": "j", "bucket": "source", "key": "clip.mp4", "requestedAt": "2026-01-01T00:00:00"});
+    let start = Start { machine: "main".into(), input: input.to_string().into(), ..Start::default() };
+    let main = conveyor.handle.start(start).await.unwrap().id;
+    let tried = || {
+        let filter = ExecutionFilter { machine: Some("sanitize".into()), status: None };
+        let child = conveyor.handle.reader().executions(&filter, None, 1).unwrap().items.first()?.id;
+        let history = conveyor.handle.reader().history(child, EventId(1), 100, Direction::Forward).unwrap();
+        history.into_iter().find_map(|event| match event.kind {
+            HistoryKind::TaskFailed { failure, .. } => failure.error,
+            _ => None,
+        })
+    };
+    assert_eq!(conveyor.until("the stage is tried", tried).await, "Media.ShareUnreachable");
+    // It is back, and the execution goes on by itself.
+    fs::write(conveyor.dir.path().join("source/clip.mp4"), "clip").unwrap();
+    let end = conveyor.ended(main).await;
+    assert_eq!(output(&end)["status"], "PUBLISHED");
 }

@@ -92,8 +92,8 @@ impl Live {
     /// How far an execution is, by its own stage or by that of one nested in it.
     pub fn progress(&self, id: ExecutionId) -> Option<Shown> {
         let board = self.0.board.lock();
-        let of = board.progress.get(&id).or_else(|| board.progress.get(board.by_root.get(&id)?));
-        of.cloned()
+        let nested = board.by_root.get(&id).and_then(|nested| board.progress.get(nested));
+        nested.or_else(|| board.progress.get(&id)).cloned()
     }
 
     fn publish(&self, number: u64, name: &'static str, data: String) {
@@ -133,6 +133,8 @@ async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Re
         tokio::select! {
             notice = notices.recv() => match notice {
                 Ok(Notice::Changed { execution, status, .. }) => { changed.insert(execution, status); }
+                // What needs no lane is over at once, or waits for others: it would hide what really moves.
+                Ok(Notice::Progress { working, .. }) if working.lane.is_empty() => {}
                 Ok(Notice::Progress { execution, working }) => { moved.insert(execution, working); }
                 Err(broadcast::error::RecvError::Lagged(_)) => lost = true,
                 Err(broadcast::error::RecvError::Closed) => return,

@@ -59,6 +59,8 @@ pub struct Settings {
     pub workflows: BTreeMap<String, String>,
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// How each watched share is, as JSON for screens.
+    pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
 }
 
 /// The state of all handlers. Cheap to clone.
@@ -73,6 +75,7 @@ struct Doors {
     served: Arc<BTreeSet<String>>,
     workflows: Arc<BTreeMap<String, String>>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     live: live::Live,
 }
 
@@ -89,6 +92,7 @@ pub fn router(settings: Settings) -> Router {
         served: Arc::new(settings.served),
         workflows: Arc::new(settings.workflows),
         metrics: settings.metrics,
+        watches: settings.watches,
         live,
     };
     Router::new()

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::{Doors, Refused};
-use crate::base::Uri;
+use crate::base::{Uri, fault};
 use crate::run::Start;
 
 pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
@@ -27,7 +27,7 @@ async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refused> {
     if doors.shares.names().next().is_some() {
         let (shares, file) = (doors.shares.clone(), file.clone());
         let found = super::apart(move || shares.resolve(&file)).await?;
-        found.map_err(|e| Refused::validation(e.to_string()))?;
+        found.map_err(|e| Refused::validation(fault::chain(&e)))?;
     }
     let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
     let job_id = uuid::Uuid::new_v4().to_string();

@@ -9,6 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Timestamp;
 
+/// The state machine whose executions are MediaConvert's jobs: known to those who run them and to those who show them.
+pub const JOB_MACHINE: &str = "conveyor-mediaconvert-job";
+
 /// One run of a workflow. Time-ordered (48 bits of milliseconds, then a counter, then randomness), so
 /// that rows of new executions are appended to the tables and never scattered over them.
 /// Shown as a version 7 UUID (RFC 9562, section 5.7).

@@ -13,6 +13,6 @@ pub mod span;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};
-pub use ids::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId};
+pub use ids::{Attempt, BranchId, EventId, ExecutionId, JOB_MACHINE, TaskToken, TimerId};
 pub use shares::{Shares, Uri};
 pub use span::Span;

@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
@@ -136,6 +139,22 @@ impl Shares {
             }
         }
     }
+}
+
+/// Whether a share's root stands on a file system of its own: a mounted network share does.
+pub fn is_mount_point(root: &Path) -> io::Result<bool> {
+    let parent = root.parent().unwrap_or(root);
+    Ok(fs::metadata(root)?.dev() != fs::metadata(parent)?.dev())
+}
+
+/// Whether the folder holds nothing at all. What was a mount point and is an empty folder now was unmounted.
+pub fn is_empty(root: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(root)?.next().is_none())
+}
+
+/// The store's setting that is there for a share that was last seen mounted.
+pub fn mounted_setting(share: &str) -> String {
+    format!("ingest.mounted.{share}")
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::config::Config;
 use crate::base::{Fault, SystemClock, fault};
-use crate::ingest::Watcher;
+use crate::ingest::{WatchStatus, Watcher};
 use crate::resources::builtin::{self, Substitutions};
 use crate::resources::{All, Services, functions, items, jobs, notify::Notifier};
 use crate::run::{self, Handle};
@@ -24,6 +25,8 @@ const IO_CAPACITY: u32 = 8;
 /// Everything that runs but for the HTTP server.
 pub struct Appliance {
     pub handle: Handle,
+    /// How each watched share is.
+    pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     writer: Writer,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -65,10 +68,14 @@ impl Appliance {
             region: config.region.clone(),
         })
         .await?;
-        let mut appliance = Appliance { handle: handle.clone(), writer, tasks: Vec::new() };
+        let mut appliance = Appliance { handle: handle.clone(), watches: Vec::new(), writer, tasks: Vec::new() };
+        for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
+            tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
+        }
         builtin::install_all(&handle, &substitutions(config), !config.shares.is_empty()).await?;
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
+            appliance.watches.push(watcher.status());
             appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
         }
         let schedule = Schedule::new(schedules(config), Arc::new(handle.clone()), reader.clone());

@@ -4,10 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::document::{self, Document, DocumentFault};
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
 use crate::resources::{FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings};
@@ -17,6 +18,7 @@ use crate::schedule::ScheduleSettings;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub data_dir: PathBuf,
+    #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
     /// Appears in ARNs: twelve digits.
     pub account: String,
@@ -91,13 +93,15 @@ impl Default for Config {
 pub enum ConfigError {
     #[error("cannot read the configuration {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{} is not a valid configuration", path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{} has {} fault(s):\n{}", path.display(), faults.len(), list(faults))]
-    Faults { path: PathBuf, faults: Vec<String> },
+    #[error("the configuration {} has {} fault{}:\n{}", path.display(), faults.len(), plural(faults), list(faults))]
+    Faults { path: PathBuf, faults: Vec<DocumentFault> },
 }
 
-fn list(faults: &[String]) -> String {
+fn plural(faults: &[DocumentFault]) -> &'static str {
+    if faults.len() == 1 { "" } else { "s" }
+}
+
+fn list(faults: &[DocumentFault]) -> String {
     faults.iter().map(|fault| format!("  - {fault}")).collect::<Vec<_>>().join("\n")
 }
 
@@ -105,18 +109,28 @@ impl Config {
     /// Reads and checks a file. Relative paths in it are relative to the folder that it stands in.
     pub fn read(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let mut config: Config = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        config.data_dir = folder.join(&config.data_dir);
-        config.shares.values_mut().for_each(|share| share.path = folder.join(&share.path));
-        config.notify.log = config.notify.log.map(|log| folder.join(log));
-        for function in config.functions.values_mut() {
-            function.dir = Some(folder.join(function.dir.take().unwrap_or_default()));
+        let Document { value, mut faults, taken_out } = document::read::<Config>(&text);
+        if let Some(mut config) = value {
+            config.set_folder(path.parent().unwrap_or(Path::new(".")));
+            // What follows only from a part that could not be read would be a fault of its own making.
+            let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
+            let meant = config.faults().into_iter().filter(|fault| !torn(fault));
+            faults.extend(meant.map(|what| DocumentFault { line: document::line_of(&text, place(&what)), what }));
+            faults.sort_by_key(|fault| fault.line);
+            if faults.is_empty() {
+                return Ok(config);
+            }
         }
-        match config.faults() {
-            faults if faults.is_empty() => Ok(config),
-            faults => Err(ConfigError::Faults { path: path.into(), faults }),
+        Err(ConfigError::Faults { path: path.into(), faults })
+    }
+
+    /// Relative paths begin at the folder in which the file stands.
+    fn set_folder(&mut self, folder: &Path) {
+        self.data_dir = folder.join(&self.data_dir);
+        self.shares.values_mut().for_each(|share| share.path = folder.join(&share.path));
+        self.notify.log = self.notify.log.take().map(|log| folder.join(log));
+        for function in self.functions.values_mut() {
+            function.dir = Some(folder.join(function.dir.take().unwrap_or_default()));
         }
     }
 
@@ -124,7 +138,7 @@ impl Config {
         Shares::new(self.shares.iter().map(|(name, share)| (name.clone(), share.path.clone())))
     }
 
-    /// Everything that is wrong, each with its key.
+    /// Everything that is wrong, each with its key and a colon before it.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.account.len() != 12 || !self.account.bytes().all(|b| b.is_ascii_digit()) {
@@ -151,6 +165,7 @@ impl Config {
                 faults.push(format!("credentials[{n}].secret_access_key: needs at least 12 characters"));
             }
         }
+        faults.extend(self.faults_of_folders());
         for (lane, capacity) in [("cpu", self.lanes.cpu), ("io", self.lanes.io)] {
             if capacity == Some(0) {
                 faults.push(format!("lanes.{lane}: a lane without capacity would let its work wait for ever"));
@@ -160,21 +175,54 @@ impl Config {
         faults
     }
 
+    /// Folders that would get into each other's way.
+    fn faults_of_folders(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let folders: Vec<(&str, PathBuf)> =
+            self.shares.iter().map(|(name, s)| (name.as_str(), plain(&s.path))).collect();
+        for (n, (name, folder)) in folders.iter().enumerate() {
+            if let Some((other, _)) = folders[..n].iter().find(|(_, other)| other == folder) {
+                faults.push(format!("shares.{name}: is the same folder as the share '{other}'; each needs its own"));
+            }
+        }
+        let data_dir = plain(&self.data_dir);
+        let mut watched = BTreeSet::new();
+        for (n, watch) in self.watch.iter().enumerate() {
+            if !watched.insert(&watch.share) {
+                faults.push(format!("watch[{n}].share: '{}' is watched already; name all suffixes there", watch.share));
+                continue;
+            }
+            let Some((_, root)) = folders.iter().find(|(name, _)| *name == watch.share) else { continue };
+            let inside = |folder: &Path| folder != root && folder.starts_with(root);
+            for (name, _) in folders.iter().filter(|(_, folder)| inside(folder)) {
+                faults.push(format!(
+                    "shares.{name}: lies inside the watched share '{}', so its files would be taken for new ones; move it",
+                    watch.share
+                ));
+            }
+            if data_dir.starts_with(root) {
+                faults
+                    .push(format!("data_dir: lies inside the watched share '{}'; choose a local folder", watch.share));
+            }
+        }
+        faults
+    }
+
     fn faults_of_sections(&self) -> Vec<String> {
         let shares = self.shares();
         let mut faults = Vec::new();
         for (n, watch) in self.watch.iter().enumerate() {
-            faults.extend(watch.faults(&shares).into_iter().map(|fault| format!("watch[{n}]: {fault}")));
+            faults.extend(watch.faults(&shares).into_iter().map(|fault| within(&format!("watch[{n}]"), &fault)));
         }
         let now = SystemClock.now();
         for (name, schedule) in &self.schedules {
-            faults.extend(schedule.faults(now).into_iter().map(|fault| format!("schedules.{name}: {fault}")));
+            faults.extend(schedule.faults(now).into_iter().map(|fault| within(&format!("schedules.{name}"), &fault)));
         }
         for (name, function) in &self.functions {
-            faults.extend(function.faults().into_iter().map(|fault| format!("functions.{name}: {fault}")));
+            faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
-        faults.extend(self.retention.faults().into_iter().map(|fault| format!("retention.{fault}")));
-        faults.extend(self.notify.faults().into_iter().map(|fault| format!("notify: {fault}")));
+        faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults
     }
 
@@ -183,6 +231,53 @@ impl Config {
         let served = self.shares.iter().filter(|(name, share)| share.serve || *name == "outputs");
         served.map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// The folder as it really is, as far as it exists; without `.` and `..` otherwise.
+fn plain(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+fn listen_address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!("'{text}' is not an address and a port; write it as in \"127.0.0.1:8080\""))
+    })
+}
+
+/// Whether a fault speaks of a part that was taken out, or only follows from its absence.
+fn follows(fault: &str, taken_out: &str) -> bool {
+    let place = place(fault);
+    let inside = place.strip_prefix(taken_out).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    // Behind an item that was taken out the others have moved up.
+    let moved = taken_out
+        .strip_suffix(']')
+        .and_then(|key| key.rfind('['))
+        .is_some_and(|at| place.starts_with(&taken_out[..=at]));
+    inside || moved || (taken_out.starts_with("shares.") && fault.contains("no share named"))
+}
+
+/// A section's own fault with the section before it: `notify` and `secret: …` are `notify.secret: …`.
+fn within(section: &str, fault: &str) -> String {
+    let names_key =
+        fault.split_once(": ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+    format!("{section}{}{fault}", if names_key { "." } else { ": " })
+}
+
+/// The key before a fault's words.
+fn place(fault: &str) -> &str {
+    fault.split_once(": ").map_or("", |(place, _)| place)
 }
 
 fn is_region(region: &str) -> bool {
@@ -214,20 +309,49 @@ mod tests {
             region = "here"
             [shares.A_B]
             path = "x"
+            [shares.inside]
+            path = "x/y/../z"
+            [shares.same]
+            path = "./x/z"
+            [[watch]]
+            share = "A_B"
             [lanes]
             cpu = 0
             "#,
         )
         .unwrap();
         let faults = config.faults();
-        for key in ["account", "region", "shares.A_B", "listen", "lanes.cpu"] {
+        for key in ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu"] {
             assert!(faults.iter().any(|f| f.starts_with(key)), "{key} in {faults:?}");
         }
         assert!(Config::default().faults().is_empty());
     }
 
     #[test]
-    fn unknown_keys_are_errors() {
-        assert!(toml::from_str::<Config>("data_dri = 'x'").is_err());
+    fn a_file_gets_all_its_faults_each_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(
+            &path,
+            "data_dri = 'x'\nlisten = 'here'\naccount = '12'\n\n[shares.in_]\npath = 'in'\n[shares.outputs]\nserve = 1\n             [[watch]]\nshare = 'nowhere'\nsettle = '2 parsecs'\ncolour = 'red'\n[lanes]\ncpu = 0\n[notify]\nsecret = 's'\n",
+        )
+        .unwrap();
+        let text = Config::read(&path).unwrap_err().to_string();
+        for (line, word) in [
+            (1, "data_dri"),
+            (2, "listen"),
+            (3, "account"),
+            (5, "shares.in_"),
+            (8, "shares.outputs.serve"),
+            (7, "path"),
+            (11, "watch[0].settle"),
+            (12, "colour"),
+            (14, "lanes.cpu"),
+            (16, "notify"),
+        ] {
+            let start = format!("  - line {line}: ");
+            let found = text.lines().filter(|l| l.starts_with(&start)).any(|l| l.contains(word));
+            assert!(found, "line {line}, {word} in:\n{text}");
+        }
     }
 }

@@ -21,6 +21,8 @@ pub struct Executions {
     what: What,
 }
 
+const ID: &str = "Its id, as `executions list` shows it";
+
 #[derive(Debug, Subcommand)]
 enum What {
     /// The newest executions.
@@ -34,32 +36,48 @@ enum What {
         /// Also those that other executions started.
         #[arg(long)]
         nested: bool,
+        /// The most to list.
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
     /// One execution: its states, and what failed with which input and error.
-    Show { id: String },
+    Show {
+        #[arg(help = ID)]
+        id: String,
+    },
     /// All events of an execution, one JSON object a line.
-    History { id: String },
+    History {
+        #[arg(help = ID)]
+        id: String,
+    },
     /// Stop an execution that runs.
     Stop {
+        #[arg(help = ID)]
         id: String,
+        /// Why, for the history.
         #[arg(long)]
         cause: Option<String>,
     },
     /// Go on from the state that failed, keeping what succeeded.
-    Redrive { id: String },
+    Redrive {
+        #[arg(help = ID)]
+        id: String,
+    },
+    /// Start the same workflow with the same input once more, from its first state.
+    Rerun {
+        #[arg(help = ID)]
+        id: String,
+    },
 }
 
 pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
     let api = Api { client: reqwest::Client::new(), url: arguments.url, user: arguments.user };
     match arguments.what {
         What::List { status, workflow, nested, limit } => {
-            let mut query = vec![("limit", limit.to_string()), ("nested", nested.to_string())];
+            let mut query = vec![("nested", nested.to_string())];
             query.extend(status.map(|status| ("status", status)));
             query.extend(workflow.map(|workflow| ("machine", workflow)));
-            let page = api.call(Method::GET, "executions", &query, None).await?;
-            list(&page);
+            list(&api, &query, limit).await?;
         }
         What::Show { id } => show(&api.call(Method::GET, &format!("executions/{id}"), &[], None).await?)?,
         What::History { id } => history(&api, &id).await?,
@@ -70,6 +88,13 @@ pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
         What::Redrive { id } => {
             api.call(Method::POST, &format!("executions/{id}/redrive"), &[], Some(json!({}))).await?;
             println!("{id} goes on");
+        }
+        What::Rerun { id } => {
+            let first = api.call(Method::GET, &format!("executions/{id}"), &[], None).await?;
+            let input: Value = serde_json::from_str(first["input"].as_str().unwrap_or("{}"))?;
+            let body = json!({ "machine": first["machine"], "input": input });
+            let started = api.call(Method::POST, "executions", &[], Some(body)).await?;
+            println!("started {}", text(&started["id"]));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -103,24 +128,44 @@ impl Api {
         let status = response.status();
         let text = response.text().await?;
         let answer: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let message = answer["message"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+        let message = answer["error"].as_str().map_or_else(|| status.to_string(), str::to_owned);
         anyhow::ensure!(status.is_success(), "the appliance refused: {message}");
         Ok(answer)
     }
 }
 
-fn list(page: &Value) {
-    println!("{:<36}  {:<9}  {:<24}  {:<14}  FILE", "ID", "STATUS", "STARTED", "WORKFLOW");
-    for row in page["executions"].as_array().into_iter().flatten() {
-        println!(
-            "{:<36}  {:<9}  {:<24}  {:<14}  {}",
-            text(&row["id"]),
-            text(&row["status"]),
-            moment(&row["startedAt"]),
-            text(&row["machine"]),
-            text(&row["file"]).replace('\n', "?"),
-        );
+/// Rows of one question; the box gives no more at once.
+const PAGE_ROWS_MAX: usize = 500;
+
+async fn list(api: &Api, filter: &[(&str, String)], limit: usize) -> anyhow::Result<()> {
+    println!("{:<36}  {:<9}  {:<24}  {:<14}  {:<24}  FILE", "ID", "STATUS", "STARTED", "WORKFLOW", "ERROR");
+    let (mut left, mut next) = (limit, None);
+    while left > 0 {
+        let mut query = filter.to_vec();
+        query.push(("limit", left.min(PAGE_ROWS_MAX).to_string()));
+        query.extend(next.take().map(|next| ("next", next)));
+        let page = api.call(Method::GET, "executions", &query, None).await?;
+        let rows = page["executions"].as_array().map_or(&[][..], Vec::as_slice);
+        rows.iter().for_each(row);
+        left = left.saturating_sub(rows.len());
+        next = page["next"].as_str().map(str::to_owned);
+        if next.is_none() {
+            break;
+        }
     }
+    Ok(())
+}
+
+fn row(row: &Value) {
+    println!(
+        "{:<36}  {:<9}  {:<24}  {:<14}  {:<24}  {}",
+        text(&row["id"]),
+        text(&row["status"]),
+        moment(&row["startedAt"]),
+        text(&row["machine"]),
+        text(&row["error"]),
+        text(&row["file"]).replace('\n', "?"),
+    );
 }
 
 fn show(execution: &Value) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 mod appliance;
 mod config;
 mod demo;
+mod document;
 mod executions;
 mod files;
 mod follow;

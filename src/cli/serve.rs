@@ -24,10 +24,11 @@ pub struct Serve {
     /// The configuration; without one the API and the dashboard run with no shares.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the store and the work folders lie, instead of the configuration's `data_dir`.
+    /// Where the store and the work folders lie, instead of the configuration's `data_dir` [default:
+    /// /var/lib/conveyor].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where to listen, instead of the configuration's `listen`.
+    /// Where to listen, instead of the configuration's `listen` [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 }
@@ -68,6 +69,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     });
     let credentials = config.credentials.iter().map(|c| (c.access_key_id.clone(), c.secret_access_key.clone()));
     let auth = Auth::for_address(address, Credentials::new(credentials)).context("credentials are needed")?;
+    let watches = appliance.watches.clone();
     let router = api::router(api::Settings {
         handle: appliance.handle.clone(),
         place: Place { region: config.region.clone(), account: config.account.clone() },
@@ -76,6 +78,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         served: config.served(),
         workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
         metrics: Arc::new(move || metrics.render()),
+        watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
     });
     let server = tokio::spawn(api::serve(listener, router, std::future::pending()));
     println!("conveyor is ready on http://{address}");
@@ -85,7 +88,10 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     match fatal {
         // A fatal fault means that nothing may be written any more: the restart recovers.
         Some(what) => {
-            eprintln!("conveyor: {what}");
+            let full = what.contains(&std::io::Error::from(nix::errno::Errno::ENOSPC).to_string());
+            let hint =
+                if full { format!("; free space on the disk of {}", config.data_dir.display()) } else { String::new() };
+            eprintln!("conveyor: {what}{hint}");
             Ok(ExitCode::FAILURE)
         }
         None => {

@@ -12,6 +12,10 @@ const UNDER_WAY: &[&str] =
 /// Folders that file servers and operating systems keep for themselves.
 const SYSTEM_FOLDERS: &[&str] =
     &["@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@Recycle"];
+/// Longest name that is made of one that is no text: a reason's suffix and a number still fit behind it.
+const SAFE_BYTES_MAX: usize = 200;
+/// Longer ends of a name are no suffix.
+const SUFFIX_BYTES_MAX: usize = 12;
 /// Characters of the file's name that an execution's name repeats.
 const STEM_CHARS_MAX: usize = 40;
 
@@ -79,12 +83,17 @@ pub fn safe_name(name: &OsStr) -> String {
             safe.push_str(&format!("%{byte:02X}"));
         }
     }
-    let mut end = safe.len().min(200);
+    if safe.len() <= SAFE_BYTES_MAX {
+        return safe;
+    }
+    // The suffix says what the file is and stays.
+    let suffix = safe.rfind('.').map_or("", |dot| &safe[dot..]);
+    let suffix = if suffix.len() <= SUFFIX_BYTES_MAX { suffix } else { "" };
+    let mut end = SAFE_BYTES_MAX - suffix.len();
     while !safe.is_char_boundary(end) {
         end -= 1;
     }
-    safe.truncate(end);
-    safe
+    format!("{}{suffix}", &safe[..end])
 }
 
 #[cfg(test)]
@@ -117,5 +126,8 @@ mod tests {
     #[test]
     fn a_name_that_is_no_text_becomes_one() {
         assert_eq!(safe_name(OsStr::from_bytes(b"caf\xe9 1.mp4")), "caf%E9 1.mp4");
+        let long = [b"\xff".as_slice(), "é".repeat(120).as_bytes(), b".mp4"].concat();
+        let safe = safe_name(OsStr::from_bytes(&long));
+        assert!(safe.len() <= 200 && safe.starts_with("%FF") && safe.ends_with("é.mp4"), "{safe}");
     }
 }

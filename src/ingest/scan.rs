@@ -116,17 +116,6 @@ pub fn look(root: &Path, path: &Path, suffixes: &[String]) -> Look {
     }
 }
 
-/// Whether a share's root stands on a file system of its own: a mounted network share does.
-pub fn is_mount_point(root: &Path) -> io::Result<bool> {
-    let parent = root.parent().unwrap_or(root);
-    Ok(fs::metadata(root)?.dev() != fs::metadata(parent)?.dev())
-}
-
-/// Whether the folder holds nothing at all.
-pub fn is_empty(root: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(root)?.next().is_none())
-}
-
 fn sight(meta: &Metadata) -> Sight {
     let mtime_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     Sight { size: meta.len(), mtime_ns, inode: meta.ino() }

@@ -21,14 +21,16 @@ use tokio::sync::mpsc;
 use super::scan::{self, Look, Scan};
 use super::settle::{Settling, Sight};
 use super::{Start, Starter, land};
-use crate::base::{ExecutionId, Fault, Shares, Span, Timestamp, fault};
+use crate::base::{ExecutionId, Fault, Shares, Span, Timestamp, fault, shares};
 use crate::interpreter::Status;
-use crate::store::Reader;
+use crate::store::{ExecutionFilter, Reader};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
 const WAITING_MAX: usize = 10_000;
 /// Events kept between two rounds; beyond that a scan takes their place.
 const EVENTS_MAX: usize = 4_096;
+/// Troubles that a status shows; the log has all of them.
+const TROUBLES_MAX: usize = 20;
 /// How soon whole files that found no room are tried again.
 const ROOM_MS: i64 = 500;
 
@@ -104,8 +106,8 @@ pub struct WatchStatus {
     pub waiting: usize,
     pub in_flight: usize,
     pub last_scan_ms: Option<i64>,
-    /// Folders and files that cannot be read.
-    pub unreadable: Vec<String>,
+    /// What keeps files from starting, or makes it slower; empty where all is well.
+    pub troubles: Vec<String>,
 }
 
 /// Watches one share for as long as it runs.
@@ -148,6 +150,7 @@ impl Watcher {
     /// Runs until it is dropped; ends by itself only where the store does.
     pub async fn run(mut self) -> Result<(), Fault> {
         land::recall(&self.reader, &self.settings.share, &mut self.settling)?;
+        self.recall_running()?;
         self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
         let mut eyes: Option<RecommendedWatcher> = None;
@@ -179,7 +182,21 @@ impl Watcher {
             let mut status = self.status.lock();
             status.waiting = self.settling.waiting().count();
             status.in_flight = self.running.len();
+            status.troubles = self.said.values().take(TROUBLES_MAX).cloned().collect();
         }
+    }
+
+    /// What an earlier run of this box started and what still runs takes up its room.
+    fn recall_running(&mut self) -> Result<(), Fault> {
+        let filter = ExecutionFilter { machine: Some(self.settings.workflow.clone()), status: Some(Status::Running) };
+        for row in self.reader.executions(&filter, None, self.settings.in_flight)?.items {
+            let Some(header) = self.reader.header(row.id)? else { continue };
+            let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
+            if input["bucket"] == self.settings.share.as_str() {
+                self.running.insert(row.id);
+            }
+        }
+        Ok(())
     }
 
     fn pause(&self) -> Duration {
@@ -213,7 +230,9 @@ impl Watcher {
                 let _ = sender.try_send(path);
             }
         };
-        let opened = ::notify::recommended_watcher(see)
+        // A link may lead out of the share, to folders that nobody may read.
+        let settings = ::notify::Config::default().with_follow_symlinks(false);
+        let opened = RecommendedWatcher::new(see, settings)
             .and_then(|mut eyes| eyes.watch(&root, RecursiveMode::Recursive).map(|()| eyes));
         match opened {
             Ok(eyes) => {
@@ -256,6 +275,7 @@ impl Watcher {
     async fn scan(&mut self) -> Result<(), Fault> {
         let now = self.starter.now();
         self.next_scan = now.plus_ms(self.settings.scan.ms as i64);
+        self.count_running()?;
         let root = match self.root() {
             Ok(root) => root,
             Err(why) => return self.away(why),
@@ -295,14 +315,13 @@ impl Watcher {
                 format!("cannot read {}: {why}; it is tried again with every scan", path.display()),
             );
         }
-        let unreadable: Vec<String> = scan.unreadable.iter().map(|(path, _)| path.display().to_string()).collect();
-        self.said
-            .retain(|topic, _| topic.strip_prefix("unreadable ").is_none_or(|p| unreadable.iter().any(|u| u == p)));
-        {
-            let mut status = self.status.lock();
-            status.unreadable = unreadable;
-            status.last_scan_ms = Some(now.0);
-        }
+        // A trouble with one file or folder ends when a scan does not meet it any more.
+        let met = |path: &str| {
+            let unreadable = scan.unreadable.iter().map(|(path, _)| path);
+            unreadable.chain(&scan.foreign).any(|met| met.display().to_string() == path)
+        };
+        self.said.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
+        self.status.lock().last_scan_ms = Some(now.0);
         if scan.is_complete() && self.settling.keep_only(&scan.seen) > 0 {
             land::forget(&*self.starter, &self.reader, &self.settings.share, &scan.seen).await?;
         }
@@ -432,7 +451,7 @@ impl Watcher {
     }
 
     fn mounted_key(&self) -> String {
-        format!("ingest.mounted.{}", self.settings.share)
+        shares::mounted_setting(&self.settings.share)
     }
 
     /// Says a trouble when it begins.
@@ -456,13 +475,13 @@ fn walk(
     see: impl FnMut(&str, Sight),
 ) -> Result<(Scan, bool), String> {
     let said = |e: std::io::Error| format!("{}: {e}", root.display());
-    let mounted = scan::is_mount_point(root).map_err(said)?;
-    if was_mounted && !mounted && scan::is_empty(root).map_err(said)? {
+    let mounted = shares::is_mount_point(root).map_err(said)?;
+    if was_mounted && !mounted && shares::is_empty(root).map_err(said)? {
         return Err(format!("{} was a mounted share and is an empty folder now; mount it again", root.display()));
     }
     let scan = scan::scan(root, suffixes, see).map_err(said)?;
     // The last look: a share that went away during the walk looked empty from there on.
-    if mounted && !scan::is_mount_point(root).map_err(said)? {
+    if mounted && !shares::is_mount_point(root).map_err(said)? {
         return Err(format!("{} was unmounted during a scan", root.display()));
     }
     Ok((scan, mounted))

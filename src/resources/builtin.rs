@@ -44,8 +44,15 @@ const JOB: &str = r#"{
       "HeartbeatSeconds": 300,
       "Retry": [
         {
+          "ErrorEquals": ["Media.ShareUnreachable"],
+          "IntervalSeconds": 5,
+          "MaxAttempts": 150,
+          "BackoffRate": 2.0,
+          "MaxDelaySeconds": 60
+        },
+        {
           "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
-            "Media.ShareUnreachable", "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
+            "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
           "IntervalSeconds": 10,
           "MaxAttempts": 3,
           "BackoffRate": 3.0,

@@ -63,7 +63,8 @@ pub struct Child {
     pub qualifier: Option<String>,
     pub name: String,
     pub input: String,
-    /// Set where the Task waits for the child's end: in which shape it wants to hear of it.
+    /// Set where the Task waits for the child's end: in which shape it wants to hear of it; or
+    /// [`OWNED`](crate::run::OWNED) where the child must only not outlive a failure of the one that started it.
     pub shape: Option<&'static str>,
 }
 

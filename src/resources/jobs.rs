@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use super::aws;
 use super::executions::{Child, start};
 use super::{Answer, Call, Services};
-use crate::base::{TaskError, Timestamp};
+use crate::base::{JOB_MACHINE, TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Status};
+use crate::run::OWNED;
 
 /// The machine whose executions are jobs.
-pub const MACHINE: &str = "conveyor-mediaconvert-job";
+pub const MACHINE: &str = JOB_MACHINE;
 
 /// Job templates by name: `Settings` that a job's own are laid over.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +102,8 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         qualifier: None,
         name: name.clone(),
         input: request.to_string(),
-        shape: sync.then_some("job"),
+        // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
+        shape: Some(if sync { "job" } else { OWNED }),
     };
     let started_at = start(call, child).await.map_err(|e| {
         let what = format!("the job could not be started: {}: {}", e.code, e.message);
@@ -190,6 +192,8 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
             let cause = cause.as_deref().unwrap_or("the job ran longer than its timeout");
             job["ErrorCode"] = json!(error_code(error));
             job["ErrorMessage"] = json!(format!("{error}: {cause}"));
+            // Not the service's: both parts of the message, for who passes them on.
+            job["Failure"] = json!({ "Error": error, "Cause": cause });
         }
         _ => {}
     }

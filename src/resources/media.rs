@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Answer, Call};
+use super::{Answer, Call, mounts};
 use crate::base::TaskError;
 use crate::media::Job;
 
@@ -36,6 +36,7 @@ pub fn lane(stage: &str) -> (&'static str, u32) {
 
 /// Runs the stage in its child process.
 pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
+    mounts::check(call).await?;
     let folder = WorkDir::create(&call.services.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
     let job = Job {
         stage: stage.to_owned(),
@@ -47,6 +48,10 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
     let progress = call.progress.clone();
     let result = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p))).await;
     drop(folder);
+    if result.is_err() {
+        // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
+        mounts::check(call).await?;
+    }
     result.map(Answer::Done)
 }
 

@@ -18,6 +18,7 @@ pub mod housekeeping;
 pub mod items;
 pub mod jobs;
 pub mod media;
+pub mod mounts;
 pub mod notify;
 pub mod objects;
 
@@ -148,7 +149,7 @@ impl Family {
             ("aws-sdk", operation) if operation.starts_with("sfn:") => {
                 Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
             }
-            ("sns", "publish") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
             _ => return None,
         })

@@ -1,8 +1,12 @@
 //! Notifications: `sns:publish` and `conveyor:notify` put rows into the outbox; the [`Notifier`] delivers them.
 //!
-//! Invariant: a notification that a task has reported as sent is a row until its target has taken it. Delivery is at
-//! least once; the `Idempotency-Key` of a notification never changes, so that a receiver can drop a second copy.
+//! Invariants: a notification that a task has reported as sent is a row until its target has taken it. Delivery is at
+//! least once; the `Idempotency-Key` of a notification never changes, so that a receiver can drop a second copy. A
+//! target gets its notifications in the order in which they were stored: while it fails, the first one is tried again
+//! and the others wait behind it. Only one that the target itself keeps refusing is passed by. An address may hold a
+//! secret, so neither log nor row repeats it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +23,10 @@ use crate::run::Handle;
 use crate::store::{Commit, OutboxRow, Reader};
 
 const BACKOFF_MS_MIN: i64 = 1_000;
-const BACKOFF_MS_MAX: i64 = 3_600_000;
+/// Only the first notification of a target is tried, so asking this often costs little.
+const BACKOFF_MS_MAX: i64 = 300_000;
+/// After so many refusals of one notification the others go past it.
+const REFUSED_MAX: u32 = 3;
 /// Rows looked at in one round.
 const ROWS_MAX: usize = 200;
 /// A round happens at least this often, so that a lost wake-up costs no more.
@@ -40,15 +47,19 @@ pub struct NotifySettings {
 
 impl std::fmt::Debug for NotifySettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NotifySettings").field("webhook", &self.webhook).field("log", &self.log).finish_non_exhaustive()
+        f.debug_struct("NotifySettings").field("log", &self.log).finish_non_exhaustive()
     }
 }
 
 impl NotifySettings {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        if let Some(url) = self.webhook.as_ref().filter(|u| !u.starts_with("http://") && !u.starts_with("https://")) {
-            faults.push(format!("webhook: '{url}' is neither http:// nor https://"));
+        if let Some(url) = &self.webhook {
+            match reqwest::Url::parse(url) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") => {}
+                Ok(_) => faults.push("webhook: is neither http:// nor https://".to_owned()),
+                Err(e) => faults.push(format!("webhook: is no address ({e})")),
+            }
         }
         if self.secret.is_some() && self.webhook.is_none() {
             faults.push("secret: signs the webhook, and there is none".to_owned());
@@ -164,13 +175,24 @@ impl Notifier {
     pub async fn round(&self) -> Result<Option<Timestamp>, Fault> {
         let mut after = None;
         let mut next: Option<Timestamp> = None;
+        let mut held: BTreeSet<String> = BTreeSet::new();
         loop {
             let rows = self.reader.outbox(after, ROWS_MAX)?;
             let Some((last, _)) = rows.last() else { return Ok(next) };
             after = Some(*last);
             for (number, row) in rows {
+                if held.contains(&row.target) {
+                    continue;
+                }
+                let target = row.target.clone();
                 let due = Timestamp::from(row.next_at);
-                let due = if due <= self.handle.now() { self.deliver(number, row).await? } else { Some(due) };
+                let (due, passed_by) = match due <= self.handle.now() {
+                    true => self.deliver(number, row).await?,
+                    false => (Some(due), is_passed_by(&row)),
+                };
+                if due.is_some() && !passed_by {
+                    held.insert(target);
+                }
                 next = match (next, due) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
@@ -179,18 +201,18 @@ impl Notifier {
         }
     }
 
-    /// One try; `Some` says when the next one is.
-    async fn deliver(&self, number: u64, mut row: OutboxRow) -> Result<Option<Timestamp>, Fault> {
+    /// One try; a time says when the next one is, and the flag that others need not wait for it.
+    async fn deliver(&self, number: u64, mut row: OutboxRow) -> Result<(Option<Timestamp>, bool), Fault> {
         let outcome = match row.target.as_str() {
             "webhook" => self.post(&row).await,
             "log" => self.write(&row).await,
-            other => Err(format!("no target named '{other}' is configured any more")),
+            other => Err(format!("{REFUSED}no target named '{other}' is configured any more")),
         };
         let mut commit = Commit::new();
         let next = match outcome {
             Ok(()) => {
                 commit.drop_outbox(number);
-                None
+                (None, false)
             }
             Err(error) => {
                 row.attempts += 1;
@@ -205,7 +227,7 @@ impl Notifier {
                 row.next_at = at.into();
                 row.last_error = error;
                 commit.put_outbox(number, &row);
-                Some(at)
+                (Some(at), is_passed_by(&row))
             }
         };
         self.handle.commit(commit).await?;
@@ -213,7 +235,9 @@ impl Notifier {
     }
 
     async fn post(&self, row: &OutboxRow) -> Result<(), String> {
-        let Some(url) = &self.settings.webhook else { return Err("no webhook is configured any more".to_owned()) };
+        let Some(url) = &self.settings.webhook else {
+            return Err(format!("{REFUSED}no webhook is configured any more"));
+        };
         let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
         let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut request = self.client.post(url).header("Content-Type", "application/json");
@@ -222,20 +246,42 @@ impl Notifier {
             let at = self.handle.now().0 / 1000;
             request = request.header("X-Conveyor-Signature", signature(secret, at, &row.body));
         }
-        let response = request.body(row.body.clone()).send().await.map_err(|e| crate::base::fault::chain(&e))?;
+        let response = request.body(row.body.clone()).send().await;
+        let response =
+            response.map_err(|e| format!("{}: {}", host(url), crate::base::fault::chain(&e.without_url())))?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("{url} answered {status}")),
+            // It does not like this one; of the others nothing is said.
+            status if status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 429) => {
+                Err(format!("{REFUSED}{} answered {status}", host(url)))
+            }
+            status => Err(format!("{} answered {status}", host(url))),
         }
     }
 
     async fn write(&self, row: &OutboxRow) -> Result<(), String> {
-        let Some(path) = self.settings.log.clone() else { return Err("no log file is configured any more".to_owned()) };
+        let Some(path) = self.settings.log.clone() else {
+            return Err(format!("{REFUSED}no log file is configured any more"));
+        };
         let line = format!("{}\n", row.body);
         let written =
             tokio::task::spawn_blocking(move || append(&path, &line).map_err(|e| format!("{}: {e}", path.display())));
         written.await.unwrap_or_else(|e| Err(e.to_string()))
     }
+}
+
+/// Begins the error of a notification that itself is what is wrong.
+const REFUSED: &str = "refused: ";
+
+/// Whether others go past a notification that waits for its next try.
+fn is_passed_by(row: &OutboxRow) -> bool {
+    row.attempts >= REFUSED_MAX && row.last_error.starts_with(REFUSED)
+}
+
+/// Scheme and host of an address: the rest may be a secret.
+fn host(url: &str) -> String {
+    let parsed = reqwest::Url::parse(url).ok();
+    parsed.map_or_else(|| "the webhook".to_owned(), |url| url.origin().ascii_serialization())
 }
 
 fn append(path: &Path, line: &str) -> std::io::Result<()> {

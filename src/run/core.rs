@@ -61,6 +61,8 @@ pub(super) struct Core {
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
     fresh: Mutex<HashSet<ExecutionId>>,
+    /// Executions whose actor panicked outside `step` and was given another go.
+    begun_anew: Mutex<HashSet<ExecutionId>>,
     closing: AtomicBool,
     fatal: watch::Sender<Option<String>>,
 }
@@ -90,6 +92,7 @@ impl Core {
             root: OnceLock::new(),
             awake: Mutex::default(),
             fresh: Mutex::default(),
+            begun_anew: Mutex::default(),
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
         })
@@ -206,6 +209,11 @@ impl Core {
         }
         awake.remove(&id);
         true
+    }
+
+    /// Whether this is the first time that the execution asks.
+    pub fn may_begin_anew(&self, id: ExecutionId) -> bool {
+        self.begun_anew.lock().insert(id)
     }
 
     /// Executions that have an actor now.

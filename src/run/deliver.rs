@@ -1,14 +1,21 @@
 //! Between parents and children: a child's end is told to the attempt that waits for it, and stopping a parent
 //! stops the child.
 //!
+//! A child may also be *owned*: its parent's task only submitted it and looks at it from time to time. Nobody waits
+//! for its end, yet it must not work on for a parent that failed or was stopped. What an owned child of a parent that
+//! succeeded does is its own affair.
+//!
 //! Which child an attempt waits for is a row from the child's start until its end was told, so that cancelling the
 //! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it,
 //! so it is told at least once; the attempt fences out what is told twice.
 
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Event, Execution, Header, Parent};
+use crate::interpreter::{Event, Execution, Header, Parent, Status};
 use crate::store::{Child, Commit};
+
+/// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
+pub const OWNED: &str = "owned";
 
 impl Core {
     /// Tells the parent of an execution that ended, if it has one.
@@ -16,17 +23,18 @@ impl Core {
         let Some(parent) = child.parent.clone() else { return };
         let core = self.clone();
         tokio::spawn(async move {
-            let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
-            // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
-            let told = core.post_and_wait(parent.execution, event).await;
-            let ours =
-                matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure"));
-            if !ours {
-                let mut commit = Commit::new();
-                commit.delivered(&child);
-                // A fault is noted by `commit`, and the row is told again after the restart.
-                let _ = core.commit(commit).await;
+            if parent.shape != OWNED {
+                let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
+                // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
+                let told = core.post_and_wait(parent.execution, event).await;
+                if matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure")) {
+                    return;
+                }
             }
+            let mut commit = Commit::new();
+            commit.delivered(&child);
+            // A fault is noted by `commit`, and the row is told again after the restart.
+            let _ = core.commit(commit).await;
         });
     }
 
@@ -44,6 +52,17 @@ impl Core {
     pub fn stop_child_of(self: &SharedCore, parent: ExecutionId, attempt: Attempt) {
         match self.reader.child_of(parent, attempt) {
             Ok(child) => self.stop_child(child.map(|child| child.id)),
+            Err(fault) => self.note(&fault),
+        }
+    }
+
+    /// Stops what an execution owns that ended without success.
+    pub fn stop_owned(self: &SharedCore, parent: ExecutionId) {
+        match self.reader.children_of(parent) {
+            Ok(children) => {
+                let owned = children.into_iter().filter(|child| child.parent.shape == OWNED);
+                owned.for_each(|child| self.stop_child(Some(child.id)));
+            }
             Err(fault) => self.note(&fault),
         }
     }
@@ -66,7 +85,15 @@ impl Core {
                 last = Some((parent.execution, self.reader.execution(parent.execution)?));
             }
             let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
-            if execution.and_then(|execution| execution.branch_of_attempt(parent.attempt)).is_none() {
+            let wanted = match execution {
+                Some(execution) if parent.shape == OWNED => {
+                    matches!(execution.header.status, Status::Running | Status::Succeeded)
+                }
+                Some(execution) => execution.branch_of_attempt(parent.attempt).is_some(),
+                // An owned child may outlive even the memory of the parent that succeeded.
+                None => parent.shape == OWNED,
+            };
+            if !wanted {
                 self.stop_child(Some(id));
             }
         }

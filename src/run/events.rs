@@ -79,6 +79,24 @@ impl StepPanicked<'_> {
     }
 }
 
+/// An execution's actor panicked outside `step`: a bug of ours. An operator must look where it is not taken up again.
+pub(super) struct ActorPanicked<'a> {
+    pub id: ExecutionId,
+    pub text: &'a str,
+    pub again: bool,
+}
+
+impl ActorPanicked<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_actor_panics_total").increment(1);
+        let next = match self.again {
+            true => "it is taken up again from its rows",
+            false => "it happened before, so the execution waits for the next start of the appliance",
+        };
+        error!(id = %self.id, "carrying out an execution's step panicked ({next}): {}", self.text);
+    }
+}
+
 pub(super) struct Recovered {
     pub tasks: usize,
     pub deliveries: usize,

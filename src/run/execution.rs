@@ -10,16 +10,18 @@
 //! commit; what is in memory is what the store holds. When a commit fails the memory is dropped, never trusted.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::catalog::Machine;
 use super::core::{Answer, SharedCore};
 use super::lane::Lease;
 use super::stage::{self, Stage, StageActor};
-use super::{Notice, Refused, events, quarantine};
+use super::{Notice, Refused, events, quarantine, recover};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
 use crate::store::Commit;
@@ -88,13 +90,10 @@ impl Actor for ExecutionActor {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match message {
-            Message::Event { event, answer } => state.event(event, answer).await,
-            Message::Leased { task, lease } => state.run(&myself, *task, lease).await,
-            Message::StageGone { stage } => state.stage_gone(stage).await,
+        // `step` is guarded by itself. A panic anywhere else must not leave an execution that nobody carries on.
+        if let Err(panic) = AssertUnwindSafe(state.hear(&myself, message)).catch_unwind().await {
+            state.begin_anew(&quarantine::text_of(&*panic));
         }
-        state.hear_the_early().await;
-        state.run_ready(&myself).await;
         state.pending.fetch_sub(1, Ordering::SeqCst);
         state.rest(&myself);
         Ok(())
@@ -119,6 +118,32 @@ impl Actor for ExecutionActor {
 }
 
 impl State {
+    async fn hear(&mut self, myself: &ActorRef<Message>, message: Message) {
+        match message {
+            Message::Event { event, answer } => self.event(event, answer).await,
+            Message::Leased { task, lease } => self.run(myself, *task, lease).await,
+            Message::StageGone { stage } => self.stage_gone(stage).await,
+        }
+        self.hear_the_early().await;
+        self.run_ready(myself).await;
+    }
+
+    /// Drops what is in memory and has the execution taken up from its rows, as a restart would. Once: what panics
+    /// again would do so for ever.
+    fn begin_anew(&mut self, panic: &str) {
+        self.execution = None;
+        self.machine = None;
+        self.early.clear();
+        self.ready.clear();
+        self.stages.drain().for_each(|(_, stage)| stage.kill());
+        let again = self.core.may_begin_anew(self.id);
+        events::ActorPanicked { id: self.id, text: panic, again }.emit();
+        if again {
+            let (core, id) = (self.core.clone(), self.id);
+            tokio::spawn(async move { recover::take_up_one(&core, id) });
+        }
+    }
+
     fn rest(&mut self, myself: &ActorRef<Message>) {
         let idle = self.stages.is_empty() && self.early.is_empty();
         if idle && self.core.fall_asleep(self.id, &self.pending) {
@@ -203,6 +228,11 @@ impl State {
             }
         }
         core.act(execution, others);
+        if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) =
+            &execution.header.outcome
+        {
+            core.stop_owned(execution.header.id);
+        }
         Ok(true)
     }
 

@@ -32,6 +32,7 @@ mod timers;
 pub use activities::ActivityTask;
 pub use catalog::{Machine, MachineChange, NewMachine};
 pub use core::{Config, Lanes};
+pub use deliver::OWNED;
 pub use handle::{Handle, Start, Started};
 pub use lane::LaneStatus;
 pub use notice::{Notice, ProgressSink, Working};

@@ -32,7 +32,7 @@ pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> S
 }
 
 /// What was said to `panic!`.
-fn text_of(panic: &(dyn Any + Send)) -> String {
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
 }

@@ -10,7 +10,8 @@ use ractor::Actor;
 use super::core::{Config, Core, Root, SharedCore};
 use super::lane::{self, LaneActor};
 use super::{Handle, activities, events, timers};
-use crate::base::Fault;
+use crate::base::{ExecutionId, Fault};
+use crate::interpreter::RunTask;
 
 /// Tasks taken up between two yields to everybody else.
 const TAKEN_UP_PER_TURN: usize = 256;
@@ -53,10 +54,7 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
         if task.scheduled_at > core.clock.now() {
             tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
         }
-        let with_worker = activities::is_activity(&task.resource) && core.is_with_a_worker(id, &task)?;
-        if !with_worker {
-            core.run_task(id, Box::new(task));
-        }
+        issue(core, id, task)?;
         tasks += 1;
         if tasks % TAKEN_UP_PER_TURN == 0 {
             tokio::task::yield_now().await;
@@ -71,4 +69,32 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
     }
     core.stop_orphans()?;
     Ok((tasks, deliveries))
+}
+
+fn issue(core: &SharedCore, id: ExecutionId, task: RunTask) -> Result<(), Fault> {
+    let with_worker = activities::is_activity(&task.resource) && core.is_with_a_worker(id, &task)?;
+    if !with_worker {
+        core.run_task(id, Box::new(task));
+    }
+    Ok(())
+}
+
+/// Takes up one execution from its rows.
+pub(super) fn take_up_one(core: &SharedCore, id: ExecutionId) {
+    if let Err(fault) = issue_one_again(core, id) {
+        core.note(&fault);
+    }
+}
+
+fn issue_one_again(core: &SharedCore, id: ExecutionId) -> Result<(), Fault> {
+    let Some(execution) = core.reader.execution(id)? else { return Ok(()) };
+    for attempt in execution.branches.values().filter_map(|branch| branch.doing.attempt()) {
+        if let Some(task) = core.reader.is_outstanding(id, attempt)? {
+            issue(core, id, task)?;
+        }
+    }
+    if execution.header.stopped_at.is_some() {
+        core.deliver(execution.header);
+    }
+    Ok(())
 }

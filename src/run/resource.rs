@@ -17,15 +17,6 @@ pub trait Resource: Send + Sync {
     /// Which lane the attempt needs, if any.
     fn lane(&self, task: &RunTask) -> Option<LaneNeed>;
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
-    /// A submitted attempt (see [`TaskOutcome::Submitted`]) no longer matters.
-    fn cancel(
-        &self,
-        _handle: Handle,
-        _execution: ExecutionId,
-        _attempt: crate::base::Attempt,
-    ) -> Option<BoxFuture<'static, ()>> {
-        None
-    }
 }
 
 /// A share of a lane.

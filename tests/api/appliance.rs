@@ -55,6 +55,7 @@ impl Appliance {
             served: BTreeSet::from(["outputs".to_owned()]),
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
+            watches: Arc::new(|| serde_json::json!([])),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
         Appliance { address, outputs, _dir: dir }

@@ -45,6 +45,15 @@ pub struct Appliance {
 
 impl Appliance {
     pub async fn start(script: Script, functions: BTreeMap<String, FunctionSettings>) -> Appliance {
+        Appliance::start_with(script, functions, NotifySettings::default()).await
+    }
+
+    /// Notifications always go to a log file as well.
+    pub async fn start_with(
+        script: Script,
+        functions: BTreeMap<String, FunctionSettings>,
+        notify: NotifySettings,
+    ) -> Appliance {
         let dir = tempfile::tempdir().unwrap();
         let share = |name: &str| -> (String, PathBuf) {
             let path = dir.path().join(name);
@@ -63,7 +72,7 @@ impl Appliance {
             tables: items::Tables::new(BTreeMap::new()),
             functions: functions::Functions::new(functions, &LambdaSettings::default()),
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
-            notify: NotifySettings { log, ..NotifySettings::default() },
+            notify: NotifySettings { log, ..notify },
             retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
@@ -113,15 +122,19 @@ impl Appliance {
         (header, history)
     }
 
-    /// How long it takes is no part of any test.
-    async fn ended(&self, id: ExecutionId) -> Header {
+    pub async fn ended(&self, id: ExecutionId) -> Header {
+        let ended = || self.handle.reader().header(id).unwrap().filter(|header| header.status != Status::Running);
+        self.until("its end", ended).await
+    }
+
+    /// Waits for what is to come. How long it takes is no part of any test.
+    pub async fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
         let begun = Instant::now();
         loop {
-            let header = self.handle.reader().header(id).unwrap().unwrap();
-            if header.status != Status::Running {
-                return header;
+            if let Some(found) = look() {
+                return found;
             }
-            assert!(begun.elapsed() < Duration::from_secs(120), "it does not end");
+            assert!(begun.elapsed() < Duration::from_secs(120), "it does not come: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh, source};
+use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
-use crate::base::{EventId, ExecutionId};
-use crate::interpreter::{Header, HistoryEvent, Outcome};
+use crate::base::{EventId, ExecutionId, JOB_MACHINE};
+use crate::interpreter::{Header, HistoryEvent, Outcome, StateType};
 use crate::run::{self, Start};
 use crate::store::{Direction, ExecutionFilter};
 
@@ -94,6 +95,8 @@ fn detail(doors: &Doors, id: &str) -> Answer {
     let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let mut states = visits_of(doors, &header, &events);
     let failure = failure(doors, &header, &states, FAILURE_DEPTH_MAX);
+    // A workflow that has cleaned up after its failure would only fail again.
+    let at_its_end = visits::failed(&states).is_some_and(|visit| visit.state_type == StateType::Fail);
     let output = output(&header).map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
     let made = outputs(doors, texts, source(&header.input).as_ref());
@@ -107,6 +110,9 @@ fn detail(doors: &Doors, id: &str) -> Answer {
     shown["statesLeftOut"] = left_out.into();
     shown["failure"] = failure.unwrap_or(Value::Null);
     shown["outputs"] = json!(made);
+    if at_its_end {
+        shown["redrivable"] = false.into();
+    }
     shown["redriveCount"] = header.redrive_count.into();
     Ok(Fresh(shown))
 }
@@ -203,10 +209,17 @@ fn summary(doors: &Doors, header: &Header) -> Value {
         "error": error,
         "cause": cause.as_deref().map(shortened),
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
-        "progress": if header.stopped_at.is_none() { doors.live.progress(header.id) } else { None },
+        "progress": if header.stopped_at.is_none() { progress(doors, header.id) } else { None },
         "thumbnail": output(header).and_then(|text| outputs::thumbnail(doors, text)),
         "redrivable": run::not_redrivable(header, doors.handle.now()).is_none() && header.parent.is_none(),
     })
+}
+
+/// What moves now. Between two tries of a stage nothing does, whatever was seen of it last.
+fn progress(doors: &Doors, id: ExecutionId) -> Option<Shown> {
+    let shown = doors.live.progress(id)?;
+    let works = |id: ExecutionId| !doors.handle.working(id).is_empty();
+    shown.execution.parse().is_ok_and(works).then_some(shown)
 }
 
 fn output(header: &Header) -> Option<&str> {
@@ -230,25 +243,34 @@ fn innermost(error: Option<&str>, cause: Option<&str>) -> (Option<String>, Optio
     let mut found = (error.map(str::to_owned), cause.map(str::to_owned));
     for _ in 0..FAILURE_DEPTH_MAX {
         let inner: Option<Value> = found.1.as_deref().and_then(|cause| serde_json::from_str(cause).ok());
-        let Some(error) = inner.as_ref().and_then(|inner| inner["Error"].as_str()) else { break };
-        let cause = inner.as_ref().and_then(|inner| inner["Cause"].as_str()).map(str::to_owned);
+        // A job that failed says so in a field of its own.
+        let inner = inner.as_ref().map(|inner| inner["Job"].get("Failure").unwrap_or(inner));
+        let Some(error) = inner.and_then(|inner| inner["Error"].as_str()) else { break };
+        let cause = inner.and_then(|inner| inner["Cause"].as_str()).map(str::to_owned);
         found = (Some(error.to_owned()), cause);
     }
     found
 }
 
-/// One line of a cause, for rows.
+/// The beginning of a cause, for rows: its words in one line, and a sign where there is more.
 fn shortened(cause: &str) -> String {
-    const CHARS_MAX: usize = 300;
-    let line = cause.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.chars().take(CHARS_MAX).collect()
+    const CHARS_MAX: usize = 400;
+    let words: Vec<&str> = cause.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 fn visits_of(doors: &Doors, header: &Header, events: &[HistoryEvent]) -> Vec<Visit> {
     let mut visits = visits::visits(events, header.stopped_at.map(|at| at.0));
     for visit in &mut visits {
         let ids = visit.started.iter().filter_map(|arn| {
-            let (machine, name) = doors.place.read_execution(arn).ok()?;
+            let (machine, name) = match arn.split_once(":jobs/") {
+                Some((_, job)) => (JOB_MACHINE.to_owned(), job.to_owned()),
+                None => doors.place.read_execution(arn).ok()?,
+            };
             doors.reader.by_name(&machine, &name).ok()?
         });
         visit.children = ids.map(|id| id.to_string()).collect();
@@ -262,7 +284,7 @@ fn failure(doors: &Doors, header: &Header, visits: &[Visit], depth: u32) -> Opti
     if !aws::redrivable(header.status) {
         return None;
     }
-    let failed = visits::failed(visits);
+    let failed = visits::failed(visits).map(|last| origin(doors, visits, last));
     if let Some(visit) = failed.filter(|_| depth > 0) {
         for child in visit.children.iter().rev() {
             let deeper = find(doors, child).ok().and_then(|header| {
@@ -287,4 +309,22 @@ fn failure(doors: &Doors, header: &Header, visits: &[Visit], depth: u32) -> Opti
         "error": error,
         "cause": cause,
     }))
+}
+
+/// The visit where a failure began. A Fail state at the end of a workflow's cleaning up only passes on the error of a
+/// state that was caught, or of a job that was polled: that one has the input and the place that people look for.
+fn origin<'a>(doors: &Doors, visits: &'a [Visit], last: &'a Visit) -> &'a Visit {
+    if last.state_type != StateType::Fail || last.error.is_none() {
+        return last;
+    }
+    let began = visits.iter().rev().find(|visit| {
+        let caught =
+            visit.status == "CAUGHT" && innermost(visit.error.as_deref(), visit.cause.as_deref()).0 == last.error;
+        caught
+            || visit
+                .children
+                .iter()
+                .any(|child| find(doors, child).is_ok_and(|header| failed_with(&header).0 == last.error.as_deref()))
+    });
+    began.unwrap_or(last)
 }

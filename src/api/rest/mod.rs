@@ -29,6 +29,7 @@ pub fn routes() -> Router<Doors> {
         .route("/machines", get(machines))
         .route("/lanes", get(lanes))
         .route("/shares", get(shares))
+        .route("/watches", get(watches))
         .route("/events", get(live::events))
         .fallback(|| async { refuse(&Refused::new("ResourceNotFound", "There is no such resource")) })
 }
@@ -79,6 +80,10 @@ async fn machines(State(doors): State<Doors>) -> Answer {
 
 async fn lanes(State(doors): State<Doors>) -> Answer {
     Ok(Fresh(json!({"lanes": doors.handle.lanes().await})))
+}
+
+async fn watches(State(doors): State<Doors>) -> Answer {
+    Ok(Fresh(json!({"watches": (doors.watches)()})))
 }
 
 async fn shares(State(doors): State<Doors>) -> Answer {

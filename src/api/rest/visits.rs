@@ -239,10 +239,10 @@ fn attempt(visit: &mut Visit, kind: &K, at: i64) {
         K::ActivityScheduled { resource, input, .. } | K::LambdaFunctionScheduled { resource, input, .. } => {
             begin(resource.clone(), input);
         }
-        K::TaskSubmitted { output, .. } => visit.started.extend(started(output)),
-        K::TaskSucceeded { output, .. } => {
+        K::TaskSubmitted { resource, output, .. } => visit.started.extend(started(resource, output)),
+        K::TaskSucceeded { resource, output, .. } => {
             end(visit, at, "SUCCEEDED", None);
-            if let Some(arn) = started(output).filter(|arn| !visit.started.contains(arn)) {
+            if let Some(arn) = started(resource, output).filter(|arn| !visit.started.contains(arn)) {
                 visit.started.push(arn);
             }
         }
@@ -274,13 +274,17 @@ fn end(visit: &mut Visit, at: i64, status: &'static str, failure: Option<&Failur
     }
 }
 
-/// The execution that an answer of `states:startExecution` speaks of.
-fn started(output: &str) -> Option<String> {
-    if !output.contains("\"ExecutionArn\"") {
+/// The execution or the job that an answer of `startExecution` or `createJob` speaks of.
+fn started(resource: &str, output: &str) -> Option<String> {
+    let (key, place) = match resource.split('.').next()? {
+        "createJob" => ("\"Job\"", "/Job/Arn"),
+        _ => ("\"ExecutionArn\"", "/ExecutionArn"),
+    };
+    if !output.contains(key) {
         return None;
     }
     let value: serde_json::Value = serde_json::from_str(output).ok()?;
-    value.get("ExecutionArn")?.as_str().map(str::to_owned)
+    value.pointer(place)?.as_str().map(str::to_owned)
 }
 
 fn close(visit: &mut Visit, ended: Option<i64>) {

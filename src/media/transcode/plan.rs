@@ -15,6 +15,9 @@ use crate::media::settings::{
     AudioCode, Capture, Container, Deinterlace, GopSize, Group, GroupKind, H264, Output, Rate, Settings, VideoCode,
 };
 
+/// Longest part of the source's name that outputs repeat: names have 255 bytes, and modifiers and numbers follow.
+const STEM_BYTES_MAX: usize = 160;
+
 /// Everything to be made of one source.
 #[derive(Debug)]
 pub struct Plan {
@@ -346,10 +349,24 @@ impl CaptureNames {
 /// A destination that ends in `/` takes its files' names from the input.
 fn base_name(destination: &Uri, input: &Input) -> Uri {
     if destination.key.is_empty() || destination.key.ends_with('/') {
-        Uri::new(destination.share.clone(), format!("{}{}", destination.key, input.uri.stem()))
+        Uri::new(destination.share.clone(), format!("{}{}", destination.key, short_enough(input.uri.stem())))
     } else {
         destination.clone()
     }
+}
+
+/// A stem that leaves room for modifiers, numbers and suffixes behind it; a cut one is marked, so that two files
+/// that differ in what was cut stay apart.
+fn short_enough(stem: &str) -> String {
+    if stem.len() <= STEM_BYTES_MAX {
+        return stem.to_owned();
+    }
+    let tag = &blake3::hash(stem.as_bytes()).to_hex()[..8];
+    let mut end = STEM_BYTES_MAX - tag.len() - 1;
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}~{tag}", &stem[..end])
 }
 
 /// The source as the scaler sees it: after rotation.
@@ -367,6 +384,13 @@ fn shape(video: &Video, rotate: u16) -> SourceShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_names_leave_room_for_what_comes_behind_them() {
+        let (one, other) = ("é".repeat(120) + "1", "é".repeat(120) + "2");
+        assert!(short_enough(&one).len() <= STEM_BYTES_MAX && short_enough(&one) != short_enough(&other));
+        assert_eq!(short_enough("a.b"), "a.b");
+    }
 
     #[test]
     fn captures_are_numbered_where_the_modifier_says() {

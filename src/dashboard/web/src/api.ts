@@ -140,22 +140,46 @@ export interface Filter {
   nested: boolean;
 }
 
-export function executions(filter: Filter, next?: string): Promise<Page> {
+/** The most rows that the box gives at once. */
+const ROWS_MAX = 500;
+
+export function executions(filter: Filter, next: string | null, atLeast = 0): Promise<Page> {
   const query = new URLSearchParams();
   if (filter.status) query.set('status', filter.status);
   if (filter.machine) query.set('machine', filter.machine);
   if (filter.q) query.set('q', filter.q);
   if (filter.nested) query.set('nested', 'true');
   if (next) query.set('next', next);
+  if (atLeast > 50) query.set('limit', String(Math.min(atLeast, ROWS_MAX)));
   return ask<Page>(`executions?${query}`);
 }
 
 export const execution = (id: string): Promise<Detail> => ask<Detail>(`executions/${encodeURIComponent(id)}`);
 export const machines = (): Promise<{ machines: { name: string }[] }> => ask('machines');
+export interface Watch {
+  share: string;
+  away: string | null;
+  waiting: number;
+  inFlight: number;
+  troubles: string[];
+}
+
+export interface Share {
+  name: string;
+  path: string | null;
+  reachable: boolean;
+}
+
+export const shares = (): Promise<{ shares: Share[] }> => ask('shares');
+export const watches = (): Promise<{ watches: Watch[] }> => ask('watches');
 export const lanes = (): Promise<{ lanes: Lane[] }> => ask('lanes');
 export const stop = (id: string): Promise<unknown> =>
   post(`executions/${encodeURIComponent(id)}/stop`, { error: 'Stopped', cause: 'Stopped on the dashboard' });
 export const redrive = (id: string): Promise<unknown> => post(`executions/${encodeURIComponent(id)}/redrive`, {});
+
+/** Starts the same workflow with the same input once more. */
+export const rerun = (of: Detail): Promise<{ id: string }> =>
+  post('executions', { machine: of.machine, input: JSON.parse(of.input) as unknown });
 
 export interface Change {
   id: string;
@@ -177,21 +201,34 @@ export interface Live {
   connected(yes: boolean): void;
 }
 
-/** Follows the box until the returned function is called. The browser reconnects by itself. */
+/** How soon a stream is asked for again that the box, or something between, has refused. */
+const AGAIN_MS = 5000;
+
+/** Follows the box until the returned function is called. */
 export function follow(live: Live): () => void {
-  const source = new EventSource('api/v1/events');
   let lost = false;
-  source.onopen = () => {
-    live.connected(true);
-    if (lost) live.resync();
-    lost = false;
+  let again: ReturnType<typeof setTimeout> | undefined;
+  let source: EventSource;
+  const open = () => {
+    source = new EventSource('api/v1/events');
+    source.onopen = () => {
+      live.connected(true);
+      if (lost) live.resync();
+      lost = false;
+    };
+    source.onerror = () => {
+      lost = true;
+      live.connected(false);
+      // The browser reconnects by itself, but not after an answer such as 429 or a proxy's 502.
+      if (source.readyState === EventSource.CLOSED) again = setTimeout(open, AGAIN_MS);
+    };
+    source.addEventListener('execution', (e) => live.changed(JSON.parse((e as MessageEvent<string>).data) as Change));
+    source.addEventListener('progress', (e) => live.moved(JSON.parse((e as MessageEvent<string>).data) as Moved));
+    source.addEventListener('resync', () => live.resync());
   };
-  source.onerror = () => {
-    lost = true;
-    live.connected(false);
+  open();
+  return () => {
+    clearTimeout(again);
+    source.close();
   };
-  source.addEventListener('execution', (e) => live.changed(JSON.parse((e as MessageEvent<string>).data) as Change));
-  source.addEventListener('progress', (e) => live.moved(JSON.parse((e as MessageEvent<string>).data) as Moved));
-  source.addEventListener('resync', () => live.resync());
-  return () => source.close();
 }

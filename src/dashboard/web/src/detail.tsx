@@ -105,6 +105,11 @@ function Actions({ detail, reload }: { detail: api.Detail; reload: () => void })
       setBusy(false);
     }
   };
+  const again = () =>
+    void act(async () => {
+      const { id } = await api.rerun(detail);
+      location.hash = `#/executions/${encodeURIComponent(id)}`;
+    });
   return (
     <div class="actions">
       {detail.status === 'RUNNING' ? (
@@ -121,6 +126,11 @@ function Actions({ detail, reload }: { detail: api.Detail; reload: () => void })
       {detail.redrivable ? (
         <button type="button" class="primary" disabled={busy} onClick={() => void act(api.redrive)}>
           Continue from the failed state
+        </button>
+      ) : null}
+      {detail.stoppedAt !== null && detail.status !== 'SUCCEEDED' && detail.parent === null ? (
+        <button type="button" disabled={busy} onClick={again}>
+          Run again from the start
         </button>
       ) : null}
       {error ? (

@@ -45,3 +45,16 @@ export function pretty(text: string): string {
     return text;
   }
 }
+
+/** Puts text on the clipboard, also where the page came over plain HTTP and browsers hide theirs. */
+export async function copyText(text: string): Promise<void> {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = document.createElement('textarea');
+  area.value = text;
+  area.style.position = 'fixed';
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand('copy');
+  area.remove();
+  if (!copied) throw new Error('the browser does not copy');
+}

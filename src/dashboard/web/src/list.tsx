@@ -41,14 +41,27 @@ export function useNow(running: boolean): number {
   return now;
 }
 
+/** A picture, or the sign that there is none: what was named may have been moved or cleared away since. */
+function Thumb({ url }: { url: string | null }) {
+  const [broken, setBroken] = useState(false);
+  useEffect(() => setBroken(false), [url]);
+  return (
+    <span class="thumb">
+      {url && !broken ? (
+        <img src={url} alt="" loading="lazy" onError={() => setBroken(true)} />
+      ) : (
+        <span aria-hidden="true">▸</span>
+      )}
+    </span>
+  );
+}
+
 function Row({ row, now }: { row: api.Summary; now: number }) {
   const running = row.stoppedAt === null;
   return (
     <li class={`row ${row.status}`}>
       <a href={`#/executions/${encodeURIComponent(row.id)}`}>
-        <span class="thumb">
-          {row.thumbnail ? <img src={row.thumbnail} alt="" loading="lazy" /> : <span aria-hidden="true">▸</span>}
-        </span>
+        <Thumb url={row.thumbnail} />
         <span class="file">
           <strong>{row.file ?? row.name}</strong>
           <small>
@@ -81,11 +94,13 @@ export function ListPage({ feed }: { feed: Feed }) {
   const [error, setError] = useState<string | null>(null);
   const [machines, setMachines] = useState<string[]>([]);
   const asked = useRef(0);
+  /** Rows on the screen: what somebody has unfolded stays when the list is read anew. */
+  const shown = useRef(0);
 
   const load = useCallback(async () => {
     const mine = ++asked.current;
     try {
-      const page = await api.executions(filter);
+      const page = await api.executions(filter, null, shown.current);
       // A slow answer to an older question must not overwrite a newer one.
       if (mine !== asked.current) return;
       setRows(page.executions);
@@ -102,6 +117,7 @@ export function ListPage({ feed }: { feed: Feed }) {
   }, []);
 
   useEffect(() => {
+    shown.current = 0;
     const typing = setTimeout(load, filter.q ? 200 : 0);
     return () => clearTimeout(typing);
   }, [load]);
@@ -131,7 +147,11 @@ export function ListPage({ feed }: { feed: Feed }) {
     if (!next) return;
     try {
       const page = await api.executions(filter, next);
-      setRows((old) => [...(old ?? []), ...page.executions]);
+      setRows((old) => {
+        const rows = [...(old ?? []), ...page.executions];
+        shown.current = rows.length;
+        return rows;
+      });
       setNext(page.next);
     } catch (e) {
       setError((e as Error).message);

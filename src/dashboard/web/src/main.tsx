@@ -46,7 +46,12 @@ function useRoute(): string | null {
     addEventListener('hashchange', changed);
     return () => removeEventListener('hashchange', changed);
   }, []);
-  return id === null ? null : decodeURIComponent(id);
+  try {
+    return id === null ? null : decodeURIComponent(id);
+  } catch {
+    // A link that was cut in the middle of an escape: the box says that there is no such execution.
+    return id;
+  }
 }
 
 function Lanes({ feed }: { feed: Feed }) {
@@ -77,6 +82,53 @@ function Lanes({ feed }: { feed: Feed }) {
   );
 }
 
+/** What keeps dropped files from starting: a share that is away, a folder that cannot be read. */
+function Troubles({ feed }: { feed: Feed }) {
+  const [watches, setWatches] = useState<api.Watch[]>([]);
+  const [shares, setShares] = useState<api.Share[]>([]);
+  useEffect(() => {
+    const load = () => {
+      api.watches().then((r) => setWatches(r.watches), () => undefined);
+      api.shares().then((r) => setShares(r.shares), () => undefined);
+    };
+    load();
+    const timer = setInterval(load, 5000);
+    const leave = feed.subscribe({ resync: load });
+    return () => {
+      clearInterval(timer);
+      leave();
+    };
+  }, [feed]);
+  const away = new Set(watches.filter((w) => w.away !== null).map((w) => w.share));
+  const lines = [
+    ...watches.flatMap((w) => [
+      ...(w.away === null ? [] : [`The share ‘${w.share}’ is away: ${w.away}. Nothing is lost; it is tried again.`]),
+      ...w.troubles,
+    ]),
+    ...shares
+      .filter((s) => !s.reachable && !away.has(s.name))
+      .map((s) => `The share ‘${s.name}’ is away: ${s.path} is not there. Mount or make it.`),
+  ];
+  const waiting = watches.filter((w) => w.waiting > 0 && w.away === null);
+  return (
+    <>
+      {lines.length > 0 ? (
+        <ul class="troubles" role="alert">
+          {lines.map((line) => (
+            <li key={line}>{line}</li>
+          ))}
+        </ul>
+      ) : null}
+      {waiting.map((w) => (
+        <p key={w.share} class="quiet queue">
+          {w.waiting} {w.waiting === 1 ? 'file waits' : 'files wait'} on ‘{w.share}’
+          {w.inFlight > 0 ? `, ${w.inFlight} under way` : ''}
+        </p>
+      ))}
+    </>
+  );
+}
+
 function App() {
   const [feed, connected] = useFeed();
   const id = useRoute();
@@ -91,7 +143,10 @@ function App() {
           {connected ? 'live' : 'reconnecting…'}
         </span>
       </header>
-      <main>{id === null ? <ListPage feed={feed} /> : <DetailPage key={id} id={id} feed={feed} />}</main>
+      <main>
+        <Troubles feed={feed} />
+        {id === null ? <ListPage feed={feed} /> : <DetailPage key={id} id={id} feed={feed} />}
+      </main>
     </>
   );
 }

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import type * as api from './api';
 import { Nested } from './detail';
-import { duration, exactMoment, pretty, statusWord } from './format';
+import { copyText, duration, exactMoment, pretty, statusWord } from './format';
 import type { Feed } from './main';
 
 /** Nested executions opened inside each other; deeper ones are links. */
@@ -14,7 +14,7 @@ export function Json({ text, open = false }: { text: string; open?: boolean }) {
   const shown = pretty(text);
   const lines = shown.split('\n').length;
   const copy = () =>
-    navigator.clipboard?.writeText(shown).then(
+    copyText(shown).then(
       () => setCopied(true),
       () => undefined,
     );
