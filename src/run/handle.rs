@@ -143,6 +143,9 @@ impl Handle {
         if let Some(why) = super::not_redrivable(&header, self.now()) {
             return Err(refused(&format!("{why}.")));
         }
+        if self.0.reader.is_archived(id)? {
+            return Err(refused("it was archived, and what it would go on from is gone."));
+        }
         match self.0.post_and_wait(id, Event::Redriven).await? {
             true => Ok(self.now()),
             false => Err(refused("nothing is left to continue from.")),

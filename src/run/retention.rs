@@ -1,7 +1,7 @@
 //! Ended executions: until when they can be redriven, and how they leave the database when their time is over.
 //!
-//! Invariant: what a redrive needs stays until its period is over, and while executions are archived or forgotten no
-//! redrive begins. Commits of other executions go on meanwhile.
+//! Invariant: what a redrive needs stays until its period is over, no redrive begins while executions are archived,
+//! and what is archived is never redriven. Commits of other executions go on meanwhile.
 
 use std::sync::Arc;
 
@@ -70,24 +70,33 @@ impl Handle {
             }
         }
         let forget_before = now.plus_ms(-i64::try_from(ages.forget.ms).unwrap_or(i64::MAX));
-        retired.forgotten = undisturbed(core, move |writer| writer.forget_archived(forget_before)).await?;
+        retired.forgotten = blocking(core, move |writer| writer.forget_archived(forget_before)).await?;
         Ok(retired)
     }
 }
 
-/// Runs the work on a thread that may block, while nobody redrives an execution.
+/// Runs the work while nobody redrives an execution.
 async fn undisturbed<T: Send + 'static>(
     core: &Arc<Core>,
     work: impl FnOnce(&Writer) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    let owner = core.clone();
     // The lock goes with the work and not with who waits for it: dropping the future does not end a thread.
     let held = core.redrives.clone().write_owned().await;
-    let done = tokio::task::spawn_blocking(move || {
-        let done = work(&owner.writer);
+    blocking(core, move |writer| {
+        let done = work(writer);
         drop(held);
         done
-    });
+    })
+    .await
+}
+
+/// Runs the work on a thread that may block.
+async fn blocking<T: Send + 'static>(
+    core: &Arc<Core>,
+    work: impl FnOnce(&Writer) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let owner = core.clone();
+    let done = tokio::task::spawn_blocking(move || work(&owner.writer));
     done.await.unwrap_or_else(|e| Err(Fault::retryable("a pass over ended executions broke off", e)))
 }
 

@@ -78,8 +78,7 @@ impl Writer {
     /// Forgets the executions that ended on a day before `ended_before`'s and are archived, and removes those days'
     /// files. Says how many it forgot.
     ///
-    /// A day is kept while one of its executions has a parent that was not told yet. For threads that may block,
-    /// while nobody redrives an execution.
+    /// A day is kept while one of its executions has a parent that was not told yet. For threads that may block.
     pub fn forget_archived(&self, ended_before: Timestamp) -> Result<usize, Fault> {
         let reader = Reader::new(self.engine().clone());
         let mut forgotten = 0;
@@ -175,6 +174,11 @@ pub(super) fn archived_day(overlay: &Overlay, id: ExecutionId) -> Result<Option<
 }
 
 impl Reader {
+    /// Whether the execution has left the database but for its header and index entries. It never comes back.
+    pub fn is_archived(&self, id: ExecutionId) -> Result<bool, Fault> {
+        Ok(archived_day(&self.engine().overlay.read(), id)?.is_some())
+    }
+
     /// The events of an archived execution. Empty where retention forgot it a moment ago.
     pub(super) fn archived_history(&self, day: u32, id: ExecutionId) -> Result<Vec<HistoryEvent>, Fault> {
         let found = self.engine().archives.history(day, id);
