@@ -4,10 +4,16 @@
 //! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Answer, Call, mounts};
 use crate::base::TaskError;
 use crate::media::Job;
+
+/// What work folders leave of the disk that they share with the store.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// How often the disk is looked at while a stage writes.
+const DISK_EVERY: Duration = Duration::from_millis(500);
 
 /// Every stage with its lane and how much of it: what decodes or encodes needs cores, what moves bytes the disks.
 const STAGES: &[(&str, &str, u32)] = &[
@@ -46,13 +52,38 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         threads: call.threads,
     };
     let progress = call.progress.clone();
-    let result = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p))).await;
+    let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
+    let result = tokio::select! {
+        result = work => result,
+        error = crowded(&folder.path) => Err(error),
+    };
     drop(folder);
     if result.is_err() {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
         mounts::check(call).await?;
     }
     result.map(Answer::Done)
+}
+
+/// Resolves when the disk under the work folder has no room but the store's: work must never take that, since the
+/// appliance itself could not go on.
+async fn crowded(folder: &Path) -> TaskError {
+    loop {
+        if let Ok(disk) = nix::sys::statvfs::statvfs(folder) {
+            let free = disk.blocks_available() * disk.fragment_size();
+            if free < RESERVE_BYTES {
+                let what = format!(
+                    "the disk of the work folder {} has {} MiB left, and {} MiB are kept for the appliance's own store; \
+                     free some space on the disk that holds data_dir",
+                    folder.display(),
+                    free >> 20,
+                    RESERVE_BYTES >> 20
+                );
+                return TaskError::new("Media.DiskFull", what);
+            }
+        }
+        tokio::time::sleep(DISK_EVERY).await;
+    }
 }
 
 /// The folder where work folders stand.
