@@ -379,19 +379,140 @@ fn damage_in_the_middle_is_an_error_and_never_a_result() {
 }
 
 #[test]
-fn high_dynamic_range_is_never_passed_off_as_standard() {
+fn sanitize_sees_damage_wherever_it_lies() {
     let house = House::new();
-    house.clip(
-        "hdr.mp4",
-        &format!("{PICTURE} -c:v libx265 -preset ultrafast -pix_fmt yuv420p10le -x265-params log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"),
+    let long = "-f lavfi -i testsrc2=s=320x180:r=25:d=20";
+    // Away from the start, the middle and the end, which are decoded.
+    let hurt = |from: &str, name: &str, damage: &dyn Fn(&mut Vec<u8>)| {
+        house.sanitize(from).unwrap_or_else(|e| panic!("{from}: {e}"));
+        let mut bytes = std::fs::read(house.path("in").join(from)).unwrap();
+        damage(&mut bytes);
+        std::fs::write(house.path("in").join(name), bytes).unwrap();
+        let error = house.sanitize(name).expect_err(name);
+        assert_eq!(error.error, "Media.Corrupt", "{name}: {}", error.cause);
+    };
+    let zeros = |bytes: &mut Vec<u8>| {
+        let at = bytes.len() * 3 / 10;
+        bytes[at..at + 200_000].fill(0);
+    };
+    let noise = |bytes: &mut Vec<u8>| {
+        let at = bytes.len() * 7 / 10;
+        let garbage = (0u32..).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[1]);
+        bytes[at..at + 200_000].iter_mut().zip(garbage).for_each(|(b, g)| *b = g);
+    };
+    house.clip("long.mp4", &format!("{long} {H264}"));
+    hurt("long.mp4", "hole.mp4", &zeros);
+    hurt("long.mp4", "noise.mp4", &noise);
+    house.clip("long265.mp4", &format!("{long} -c:v libx265 -preset ultrafast -x265-params log-level=none -b:v 2M"));
+    hurt("long265.mp4", "noise265.mp4", &noise);
+    house.clip("long.ts", &format!("{long} {H264} -f mpegts"));
+    hurt("long.ts", "hole.ts", &zeros);
+    // Lost packets, as a flaky receiver leaves them; their neighbours are whole.
+    hurt("long.ts", "lost.ts", &|bytes| {
+        let kept = bytes.chunks(188).enumerate().filter(|(i, _)| i % 100 != 50).flat_map(|(_, p)| p.to_vec());
+        *bytes = kept.collect();
+    });
+}
+
+/// One picture of a clip as planar 4:2:0, by ffmpeg, in the coding that it has.
+fn raw_picture(path: &Path) -> Vec<u8> {
+    let out = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(path)
+        .args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"])
+        .output()
+        .unwrap();
+    out.stdout
+}
+
+#[test]
+fn high_dynamic_range_is_tone_mapped_and_never_passed_off_as_standard() {
+    // Six upright patches, as ten-bit codes of PQ in BT.2020: greys of 5, 50, 203, 600 and 1,000 cd/m², and a skin
+    // of 70, 25 and 15 cd/m² in the components of BT.709. What becomes of them was computed apart from our code, from BT.2390, BT.2408 and BT.1886.
+    let patches = [
+        ([281, 512, 512], [62.8, 128.0, 128.0]),
+        ([450, 512, 512], [138.1, 128.0, 128.0]),
+        ([573, 512, 512], [213.8, 128.0, 128.0]),
+        ([674, 512, 512], [234.2, 128.0, 128.0]),
+        ([723, 512, 512], [235.0, 128.0, 128.0]),
+        ([414, 485, 540], [116.7, 113.3, 153.9]),
+    ];
+    let by_patch = |component: usize, width: usize| {
+        let steps = patches.iter().enumerate().rev();
+        steps.fold("0".to_owned(), |rest, (i, (codes, _))| {
+            format!("if(lt(X\\,{})\\,{}\\,{rest})", (i + 1) * width, codes[component])
+        })
+    };
+    let picture = format!(
+        "nullsrc=s=384x180:r=25:d=2,format=yuv420p10le,geq=lum={}:cb={}:cr={}",
+        by_patch(0, 64),
+        by_patch(1, 32),
+        by_patch(2, 32)
     );
-    let metadata = house.run("probe", json!({"input": "s3://in/hdr.mp4"})).unwrap();
+    let hevc = |transfer: &str| {
+        format!(
+            "-c:v libx265 -preset ultrafast -crf 4 -pix_fmt yuv420p10le -x265-params log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+        )
+    };
+    let house = House::new();
+    house.clip("pq.mp4", &format!("-f lavfi -i {picture} {}", hevc("smpte2084")));
+    // 75 % HLG is the reference white of 203 cd/m², as 58 % PQ is (BT.2408).
+    let grey = "nullsrc=s=384x180:r=25:d=2,format=yuv420p10le,geq=lum=721:cb=512:cr=512";
+    house.clip("hlg.mp4", &format!("-f lavfi -i {grey} {}", hevc("arib-std-b67")));
+
+    let metadata = house.run("probe", json!({"input": "s3://in/pq.mp4"})).unwrap();
     let video = &metadata["video"][0];
     assert_eq!(
         (&video["hdr"], &video["bitDepth"], &video["colourPrimaries"]),
         (&json!("HDR10"), &json!(10), &json!("bt2020"))
     );
-    assert_eq!(house.run("transcode", small("hdr.mp4")).unwrap_err().error, "Media.UnsupportedHdr");
+    let make = |name: &str| {
+        let mut request =
+            job(name, json!([file_group("mp4", json!([output("_s", "MP4", h264(384, 180, 10, 5_000_000))]))]));
+        request["Settings"]["OutputGroups"][0]["Outputs"][0]["VideoDescription"]["VideoPreprocessors"] =
+            json!({"ColorCorrector": {"ColorSpaceConversion": "FORCE_709"}});
+        let result = house.run("transcode", request).unwrap();
+        assert_eq!(
+            (&result["ToneMapping"]["To"], &result["ToneMapping"]["PeakNits"]),
+            (&json!("BT.709"), &json!(1000.0))
+        );
+        let file = house.path(&format!("out/mp4/{}_s.mp4", name.trim_end_matches(".mp4")));
+        let probed = ffprobe(&file);
+        let video = stream(&probed, "video").unwrap().clone();
+        assert_eq!(
+            (&video["color_transfer"], &video["color_primaries"], &video["color_space"], &video["pix_fmt"]),
+            (&json!("bt709"), &json!("bt709"), &json!("bt709"), &json!("yuv420p")),
+            "{name}"
+        );
+        assert!(video.get("side_data_list").is_none(), "no light levels of HDR: {video:#}");
+        raw_picture(&file)
+    };
+    let pixel = |picture: &[u8], x: usize| {
+        let (luma, chroma) = (384 * 180, 192 * 90);
+        let at = |plane: usize, x: usize| f64::from(picture[plane + x]);
+        [at(0, 90 * 384 + x), at(luma, 45 * 192 + x / 2), at(luma + chroma, 45 * 192 + x / 2)]
+    };
+    let picture = make("pq.mp4");
+    for (i, (codes, expected)) in patches.iter().enumerate() {
+        let got = pixel(&picture, i * 64 + 32);
+        assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() <= 2.5), "{codes:?}: {got:?}, not {expected:?}");
+    }
+    let [luma, ..] = pixel(&make("hlg.mp4"), 190);
+    assert!((luma - patches[2].1[0]).abs() <= 2.5, "{luma}");
+
+    // Quality compares with what was made of the source, and says so.
+    let judged = house
+        .run("quality", json!({"source": "s3://in/pq.mp4", "outputs": [{"uri": "s3://out/mp4/pq_s.mp4", "audio": false}], "destination": "s3://out/q/"}))
+        .unwrap();
+    assert!(judged["source"]["toneMapped"].is_string(), "{judged:#}");
+    assert!(judged["outputs"][0]["psnr"].as_f64().unwrap() > 40.0, "{judged:#}");
+    // What is still marked as HDR is no deliverable, whatever it looks like.
+    std::fs::copy(house.path("in/pq.mp4"), house.path("out/mp4/raw.mp4")).unwrap();
+    let judged = house
+        .run("quality", json!({"source": "s3://in/pq.mp4", "outputs": [{"uri": "s3://out/mp4/raw.mp4", "audio": false}], "destination": "s3://out/q/"}))
+        .unwrap();
+    let check = judged["checks"].as_array().unwrap().iter().find(|c| c["name"] == "standardRange").unwrap();
+    assert_eq!((&check["passed"], &judged["passed"]), (&json!(false), &json!(false)));
 }
 
 #[test]

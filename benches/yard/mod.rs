@@ -15,6 +15,10 @@ use conveyor::interpreter::{
     TaskPhase,
 };
 
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A folder on the disk that is measured: `CONVEYOR_BENCH_DIR`, or cargo's own.
 pub fn folder(name: &str) -> PathBuf {
     let root = std::env::var_os("CONVEYOR_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());

@@ -1,6 +1,7 @@
 //! ARNs: how state machines, executions and activities are named on the wire.
 
 use super::Refused;
+use crate::base::arn;
 
 /// Account and region of this box, which stand in every ARN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum Named {
 
 impl Place {
     pub fn machine(&self, name: &str) -> String {
-        self.arn("stateMachine", name)
+        arn::machine(&self.region, &self.account, name)
     }
 
     /// A version or an alias of a machine.
@@ -29,15 +30,11 @@ impl Place {
     }
 
     pub fn execution(&self, machine: &str, name: &str) -> String {
-        format!("{}:{name}", self.arn("execution", machine))
+        arn::execution(&self.region, &self.account, machine, name)
     }
 
     pub fn activity(&self, name: &str) -> String {
-        self.arn("activity", name)
-    }
-
-    fn arn(&self, kind: &str, rest: &str) -> String {
-        format!("arn:aws:states:{}:{}:{kind}:{rest}", self.region, self.account)
+        arn::activity(&self.region, &self.account, name)
     }
 
     pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), Refused> {

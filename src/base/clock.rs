@@ -1,7 +1,6 @@
 //! Time, as a value and as a seam: everything above asks a [`Clock`], and tests hand in a simulated one.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Milliseconds since the Unix epoch, UTC. AWS timestamps have this resolution.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -49,26 +48,5 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(jiff::Timestamp::now().as_millisecond())
-    }
-}
-
-/// A clock that stands still until it is told to move.
-#[derive(Debug, Default)]
-pub struct SimClock(AtomicI64);
-
-impl SimClock {
-    pub fn at(start: Timestamp) -> SimClock {
-        SimClock(AtomicI64::new(start.0))
-    }
-
-    /// Moves the clock forward; time never runs backwards.
-    pub fn advance_to(&self, to: Timestamp) {
-        self.0.fetch_max(to.0, Ordering::SeqCst);
-    }
-}
-
-impl Clock for SimClock {
-    fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
     }
 }

@@ -1,7 +1,8 @@
 //! Floor 0: what every other module may use and what knows none of them.
 //!
-//! Typed ids, time, fault kinds, shares, and every bound of the program ([`limits`]).
+//! Typed ids and resource names, time, fault kinds, shares, and every bound of the program ([`limits`]).
 
+pub mod arn;
 pub mod clock;
 pub mod escape;
 pub mod fault;
@@ -10,7 +11,7 @@ pub mod limits;
 pub mod shares;
 pub mod span;
 
-pub use clock::{Clock, SimClock, SystemClock, Timestamp};
+pub use clock::{Clock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};
 pub use ids::{Attempt, BranchId, EventId, ExecutionId, JOB_MACHINE, TaskToken, TimerId};
 pub use shares::{Shares, Uri};

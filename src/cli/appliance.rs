@@ -14,7 +14,7 @@ use crate::resources::builtin::{self, Substitutions};
 use crate::resources::{All, Services, functions, items, jobs, notify::Notifier};
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
-use crate::schedule::Schedule;
+use crate::schedule::{Schedule, ScheduleSettings};
 use crate::store::{self, Options, Writer};
 
 /// This very binary, also after it was replaced on the disk by an upgrade.
@@ -49,6 +49,7 @@ impl Appliance {
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
                 .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
             notify: config.notify.clone(),
+            retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
             spawn: Arc::new(ChildProcesses {
@@ -71,19 +72,14 @@ impl Appliance {
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
-        // Without shares the built-in workflows have nothing to work on: the box is an API.
-        if !config.shares.is_empty() {
-            builtin::install_all(&handle, &substitutions(config)).await?;
-        }
+        builtin::install_all(&handle, &substitutions(config), !config.shares.is_empty()).await?;
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
             appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
         }
-        if !config.schedules.is_empty() {
-            let schedule = Schedule::new(config.schedules.clone(), Arc::new(handle.clone()), reader.clone());
-            appliance.keep("the schedules".to_owned(), schedule.run());
-        }
+        let schedule = Schedule::new(schedules(config), Arc::new(handle.clone()), reader.clone());
+        appliance.keep("the schedules".to_owned(), schedule.run());
         let notifier = Notifier::new(&services, handle);
         appliance.keep("the notifier".to_owned(), async {
             notifier.run().await;
@@ -118,6 +114,15 @@ fn substitutions(config: &Config) -> Substitutions {
         archive: "archive".to_owned(),
         quarantine: "quarantine".to_owned(),
     }
+}
+
+/// The configured schedules, and the one without which the store would grow for ever.
+fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
+    let mut schedules = config.schedules.clone();
+    if !schedules.values().any(|schedule| schedule.workflow == builtin::HOUSEKEEPING) {
+        schedules.entry(builtin::HOUSEKEEPING.to_owned()).or_insert_with(ScheduleSettings::housekeeping);
+    }
+    schedules
 }
 
 fn lanes(config: &Config) -> BTreeMap<String, u32> {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::document::{self, Document, DocumentFault};
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
-use crate::resources::{FunctionSettings, LambdaSettings, NotifySettings, TableSettings};
+use crate::resources::{FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings};
 use crate::schedule::ScheduleSettings;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +30,7 @@ pub struct Config {
     pub watch: Vec<WatchSettings>,
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
+    pub retention: RetentionSettings,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub tables: BTreeMap<String, TableSettings>,
@@ -79,6 +80,7 @@ impl Default for Config {
             watch: Vec::new(),
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
+            retention: RetentionSettings::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             tables: BTreeMap::new(),
@@ -219,6 +221,7 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
+        faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults
     }

@@ -1,7 +1,7 @@
 //! What an execution may know of the place it runs in: the names that its context object and history show.
 
 use super::execution::Header;
-use crate::base::limits;
+use crate::base::{arn, limits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Env {
@@ -20,7 +20,7 @@ impl Env {
             region: region.to_owned(),
             account: account.to_owned(),
             role_arn: role_arn.to_owned(),
-            machine_arn: format!("arn:aws:states:{region}:{account}:stateMachine:{machine}"),
+            machine_arn: arn::machine(region, account, machine),
             express: false,
             history_events_max: limits::HISTORY_EVENTS_MAX,
         }
@@ -29,8 +29,8 @@ impl Env {
     pub fn execution_arn(&self, header: &Header) -> String {
         let (region, account, machine, name) = (&self.region, &self.account, &header.machine.name, &header.name);
         match self.express {
-            false => format!("arn:aws:states:{region}:{account}:execution:{machine}:{name}"),
-            true => format!("arn:aws:states:{region}:{account}:express:{machine}:{name}:{}", header.id),
+            false => arn::execution(region, account, machine, name),
+            true => arn::express(region, account, machine, name, header.id),
         }
     }
 }

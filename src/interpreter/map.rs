@@ -15,7 +15,7 @@ use super::parallel::{gather, remove_children};
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::{Count, Items, Kind, Map, ProcessorMode, State};
-use crate::base::{BranchId, EventId};
+use crate::base::{BranchId, EventId, arn};
 
 pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
@@ -33,7 +33,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, pay
         let label = map.label.clone().unwrap_or_else(|| state.name.to_string());
         let run = uuid::Uuid::from_u128(draft.draw_wide());
         let (region, account) = (&draft.env.region, &draft.env.account);
-        let arn = format!("arn:aws:states:{region}:{account}:mapRun:{}/{label}:{run}", draft.header.machine.name);
+        let arn = arn::map_run(region, account, &draft.header.machine.name, &label, run);
         draft.say(id, HistoryKind::MapRunStarted { arn });
     }
     let first = draft.reserve_branches(length);

@@ -7,6 +7,7 @@ pub mod analysis;
 pub mod clip;
 pub mod container;
 pub mod files;
+pub mod hdr;
 pub mod input;
 pub mod job;
 pub mod mp4;
@@ -15,6 +16,7 @@ pub mod probe;
 pub mod quality;
 pub mod sanitize;
 pub mod settings;
+mod survey;
 pub mod transcode;
 
 pub use job::{Job, Progress, Reporter};
@@ -53,7 +55,8 @@ pub fn init() -> Result<(), TaskError> {
     STARTED
         .get_or_init(|| {
             gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
-            transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))
+            transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))?;
+            hdr::element::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
         })
         .clone()
         .map_err(|cause| TaskError::new("Media.NoGStreamer", format!("{cause}; reinstall the GStreamer packages")))

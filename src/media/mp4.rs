@@ -152,7 +152,7 @@ fn body(file: &mut File, at: u64, length: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The boxes within a box: type and content.
-fn children(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
+pub(in crate::media) fn children(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
     let mut found = Vec::new();
     while bytes.len() >= 8 {
         let size = match u32_at(bytes, 0) as usize {
@@ -166,15 +166,15 @@ fn children(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
     found
 }
 
-fn child<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+pub(in crate::media) fn child<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     children(bytes).into_iter().find(|(k, _)| k == kind).map(|(_, b)| b)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(in crate::media) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(in crate::media) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 

@@ -1,6 +1,7 @@
 //! The `sanitize` stage: is this file whole, is it moving pictures, and may it go on?
 //!
-//! Decodes a stretch from the start, the middle and the end. Never changes or moves the file: quarantine is
+//! Decodes a stretch from the start, the middle and the end, and looks at every coded picture in between without decoding
+//! it. Never changes or moves the file: quarantine is
 //! for the workflow to decide.
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use super::container::{self, Kind};
 use super::input::Input;
 use super::probe::inspect::{Sample, inspect, open};
 use super::probe::{Media, describe};
-use super::{Job, Progress, Reporter};
+use super::{Job, Progress, Reporter, survey};
 use crate::base::TaskError;
 
 /// Share of the claimed duration that may be missing at the end before a file counts as cut off.
@@ -29,8 +30,10 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     refuse_pictureless(&input, &media)?;
     limits.check_duration(&input, &media)?;
     let samples = sample_all(&input, &media, job.threads, &say)?;
+    say(0.6);
+    let survey = survey::survey(&input, &media, &|share| say(0.6 + 0.4 * share))?;
+    let mut warnings = survey.judge(&input, &media)?;
     say(1.0);
-    let mut warnings = Vec::new();
     if !media.unknown.is_empty() {
         warnings.push(format!("streams without a decoder are left out: {}", media.unknown.join(", ")));
     }
@@ -39,6 +42,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "input": input.uri,
         "sizeBytes": input.size,
         "sampledFrames": samples,
+        "surveyed": { "units": survey.units, "damaged": survey.damaged },
         "warnings": warnings,
         "metadata": describe::describe(&input, &media),
     }))
@@ -129,11 +133,11 @@ fn sample_all(input: &Input, media: &Media, threads: usize, say: &dyn Fn(f64)) -
     let second = 1_000_000_000;
     let start = opened.sample(input, 0, second.min(duration))?;
     judge(input, "start", 0.0, &start)?;
-    say(0.6);
+    say(0.5);
     let at = duration / 2;
     let middle = opened.sample(input, at, (at + second).min(duration))?;
     judge(input, "middle", at as f64 / 1e9, &forgive(media, middle.clone()))?;
-    say(0.8);
+    say(0.55);
     let at = duration.saturating_sub((END_SECONDS * 1e9) as u64);
     let end = opened.sample(input, at, duration.saturating_add(second))?;
     let last = end.pts_ns.iter().max().copied().unwrap_or(0) as f64 / 1e9;

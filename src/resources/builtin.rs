@@ -10,6 +10,9 @@ use crate::base::Fault;
 use crate::run::{Handle, MachineChange, NewMachine, Refused};
 use crate::store::Commit;
 
+/// The one workflow that a box without shares has work for.
+pub const HOUSEKEEPING: &str = "housekeeping";
+
 /// Name and definition of each workflow.
 pub const WORKFLOWS: &[(&str, &str)] = &[
     ("main", include_str!("../../configs/workflows/main.asl.json")),
@@ -20,7 +23,7 @@ pub const WORKFLOWS: &[(&str, &str)] = &[
     ("meaning", include_str!("../../configs/workflows/meaning.asl.json")),
     ("brief", include_str!("../../configs/workflows/brief.asl.json")),
     ("deliver", include_str!("../../configs/workflows/deliver.asl.json")),
-    ("housekeeping", include_str!("../../configs/workflows/housekeeping.asl.json")),
+    (HOUSEKEEPING, include_str!("../../configs/workflows/housekeeping.asl.json")),
     (jobs::MACHINE, JOB),
 ];
 
@@ -152,9 +155,9 @@ pub async fn install(handle: &Handle, name: &str, definition: &str) -> Result<In
     Ok(installed)
 }
 
-/// Installs all that a fresh box brings along.
-pub async fn install_all(handle: &Handle, fill: &Substitutions) -> Result<(), InstallError> {
-    for (name, text) in WORKFLOWS {
+/// Installs all that a fresh box brings along; without shares it is an API, and has no files to work on.
+pub async fn install_all(handle: &Handle, fill: &Substitutions, has_shares: bool) -> Result<(), InstallError> {
+    for (name, text) in WORKFLOWS.iter().filter(|(name, _)| has_shares || *name == HOUSEKEEPING) {
         let installed = install(handle, name, &fill.apply(text)).await?;
         if installed != Installed::Unchanged {
             tracing::info!(workflow = name, ?installed, "a built-in workflow");

@@ -1,50 +1,158 @@
 //! `conveyor:housekeeping`: what crashes and time leave behind. Removes only what nothing refers to any more.
+//!
+//! One place that cannot be tidied does not keep the others from being tidied: the first error is reported last.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, media};
-use crate::base::{Attempt, ExecutionId, TaskError, Uri};
+use super::{Answer, Call, Services, fault_error, media};
+use crate::base::{Attempt, ExecutionId, Span, TaskError, Uri};
+use crate::interpreter::Status;
+use crate::run::Ages;
 use crate::store::Reader;
 
-/// `{"workDirHours"?, "staging"?, "stagingDays"?}` to what was removed.
-pub async fn call(call: &Call) -> Result<Answer, TaskError> {
-    let (services, p) = (call.services.clone(), call.parameters.clone());
-    let tidied = tokio::task::spawn_blocking(move || {
-        let hours = p.get("workDirHours").and_then(Value::as_u64).unwrap_or(24);
-        let root = media::work_root(&services.data_dir);
-        let work = sweep(&root, hours * 3600, |name| is_dead(&services.reader, name))?;
-        let mut staging = 0;
-        if let Some(uri) = p.get("staging").and_then(Value::as_str) {
-            let days = p.get("stagingDays").and_then(Value::as_u64).unwrap_or(30);
-            let uri: Uri = uri.parse().map_err(|e| TaskError::new("States.Runtime", format!("staging: {e}")))?;
-            let folder =
-                services.shares.resolve(&uri).map_err(|e| TaskError::new("Files.ShareUnreachable", e.to_string()))?;
-            staging = sweep(&folder, days * 86_400, |_| true)?;
-        }
-        Ok(Answer::Done(json!({ "workFoldersRemoved": work, "stagingFoldersRemoved": staging })))
-    });
-    tidied.await.unwrap_or_else(|e| Err(TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}"))))
+const REASON_SUFFIX: &str = ".error.json";
+/// State machines in which an execution of a staging folder's name is looked for.
+const MACHINES_MAX: usize = 10_000;
+
+/// `[retention]`: how long ended executions stay, from their end on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSettings {
+    /// Input, output and history then leave the database for a compressed file of their day, and stay readable.
+    pub archive: Span,
+    /// They are then forgotten: the file goes, all entries go, and names are free again.
+    pub executions: Span,
 }
 
-/// Removes the folders in `root` that were not touched for `seconds` and that `dead` allows to go.
-fn sweep(root: &Path, seconds: u64, dead: impl Fn(&str) -> bool) -> Result<u64, TaskError> {
-    let failed = |e: std::io::Error| TaskError::new("Files.Failed", format!("cannot tidy {}: {e}", root.display()));
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(failed(e)),
-    };
-    let Some(before) = SystemTime::now().checked_sub(Duration::from_secs(seconds)) else { return Ok(0) };
+impl Default for RetentionSettings {
+    fn default() -> RetentionSettings {
+        RetentionSettings { archive: Span::days(1), executions: Span::days(90) }
+    }
+}
+
+impl RetentionSettings {
+    /// What is wrong with the table, for the configuration's check.
+    pub fn faults(&self) -> Vec<String> {
+        match self.executions < self.archive {
+            true => vec!["executions: is shorter than archive; what is forgotten cannot be archived later".to_owned()],
+            false => Vec::new(),
+        }
+    }
+}
+
+/// `{"workDirHours"?, "staging"?, "stagingDays"?, "quarantine"?, "reasonDays"?}` to what was removed.
+pub async fn call(call: &Call) -> Result<Answer, TaskError> {
+    let settings = call.services.retention;
+    let ages = Ages { archive: settings.archive, forget: settings.executions };
+    let retired = call.handle.retire(ages).await.map_err(|fault| fault_error(&fault));
+    let (services, parameters) = (call.services.clone(), call.parameters.clone());
+    let tidied = tokio::task::spawn_blocking(move || Tidied::all(&services, &parameters)).await;
+    let tidied = tidied.map_err(|e| TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}")))?;
+    let retired = retired?;
+    if let Some(error) = tidied.error {
+        return Err(error);
+    }
+    Ok(Answer::Done(json!({
+        "executionsArchived": retired.archived,
+        "executionsForgotten": retired.forgotten,
+        "workFoldersRemoved": tidied.work,
+        "stagingFoldersRemoved": tidied.staging,
+        "reasonsRemoved": tidied.reasons,
+    })))
+}
+
+/// What was removed, and the first error met.
+#[derive(Default)]
+struct Tidied {
+    work: u64,
+    staging: u64,
+    reasons: u64,
+    error: Option<TaskError>,
+}
+
+impl Tidied {
+    fn all(services: &Services, p: &Value) -> Tidied {
+        let number = |key: &str, default: u64| p.get(key).and_then(Value::as_u64).unwrap_or(default);
+        let mut tidied = Tidied::default();
+        let before = ago(number("workDirHours", 24) * 3600);
+        let work = sweep(&media::work_root(&services.data_dir), before, |name| is_dead(&services.reader, name));
+        tidied.work = tidied.note(work);
+        let before = ago(number("stagingDays", 30) * 86_400);
+        let staging = folder(services, p, "staging");
+        let staging = staging.and_then(|folder| match folder {
+            Some(folder) => sweep(&folder, before, |name| !runs(&services.reader, name)),
+            None => Ok(0),
+        });
+        tidied.staging = tidied.note(staging);
+        let before = ago(number("reasonDays", 90) * 86_400);
+        let reasons = folder(services, p, "quarantine");
+        let reasons = reasons.and_then(|folder| folder.map_or(Ok(0), |folder| sweep_reasons(&folder, before)));
+        tidied.reasons = tidied.note(reasons);
+        tidied
+    }
+
+    fn note(&mut self, removed: Result<u64, TaskError>) -> u64 {
+        removed.unwrap_or_else(|error| {
+            self.error.get_or_insert(error);
+            0
+        })
+    }
+}
+
+fn ago(seconds: u64) -> SystemTime {
+    SystemTime::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// The folder that a parameter names. `None` without the parameter, and on a box that has no such share.
+fn folder(services: &Services, p: &Value, key: &str) -> Result<Option<std::path::PathBuf>, TaskError> {
+    let Some(uri) = p.get(key).and_then(Value::as_str) else { return Ok(None) };
+    let uri: Uri = uri.parse().map_err(|e| TaskError::new("States.Runtime", format!("{key}: {e}")))?;
+    if !services.shares.has(&uri.share) {
+        return Ok(None);
+    }
+    let resolved = services.shares.resolve(&uri);
+    resolved.map(Some).map_err(|e| TaskError::new("Files.ShareUnreachable", e.to_string()))
+}
+
+fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, TaskError> {
+    match fs::read_dir(root) {
+        Ok(entries) => entries.collect::<Result<_, _>>().map_err(|e| failed(root, &e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(failed(root, &e)),
+    }
+}
+
+fn failed(place: &Path, e: &std::io::Error) -> TaskError {
+    TaskError::new("Files.Failed", format!("cannot tidy {}: {e}", place.display()))
+}
+
+/// Removes the folders in `root` that were not touched since then and that `dead` allows to go.
+fn sweep(root: &Path, before: SystemTime, dead: impl Fn(&str) -> bool) -> Result<u64, TaskError> {
     let mut removed = 0;
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
+    for entry in entries(root)? {
         let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) else { continue };
         if meta.is_dir() && meta.modified().is_ok_and(|at| at < before) && dead(&name) {
-            fs::remove_dir_all(entry.path()).map_err(failed)?;
+            fs::remove_dir_all(entry.path()).map_err(|e| failed(&entry.path(), &e))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes the reasons in a quarantine folder whose files people have taken away since. A file is never removed.
+fn sweep_reasons(root: &Path, before: SystemTime) -> Result<u64, TaskError> {
+    let mut removed = 0;
+    for entry in entries(root)? {
+        let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) else { continue };
+        let Some(of) = name.strip_suffix(REASON_SUFFIX) else { continue };
+        let alone = root.join(of).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        if meta.is_file() && alone && meta.modified().is_ok_and(|at| at < before) {
+            fs::remove_file(entry.path()).map_err(|e| failed(&entry.path(), &e))?;
             removed += 1;
         }
     }
@@ -57,5 +165,39 @@ fn is_dead(reader: &Reader, name: &str) -> bool {
     match (execution.parse::<ExecutionId>(), attempt.parse::<u32>()) {
         (Ok(id), Ok(attempt)) => matches!(reader.is_outstanding(id, Attempt(attempt)), Ok(None)),
         _ => false,
+    }
+}
+
+/// Whether an execution of that name is not over: staging folders are called after theirs. A store that does not
+/// answer counts as yes.
+fn runs(reader: &Reader, name: &str) -> bool {
+    let running = || {
+        for machine in reader.machines(None, MACHINES_MAX)? {
+            let Some(id) = reader.by_name(&machine.name, name)? else { continue };
+            if reader.header(id)?.is_some_and(|header| header.status == Status::Running) {
+                return Ok(true);
+            }
+        }
+        Ok::<_, crate::base::Fault>(false)
+    };
+    running().unwrap_or(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_goes_when_its_file_was_taken_away_and_time_has_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["kept.mp4", "kept.mp4.error.json", "taken.mp4.error.json", "notes.json"] {
+            fs::write(dir.path().join(name), "{}").unwrap();
+        }
+        assert_eq!(sweep_reasons(dir.path(), ago(3600)).unwrap(), 0, "it is young");
+        let later = SystemTime::now() + Duration::from_secs(5);
+        assert_eq!(sweep_reasons(dir.path(), later).unwrap(), 1);
+        assert!(!dir.path().join("taken.mp4.error.json").exists());
+        assert_eq!(entries(dir.path()).unwrap().len(), 3);
+        assert_eq!(sweep_reasons(&dir.path().join("none"), later).unwrap(), 0);
     }
 }

@@ -181,12 +181,11 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
         Some(Outcome::Succeeded { output }) => {
             let result: Value = serde_json::from_str(output).unwrap_or_default();
             job["JobPercentComplete"] = json!(100);
-            for key in ["OutputGroupDetails", "InputDetails", "Warnings"] {
+            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings"] {
                 if let Some(value) = result.get(key) {
                     job[key] = value.clone();
                 }
             }
-            count_segments(&mut job["OutputGroupDetails"]);
         }
         Some(Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause }) => {
             let error = error.as_deref().unwrap_or("States.Timeout");
@@ -199,18 +198,6 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
         _ => {}
     }
     job
-}
-
-/// A film has thousands of segments, and a state may carry 256 KiB: they are counted, and named by their playlist.
-fn count_segments(groups: &mut Value) {
-    for group in groups.as_array_mut().into_iter().flatten() {
-        for output in group.get_mut("OutputDetails").and_then(Value::as_array_mut).into_iter().flatten() {
-            let segments = output.as_object_mut().and_then(|map| map.shift_remove("SegmentFilePaths"));
-            if let Some(count) = segments.as_ref().and_then(Value::as_array).map(Vec::len) {
-                output["SegmentCount"] = json!(count);
-            }
-        }
-    }
 }
 
 /// The service's numbers for what is wrong with the settings, the input and everything else.

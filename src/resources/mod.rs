@@ -8,6 +8,7 @@
 //! again) and must end in one result: names and ids that it makes are derived from the execution and the attempt.
 //! A family reads the store through [`Services::reader`] and writes through [`Handle::commit`], nothing else.
 
+pub mod activities;
 pub mod aws;
 pub mod builtin;
 pub mod claim;
@@ -29,10 +30,11 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 pub use functions::{FunctionSettings, LambdaSettings};
+pub use housekeeping::RetentionSettings;
 pub use items::TableSettings;
 pub use notify::NotifySettings;
 
-use crate::base::{ExecutionId, Fault, Shares, TaskError, fault};
+use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask};
 use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
@@ -76,6 +78,7 @@ pub struct Services {
     pub functions: functions::Functions,
     pub templates: jobs::Templates,
     pub notify: NotifySettings,
+    pub retention: RetentionSettings,
     /// Told when a notification was stored.
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
@@ -93,6 +96,7 @@ pub enum Family {
     Notify,
     Housekeeping,
     Executions(executions::Pattern),
+    Activities(activities::Action),
     CreateJob {
         sync: bool,
     },
@@ -139,7 +143,12 @@ impl Family {
             ("aws-sdk", "dynamodb:putItem" | "dynamodb:getItem" | "dynamodb:updateItem" | "dynamodb:deleteItem") => {
                 Family::Items(operation["dynamodb:".len()..].to_owned(), aws::Integration::Sdk)
             }
-            ("aws-sdk", operation) if operation.starts_with("s3:") => Family::Objects(operation[3..].to_owned()),
+            ("aws-sdk", operation) if operation.starts_with("s3:") => {
+                Family::Objects(operation["s3:".len()..].to_owned())
+            }
+            ("aws-sdk", operation) if operation.starts_with("sfn:") => {
+                Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
+            }
             ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
             _ => return None,
@@ -165,6 +174,7 @@ impl Family {
             Family::Publish => notify::publish(call).await?,
             Family::Housekeeping => housekeeping::call(call).await?,
             Family::Executions(pattern) => executions::call(call, *pattern).await?,
+            Family::Activities(action) => activities::call(call, *action).await?,
             Family::CreateJob { sync } => jobs::create(call, *sync).await?,
             Family::GetJob => jobs::get(call)?,
             Family::Items(operation, integration) => items::call(call, operation, *integration).await?,
@@ -248,11 +258,11 @@ fn waits(resource: &str) -> bool {
 
 impl Services {
     pub fn machine_arn(&self, machine: &str) -> String {
-        format!("arn:aws:states:{}:{}:stateMachine:{machine}", self.region, self.account)
+        arn::machine(&self.region, &self.account, machine)
     }
 
     pub fn execution_arn(&self, machine: &str, name: &str) -> String {
-        format!("arn:aws:states:{}:{}:execution:{machine}:{name}", self.region, self.account)
+        arn::execution(&self.region, &self.account, machine, name)
     }
 
     /// The execution that an ARN names.

@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub timers: Timers,
     pub activities: Activities,
     pub names: Vec<tokio::sync::Mutex<()>>,
+    /// Held by each redrive, and alone by what archives and forgets ended executions.
+    pub redrives: Arc<tokio::sync::RwLock<()>>,
     pub lanes: OnceLock<BTreeMap<String, ActorRef<lane::Message>>>,
     pub root: OnceLock<ActorCell>,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
@@ -84,6 +86,7 @@ impl Core {
             board: Arc::new(Board::new()),
             timers: Timers::new(),
             activities: Activities::default(),
+            redrives: Arc::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
             root: OnceLock::new(),

@@ -9,7 +9,7 @@
 //! Invariants: one actor per execution at a time (`Core::send` sees to it); nothing is acted on before its
 //! commit; what is in memory is what the store holds. When a commit fails the memory is dropped, never trusted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use super::catalog::Machine;
 use super::core::{Answer, SharedCore};
 use super::lane::Lease;
-use super::stage::{self, StageActor};
+use super::stage::{self, Stage, StageActor};
 use super::{Notice, Refused, events, quarantine, recover};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
@@ -62,6 +62,8 @@ pub(super) struct State {
     /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
     /// or a token that was used, before its submission was recorded. The stage's answer goes first.
     early: Vec<(Attempt, Event, Option<Answer>)>,
+    /// Attempts that need no lane, in the order in which they were commanded.
+    ready: VecDeque<Box<RunTask>>,
 }
 
 impl Actor for ExecutionActor {
@@ -78,6 +80,7 @@ impl Actor for ExecutionActor {
             machine: None,
             stages: HashMap::new(),
             early: Vec::new(),
+            ready: VecDeque::new(),
         })
     }
 
@@ -118,10 +121,11 @@ impl State {
     async fn hear(&mut self, myself: &ActorRef<Message>, message: Message) {
         match message {
             Message::Event { event, answer } => self.event(event, answer).await,
-            Message::Leased { task, lease } => self.leased(myself, *task, lease),
+            Message::Leased { task, lease } => self.run(myself, *task, lease).await,
             Message::StageGone { stage } => self.stage_gone(stage).await,
         }
         self.hear_the_early().await;
+        self.run_ready(myself).await;
     }
 
     /// Drops what is in memory and has the execution taken up from its rows, as a restart would. Once: what panics
@@ -130,6 +134,7 @@ impl State {
         self.execution = None;
         self.machine = None;
         self.early.clear();
+        self.ready.clear();
         self.stages.drain().for_each(|(_, stage)| stage.kill());
         let again = self.core.may_begin_anew(self.id);
         events::ActorPanicked { id: self.id, text: panic, again }.emit();
@@ -215,13 +220,34 @@ impl State {
                 stage.kill();
             }
         }
-        core.act(execution, commands);
+        let mut others = Vec::with_capacity(commands.len());
+        for command in commands {
+            match command {
+                Command::RunTask(task) if core.needs_no_lane(&task) => self.ready.push_back(task),
+                other => others.push(other),
+            }
+        }
+        core.act(execution, others);
         if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) =
             &execution.header.outcome
         {
             core.stop_owned(execution.header.id);
         }
         Ok(true)
+    }
+
+    /// Runs what needs no lane. One such Task after the other goes on here, without a message in between; but
+    /// whoever else has sent something is not kept waiting.
+    async fn run_ready(&mut self, myself: &ActorRef<Message>) {
+        while let Some(task) = self.ready.pop_front() {
+            let others_wait = self.pending.load(Ordering::SeqCst) > 1;
+            if others_wait || self.core.is_closing() {
+                self.core.lease(self.id, task, None);
+            } else {
+                self.run(myself, *task, None).await;
+                self.hear_the_early().await;
+            }
+        }
     }
 
     fn load(&mut self) -> Result<(), Fault> {
@@ -239,7 +265,7 @@ impl State {
     }
 
     /// Runs the attempt, unless it was fenced out while it waited for its lane.
-    fn leased(&mut self, myself: &ActorRef<Message>, task: RunTask, lease: Option<Lease>) {
+    async fn run(&mut self, myself: &ActorRef<Message>, task: RunTask, lease: Option<Lease>) {
         let attempt = task.attempt;
         if self.load().is_err() || self.stages.contains_key(&attempt) {
             return;
@@ -254,8 +280,14 @@ impl State {
             return;
         }
         let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
-        let arguments = stage::Arguments::new(self.core.clone(), &execution.header, arn, task, lease);
-        let spawned = ractor::ActorRuntime::spawn_linked_instant(None, StageActor, arguments, myself.get_cell());
+        let needs_no_lane = lease.is_none();
+        let mut stage = Stage::new(self.core.clone(), &execution.header, arn, task, lease);
+        if needs_no_lane && let Some(event) = stage.end_at_once().await {
+            // Where this is refused the fault is noted, and the attempt is issued again after the restart.
+            let _ = self.decide(event).await;
+            return;
+        }
+        let spawned = ractor::ActorRuntime::spawn_linked_instant(None, StageActor, stage, myself.get_cell());
         if let Ok((stage, _)) = spawned {
             self.stages.insert(attempt, stage);
         }
@@ -292,7 +324,7 @@ fn last_words(event: &Event) -> Option<Attempt> {
 /// Tells screens, logs and metrics what a commit did.
 pub(super) fn announce(core: &SharedCore, execution: &Execution) {
     let header = &execution.header;
-    core.board.tell(Notice::Changed {
+    core.board.tell(|| Notice::Changed {
         execution: header.id,
         machine: header.machine.clone(),
         name: header.name.clone(),

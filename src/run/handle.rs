@@ -12,7 +12,7 @@ use super::lane::{self, LaneStatus};
 use super::{ActivityTask, Machine, MachineChange, NewMachine, Notice, Refused, Working};
 use crate::base::{Clock, ExecutionId, Fault, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Doing, Event, MachineRef, Parent, Status, TaskPhase};
+use crate::interpreter::{Doing, Event, MachineRef, Parent, TaskPhase};
 use crate::store::{Commit, MachineRow, Reader};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
@@ -53,6 +53,10 @@ pub struct Handle(SharedCore);
 impl Handle {
     pub(super) fn of(core: SharedCore) -> Handle {
         Handle(core)
+    }
+
+    pub(super) fn core(&self) -> &SharedCore {
+        &self.0
     }
 
     pub fn reader(&self) -> &Reader {
@@ -124,6 +128,8 @@ impl Handle {
 
     /// RedriveExecution: goes on from where it failed.
     pub async fn redrive(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
+        // What it goes on from must not be archived meanwhile.
+        let _held = self.0.redrives.read().await;
         let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
         let arn = || {
             format!(
@@ -134,8 +140,8 @@ impl Handle {
         let refused = |why: &str| {
             Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
         };
-        if let Status::Running | Status::Succeeded = header.status {
-            return Err(refused("it has not failed."));
+        if let Some(why) = super::not_redrivable(&header, self.now()) {
+            return Err(refused(&format!("{why}.")));
         }
         match self.0.post_and_wait(id, Event::Redriven).await? {
             true => Ok(self.now()),

@@ -60,14 +60,17 @@ impl Board {
         self.notices.subscribe()
     }
 
-    pub fn tell(&self, notice: Notice) {
-        // No listener is no fault.
-        let _ = self.notices.send(notice);
+    /// The notice is made only where somebody listens: most steps of most executions happen unwatched.
+    pub fn tell(&self, notice: impl FnOnce() -> Notice) {
+        if self.notices.receiver_count() > 0 {
+            // The last listener may have gone since.
+            let _ = self.notices.send(notice());
+        }
     }
 
     pub fn begin(&self, execution: ExecutionId, working: Working) {
         self.working.lock().insert((execution, working.attempt), working.clone());
-        self.tell(Notice::Progress { execution, working });
+        self.tell(|| Notice::Progress { execution, working });
     }
 
     pub fn end(&self, execution: ExecutionId, attempt: Attempt) {
@@ -113,7 +116,7 @@ impl ProgressSink {
             working.progress = progress;
             working.clone()
         };
-        self.board.tell(Notice::Progress { execution: self.execution, working });
+        self.board.tell(|| Notice::Progress { execution: self.execution, working });
     }
 
     fn beat(&self, now: Timestamp) {

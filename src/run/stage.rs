@@ -1,10 +1,15 @@
-//! The actor of one attempt. Its work is a future; when the actor ends, however it ends, the work ends with it.
+//! One attempt at work: a future, and the actor that owns it for as long as it takes.
+//!
+//! An attempt that is through at its first poll (a row looked up, a message queued) never gets an actor. When an actor
+//! ends, however it ends, the work ends with it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::task::Poll;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
@@ -23,21 +28,21 @@ pub(super) enum Message {
 
 pub(super) struct StageActor;
 
-pub(super) struct Arguments {
+/// An attempt that has not ended.
+pub(super) struct Stage {
     core: SharedCore,
-    context: TaskContext,
+    execution: ExecutionId,
+    attempt: Attempt,
+    state: Arc<str>,
+    resource: String,
+    started_at: Timestamp,
     lease: Option<Lease>,
+    work: BoxFuture<'static, TaskOutcome>,
 }
 
-impl Arguments {
-    pub fn new(
-        core: SharedCore,
-        header: &Header,
-        execution_arn: String,
-        task: RunTask,
-        lease: Option<Lease>,
-    ) -> Arguments {
-        let attempt = task.attempt;
+impl Stage {
+    pub fn new(core: SharedCore, header: &Header, execution_arn: String, task: RunTask, lease: Option<Lease>) -> Stage {
+        let (attempt, started_at) = (task.attempt, core.clock.now());
         let beating = (core.clone(), header.id);
         let heartbeat = task.heartbeat_ms.map(|ms| {
             let beat = move || beating.0.post(beating.1, Event::HeartbeatSeen { attempt });
@@ -50,8 +55,10 @@ impl Arguments {
             attempt,
             last_ms: Arc::new(AtomicI64::new(0)),
             heartbeat,
-            last_heartbeat_ms: Arc::new(AtomicI64::new(core.clock.now().0)),
+            last_heartbeat_ms: Arc::new(AtomicI64::new(started_at.0)),
         };
+        let (state, resource) = (task.state.clone(), task.resource.clone());
+        let found = core.resources.find(&resource);
         let context = TaskContext {
             execution: header.id,
             execution_name: header.name.clone(),
@@ -63,18 +70,51 @@ impl Arguments {
             threads: lease.as_ref().map_or(1, |lease| lease.weight() as usize),
             task,
         };
-        Arguments { core, context, lease }
+        let work = async move {
+            let Some(found) = found else { return TaskOutcome::StartFailed(unknown(&context.task.resource)) };
+            // Inside, so that a panic while the future is made is caught too.
+            let work = async move { found.run(context).await };
+            AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+                TaskOutcome::Failed(TaskError::new(
+                    "Stage.Panicked",
+                    "The stage failed inside the appliance; its log has the details. Please report it.",
+                ))
+            })
+        };
+        Stage { core, execution: header.id, attempt, state, resource, started_at, lease, work: work.boxed() }
+    }
+
+    /// The attempt's end, where it needs to wait for nothing.
+    pub async fn end_at_once(&mut self) -> Option<Event> {
+        match futures::poll!(&mut self.work) {
+            Poll::Ready(outcome) => Some(self.ended(outcome)),
+            Poll::Pending => None,
+        }
+    }
+
+    fn ended(&self, outcome: TaskOutcome) -> Event {
+        let (event, outcome) = event(self.attempt, outcome);
+        let duration_ms = self.core.clock.now().since_ms(self.started_at);
+        let (id, attempt, resource) = (self.execution, self.attempt, self.resource.as_str());
+        events::StageEnded { id, attempt, resource, outcome, duration_ms }.emit();
+        event
+    }
+
+    fn working(&self) -> Working {
+        Working {
+            attempt: self.attempt,
+            state: self.state.clone(),
+            resource: self.resource.clone(),
+            lane: self.lease.as_ref().map(|lease| lease.lane().to_owned()).unwrap_or_default(),
+            started_at: self.started_at,
+            progress: Progress::default(),
+        }
     }
 }
 
 pub(super) struct State {
-    core: SharedCore,
-    execution: ExecutionId,
-    attempt: Attempt,
-    resource: String,
-    started_at: Timestamp,
+    stage: Stage,
     _work: AbortOnDrop,
-    _lease: Option<Lease>,
 }
 
 struct AbortOnDrop(JoinHandle<()>);
@@ -87,66 +127,34 @@ impl Drop for AbortOnDrop {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.core.board.end(self.execution, self.attempt);
+        self.stage.core.board.end(self.stage.execution, self.stage.attempt);
     }
 }
 
 impl Actor for StageActor {
     type Msg = Message;
     type State = State;
-    type Arguments = Arguments;
+    type Arguments = Stage;
 
-    async fn pre_start(&self, myself: ActorRef<Message>, a: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { core, context, lease } = a;
-        let (execution, attempt, resource) = (context.execution, context.task.attempt, context.task.resource.clone());
-        let started_at = core.clock.now();
-        core.board.begin(
-            execution,
-            Working {
-                attempt,
-                state: context.task.state.clone(),
-                resource: resource.clone(),
-                lane: lease.as_ref().map(|lease| lease.lane().to_owned()).unwrap_or_default(),
-                started_at,
-                progress: Progress::default(),
-            },
-        );
-        let found = core.resources.find(&resource);
+    async fn pre_start(&self, myself: ActorRef<Message>, mut stage: Stage) -> Result<State, ActorProcessingErr> {
+        stage.core.board.begin(stage.execution, stage.working());
+        let work = std::mem::replace(&mut stage.work, futures::future::pending().boxed());
         let work = tokio::spawn(async move {
-            let outcome = match found {
-                Some(resource) => match AssertUnwindSafe(resource.run(context)).catch_unwind().await {
-                    Ok(outcome) => outcome,
-                    Err(_) => TaskOutcome::Failed(TaskError::new(
-                        "Stage.Panicked",
-                        "The stage failed inside the appliance; its log has the details. Please report it.",
-                    )),
-                },
-                None => TaskOutcome::StartFailed(unknown(&context.task.resource)),
-            };
+            let outcome = work.await;
             // The actor is gone only when it was cancelled, and then nobody asks for the outcome.
             let _ = myself.cast(Message::Ended(outcome));
         });
-        Ok(State { core, execution, attempt, resource, started_at, _work: AbortOnDrop(work), _lease: lease })
+        Ok(State { stage, _work: AbortOnDrop(work) })
     }
 
     async fn handle(
         &self,
         myself: ActorRef<Message>,
-        message: Message,
+        Message::Ended(outcome): Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let Message::Ended(outcome) = message;
-        let (event, outcome) = event(state.attempt, outcome);
-        let duration_ms = state.core.clock.now().since_ms(state.started_at);
-        events::StageEnded {
-            id: state.execution,
-            attempt: state.attempt,
-            resource: &state.resource,
-            outcome,
-            duration_ms,
-        }
-        .emit();
-        state.core.post(state.execution, event);
+        let event = state.stage.ended(outcome);
+        state.stage.core.post(state.stage.execution, event);
         myself.stop(None);
         Ok(())
     }

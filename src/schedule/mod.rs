@@ -64,6 +64,18 @@ pub enum Missed {
 }
 
 impl ScheduleSettings {
+    /// What keeps the store from growing, on a box whose configuration does not say when.
+    pub fn housekeeping() -> ScheduleSettings {
+        ScheduleSettings {
+            rule: Rule::daily(),
+            workflow: "housekeeping".to_owned(),
+            timezone: None,
+            missed: Missed::default(),
+            input: None,
+            enabled: true,
+        }
+    }
+
     /// What is wrong with the table, for the configuration's check.
     pub fn faults(&self, now: Timestamp) -> Vec<String> {
         let mut faults = Vec::new();

@@ -44,6 +44,11 @@ pub enum RuleError {
 }
 
 impl Rule {
+    /// Once a day, at midnight UTC.
+    pub fn daily() -> Rule {
+        Rule { text: "rate(1 day)".to_owned(), kind: Kind::EveryMs(86_400_000) }
+    }
+
     /// The first moment after `after` at which the rule is due; `None` where there is none within nine years.
     pub fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.kind {

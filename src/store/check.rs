@@ -162,8 +162,7 @@ impl Check {
             *expected.counts.entry(tables::machine_status(machine, status)).or_default() += 1;
             if status == Status::Running {
                 expected.running.insert(id);
-                if let Some(timer) = row.timeout_timer.as_ref() {
-                    let (number, due) = timer.get();
+                if let Some((number, due)) = row.timeout_timer() {
                     expected.key(Table::Timers, tables::timer(due, id, number));
                 }
             }
@@ -291,7 +290,7 @@ impl Check {
             let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Deliveries))?;
             let ended = overlay.get(Table::Executions, key, |row| {
                 let row = access::<HeaderRow>(Table::Executions, row)?;
-                Ok(row.parent.is_some() && row.stopped_at.is_some())
+                Ok(row.parent().is_some() && row.stopped_at.is_some())
             })?;
             if ended != Some(true) {
                 report.problem(format!("the end of execution {id} is to be told, and it has none or no parent"));
@@ -301,7 +300,7 @@ impl Check {
         all(overlay, Table::Executions, report, |key, row, report| {
             let row = access::<HeaderRow>(Table::Executions, row)?;
             // A redriven child works on for itself.
-            let Some(parent) = row.parent().filter(|_| row.redrive_count == 0) else { return Ok(()) };
+            let Some(parent) = row.parent().filter(|_| row.redrive_count() == 0) else { return Ok(()) };
             let waited_for = row.status()? == Status::Running || is_there(overlay, Table::Deliveries, key)?;
             let link = tables::attempt(parent.execution, parent.attempt);
             let child = overlay.get(Table::Children, &link, |row| Ok(row.starts_with(key)))?;

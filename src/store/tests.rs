@@ -465,7 +465,7 @@ fn children_are_found_until_their_end_was_told() {
     writer.checkpoint().unwrap();
     let running = after(&start);
     assert_eq!(reader.child_of(child.parent.execution, child.parent.attempt).unwrap(), Some(child.clone()));
-    assert_eq!(reader.children_of(child.parent.execution).unwrap(), [child.clone()]);
+    assert_eq!(reader.children_of(child.parent.execution).unwrap(), std::slice::from_ref(&child));
     assert_eq!(reader.children().map(Result::unwrap).collect::<Vec<_>>(), [child]);
     commit(&writer, |c| c.step(Some(&running), &ending(&running)));
     assert_eq!(reader.children().count(), 1);

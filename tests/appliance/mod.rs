@@ -14,7 +14,7 @@ use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
 use conveyor::interpreter::{Header, HistoryEvent, Status};
 use conveyor::media::Job;
 use conveyor::resources::{
-    All, FunctionSettings, LambdaSettings, NotifySettings, Services, builtin, functions, items, jobs,
+    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, functions, items, jobs,
 };
 use conveyor::run::{self, Config, Handle, NewMachine, Start};
 use conveyor::sandbox::{OnProgress, Spawn};
@@ -73,6 +73,7 @@ impl Appliance {
             functions: functions::Functions::new(functions, &LambdaSettings::default()),
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
             notify: NotifySettings { log, ..notify },
+            retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
             spawn: Arc::new(Scripted(script)),
@@ -95,7 +96,7 @@ impl Appliance {
             archive: "archive".into(),
             quarantine: "quarantine".into(),
         };
-        builtin::install_all(&handle, &fill).await.unwrap();
+        builtin::install_all(&handle, &fill, true).await.unwrap();
         Appliance { dir, handle, services }
     }
 

@@ -9,7 +9,7 @@ use crate::api::{Doors, Refused, names};
 use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
 use crate::base::{EventId, Timestamp};
 use crate::interpreter::{Header, MachineRef, Outcome, Status};
-use crate::run::Start;
+use crate::run::{self, Start};
 use crate::store::{Direction, ExecutionFilter, ExecutionSummary};
 
 const ARN_CHARS_MAX: usize = 256;
@@ -95,10 +95,9 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     if let Some(trace) = &header.trace_header {
         answer["traceHeader"] = trace.as_str().into();
     }
-    match redrivable(header.status) {
-        true => answer["redriveStatus"] = "REDRIVABLE".into(),
-        false => {
-            let reason = format!("Execution is {} and cannot be redriven", header.status.name());
+    match run::not_redrivable(&header, doors.handle.now()) {
+        None => answer["redriveStatus"] = "REDRIVABLE".into(),
+        Some(reason) => {
             answer["redriveStatus"] = "NOT_REDRIVABLE".into();
             answer["redriveStatusReason"] = reason.into();
         }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use crate::api::{Doors, Refused};
+use crate::base::TaskToken;
 use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
 
 const TOKEN_CHARS_MAX: usize = 2048;
@@ -12,6 +13,8 @@ pub async fn succeeded(doors: &Doors, mut fields: Fields) -> Result<Value, Refus
     let token = fields.named("taskToken", TOKEN_CHARS_MAX);
     let output = fields.needed_payload("output");
     fields.done()?;
+    // AWS looks at the token before it looks at what was reported.
+    token.parse::<TaskToken>().map_err(|_| Refused::invalid_token())?;
     if let Some(fault) = super::json_fault(&output) {
         return Err(Refused::new("InvalidOutput", format!("Invalid Output: '{fault}'")));
     }

@@ -13,7 +13,7 @@ use crate::api::{Doors, Refused, apart, aws, names};
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
 use crate::interpreter::{Header, HistoryEvent, Outcome, StateType};
-use crate::run::Start;
+use crate::run::{self, Start};
 use crate::store::{Direction, ExecutionFilter};
 
 /// Rows of a page, and the most that one may ask for.
@@ -211,7 +211,7 @@ fn summary(doors: &Doors, header: &Header) -> Value {
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
         "progress": if header.stopped_at.is_none() { progress(doors, header.id) } else { None },
         "thumbnail": output(header).and_then(|text| outputs::thumbnail(doors, text)),
-        "redrivable": aws::redrivable(header.status) && header.parent.is_none(),
+        "redrivable": run::not_redrivable(header, doors.handle.now()).is_none() && header.parent.is_none(),
     })
 }
 

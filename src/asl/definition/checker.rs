@@ -257,6 +257,14 @@ impl<'t> Checker<'t> {
         }
     }
 
+    /// A text in a field that takes no path and has a sister that does.
+    pub(super) fn warn_of_path(&mut self, node: &Node) {
+        if node.as_str().is_some_and(looks_like_path) {
+            let message = "Field value looks like a path, but field name does not end with 'Path'.";
+            self.warn("NO_PATH", node.at, message);
+        }
+    }
+
     /// Texts in a template that look like a query in a field that does not say so with `.$`.
     fn warn_of_queries(&mut self, node: &Node) {
         match &node.kind {
@@ -269,7 +277,7 @@ impl<'t> Checker<'t> {
                 for member in members.iter().filter(|member| !member.name.ends_with(".$")) {
                     self.inside(Segment::Key(member.name.clone()), |c| {
                         let text = member.value.as_str().unwrap_or_default();
-                        if text.starts_with("$.") || text.starts_with("$$.") || text.starts_with("States.") {
+                        if looks_like_path(text) || text.starts_with("States.") {
                             c.warn(
                                 "NO_DOLLAR",
                                 member.at,
@@ -332,6 +340,10 @@ impl<'t> Checker<'t> {
         self.fault(node.at, format!("Expected value of type {kind}"));
         None
     }
+}
+
+fn looks_like_path(text: &str) -> bool {
+    text.starts_with("$.") || text.starts_with("$$.")
 }
 
 /// Where a field below a node begins.

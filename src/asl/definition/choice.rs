@@ -104,6 +104,7 @@ impl Checker<'_> {
                 Some(Condition::Compare { variable: variable?, test, with })
             }
             Operator::Compare(test) => {
+                c.warn_of_path(node);
                 let with = c.comparand(node, test.kind)?;
                 Some(Condition::Compare { variable: variable?, test, with })
             }

@@ -390,7 +390,10 @@ impl Checker<'_> {
     /// `Error` and `Cause`: a text, or a path or call that gives one.
     fn text(&mut self, fields: &mut Fields, literal: &str, path: &str) -> Text {
         self.require_one(fields, &[literal, path], true);
-        let text = self.field(fields, literal, |c, node| c.string(node));
+        let text = self.field(fields, literal, |c, node| {
+            c.warn_of_path(node);
+            c.string(node)
+        });
         let query = self.field(fields, path, |c, node| {
             let text = c.string(node)?;
             match Query::parse(&text) {

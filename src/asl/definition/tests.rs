@@ -213,6 +213,17 @@ fn transitions_must_lead_somewhere() {
 }
 
 #[test]
+fn what_looks_like_a_path_is_warned_of() {
+    let text = r#"{"StartAt":"A","States":{
+        "A":{"Type":"Choice","Choices":[{"Variable":"$.a","StringEquals":"$.b","Next":"B"}],"Default":"B"},
+        "B":{"Type":"Fail","Error":"$5","Cause":"$$.Execution.Name"}}}"#;
+    let (machine, warnings) = check(text, WorkflowType::Standard);
+    let shown: Vec<(&str, &str)> = warnings.iter().map(|w| (w.code, w.pointer.as_str())).collect();
+    assert_eq!(shown, [("NO_PATH", "/States/A/Choices/0/StringEquals"), ("NO_PATH", "/States/B/Cause")]);
+    assert!(machine.is_some());
+}
+
+#[test]
 fn express_workflows_wait_for_nobody() {
     let waits = one(r#""Type":"Task","Resource":"arn:aws:states:::states:startExecution.sync:2","End":true"#);
     assert_eq!(

@@ -1,12 +1,11 @@
 //! The intrinsic functions on arrays.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use serde_json::Value;
 
 use super::functions::{array, integer};
-use crate::asl::condition::compare_numbers;
+use crate::asl::condition::equal;
 
 /// Most items that `States.ArrayRange` makes (AWS: 1,000).
 const RANGE_ITEMS_MAX: usize = 1_000;
@@ -59,13 +58,6 @@ pub(super) fn unique(list: &Value) -> Result<Value, String> {
     let mut seen = HashSet::new();
     let items = array(list)?.iter().filter(|item| seen.insert(canonical(item)));
     Ok(items.cloned().collect())
-}
-
-fn equal(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => compare_numbers(a, b) == Some(Ordering::Equal),
-        (a, b) => a == b,
-    }
 }
 
 /// A text that equal values share. Fields of objects come in any order and are sorted here.

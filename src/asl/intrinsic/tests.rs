@@ -22,6 +22,7 @@ fn every_function_does_what_aws_does() {
         ("States.ArrayPartition(States.Array(), 3)", json!([])),
         ("States.ArrayContains($.a, 3.0)", json!(true)),
         ("States.ArrayContains($.a, '3')", json!(false)),
+        ("States.ArrayContains($.u, States.Array(1.0))", json!(true)),
         ("States.ArrayRange(0, 10, 3)", json!([0, 3, 6, 9])),
         ("States.ArrayRange(3, 1, -1)", json!([3, 2, 1])),
         ("States.ArrayRange(3, 1, 1)", json!([])),

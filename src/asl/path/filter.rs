@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::{Path, Scope, select};
-use crate::asl::condition::compare_numbers;
+use crate::asl::condition::{compare_numbers, equal};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::asl) enum Filter {
@@ -138,8 +138,8 @@ fn compare(left: Option<&Value>, operator: Operator, right: Option<&Value>) -> b
 
 fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
     match (left, right) {
-        (Some(Value::Number(a)), Some(Value::Number(b))) => compare_numbers(a, b).is_some_and(Ordering::is_eq),
-        (left, right) => left == right,
+        (Some(left), Some(right)) => equal(left, right),
+        (left, right) => left.is_none() && right.is_none(),
     }
 }
 

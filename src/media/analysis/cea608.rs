@@ -206,7 +206,7 @@ mod tests {
 
     /// Odd parity, as on the wire.
     fn odd(byte: u8) -> u8 {
-        if byte.count_ones() % 2 == 0 { byte | 0x80 } else { byte }
+        if byte.count_ones().is_multiple_of(2) { byte | 0x80 } else { byte }
     }
 
     /// Feeds pairs at 30 a second from `at` on.

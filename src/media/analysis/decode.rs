@@ -20,6 +20,7 @@ use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
 use crate::base::TaskError;
+use crate::media::hdr;
 use crate::media::input::Input;
 use crate::media::pipeline::{Pipeline, STALL_SECONDS_MAX, bug, error_of, link, make};
 use crate::media::probe::inspect::limit_decoders;
@@ -79,7 +80,7 @@ pub struct Want {
     pub threads: usize,
 }
 
-/// How pictures are wanted: 8-bit I420.
+/// How pictures are wanted: 8-bit I420, standard range.
 #[derive(Clone, Default)]
 pub struct Picture {
     /// Pictures scaled into this width (height follows the aspect), else as they are.
@@ -110,6 +111,7 @@ struct Seen {
     first_audio: Mutex<Option<f64>>,
     failed: Mutex<Option<TaskError>>,
     video_ended: AtomicBool,
+    tone_mapped: AtomicBool,
 }
 
 /// A running decoder.
@@ -159,6 +161,11 @@ impl Decoder {
 
     pub fn text_tracks(&self) -> usize {
         self.seen.text_pads.load(Relaxed)
+    }
+
+    /// The pictures were high dynamic range, and are handed out as BT.709.
+    pub fn tone_mapped(&self) -> bool {
+        self.seen.tone_mapped.load(Relaxed)
     }
 
     /// When the first picture or sound comes: what the file's own time line is counted from.
@@ -410,6 +417,9 @@ fn video_branch(
     queue.set_property("max-size-bytes", 0u32);
     queue.set_property("max-size-time", 0u64);
     let (convert, sink) = (make("videoconvertscale")?, make("appsink")?);
+    let graded = pad.current_caps().is_some_and(|caps| hdr::element::grade(&caps).is_some());
+    seen.tone_mapped.store(graded, Relaxed);
+    let (to_ten_bits, tone_map) = (make("videoconvert")?, make("conveyortonemap")?);
     let mut caps = gst::Caps::builder("video/x-raw").field("format", "I420");
     if let Some(width) = picture.width_max {
         caps = caps.field("width", width as i32).field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
@@ -422,6 +432,9 @@ fn video_branch(
     sink.set_max_buffers(2);
     sink.set_property("sync", false);
     let mut chain = vec![&queue];
+    if graded {
+        chain.extend([&to_ten_bits, &tone_map]);
+    }
     let (deinterlace, flip) = (make("deinterlace")?, make("videoflip")?);
     flip.set_property_from_str("video-direction", "auto");
     if picture.upright {

@@ -127,6 +127,15 @@ pub fn decoded(sheet: &mut Sheet, source: &Found, out: &Found, expect: Expect, t
         format!("it does not decode completely: {why}"),
     );
     if expect.video && out.frames > 0 {
+        sheet.add(
+            "standardRange",
+            true,
+            !out.tone_mapped,
+            json!(if out.tone_mapped { "high dynamic range" } else { "standard range" }),
+            json!("standard range"),
+            "its pictures are marked as high dynamic range; players without HDR show them grey. Transcode it again"
+                .into(),
+        );
         pictures(sheet, source, out, t);
     }
     sound(sheet, source, out, expect, t);

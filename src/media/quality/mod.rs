@@ -8,6 +8,7 @@ pub mod compare;
 pub mod judge;
 pub mod pass;
 pub mod playlist;
+mod segment;
 #[cfg(test)]
 mod tests;
 
@@ -191,6 +192,9 @@ impl Plan {
     fn add_hls(&mut self, master: &Uri, hls: Hls, audio: bool) {
         let mut sheet = Sheet::of(master);
         breaches(&mut sheet, &hls.breaches);
+        if hls.renditions.iter().filter(|r| !r.audio_only).count() > 1 {
+            listed(&mut sheet, "segmentAlignment", &hls.misaligned);
+        }
         let single = hls.renditions.len() == 1 && hls.renditions[0].uri == *master;
         if !single {
             let nothing = Expect { video: false, audio: false };
@@ -200,6 +204,10 @@ impl Plan {
             let mut sheet = Sheet::of(&rendition.uri);
             breaches(&mut sheet, &rendition.breaches);
             bandwidth(&mut sheet, &rendition);
+            if !rendition.openings.is_empty() {
+                listed(&mut sheet, "segmentKeyframes", &rendition.without_keyframe());
+                listed(&mut sheet, "segmentLengths", &rendition.wrong_lengths());
+            }
             let expect = Expect {
                 video: !rendition.audio_only,
                 audio: audio && (rendition.audio_only || rendition.audio_group.is_none()),
@@ -229,6 +237,13 @@ fn breaches(sheet: &mut Sheet, breaches: &[playlist::Breach]) {
         let message = broken.iter().take(8).copied().collect::<Vec<_>>().join("; ");
         sheet.add(name, critical, broken.is_empty(), json!(broken.len()), json!(0), message);
     }
+}
+
+/// A check that passes where nothing is listed; the first few of many are named.
+fn listed(sheet: &mut Sheet, name: &'static str, faults: &[String]) {
+    let first = faults.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let more = if faults.len() > 5 { format!("; and {} more", faults.len() - 5) } else { String::new() };
+    sheet.add(name, true, faults.is_empty(), json!(faults.len()), json!(0), first + &more);
 }
 
 fn bandwidth(sheet: &mut Sheet, rendition: &Rendition) {
@@ -397,6 +412,9 @@ fn described(uri: &str, score: f64, found: Option<&Found>, points_max: usize) ->
     value["width"] = json!(f.size.0);
     value["height"] = json!(f.size.1);
     value["durationMs"] = json!(round(f.video_seconds * 1000.0, 0));
+    if f.tone_mapped {
+        value["toneMapped"] = json!(super::hdr::METHOD);
+    }
     value["black"] = spans(&f.black);
     value["freeze"] = spans(&f.freeze);
     if !f.warnings.is_empty() {

@@ -47,6 +47,8 @@ pub struct Found {
     pub black: Vec<Span>,
     pub freeze: Vec<Span>,
     pub corrupted: u64,
+    /// It is high dynamic range, and was measured as the BT.709 pictures that it becomes.
+    pub tone_mapped: bool,
     pub warnings: Vec<String>,
     pub likeness: Option<Likeness>,
     /// Time and coarse difference to the picture before, for judging how much moved in a span.
@@ -175,6 +177,7 @@ impl Lane {
             Ok(decoder) => {
                 lane.base = decoder.base();
                 lane.found.has_audio = decoder.has_audio();
+                lane.found.tone_mapped = decoder.tone_mapped();
                 lane.decoder = Some(decoder);
                 lane.pull();
             }

@@ -9,6 +9,11 @@ use crate::base::{TaskError, Uri};
 use crate::media::Job;
 use crate::media::input::{self, Input};
 
+use super::segment::{self, Init, Opening};
+
+/// How far apart the pictures of two renditions may begin at a cut: less than half of the shortest usual picture.
+const APART_SECONDS_MAX: f64 = 0.008;
+
 /// A rule that was broken.
 #[derive(Clone, Debug)]
 pub struct Breach {
@@ -27,6 +32,12 @@ pub struct Rendition {
     /// Whether the parts are MPEG-TS or fragmented MP4.
     pub init: bool,
     pub breaches: Vec<Breach>,
+    /// How each segment begins, where it could be told and has pictures.
+    pub openings: Vec<Result<Option<Opening>, String>>,
+    /// Segments in front of which the clock may jump.
+    jumps: Vec<bool>,
+    /// The lengths are rounded to whole seconds.
+    rounded: bool,
     /// As the master playlist has it.
     pub bandwidth: Option<u64>,
     pub size: Option<(u64, u64)>,
@@ -39,16 +50,21 @@ pub struct Rendition {
 pub struct Hls {
     pub renditions: Vec<Rendition>,
     pub breaches: Vec<Breach>,
+    /// Where renditions are cut at different places.
+    pub misaligned: Vec<String>,
 }
 
 /// Reads a master playlist with all it names, or a single media playlist.
 pub fn read(job: &Job, uri: &Uri) -> Result<Hls, TaskError> {
     let (input, text) = text_of(job, uri)?;
-    let mut hls = Hls { renditions: Vec::new(), breaches: general(&text) };
+    let mut hls = Hls { renditions: Vec::new(), breaches: general(&text), misaligned: Vec::new() };
     match m3u8_rs::parse_playlist_res(text.as_bytes()) {
         Ok(Playlist::MasterPlaylist(master)) => master_playlist(job, uri, &master, &mut hls)?,
         Ok(Playlist::MediaPlaylist(media)) => hls.renditions.push(rendition(job, uri.clone(), input, &text, &media)?),
         Err(_) => return Err(input.error("Media.InvalidPlaylist", "is no HLS playlist; run the transcode again")),
+    }
+    for rendition in hls.renditions.iter_mut().filter(|r| !r.audio_only) {
+        rendition.open_segments();
     }
     aligned(&mut hls);
     Ok(hls)
@@ -149,7 +165,8 @@ fn rendition(job: &Job, uri: Uri, input: Input, text: &str, media: &MediaPlaylis
     if let Some(map) = map {
         existing(job, &sibling(&uri, &map.uri), "initialisation section", &mut parts, &mut say);
     }
-    let (mut seconds, mut missing) = (Vec::new(), 0);
+    let (mut seconds, mut jumps, mut missing) = (Vec::new(), Vec::new(), 0);
+    let mut sealed = false;
     for (number, segment) in media.segments.iter().enumerate() {
         let length = f64::from(segment.duration);
         if length.round() > media.target_duration as f64 {
@@ -165,7 +182,9 @@ fn rendition(job: &Job, uri: Uri, input: Input, text: &str, media: &MediaPlaylis
         if segment.byte_range.is_some() {
             say(false, &format!("segment {} is a byte range, which is not looked into", number + 1));
         }
+        sealed |= segment.key.as_ref().is_some_and(|k| k.method != m3u8_rs::KeyMethod::None);
         seconds.push(length);
+        jumps.push(segment.discontinuity);
         // One message for the first few: a lost share would give thousands.
         if missing < 3 {
             let before = parts.len();
@@ -173,7 +192,15 @@ fn rendition(job: &Job, uri: Uri, input: Input, text: &str, media: &MediaPlaylis
             missing += usize::from(parts.len() == before);
         }
     }
+    if sealed {
+        say(false, "its segments are encrypted, and are not looked into");
+    }
+    // What is no file of its own, or cannot be read, is not opened.
+    let plain = !sealed && !media.segments.iter().any(|s| s.byte_range.is_some());
     Ok(Rendition {
+        openings: Vec::new(),
+        jumps: if plain { jumps } else { Vec::new() },
+        rounded: !fractional,
         uri,
         input,
         parts,
@@ -197,6 +224,62 @@ fn existing(job: &Job, uri: &Uri, what: &str, parts: &mut Vec<PathBuf>, say: &mu
 }
 
 impl Rendition {
+    /// Reads how each segment begins.
+    fn open_segments(&mut self) {
+        if self.jumps.is_empty() || self.parts.len() != self.seconds.len() + usize::from(self.init) {
+            return;
+        }
+        let init = match self.init.then(|| Init::read(&self.parts[0])).transpose() {
+            Ok(init) => init,
+            Err(what) => return self.breaches.push(breach(true, &what)),
+        };
+        // An initialisation section without a video track: sound alone.
+        if matches!(init, Some(None)) {
+            return;
+        }
+        let init = init.flatten();
+        let segments = &self.parts[usize::from(self.init)..];
+        self.openings = segments.iter().map(|path| segment::opening(path, init.as_ref())).collect();
+    }
+
+    /// Segments that a player cannot start at, with the reason.
+    pub fn without_keyframe(&self) -> Vec<String> {
+        let why = |opening: &Result<Option<Opening>, String>| match opening {
+            Ok(Some(o)) if !o.keyframe => Some("its first picture is no keyframe that can be decoded by itself".into()),
+            Err(what) => Some(what.clone()),
+            _ => None,
+        };
+        let found = self.openings.iter().enumerate();
+        found.filter_map(|(i, o)| Some(format!("segment {}: {}", i + 1, why(o)?))).collect()
+    }
+
+    /// Segments whose pictures last another time than the playlist says.
+    pub fn wrong_lengths(&self) -> Vec<String> {
+        let slack = if self.rounded { 0.6 } else { 0.1 };
+        let times: Vec<_> = self.starts().map(|(_, at)| at).collect();
+        let lasting = times.windows(2).enumerate().filter(|(i, _)| !self.jumps[i + 1]);
+        lasting
+            .filter_map(|(i, pair)| Some((i, pair[1]? - pair[0]?)))
+            .filter(|(i, is)| (is - self.seconds[*i]).abs() > slack)
+            .map(|(i, is)| format!("segment {} lasts {is:.3} s, and its EXTINF says {:.3}", i + 1, self.seconds[i]))
+            .collect()
+    }
+
+    /// Number of each segment, from 1, and when it begins counted from the first.
+    fn starts(&self) -> impl Iterator<Item = (usize, Option<f64>)> {
+        let opened = |o: &Result<Option<Opening>, String>| o.as_ref().ok().copied().flatten();
+        let first = self.openings.first().and_then(opened).and_then(|o| o.at);
+        let mut jumped = false;
+        self.openings.iter().zip(&self.jumps).enumerate().map(move |(i, (o, jump))| {
+            jumped |= *jump && i > 0;
+            let since = opened(o).filter(|_| !jumped).and_then(|o| {
+                let since = o.at? - first?;
+                Some(if since < -1.0 { since + o.wraps_after } else { since })
+            });
+            (i + 1, since)
+        })
+    }
+
     pub fn total_seconds(&self) -> f64 {
         self.seconds.iter().sum()
     }
@@ -217,20 +300,25 @@ impl Rendition {
     }
 }
 
-/// Renditions of one presentation are cut at the same places (6.2.4).
+/// Renditions of one presentation are cut at the same places (6.2.4): by their playlists, and by their pictures.
 fn aligned(hls: &mut Hls) {
     let mut videos = hls.renditions.iter().filter(|r| !r.audio_only);
     let Some(first) = videos.next() else { return };
-    let mut breaches = Vec::new();
     for other in videos {
         let same = other.seconds.len() == first.seconds.len()
             && other.seconds.iter().zip(&first.seconds).all(|(a, b)| (a - b).abs() < 0.05);
         if !same {
-            breaches
-                .push(breach(true, &format!("'{}' is cut at other places than '{}' (6.2.4)", other.uri, first.uri)));
+            hls.misaligned.push(format!("'{}' is cut at other places than '{}' (6.2.4)", other.uri, first.uri));
+            continue;
+        }
+        let mut apart = first.starts().zip(other.starts()).filter_map(|((n, a), (_, b))| Some((n, (a? - b?).abs())));
+        if let Some((number, seconds)) = apart.find(|(_, s)| *s > APART_SECONDS_MAX) {
+            hls.misaligned.push(format!(
+                "segment {number} of '{}' begins {seconds:.3} s apart from that of '{}': players that change over repeat or skip pictures",
+                other.uri, first.uri
+            ));
         }
     }
-    hls.breaches.extend(breaches);
 }
 
 fn breach(critical: bool, message: &str) -> Breach {

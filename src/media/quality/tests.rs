@@ -174,3 +174,40 @@ fn the_transcodes_own_result_is_taken_and_passes() {
     assert_eq!((result["passed"].as_bool(), failed(&result)), (Some(true), vec![]), "{made:#}\n{result:#}");
     assert!(result["outputs"].as_array().unwrap().len() >= 5, "{result:#}");
 }
+
+#[test]
+fn segments_are_opened_and_must_begin_with_keyframes_at_the_same_places() {
+    let Some(b) = Bench::new() else { return };
+    // Keyframes every two seconds in one rendition; in the other too, one second later.
+    let hls = "-f hls -hls_time 2 -hls_playlist_type vod -sc_threshold 0";
+    b.encode(&format!("-force_key_frames expr:gte(t,n_forced*2) {hls} -hls_segment_filename a%d.ts"), "a.m3u8");
+    let small = format!("-vf scale=320:180 -sc_threshold 0 -g 250 -bf 0 {hls}");
+    b.encode(&format!("{small} -force_key_frames expr:gte(t,n_forced*2) -hls_segment_type fmp4 -hls_fmp4_init_filename f.mp4 -hls_segment_filename f%d.m4s"), "f.m3u8");
+    b.encode(&format!("{small} -hls_flags split_by_time -hls_segment_filename n%d.ts"), "n.m3u8");
+    b.encode(&format!("{small} -hls_flags split_by_time -hls_segment_type fmp4 -hls_fmp4_init_filename g.mp4 -hls_segment_filename g%d.m4s"), "g.m3u8");
+    let master = |name: &str, renditions: &[&str]| {
+        let line = |r: &&str| format!("#EXT-X-STREAM-INF:BANDWIDTH=9000000,CODECS=\"avc1.64001e,mp4a.40.2\"\n{r}\n");
+        let text: String = renditions.iter().map(line).collect();
+        std::fs::write(b.path(name), format!("#EXTM3U\n#EXT-X-VERSION:7\n{text}")).unwrap();
+        failed(&b.judge(&[name]))
+    };
+    assert_eq!(master("good.m3u8", &["a.m3u8", "f.m3u8"]), Vec::<String>::new());
+    for name in ["n.m3u8", "g.m3u8"] {
+        let result = b.judge(&[name]);
+        assert_eq!(failed(&result), ["segmentKeyframes"], "{name}: {result:#}");
+        let check = result["checks"].as_array().unwrap().iter().find(|c| c["passed"] == false).unwrap();
+        assert!(check["message"].as_str().unwrap().starts_with("segment 2:"), "{name}: {check:#}");
+    }
+    // The playlists agree, the pictures do not: segments cut half a second later take the places of others.
+    b.encode(&format!("-g 250 -force_key_frames 2.5,4.5 {hls} -hls_segment_filename s%d.ts"), "s.m3u8");
+    let text = std::fs::read_to_string(b.path("a.m3u8")).unwrap();
+    std::fs::write(b.path("lie.m3u8"), text.replace("a1.ts", "s1.ts").replace("a2.ts", "s2.ts")).unwrap();
+    let found = master("bad.m3u8", &["a.m3u8", "lie.m3u8"]);
+    assert!(
+        found.contains(&"segmentAlignment".to_owned()) && found.contains(&"segmentLengths".to_owned()),
+        "{found:?}"
+    );
+    // Text where a segment should be.
+    std::fs::write(b.path("a1.ts"), "no segment").unwrap();
+    assert!(failed(&b.judge(&["a.m3u8"])).contains(&"segmentKeyframes".to_owned()));
+}

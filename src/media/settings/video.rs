@@ -10,6 +10,8 @@ pub struct VideoSpec {
     pub scaling: Scaling,
     pub code: VideoCode,
     pub deinterlace: Deinterlace,
+    /// The colours are to be those of BT.709, whatever they were.
+    pub force_709: bool,
 }
 
 /// How a picture whose shape or size differs is brought into the frame.
@@ -137,16 +139,18 @@ pub(super) fn read(video: &Reader) -> Option<VideoSpec> {
     // The middle of the scale means "as it is".
     video.number("Sharpness", 50, 50);
     let mut deinterlace = Deinterlace::Adaptive;
-    if let Some(filters) = video.object("VideoPreprocessors")
-        && let Some(filter) = filters.object("Deinterlacer")
-    {
-        filter.only("Mode", &["DEINTERLACE", "ADAPTIVE"]);
-        filter.only("Control", &["NORMAL"]);
-        deinterlace = filter.choice(
-            "Algorithm",
-            &[("INTERPOLATE", Deinterlace::Adaptive), ("BLEND", Deinterlace::Interpolate)],
-            deinterlace,
-        );
+    let mut force_709 = false;
+    if let Some(filters) = video.object("VideoPreprocessors") {
+        if let Some(filter) = filters.object("Deinterlacer") {
+            filter.only("Mode", &["DEINTERLACE", "ADAPTIVE"]);
+            filter.only("Control", &["NORMAL"]);
+            deinterlace = filter.choice(
+                "Algorithm",
+                &[("INTERPOLATE", Deinterlace::Adaptive), ("BLEND", Deinterlace::Interpolate)],
+                deinterlace,
+            );
+        }
+        force_709 = filters.object("ColorCorrector").is_some_and(|c| read_corrector(&c));
     }
     let codec = video.need_object("CodecSettings")?;
     #[derive(Clone, Copy)]
@@ -161,7 +165,19 @@ pub(super) fn read(video: &Reader) -> Option<VideoSpec> {
         Codec::H264 => VideoCode::H264(read_h264(&codec.need_object("H264Settings")?)?),
         Codec::Capture => VideoCode::Capture(read_capture(codec.object("FrameCaptureSettings").as_ref())),
     };
-    Some(VideoSpec { width, height, scaling, code, deinterlace })
+    Some(VideoSpec { width, height, scaling, code, deinterlace, force_709 })
+}
+
+/// High dynamic range becomes BT.709 in any case, since no output here can carry it; `FORCE_709` asks for it of every
+/// source. True where it does.
+fn read_corrector(corrector: &Reader) -> bool {
+    let force = corrector.choice("ColorSpaceConversion", &[("NONE", false), ("FORCE_709", true)], false);
+    corrector.only("HdrToSdrToneMapper", &["PRESERVE_DETAILS"]);
+    // The middles of their scales mean "as it is".
+    for (key, neutral) in [("Brightness", 50), ("Contrast", 50), ("Saturation", 50), ("Hue", 0)] {
+        corrector.number(key, neutral, neutral);
+    }
+    force
 }
 
 fn read_capture(settings: Option<&Reader>) -> Capture {

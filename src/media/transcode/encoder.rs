@@ -63,9 +63,11 @@ pub fn x264(encode: &Encode, threads: usize) -> Result<gst::Element, TaskError> 
 }
 
 /// The colours in which 8-bit SDR leaves: the source's own where they are that already, in limited range.
-pub fn output_colour(info: &gst_video::VideoInfo) -> VideoColorimetry {
+///
+/// High dynamic range comes here as BT.709 already, by way of the tone mapper.
+pub fn output_colour(info: &gst_video::VideoInfo, force_709: bool) -> VideoColorimetry {
     let source = info.colorimetry();
-    if source.matrix() == VideoColorMatrix::Rgb || !info.format_info().is_yuv() {
+    if force_709 || source.matrix() == VideoColorMatrix::Rgb || !info.format_info().is_yuv() {
         return bt709();
     }
     if source.primaries() == VideoColorPrimaries::Bt2020 {

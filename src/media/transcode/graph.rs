@@ -1,7 +1,7 @@
 //! The one pipeline of a transcode: decode once, prepare once, encode each rendition once, mux it where it is wanted.
 //!
 //! ```text
-//! filesrc - decodebin -+- video - [convert] - [deinterlace] - [flip] - tee -+- videorate - tee -+- scale - x264 - tee -+- mp4mux
+//! filesrc - decodebin -+- video - [tone map | convert] - [deinterlace] - [flip] - tee -+- videorate - tee -+- scale - x264 - tee -+- mp4mux
 //!                      |                                                    |                   +- ...               +- splitmuxsink
 //!                      |                                                    +- (due frames) - scale - jpegenc - appsink
 //!                      +- audio - convert - resample - rate - aac - tee -+- mp4mux
@@ -169,8 +169,11 @@ fn sink_pad(element: &gst::Element) -> Result<gst::Pad, TaskError> {
 fn prepare_video(graph: &Graph, plan: &Plan) -> Result<(gst::Pad, gst::Element), TaskError> {
     let video = plan.video.as_ref().ok_or_else(|| bug("no video to prepare"))?;
     let mut chain = vec![raw_queue(graph)?];
-    let colour = encoder::output_colour(&video.info);
-    if video.info.format() != gst_video::VideoFormat::I420 || colour != video.info.colorimetry() {
+    let colour = encoder::output_colour(&video.info, plan.force_709);
+    if video.grade.is_some() {
+        // The converter brings other depths and layouts to the one that the tone mapper takes; mostly it has nothing to do.
+        chain.extend([graph.pipeline.add("videoconvert")?, graph.pipeline.add("conveyortonemap")?]);
+    } else if video.info.format() != gst_video::VideoFormat::I420 || colour != video.info.colorimetry() {
         let convert = graph.pipeline.add("videoconvert")?;
         convert.set_property_from_str(
             "primaries-mode",

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use super::input::Input;
 use super::pipeline::Ended;
-use super::probe::{self, Media, colour::Hdr};
+use super::probe::{self, Media};
 use super::{Job, Progress, Reporter, settings};
 use crate::base::TaskError;
 use graph::Graph;
@@ -33,7 +33,6 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     reporter.progress(Progress { doing: "probing".into(), ..Progress::default() });
     let input = Input::open(job, &settings.input.file)?;
     let media = probe::inspect(&input, job.threads)?;
-    refuse_hdr(&input, &media)?;
     let mut plan = plan::plan(&settings, &input, &media)?;
     let work = job.work_dir.join("transcode");
     // An earlier run of this attempt may have died half way.
@@ -56,20 +55,6 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let _ = std::fs::remove_dir_all(&work);
     reporter.progress(Progress { fraction: 1.0, doing: "done".into(), ..Progress::default() });
     Ok(report::result(&settings, &plan, &input, &media, &decoded, &made))
-}
-
-/// High dynamic range in 8-bit SDR without tone mapping looks grey, and labelled as HDR it would be a lie.
-fn refuse_hdr(input: &Input, media: &Media) -> Result<(), TaskError> {
-    match media.video.first().map(|v| v.hdr) {
-        None | Some(Hdr::None) => Ok(()),
-        Some(hdr) => Err(input.error(
-            "Media.UnsupportedHdr",
-            format!(
-                "is high dynamic range ({}), and the outputs are standard range: this box does not map tones yet. Convert the file to BT.709 first",
-                hdr.name()
-            ),
-        )),
-    }
 }
 
 /// Runs the pipeline to its end, saying about four times a second how far it is.

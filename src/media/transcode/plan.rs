@@ -9,6 +9,7 @@ use super::geometry::{Geometry, SourceShape, fit};
 use crate::base::{TaskError, Uri};
 use crate::media::input::Input;
 use crate::media::probe::Media;
+use crate::media::probe::colour::Hdr;
 use crate::media::probe::inspect::Video;
 use crate::media::settings::{
     AudioCode, Capture, Container, Deinterlace, GopSize, Group, GroupKind, H264, Output, Rate, Settings, VideoCode,
@@ -25,6 +26,8 @@ pub struct Plan {
     pub rotate: u16,
     pub mirrored: bool,
     pub deinterlace: Option<Deinterlace>,
+    /// All pictures become BT.709 ones.
+    pub force_709: bool,
     pub encodes: Vec<Encode>,
     pub audio: Vec<AudioEncode>,
     pub makes: Vec<Make>,
@@ -83,6 +86,7 @@ pub fn plan(settings: &Settings, input: &Input, media: &Media) -> Result<Plan, T
         rotate,
         mirrored,
         deinterlace: None,
+        force_709: one_colour_space(settings)?,
         encodes: Vec::new(),
         audio: Vec::new(),
         makes: Vec::new(),
@@ -95,6 +99,7 @@ pub fn plan(settings: &Settings, input: &Input, media: &Media) -> Result<Plan, T
             plan.makes.push(make);
         }
     }
+    plan.tell_tone_mapping(input)?;
     plan.refuse_collisions()?;
     plan.warnings.dedup();
     Ok(plan)
@@ -243,6 +248,30 @@ impl Plan {
         }))
     }
 
+    /// What happens to high dynamic range is said, and what cannot be mapped is refused: in 8-bit standard range without
+    /// tone mapping it looks grey, and labelled as it came it would be a lie.
+    fn tell_tone_mapping(&mut self, input: &Input) -> Result<(), TaskError> {
+        let Some(video) = self.video.as_ref().filter(|v| v.hdr != Hdr::None && self.wants_video()) else {
+            return Ok(());
+        };
+        let Some(grade) = video.grade else {
+            return Err(input.error(
+                "Media.UnsupportedHdr",
+                format!(
+                    "is high dynamic range ({}) in colours that this box does not map ({}); convert it to BT.2020 or BT.709 first",
+                    video.hdr.name(),
+                    video.info.colorimetry()
+                ),
+            ));
+        };
+        self.warnings.push(format!(
+            "the source is high dynamic range ({}, up to {:.0} cd/m²); the outputs are tone-mapped to BT.709",
+            video.hdr.name(),
+            grade.peak
+        ));
+        Ok(())
+    }
+
     /// Two outputs under one name would leave one of them.
     fn refuse_collisions(&self) -> Result<(), TaskError> {
         let mut names: Vec<String> = self.makes.iter().map(|m| m.place(&m.main_name()).to_string()).collect();
@@ -254,6 +283,22 @@ impl Plan {
                 format!("two outputs would both be written to {}; name them apart with NameModifier", twice[0]),
             )),
         }
+    }
+}
+
+/// Colours are converted once for all outputs, so all must ask for the same.
+fn one_colour_space(settings: &Settings) -> Result<bool, TaskError> {
+    let outputs = || settings.groups.iter().flat_map(|g| &g.outputs).filter_map(|o| Some((o, o.video.as_ref()?)));
+    let forced = outputs().any(|(_, v)| v.force_709);
+    match outputs().find(|(_, v)| v.force_709 != forced) {
+        None => Ok(forced),
+        Some((odd, _)) => Err(TaskError::new(
+            "Media.UnsupportedSetting",
+            format!(
+                "{}/VideoDescription/VideoPreprocessors/ColorCorrector/ColorSpaceConversion: must be FORCE_709 here too, since another output asks for it and colours are converted once for all",
+                odd.pointer
+            ),
+        )),
     }
 }
 

@@ -12,10 +12,14 @@ use super::playlist::{self, Segments, Variant};
 use super::tally::{DecodeTally, EncodeTally};
 use crate::base::escape::escaped;
 use crate::base::{TaskError, Uri};
+use crate::media::hdr;
 use crate::media::input::Input;
 use crate::media::mp4;
 use crate::media::probe::Media;
 use crate::media::settings::{GroupKind, Settings};
+
+/// Most files of one output that a result names.
+const LISTED_MAX: usize = 100;
 
 /// The finished files.
 #[derive(Debug, Default)]
@@ -209,6 +213,7 @@ pub fn result(
         })
         .collect();
     let video = plan.video.as_ref();
+    let grade = video.and_then(|v| Some((v, v.grade.filter(|_| plan.wants_video())?)));
     json!({
         "OutputGroupDetails": groups,
         "InputDetails": [{
@@ -222,6 +227,9 @@ pub fn result(
             "FramesBroken": decoded.corrupted,
         }],
         "Frames": decoded.frames,
+        "ToneMapping": grade.map(|(v, g)| json!({
+            "From": v.hdr.name(), "To": "BT.709", "PeakNits": g.peak, "WhiteNits": hdr::curve::REFERENCE_WHITE, "Method": hdr::METHOD,
+        })),
         "Warnings": plan.warnings,
     })
 }
@@ -229,10 +237,13 @@ pub fn result(
 fn output_json(output: &MadeOutput, plan: &Plan, made: &Made) -> Value {
     let make = plan.makes.iter().find(|m| (m.group, m.output) == (output.group, output.output));
     let hls = make.filter(|m| matches!(m.form, Form::Hls { .. }) && made.playlists.contains_key(&m.group));
-    // As in the service: an HLS output is named by its playlist, its segments are counted.
+    // As in the service: an HLS output is named by its playlist. Its segments are counted, since a film has thousands
+    // and a state may carry 256 KiB; the playlist lists them, and so does the manifest once they are published.
     let mut value = match hls {
-        Some(make) => json!({"OutputFilePaths": [make.place(&make.main_name())], "SegmentFilePaths": output.paths}),
-        None => json!({"OutputFilePaths": output.paths}),
+        Some(make) => {
+            json!({"OutputFilePaths": [make.place(&make.main_name())], "SegmentCount": output.paths.len()})
+        }
+        None => json!({"OutputFilePaths": spread(&output.paths), "OutputFileCount": output.paths.len()}),
     };
     value["DurationInMs"] = json!(output.duration_ms);
     value["SizeInBytes"] = json!(output.bytes);
@@ -240,4 +251,25 @@ fn output_json(output: &MadeOutput, plan: &Plan, made: &Made) -> Value {
         value["VideoDetails"] = video.clone();
     }
     value
+}
+
+/// All paths, or as many as a result may list, from the first to the last in even steps.
+fn spread(paths: &[Uri]) -> Vec<&Uri> {
+    let listed = paths.len().min(LISTED_MAX);
+    (0..listed).map(|i| &paths[i * (paths.len() - 1) / (listed - 1).max(1)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_thinned_from_end_to_end() {
+        let paths: Vec<Uri> = (0..7_200).map(|n| Uri::new("s", format!("{n}.jpg"))).collect();
+        let listed = spread(&paths);
+        assert_eq!((listed.len(), listed[0], listed[LISTED_MAX - 1]), (LISTED_MAX, &paths[0], &paths[7_199]));
+        assert_eq!(spread(&paths[..3]), [&paths[0], &paths[1], &paths[2]]);
+        assert_eq!(spread(&paths[..1]).len(), 1);
+        assert!(spread(&[]).is_empty());
+    }
 }

@@ -136,9 +136,9 @@ fn summary(id: ExecutionId, row: &ArchivedHeaderRow) -> Result<ExecutionSummary,
         status: row.status()?,
         started_at: row.started_at(),
         stopped_at: row.stopped_at(),
-        redrive_count: row.redrive_count.to_native(),
+        redrive_count: row.redrive_count(),
         last_event: EventId(row.last_event.to_native()),
-        error: row.ended.as_ref().and_then(|e| e.error.as_ref()).map(|e| e.to_string()),
+        error: row.error().map(str::to_owned),
         parent: row.parent(),
     })
 }

@@ -20,93 +20,113 @@ pub(in crate::store) struct HeaderRow {
     pub name: String,
     pub machine: String,
     pub revision: u64,
-    pub qualifier: Option<String>,
     pub status: u8,
     pub started_at: i64,
     pub stopped_at: Option<i64>,
-    pub ended: Option<EndRow>,
+    ended: Option<Box<EndRow>>,
     pub last_event: u64,
     pub next_branch: u32,
     pub next_attempt: u32,
     pub next_timer: u32,
-    pub timeout_timer: Option<TimerRow>,
-    pub parent: Option<ParentRow>,
-    pub redrive_count: u32,
-    pub redriven_at: Option<i64>,
-    pub trace_header: Option<String>,
+    rare: Option<Box<RareRow>>,
+}
+
+/// What most executions do not have.
+#[derive(Archive, Serialize, Default)]
+struct RareRow {
+    qualifier: Option<String>,
+    timeout_timer: Option<TimerRow>,
+    parent: Option<ParentRow>,
+    redrive_count: u32,
+    redriven_at: Option<i64>,
+    trace_header: Option<String>,
 }
 
 /// How it ended, without the output.
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct EndRow {
-    pub kind: u8,
-    pub error: Option<String>,
-    pub cause: Option<String>,
+struct EndRow {
+    kind: u8,
+    error: Option<String>,
+    cause: Option<String>,
 }
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct ParentRow {
-    pub execution: u128,
-    pub attempt: u32,
-    pub shape: String,
+struct ParentRow {
+    execution: u128,
+    attempt: u32,
+    shape: String,
 }
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct TimerRow {
-    pub timer: u32,
-    pub due: i64,
+struct TimerRow {
+    timer: u32,
+    due: i64,
 }
 
 #[derive(Archive, Serialize)]
 pub(in crate::store) struct BranchRow {
-    pub parent: Option<(u32, u32)>,
-    pub state: String,
-    pub state_entered_at: i64,
-    pub state_entered_event: u64,
-    pub input: String,
-    pub previous_event: u64,
-    pub variables: Vec<(String, String)>,
-    pub map_item: Option<(u32, String)>,
-    pub retries: Vec<u32>,
-    pub silent: bool,
-    pub doing: DoingRow,
+    state: String,
+    state_entered_at: i64,
+    state_entered_event: u64,
+    input: String,
+    previous_event: u64,
+    rare: Option<Box<RareBranchRow>>,
+    doing: DoingRow,
+}
+
+/// What the root of a simple machine does not have.
+#[derive(Archive, Serialize)]
+struct RareBranchRow {
+    parent: Option<(u32, u32)>,
+    variables: Vec<(String, String)>,
+    map_item: Option<(u32, String)>,
+    retries: Vec<u32>,
+    silent: bool,
+}
+
+/// The large ones lie apart: a value takes as much as the largest of its kinds.
+#[derive(Archive, Serialize)]
+enum DoingRow {
+    Task(Box<TaskDoingRow>),
+    Wait(TimerRow),
+    Retry(TimerRow),
+    Parallel(Box<ParallelRow>),
+    Map(Box<MapDoingRow>),
+    Done { output: String },
+    Ready(TimerRow),
+    Halted,
 }
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) enum DoingRow {
-    Task {
-        attempt: u32,
-        phase: u8,
-        nonce: u128,
-        timeout: Option<TimerRow>,
-        heartbeat: Option<TimerRow>,
-        heartbeat_ms: Option<i64>,
-    },
-    Wait(TimerRow),
-    Retry(TimerRow),
-    Parallel {
-        first: u32,
-        count: u32,
-        running: u32,
-        started_event: u64,
-    },
-    Map {
-        first: u32,
-        next_index: u32,
-        running: u32,
-        failed: u32,
-        length: u32,
-        concurrency: u32,
-        tolerated: u32,
-        started_event: u64,
-        last_succeeded_event: u64,
-        resume: Option<TimerRow>,
-    },
-    Done {
-        output: String,
-    },
-    Ready(TimerRow),
-    Halted,
+struct TaskDoingRow {
+    attempt: u32,
+    phase: u8,
+    nonce: u128,
+    timeout: Option<TimerRow>,
+    heartbeat: Option<TimerRow>,
+    heartbeat_ms: Option<i64>,
+}
+
+#[derive(Archive, Serialize)]
+struct ParallelRow {
+    first: u32,
+    count: u32,
+    running: u32,
+    started_event: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct MapDoingRow {
+    first: u32,
+    next_index: u32,
+    running: u32,
+    failed: u32,
+    length: u32,
+    concurrency: u32,
+    tolerated: u32,
+    started_event: u64,
+    last_succeeded_event: u64,
+    resume: Option<TimerRow>,
 }
 
 /// What a Map works on: its raw input, and an array.
@@ -141,7 +161,7 @@ impl TimerRow {
 }
 
 impl ArchivedTimerRow {
-    pub(in crate::store) fn get(&self) -> (TimerId, Timestamp) {
+    fn get(&self) -> (TimerId, Timestamp) {
         (TimerId(self.timer.to_native()), Timestamp(self.due.to_native()))
     }
 }
@@ -178,15 +198,29 @@ impl From<&Header> for HeaderRow {
             name: header.name.clone(),
             machine: header.machine.name.clone(),
             revision: header.machine.revision,
-            qualifier: header.machine.qualifier.clone(),
             status: status_code(header.status),
             started_at: header.started_at.0,
             stopped_at: header.stopped_at.map(|t| t.0),
-            ended: header.outcome.as_ref().map(EndRow::from),
+            ended: header.outcome.as_ref().map(|outcome| Box::new(EndRow::from(outcome))),
             last_event: header.last_event.0,
             next_branch: header.next_branch.0,
             next_attempt: header.next_attempt.0,
             next_timer: header.next_timer.0,
+            rare: RareRow::of(header).map(Box::new),
+        }
+    }
+}
+
+impl RareRow {
+    fn of(header: &Header) -> Option<RareRow> {
+        let nothing = header.machine.qualifier.is_none()
+            && header.timeout_timer.is_none()
+            && header.parent.is_none()
+            && header.redrive_count == 0
+            && header.redriven_at.is_none()
+            && header.trace_header.is_none();
+        (!nothing).then(|| RareRow {
+            qualifier: header.machine.qualifier.clone(),
             timeout_timer: header.timeout_timer.map(TimerRow::of),
             parent: header.parent.as_ref().map(|p| ParentRow {
                 execution: p.execution.0,
@@ -196,7 +230,7 @@ impl From<&Header> for HeaderRow {
             redrive_count: header.redrive_count,
             redriven_at: header.redriven_at.map(|t| t.0),
             trace_header: header.trace_header.clone(),
-        }
+        })
     }
 }
 
@@ -232,11 +266,11 @@ pub(in crate::store) fn header_from(
         next_branch: BranchId(row.next_branch.to_native()),
         next_attempt: Attempt(row.next_attempt.to_native()),
         next_timer: TimerId(row.next_timer.to_native()),
-        timeout_timer: row.timeout_timer.as_ref().map(ArchivedTimerRow::get),
+        timeout_timer: row.timeout_timer(),
         parent: row.parent(),
-        redrive_count: row.redrive_count.to_native(),
-        redriven_at: row.redriven_at.as_ref().map(|t| Timestamp(t.to_native())),
-        trace_header: row.trace_header.as_ref().map(|t| t.to_string()),
+        redrive_count: row.redrive_count(),
+        redriven_at: row.rare().and_then(|rare| rare.redriven_at.as_ref()).map(|t| Timestamp(t.to_native())),
+        trace_header: row.rare().and_then(|rare| rare.trace_header.as_ref()).map(|t| t.to_string()),
     })
 }
 
@@ -245,12 +279,29 @@ impl ArchivedHeaderRow {
         MachineRef {
             name: self.machine.to_string(),
             revision: self.revision.to_native(),
-            qualifier: self.qualifier.as_ref().map(|q| q.to_string()),
+            qualifier: self.rare().and_then(|rare| rare.qualifier.as_ref()).map(|q| q.to_string()),
         }
     }
 
+    fn rare(&self) -> Option<&ArchivedRareRow> {
+        self.rare.as_deref()
+    }
+
+    pub(in crate::store) fn timeout_timer(&self) -> Option<(TimerId, Timestamp)> {
+        self.rare()?.timeout_timer.as_ref().map(ArchivedTimerRow::get)
+    }
+
+    pub(in crate::store) fn redrive_count(&self) -> u32 {
+        self.rare().map_or(0, |rare| rare.redrive_count.to_native())
+    }
+
+    /// The error name that it ended with.
+    pub(in crate::store) fn error(&self) -> Option<&str> {
+        self.ended.as_ref()?.error.as_ref().map(|error| error.as_str())
+    }
+
     pub(in crate::store) fn parent(&self) -> Option<Parent> {
-        self.parent.as_ref().map(|p| Parent {
+        self.rare()?.parent.as_ref().map(|p| Parent {
             execution: ExecutionId(p.execution.to_native()),
             attempt: Attempt(p.attempt.to_native()),
             shape: p.shape.to_string(),
@@ -295,41 +346,59 @@ pub(in crate::store) fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>
 impl From<&Branch> for BranchRow {
     fn from(branch: &Branch) -> BranchRow {
         BranchRow {
-            parent: branch.parent.map(|(parent, index)| (parent.0, index)),
             state: branch.state.to_string(),
             state_entered_at: branch.state_entered_at.0,
             state_entered_event: branch.state_entered_event.0,
             input: branch.input.to_string(),
             previous_event: branch.previous_event.0,
+            rare: RareBranchRow::of(branch).map(Box::new),
+            doing: DoingRow::from(&branch.doing),
+        }
+    }
+}
+
+impl RareBranchRow {
+    fn of(branch: &Branch) -> Option<RareBranchRow> {
+        let nothing = branch.parent.is_none()
+            && branch.variables.is_empty()
+            && branch.map_item.is_none()
+            && branch.retries.is_empty()
+            && !branch.silent;
+        (!nothing).then(|| RareBranchRow {
+            parent: branch.parent.map(|(parent, index)| (parent.0, index)),
             variables: branch.variables.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
             map_item: branch.map_item.as_ref().map(|(index, item)| (*index, item.to_string())),
             retries: branch.retries.clone(),
             silent: branch.silent,
-            doing: DoingRow::from(&branch.doing),
-        }
+        })
     }
 }
 
 impl From<&Doing> for DoingRow {
     fn from(doing: &Doing) -> DoingRow {
         match doing {
-            Doing::Task { attempt, phase, nonce, timeout, heartbeat, heartbeat_ms } => DoingRow::Task {
-                attempt: attempt.0,
-                phase: match phase {
-                    TaskPhase::Scheduled => 0,
-                    TaskPhase::Started => 1,
-                    TaskPhase::Submitted => 2,
-                },
-                nonce: *nonce,
-                timeout: timeout.map(TimerRow::of),
-                heartbeat: heartbeat.map(TimerRow::of),
-                heartbeat_ms: *heartbeat_ms,
-            },
+            Doing::Task { attempt, phase, nonce, timeout, heartbeat, heartbeat_ms } => {
+                DoingRow::Task(Box::new(TaskDoingRow {
+                    attempt: attempt.0,
+                    phase: match phase {
+                        TaskPhase::Scheduled => 0,
+                        TaskPhase::Started => 1,
+                        TaskPhase::Submitted => 2,
+                    },
+                    nonce: *nonce,
+                    timeout: timeout.map(TimerRow::of),
+                    heartbeat: heartbeat.map(TimerRow::of),
+                    heartbeat_ms: *heartbeat_ms,
+                }))
+            }
             Doing::Wait { timer, due } => DoingRow::Wait(TimerRow::of((*timer, *due))),
             Doing::Retry { timer, due } => DoingRow::Retry(TimerRow::of((*timer, *due))),
-            Doing::Parallel { first, count, running, started_event } => {
-                DoingRow::Parallel { first: first.0, count: *count, running: *running, started_event: started_event.0 }
-            }
+            Doing::Parallel { first, count, running, started_event } => DoingRow::Parallel(Box::new(ParallelRow {
+                first: first.0,
+                count: *count,
+                running: *running,
+                started_event: started_event.0,
+            })),
             Doing::Map {
                 first,
                 next_index,
@@ -341,7 +410,7 @@ impl From<&Doing> for DoingRow {
                 started_event,
                 last_succeeded_event,
                 resume,
-            } => DoingRow::Map {
+            } => DoingRow::Map(Box::new(MapDoingRow {
                 first: first.0,
                 next_index: *next_index,
                 running: *running,
@@ -352,7 +421,7 @@ impl From<&Doing> for DoingRow {
                 started_event: started_event.0,
                 last_succeeded_event: last_succeeded_event.0,
                 resume: resume.map(TimerRow::of),
-            },
+            })),
             Doing::Done { output } => DoingRow::Done { output: output.to_string() },
             Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
             Doing::Halted => DoingRow::Halted,
@@ -366,43 +435,47 @@ fn json(table: Table, text: &str) -> Result<Arc<Value>, Fault> {
 
 pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, Fault> {
     let table = Table::Branches;
-    let mut variables = BTreeMap::new();
-    for entry in row.variables.iter() {
-        variables.insert(entry.0.to_string(), json(table, &entry.1)?);
-    }
-    let map_item = match row.map_item.as_ref() {
-        Some(item) => Some((item.0.to_native(), json(table, &item.1)?)),
-        None => None,
-    };
-    Ok(Branch {
-        parent: row.parent.as_ref().map(|p| (BranchId(p.0.to_native()), p.1.to_native())),
+    let mut branch = Branch {
+        parent: None,
         state: Arc::from(row.state.as_str()),
         state_entered_at: Timestamp(row.state_entered_at.to_native()),
         state_entered_event: EventId(row.state_entered_event.to_native()),
         input: json(table, &row.input)?,
         previous_event: EventId(row.previous_event.to_native()),
-        variables,
-        map_item,
-        retries: row.retries.iter().map(|r| r.to_native()).collect(),
-        silent: row.silent,
+        variables: BTreeMap::new(),
+        map_item: None,
+        retries: Vec::new(),
+        silent: false,
         doing: doing_from(&row.doing)?,
-    })
+    };
+    if let Some(rare) = row.rare.as_ref() {
+        branch.parent = rare.parent.as_ref().map(|p| (BranchId(p.0.to_native()), p.1.to_native()));
+        for entry in rare.variables.iter() {
+            branch.variables.insert(entry.0.to_string(), json(table, &entry.1)?);
+        }
+        if let Some(item) = rare.map_item.as_ref() {
+            branch.map_item = Some((item.0.to_native(), json(table, &item.1)?));
+        }
+        branch.retries = rare.retries.iter().map(|r| r.to_native()).collect();
+        branch.silent = rare.silent;
+    }
+    Ok(branch)
 }
 
 fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
     Ok(match row {
-        ArchivedDoingRow::Task { attempt, phase, nonce, timeout, heartbeat, heartbeat_ms } => Doing::Task {
-            attempt: Attempt(attempt.to_native()),
-            phase: match phase {
+        ArchivedDoingRow::Task(task) => Doing::Task {
+            attempt: Attempt(task.attempt.to_native()),
+            phase: match task.phase {
                 0 => TaskPhase::Scheduled,
                 1 => TaskPhase::Started,
                 2 => TaskPhase::Submitted,
                 other => return Err(damaged(Table::Branches, &format!("a task is in a phase {other}"))),
             },
-            nonce: nonce.to_native(),
-            timeout: timeout.as_ref().map(ArchivedTimerRow::get),
-            heartbeat: heartbeat.as_ref().map(ArchivedTimerRow::get),
-            heartbeat_ms: heartbeat_ms.as_ref().map(|ms| ms.to_native()),
+            nonce: task.nonce.to_native(),
+            timeout: task.timeout.as_ref().map(ArchivedTimerRow::get),
+            heartbeat: task.heartbeat.as_ref().map(ArchivedTimerRow::get),
+            heartbeat_ms: task.heartbeat_ms.as_ref().map(|ms| ms.to_native()),
         },
         ArchivedDoingRow::Wait(row) => {
             let (timer, due) = row.get();
@@ -412,34 +485,23 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             let (timer, due) = row.get();
             Doing::Retry { timer, due }
         }
-        ArchivedDoingRow::Parallel { first, count, running, started_event } => Doing::Parallel {
-            first: BranchId(first.to_native()),
-            count: count.to_native(),
-            running: running.to_native(),
-            started_event: EventId(started_event.to_native()),
+        ArchivedDoingRow::Parallel(parallel) => Doing::Parallel {
+            first: BranchId(parallel.first.to_native()),
+            count: parallel.count.to_native(),
+            running: parallel.running.to_native(),
+            started_event: EventId(parallel.started_event.to_native()),
         },
-        ArchivedDoingRow::Map {
-            first,
-            next_index,
-            running,
-            failed,
-            length,
-            concurrency,
-            tolerated,
-            started_event,
-            last_succeeded_event,
-            resume,
-        } => Doing::Map {
-            first: BranchId(first.to_native()),
-            next_index: next_index.to_native(),
-            running: running.to_native(),
-            failed: failed.to_native(),
-            length: length.to_native(),
-            concurrency: concurrency.to_native(),
-            tolerated: tolerated.to_native(),
-            started_event: EventId(started_event.to_native()),
-            last_succeeded_event: EventId(last_succeeded_event.to_native()),
-            resume: resume.as_ref().map(ArchivedTimerRow::get),
+        ArchivedDoingRow::Map(map) => Doing::Map {
+            first: BranchId(map.first.to_native()),
+            next_index: map.next_index.to_native(),
+            running: map.running.to_native(),
+            failed: map.failed.to_native(),
+            length: map.length.to_native(),
+            concurrency: map.concurrency.to_native(),
+            tolerated: map.tolerated.to_native(),
+            started_event: EventId(map.started_event.to_native()),
+            last_succeeded_event: EventId(map.last_succeeded_event.to_native()),
+            resume: map.resume.as_ref().map(ArchivedTimerRow::get),
         },
         ArchivedDoingRow::Done { output } => Doing::Done { output: json(Table::Branches, output)? },
         ArchivedDoingRow::Ready(row) => {

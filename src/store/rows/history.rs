@@ -1,7 +1,8 @@
 //! Rows of the event history: the events of one step in one row.
 //!
 //! An event is a kind number and tagged fields, so that a kind or a field can come in later and old rows stay
-//! readable. Invariant: a number or tag, once released, keeps its meaning.
+//! readable. Texts are pooled: what a state gives back is what the next one is given, and stands in the row once.
+//! Invariants: a number or tag, once released, keeps its meaning; the events of a row are numbered without a gap.
 
 use std::sync::Arc;
 
@@ -16,23 +17,31 @@ use crate::store::tables::Table;
 
 #[derive(Archive, Serialize)]
 pub(in crate::store) struct HistoryRow {
+    /// The number of the first event.
+    first: u64,
     events: Vec<EventRow>,
+    /// The fields of all events, one event after the other.
+    texts: Vec<TextField>,
+    numbers: Vec<NumberField>,
+    pool: Vec<String>,
 }
 
 #[derive(Archive, Serialize)]
 struct EventRow {
-    id: u64,
-    previous: u64,
+    /// How many events back its previous one is.
+    back: u32,
     at: i64,
     kind: u8,
-    texts: Vec<TextField>,
-    numbers: Vec<NumberField>,
+    /// How many of the fields are its own.
+    texts: u32,
+    numbers: u8,
 }
 
 #[derive(Archive, Serialize)]
 struct TextField {
     tag: u8,
-    text: String,
+    /// Its place in the pool.
+    text: u32,
 }
 
 #[derive(Archive, Serialize)]
@@ -40,6 +49,9 @@ struct NumberField {
     tag: u8,
     number: i64,
 }
+
+/// How many of the newest texts are compared before a text is stored anew: enough for the events of a few states.
+const POOL_WINDOW: usize = 12;
 
 impl Row for HistoryRow {}
 
@@ -71,24 +83,64 @@ mod tag {
 
 impl HistoryRow {
     pub fn new(events: &[HistoryEvent]) -> HistoryRow {
-        HistoryRow { events: events.iter().map(event_row).collect() }
+        let mut fields = Fields::default();
+        let first = events.first().map_or(0, |event| event.id.0);
+        let events = (first..).zip(events).map(|(id, event)| {
+            debug_assert_eq!(event.id.0, id, "the events of a step follow one another");
+            let (texts, numbers) = (fields.texts.len(), fields.numbers.len());
+            let kind = write_kind(&event.kind, &mut fields);
+            EventRow {
+                back: (event.id.0 - event.previous.0) as u32,
+                at: event.at.0,
+                kind,
+                texts: (fields.texts.len() - texts) as u32,
+                numbers: (fields.numbers.len() - numbers) as u8,
+            }
+        });
+        let events = events.collect();
+        HistoryRow { first, events, texts: fields.texts, numbers: fields.numbers, pool: fields.pool }
     }
 }
 
 /// The events of a row, oldest first.
 pub(in crate::store) fn events_from(row: &ArchivedHistoryRow) -> Result<Vec<HistoryEvent>, Fault> {
-    row.events.iter().map(event_from).collect()
+    let pool: Vec<Arc<str>> = row.pool.iter().map(|text| Arc::from(text.as_str())).collect();
+    let (mut texts, mut numbers) = (row.texts.as_slice(), row.numbers.as_slice());
+    let events = (row.first.to_native()..).zip(row.events.iter()).map(|(id, event)| {
+        let fields = texts.split_at_checked(event.texts.to_native() as usize);
+        let more = numbers.split_at_checked(usize::from(event.numbers));
+        let (Some((own_texts, later_texts)), Some((own_numbers, later_numbers))) = (fields, more) else {
+            return Err(damaged(Table::History, &format!("event {id} lacks its fields")));
+        };
+        (texts, numbers) = (later_texts, later_numbers);
+        let found = Found { id, kind: event.kind, texts: own_texts, numbers: own_numbers, pool: &pool };
+        Ok(HistoryEvent {
+            id: EventId(id),
+            previous: EventId(id.saturating_sub(event.back.to_native().into())),
+            at: Timestamp(event.at.to_native()),
+            kind: read_kind(&found)?,
+        })
+    });
+    events.collect()
 }
 
-/// Collects the fields of one event.
+/// Collects the fields of the events.
+#[derive(Default)]
 struct Fields {
     texts: Vec<TextField>,
     numbers: Vec<NumberField>,
+    pool: Vec<String>,
 }
 
 impl Fields {
     fn text(&mut self, tag: u8, text: &str) -> &mut Fields {
-        self.texts.push(TextField { tag, text: text.to_owned() });
+        let newest = self.pool.iter().enumerate().rev().take(POOL_WINDOW);
+        let known = newest.into_iter().find(|(_, known)| known.as_str() == text).map(|(place, _)| place);
+        let place = known.unwrap_or_else(|| {
+            self.pool.push(text.to_owned());
+            self.pool.len() - 1
+        });
+        self.texts.push(TextField { tag, text: place as u32 });
         self
     }
 
@@ -125,19 +177,6 @@ impl Fields {
 
     fn iteration(&mut self, name: &str, index: u32) -> &mut Fields {
         self.text(tag::NAME, name).number(tag::INDEX, index)
-    }
-}
-
-fn event_row(event: &HistoryEvent) -> EventRow {
-    let mut fields = Fields { texts: Vec::new(), numbers: Vec::new() };
-    let kind = write_kind(&event.kind, &mut fields);
-    EventRow {
-        id: event.id.0,
-        previous: event.previous.0,
-        at: event.at.0,
-        kind,
-        texts: fields.texts,
-        numbers: fields.numbers,
     }
 }
 
@@ -297,21 +336,35 @@ fn iteration(f: &mut Fields, name: &str, index: u32, number: u8) -> u8 {
     number
 }
 
-impl ArchivedEventRow {
-    fn find(&self, tag: u8) -> Option<&str> {
-        self.texts.iter().find(|f| f.tag == tag).map(|f| f.text.as_str())
+/// One event of a row, with the fields that are its own.
+struct Found<'a> {
+    id: u64,
+    kind: u8,
+    texts: &'a [ArchivedTextField],
+    numbers: &'a [ArchivedNumberField],
+    pool: &'a [Json],
+}
+
+impl Found<'_> {
+    fn pooled(&self, field: &ArchivedTextField) -> Option<&Json> {
+        self.pool.get(field.text.to_native() as usize)
     }
 
-    fn text(&self, tag: u8) -> Result<&str, Fault> {
-        self.find(tag).ok_or_else(|| damaged(Table::History, &format!("event {} lacks text {tag}", self.id)))
+    fn find(&self, tag: u8) -> Option<&Json> {
+        self.texts.iter().find(|f| f.tag == tag).and_then(|f| self.pooled(f))
     }
 
     fn json(&self, tag: u8) -> Result<Json, Fault> {
-        self.text(tag).map(Arc::from)
+        let found = self.find(tag).cloned();
+        found.ok_or_else(|| damaged(Table::History, &format!("event {} lacks text {tag}", self.id)))
     }
 
     fn owned(&self, tag: u8) -> Result<String, Fault> {
-        self.text(tag).map(str::to_owned)
+        self.json(tag).map(|text| text.to_string())
+    }
+
+    fn maybe(&self, tag: u8) -> Option<String> {
+        self.find(tag).map(|text| text.to_string())
     }
 
     fn seconds(&self, tag: u8) -> Option<i64> {
@@ -324,7 +377,7 @@ impl ArchivedEventRow {
     }
 
     fn failure(&self) -> Failure {
-        Failure { error: self.find(tag::ERROR).map(str::to_owned), cause: self.find(tag::CAUSE).map(str::to_owned) }
+        Failure { error: self.maybe(tag::ERROR), cause: self.maybe(tag::CAUSE) }
     }
 
     fn state_type(&self) -> Result<StateType, Fault> {
@@ -334,8 +387,8 @@ impl ArchivedEventRow {
     }
 
     fn assigned(&self) -> Vec<(String, Json)> {
-        let of = |tag| self.texts.iter().filter(move |f| f.tag == tag).map(|f| f.text.as_str());
-        of(tag::ASSIGNED_NAME).map(str::to_owned).zip(of(tag::ASSIGNED_VALUE).map(Arc::from)).collect()
+        let of = |tag| self.texts.iter().filter(move |f| f.tag == tag).filter_map(|f| self.pooled(f));
+        of(tag::ASSIGNED_NAME).map(|name| name.to_string()).zip(of(tag::ASSIGNED_VALUE).cloned()).collect()
     }
 }
 
@@ -363,16 +416,7 @@ fn state_type_code(state_type: StateType) -> u32 {
     }
 }
 
-fn event_from(row: &ArchivedEventRow) -> Result<HistoryEvent, Fault> {
-    Ok(HistoryEvent {
-        id: EventId(row.id.to_native()),
-        previous: EventId(row.previous.to_native()),
-        at: Timestamp(row.at.to_native()),
-        kind: read_kind(row)?,
-    })
-}
-
-fn read_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
+fn read_kind(row: &Found<'_>) -> Result<HistoryKind, Fault> {
     use HistoryKind as K;
     Ok(match row.kind {
         1 => K::ExecutionStarted { input: row.json(tag::INPUT)?, role_arn: row.owned(tag::ROLE_ARN)? },
@@ -403,7 +447,7 @@ fn read_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
         19 => K::MapIterationAborted { name: row.json(tag::NAME)?, index: row.number(tag::INDEX)? },
         42 => K::EvaluationFailed {
             failure: row.failure(),
-            location: row.find(tag::LOCATION).map(str::to_owned),
+            location: row.maybe(tag::LOCATION),
             state: row.json(tag::NAME)?,
         },
         43 => K::MapRunStarted { arn: row.owned(tag::ARN)? },
@@ -414,7 +458,7 @@ fn read_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
     })
 }
 
-fn read_task_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
+fn read_task_kind(row: &Found<'_>) -> Result<HistoryKind, Fault> {
     use HistoryKind as K;
     let timeout_seconds = row.seconds(tag::TIMEOUT_SECONDS);
     let heartbeat_seconds = row.seconds(tag::HEARTBEAT_SECONDS);
@@ -446,7 +490,7 @@ fn read_task_kind(row: &ArchivedEventRow) -> Result<HistoryKind, Fault> {
             timeout_seconds,
             heartbeat_seconds,
         },
-        29 => K::ActivityStarted { worker: row.find(tag::WORKER).map(str::to_owned) },
+        29 => K::ActivityStarted { worker: row.maybe(tag::WORKER) },
         30 => K::ActivitySucceeded { output: row.json(tag::OUTPUT)? },
         31 => K::ActivityFailed(row.failure()),
         32 => K::ActivityTimedOut(row.failure()),

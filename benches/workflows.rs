@@ -1,0 +1,228 @@
+//! Whole workflows over HTTP: what a client sees of the box when the work itself costs nothing.
+//!
+//! `cargo bench --bench workflows`: ten steps that are each durable (Task states with a resource that answers at
+//! once), and ten that have no effect (Pass states, one commit for all), at concurrency 1, 32 and 256. A workflow is
+//! timed from the request's first byte to its end being durable. `CONVEYOR_BENCH_SECONDS` sets how long each runs.
+
+mod yard;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conveyor::api::{self, Auth, Credentials, Place};
+use conveyor::base::{Shares, SystemClock, TaskError};
+use conveyor::interpreter::event::Json;
+use conveyor::interpreter::{Header, RunTask, Status};
+use conveyor::run::{self, Handle, LaneNeed, Notice, Resource, Resources, TaskContext, TaskOutcome};
+use conveyor::store::{self, Options};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+const STEPS: usize = 10;
+
+fn main() {
+    let seconds = std::env::var("CONVEYOR_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0);
+    let raw = yard::raw_write(1_000);
+    if let Some(raw) = &raw {
+        println!("raw 4 KiB O_DIRECT|O_DSYNC     p50 {:6.0} µs   p99 {:6.0} µs", raw.at(50), raw.at(99));
+    }
+    let folder = yard::folder("workflows");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (handle, address) = serve(&folder).await;
+        let ended = Ended::watch(&handle);
+        for (name, state) in [("effect-free", pass()), ("every step synced", task())] {
+            let machine = create(address, name, &state).await;
+            for concurrency in [1, 32, 256] {
+                crowd(address, &machine, &ended, concurrency, Duration::from_secs_f64(seconds), name).await;
+            }
+        }
+        println!("resident                       {:.0} MiB", yard::resident_mib());
+        handle.shut_down().await;
+    });
+    drop(runtime);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn pass() -> Value {
+    json!({"Type": "Pass"})
+}
+
+fn task() -> Value {
+    json!({"Type": "Task", "Resource": "arn:aws:lambda:us-east-1:000000000000:function:echo"})
+}
+
+async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
+    let (writer, reader) = store::open(Options::at(folder)).unwrap();
+    let config = run::Config {
+        writer,
+        reader,
+        resources: Arc::new(Echoes),
+        clock: Arc::new(SystemClock),
+        lanes: BTreeMap::new(),
+        account: "000000000000".into(),
+        region: "us-east-1".into(),
+    };
+    let handle = run::start(config).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = api::router(api::Settings {
+        handle: handle.clone(),
+        place: Place { region: "us-east-1".into(), account: "000000000000".into() },
+        auth: Auth::for_address(address, Credentials::new([])).unwrap(),
+        shares: Shares::new([]),
+        served: BTreeSet::new(),
+        workflows: BTreeMap::new(),
+        watches: Arc::new(|| json!([])),
+        metrics: Arc::new(String::new),
+    });
+    tokio::spawn(api::serve(listener, router, std::future::pending()));
+    (handle, address)
+}
+
+struct Echoes;
+
+impl Resources for Echoes {
+    fn find(&self, _: &str) -> Option<Arc<dyn Resource>> {
+        Some(Arc::new(Echo))
+    }
+
+    fn child_ended(&self, _: &str, _: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
+        Err(TaskError::new("States.Runtime", "nobody has children here"))
+    }
+}
+
+struct Echo;
+
+impl Resource for Echo {
+    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+        None
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+        Box::pin(async move { TaskOutcome::Succeeded(context.task.parameters) })
+    }
+}
+
+/// Who waits for which execution's end; an end that nobody waits for yet is kept.
+#[derive(Clone, Default)]
+struct Ended(Arc<Mutex<HashMap<String, Option<oneshot::Sender<()>>>>>);
+
+impl Ended {
+    fn watch(handle: &Handle) -> Ended {
+        let (ended, mut notices) = (Ended::default(), handle.subscribe());
+        let all = ended.clone();
+        tokio::spawn(async move {
+            while let Ok(notice) = notices.recv().await {
+                if let Notice::Changed { name, status, .. } = notice
+                    && status != Status::Running
+                    && let Some(Some(waiting)) = all.0.lock().insert(name, None)
+                {
+                    let _ = waiting.send(());
+                }
+            }
+        });
+        ended
+    }
+
+    async fn wait(&self, name: &str) {
+        let (sender, receiver) = oneshot::channel();
+        if self.0.lock().insert(name.to_owned(), Some(sender)).is_none() {
+            receiver.await.unwrap();
+        }
+        self.0.lock().remove(name);
+    }
+}
+
+/// A connection that costs the machine as little as can be: what is measured is the box.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, buffer: Vec::new() }
+    }
+
+    async fn call(&mut self, operation: &str, body: &str) -> Value {
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-amz-json-1.0\r\nx-amz-target: \
+             AWSStepFunctions.{operation}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.stream.write_all(request.as_bytes()).await.unwrap();
+        self.buffer.clear();
+        loop {
+            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the server hung up");
+            let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            let head = std::str::from_utf8(&self.buffer[..end]).unwrap().to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap();
+            let body = &self.buffer[end + 4..];
+            if body.len() == length.trim().parse::<usize>().unwrap() {
+                assert!(head.starts_with("http/1.1 200"), "{head}: {}", String::from_utf8_lossy(body));
+                return serde_json::from_slice(body).unwrap();
+            }
+        }
+    }
+}
+
+async fn create(address: SocketAddr, name: &str, state: &Value) -> String {
+    let states: serde_json::Map<String, Value> = (0..STEPS)
+        .map(|n| {
+            let mut state = state.clone();
+            match n + 1 {
+                STEPS => state["End"] = json!(true),
+                next => state["Next"] = json!(format!("Step{next}")),
+            }
+            (format!("Step{n}"), state)
+        })
+        .collect();
+    let definition = json!({"StartAt": "Step0", "States": states}).to_string();
+    let request = json!({
+        "name": name.replace(' ', "-"), "definition": definition, "roleArn": "arn:aws:iam::000000000000:role/any"
+    });
+    let mut client = Client::connect(address).await;
+    client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].as_str().unwrap().to_owned()
+}
+
+async fn crowd(address: SocketAddr, machine: &str, ended: &Ended, tasks: usize, time: Duration, name: &str) {
+    let request = json!({"stateMachineArn": machine, "input": r#"{"key": "incoming/film.mp4"}"#}).to_string();
+    let start = Instant::now();
+    let running: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (ended, request) = (ended.clone(), request.clone());
+            tokio::spawn(async move {
+                let mut client = Client::connect(address).await;
+                let mut times = Vec::new();
+                while start.elapsed() < time {
+                    let begun = Instant::now();
+                    let started = client.call("StartExecution", &request).await;
+                    ended.wait(started["executionArn"].as_str().unwrap().rsplit(':').next().unwrap()).await;
+                    times.push(begun.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in running {
+        times.extend(task.await.unwrap());
+    }
+    let (count, elapsed) = (times.len(), start.elapsed());
+    let series = yard::Series::new(times);
+    println!(
+        "{name:<18} at {tasks:3}       p50 {:7.2} ms   p99 {:7.2} ms   {:8.0} workflows/s",
+        series.at(50) / 1e3,
+        series.at(99) / 1e3,
+        count as f64 / elapsed.as_secs_f64()
+    );
+}

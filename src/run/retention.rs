@@ -1,0 +1,108 @@
+//! Ended executions: until when they can be redriven, and how they leave the database when their time is over.
+//!
+//! Invariant: what a redrive needs stays until its period is over, and while executions are archived or forgotten no
+//! redrive begins. Commits of other executions go on meanwhile.
+
+use std::sync::Arc;
+
+use super::core::Core;
+use super::handle::Handle;
+use crate::base::limits::REDRIVABLE_MS;
+use crate::base::{Fault, Span, Timestamp};
+use crate::interpreter::{Header, Status};
+use crate::store::{EndedBefore, Writer};
+
+/// Executions looked at in one go, between which redrives and the shutdown get their turn.
+const PER_TURN: usize = 500;
+
+/// How long ended executions stay, from their end on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ages {
+    /// Input, output and history then move into the archive of their day.
+    pub archive: Span,
+    /// They are forgotten with the rest of their day.
+    pub forget: Span,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retired {
+    pub archived: usize,
+    pub forgotten: usize,
+}
+
+/// Why the execution cannot be redriven, in AWS's words; `None` where it can.
+pub fn not_redrivable(header: &Header, now: Timestamp) -> Option<String> {
+    match (header.status, header.stopped_at) {
+        (Status::Failed | Status::TimedOut | Status::Aborted, Some(ended)) if now.since_ms(ended) < REDRIVABLE_MS => {
+            None
+        }
+        (Status::Failed | Status::TimedOut | Status::Aborted, _) => {
+            Some("Execution redrivable period exceeded".to_owned())
+        }
+        (status, _) => Some(format!("Execution is {} and cannot be redriven", status.name())),
+    }
+}
+
+impl Ages {
+    /// What may be archived: of what failed nothing that could be redriven, unless it is forgotten by then anyhow.
+    fn archivable(&self, now: Timestamp) -> EndedBefore {
+        let before = |ms: u64| now.plus_ms(-i64::try_from(ms).unwrap_or(i64::MAX));
+        let unsuccessful = self.archive.ms.max(REDRIVABLE_MS.unsigned_abs()).min(self.forget.ms);
+        EndedBefore { succeeded: before(self.archive.ms), unsuccessful: before(unsuccessful) }
+    }
+}
+
+impl Handle {
+    /// Archives and forgets the executions whose time has come. May break off anywhere, and is then begun again.
+    pub async fn retire(&self, ages: Ages) -> Result<Retired, Fault> {
+        let core = self.core();
+        let now = core.clock.now();
+        let before = ages.archivable(now);
+        let mut retired = Retired::default();
+        let mut reached = None;
+        loop {
+            let pass = undisturbed(core, move |writer| writer.archive_ended(before, reached, PER_TURN)).await?;
+            retired.archived += pass.archived;
+            reached = pass.reached;
+            if reached.is_none() {
+                break;
+            }
+        }
+        let forget_before = now.plus_ms(-i64::try_from(ages.forget.ms).unwrap_or(i64::MAX));
+        retired.forgotten = undisturbed(core, move |writer| writer.forget_archived(forget_before)).await?;
+        Ok(retired)
+    }
+}
+
+/// Runs the work on a thread that may block, while nobody redrives an execution.
+async fn undisturbed<T: Send + 'static>(
+    core: &Arc<Core>,
+    work: impl FnOnce(&Writer) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let owner = core.clone();
+    // The lock goes with the work and not with who waits for it: dropping the future does not end a thread.
+    let held = core.redrives.clone().write_owned().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work(&owner.writer);
+        drop(held);
+        done
+    });
+    done.await.unwrap_or_else(|e| Err(Fault::retryable("a pass over ended executions broke off", e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_waits_for_the_end_of_its_redrivable_period() {
+        let now = Timestamp(1_000 * 86_400_000);
+        let days_ago = |days: i64| now.plus_ms(-days * 86_400_000);
+        let before =
+            |archive, forget| Ages { archive: Span::days(archive), forget: Span::days(forget) }.archivable(now);
+        assert_eq!(before(1, 90), EndedBefore { succeeded: days_ago(1), unsuccessful: days_ago(14) });
+        assert_eq!(before(30, 90), EndedBefore { succeeded: days_ago(30), unsuccessful: days_ago(30) });
+        assert_eq!(before(1, 5), EndedBefore { succeeded: days_ago(1), unsuccessful: days_ago(5) });
+    }
+}

@@ -1,0 +1,199 @@
+//! What becomes of ended executions as time passes: archived and still readable, redrivable for fourteen days,
+//! forgotten after ninety, and their names free again.
+
+mod appliance;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use conveyor::base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
+use conveyor::interpreter::event::Json;
+use conveyor::interpreter::{Header, Status};
+use conveyor::run::{self, Ages, Config, Handle, NewMachine, Resource, Resources, Retired, Start};
+use conveyor::store::{self, Backends, Direction, Directory, Writer};
+
+const DAY_MS: i64 = 86_400_000;
+const AGES: Ages = Ages { archive: Span::days(1), forget: Span::days(90) };
+
+/// A clock that stands still until it is told to move.
+struct StillClock(AtomicI64);
+
+impl StillClock {
+    fn advance_to(&self, to: Timestamp) {
+        self.0.fetch_max(to.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for StillClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A box without any resource: a Task fails.
+struct Nothing;
+
+impl Resources for Nothing {
+    fn find(&self, _: &str) -> Option<Arc<dyn Resource>> {
+        None
+    }
+
+    fn child_ended(&self, _: &str, _: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
+        Ok("{}".into())
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    clock: Arc<StillClock>,
+    handle: Handle,
+    writer: Writer,
+}
+
+impl World {
+    async fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, reader) = store::open(store::Options::at(dir.path())).unwrap();
+        let clock = Arc::new(StillClock(AtomicI64::new(20_000 * DAY_MS)));
+        let config = Config {
+            writer: writer.clone(),
+            reader,
+            resources: Arc::new(Nothing),
+            clock: clock.clone(),
+            lanes: BTreeMap::new(),
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+        };
+        let handle = run::start(config).await.unwrap();
+        for (name, state) in [
+            ("passes", r#"{"Type":"Pass","Result":{"large":"payload"},"End":true}"#),
+            ("fails", r#"{"Type":"Task","Resource":"arn:aws:states:::no:such","End":true}"#),
+            ("waits", r#"{"Type":"Wait","Seconds":99999999,"End":true}"#),
+        ] {
+            let definition = format!(r#"{{"StartAt":"S","States":{{"S":{state}}}}}"#);
+            let (role_arn, settings) = (String::new(), "{}".to_owned());
+            let new = NewMachine { name: name.into(), definition, role_arn, express: false, settings };
+            handle.create_machine(new).await.unwrap();
+        }
+        World { dir, clock, handle, writer }
+    }
+
+    async fn start(&self, machine: &str, name: &str) -> ExecutionId {
+        let start = Start {
+            machine: machine.into(),
+            name: Some(name.into()),
+            input: r#"{"file":"a.mp4"}"#.into(),
+            ..Start::default()
+        };
+        let id = self.handle.start(start).await.unwrap().id;
+        while machine != "waits" && self.describe(id).unwrap().status == Status::Running {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        id
+    }
+
+    fn describe(&self, id: ExecutionId) -> Option<Header> {
+        self.handle.reader().header(id).unwrap()
+    }
+
+    fn all_of(&self, id: ExecutionId) -> (Option<Header>, usize) {
+        let history = self.handle.reader().history(id, EventId(1), 99, Direction::Forward).unwrap();
+        (self.describe(id), history.len())
+    }
+
+    async fn days_later(&self, days: i64) -> Retired {
+        self.clock.advance_to(self.handle.now().plus_ms(days * DAY_MS));
+        self.handle.retire(AGES).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
+    let world = World::new().await;
+    let passed = world.start("passes", "one").await;
+    let failed = world.start("fails", "one").await;
+    let waiting = world.start("waits", "one").await;
+    let everything = [passed, failed, waiting].map(|id| world.all_of(id));
+
+    assert_eq!(world.days_later(0).await, Retired { archived: 0, forgotten: 0 });
+    assert_eq!(world.days_later(2).await, Retired { archived: 1, forgotten: 0 });
+    assert_eq!([passed, failed, waiting].map(|id| world.all_of(id)), everything);
+
+    // What failed keeps all that a redrive takes, for as long as AWS lets it be redriven.
+    assert_eq!(world.days_later(11).await, Retired::default());
+    world.handle.redrive(failed).await.unwrap();
+    while world.describe(failed).unwrap().status == Status::Running {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    assert_eq!(world.describe(failed).unwrap().redrive_count, 1);
+    assert_eq!(world.days_later(13).await, Retired::default(), "its time began anew");
+    let redriven = world.all_of(failed);
+    assert_eq!(world.days_later(2).await, Retired { archived: 1, forgotten: 0 });
+    assert_eq!(world.all_of(failed), redriven);
+    let refused = world.handle.redrive(failed).await.unwrap_err();
+    assert_eq!(refused.code, "ExecutionNotRedrivable");
+    assert!(refused.message.contains("redrivable period exceeded"), "{}", refused.message);
+
+    // A name is taken until its execution is forgotten.
+    let again = Start { machine: "passes".into(), name: Some("one".into()), ..Start::default() };
+    assert_eq!(world.handle.start(again).await.unwrap_err().code, "ExecutionAlreadyExists");
+    assert_eq!(world.days_later(63).await, Retired { archived: 0, forgotten: 1 });
+    assert_eq!(world.all_of(passed), (None, 0));
+    assert_ne!(world.start("passes", "one").await, passed);
+    assert_eq!(world.days_later(30).await.forgotten, 1);
+    assert_eq!(world.all_of(failed), (None, 0));
+    assert_eq!(world.all_of(waiting), everything[2]);
+
+    world.handle.shut_down().await;
+    let World { dir, handle, writer, .. } = world;
+    drop(handle);
+    tokio::task::spawn_blocking(move || writer.close()).await.unwrap().unwrap();
+    while let Err(busy) = store::check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)) {
+        assert!(busy.to_string().contains("in use"), "{busy}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let report = store::check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)).unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.rows["executions"], report.rows["archived"]), (2, 1));
+}
+
+fn script(_: &conveyor::media::Job) -> Result<serde_json::Value, TaskError> {
+    Ok(serde_json::json!({}))
+}
+
+/// Long ago, as far as the file system knows.
+fn age(path: &std::path::Path) {
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(100 * 86_400);
+    std::fs::File::open(path).unwrap().set_modified(then).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_housekeeping_workflow_removes_what_nothing_refers_to() {
+    let appliance = appliance::Appliance::start(script, BTreeMap::new()).await;
+    appliance.create("waits", r#"{"StartAt":"S","States":{"S":{"Type":"Wait","Seconds":9999999,"End":true}}}"#).await;
+    let start = Start { machine: "waits".into(), name: Some("job-1".into()), input: "{}".into(), ..Start::default() };
+    appliance.handle.start(start).await.unwrap();
+
+    let dead = format!("work/{}-0", ExecutionId::generate(Timestamp(1)));
+    let root = appliance.dir.path();
+    for folder in [&format!("data/{dead}"), "data/work/mine", "outputs/.staging/job-1", "outputs/.staging/job-2"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        age(&root.join(folder));
+    }
+    for file in ["taken.mp4.error.json", "there.mp4.error.json", "there.mp4"] {
+        std::fs::write(root.join("quarantine").join(file), "{}").unwrap();
+        age(&root.join("quarantine").join(file));
+    }
+    let (header, _) = appliance.run("housekeeping", "night", "").await;
+    assert_eq!(header.status, Status::Succeeded, "{:?}", header.outcome);
+    let left = |folder: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left("data/work"), ["mine"], "what is not the box's stays");
+    assert_eq!(left("outputs/.staging"), ["job-1"], "what is still worked on stays");
+    assert_eq!(left("quarantine"), ["there.mp4", "there.mp4.error.json"]);
+}
