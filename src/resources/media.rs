@@ -6,29 +6,32 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Answer, Call, mounts};
+use super::{Answer, Call, PRIORITY, mounts};
 use crate::base::TaskError;
 use crate::media::Job;
+use crate::run::LaneNeed;
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// How often the disk is looked at while a stage writes.
 const DISK_EVERY: Duration = Duration::from_millis(500);
 
-/// Every stage with its lane and how much of it: what decodes or encodes needs cores, what moves bytes the disks.
-const STAGES: &[(&str, &str, u32)] = &[
-    ("sanitize", "cpu", 1),
-    ("probe", "cpu", 1),
-    ("transcode", "cpu", 4),
-    ("quality", "cpu", 2),
-    ("labels", "cpu", 1),
-    ("transcript", "cpu", 1),
-    ("meaning", "cpu", 1),
-    ("brief", "io", 1),
-    ("fingerprint", "io", 1),
-    ("publish", "io", 1),
-    ("archive", "io", 1),
-    ("quarantine", "io", 1),
+/// Every stage with its lane, how much of it, and its rank: what decodes or encodes needs cores, what moves bytes the
+/// disks. Lower ranks go first, and the end of the way has the lowest: of a hundred files that were dropped at once
+/// the bad ones are told at once, the first is published while the last still waits, and few lie half done on the disks.
+const STAGES: &[(&str, &str, u32, u8)] = &[
+    ("sanitize", "cpu", 1, 60),
+    ("probe", "cpu", 1, 60),
+    ("transcode", "cpu", 4, 70),
+    ("labels", "cpu", 1, 50),
+    ("transcript", "cpu", 1, 50),
+    ("meaning", "cpu", 1, 50),
+    ("quality", "cpu", 2, 30),
+    ("fingerprint", "io", 1, 60),
+    ("quarantine", "io", 1, 60),
+    ("brief", "io", 1, 40),
+    ("publish", "io", 1, 20),
+    ("archive", "io", 1, 10),
 ];
 
 /// The stage of that name, if there is one.
@@ -36,8 +39,11 @@ pub fn stage_named(name: &str) -> Option<String> {
     STAGES.iter().find(|(stage, ..)| *stage == name).map(|(stage, ..)| (*stage).to_owned())
 }
 
-pub fn lane(stage: &str) -> (&'static str, u32) {
-    STAGES.iter().find(|(name, ..)| *name == stage).map_or(("io", 1), |(_, lane, weight)| (*lane, *weight))
+/// The lane that a stage needs.
+pub fn lane(stage: &str) -> LaneNeed {
+    let known = STAGES.iter().find(|(name, ..)| *name == stage);
+    let (lane, weight, priority) = known.map_or(("io", 1, PRIORITY), |(_, lane, weight, rank)| (*lane, *weight, *rank));
+    LaneNeed { lane: lane.to_owned(), weight, priority }
 }
 
 /// Runs the stage in its child process.
