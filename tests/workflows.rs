@@ -14,7 +14,7 @@ use conveyor::media::Job;
 use conveyor::resources::jobs;
 use conveyor::resources::notify::Notifier;
 use conveyor::run::Start;
-use conveyor::store::{Commit, Direction, ExecutionFilter};
+use conveyor::store::{ActivityRow, Commit, Direction, ExecutionFilter};
 use serde_json::{Value, json};
 
 /// Every stage in a word. What goes wrong is told by the file's name.
@@ -189,4 +189,31 @@ async fn on_a_share_that_is_away_nothing_vanishes_for_good() {
     fs::write(conveyor.dir.path().join("source/clip.mp4"), "clip").unwrap();
     let end = conveyor.ended(main).await;
     assert_eq!(output(&end)["status"], "PUBLISHED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_line_of_an_execution_does_the_work_of_another() {
+    let conveyor = appliance(&[]).await;
+    let row = ActivityRow { name: "look".into(), created_at: conveyor.handle.now().into(), settings: String::new() };
+    let mut commit = Commit::new();
+    commit.put_activity(&row);
+    conveyor.handle.commit(commit).await.unwrap();
+    let activity = "arn:aws:states:us-east-1:000000000000:activity:look";
+    let sfn = |action: &str| format!("arn:aws:states:::aws-sdk:sfn:{action}");
+    let definition = json!({"StartAt": "Both", "States": {"Both": {"Type": "Parallel", "End": true, "Branches": [
+        {"StartAt": "Look", "States": {
+            "Look": {"Type": "Task", "Resource": activity, "Parameters": {"file.$": "$.key"}, "End": true}}},
+        {"StartAt": "Fetch", "States": {
+            "Fetch": {"Type": "Task", "Resource": sfn("getActivityTask"), "ResultPath": "$.task", "Next": "Report",
+                "Parameters": {"ActivityArn": activity, "WorkerName": "the other line"}},
+            "Report": {"Type": "Task", "Resource": sfn("sendTaskSuccess"), "ResultPath": null, "Next": "Again",
+                "Parameters": {"TaskToken.$": "$.task.TaskToken", "Output.$": "$.task.Input"}},
+            "Again": {"Type": "Task", "Resource": sfn("sendTaskHeartbeat"), "End": true,
+                "Parameters": {"TaskToken.$": "$.task.TaskToken"},
+                "Catch": [{"ErrorEquals": ["Sfn.TaskTimedOutException"], "Next": "Over"}]},
+            "Over": {"Type": "Pass", "OutputPath": "$.Error", "End": true}}},
+    ]}}});
+    conveyor.create("lines", &definition.to_string()).await;
+    let (header, _) = conveyor.run("lines", "job-1", "clip.mp4").await;
+    assert_eq!(output(&header), json!([{"file": "clip.mp4"}, "Sfn.TaskTimedOutException"]));
 }
