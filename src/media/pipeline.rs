@@ -165,11 +165,15 @@ pub fn error_of(message: &gst::Message, input: &Input) -> TaskError {
     let detail = format!("{error} ({})", debug.lines().last().unwrap_or_default().trim());
     if let Some(kind) = error.kind::<gst::ResourceError>() {
         use gst::ResourceError::{NoSpaceLeft, NotFound, OpenRead, Read};
-        return match kind {
-            NoSpaceLeft => TaskError::new(
+        // Muxers report their temporary files' trouble as one of writing, with the system's words behind it.
+        let full = nix::errno::Errno::ENOSPC.desc();
+        if kind == NoSpaceLeft || detail.contains(full) {
+            return TaskError::new(
                 "Media.DiskFull",
                 format!("the disk is full while working on '{}'; free some space. {detail}", input.uri),
-            ),
+            );
+        }
+        return match kind {
             NotFound => input.error("Media.Vanished", format!("is not there any more; drop it again. {detail}")),
             OpenRead | Read => {
                 input.error("Media.Unreadable", format!("cannot be read; check the share and its network. {detail}"))

@@ -4,25 +4,34 @@
 //! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Answer, Call, mounts};
+use super::{Answer, Call, PRIORITY, mounts};
 use crate::base::TaskError;
 use crate::media::Job;
+use crate::run::LaneNeed;
 
-/// Every stage with its lane and how much of it: what decodes or encodes needs cores, what moves bytes the disks.
-const STAGES: &[(&str, &str, u32)] = &[
-    ("sanitize", "cpu", 1),
-    ("probe", "cpu", 1),
-    ("transcode", "cpu", 4),
-    ("quality", "cpu", 2),
-    ("labels", "cpu", 1),
-    ("transcript", "cpu", 1),
-    ("meaning", "cpu", 1),
-    ("brief", "io", 1),
-    ("fingerprint", "io", 1),
-    ("publish", "io", 1),
-    ("archive", "io", 1),
-    ("quarantine", "io", 1),
+/// What work folders leave of the disk that they share with the store.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// How often the disk is looked at while a stage writes.
+const DISK_EVERY: Duration = Duration::from_millis(500);
+
+/// Every stage with its lane, how much of it, and its rank: what decodes or encodes needs cores, what moves bytes the
+/// disks. Lower ranks go first, and the end of the way has the lowest: of a hundred files that were dropped at once
+/// the bad ones are told at once, the first is published while the last still waits, and few lie half done on the disks.
+const STAGES: &[(&str, &str, u32, u8)] = &[
+    ("sanitize", "cpu", 1, 60),
+    ("probe", "cpu", 1, 60),
+    ("transcode", "cpu", 4, 70),
+    ("labels", "cpu", 1, 50),
+    ("transcript", "cpu", 1, 50),
+    ("meaning", "cpu", 1, 50),
+    ("quality", "cpu", 2, 30),
+    ("fingerprint", "io", 1, 60),
+    ("quarantine", "io", 1, 60),
+    ("brief", "io", 1, 40),
+    ("publish", "io", 1, 20),
+    ("archive", "io", 1, 10),
 ];
 
 /// The stage of that name, if there is one.
@@ -30,8 +39,11 @@ pub fn stage_named(name: &str) -> Option<String> {
     STAGES.iter().find(|(stage, ..)| *stage == name).map(|(stage, ..)| (*stage).to_owned())
 }
 
-pub fn lane(stage: &str) -> (&'static str, u32) {
-    STAGES.iter().find(|(name, ..)| *name == stage).map_or(("io", 1), |(_, lane, weight)| (*lane, *weight))
+/// The lane that a stage needs.
+pub fn lane(stage: &str) -> LaneNeed {
+    let known = STAGES.iter().find(|(name, ..)| *name == stage);
+    let (lane, weight, priority) = known.map_or(("io", 1, PRIORITY), |(_, lane, weight, rank)| (*lane, *weight, *rank));
+    LaneNeed { lane: lane.to_owned(), weight, priority }
 }
 
 /// Runs the stage in its child process.
@@ -46,13 +58,38 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         threads: call.threads,
     };
     let progress = call.progress.clone();
-    let result = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p))).await;
+    let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
+    let result = tokio::select! {
+        result = work => result,
+        error = crowded(&folder.path) => Err(error),
+    };
     drop(folder);
     if result.is_err() {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
         mounts::check(call).await?;
     }
     result.map(Answer::Done)
+}
+
+/// Resolves when the disk under the work folder has no room but the store's: work must never take that, since the
+/// appliance itself could not go on.
+async fn crowded(folder: &Path) -> TaskError {
+    loop {
+        if let Ok(disk) = nix::sys::statvfs::statvfs(folder) {
+            let free = disk.blocks_available() * disk.fragment_size();
+            if free < RESERVE_BYTES {
+                let what = format!(
+                    "the disk of the work folder {} has {} MiB left, and {} MiB are kept for the appliance's own store; \
+                     free some space on the disk that holds data_dir",
+                    folder.display(),
+                    free >> 20,
+                    RESERVE_BYTES >> 20
+                );
+                return TaskError::new("Media.DiskFull", what);
+            }
+        }
+        tokio::time::sleep(DISK_EVERY).await;
+    }
 }
 
 /// The folder where work folders stand.

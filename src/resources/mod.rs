@@ -41,8 +41,8 @@ use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContex
 use crate::sandbox::Spawn;
 use crate::store::Reader;
 
-/// Lower goes first. Nothing asks for another one yet.
-const PRIORITY: u8 = 100;
+/// Lower goes first: what has no rank of its own stands in the midst of the media stages.
+const PRIORITY: u8 = 50;
 
 /// One attempt of one Task, with all that its family may use.
 #[derive(Clone)]
@@ -157,12 +157,13 @@ impl Family {
 
     /// The lane it runs on; none for what only reads and writes the appliance's own store.
     fn lane(&self) -> Option<LaneNeed> {
-        let (lane, weight) = match self {
-            Family::Stage(stage) => media::lane(stage),
-            Family::Objects(_) | Family::Function | Family::Invoke | Family::Housekeeping => ("io", 1),
-            _ => return None,
-        };
-        Some(LaneNeed { lane: lane.to_owned(), weight, priority: PRIORITY })
+        match self {
+            Family::Stage(stage) => Some(media::lane(stage)),
+            Family::Objects(_) | Family::Function | Family::Invoke | Family::Housekeeping => {
+                Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY })
+            }
+            _ => None,
+        }
     }
 
     /// Runs one attempt.
