@@ -20,9 +20,9 @@ use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+
+use yard::http::Client;
 
 const STEPS: usize = 10;
 
@@ -140,41 +140,6 @@ impl Ended {
     }
 }
 
-/// A connection that costs the machine as little as can be: what is measured is the box.
-struct Client {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    async fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream, buffer: Vec::new() }
-    }
-
-    async fn call(&mut self, operation: &str, body: &str) -> Value {
-        let request = format!(
-            "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-amz-json-1.0\r\nx-amz-target: \
-             AWSStepFunctions.{operation}\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.stream.write_all(request.as_bytes()).await.unwrap();
-        self.buffer.clear();
-        loop {
-            assert!(self.stream.read_buf(&mut self.buffer).await.unwrap() > 0, "the server hung up");
-            let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            let head = std::str::from_utf8(&self.buffer[..end]).unwrap().to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap();
-            let body = &self.buffer[end + 4..];
-            if body.len() == length.trim().parse::<usize>().unwrap() {
-                assert!(head.starts_with("http/1.1 200"), "{head}: {}", String::from_utf8_lossy(body));
-                return serde_json::from_slice(body).unwrap();
-            }
-        }
-    }
-}
-
 async fn create(address: SocketAddr, name: &str, state: &Value) -> String {
     let states: serde_json::Map<String, Value> = (0..STEPS)
         .map(|n| {
@@ -190,7 +155,7 @@ async fn create(address: SocketAddr, name: &str, state: &Value) -> String {
     let request = json!({
         "name": name.replace(' ', "-"), "definition": definition, "roleArn": "arn:aws:iam::000000000000:role/any"
     });
-    let mut client = Client::connect(address).await;
+    let mut client = Client::connect(address).await.unwrap();
     client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].as_str().unwrap().to_owned()
 }
 
@@ -201,7 +166,7 @@ async fn crowd(address: SocketAddr, machine: &str, ended: &Ended, tasks: usize, 
         .map(|_| {
             let (ended, request) = (ended.clone(), request.clone());
             tokio::spawn(async move {
-                let mut client = Client::connect(address).await;
+                let mut client = Client::connect(address).await.unwrap();
                 let mut times = Vec::new();
                 while start.elapsed() < time {
                     let begun = Instant::now();

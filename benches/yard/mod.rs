@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each bench uses its part")]
 
+pub mod http;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

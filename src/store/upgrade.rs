@@ -1,6 +1,6 @@
 //! `upgrade` brings the files of older releases to this release's form, before anything opens them.
 //!
-//! There has been one form so far. A migration belongs here as a function from one number to the next, which changes
+//! No release had another form so far. A migration belongs here as a function from one number to the next, which changes
 //! the number in the transaction that makes its last change: one that was interrupted is then begun again.
 
 use std::fmt;
@@ -41,7 +41,7 @@ pub fn upgrade(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
              {FORMAT_VERSION}: start the newer release, or restore a backup"
         ))),
         unknown => Err(Fault::fatal_plain(format!(
-            "{place}/{STATE} says that it has format {unknown}, which never existed; restore a backup"
+            "{place}/{STATE} has format {unknown}, which no release wrote; begin with an empty data directory"
         ))),
     }
 }

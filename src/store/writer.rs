@@ -18,6 +18,11 @@ use crate::base::Fault;
 
 /// Most bytes in one batch: above it, waiting for the rest would cost more than another sync.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Fewer uncheckpointed bytes than these may wait longer: carrying them over costs the disk two syncs, which commits
+/// then wait behind, however few they are. A crash replays them in milliseconds.
+const LITTLE_BYTES: usize = 4 << 20;
+/// How long they may wait.
+const LITTLE_WAITS: Duration = Duration::from_secs(1);
 /// Uncheckpointed bytes above which the checkpointer does not wait for its time.
 const HASTE_BYTES: usize = 32 << 20;
 /// Uncheckpointed bytes above which commits wait for the checkpointer.
@@ -281,6 +286,7 @@ fn hold_back(shared: &Shared) {
 
 /// The checkpointing thread.
 fn checkpoint_all(shared: &Shared, every: Duration) {
+    let mut last = Instant::now();
     loop {
         let until = Instant::now() + every;
         let mut queue = shared.queue.lock();
@@ -290,6 +296,10 @@ fn checkpoint_all(shared: &Shared, every: Duration) {
         }
         queue.hurry = false;
         drop(queue);
+        if shared.engine.waiting_bytes() < LITTLE_BYTES && last.elapsed() < LITTLE_WAITS {
+            continue;
+        }
+        last = Instant::now();
         if shared.engine.checkpoint().is_err() {
             // The engine remembers; commits answer with it.
             return;
