@@ -28,6 +28,8 @@ use crate::store::Reader;
 
 /// How often frames go out: what changed more than once in between is one frame.
 const TICK: Duration = Duration::from_millis(200);
+/// Executions that changed within a tick, above which screens are told to look again instead of what changed.
+const CHANGED_MAX: usize = 256;
 /// Frames kept for streams that come back.
 const FRAMES_KEPT: usize = 1024;
 /// Streams open at once.
@@ -132,19 +134,27 @@ async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Re
     loop {
         tokio::select! {
             notice = notices.recv() => match notice {
-                Ok(Notice::Changed { execution, status, .. }) => { changed.insert(execution, status); }
+                Ok(Notice::Changed { execution, status, .. }) => {
+                    if changed.len() < CHANGED_MAX || changed.contains_key(&execution) {
+                        changed.insert(execution, status);
+                    } else {
+                        lost = true;
+                    }
+                }
                 // What needs no lane is over at once, or waits for others: it would hide what really moves.
                 Ok(Notice::Progress { working, .. }) if working.lane.is_empty() => {}
                 Ok(Notice::Progress { execution, working }) => { moved.insert(execution, working); }
                 Err(broadcast::error::RecvError::Lagged(_)) => lost = true,
                 Err(broadcast::error::RecvError::Closed) => return,
             },
-            _ = tick.tick() => {
+            _ = tick.tick(), if lost || !changed.is_empty() || !moved.is_empty() => {
                 let mut out = |name, data| {
                     number += 1;
                     live.publish(number, name, data);
                 };
                 if std::mem::take(&mut lost) {
+                    // Whose end was missed would stay on the board; what runs comes back with its next progress.
+                    *live.0.board.lock() = Board::default();
                     out("resync", "{}".to_owned());
                 }
                 for (id, working) in std::mem::take(&mut moved) {

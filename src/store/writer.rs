@@ -241,8 +241,14 @@ fn write_all(shared: &Shared) {
         drop(queue);
         hold_back(shared);
         let records: Vec<_> = batch.iter().map(|w| w.record.clone()).collect();
+        let was_clean = shared.engine.waiting_bytes() == 0;
         let result = shared.engine.append(&records);
         drop(records);
+        if was_clean {
+            // Under the lock, or the checkpointer might be about to sleep.
+            let _queue = shared.queue.lock();
+            shared.checkpoint.notify_one();
+        }
         let failure = result.err().map(|fault| crate::base::fault::chain(&fault));
         for waiting in batch {
             let answer = match &failure {
@@ -288,8 +294,11 @@ fn hold_back(shared: &Shared) {
 fn checkpoint_all(shared: &Shared, every: Duration) {
     let mut last = Instant::now();
     loop {
-        let until = Instant::now() + every;
         let mut queue = shared.queue.lock();
+        while !queue.closing && shared.engine.waiting_bytes() == 0 {
+            shared.checkpoint.wait(&mut queue);
+        }
+        let until = Instant::now() + every;
         while !queue.closing && !queue.hurry && !shared.checkpoint.wait_until(&mut queue, until).timed_out() {}
         if queue.closing {
             return;
