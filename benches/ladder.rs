@@ -120,6 +120,9 @@ fn transcode(root: &Path, out: &Path) {
     });
     let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
         .arg("stage")
+        // As the appliance does: the list of plugins is made once, not by every child.
+        .env("GST_REGISTRY", root.join("registry.bin"))
+        .env("GST_REGISTRY_FORK", "no")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
