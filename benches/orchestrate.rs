@@ -53,6 +53,34 @@ async fn drop_files(files: usize) {
         let series = yard::Series::new(times);
         println!("{what:<30} p50 {:6.1} ms   p99 {:6.1} ms", series.at(50) / 1e3, series.at(99) / 1e3);
     }
+    crowd(&appliance).await;
+}
+
+/// Very many files at once: none may be lost, none done twice, and memory must stay bounded.
+async fn crowd(appliance: &Appliance) {
+    const CROWD: usize = 1_000;
+    let published = || {
+        let filter = ExecutionFilter { machine: Some("main".into()), status: None };
+        let page = appliance.handle.reader().executions(&filter, None, 10 * CROWD).unwrap();
+        page.items.iter().filter(|row| row.status == Status::Succeeded).count()
+    };
+    let (before, begun, resident) = (published(), Instant::now(), yard::resident_mib());
+    for n in 0..CROWD {
+        std::fs::write(appliance.dir.path().join(format!("source/crowd-{n}.mp4")), format!("crowd {n}")).unwrap();
+    }
+    let mut peak = resident;
+    while published() < before + CROWD {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        peak = peak.max(yard::resident_mib());
+    }
+    let took = begun.elapsed();
+    // Whatever would be done twice would come now.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(published(), before + CROWD, "nothing is lost and nothing is done twice");
+    println!(
+        "{CROWD} files at once              all done in {:.1} s   resident {resident:.0} to {peak:.0} MiB",
+        took.as_secs_f64()
+    );
 }
 
 /// Follows the newest file to its end: how long that took, without the waits between two looks at the transcode.

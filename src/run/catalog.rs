@@ -116,7 +116,7 @@ impl Core {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let kind = if new.express { MachineKind::Express } else { MachineKind::Standard };
         if let Some(there) = self.reader.machine(&new.name)? {
-            let arn = format!("arn:aws:states:{}:{}:stateMachine:{}", self.region, self.account, new.name);
+            let arn = self.machine_arn(&new.name);
             let row = self.reader.revision(&there.name, there.revision)?;
             let same = row.is_some_and(|row| row.definition == new.definition && row.role_arn == new.role_arn);
             if there.deleting {
@@ -154,7 +154,7 @@ impl Core {
     /// UpdateStateMachine: a new revision; executions that run keep theirs.
     pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<MachineRow, Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
-        let arn = format!("arn:aws:states:{}:{}:stateMachine:{name}", self.region, self.account);
+        let arn = self.machine_arn(name);
         let mut row = self.reader.machine(name)?.ok_or_else(|| Refused::no_machine(&arn))?;
         let old = self.reader.revision(name, row.revision)?.ok_or_else(|| Refused::no_machine(&arn))?;
         let definition = change.definition.unwrap_or(old.definition);

@@ -16,7 +16,7 @@ use super::notice::Board;
 use super::resource::Resources;
 use super::timers::Timers;
 use super::{Refused, events};
-use crate::base::{Attempt, Clock, ExecutionId, Fault, fault};
+use crate::base::{Attempt, Clock, ExecutionId, Fault, arn, fault};
 use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
 use crate::store::{Commit, Reader, Writer};
 
@@ -96,6 +96,14 @@ impl Core {
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
         })
+    }
+
+    pub fn machine_arn(&self, machine: &str) -> String {
+        arn::machine(&self.region, &self.account, machine)
+    }
+
+    pub fn execution_arn(&self, machine: &str, name: &str) -> String {
+        arn::execution(&self.region, &self.account, machine, name)
     }
 
     /// An event with the time and randomness that `step` may use.

@@ -39,9 +39,8 @@ impl Core {
     }
 
     fn outcome_for_parent(&self, child: &Header, attempt: Attempt, shape: &str) -> Event {
-        let prefix = format!("arn:aws:states:{}:{}", self.region, self.account);
-        let child_arn = format!("{prefix}:execution:{}:{}", child.machine.name, child.name);
-        let machine_arn = format!("{prefix}:stateMachine:{}", child.machine.name);
+        let child_arn = self.execution_arn(&child.machine.name, &child.name);
+        let machine_arn = self.machine_arn(&child.machine.name);
         match self.resources.child_ended(shape, child, &child_arn, &machine_arn) {
             Ok(output) => Event::TaskSucceeded { attempt, output },
             Err(e) => Event::TaskFailed { attempt, error: Some(e.error), cause: Some(e.cause) },

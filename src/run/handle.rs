@@ -131,12 +131,7 @@ impl Handle {
         // What it goes on from must not be archived meanwhile.
         let _held = self.0.redrives.read().await;
         let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
-        let arn = || {
-            format!(
-                "arn:aws:states:{}:{}:execution:{}:{}",
-                self.0.region, self.0.account, header.machine.name, header.name
-            )
-        };
+        let arn = || self.0.execution_arn(&header.machine.name, &header.name);
         let refused = |why: &str| {
             Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
         };

@@ -44,12 +44,12 @@ fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: String) -
     if same_input && (same_parent || request.once || header.status == Status::Running) {
         return Ok(Started { id, name, started_at: header.started_at, existed: true });
     }
-    let arn = format!("arn:aws:states:{}:{}:execution:{}:{name}", core.region, core.account, request.machine);
+    let arn = core.execution_arn(&request.machine, &name);
     Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")))
 }
 
 async fn begin(core: &SharedCore, request: Start, name: String) -> Result<Started, Refused> {
-    let arn = || format!("arn:aws:states:{}:{}:stateMachine:{}", core.region, core.account, request.machine);
+    let arn = || core.machine_arn(&request.machine);
     let row = core.reader.machine(&request.machine)?.ok_or_else(|| Refused::no_machine(&arn()))?;
     if row.deleting {
         return Err(Refused::new("StateMachineDeleting", format!("State Machine is being deleted: '{}'", arn())));

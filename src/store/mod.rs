@@ -1,8 +1,8 @@
 //! Floor 3: the store. What was decided becomes durable here, and is read from here.
 //!
-//! Two redb files with one writer each: the *journal*, to which the writing thread appends whole batches of commits
-//! with one sync, and the *state*, to which a checkpointer carries the surviving rows. Until then rows live in memory
-//! ([`overlay`](self)), and a [`Reader`] sees both as one.
+//! Two places with one writer each: the *journal*, preallocated files to which the writing thread appends whole batches
+//! of commits with one durable write, and the *state*, a redb file to which a checkpointer carries the surviving rows.
+//! Until then rows live in memory ([`overlay`](self)), and a [`Reader`] sees both as one.
 //!
 //! ```text
 //! Commit --encode--> queue --batch--> journal (sync) --publish--> overlay --checkpoint--> state (sync)
