@@ -14,6 +14,15 @@ function must(yes, text) {
   if (!yes) throw new Error(text);
 }
 
+// Asks the page again and again. Playwright's own waitForFunction evaluates text, which the page's policy forbids.
+async function until(page, asked, argument) {
+  for (const end = Date.now() + 30_000; Date.now() < end; ) {
+    if (await page.evaluate(asked, argument)) return;
+    await page.waitForTimeout(100);
+  }
+  throw new Error(`it does not come: ${asked}`);
+}
+
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--autoplay-policy=no-user-gesture-required'],
@@ -57,7 +66,8 @@ try {
       await shot('list');
       const all = await page.locator('.row').count();
       await page.getByLabel('Status').selectOption('FAILED');
-      await page.waitForFunction(
+      await until(
+        page,
         (n) => {
           const rows = document.querySelectorAll('.row');
           return rows.length > 0 && rows.length < n && [...rows].every((r) => r.classList.contains('FAILED'));
@@ -90,9 +100,7 @@ try {
         v.muted = true;
         await v.play();
       });
-      await page.waitForFunction(() => document.querySelector('video[data-hls]')?.currentTime > 1, null, {
-        timeout: 30_000,
-      });
+      await until(page, () => document.querySelector('video[data-hls]')?.currentTime > 1);
       const size = await video.evaluate((v) => [v.videoWidth, v.videoHeight, v.error?.message ?? null]);
       must(size[0] > 0 && size[2] === null, `the video shows nothing: ${size}`);
       const choice = page.getByLabel(/Rendition/);
