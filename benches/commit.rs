@@ -17,11 +17,7 @@ use conveyor::store::{Commit, Options, Writer, open};
 const TRANSITIONS: usize = 10;
 
 fn main() {
-    let seconds = std::env::var("CONVEYOR_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0);
-    let raw = yard::raw_write(1_000);
-    if let Some(raw) = &raw {
-        println!("raw 4 KiB O_DIRECT|O_DSYNC     p50 {:6.0} µs   p99 {:6.0} µs", raw.at(50), raw.at(99));
-    }
+    let raw = yard::print_raw();
     let redb = yard::redb_commit(1_000);
     println!("redb, one row                  p50 {:6.0} µs   p99 {:6.0} µs", redb.at(50), redb.at(99));
 
@@ -44,7 +40,7 @@ fn main() {
     );
     println!("encoding one transition        p50 {:6.1} µs", encoding().at(50));
     for tasks in [32, 256, 2_048] {
-        crowd(&runtime, &writer, tasks, Duration::from_secs_f64(seconds));
+        crowd(&runtime, &writer, tasks, yard::seconds());
     }
     println!("resident                       {:.0} MiB", yard::resident_mib());
     writer.close().unwrap();

@@ -27,9 +27,7 @@ static FIRST_STAGE: Mutex<Option<Instant>> = Mutex::new(None);
 
 fn main() {
     let files = std::env::var("CONVEYOR_BENCH_FILES").ok().and_then(|s| s.parse().ok()).unwrap_or(20);
-    if let Some(raw) = yard::raw_write(1_000) {
-        println!("raw 4 KiB O_DIRECT|O_DSYNC     p50 {:6.0} µs   p99 {:6.0} µs", raw.at(50), raw.at(99));
-    }
+    yard::print_raw();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(drop_files(files));
 }

@@ -27,11 +27,7 @@ use yard::http::Client;
 const STEPS: usize = 10;
 
 fn main() {
-    let seconds = std::env::var("CONVEYOR_BENCH_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3.0);
-    let raw = yard::raw_write(1_000);
-    if let Some(raw) = &raw {
-        println!("raw 4 KiB O_DIRECT|O_DSYNC     p50 {:6.0} µs   p99 {:6.0} µs", raw.at(50), raw.at(99));
-    }
+    yard::print_raw();
     let folder = yard::folder("workflows");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -40,7 +36,7 @@ fn main() {
         for (name, state) in [("effect-free", pass()), ("every step synced", task())] {
             let machine = create(address, name, &state).await;
             for concurrency in [1, 32, 256] {
-                crowd(address, &machine, &ended, concurrency, Duration::from_secs_f64(seconds), name).await;
+                crowd(address, &machine, &ended, concurrency, yard::seconds(), name).await;
             }
         }
         println!("resident                       {:.0} MiB", yard::resident_mib());

@@ -56,8 +56,21 @@ pub fn measure(rounds: usize, mut work: impl FnMut(usize)) -> Series {
 #[repr(align(4096))]
 struct Page([u8; 4096]);
 
+/// How long each part of a bench runs: `CONVEYOR_BENCH_SECONDS`.
+pub fn seconds() -> Duration {
+    let told = std::env::var("CONVEYOR_BENCH_SECONDS").ok().and_then(|s| s.parse().ok());
+    Duration::from_secs_f64(told.unwrap_or(3.0))
+}
+
+/// Measures and prints what the disk can do, where it has direct writes.
+pub fn print_raw() -> Option<Series> {
+    let raw = raw_write(1_000)?;
+    println!("raw 4 KiB O_DIRECT|O_DSYNC     p50 {:6.0} µs   p99 {:6.0} µs", raw.at(50), raw.at(99));
+    Some(raw)
+}
+
 /// What the disk can do: 4 KiB, written with O_DIRECT and O_DSYNC into a file that is filled already.
-pub fn raw_write(rounds: usize) -> Option<Series> {
+fn raw_write(rounds: usize) -> Option<Series> {
     let folder = folder("raw");
     let path = folder.join("raw");
     let mut file = std::fs::File::create(&path).unwrap();

@@ -201,11 +201,6 @@ impl Commit {
         self
     }
 
-    pub fn delete_revision(&mut self, machine: &str, revision: u64) -> &mut Commit {
-        self.record.delete(Table::Revisions, &tables::text_number(machine, revision));
-        self
-    }
-
     pub fn put_version(&mut self, machine: &str, version: u64, row: &VersionRow) -> &mut Commit {
         self.record.row(Op::Put, Table::Versions, &tables::text_number(machine, version), row);
         self
@@ -271,20 +266,6 @@ impl Commit {
 
     pub fn put_schedule(&mut self, name: &str, json: &str) -> &mut Commit {
         self.document(Table::Schedules, name, json)
-    }
-
-    pub fn delete_schedule(&mut self, name: &str) -> &mut Commit {
-        self.record.delete(Table::Schedules, &tables::text(name));
-        self
-    }
-
-    pub fn put_alarm(&mut self, name: &str, json: &str) -> &mut Commit {
-        self.document(Table::Alarms, name, json)
-    }
-
-    pub fn delete_alarm(&mut self, name: &str) -> &mut Commit {
-        self.record.delete(Table::Alarms, &tables::text(name));
-        self
     }
 
     fn document(&mut self, table: Table, name: &str, json: &str) -> &mut Commit {

@@ -54,17 +54,22 @@ function useRoute(): string | null {
   }
 }
 
+/** Loads now, every five seconds, and whenever the feed says to look again; the answer ends it. */
+function everySoOften(feed: Feed, load: () => void): () => void {
+  load();
+  const timer = setInterval(load, 5000);
+  const leave = feed.subscribe({ resync: load });
+  return () => {
+    clearInterval(timer);
+    leave();
+  };
+}
+
 function Lanes({ feed }: { feed: Feed }) {
   const [lanes, setLanes] = useState<api.Lane[]>([]);
   useEffect(() => {
     const load = () => api.lanes().then((r) => setLanes(r.lanes), () => undefined);
-    load();
-    const timer = setInterval(load, 5000);
-    const leave = feed.subscribe({ resync: load });
-    return () => {
-      clearInterval(timer);
-      leave();
-    };
+    return everySoOften(feed, load);
   }, [feed]);
   return (
     <ul class="lanes" aria-label="Lanes of this box">
@@ -91,13 +96,7 @@ function Troubles({ feed }: { feed: Feed }) {
       api.watches().then((r) => setWatches(r.watches), () => undefined);
       api.shares().then((r) => setShares(r.shares), () => undefined);
     };
-    load();
-    const timer = setInterval(load, 5000);
-    const leave = feed.subscribe({ resync: load });
-    return () => {
-      clearInterval(timer);
-      leave();
-    };
+    return everySoOften(feed, load);
   }, [feed]);
   const away = new Set(watches.filter((w) => w.away !== null).map((w) => w.share));
   const lines = [
