@@ -28,5 +28,5 @@ pub use env::Env;
 pub use step::step;
 
 pub use event::{Command, Entry, Event, Outcome, RunTask};
-pub use execution::{Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Status, Step, TaskPhase};
+pub use execution::{Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Qualifier, Status, Step, TaskPhase};
 pub use history::{Failure, HistoryEvent, HistoryKind, StateType};

@@ -24,6 +24,10 @@ impl Refused {
         Refused::new("ExecutionDoesNotExist", format!("Execution Does Not Exist: '{what}'"))
     }
 
+    pub fn no_resource(arn: &str) -> Refused {
+        Refused::new("ResourceNotFound", format!("Resource not found: '{arn}'"))
+    }
+
     pub fn no_activity(arn: &str) -> Refused {
         Refused::new("ActivityDoesNotExist", format!("Activity Does Not Exist: '{arn}'"))
     }

@@ -45,7 +45,7 @@ pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp,
-    VersionRow,
+    Tag, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};

@@ -20,7 +20,7 @@ use crate::interpreter::Status;
 
 pub use catalog::{
     ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp,
-    VersionRow,
+    Tag, VersionRow,
 };
 pub(super) use catalog::{Catalog, DocumentRow};
 pub(super) use execution::{
