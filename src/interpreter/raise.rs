@@ -80,6 +80,9 @@ impl Raised {
 /// The branch's state failed.
 pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
     let machine = draft.machine;
+    if let Some(watch) = &draft.trial {
+        watch.note_raised(&raised);
+    }
     let (mut id, mut raised) = (failed, raised);
     loop {
         let Some(branch) = draft.branch(id) else { return };

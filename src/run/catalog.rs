@@ -68,7 +68,13 @@ pub(super) struct Catalog {
 
 impl Catalog {
     pub fn new(account: String, region: String) -> Catalog {
-        Catalog { account, region, parsed: Mutex::default(), changing: tokio::sync::Mutex::new(()), leaving: Mutex::default() }
+        Catalog {
+            account,
+            region,
+            parsed: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
+            leaving: Mutex::default(),
+        }
     }
 
     fn env(&self, machine: &MachineRow, row: &RevisionRow) -> Env {

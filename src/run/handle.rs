@@ -9,14 +9,23 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::core::{Core, SharedCore};
 use super::lane::{self, LaneStatus};
-use super::{ActivityTask, AliasChange, Changed, Machine, MachineChange, NewMachine, Notice, Refused, Working};
-use crate::base::{Clock, ExecutionId, Fault, TaskToken, Timestamp};
+use super::{
+    ActivityTask, AliasChange, Changed, Machine, MachineChange, NewMachine, Notice, Refused, TaskContext, TaskOutcome,
+    Working,
+};
+use crate::base::{Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Doing, Event, MachineRef, Parent, TaskPhase};
+use crate::interpreter::{Doing, Event, MachineRef, Parent, RunTask, TaskPhase};
 use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
 const ACTIVITY_POLL: Duration = Duration::from_secs(60);
+
+/// Longest that a Task that is tried out may take (AWS: five minutes).
+const TRIAL_MAX: Duration = Duration::from_secs(300);
+
+/// The state machine that a Task believes to be in when it is tried out.
+const TRIED_OUT: &str = "TestState";
 
 /// How long an orderly shutdown waits for commits that are under way: they end within one sync.
 const SHUT_DOWN_MAX: Duration = Duration::from_secs(2);
@@ -250,6 +259,35 @@ impl Handle {
             }
         }
         Ok(None)
+    }
+
+    /// Runs a Task's resource once, for nobody: there is no execution, no lease and no retry. What needs an engine or
+    /// cores is refused: nothing may take those past their lanes.
+    pub async fn try_task(&self, task: RunTask) -> Result<TaskOutcome, Refused> {
+        let Some(resource) = self.0.resources.find(&task.resource) else {
+            return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
+        };
+        if resource.lane(&task).is_some_and(|need| need.lane != "io") {
+            let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
+            return Err(Refused::new("ValidationException", what));
+        }
+        let (now, execution) = (self.now(), ExecutionId::generate(self.now()));
+        let name = execution.to_string();
+        let context = TaskContext {
+            execution,
+            execution_arn: self.0.execution_arn(TRIED_OUT, &name),
+            execution_name: name,
+            execution_started_at: now,
+            machine: MachineRef { name: TRIED_OUT.to_owned(), revision: 0, qualifier: None },
+            progress: super::stage::progress(&self.0, execution, task.attempt, None),
+            handle: self.clone(),
+            threads: 1,
+            task,
+        };
+        match timeout_at(Instant::now() + TRIAL_MAX, resource.run(context)).await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Ok(TaskOutcome::Failed(TaskError::new("States.Timeout", ""))),
+        }
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {

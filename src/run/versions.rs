@@ -129,8 +129,7 @@ impl Core {
     /// UpdateStateMachineAlias.
     pub async fn update_alias(&self, machine: &str, name: &str, change: AliasChange) -> Result<AliasRow, Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
-        let missing = || Refused::no_resource(&self.qualified_arn(machine, name));
-        let mut row = self.reader.alias(machine, name)?.ok_or_else(missing)?;
+        let mut row = self.reader.alias(machine, name)?.ok_or_else(Refused::no_reference)?;
         self.changeable(machine)?;
         if let Some(routes) = change.routes {
             self.check_routes(machine, &routes)?;
@@ -145,7 +144,7 @@ impl Core {
     pub async fn delete_alias(&self, machine: &str, name: &str) -> Result<(), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         if self.reader.alias(machine, name)?.is_none() {
-            return Err(Refused::no_resource(&self.qualified_arn(machine, name)));
+            return Err(Refused::no_reference());
         }
         let mut commit = Commit::new();
         commit.delete_alias(machine, name);
@@ -162,7 +161,7 @@ impl Core {
     fn check_routes(&self, machine: &str, routes: &[Route]) -> Result<(), Refused> {
         for route in routes {
             if self.reader.version(machine, route.version)?.is_none() {
-                return Err(Refused::no_resource(&self.version_arn(machine, route.version)));
+                return Err(Refused::no_reference());
             }
         }
         Ok(())

@@ -10,15 +10,19 @@ use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, T
 use crate::interpreter::execution::MapItems;
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, Qualifier, RunTask,
-    StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, Qualifier,
+    RunTask, StateType, Status, Step, TaskPhase,
 };
 
 fn header(id: ExecutionId, name: &str, status: Status) -> Header {
     Header {
         id,
         name: name.into(),
-        machine: MachineRef { name: "main".into(), revision: 3, qualifier: Some(Qualifier::Alias { name: "live".into(), version: 2 }) },
+        machine: MachineRef {
+            name: "main".into(),
+            revision: 3,
+            qualifier: Some(Qualifier::Alias { name: "live".into(), version: 2 }),
+        },
         status,
         started_at: Timestamp(5),
         stopped_at: None,

@@ -71,7 +71,7 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineAliasArn", ARN_CHARS_MAX);
     fields.done()?;
     let (machine, name) = doors.place.read_alias(&arn)?;
-    let row = doors.reader.alias(&machine, &name)?.ok_or_else(|| Refused::no_resource(&arn))?;
+    let row = doors.reader.alias(&machine, &name)?.ok_or_else(Refused::no_reference)?;
     let shown = row.routes.iter().map(|route| {
         let version = doors.place.qualified(&machine, &route.version.to_string());
         json!({"stateMachineVersionArn": version, "weight": route.weight_percent})
@@ -138,9 +138,8 @@ fn routes(fields: &mut Fields) -> Option<Vec<Asked>> {
         count if count > ROUTES_MAX => format!("Member must have length less than or equal to {ROUTES_MAX}"),
         _ => return Some(asked),
     };
-    let one = |a: &Asked| {
-        format!("RoutingConfigurationListItem(stateMachineVersionArn={}, weight={})", a.arn, a.weight)
-    };
+    let one =
+        |a: &Asked| format!("RoutingConfigurationListItem(stateMachineVersionArn={}, weight={})", a.arn, a.weight);
     let shown: Vec<String> = asked.iter().map(one).collect();
     fields.refuse("routingConfiguration", &format!("'[{}]'", shown.join(", ")), &limit);
     Some(asked)
@@ -150,7 +149,8 @@ fn routes(fields: &mut Fields) -> Option<Vec<Asked>> {
 fn check_routes(doors: &Doors, asked: &[Asked]) -> Result<(String, Vec<Route>), Refused> {
     let arns = || asked.iter().map(|a| a.arn.as_str()).collect::<Vec<_>>().join(", ");
     if asked.iter().enumerate().any(|(at, a)| asked[..at].iter().any(|b| a.arn == b.arn)) {
-        let what = format!("Routing configuration must contain distinct state machine version ARNs. Received: [{}]", arns());
+        let what =
+            format!("Routing configuration must contain distinct state machine version ARNs. Received: [{}]", arns());
         return Err(Refused::validation(what));
     }
     let mut machines = Vec::new();

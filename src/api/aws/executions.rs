@@ -152,10 +152,10 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     if row.kind == MachineKind::Express {
         return Err(Refused::wrong_type());
     }
-    let mut after = match token::read(next.as_deref())? {
-        None => None,
-        Some(text) => position(doors, &text)?,
-    };
+    let mut after = token::read(next.as_deref())?;
+    if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
+        return Err(Refused::invalid_page_token());
+    }
     let filter = ExecutionFilter { machine: Some(machine), status: status.as_deref().and_then(status_of) };
     let wanted = |e: &&ExecutionSummary| {
         redriven.is_none_or(|redriven| redriven == (e.redrive_count > 0))
@@ -174,17 +174,6 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let mut answer = json!({"executions": shown});
     token::put(&mut answer, after);
     Ok(answer)
-}
-
-/// Where a list goes on: after an execution's id, as this box writes it, or at an execution's ARN, as others do. One
-/// that is not here begins the list anew.
-fn position(doors: &Doors, token: &str) -> Result<Option<String>, Refused> {
-    if token.parse::<ExecutionId>().is_ok() {
-        return Ok(Some(token.to_owned()));
-    }
-    let (machine, name) = doors.place.read_execution(token).map_err(|_| Refused::invalid_page_token())?;
-    let id = doors.reader.by_name(&machine, &name)?;
-    Ok(id.map(|id| ExecutionId(id.0.saturating_add(1)).to_string()))
 }
 
 /// Whether an execution that was started so belongs to the version or alias of that name.

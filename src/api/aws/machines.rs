@@ -130,7 +130,11 @@ pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value
     let missing = || Refused::no_machine(&doors.place.machine(&machine.name));
     let revision = doors.reader.revision(&machine.name, machine.revision)?.ok_or_else(missing)?;
     let mut answer = common(&machine.name, &revision);
-    answer["stateMachineArn"] = doors.place.machine(&machine.name).into();
+    answer["stateMachineArn"] = match &machine.qualifier {
+        None => doors.place.machine(&machine.name),
+        Some(qualifier) => doors.place.qualified(&machine.name, &qualifier.version().to_string()),
+    }
+    .into();
     answer["updateDate"] = Timestamp::from(revision.created_at).as_seconds().into();
     Ok(answer)
 }
@@ -183,7 +187,7 @@ fn publish(fields: &mut Fields) -> Result<Option<String>, Refused> {
     }
 }
 
-fn check_role(arn: &str) -> Result<(), Refused> {
+pub fn check_role(arn: &str) -> Result<(), Refused> {
     match arn.starts_with("arn:aws") && arn.contains(":iam:") {
         true => Ok(()),
         false => Err(Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"))),
@@ -191,13 +195,16 @@ fn check_role(arn: &str) -> Result<(), Refused> {
 }
 
 fn check_definition(definition: &str, kind: Option<&str>) -> Result<(), Refused> {
-    let (_, problems) = asl::check(definition, definitions::workflow_type(kind));
-    let errors: Vec<Problem> = problems.into_iter().filter(|p| p.severity == Severity::Error).collect();
-    if errors.is_empty() {
-        return Ok(());
+    match asl::check(definition, definitions::workflow_type(kind)) {
+        (Some(_), _) => Ok(()),
+        (None, problems) => Err(refuse_definition(problems)),
     }
-    let words = format!("Invalid State Machine Definition: '{}'", asl::describe(&errors));
-    Err(Refused::new("InvalidDefinition", words))
+}
+
+/// What is said of a definition that is not one.
+pub fn refuse_definition(problems: Vec<Problem>) -> Refused {
+    let errors: Vec<Problem> = problems.into_iter().filter(|p| p.severity == Severity::Error).collect();
+    Refused::new("InvalidDefinition", format!("Invalid State Machine Definition: '{}'", asl::describe(&errors)))
 }
 
 pub fn type_name(kind: MachineKind) -> &'static str {

@@ -80,7 +80,9 @@ pub fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     fields.done()?;
     let (_, run) = find(doors, &arn)?;
     match run.status {
-        "RUNNING" => Err(Refused::validation("What a Map may run at once and may fail cannot be changed while it runs")),
+        "RUNNING" => {
+            Err(Refused::validation("What a Map may run at once and may fail cannot be changed while it runs"))
+        }
         _ => Err(Refused::validation(format!("The Map Run '{arn}' is not running"))),
     }
 }

@@ -14,6 +14,7 @@ mod settings;
 mod sync;
 mod tags;
 mod tasks;
+mod test_state;
 mod versions;
 
 use axum::body::{Body, Bytes};
@@ -98,6 +99,7 @@ async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refu
         "DescribeExecution" => executions::describe(doors, fields),
         "ListExecutions" => executions::list(doors, fields),
         "GetExecutionHistory" => executions::history(doors, fields),
+        "TestState" => test_state::test(doors, fields).await,
         "ListMapRuns" => map_runs::list(doors, fields),
         "DescribeMapRun" => map_runs::describe(doors, fields),
         "UpdateMapRun" => map_runs::update(doors, fields),
