@@ -339,7 +339,7 @@ fn many_commits_share_the_threads_and_all_arrive() {
 
 fn revision() -> RevisionRow {
     let text = String::new;
-    RevisionRow { definition: text(), role_arn: text(), revision_id: text(), created_at: Stamp(1) }
+    RevisionRow { definition: text(), role_arn: text(), settings: text(), revision_id: None, created_at: Stamp(1) }
 }
 
 const DAY_MS: i64 = 86_400_000;

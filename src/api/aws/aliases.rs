@@ -18,8 +18,7 @@ const ROUTES_MAX: usize = 2;
 pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let description = fields.optional("description", DESCRIPTION_CHARS_MAX);
     let name = fields.named("name", NAME_CHARS_MAX);
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    if !name.is_empty() && !(name.chars().all(is_name) && name.chars().any(|c| !c.is_ascii_digit())) {
+    if !name.is_empty() && !is_name(&name) {
         let pattern = format!("Member must satisfy regular expression pattern: {NAME_PATTERN}");
         fields.refuse("name", &format!("'{name}'"), &pattern);
     }
@@ -116,6 +115,12 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let mut answer = json!({"stateMachineAliases": shown.collect::<Vec<_>>()});
     token::put(&mut answer, next);
     Ok(answer)
+}
+
+/// What [`NAME_PATTERN`] says.
+fn is_name(name: &str) -> bool {
+    let of_names = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    name.chars().all(of_names) && name.chars().any(|c| !c.is_ascii_digit())
 }
 
 /// A version's ARN and its weight, as they were asked for.
