@@ -33,6 +33,8 @@ pub struct Trial<'t> {
     pub variables: Variables,
     /// How often the retrier that applies has retried before.
     pub retry_count: u32,
+    /// How many iterations of a Map failed.
+    pub failure_count: u32,
     /// What an ItemReader would have read.
     pub items: Option<Vec<Value>>,
     pub at: Timestamp,
@@ -161,25 +163,32 @@ fn answer(draft: &mut Draft, trial: &Trial, known: &mut Vec<Payload>) {
         }
         (Doing::Parallel { .. } | Doing::Map { .. }, Some(mock)) => {
             note_selected(draft, trial.state);
-            gathered(draft, trial.state, mock, known);
+            gathered(draft, trial, mock, known);
         }
         _ => {}
     }
 }
 
 /// What a Parallel or Map would have gathered.
-fn gathered(draft: &mut Draft, state: &State, mock: &Mock, known: &mut Vec<Payload>) {
+fn gathered(draft: &mut Draft, trial: &Trial, mock: &Mock, known: &mut Vec<Payload>) {
+    let tolerated = match draft.branch(ROOT).map(|branch| &branch.doing) {
+        Some(Doing::Map { tolerated, .. }) => *tolerated,
+        _ => 0,
+    };
     // Gives a Map its raw input back, and drops the branches.
     restart_later(draft, ROOT);
     let Some(raw) = draft.branch(ROOT).map(|branch| branch.input.clone()) else { return };
     match mock {
+        Mock::Error { .. } if tolerated > 0 && trial.failure_count > tolerated => {
+            raise(draft, ROOT, Raised::threshold_exceeded());
+        }
         Mock::Error { error, cause } => raise(draft, ROOT, Raised::new(error.clone(), cause.clone())),
         Mock::Result(text) => {
             let value = Arc::new(serde_json::from_str(text).unwrap_or_default());
             known.push(Payload { value: Arc::clone(&value), text: text.clone() });
             let around = Surroundings::of(draft, ROOT, None);
-            match around.result(state, &raw, value) {
-                Ok(output) => leave(draft, ROOT, state, output, transition(state)),
+            match around.result(trial.state, &raw, value) {
+                Ok(output) => leave(draft, ROOT, trial.state, output, transition(trial.state)),
                 Err(raised) => raise(draft, ROOT, raised),
             }
         }

@@ -167,8 +167,7 @@ pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, chil
         return Iteration::Fatal(None);
     }
     if failed >= tolerated {
-        let cause = "The specified tolerated failure threshold was exceeded".to_owned();
-        return Iteration::Fatal(Some(Raised::new(Some("States.ExceedToleratedFailureThreshold".into()), Some(cause))));
+        return Iteration::Fatal(Some(Raised::threshold_exceeded()));
     }
     remove_children(draft, child);
     draft.drop_map_items(child);

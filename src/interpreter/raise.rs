@@ -40,6 +40,12 @@ impl Raised {
         Raised { also: Some("States.HeartbeatTimeout"), ..Raised::timeout() }
     }
 
+    /// More iterations of a Map failed than it tolerates.
+    pub fn threshold_exceeded() -> Raised {
+        let cause = "The specified tolerated failure threshold was exceeded".to_owned();
+        Raised::new(Some("States.ExceedToleratedFailureThreshold".into()), Some(cause))
+    }
+
     /// The result could not be put where ResultPath says.
     pub fn result_path(cause: String) -> Raised {
         let error = Some("States.ReferencePathConflict".to_owned());

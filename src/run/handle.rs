@@ -197,7 +197,7 @@ impl Handle {
             return Err(refused("it was archived, and what it would go on from is gone."));
         }
         match self.0.post_and_wait(id, Event::Redriven).await? {
-            true => Ok(self.now()),
+            true => Ok(self.0.reader.header(id)?.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now())),
             false => Err(refused("nothing is left to continue from.")),
         }
     }

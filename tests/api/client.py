@@ -175,7 +175,8 @@ started = sfn.start_execution(stateMachineArn=redriven_arn, input="{}")["executi
 task = sfn.get_activity_task(activityArn=activity)
 sfn.send_task_failure(taskToken=task["taskToken"], error="Not.Yet")
 assert ended(started)["redriveStatus"] == "REDRIVABLE"
-sfn.redrive_execution(executionArn=started)
+again = [sfn.redrive_execution(executionArn=started, clientToken="once")["redriveDate"] for _ in range(2)]
+assert again[0] == again[1] == sfn.describe_execution(executionArn=started)["redriveDate"]
 task = sfn.get_activity_task(activityArn=activity)
 sfn.send_task_success(taskToken=task["taskToken"], output="[]")
 found = ended(started)

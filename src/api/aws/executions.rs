@@ -69,15 +69,6 @@ pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(json!({"stopDate": stopped_at.as_seconds()}))
 }
 
-pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.named("executionArn", ARN_CHARS_MAX);
-    fields.optional("clientToken", 64);
-    fields.done()?;
-    let header = find(doors, &arn)?;
-    let at = doors.handle.redrive(header.id).await?;
-    Ok(json!({"redriveDate": at.as_seconds()}))
-}
-
 pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");

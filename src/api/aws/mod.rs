@@ -10,6 +10,7 @@ mod executions;
 mod fields;
 mod machines;
 mod map_runs;
+mod redrive;
 mod settings;
 mod sync;
 mod tags;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use super::{Doors, Refused};
 pub use executions::{redrivable, status_of};
 use fields::Fields;
+pub use redrive::Redriven;
 
 const TARGET: &str = "AWSStepFunctions.";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
@@ -95,7 +97,7 @@ async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refu
         "StartExecution" => executions::start(doors, fields).await,
         "StartSyncExecution" => sync::start(doors, fields).await,
         "StopExecution" => executions::stop(doors, fields).await,
-        "RedriveExecution" => executions::redrive(doors, fields).await,
+        "RedriveExecution" => redrive::redrive(doors, fields).await,
         "DescribeExecution" => executions::describe(doors, fields),
         "ListExecutions" => executions::list(doors, fields),
         "GetExecutionHistory" => executions::history(doors, fields),

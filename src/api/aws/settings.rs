@@ -69,11 +69,16 @@ impl Settings {
     /// These settings over those that stood before, as a revision keeps them.
     pub fn over(&self, before: &str) -> String {
         let mut all: Map<String, Value> = serde_json::from_str(before).unwrap_or_default();
+        // What is as it would be without a word is not kept, so that saying it changes nothing.
+        let mut put = |key: &str, value: Value, default: Value| match value == default {
+            true => drop(all.shift_remove(key)),
+            false => drop(all.insert(key.to_owned(), value)),
+        };
         if let Some(logging) = &self.logging {
-            all.insert("loggingConfiguration".into(), logging.shown());
+            put("loggingConfiguration", logging.shown(), no_logging());
         }
         if let Some(enabled) = self.tracing {
-            all.insert("tracingConfiguration".into(), json!({"enabled": enabled}));
+            put("tracingConfiguration", json!({"enabled": enabled}), no_tracing());
         }
         if let Some(encryption) = &self.encryption {
             all.insert("encryptionConfiguration".into(), encryption.clone());
@@ -100,11 +105,19 @@ impl Logging {
 pub fn show(settings: &str, answer: &mut Value) {
     let mut kept: Map<String, Value> = serde_json::from_str(settings).unwrap_or_default();
     let mut put = |key: &str, default: Value| answer[key] = kept.remove(key).unwrap_or(default);
-    put("loggingConfiguration", json!({"level": "OFF", "includeExecutionData": false}));
-    put("tracingConfiguration", json!({"enabled": false}));
+    put("loggingConfiguration", no_logging());
+    put("tracingConfiguration", no_tracing());
     if let Some(encryption) = kept.remove("encryptionConfiguration") {
         answer["encryptionConfiguration"] = encryption;
     }
+}
+
+fn no_logging() -> Value {
+    json!({"level": "OFF", "includeExecutionData": false})
+}
+
+fn no_tracing() -> Value {
+    json!({"enabled": false})
 }
 
 /// The encryption settings of a request. A box keeps them and encrypts nothing by them: its disk is its owner's.

@@ -32,6 +32,7 @@ struct Asked {
     context: Option<Value>,
     mock: Option<Mocked>,
     retry_count: u32,
+    failure_count: u32,
     items: Option<Vec<Value>>,
 }
 
@@ -59,6 +60,7 @@ pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, Refused> {
             context: context.clone(),
             variables: asked.variables.clone(),
             retry_count: asked.retry_count,
+            failure_count: asked.failure_count,
             items: asked.items.clone(),
             at: now,
             seed,
@@ -84,11 +86,11 @@ impl Asked {
         let state_name = fields.name("stateName", STATE_NAME_CHARS_MAX);
         let context = fields.payload("context");
         let mocked = mock::of(&mut fields);
-        let (mut retry_count, mut items) = (0, None);
+        let (mut retry_count, mut failure_count, mut items) = (0, 0, None);
         if let Some(mut inner) = fields.inside("stateConfiguration") {
-            let most = i64::from(i32::MAX);
-            retry_count = inner.integer("retrierRetryCount", 0, most).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-            inner.integer("mapIterationFailureCount", 0, most);
+            let mut count = |key| inner.integer(key, 0, i32::MAX.into()).and_then(|n| n.try_into().ok()).unwrap_or(0);
+            retry_count = count("retrierRetryCount");
+            failure_count = count("mapIterationFailureCount");
             inner.name("errorCausedByState", STATE_NAME_CHARS_MAX);
             items = inner.payload("mapItemReaderData");
             fields.absorb(inner);
@@ -115,6 +117,7 @@ impl Asked {
             context: object("context", context)?.map(Value::Object),
             mock: mocked.map(Mocked::read).transpose()?,
             retry_count,
+            failure_count,
             items: items.map(|text| read_items(&text)).transpose()?,
         })
     }

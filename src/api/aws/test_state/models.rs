@@ -56,8 +56,7 @@ fn operation_of(resource: &str) -> Option<(&str, &str)> {
         "events" => "eventbridge",
         other => other,
     };
-    // Its answer is the function's own, whatever the model says.
-    (service != "lambda" || operation != "invoke").then_some((service, operation))
+    Some((service, operation))
 }
 
 struct Checking<'m> {
@@ -108,7 +107,9 @@ impl Checking<'_> {
         }
         for (name, member) in shape["m"].as_object().into_iter().flatten() {
             let name = pascal(name);
-            if let (Some(value), Some(member)) = (fields.get(&name).filter(|v| !v.is_null()), member.as_str()) {
+            // A function's answer is whatever the function says, not the text that the model has.
+            let given = fields.get(&name).filter(|value| !value.is_null() && name != "Payload");
+            if let (Some(value), Some(member)) = (given, member.as_str()) {
                 self.value(&name, member, value)?;
             }
         }
