@@ -1,3 +1,5 @@
+//! The resampler against its definition, against itself without wide registers, and with planes that lack samples.
+
 use super::*;
 use crate::Plane;
 
