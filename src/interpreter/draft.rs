@@ -47,6 +47,8 @@ pub(super) struct Draft<'a> {
     pub at: Timestamp,
     pub header: Header,
     pub work: Vec<Work>,
+    /// The branch that entered its state last, and the event before that.
+    pub entered_after: Option<(BranchId, EventId)>,
     /// The context object as it was last needed.
     pub context: Option<Arc<Value>>,
     base: &'a Execution,
@@ -70,6 +72,7 @@ impl<'a> Draft<'a> {
             at: entry.at,
             header: base.header.clone(),
             work: Vec::new(),
+            entered_after: None,
             context: None,
             base,
             seed: entry.seed,

@@ -162,7 +162,9 @@ impl<'a> Eval<'a> {
         }
         Ok(match env.get(name) {
             Some(value) => value,
-            None => super::functions::native(name).map_or(Val::Undefined, |native| Val::Func(Rc::new(Func::Native(native)))),
+            None => {
+                super::functions::native(name).map_or(Val::Undefined, |native| Val::Func(Rc::new(Func::Native(native))))
+            }
         })
     }
 
@@ -477,9 +479,7 @@ fn settled<'a>(node: &Node, result: Val<'a>) -> Result<Val<'a>> {
     match array.items.as_slice() {
         [] => Ok(Val::Undefined),
         [_] if array.keep_singleton => bounded(result),
-        [_] if node.keep_array => {
-            bounded(Val::Arr(Rc::new(Arr { keep_singleton: true, ..(**array).clone() })))
-        }
+        [_] if node.keep_array => bounded(Val::Arr(Rc::new(Arr { keep_singleton: true, ..(**array).clone() }))),
         [one] => Ok(one.clone()),
         _ if node.keep_array && !array.keep_singleton => {
             Ok(Val::Arr(Rc::new(Arr { keep_singleton: true, ..(**array).clone() })))
@@ -528,7 +528,8 @@ fn compare<'a>(at: usize, operator: &str, left: &Val<'a>, right: &Val<'a>) -> Re
     let comparable = |value: &Val| matches!(value, Val::Undefined | Val::Str(_) | Val::Num(_));
     if !comparable(left) || !comparable(right) {
         let operator = quoted(operator);
-        let message = format!("The expressions either side of operator {operator} must evaluate to numeric or string values");
+        let message =
+            format!("The expressions either side of operator {operator} must evaluate to numeric or string values");
         return Err(Fault::new("T2010", at, message));
     }
     let order = match (left, right) {

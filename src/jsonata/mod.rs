@@ -87,6 +87,11 @@ impl Expression {
         &self.variables
     }
 
+    /// A name or `$` that would be looked up in the input of the whole, of which the States Language has none.
+    pub fn top_level_reference(&self) -> Option<&str> {
+        tree::top_level_reference(&self.tree.root)
+    }
+
     /// Evaluates with these variables.
     pub fn evaluate<'a>(
         &'a self,

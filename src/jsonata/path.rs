@@ -213,13 +213,7 @@ impl<'a> Eval<'a> {
         Ok(Val::Arr(Rc::new(Arr { sequence: true, tuples, ..Arr::of(kept) })))
     }
 
-    fn sort(
-        &mut self,
-        at: usize,
-        terms: &'a [(bool, Node)],
-        input: &Val<'a>,
-        env: &Rc<Frame<'a>>,
-    ) -> Result<Val<'a>> {
+    fn sort(&mut self, at: usize, terms: &'a [(bool, Node)], input: &Val<'a>, env: &Rc<Frame<'a>>) -> Result<Val<'a>> {
         let Val::Arr(array) = input else { return Ok(input.clone()) };
         if array.items.len() <= 1 {
             return Ok(input.clone());

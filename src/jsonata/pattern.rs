@@ -26,7 +26,9 @@ impl Pattern {
             .nest_limit(50)
             .build()
             .map_err(|error| match error {
-                regex::Error::Syntax(text) => text.lines().last().unwrap_or_default().trim_start_matches("error: ").into(),
+                regex::Error::Syntax(text) => {
+                    text.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
+                }
                 other => other.to_string(),
             })?;
         Ok(Pattern { regex })

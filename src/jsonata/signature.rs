@@ -102,9 +102,8 @@ impl Signature {
             if count == 0 && parameter.context {
                 if !parameter.kinds.contains(kind(context)) {
                     let number = index + 1;
-                    let message = format!(
-                        "Context value is not a compatible type with argument {number} of function {function}"
-                    );
+                    let message =
+                        format!("Context value is not a compatible type with argument {number} of function {function}");
                     return Err(Fault::new("T0411", at, message));
                 }
                 validated.push(context.clone());

@@ -342,9 +342,8 @@ impl Parser<'_> {
                 RawKind::Variable(name) => names.push(name),
                 _ => {
                     let number = index + 1;
-                    let message = format!(
-                        "Parameter {number} of function definition must be a variable name (start with $)"
-                    );
+                    let message =
+                        format!("Parameter {number} of function definition must be a variable name (start with $)");
                     return Err(Fault::new("S0208", argument.at, message));
                 }
             }

@@ -24,7 +24,12 @@ fn against_file() {
             Ok(Outcome::Unsupported) => json!({"unsupported": true}),
             Err(f) => json!({"code": f.code, "message": f.message}),
         };
-        if got.to_string() == case["want"].to_string() { good += 1 } else { bad += 1; println!("{text}\n   want {}\n   got  {got}", case["want"]); }
+        if got.to_string() == case["want"].to_string() {
+            good += 1
+        } else {
+            bad += 1;
+            println!("{text}\n   want {}\n   got  {got}", case["want"]);
+        }
     }
     println!("{good} good {bad} bad");
 }

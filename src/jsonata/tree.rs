@@ -49,7 +49,10 @@ pub(super) enum Stage {
 
 #[derive(Debug)]
 pub(super) enum Kind {
-    Path { steps: Vec<Node>, keep_singleton: bool },
+    Path {
+        steps: Vec<Node>,
+        keep_singleton: bool,
+    },
     Name(String),
     Variable(String),
     Text(String),
@@ -138,7 +141,8 @@ impl Node {
 
     /// Takes over what a node below still seeks.
     fn inherit(&mut self, below: &Node) {
-        self.seeking.extend(below.seeking.iter().copied().filter(|slot| !self.seeking.contains(slot)).collect::<Vec<_>>());
+        self.seeking
+            .extend(below.seeking.iter().copied().filter(|slot| !self.seeking.contains(slot)).collect::<Vec<_>>());
         if let Kind::Parent(slot) = below.kind {
             self.seeking.push(slot);
         }
@@ -255,7 +259,8 @@ impl Lowering {
         let mut node = self.listed(at, items, Kind::Block)?;
         if let Kind::Block(items) = &node.kind {
             node.cons_array = items.iter().any(|item| {
-                item.cons_array || matches!(&item.kind, Kind::Path { steps, .. } if steps.first().is_some_and(|s| s.cons_array))
+                item.cons_array
+                    || matches!(&item.kind, Kind::Path { steps, .. } if steps.first().is_some_and(|s| s.cons_array))
             });
         }
         Ok(node)
@@ -548,6 +553,34 @@ pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
         }
     });
     found
+}
+
+/// The first name, `$` or `$$` outside of any path, predicate or group that would give it something to stand in.
+pub(super) fn top_level_reference(node: &Node) -> Option<&str> {
+    match &node.kind {
+        Kind::Name(name) => Some(name),
+        Kind::Wildcard => Some("*"),
+        Kind::Descendants => Some("**"),
+        Kind::Variable(name) if name.is_empty() => Some("$"),
+        Kind::Variable(name) if name == "$" => Some("$$"),
+        Kind::Path { steps, .. } => steps.first().and_then(top_level_reference),
+        Kind::Array(nodes) | Kind::Block(nodes) => nodes.iter().find_map(top_level_reference),
+        Kind::Object(group) => {
+            group.pairs.iter().find_map(|(key, value)| top_level_reference(key).or_else(|| top_level_reference(value)))
+        }
+        Kind::Binary(_, a, b) | Kind::Apply(a, b) => top_level_reference(a).or_else(|| top_level_reference(b)),
+        Kind::Negate(inner) | Kind::Bind(_, inner) => top_level_reference(inner),
+        Kind::Lambda(lambda) => top_level_reference(&lambda.body),
+        Kind::Call(procedure, nodes) | Kind::Partial(procedure, nodes) => {
+            // A function's name without its `$` fails when it is called.
+            let procedure = if matches!(procedure.kind, Kind::Path { .. }) { None } else { Some(&**procedure) };
+            procedure.into_iter().chain(nodes).find_map(top_level_reference)
+        }
+        Kind::Condition(a, b, c) => {
+            [Some(&**a), Some(&**b), c.as_deref()].into_iter().flatten().find_map(top_level_reference)
+        }
+        _ => None,
+    }
 }
 
 /// Shows a walker every node.

@@ -147,7 +147,14 @@ impl<'a> Val<'a> {
             Val::Bool(flag) => Value::Bool(*flag),
             Val::Num(number) => json_number(*number)?,
             Val::Str(text) => Value::from(&**text),
-            Val::Arr(array) => Value::Array(array.items.iter().map(Val::to_json).collect::<Option<_>>()?),
+            // As `JSON.stringify`: nothing within an array is null.
+            Val::Arr(array) => Value::Array(
+                array
+                    .items
+                    .iter()
+                    .map(|item| if item.is_undefined() { Some(Value::Null) } else { item.to_json() })
+                    .collect::<Option<_>>()?,
+            ),
             Val::Obj(object) => {
                 let mut fields = serde_json::Map::with_capacity(object.len());
                 for (key, value) in object.iter() {

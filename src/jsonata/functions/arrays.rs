@@ -110,7 +110,8 @@ fn zip<'a>(eval: &mut Eval<'a>, arguments: Vec<Val<'a>>) -> Result<Val<'a>> {
     let length = arguments.iter().map(|argument| argument.as_arr().map_or(0, |array| array.items.len())).min();
     let length = length.unwrap_or(0);
     eval.work(length.saturating_mul(arguments.len()))?;
-    let row = |at: usize| Val::array(arguments.iter().filter_map(|argument| argument.items().get(at).cloned()).collect());
+    let row =
+        |at: usize| Val::array(arguments.iter().filter_map(|argument| argument.items().get(at).cloned()).collect());
     Ok(Val::array((0..length).map(row).collect()))
 }
 

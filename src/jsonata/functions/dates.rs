@@ -19,7 +19,17 @@ const ISO: &str = "[Y0001]-[M01]-[D01]T[H01]:[m01]:[s01].[f001][Z01:01t]";
 const DAY_MS: f64 = 86_400_000.0;
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 
@@ -52,8 +62,9 @@ fn to_millis<'a>(eval: &mut Eval<'a>, arguments: Vec<Val<'a>>) -> Result<Val<'a>
             Some(millis) => Ok(Val::Num(millis)),
             None => {
                 let text = quoted(text);
-                let message =
-                    format!("The argument of the toMillis function must be an ISO 8601 formatted timestamp. Given {text}");
+                let message = format!(
+                    "The argument of the toMillis function must be an ISO 8601 formatted timestamp. Given {text}"
+                );
                 Err(Fault::new("D3110", 0, message))
             }
         },
@@ -84,7 +95,8 @@ impl Moment {
         let z = (millis / DAY_MS).floor() + 719_468.0;
         let era = (z / 146_097.0).floor();
         let doe = z - era * 146_097.0;
-        let yoe = ((doe - (doe / 1460.0).floor() + (doe / 36_524.0).floor() - (doe / 146_096.0).floor()) / 365.0).floor();
+        let yoe =
+            ((doe - (doe / 1460.0).floor() + (doe / 36_524.0).floor() - (doe / 146_096.0).floor()) / 365.0).floor();
         let doy = doe - (365.0 * yoe + (yoe / 4.0).floor() - (yoe / 100.0).floor());
         let mp = ((5.0 * doy + 2.0) / 153.0).floor();
         let day = doy - ((153.0 * mp + 2.0) / 5.0).floor() + 1.0;
@@ -203,7 +215,8 @@ impl Marker {
             None => (chars.as_str(), None),
         };
         let number = |text: &str| text.parse::<usize>().ok().map(|number| number.min(DIGITS_MAX));
-        let (least, most) = match width.map(|width| width.split_once('-').map_or((width, None), |(a, b)| (a, Some(b)))) {
+        let (least, most) = match width.map(|width| width.split_once('-').map_or((width, None), |(a, b)| (a, Some(b))))
+        {
             Some((least, most)) => (number(least), most.and_then(number)),
             None => (None, None),
         };
@@ -262,8 +275,9 @@ impl Marker {
 
     fn no_name(&self) -> Box<Fault> {
         let shown = quoted(&self.component.to_string());
-        let message =
-            format!("The 'name' modifier can only be applied to months and days in the date/time picture string, not {shown}");
+        let message = format!(
+            "The 'name' modifier can only be applied to months and days in the date/time picture string, not {shown}"
+        );
         Fault::new("D3133", 0, message)
     }
 
@@ -438,7 +452,8 @@ fn parsed(parts: &[Part], text: &str, now: f64) -> Result<Option<f64>> {
 
 /// The moment that some components of a date and time make, the rest taken from now or from the beginning.
 fn composed(mut components: Vec<(char, f64)>, now: f64) -> Result<f64> {
-    let missing = || Fault::new("D3136", 0, "The date/time picture string is missing specifiers required to parse the timestamp");
+    let missing =
+        || Fault::new("D3136", 0, "The date/time picture string is missing specifiers required to parse the timestamp");
     let given = components.clone();
     // As the reference: a component that is 0 counts as not given here.
     let has = |component: char| given.iter().any(|(known, value)| *known == component && *value != 0.0);
@@ -473,7 +488,8 @@ fn composed(mut components: Vec<(char, f64)>, now: f64) -> Result<f64> {
     if by_month_week || by_week {
         return Err(missing());
     }
-    let get = |component: char| components.iter().find(|(known, _)| *known == component).map_or(0.0, |(_, value)| *value);
+    let get =
+        |component: char| components.iter().find(|(known, _)| *known == component).map_or(0.0, |(_, value)| *value);
     let days = match by_day {
         true => days_of(get('Y'), 1.0, 1.0) + get('d') - 1.0,
         false => days_of(get('Y'), get('M').max(1.0), get('D')),

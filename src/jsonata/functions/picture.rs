@@ -137,23 +137,76 @@ impl Part {
         let beside = |place: usize| [at(place.checked_sub(1)), at(Some(place + 1))].contains(&Some(symbols.grouping));
         let decimal_digits = |part: &[char]| part.iter().any(|c| symbols.is_decimal_digit(*c));
         let doubled = self.picture.windows(2).any(|pair| pair == [symbols.grouping, symbols.grouping]);
-        let mandatory_first = position(&self.integer, symbols.digit).is_some_and(|at| decimal_digits(&self.integer[..at]));
+        let mandatory_first =
+            position(&self.integer, symbols.digit).is_some_and(|at| decimal_digits(&self.integer[..at]));
         let optional_first = self.fraction.iter().rposition(|c| *c == symbols.digit);
         let exponent = self.exponent.as_deref();
         let rules: [(bool, &'static str, &str); 13] = [
-            (count(symbols.decimal) > 1, "D3081", "The sub-picture must not contain more than one instance of the 'decimal-separator' character"),
-            (percents > 1, "D3082", "The sub-picture must not contain more than one instance of the 'percent' character"),
-            (per_milles > 1, "D3083", "The sub-picture must not contain more than one instance of the 'per-mille' character"),
-            (percents > 0 && per_milles > 0, "D3084", "The sub-picture must not contain both a 'percent' and a 'per-mille' character"),
-            (!self.mantissa.iter().any(|c| symbols.is_digit(*c)), "D3085", "The mantissa part of a sub-picture must contain at least one character that is either an 'optional digit character' or a member of the 'decimal digit family'"),
-            (self.active.iter().any(|c| !symbols.is_active(*c)), "D3086", "The sub-picture must not contain a passive character that is preceded by an active character and that is followed by another active character"),
-            (decimal.is_some_and(beside), "D3087", "The sub-picture must not contain a 'grouping-separator' character that appears adjacent to a 'decimal-separator' character"),
-            (decimal.is_none() && self.integer.last() == Some(&symbols.grouping), "D3088", "The sub-picture must not contain a 'grouping-separator' at the end of the integer part"),
-            (doubled, "D3089", "The sub-picture must not contain two adjacent instances of the 'grouping-separator' character"),
-            (mandatory_first, "D3090", "The integer part of the sub-picture must not contain a member of the 'decimal digit family' that is followed by an instance of the 'optional digit character'"),
-            (optional_first.is_some_and(|at| decimal_digits(&self.fraction[at..])), "D3091", "The fractional part of the sub-picture must not contain an instance of the 'optional digit character' that is followed by a member of the 'decimal digit family'"),
-            (exponent.is_some_and(|e| !e.is_empty()) && percents + per_milles > 0, "D3092", "A sub-picture that contains a 'percent' or 'per-mille' character must not contain a character treated as an 'exponent-separator'"),
-            (exponent.is_some_and(|e| e.is_empty() || e.iter().any(|c| !symbols.is_decimal_digit(*c))), "D3093", "The exponent part of the sub-picture must comprise only of one or more characters that are members of the 'decimal digit family'"),
+            (
+                count(symbols.decimal) > 1,
+                "D3081",
+                "The sub-picture must not contain more than one instance of the 'decimal-separator' character",
+            ),
+            (
+                percents > 1,
+                "D3082",
+                "The sub-picture must not contain more than one instance of the 'percent' character",
+            ),
+            (
+                per_milles > 1,
+                "D3083",
+                "The sub-picture must not contain more than one instance of the 'per-mille' character",
+            ),
+            (
+                percents > 0 && per_milles > 0,
+                "D3084",
+                "The sub-picture must not contain both a 'percent' and a 'per-mille' character",
+            ),
+            (
+                !self.mantissa.iter().any(|c| symbols.is_digit(*c)),
+                "D3085",
+                "The mantissa part of a sub-picture must contain at least one character that is either an 'optional digit character' or a member of the 'decimal digit family'",
+            ),
+            (
+                self.active.iter().any(|c| !symbols.is_active(*c)),
+                "D3086",
+                "The sub-picture must not contain a passive character that is preceded by an active character and that is followed by another active character",
+            ),
+            (
+                decimal.is_some_and(beside),
+                "D3087",
+                "The sub-picture must not contain a 'grouping-separator' character that appears adjacent to a 'decimal-separator' character",
+            ),
+            (
+                decimal.is_none() && self.integer.last() == Some(&symbols.grouping),
+                "D3088",
+                "The sub-picture must not contain a 'grouping-separator' at the end of the integer part",
+            ),
+            (
+                doubled,
+                "D3089",
+                "The sub-picture must not contain two adjacent instances of the 'grouping-separator' character",
+            ),
+            (
+                mandatory_first,
+                "D3090",
+                "The integer part of the sub-picture must not contain a member of the 'decimal digit family' that is followed by an instance of the 'optional digit character'",
+            ),
+            (
+                optional_first.is_some_and(|at| decimal_digits(&self.fraction[at..])),
+                "D3091",
+                "The fractional part of the sub-picture must not contain an instance of the 'optional digit character' that is followed by a member of the 'decimal digit family'",
+            ),
+            (
+                exponent.is_some_and(|e| !e.is_empty()) && percents + per_milles > 0,
+                "D3092",
+                "A sub-picture that contains a 'percent' or 'per-mille' character must not contain a character treated as an 'exponent-separator'",
+            ),
+            (
+                exponent.is_some_and(|e| e.is_empty() || e.iter().any(|c| !symbols.is_decimal_digit(*c))),
+                "D3093",
+                "The exponent part of the sub-picture must comprise only of one or more characters that are members of the 'decimal digit family'",
+            ),
         ];
         match rules.iter().rev().find(|(broken, ..)| *broken) {
             Some((_, code, message)) => Err(Fault::new(code, 0, *message)),
