@@ -10,7 +10,7 @@
 //! floor 3  store
 //! floor 2  interpreter
 //! floor 1  asl   media   sandbox
-//! floor 0  base   (and the crate conveyor-hw)
+//! floor 0  base   jsonata   (and the crate conveyor-hw)
 //! ```
 //!
 //! Three words carry the design: decide, commit, act. [`interpreter::step`] decides and touches
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod dashboard;
 pub mod ingest;
 pub mod interpreter;
+pub mod jsonata;
 pub mod media;
 pub mod resources;
 pub mod run;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The floor of each module: it may import only from lower ones.
 const FLOORS: &[(&str, u8)] = &[
     ("base", 0),
+    ("jsonata", 0),
     ("asl", 1),
     ("media", 1),
     ("sandbox", 1),
