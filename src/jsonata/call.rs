@@ -182,7 +182,8 @@ impl<'a> Eval<'a> {
                     Some(signature) => signature.validate(arguments, input, name, at)?,
                     None => arguments,
                 };
-                (native.run)(self, arguments).map_err(|mut fault| {
+                // Those that call functions themselves nest without any node being evaluated in between.
+                self.deeper(|eval| (native.run)(eval, arguments)).map_err(|mut fault| {
                     if fault.at == 0 {
                         fault.at = at;
                     }

@@ -7,6 +7,7 @@
 //! token -> syntax -> tree        text to tokens, to what is written, to paths and steps (once, with the definition)
 //! evaluate, path, call, transform   the tree against values
 //! functions/                     what expressions may call
+//! names                          which variables a tree reads
 //! value, signature, pattern, fault
 //! ```
 //!
@@ -17,6 +18,7 @@ mod call;
 mod evaluate;
 mod fault;
 mod functions;
+mod names;
 mod path;
 mod pattern;
 mod signature;
@@ -73,7 +75,7 @@ impl Expression {
     /// Reads an expression. The fault says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Expression, Fault> {
         let tree = syntax::parse(text).and_then(tree::lower).map_err(|fault| *fault)?;
-        let variables = tree::variables(&tree);
+        let variables = names::variables(&tree);
         Ok(Expression { text: text.into(), tree, variables })
     }
 
@@ -89,7 +91,7 @@ impl Expression {
 
     /// A name or `$` that would be looked up in the input of the whole, of which the States Language has none.
     pub fn top_level_reference(&self) -> Option<&str> {
-        tree::top_level_reference(&self.tree.root)
+        names::top_level_reference(&self.tree.root)
     }
 
     /// Evaluates with these variables.

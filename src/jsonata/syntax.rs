@@ -9,7 +9,7 @@ use super::signature::Signature;
 use super::token::{Token, TokenKind, Tokens};
 
 /// Deepest tree: of brackets within brackets, and of operators in a row.
-pub(super) const DEPTH_MAX: usize = 256;
+pub(super) const DEPTH_MAX: usize = 128;
 
 pub(super) struct Raw {
     pub at: usize,
