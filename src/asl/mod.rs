@@ -31,7 +31,7 @@ pub mod timestamp;
 mod properties;
 
 pub use condition::Condition;
-pub use definition::{WorkflowType, check, parse};
+pub use definition::{STATE_ALONE, WorkflowType, check, check_state, parse};
 pub use intrinsic::Intrinsic;
 pub use jsonata::Jsonata;
 pub use machine::*;

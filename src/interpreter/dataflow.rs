@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::context;
 use super::draft::{Draft, Payload};
 use super::event::Json;
+use super::inspect::Watch;
 use super::raise::{RUNTIME, Raised};
 use crate::asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
 use crate::base::{BranchId, EventId, TaskToken, limits};
@@ -20,6 +21,7 @@ pub(super) struct Surroundings {
     seed: u64,
     now_ms: i64,
     entered: EventId,
+    watch: Option<Watch>,
 }
 
 /// A state's output on its way to the next one.
@@ -33,7 +35,7 @@ pub(super) type Assigned = (String, Arc<Value>, Json);
 
 impl Surroundings {
     pub fn of(draft: &mut Draft, id: BranchId, token: Option<TaskToken>) -> Surroundings {
-        let seed = draft.draw();
+        let (seed, watch) = (draft.draw(), draft.trial.clone());
         let Some(branch) = draft.branch(id).cloned() else {
             return Surroundings {
                 context: Arc::new(Value::Null),
@@ -41,19 +43,36 @@ impl Surroundings {
                 seed,
                 now_ms: draft.at.0,
                 entered: EventId(0),
+                watch,
             };
         };
         // Making it reads the execution's whole input, so only a state that asks for it pays.
+        let given = watch.as_ref().map(Watch::context);
         let context = match draft.machine.state(&branch.state).is_some_and(State::reads_context) {
             true => context::of(draft, &branch, token),
             false => Arc::new(Value::Null),
         };
+        let context = given.unwrap_or(context);
         Surroundings {
+            watch,
             context,
             entered: branch.state_entered_event,
             variables: branch.variables,
             seed,
             now_ms: draft.at.0,
+        }
+    }
+
+    /// Where a state is tried out: shows what its data is at a point on the way.
+    pub fn note(&self, what: &'static str, value: &Arc<Value>) {
+        if let Some(watch) = &self.watch {
+            watch.note(what, value);
+        }
+    }
+
+    pub fn note_with(&self, what: &'static str, value: impl FnOnce() -> Value) {
+        if let Some(watch) = &self.watch {
+            watch.note(what, &Arc::new(value()));
         }
     }
 
@@ -85,14 +104,18 @@ impl Surroundings {
 
     /// The effective input: InputPath applied to the raw input.
     pub fn input(&self, state: &State, raw: &Arc<Value>) -> Result<Arc<Value>, Raised> {
-        self.through(state, &state.flow.input_path, raw)
+        let input = self.through(state, &state.flow.input_path, raw)?;
+        self.note("afterInputPath", &input);
+        Ok(input)
     }
 
     pub fn parameters(&self, state: &State, input: &Arc<Value>) -> Result<Arc<Value>, Raised> {
-        match &state.flow.parameters {
-            None => Ok(input.clone()),
-            Some(template) => self.template(state, template, input),
-        }
+        let parameters = match &state.flow.parameters {
+            None => input.clone(),
+            Some(template) => self.template(state, template, input)?,
+        };
+        self.note("afterParameters", &parameters);
+        Ok(parameters)
     }
 
     pub fn template(&self, state: &State, template: &Template, input: &Value) -> Result<Arc<Value>, Raised> {
@@ -118,8 +141,10 @@ impl Surroundings {
             None => result,
             Some(template) => self.template(state, template, &result)?,
         };
+        self.note("afterResultSelector", &result);
         let assigned = self.assigned(state, flow.assign.as_ref(), &self.scope(&result))?;
         let placed = self.placed(&flow.result_path, raw, result)?;
+        self.note("afterResultPath", &placed);
         let output = self.through(state, &flow.output_path, &placed)?;
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }

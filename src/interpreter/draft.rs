@@ -13,6 +13,7 @@ use super::env::Env;
 use super::event::{Command, Entry, Json, Outcome, RunTask};
 use super::execution::{Branch, Execution, Header, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
+use super::inspect::Watch;
 use crate::asl::scope::mix;
 use crate::asl::{Name, StateMachine};
 use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
@@ -51,6 +52,8 @@ pub(super) struct Draft<'a> {
     pub entered_after: Option<(BranchId, EventId)>,
     /// The context object as it was last needed.
     pub context: Option<Arc<Value>>,
+    /// Set where one state is tried out by itself.
+    pub trial: Option<Watch>,
     base: &'a Execution,
     seed: u128,
     draws: u64,
@@ -74,6 +77,7 @@ impl<'a> Draft<'a> {
             work: Vec::new(),
             entered_after: None,
             context: None,
+            trial: None,
             base,
             seed: entry.seed,
             draws: 0,

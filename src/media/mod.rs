@@ -56,7 +56,7 @@ pub fn init() -> Result<(), TaskError> {
         .get_or_init(|| {
             gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
             transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))?;
-            hdr::element::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
+            hdr::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
         })
         .clone()
         .map_err(|cause| TaskError::new("Media.NoGStreamer", format!("{cause}; reinstall the GStreamer packages")))

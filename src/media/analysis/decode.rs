@@ -417,7 +417,7 @@ fn video_branch(
     queue.set_property("max-size-bytes", 0u32);
     queue.set_property("max-size-time", 0u64);
     let (convert, sink) = (make("videoconvertscale")?, make("appsink")?);
-    let graded = pad.current_caps().is_some_and(|caps| hdr::element::grade(&caps).is_some());
+    let graded = pad.current_caps().is_some_and(|caps| hdr::grade(&caps).is_some());
     seen.tone_mapped.store(graded, Relaxed);
     let (to_ten_bits, tone_map) = (make("videoconvert")?, make("conveyortonemap")?);
     let mut caps = gst::Caps::builder("video/x-raw").field("format", "I420");

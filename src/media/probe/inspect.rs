@@ -17,7 +17,7 @@ use super::super::input::Input;
 use super::super::pipeline::{Ended, Pipeline};
 use super::colour::Hdr;
 use crate::base::TaskError;
-use crate::media::hdr::{self, Grade};
+use crate::media::hdr;
 
 /// Longest time to open a file and decode its first frames.
 const OPEN_SECONDS_MAX: u64 = 45;
@@ -61,7 +61,7 @@ pub struct Video {
     pub captions: Vec<String>,
     pub hdr: Hdr,
     /// How its pictures are brought to standard range, where they are not and this box knows how.
-    pub grade: Option<Grade>,
+    pub grade: Option<conveyor_pixels::hdr::Grade>,
 }
 
 /// An audio stream.
@@ -302,9 +302,7 @@ impl Opened {
             let stream_id = pad.stream_id().map(|s| s.to_string()).unwrap_or_default();
             let (tags, coded) = (tags_of(pad), coded_caps(pad));
             if let Ok(info) = gst_video::VideoInfo::from_caps(&caps) {
-                media
-                    .video
-                    .push(Video { grade: hdr::element::grade(&caps), ..video(stream_id, info, coded, tags, start) });
+                media.video.push(Video { grade: hdr::grade(&caps), ..video(stream_id, info, coded, tags, start) });
             } else if let Ok(info) = gst_audio::AudioInfo::from_caps(&caps) {
                 media.audio.push(Audio { stream_id, info, coded, tags });
             } else {

@@ -1,10 +1,9 @@
 //! The stage `quality`: a judgement of every output, from what it really contains.
 //!
 //! Each output is decoded completely and compared with the source; playlists are held against RFC 8216 and thumbnails
-//! are opened. What is measured stands in `pass`, `playlist` and `compare`; what it means, and the formula of the
+//! are opened. What is measured stands in `pass` and `playlist`; what it means, and the formula of the
 //! score, in `judge`. It must never change a file.
 
-pub mod compare;
 pub mod judge;
 pub mod pass;
 pub mod playlist;
@@ -413,7 +412,7 @@ fn described(uri: &str, score: f64, found: Option<&Found>, points_max: usize) ->
     value["height"] = json!(f.size.1);
     value["durationMs"] = json!(round(f.video_seconds * 1000.0, 0));
     if f.tone_mapped {
-        value["toneMapped"] = json!(super::hdr::METHOD);
+        value["toneMapped"] = json!(conveyor_pixels::hdr::METHOD);
     }
     value["black"] = spans(&f.black);
     value["freeze"] = spans(&f.freeze);

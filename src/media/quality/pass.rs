@@ -7,16 +7,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use conveyor_pixels::{Plane, Resampler, Siting, View, ViewMut, likeness};
 use gstreamer_video::prelude::*;
 use parking_lot::Mutex;
 
-use super::compare::{self, Plane};
 use crate::base::{TaskError, Uri};
 use crate::media::analysis::decode::{Decoder, Frame, Picture, Source, Want};
 use crate::media::analysis::report::Ticker;
 use crate::media::analysis::sound::{self, SoundMeter};
 use crate::media::analysis::spans::{Span, SpanFinder};
-use crate::media::analysis::thumb::{Rect, Thumb};
+use crate::media::analysis::thumb::{Rect, Thumb, plane};
+use crate::media::transcode::scale;
 
 /// Pictures of one output that are compared sample by sample; longer outputs are sampled evenly. Every picture is
 /// compared coarsely, by its thumb.
@@ -72,8 +73,8 @@ impl Likeness {
     /// PSNR of the mean squared error over all compared luma samples, and over all planes.
     pub fn psnr_total(&self) -> (f64, f64) {
         (
-            compare::psnr(self.luma_error.0, self.luma_error.1 as usize),
-            compare::psnr(self.all_error.0, self.all_error.1 as usize),
+            likeness::psnr(self.luma_error.0, self.luma_error.1 as usize),
+            likeness::psnr(self.all_error.0, self.all_error.1 as usize),
         )
     }
 
@@ -246,14 +247,14 @@ impl Lane {
         if (self.found.frames - 1).is_multiple_of(likeness.every) {
             likeness.offsets.push(at - mate.at);
             debug_assert!(inner.w <= whole.w && inner.h <= whole.h);
-            let planes: [Plane; 3] = std::array::from_fn(|i| Plane::cut(frame, i as u32, inner));
+            let planes: [Plane; 3] = std::array::from_fn(|i| cut(frame, i, inner));
             let (error, ssim) = mate.compare(&planes);
             let samples: [u64; 3] = std::array::from_fn(|i| planes[i].data.len() as u64);
             likeness.luma_error.0 += error[0];
             likeness.luma_error.1 += samples[0];
             likeness.all_error.0 += error.iter().sum::<u64>();
             likeness.all_error.1 += samples.iter().sum::<u64>();
-            likeness.psnr.push((at, compare::psnr(error[0], samples[0] as usize)));
+            likeness.psnr.push((at, likeness::psnr(error[0], samples[0] as usize)));
             likeness.ssim.push((at, ssim));
         }
     }
@@ -299,17 +300,40 @@ impl Kept {
         }
         if !self.scaled.iter().any(|p| (p[0].w, p[0].h) == (w, h)) {
             let rect = Rect::of(&self.frame);
-            let own = |i: usize| compare::scaled(&Plane::cut(&self.frame, i as u32, rect), planes[i].w, planes[i].h);
+            let siting = scale::siting(self.frame.picture.info());
+            let own = |i: usize| {
+                let siting = if i == 0 { Siting::default() } else { siting };
+                scaled(cut(&self.frame, i, rect), (planes[i].w, planes[i].h), siting)
+            };
             self.scaled.push([own(0), own(1), own(2)]);
         }
         let mut result = ([0; 3], 0.0);
         if let Some(own) = self.scaled.iter().find(|p| (p[0].w, p[0].h) == (w, h)) {
-            result.0 = std::array::from_fn(|i| compare::squared_error(&own[i], &planes[i]));
-            result.1 = compare::ssim(&own[0], &planes[0]);
+            result.0 = std::array::from_fn(|i| likeness::squared_error(&own[i], &planes[i]));
+            result.1 = likeness::ssim(&own[0], &planes[0]);
         }
         self.compared.push((key, result.0, result.1));
         result
     }
+}
+
+/// A rectangle (in luma pixels) of one plane of a 4:2:0 picture.
+fn cut(frame: &Frame, index: usize, rect: Rect) -> Plane {
+    let shift = usize::from(index > 0);
+    let (stride, bytes) = plane(frame, index as u32);
+    let size = ((rect.w + shift) >> shift, (rect.h + shift) >> shift);
+    Plane::cut(View { bytes, stride }, (rect.x >> shift, rect.y >> shift), size)
+}
+
+/// A plane in another size, by the arithmetic of the transcode.
+fn scaled(plane: Plane, (w, h): (usize, usize), siting: Siting) -> Plane {
+    if (plane.w, plane.h) == (w, h) {
+        return plane;
+    }
+    let mut data = vec![0; w * h];
+    let target = ViewMut { bytes: &mut data, stride: w };
+    Resampler::new((plane.w, plane.h), (w, h), siting).run(plane.view(), target);
+    Plane { w, h, data }
 }
 
 /// The source, with the few pictures around the present.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use conveyor_pixels::hdr::METHOD;
+use conveyor_pixels::hdr::curve::REFERENCE_WHITE;
 use serde_json::{Value, json};
 
 use super::graph::output_folder;
@@ -12,7 +14,6 @@ use super::playlist::{self, Segments, Variant};
 use super::tally::{DecodeTally, EncodeTally};
 use crate::base::escape::escaped;
 use crate::base::{TaskError, Uri};
-use crate::media::hdr;
 use crate::media::input::Input;
 use crate::media::mp4;
 use crate::media::probe::Media;
@@ -228,7 +229,7 @@ pub fn result(
         }],
         "Frames": decoded.frames,
         "ToneMapping": grade.map(|(v, g)| json!({
-            "From": v.hdr.name(), "To": "BT.709", "PeakNits": g.peak, "WhiteNits": hdr::curve::REFERENCE_WHITE, "Method": hdr::METHOD,
+            "From": v.hdr.name(), "To": "BT.709", "PeakNits": g.peak, "WhiteNits": REFERENCE_WHITE, "Method": METHOD,
         })),
         "Warnings": plan.warnings,
     })

@@ -3,16 +3,15 @@
 //! ```text
 //! curve    what colour a colour becomes: transfer functions, tone curve, gamut; exact and slow
 //! table    the same over whole pictures, with tables in place of powers; fast
-//! element  the table as a GStreamer element, set up from the stream's own colours and light levels
 //! ```
 //!
 //! Transcode, quality and the analyses all use the one element, so that an output is compared with what it was made of.
 
 pub mod curve;
-pub mod element;
 mod table;
 
 pub use curve::{Grade, Primaries, Transfer};
+pub use table::Table;
 
-/// What the element does, in the words of a result.
+/// What a table does, in the words of a result.
 pub const METHOD: &str = "ITU-R BT.2390 tone curve on the largest component, BT.2408 reference white at 203 cd/m², gamut to BT.709 at constant luminance";

@@ -6,6 +6,7 @@
 
 use super::Grade;
 use super::curve::REFERENCE_WHITE;
+use crate::plane::{View, ViewMut};
 
 /// Pixels that go through at a time; even.
 const PIECE: usize = 64;
@@ -31,19 +32,6 @@ pub struct Table {
     /// Light to signal of the output.
     signal: ByLight,
     primaries: [[f32; 3]; 3],
-}
-
-/// A plane of ten-bit samples in 16 bits, little endian.
-#[derive(Clone, Copy)]
-pub struct Source<'a> {
-    pub bytes: &'a [u8],
-    pub stride: usize,
-}
-
-/// A plane of eight-bit samples.
-pub struct Target<'a> {
-    pub bytes: &'a mut [u8],
-    pub stride: usize,
 }
 
 /// A function of light.
@@ -79,7 +67,7 @@ impl Table {
     }
 
     /// A picture in 4:2:0 of this size; planes that are too short are filled as far as they go.
-    pub fn apply(&self, size: (usize, usize), source: [Source<'_>; 3], target: [Target<'_>; 3]) {
+    pub fn apply(&self, size: (usize, usize), source: [View<'_>; 3], target: [ViewMut<'_>; 3]) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor has the two features, as was just asked.
@@ -94,12 +82,12 @@ impl Table {
     /// The processor must have AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn apply_avx2(&self, size: (usize, usize), source: [Source<'_>; 3], target: [Target<'_>; 3]) {
+    unsafe fn apply_avx2(&self, size: (usize, usize), source: [View<'_>; 3], target: [ViewMut<'_>; 3]) {
         self.rows(size, source, target);
     }
 
     #[inline(always)]
-    fn rows(&self, (width, height): (usize, usize), source: [Source<'_>; 3], target: [Target<'_>; 3]) {
+    fn rows(&self, (width, height): (usize, usize), source: [View<'_>; 3], target: [ViewMut<'_>; 3]) {
         let [luma, blue, red] = target;
         let columns = width.div_ceil(2);
         let luma_rows = luma.bytes.chunks_mut(luma.stride.max(1) * 2);
@@ -217,7 +205,7 @@ fn table_of<const N: usize>(f: impl Fn(usize) -> f32) -> Box<[f32; N]> {
 
 /// Ten-bit samples of a row, and a whole piece more of the last.
 #[inline(always)]
-fn read_line(line: &mut Vec<u16>, source: Source<'_>, row: usize, samples: usize) {
+fn read_line(line: &mut Vec<u16>, source: View<'_>, row: usize, samples: usize) {
     let bytes = source.bytes.get(row * source.stride..).unwrap_or_default();
     line.clear();
     line.extend(bytes.chunks_exact(2).take(samples).map(|b| u16::from_le_bytes([b[0], b[1]])));
@@ -263,12 +251,12 @@ mod tests {
     fn through(table: &Table, colour: [u16; 3]) -> [u8; 3] {
         let planes = [vec![colour[0]; 4], vec![colour[1]], vec![colour[2]]]
             .map(|p| p.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
-        let source = [0, 1, 2].map(|i| Source { bytes: &planes[i], stride: if i == 0 { 4 } else { 2 } });
+        let source = [0, 1, 2].map(|i| View { bytes: &planes[i], stride: if i == 0 { 4 } else { 2 } });
         let (mut y, mut cb, mut cr) = ([0u8; 4], [0u8; 1], [0u8; 1]);
         let target = [
-            Target { bytes: &mut y, stride: 2 },
-            Target { bytes: &mut cb, stride: 1 },
-            Target { bytes: &mut cr, stride: 1 },
+            ViewMut { bytes: &mut y, stride: 2 },
+            ViewMut { bytes: &mut cb, stride: 1 },
+            ViewMut { bytes: &mut cr, stride: 1 },
         ];
         table.apply((2, 2), source, target);
         assert!(y.iter().all(|v| *v == y[0]));

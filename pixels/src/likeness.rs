@@ -3,37 +3,10 @@
 //! SSIM follows Wang et al. (2004) on 8x8 windows laid side by side, unweighted, on luma; PSNR is over luma alone and,
 //! as "overall", over all samples of the three planes. A picture that is identical has a PSNR of [`PSNR_MAX`].
 
-use crate::media::analysis::decode::Frame;
-use crate::media::analysis::thumb::{Rect, plane};
+use crate::plane::Plane;
 
 /// What identical pictures get, so that means stay finite.
 pub const PSNR_MAX: f64 = 100.0;
-
-/// One plane of a picture, without padding.
-#[derive(Clone)]
-pub struct Plane {
-    pub w: usize,
-    pub h: usize,
-    pub data: Vec<u8>,
-}
-
-impl Plane {
-    /// Cuts a rectangle (in luma pixels) out of one plane of a picture.
-    pub fn cut(frame: &Frame, index: u32, rect: Rect) -> Plane {
-        let shift = usize::from(index > 0);
-        let (x, y) = (rect.x >> shift, rect.y >> shift);
-        let (w, h) = ((rect.w + shift) >> shift, (rect.h + shift) >> shift);
-        let (stride, bytes) = plane(frame, index);
-        let mut data = Vec::with_capacity(w * h);
-        for row in y..y + h {
-            match bytes.get(row * stride + x..row * stride + x + w) {
-                Some(line) => data.extend_from_slice(line),
-                None => data.resize(data.len() + w, 0),
-            }
-        }
-        Plane { w, h, data }
-    }
-}
 
 /// Sum of squared differences.
 pub fn squared_error(a: &Plane, b: &Plane) -> u64 {
@@ -88,22 +61,6 @@ fn window(a: &Plane, b: &Plane, x: usize, y: usize) -> f64 {
     let variances = f64::from(squares) / 64.0 - m1 * m1 - m2 * m2;
     let covariance = f64::from(product) / 64.0 - m1 * m2;
     ((2.0 * m1 * m2 + C1) * (2.0 * covariance + C2)) / ((m1 * m1 + m2 * m2 + C1) * (variances + C2))
-}
-
-/// Scales a plane by bicubic (Catmull-Rom), as the transcode does.
-pub fn scaled(plane: &Plane, w: usize, h: usize) -> Plane {
-    use fast_image_resize::images::{Image, ImageRef};
-    use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-    if (plane.w, plane.h) == (w, h) {
-        return plane.clone();
-    }
-    let mut target = Image::new(w as u32, h as u32, PixelType::U8);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    if let Ok(source) = ImageRef::new(plane.w as u32, plane.h as u32, &plane.data, PixelType::U8) {
-        // Sizes agree by construction; a picture that was not scaled would show as a bad comparison.
-        let _ = Resizer::new().resize(&source, &mut target, &options);
-    }
-    Plane { w, h, data: target.into_vec() }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::{VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoTransferFunction};
 
-use super::curve::{PQ_PEAK, REFERENCE_WHITE, USUAL_PEAK};
-use super::{Grade, Primaries, Transfer};
+use conveyor_pixels::hdr::curve::{PQ_PEAK, REFERENCE_WHITE, USUAL_PEAK};
+use conveyor_pixels::hdr::{Grade, Primaries, Transfer};
 
 glib::wrapper! {
     pub struct ToneMapper(ObjectSubclass<imp::ToneMapper>)
@@ -58,12 +58,13 @@ fn peak(caps: &gst::CapsRef) -> f64 {
 mod imp {
     use std::sync::LazyLock;
 
+    use conveyor_pixels::hdr::Table;
+    use conveyor_pixels::{View, ViewMut};
     use gstreamer_base::subclass::prelude::*;
     use gstreamer_video::prelude::*;
     use gstreamer_video::subclass::prelude::*;
     use parking_lot::Mutex;
 
-    use super::super::table::{Source, Table, Target};
     use super::{Grade, glib, grade, gst, gst_video};
 
     #[derive(Default)]
@@ -173,15 +174,15 @@ mod imp {
             let mut planes = [None; 3];
             for (plane, index) in planes.iter_mut().zip(0u32..) {
                 let bytes = source.plane_data(index).map_err(|_| gst::FlowError::Error)?;
-                *plane = Some(Source { bytes, stride: source.plane_stride()[index as usize] as usize });
+                *plane = Some(View { bytes, stride: source.plane_stride()[index as usize] as usize });
             }
             let strides = [0, 1, 2].map(|i| target.plane_stride()[i] as usize);
             let [luma, blue, red, _] = target.planes_data_mut();
             if let [Some(y), Some(cb), Some(cr)] = planes {
                 let target = [
-                    Target { bytes: luma, stride: strides[0] },
-                    Target { bytes: blue, stride: strides[1] },
-                    Target { bytes: red, stride: strides[2] },
+                    ViewMut { bytes: luma, stride: strides[0] },
+                    ViewMut { bytes: blue, stride: strides[1] },
+                    ViewMut { bytes: red, stride: strides[2] },
                 ];
                 table.apply(size, [y, cb, cr], target);
             }
