@@ -52,13 +52,14 @@ impl Surroundings {
             true => context::of(draft, &branch, token),
             false => Arc::new(Value::Null),
         };
+        let context = given.unwrap_or(context);
         Surroundings {
-            context: given.unwrap_or(context),
+            watch,
+            context,
             entered: branch.state_entered_event,
             variables: branch.variables,
             seed,
             now_ms: draft.at.0,
-            watch,
         }
     }
 

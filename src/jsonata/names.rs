@@ -70,9 +70,8 @@ pub(super) fn walk<'n>(node: &'n Node, see: &mut dyn FnMut(&'n Node)) {
             walk(value, see);
         }
     };
-    match &node.kind {
-        Kind::Object(group) => pairs(group),
-        _ => {}
+    if let Kind::Object(group) = &node.kind {
+        pairs(group);
     }
     if let Some(group) = &node.group {
         pairs(group);
