@@ -53,6 +53,24 @@ async fn boto3_starts_lists_reads_stops_and_reports() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_aws_command_line_drives_a_session() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let aws = std::env::var_os("AWS_CLI").map_or_else(|| folder.join("target/venv/bin/aws"), Into::into);
+    if !aws.exists() {
+        assert!(std::env::var_os("CI").is_none(), "target/venv has no awscli: run `make test`");
+        eprintln!("skipped: there is no target/venv with awscli; `make test` makes it");
+        return;
+    }
+    let appliance = Appliance::start(&[]).await;
+    let mut command = Command::new(folder.join("tests/api/session.sh"));
+    command.arg(aws).arg(appliance.url()).env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_CONFIG_FILE", "/dev/null");
+    command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}");
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_in_the_words_of_aws() {
     let appliance = Appliance::start(&[]).await;
