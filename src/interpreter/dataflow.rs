@@ -114,7 +114,11 @@ impl Surroundings {
             None => input.clone(),
             Some(template) => self.template(state, template, input)?,
         };
-        self.note("afterParameters", &parameters);
+        match state.query_language {
+            QueryLanguage::JsonPath => self.note("afterParameters", &parameters),
+            QueryLanguage::Jsonata if state.flow.parameters.is_some() => self.note("afterArguments", &parameters),
+            QueryLanguage::Jsonata => {}
+        }
         Ok(parameters)
     }
 
