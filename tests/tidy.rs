@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[(&str, u8)] = &[
     ("aws", 0),
     ("base", 0),
+    ("jsonata", 0),
     ("asl", 1),
     ("media", 1),
     ("sandbox", 1),
