@@ -23,7 +23,7 @@ pub struct Drivers {
     pub cuda: Result<Arc<Cuda>, Fault>,
     pub nvenc: Result<Arc<Nvenc>, Fault>,
     pub nvdec: Result<Arc<Nvdec>, Fault>,
-    pub(crate) nvml: Result<nvml_wrapper::Nvml, String>,
+    pub(crate) nvml: Result<nvml_wrapper::Nvml, Fault>,
 }
 
 /// The driver's versions, and what of it is there.
@@ -62,7 +62,11 @@ impl Drivers {
     }
 
     pub fn report(&self) -> DriverReport {
-        let said = |why: Option<String>| why.map_or(Answer::Known(true), Answer::unknown);
+        let said = |fault: Option<&Fault>| match fault {
+            None => Answer::Known(true),
+            Some(fault @ Fault::LibraryAbsent { .. }) => Answer::absent(fault.to_string()),
+            Some(fault) => Answer::unknown(fault),
+        };
         let nvml = self.nvml.as_ref();
         let cuda_version = self.cuda.as_ref().ok().map(|cuda| cuda.version());
         DriverReport {
@@ -70,10 +74,10 @@ impl Drivers {
             cuda: cuda_version.map(|(major, minor)| format!("{major}.{minor}")),
             nvenc: self.nvenc_version().map(|(major, minor)| format!("{major}.{minor}")),
             libraries: vec![
-                Library { name: nvml::LIBRARY, usable: said(nvml.err().cloned()) },
-                Library { name: cuda::LIBRARY, usable: said(self.cuda.as_ref().err().map(Fault::to_string)) },
-                Library { name: nvenc::LIBRARY, usable: said(self.nvenc.as_ref().err().map(Fault::to_string)) },
-                Library { name: nvdec::LIBRARY, usable: said(self.nvdec.as_ref().err().map(Fault::to_string)) },
+                Library { name: nvml::LIBRARY, usable: said(nvml.err()) },
+                Library { name: cuda::LIBRARY, usable: said(self.cuda.as_ref().err()) },
+                Library { name: nvenc::LIBRARY, usable: said(self.nvenc.as_ref().err()) },
+                Library { name: nvdec::LIBRARY, usable: said(self.nvdec.as_ref().err()) },
             ],
         }
     }
@@ -93,25 +97,20 @@ pub(crate) fn open(folder: Option<&Path>, name: &'static str) -> Result<&'static
     // SAFETY: opening runs the library's initialisers. These are the driver's own libraries, named by their full
     // names, found where the administrator's loader configuration or the caller's folder says.
     let library = unsafe { libloading::Library::new(path) };
-    library
-        .map(|library| &*Box::leak(Box::new(library)))
-        .map_err(|error| Fault::LibraryAbsent { library: name, why: absence(name, &error.to_string()) })
+    library.map(|library| &*Box::leak(Box::new(library))).map_err(|error| unopened(name, &error.to_string()))
 }
 
-/// The loader's words and, where the file is simply not there, what to do about it.
-pub(crate) fn absence(name: &str, said: &str) -> String {
+/// The loader's words; where the file is simply not there, what to do about it.
+pub(crate) fn unopened(library: &'static str, said: &str) -> Fault {
     if !said.contains("No such file") {
-        return said.to_owned();
+        return Fault::LibraryUnusable { library, why: said.to_owned() };
     }
-    let capability = match name {
+    let capability = match library {
         cuda::LIBRARY => "compute",
         nvml::LIBRARY => "utility",
         _ => "video",
     };
-    format!(
-        "it is not on this machine; install NVIDIA's driver (in a container, add '{capability}' to \
-         NVIDIA_DRIVER_CAPABILITIES)"
-    )
+    Fault::LibraryAbsent { library, capability }
 }
 
 /// One function of a library.

@@ -7,8 +7,13 @@ use std::fmt;
 /// A fault of one of the four libraries or of a device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    #[error("{library} cannot be opened: {why}")]
-    LibraryAbsent { library: &'static str, why: String },
+    #[error(
+        "{library} is not on this machine; install NVIDIA's driver (in a container, add '{capability}' to \
+         NVIDIA_DRIVER_CAPABILITIES)"
+    )]
+    LibraryAbsent { library: &'static str, capability: &'static str },
+    #[error("{library} cannot be used: {why}")]
+    LibraryUnusable { library: &'static str, why: String },
     #[error("the NVIDIA driver is too old: its {library} has no {symbol}; install a newer driver")]
     SymbolAbsent { library: &'static str, symbol: &'static str },
     #[error(
@@ -46,7 +51,10 @@ pub enum FaultKind {
 impl Fault {
     pub fn kind(&self) -> FaultKind {
         match self {
-            Fault::LibraryAbsent { .. } | Fault::SymbolAbsent { .. } | Fault::DriverTooOld { .. } => FaultKind::Driver,
+            Fault::LibraryAbsent { .. }
+            | Fault::LibraryUnusable { .. }
+            | Fault::SymbolAbsent { .. }
+            | Fault::DriverTooOld { .. } => FaultKind::Driver,
             Fault::Cuda(fault) => fault.kind(),
             Fault::Nvenc(fault) => fault.status.kind(),
             Fault::Stuck { .. } => FaultKind::Busy,

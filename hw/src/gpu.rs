@@ -23,6 +23,8 @@ use crate::nvml::{self, Health, OpenSession};
 /// Where counting the sessions stops: a box that grants so many has no limit that matters.
 const SESSIONS_TRIED: usize = 32;
 
+const HIDDEN: &str = "CUDA does not show this GPU to this process (CUDA_VISIBLE_DEVICES)";
+
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Gpu {
     /// In NVML's order, which is that of the PCI addresses.
@@ -165,8 +167,8 @@ fn by_nvml(index: usize, device: Result<&Device, String>) -> Gpu {
         Ok(health) => gpu.health = Answer::Known(health),
         Err(error) => gpu.fault = Some(error.to_string()),
     }
-    gpu.nvenc = Answer::unknown("CUDA does not show this GPU (CUDA_VISIBLE_DEVICES, or a partition)");
-    gpu.nvdec = gpu.nvenc.why().map_or_else(|| Answer::unknown(""), Answer::unknown);
+    gpu.nvenc = Answer::unknown(HIDDEN);
+    gpu.nvdec = Answer::unknown(HIDDEN);
     gpu
 }
 
@@ -174,7 +176,7 @@ fn by_nvml(index: usize, device: Result<&Device, String>) -> Gpu {
 fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, ask: &Ask) {
     let same = |gpu: &Gpu| gpu.pci == device.pci && gpu.pci.is_some() || gpu.uuid.as_ref() == Some(&device.uuid);
     let at = gpus.iter().position(same).unwrap_or_else(|| {
-        let why = drivers.nvml.as_ref().err().map_or("NVML does not show this GPU", String::as_str);
+        let why = drivers.nvml.as_ref().err().map_or("NVML does not show this GPU".to_owned(), Fault::to_string);
         gpus.push(Gpu { health: Answer::unknown(why), ..Gpu::unseen(gpus.len()) });
         gpus.len() - 1
     });

@@ -8,7 +8,8 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml};
 use serde::Serialize;
 
-use crate::drivers::absence;
+use crate::drivers::unopened;
+use crate::fault::Fault;
 
 pub(crate) const LIBRARY: &str = "libnvidia-ml.so.1";
 
@@ -62,17 +63,18 @@ const THROTTLES: &[(ThrottleReasons, &str)] = &[
     (ThrottleReasons::HW_POWER_BRAKE_SLOWDOWN, "power brake"),
 ];
 
-pub(crate) fn open(folder: Option<&Path>) -> Result<Nvml, String> {
+pub(crate) fn open(folder: Option<&Path>) -> Result<Nvml, Fault> {
     let path = folder.map_or_else(|| LIBRARY.into(), |folder| folder.join(LIBRARY));
-    Nvml::builder().lib_path(path.as_os_str()).init().map_err(|error| match error {
-        NvmlError::LibloadingError(error) => {
-            format!("{LIBRARY} cannot be opened: {}", absence(LIBRARY, &error.to_string()))
-        }
-        NvmlError::DriverNotLoaded => format!("{LIBRARY}: the NVIDIA kernel driver is not loaded"),
-        NvmlError::LibRmVersionMismatch => {
-            format!("{LIBRARY}: the kernel's NVIDIA driver is of another version; restart the machine")
-        }
-        error => format!("{LIBRARY}: {error}"),
+    Nvml::builder().lib_path(path.as_os_str()).init().map_err(|error| {
+        let why = match error {
+            NvmlError::LibloadingError(error) => return unopened(LIBRARY, &error.to_string()),
+            NvmlError::DriverNotLoaded => "the NVIDIA kernel driver is not loaded".to_owned(),
+            NvmlError::LibRmVersionMismatch => {
+                "the kernel's NVIDIA driver is of another version; restart the machine".to_owned()
+            }
+            error => error.to_string(),
+        };
+        Fault::LibraryUnusable { library: LIBRARY, why }
     })
 }
 

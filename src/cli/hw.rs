@@ -56,7 +56,7 @@ impl Page {
 
     fn line(&mut self, label: &str, text: &str) {
         // Writing to a string does not fail.
-        let _ = writeln!(self.0, "{label:<9} {text}");
+        let _ = writeln!(self.0, "{}", format!("{label:<9} {text}").trim_end());
     }
 
     fn host(&mut self, inventory: &Inventory) {
@@ -81,13 +81,17 @@ impl Page {
         let said = |what: &str, version: &Option<String>| version.as_ref().map(|version| format!("{what} {version}"));
         let versions = [said("NVIDIA", &driver.version), said("CUDA", &driver.cuda), said("NVENC", &driver.nvenc)];
         let versions: Vec<String> = versions.into_iter().flatten().collect();
-        let none = versions.is_empty();
-        self.line("Driver", &if none { "no NVIDIA driver answers".to_owned() } else { versions.join(", ") });
-        for library in &driver.libraries {
-            if let Some(why) = library.usable.why() {
-                // The reasons mostly name their library themselves.
-                let named = why.contains(library.name);
-                self.line("", &if named { why.to_owned() } else { format!("{}: {why}", library.name) });
+        let text = if versions.is_empty() {
+            "no NVIDIA driver answers on this machine".to_owned()
+        } else {
+            versions.join(", ")
+        };
+        self.line("Driver", &text);
+        // Where nothing is there, one line says it; where a part is missing, each part says what it needs.
+        let all_absent = driver.libraries.iter().all(|library| matches!(library.usable, Answer::Absent { .. }));
+        if !all_absent {
+            for why in driver.libraries.iter().filter_map(|library| library.usable.why()) {
+                self.line("", why);
             }
         }
         if inventory.gpus.is_empty() {
