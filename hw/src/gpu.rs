@@ -187,6 +187,10 @@ fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, ask: &As
     gpu.pci = gpu.pci.or(device.pci);
     gpu.memory.get_or_insert(device.memory);
     gpu.compute_capability.get_or_insert_with(|| format!("{major}.{minor}"));
+    // A device that NVML calls lost is left alone: calls on it may take minutes to fail.
+    if gpu.fault.is_some() {
+        return;
+    }
     let context = match device.context() {
         Ok(context) => context,
         Err(fault) => {

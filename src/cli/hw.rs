@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use conveyor_hw::{Answer, Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, SessionRoom};
+use conveyor_hw::{Answer, Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, Preset, SessionRoom};
 
 use super::config::Config;
 
@@ -172,9 +172,9 @@ impl Page {
         self.line(label, &format!("{engines}; {}", sessions(&encoding.sessions)));
         let mut rows = vec![["", "largest", "10-bit", "B-frames", "presets", "profiles"].map(str::to_owned)];
         for caps in &encoding.codecs {
-            let presets = match (caps.presets.first(), caps.presets.last()) {
-                (Some(first), Some(last)) => format!("{first:?}-{last:?}"),
-                _ => "none".to_owned(),
+            let presets = match caps.presets.len() {
+                n if n == Preset::ALL.len() => "P1-P7".to_owned(),
+                _ => caps.presets.iter().map(|preset| format!("{preset:?}")).collect::<Vec<_>>().join(" "),
             };
             rows.push([
                 caps.codec.name().to_owned(),

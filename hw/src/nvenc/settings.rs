@@ -110,6 +110,9 @@ impl SessionSettings {
                 caps.width_min, caps.height_min, caps.width_max, caps.height_max
             ));
         }
+        if self.b_frames >= self.gop {
+            return refuse(format!("{} B-frames do not fit between keyframes {} apart", self.b_frames, self.gop));
+        }
         if self.b_frames > caps.b_frames_max {
             return refuse(format!("{codec} with {} B-frames: it makes at most {}", self.b_frames, caps.b_frames_max));
         }
@@ -170,6 +173,7 @@ impl SessionSettings {
                     addr_of_mut!((*at).profileGUID).write(sys::NV_ENC_AV1_PROFILE_MAIN_GUID);
                     addr_of_mut!((*codec).av1Config.idrPeriod).write(self.gop);
                     let depth = if ten_bit { 2 } else { 0 };
+                    (*codec).av1Config.set_chromaFormatIDC(1);
                     (*codec).av1Config.set_inputPixelBitDepthMinus8(depth);
                     (*codec).av1Config.set_pixelBitDepthMinus8(depth);
                 }
