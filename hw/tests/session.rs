@@ -3,6 +3,7 @@
 #[path = "fake/mod.rs"]
 mod fake;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use conveyor_hw::{
@@ -60,13 +61,18 @@ struct Got {
 /// Encodes so many pictures from three frames in turn.
 fn encode(rig: &Rig, session: &mut Session, pictures: u64, got: &mut Vec<Got>) -> Result<(), Fault> {
     let frames = [rig.frame(0, 10), rig.frame(0, 11), rig.frame(0, 12)];
+    let out = Cell::new(0);
     let mut sink = |packet: conveyor_hw::Packet<'_>| {
+        out.set(out.get() + 1);
         let text = String::from_utf8(packet.bytes.to_vec()).unwrap();
         got.push(Got { text, timestamp: packet.timestamp, keyframe: packet.keyframe });
     };
     for n in 0..pictures {
         let picture = Picture { timestamp: n, force_keyframe: false };
         session.encode(&frames[n as usize % 3], picture, &mut sink)?;
+        // A group that waits for its last picture, and a short pipeline.
+        let held = n + 1 - out.get();
+        assert!(held <= u64::from(session.settings().b_frames) + 4, "{held} pictures are held back");
     }
     session.drain(&mut sink)
 }

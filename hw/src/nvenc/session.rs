@@ -53,6 +53,8 @@ pub struct Session {
     settings: SessionSettings,
     outputs_free: Vec<*mut c_void>,
     in_flight: VecDeque<InFlight>,
+    /// Of the pictures in flight so many, the oldest, are with NVENC for good: their outputs may be locked.
+    released: usize,
     /// By address in the device's memory.
     inputs: HashMap<u64, Input>,
     pictures: u32,
@@ -67,8 +69,6 @@ unsafe impl Send for Session {}
 struct InFlight {
     output: *mut c_void,
     input: u64,
-    /// NVENC has what it needs to finish this picture.
-    released: bool,
 }
 
 struct Input {
@@ -98,6 +98,7 @@ impl Encoder {
             settings,
             outputs_free: Vec::new(),
             in_flight: VecDeque::new(),
+            released: 0,
             inputs: HashMap::new(),
             pictures: 0,
             drained: false,
@@ -171,7 +172,13 @@ impl Session {
         let _entered = context.enter()?;
         let key = self.register(frame)?;
         let output = self.output()?;
-        let input = self.map(key)?;
+        let input = match self.map(key) {
+            Ok(input) => input,
+            Err(fault) => {
+                self.outputs_free.push(output);
+                return Err(fault);
+            }
+        };
         let forced = sys::NV_ENC_PIC_FLAGS::NV_ENC_PIC_FLAG_FORCEIDR as u32
             | sys::NV_ENC_PIC_FLAGS::NV_ENC_PIC_FLAG_OUTPUT_SPSPPS as u32;
         let mut parameters = sys::NV_ENC_PIC_PARAMS {
@@ -189,9 +196,9 @@ impl Session {
             ..Default::default()
         };
         // In flight before NVENC hears of it: whatever it answers, output and mapping are accounted for.
-        self.in_flight.push_back(InFlight { output, input: key, released: false });
+        self.in_flight.push_back(InFlight { output, input: key });
         match self.encode_picture(&mut parameters) {
-            Ok(Released::All) => self.in_flight.iter_mut().for_each(|picture| picture.released = true),
+            Ok(Released::All) => self.released = self.in_flight.len(),
             Ok(Released::None) => {}
             Err(fault) => {
                 if let Some(refused) = self.in_flight.pop_back() {
@@ -213,7 +220,7 @@ impl Session {
             ..Default::default()
         };
         self.encode_picture(&mut parameters)?;
-        self.in_flight.iter_mut().for_each(|picture| picture.released = true);
+        self.released = self.in_flight.len();
         self.drained = true;
         Ok(())
     }
@@ -238,8 +245,9 @@ impl Session {
     fn collect(&mut self, leave: usize, sink: &mut dyn FnMut(Packet<'_>)) -> Result<(), Fault> {
         let context = Arc::clone(&self.encoder.context);
         let _entered = context.enter()?;
-        while self.in_flight.iter().filter(|picture| picture.released).count() > leave {
+        while self.released > leave {
             let Some(picture) = self.in_flight.pop_front() else { break };
+            self.released -= 1;
             let result = self.fetch(picture.output, sink);
             self.give_back(picture);
             result?;

@@ -28,7 +28,7 @@ static const Guid PRESETS[3] = {
     { 0x84848c12, 0x6f71, 0x4c13, { 0x93, 0x1b, 0x53, 0xe2, 0x83, 0xf5, 0x79, 0x74 } } };
 
 typedef struct { int filled, locked, in_use; uint64_t timestamp; int keyframe; char bytes[96]; } Output;
-typedef struct { unsigned char *memory; int mapped; } Resource;
+typedef struct { unsigned char *memory; int mapped; size_t last; } Resource;
 typedef struct {
     int gpu, configured, b_frames, outputs, resources, mapped;
     long pictures;
@@ -145,6 +145,7 @@ static int register_resource(Session *s, Register *with) {
     s->resources++;
     with->resource = calloc(1, sizeof(Resource));
     with->resource->memory = with->memory;
+    with->resource->last = (size_t)with->pitch * (with->height * 3 / 2 - 1) + with->width - 1;
     return OK;
 }
 static int unregister(Session *s, Resource *resource) {
@@ -183,6 +184,7 @@ typedef struct {
 } Encode;
 static int encode(Session *s, Encode *with) {
     static int busy;
+    if (lost(s)) logged("A LOST DEVICE WAS ASKED");
     LIVE(s);
     if (with->version != VERSION_X(6)) return INVALID_VERSION;
     if (!s->configured) return INVALID_CALL;
@@ -190,6 +192,8 @@ static int encode(Session *s, Encode *with) {
     if (++busy % 5 == 0) return BUSY;
     if (s->pictures >= gpu_number(s->gpu, "lost_after_pictures", 1L << 40)) { gone[s->gpu] = 1; return NOT_EXIST; }
     if (!with->input->mapped || with->output->in_use) return INVALID_CALL;
+    /* The tests fill a picture with one value. */
+    if (with->input->memory[0] != with->input->memory[with->input->last]) logged("PICTURE TORN");
     with->output->in_use = 1;
     with->output->filled = 0;
     s->given[s->given_to++ % PICTURES] = with->output;
