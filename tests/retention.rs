@@ -72,8 +72,7 @@ impl World {
             ("waits", r#"{"Type":"Wait","Seconds":99999999,"End":true}"#),
         ] {
             let definition = format!(r#"{{"StartAt":"S","States":{{"S":{state}}}}}"#);
-            let (role_arn, settings) = (String::new(), "{}".to_owned());
-            let new = NewMachine { name: name.into(), definition, role_arn, express: false, settings };
+            let new = NewMachine { name: name.into(), definition, ..NewMachine::default() };
             handle.create_machine(new).await.unwrap();
         }
         World { dir, clock, handle, writer }

@@ -64,8 +64,7 @@ async fn an_execution_whose_actor_panicked_goes_on() {
         name: "m".into(),
         definition: definition.into(),
         role_arn: "arn:aws:iam::000000000000:role/r".into(),
-        express: false,
-        settings: "{}".into(),
+        ..NewMachine::default()
     };
     handle.create_machine(new).await.unwrap();
     let start = Start { machine: "m".into(), input: "{}".into(), ..Start::default() };

@@ -168,7 +168,13 @@ fn end(id: u128) -> (Execution, Step) {
 
 fn revision() -> RevisionRow {
     let text = String::new;
-    RevisionRow { definition: text(), role_arn: text(), revision_id: text(), created_at: Timestamp(1).into() }
+    RevisionRow {
+        definition: text(),
+        role_arn: text(),
+        settings: text(),
+        revision_id: None,
+        created_at: Timestamp(1).into(),
+    }
 }
 
 fn build(changes: &[Change]) -> Commit {

@@ -194,7 +194,8 @@ async fn on_a_share_that_is_away_nothing_vanishes_for_good() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_line_of_an_execution_does_the_work_of_another() {
     let conveyor = appliance(&[]).await;
-    let row = ActivityRow { name: "look".into(), created_at: conveyor.handle.now().into(), settings: String::new() };
+    let created_at = conveyor.handle.now().into();
+    let row = ActivityRow { name: "look".into(), created_at, settings: String::new(), tags: Vec::new() };
     let mut commit = Commit::new();
     commit.put_activity(&row);
     conveyor.handle.commit(commit).await.unwrap();

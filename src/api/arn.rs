@@ -17,6 +17,7 @@ pub enum Named {
     Execution { machine: String, name: String },
     Express { machine: String, name: String, run: String },
     Activity { name: String },
+    MapRun { machine: String, label: String, run: String },
 }
 
 impl Place {
@@ -33,6 +34,11 @@ impl Place {
         arn::execution(&self.region, &self.account, machine, name)
     }
 
+    /// An execution of an express state machine.
+    pub fn express(&self, machine: &str, name: &str, run: impl std::fmt::Display) -> String {
+        arn::express(&self.region, &self.account, machine, name, run)
+    }
+
     pub fn activity(&self, name: &str) -> String {
         arn::activity(&self.region, &self.account, name)
     }
@@ -44,9 +50,36 @@ impl Place {
         }
     }
 
+    /// The machine and the number of a version.
+    pub fn read_version(&self, arn: &str) -> Result<(String, u64), Refused> {
+        match self.read_machine(arn)? {
+            (name, Some(version)) => {
+                let number = version.parse();
+                Ok((name, number.map_err(|_| Refused::invalid_arn(format_args!("Invalid ARN resource: {arn}")))?))
+            }
+            (_, None) => Err(Refused::invalid_arn("Resource type not valid in this context: stateMachine")),
+        }
+    }
+
+    /// The machine and the name of an alias.
+    pub fn read_alias(&self, arn: &str) -> Result<(String, String), Refused> {
+        match self.read_machine(arn)? {
+            (name, Some(alias)) if alias.parse::<u64>().is_err() => Ok((name, alias)),
+            _ => Err(Refused::invalid_arn("Resource type not valid in this context: stateMachine")),
+        }
+    }
+
     pub fn read_execution(&self, arn: &str) -> Result<(String, String), Refused> {
         match self.read(arn)? {
             Named::Execution { machine, name } => Ok((machine, name)),
+            other => Err(out_of_place(&other)),
+        }
+    }
+
+    /// The machine that a distributed Map belongs to.
+    pub fn read_map_run(&self, arn: &str) -> Result<String, Refused> {
+        match self.read(arn)? {
+            Named::MapRun { machine, .. } => Ok(machine),
             other => Err(out_of_place(&other)),
         }
     }
@@ -58,7 +91,7 @@ impl Place {
         }
     }
 
-    fn read(&self, arn: &str) -> Result<Named, Refused> {
+    pub fn read(&self, arn: &str) -> Result<Named, Refused> {
         let prefix = || Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"));
         let mut parts = arn.splitn(6, ':');
         if parts.next() != Some("arn") || !parts.next().is_some_and(|p| p.starts_with("aws")) {
@@ -80,6 +113,10 @@ impl Place {
             ["stateMachine", name, qualifier] => Named::Machine { name: own(name), qualifier: Some(own(qualifier)) },
             ["execution", machine, name] => Named::Execution { machine: own(machine), name: own(name) },
             ["express", machine, name, run] => Named::Express { machine: own(machine), name: own(name), run: own(run) },
+            ["mapRun", map, run] if map.contains('/') => {
+                let (machine, label) = map.split_once('/').unwrap_or((map, ""));
+                Named::MapRun { machine: own(&machine), label: own(&label), run: own(run) }
+            }
             ["activity", name] => Named::Activity { name: own(name) },
             _ => return Err(Refused::invalid_arn(format_args!("Invalid ARN resource: {arn}"))),
         })
@@ -92,6 +129,7 @@ fn out_of_place(named: &Named) -> Refused {
         Named::Execution { .. } => "execution",
         Named::Express { .. } => "express",
         Named::Activity { .. } => "activity",
+        Named::MapRun { .. } => "mapRun",
     };
     Refused::invalid_arn(format_args!("Resource type not valid in this context: {kind}"))
 }

@@ -144,7 +144,9 @@ fn check_origin(request: &Request, auth: &Auth) -> Result<(), Refused> {
     Ok(())
 }
 
+/// SDKs put `sync-` before the host's name for StartSyncExecution and TestState.
 fn is_loopback_name(host: &str) -> bool {
+    let host = host.strip_prefix("sync-").unwrap_or(host);
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -171,6 +173,7 @@ mod tests {
         assert!(check(Method::GET, &[("host", "[::1]:8080")]));
         assert!(!check(Method::GET, &[("host", "evil.example:8080")]), "DNS rebinding");
         assert!(check(Method::POST, &[("host", "127.0.0.1:8080")]), "a command line client");
+        assert!(check(Method::POST, &[("host", "sync-localhost:8080")]), "StartSyncExecution of an SDK");
         assert!(check(Method::POST, &[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")]));
         for origin in ["http://evil.example", "null", "http://127.0.0.1:9999"] {
             assert!(!check(Method::POST, &[("host", "127.0.0.1:8080"), ("origin", origin)]), "{origin}");

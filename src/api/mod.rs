@@ -77,6 +77,7 @@ struct Doors {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     live: live::Live,
+    redriven: aws::Redriven,
 }
 
 /// All routes. Must be called inside a Tokio runtime: it begins to listen to what happens.
@@ -94,6 +95,7 @@ pub fn router(settings: Settings) -> Router {
         metrics: settings.metrics,
         watches: settings.watches,
         live,
+        redriven: aws::Redriven::default(),
     };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))

@@ -18,6 +18,12 @@ impl Refused {
         Refused::new("InvalidToken", "Invalid Token: 'Invalid token'")
     }
 
+    /// What standard state machines can and express ones cannot, or the other way round.
+    pub fn wrong_type() -> Refused {
+        let words = "This operation is not supported by this type of state machine";
+        Refused::new("StateMachineTypeNotSupported", words)
+    }
+
     pub fn validation(message: impl Into<String>) -> Refused {
         Refused::new("ValidationException", message)
     }

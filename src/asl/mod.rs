@@ -30,7 +30,7 @@ pub mod timestamp;
 mod properties;
 
 pub use condition::Condition;
-pub use definition::{WorkflowType, check, parse};
+pub use definition::{STATE_ALONE, WorkflowType, check, check_state, parse};
 pub use intrinsic::Intrinsic;
 pub use machine::*;
 pub use path::Path;

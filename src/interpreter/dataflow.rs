@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::context;
 use super::draft::{Draft, Payload};
 use super::event::Json;
+use super::inspect::Watch;
 use super::raise::{RUNTIME, Raised};
 use crate::asl::{InputPath, Query, ResultPath, Scope, State, Template, Variables};
 use crate::base::{BranchId, EventId, TaskToken, limits};
@@ -19,6 +20,7 @@ pub(super) struct Surroundings {
     variables: Variables,
     seed: u64,
     entered: EventId,
+    watch: Option<Watch>,
 }
 
 /// A state's output on its way to the next one.
@@ -29,21 +31,37 @@ pub(super) struct Output {
 
 impl Surroundings {
     pub fn of(draft: &mut Draft, id: BranchId, token: Option<TaskToken>) -> Surroundings {
-        let seed = draft.draw();
+        let (seed, watch) = (draft.draw(), draft.trial.clone());
         let Some(branch) = draft.branch(id).cloned() else {
             return Surroundings {
                 context: Arc::new(Value::Null),
                 variables: Variables::new(),
                 seed,
                 entered: EventId(0),
+                watch,
             };
         };
         // Making it reads the execution's whole input, so only a state that asks for it pays.
+        let given = watch.as_ref().map(Watch::context);
         let context = match draft.machine.state(&branch.state).is_some_and(State::reads_context) {
             true => context::of(draft, &branch, token),
             false => Arc::new(Value::Null),
         };
-        Surroundings { context, entered: branch.state_entered_event, variables: branch.variables, seed }
+        let context = given.unwrap_or(context);
+        Surroundings { watch, context, entered: branch.state_entered_event, variables: branch.variables, seed }
+    }
+
+    /// Where a state is tried out: shows what its data is at a point on the way.
+    pub fn note(&self, what: &'static str, value: &Arc<Value>) {
+        if let Some(watch) = &self.watch {
+            watch.note(what, value);
+        }
+    }
+
+    pub fn note_with(&self, what: &'static str, value: impl FnOnce() -> Value) {
+        if let Some(watch) = &self.watch {
+            watch.note(what, &Arc::new(value()));
+        }
     }
 
     /// The same with another `$$.Map.Item`.
@@ -69,14 +87,18 @@ impl Surroundings {
 
     /// The effective input: InputPath applied to the raw input.
     pub fn input(&self, state: &State, raw: &Arc<Value>) -> Result<Arc<Value>, Raised> {
-        self.through(state, &state.flow.input_path, raw)
+        let input = self.through(state, &state.flow.input_path, raw)?;
+        self.note("afterInputPath", &input);
+        Ok(input)
     }
 
     pub fn parameters(&self, state: &State, input: &Arc<Value>) -> Result<Arc<Value>, Raised> {
-        match &state.flow.parameters {
-            None => Ok(input.clone()),
-            Some(template) => self.template(state, template, input),
-        }
+        let parameters = match &state.flow.parameters {
+            None => input.clone(),
+            Some(template) => self.template(state, template, input)?,
+        };
+        self.note("afterParameters", &parameters);
+        Ok(parameters)
     }
 
     pub fn template(&self, state: &State, template: &Template, input: &Value) -> Result<Arc<Value>, Raised> {
@@ -97,8 +119,10 @@ impl Surroundings {
             None => result,
             Some(template) => self.template(state, template, &result)?,
         };
+        self.note("afterResultSelector", &result);
         let assigned = self.assigned(state, state.flow.assign.as_ref(), &result)?;
         let placed = self.placed(&state.flow.result_path, raw, result)?;
+        self.note("afterResultPath", &placed);
         let output = self.through(state, &state.flow.output_path, &placed)?;
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }

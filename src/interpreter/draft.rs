@@ -13,6 +13,7 @@ use super::env::Env;
 use super::event::{Command, Entry, Json, Outcome, RunTask};
 use super::execution::{Branch, Execution, Header, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
+use super::inspect::Watch;
 use crate::asl::scope::mix;
 use crate::asl::{Name, StateMachine};
 use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
@@ -49,6 +50,8 @@ pub(super) struct Draft<'a> {
     pub work: Vec<Work>,
     /// The context object as it was last needed.
     pub context: Option<Arc<Value>>,
+    /// Set where one state is tried out by itself.
+    pub trial: Option<Watch>,
     base: &'a Execution,
     seed: u128,
     draws: u64,
@@ -71,6 +74,7 @@ impl<'a> Draft<'a> {
             header: base.header.clone(),
             work: Vec::new(),
             context: None,
+            trial: None,
             base,
             seed: entry.seed,
             draws: 0,

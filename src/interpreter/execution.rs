@@ -165,8 +165,34 @@ pub struct MachineRef {
     pub name: String,
     /// The revision of the definition.
     pub revision: u64,
-    /// The version or alias through which it was started, when it was: the qualifier after the ARN's last colon.
-    pub qualifier: Option<String>,
+    /// The version or alias through which it was started, when it was.
+    pub qualifier: Option<Qualifier>,
+}
+
+/// What stood after the last colon of the ARN that an execution was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Qualifier {
+    Version(u64),
+    /// The version is the one that the alias led to then.
+    Alias {
+        name: String,
+        version: u64,
+    },
+}
+
+impl Qualifier {
+    pub fn version(&self) -> u64 {
+        match self {
+            Qualifier::Version(version) | Qualifier::Alias { version, .. } => *version,
+        }
+    }
+
+    pub fn alias(&self) -> Option<&str> {
+        match self {
+            Qualifier::Version(_) => None,
+            Qualifier::Alias { name, .. } => Some(name),
+        }
+    }
 }
 
 /// The Task of another execution that waits for this one to end.

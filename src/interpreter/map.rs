@@ -20,14 +20,19 @@ use crate::base::{BranchId, EventId, arn};
 pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
     let input = around.input(state, &payload.value)?;
-    if map.distributed.is_some() {
+    if map.distributed.is_some() && draft.trial.is_none() {
         let message = "ItemReader, ItemBatcher and ResultWriter are not available here: hand the items over in the state's input.";
         return Err(around.raised(state, RUNTIME, message));
     }
-    let items = items(&around, state, map, &input)?;
+    let read = draft.trial.as_ref().and_then(|watch| watch.read_items());
+    let items = match read {
+        Some(items) => items,
+        None => items(&around, state, map, &input)?,
+    };
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
     let concurrency = count(&around, state, "MaxConcurrencyPath", &map.max_concurrency, &input)?.unwrap_or(0.0);
     let tolerated = tolerated(&around, state, map, &input, length)?;
+    around.note_with("maxConcurrency", || Value::from(concurrency as u64));
     let started_event = draft.say(id, HistoryKind::MapStateStarted { length });
     if is_distributed(map) {
         let label = map.label.clone().unwrap_or_else(|| state.name.to_string());
@@ -162,8 +167,7 @@ pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, chil
         return Iteration::Fatal(None);
     }
     if failed >= tolerated {
-        let cause = "The specified tolerated failure threshold was exceeded".to_owned();
-        return Iteration::Fatal(Some(Raised::new(Some("States.ExceedToleratedFailureThreshold".into()), Some(cause))));
+        return Iteration::Fatal(Some(Raised::threshold_exceeded()));
     }
     remove_children(draft, child);
     draft.drop_map_items(child);
@@ -282,6 +286,12 @@ fn count(
 fn tolerated(around: &Surroundings, state: &State, map: &Map, input: &Value, length: u32) -> Result<u32, Raised> {
     let number = count(around, state, "ToleratedFailureCountPath", &map.tolerated_failure_count, input)?;
     let percentage = count(around, state, "ToleratedFailurePercentagePath", &map.tolerated_failure_percentage, input)?;
+    if let Some(number) = number {
+        around.note_with("toleratedFailureCount", || Value::from(number as u64));
+    }
+    if let Some(percentage) = percentage {
+        around.note_with("toleratedFailurePercentage", || Value::from(percentage));
+    }
     let share = percentage.map(|p| (p / 100.0 * f64::from(length)).floor());
     // A cast saturates.
     Ok(match (number, share) {

@@ -15,6 +15,7 @@ mod context;
 mod dataflow;
 mod draft;
 mod end;
+mod inspect;
 mod map;
 mod parallel;
 mod pass;
@@ -25,8 +26,11 @@ mod task;
 mod wait;
 
 pub use env::Env;
+pub use inspect::{Ended, Finding, Mock, Trial, inspect};
 pub use step::step;
 
 pub use event::{Command, Entry, Event, Outcome, RunTask};
-pub use execution::{Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Status, Step, TaskPhase};
+pub use execution::{
+    Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Qualifier, Status, Step, TaskPhase,
+};
 pub use history::{Failure, HistoryEvent, HistoryKind, StateType};

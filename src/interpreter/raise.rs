@@ -40,6 +40,12 @@ impl Raised {
         Raised { also: Some("States.HeartbeatTimeout"), ..Raised::timeout() }
     }
 
+    /// More iterations of a Map failed than it tolerates.
+    pub fn threshold_exceeded() -> Raised {
+        let cause = "The specified tolerated failure threshold was exceeded".to_owned();
+        Raised::new(Some("States.ExceedToleratedFailureThreshold".into()), Some(cause))
+    }
+
     /// The result could not be put where ResultPath says.
     pub fn result_path(cause: String) -> Raised {
         let error = Some("States.ReferencePathConflict".to_owned());
@@ -80,6 +86,9 @@ impl Raised {
 /// The branch's state failed.
 pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
     let machine = draft.machine;
+    if let Some(watch) = &draft.trial {
+        watch.note_raised(&raised);
+    }
     let (mut id, mut raised) = (failed, raised);
     loop {
         let Some(branch) = draft.branch(id) else { return };

@@ -179,7 +179,7 @@ fn run_again(draft: &mut Draft, id: BranchId) {
     }
 }
 
-fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) {
+pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) {
     let ran = match &state.kind {
         Kind::Pass { result } => pass::run(draft, id, state, result.as_ref(), payload),
         Kind::Succeed => pass::succeed(draft, id, state, payload),

@@ -130,8 +130,7 @@ pub async fn install(handle: &Handle, name: &str, definition: &str) -> Result<In
                 name: name.to_owned(),
                 definition: definition.to_owned(),
                 role_arn,
-                express: false,
-                settings: "{}".to_owned(),
+                ..NewMachine::default()
             };
             handle.create_machine(new).await.map_err(refused)?;
             Installed::Created

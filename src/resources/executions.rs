@@ -7,10 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::aws;
 use super::{Answer, Call, Services};
-use crate::base::{Fault, TaskError, Timestamp};
+use crate::base::{TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Parent, Status};
 use crate::run::{Refused, Start};
-use crate::store::Reader;
 
 /// How a Task waits for the execution that it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +70,6 @@ pub struct Child {
 /// Starts the child, or finds the one that this very attempt started before a crash.
 pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
     let reader = &call.services.reader;
-    let revision = match &child.qualifier {
-        Some(qualifier) => Some(revision_of(reader, &child.machine, qualifier)?.ok_or_else(|| {
-            let arn = format!("{}:{qualifier}", call.services.machine_arn(&child.machine));
-            Refused::new("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{arn}'"))
-        })?),
-        None => None,
-    };
     let parent = child.shape.map(|shape| Parent {
         execution: call.execution,
         attempt: call.task.attempt,
@@ -87,7 +79,6 @@ pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
         .handle
         .start(Start {
             machine: child.machine.clone(),
-            revision,
             qualifier: child.qualifier,
             name: Some(child.name.clone()),
             input: child.input.into(),
@@ -109,19 +100,6 @@ pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
         }
     }
     Ok(started.started_at)
-}
-
-/// The revision that a version or an alias points at. Of an alias with two versions the one with more weight is taken.
-fn revision_of(reader: &Reader, machine: &str, qualifier: &str) -> Result<Option<u64>, Fault> {
-    let version = match qualifier.parse::<u64>() {
-        Ok(number) => number,
-        Err(_) => {
-            let Some(alias) = reader.alias(machine, qualifier)? else { return Ok(None) };
-            let Some(route) = alias.routes.iter().max_by_key(|route| route.weight_percent) else { return Ok(None) };
-            route.version
-        }
-    };
-    Ok(reader.version(machine, version)?.map(|row| row.revision))
 }
 
 fn derived_name(call: &Call) -> String {

@@ -1,6 +1,6 @@
 //! State machines: their rows, and their definitions parsed once per revision.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -10,8 +10,8 @@ use super::{Refused, events};
 use crate::asl::{self, StateMachine};
 use crate::base::Fault;
 use crate::base::limits::DEFINITION_BYTES_MAX;
-use crate::interpreter::{Env, MachineRef};
-use crate::store::{Commit, MachineKind, MachineRow, RevisionRow};
+use crate::interpreter::{Env, MachineRef, Status};
+use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Tag};
 
 /// A revision of a definition, ready to run.
 #[derive(Debug)]
@@ -21,14 +21,17 @@ pub struct Machine {
 }
 
 /// A machine to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewMachine {
     pub name: String,
     pub definition: String,
     pub role_arn: String,
     pub express: bool,
-    /// Logging and tracing settings and tags, as JSON.
+    /// Logging, tracing and encryption settings as JSON; empty for none.
     pub settings: String,
+    pub tags: Vec<Tag>,
+    /// Publishes the first version too, with this description.
+    pub publish: Option<String>,
 }
 
 /// What changes about a machine; `None` stays.
@@ -37,6 +40,17 @@ pub struct MachineChange {
     pub definition: Option<String>,
     pub role_arn: Option<String>,
     pub settings: Option<String>,
+    /// Publishes what comes out as a version, with this description.
+    pub publish: Option<String>,
+}
+
+/// A machine as a change left it.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    pub machine: MachineRow,
+    pub revision_id: Option<String>,
+    /// The version that was asked to be published.
+    pub version: Option<u64>,
 }
 
 /// Parsed definitions kept in memory; beyond this many, all are dropped and parsed again when needed.
@@ -47,12 +61,20 @@ pub(super) struct Catalog {
     region: String,
     parsed: Mutex<HashMap<(String, u64), Arc<Machine>>>,
     /// Changes of machines happen one after another.
-    changing: tokio::sync::Mutex<()>,
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// Machines that go when their last execution has ended.
+    leaving: Mutex<HashSet<String>>,
 }
 
 impl Catalog {
     pub fn new(account: String, region: String) -> Catalog {
-        Catalog { account, region, parsed: Mutex::default(), changing: tokio::sync::Mutex::new(()) }
+        Catalog {
+            account,
+            region,
+            parsed: Mutex::default(),
+            changing: tokio::sync::Mutex::new(()),
+            leaving: Mutex::default(),
+        }
     }
 
     fn env(&self, machine: &MachineRow, row: &RevisionRow) -> Env {
@@ -110,91 +132,192 @@ impl Core {
         machine
     }
 
-    /// CreateStateMachine. Creating the same machine again answers the one that is there, as on AWS.
-    pub async fn create_machine(&self, new: NewMachine) -> Result<MachineRow, Refused> {
+    /// CreateStateMachine. Creating the same machine again answers the one that is there, as on AWS, whatever its role
+    /// and tags.
+    pub async fn create_machine(&self, new: NewMachine) -> Result<Changed, Refused> {
         let definition = parse(&new.definition)?;
         let _one_at_a_time = self.catalog.changing.lock().await;
         let kind = if new.express { MachineKind::Express } else { MachineKind::Standard };
         if let Some(there) = self.reader.machine(&new.name)? {
-            let arn = self.machine_arn(&new.name);
-            let row = self.reader.revision(&there.name, there.revision)?;
-            let same = row.is_some_and(|row| row.definition == new.definition && row.role_arn == new.role_arn);
-            if there.deleting {
-                let what = format!("State Machine is being deleted: '{arn}'");
-                return Err(Refused::new("StateMachineDeleting", what));
+            self.refuse_if_leaving(&there)?;
+            let row = self.current(&there)?;
+            let same = row.definition == new.definition && row.settings == new.settings && there.kind == kind;
+            if !same {
+                let what = format!("State Machine Already Exists: '{}'", self.machine_arn(&new.name));
+                return Err(Refused::new("StateMachineAlreadyExists", what));
             }
-            if same && there.kind == kind && there.settings == new.settings {
-                return Ok(there);
-            }
-            return Err(Refused::new("StateMachineAlreadyExists", format!("State Machine Already Exists: '{arn}'")));
+            return self.publish_if_asked(there, row, new.publish).await;
         }
         let now = self.clock.now();
         // Revisions of an earlier machine of this name may still be run by its executions.
         let revision = self.reader.newest_revision(&new.name)?.unwrap_or(0) + 1;
-        let row = MachineRow {
-            name: new.name.clone(),
+        let mut row = MachineRow {
+            name: new.name,
             kind,
             revision,
             version: 0,
             deleting: false,
             created_at: now.into(),
             updated_at: now.into(),
-            settings: new.settings,
+            tags: new.tags,
         };
         let revision_row = RevisionRow {
             definition: new.definition,
             role_arn: new.role_arn,
-            revision_id: uuid::Uuid::new_v4().to_string(),
+            settings: new.settings,
+            revision_id: None,
             created_at: now.into(),
         };
-        self.store_revision(&row, revision_row, definition).await?;
+        let version = self.store_revision(&mut row, revision_row, definition, new.publish).await?;
+        Ok(Changed { machine: row, revision_id: None, version })
+    }
+
+    /// UpdateStateMachine: a new revision; executions that run keep theirs. What changes nothing makes none.
+    pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<Changed, Refused> {
+        let _one_at_a_time = self.catalog.changing.lock().await;
+        let mut row = self.changeable(name)?;
+        let old = self.current(&row)?;
+        let now = self.clock.now();
+        let new = RevisionRow {
+            definition: change.definition.unwrap_or_else(|| old.definition.clone()),
+            role_arn: change.role_arn.unwrap_or_else(|| old.role_arn.clone()),
+            settings: change.settings.unwrap_or_else(|| old.settings.clone()),
+            revision_id: old.revision_id.clone(),
+            created_at: old.created_at,
+        };
+        if new == old {
+            return self.publish_if_asked(row, old, change.publish).await;
+        }
+        let parsed = parse(&new.definition)?;
+        let revision_id = Some(uuid::Uuid::new_v4().to_string());
+        let new = RevisionRow { revision_id: revision_id.clone(), created_at: now.into(), ..new };
+        row.revision = self.reader.newest_revision(name)?.unwrap_or(row.revision) + 1;
+        row.updated_at = now.into();
+        let version = self.store_revision(&mut row, new, parsed, change.publish).await?;
+        Ok(Changed { machine: row, revision_id, version })
+    }
+
+    /// TagResource and UntagResource on a machine: `change` makes the new tags of the old ones.
+    pub async fn retag_machine(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let _one_at_a_time = self.catalog.changing.lock().await;
+        let mut row = self.changeable(name)?;
+        change(&mut row.tags)?;
+        let mut commit = Commit::new();
+        commit.put_machine(&row);
+        Ok(self.commit(commit).await?)
+    }
+
+    async fn publish_if_asked(
+        &self,
+        machine: MachineRow,
+        revision: RevisionRow,
+        publish: Option<String>,
+    ) -> Result<Changed, Refused> {
+        let revision_id = revision.revision_id;
+        let Some(description) = publish else { return Ok(Changed { machine, revision_id, version: None }) };
+        let (machine, version, _) = self.publish(machine, description).await?;
+        Ok(Changed { machine, revision_id, version: Some(version) })
+    }
+
+    /// The machine, if it may be changed.
+    pub(super) fn changeable(&self, name: &str) -> Result<MachineRow, Refused> {
+        let row = self.reader.machine(name)?.ok_or_else(|| Refused::no_machine(&self.machine_arn(name)))?;
+        self.refuse_if_leaving(&row)?;
         Ok(row)
     }
 
-    /// UpdateStateMachine: a new revision; executions that run keep theirs.
-    pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<MachineRow, Refused> {
-        let _one_at_a_time = self.catalog.changing.lock().await;
-        let arn = self.machine_arn(name);
-        let mut row = self.reader.machine(name)?.ok_or_else(|| Refused::no_machine(&arn))?;
-        let old = self.reader.revision(name, row.revision)?.ok_or_else(|| Refused::no_machine(&arn))?;
-        let definition = change.definition.unwrap_or(old.definition);
-        let parsed = parse(&definition)?;
-        let now = self.clock.now();
-        row.revision = self.reader.newest_revision(name)?.unwrap_or(row.revision) + 1;
-        row.updated_at = now.into();
-        row.settings = change.settings.unwrap_or(row.settings);
-        let revision_row = RevisionRow {
-            definition,
-            role_arn: change.role_arn.unwrap_or(old.role_arn),
-            revision_id: uuid::Uuid::new_v4().to_string(),
-            created_at: now.into(),
-        };
-        self.store_revision(&row, revision_row, parsed).await?;
-        Ok(row)
+    fn refuse_if_leaving(&self, row: &MachineRow) -> Result<(), Refused> {
+        if !row.deleting {
+            return Ok(());
+        }
+        let what = format!("State Machine is being deleted: '{}'", self.machine_arn(&row.name));
+        Err(Refused::new("StateMachineDeleting", what))
+    }
+
+    fn current(&self, row: &MachineRow) -> Result<RevisionRow, Refused> {
+        let found = self.reader.revision(&row.name, row.revision)?;
+        found.ok_or_else(|| Refused::no_machine(&self.machine_arn(&row.name)))
     }
 
     async fn store_revision(
         &self,
-        row: &MachineRow,
+        row: &mut MachineRow,
         revision: RevisionRow,
         parsed: StateMachine,
-    ) -> Result<(), Refused> {
+        publish: Option<String>,
+    ) -> Result<Option<u64>, Refused> {
         let env = self.catalog.env(row, &revision);
         let mut commit = Commit::new();
+        let version = match publish {
+            None => None,
+            Some(description) => Some(self.add_version(&mut commit, row, description)?),
+        };
         commit.put_machine(row).put_revision(&row.name, row.revision, &revision);
         self.commit(commit).await?;
         self.keep((row.name.clone(), row.revision), Machine { definition: parsed, env });
+        Ok(version)
+    }
+
+    /// DeleteStateMachine, with its versions and aliases, once none of its executions runs. Deleting what does not
+    /// exist succeeds, as on AWS.
+    pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
+        let _one_at_a_time = self.catalog.changing.lock().await;
+        let Some(mut row) = self.reader.machine(name)? else { return Ok(()) };
+        if self.reader.count_of(name, Status::Running) == 0 {
+            return Ok(self.remove(name).await?);
+        }
+        row.deleting = true;
+        let mut commit = Commit::new();
+        commit.put_machine(&row);
+        self.commit(commit).await?;
+        self.catalog.leaving.lock().insert(name.to_owned());
+        // The last one may have ended meanwhile, and told nobody.
+        if self.reader.count_of(name, Status::Running) == 0 {
+            self.remove(name).await?;
+        }
         Ok(())
     }
 
-    /// DeleteStateMachine. Deleting what does not exist succeeds, as on AWS.
-    pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
-        let _one_at_a_time = self.catalog.changing.lock().await;
-        if self.reader.machine(name)?.is_none() {
-            return Ok(());
-        }
+    async fn remove(&self, name: &str) -> Result<(), Fault> {
         let mut commit = Commit::new();
+        for (version, _) in self.reader.versions(name, None, usize::MAX)? {
+            commit.delete_version(name, version);
+        }
+        for (alias, _) in self.reader.aliases(name)? {
+            commit.delete_alias(name, &alias);
+        }
         commit.delete_machine(name);
-        Ok(self.commit(commit).await?)
+        self.commit(commit).await?;
+        self.catalog.leaving.lock().remove(name);
+        Ok(())
+    }
+
+    /// Whether the machine waits for the end of its last execution.
+    pub fn is_leaving(&self, machine: &str) -> bool {
+        let leaving = self.catalog.leaving.lock();
+        !leaving.is_empty() && leaving.contains(machine)
+    }
+
+    /// Deletes the machine for good if it was to go with its last execution, and that has ended.
+    pub async fn leave(&self, name: &str) -> Result<(), Fault> {
+        let _one_at_a_time = self.catalog.changing.lock().await;
+        let waits = self.reader.machine(name)?.is_some_and(|row| row.deleting);
+        match waits && self.reader.count_of(name, Status::Running) == 0 {
+            true => self.remove(name).await,
+            false => Ok(()),
+        }
+    }
+
+    /// After a restart: machines that were to go.
+    pub async fn leave_all(&self) -> Result<(), Fault> {
+        for row in self.reader.machines(None, usize::MAX)?.into_iter().filter(|row| row.deleting) {
+            self.catalog.leaving.lock().insert(row.name.clone());
+            self.leave(&row.name).await?;
+        }
+        Ok(())
     }
 }

@@ -332,6 +332,14 @@ pub(super) fn announce(core: &SharedCore, execution: &Execution) {
         last_event: header.last_event,
     });
     if let (Some(outcome), Some(stopped_at)) = (&header.outcome, header.stopped_at) {
+        if core.is_leaving(&header.machine.name) {
+            let (core, machine) = (core.clone(), header.machine.name.clone());
+            tokio::spawn(async move {
+                if let Err(fault) = core.leave(&machine).await {
+                    core.note(&fault);
+                }
+            });
+        }
         let error = match outcome {
             Outcome::Succeeded { .. } => None,
             Outcome::Failed { error, .. } | Outcome::TimedOut { error, .. } | Outcome::Aborted { error, .. } => {

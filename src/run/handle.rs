@@ -9,14 +9,23 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::core::{Core, SharedCore};
 use super::lane::{self, LaneStatus};
-use super::{ActivityTask, Machine, MachineChange, NewMachine, Notice, Refused, Working};
-use crate::base::{Clock, ExecutionId, Fault, TaskToken, Timestamp};
+use super::{
+    ActivityTask, AliasChange, Changed, Machine, MachineChange, NewMachine, Notice, Refused, TaskContext, TaskOutcome,
+    Working,
+};
+use crate::base::{Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Doing, Event, MachineRef, Parent, TaskPhase};
-use crate::store::{Commit, MachineRow, Reader};
+use crate::interpreter::{Doing, Event, MachineRef, Parent, RunTask, TaskPhase};
+use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
 const ACTIVITY_POLL: Duration = Duration::from_secs(60);
+
+/// Longest that a Task that is tried out may take (AWS: five minutes).
+const TRIAL_MAX: Duration = Duration::from_secs(300);
+
+/// The state machine that a Task believes to be in when it is tried out.
+const TRIED_OUT: &str = "TestState";
 
 /// How long an orderly shutdown waits for commits that are under way: they end within one sync.
 const SHUT_DOWN_MAX: Duration = Duration::from_secs(2);
@@ -25,9 +34,7 @@ const SHUT_DOWN_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct Start {
     pub machine: String,
-    /// The revision to run; `None`: the machine's newest.
-    pub revision: Option<u64>,
-    /// The version or alias through which it is started.
+    /// The version's number or the alias through which it is started; `None`: the machine's newest revision.
     pub qualifier: Option<String>,
     /// `None`: the box makes one up.
     pub name: Option<String>,
@@ -89,16 +96,64 @@ impl Handle {
         self.0.writer.outbox_number()
     }
 
-    pub async fn create_machine(&self, new: NewMachine) -> Result<MachineRow, Refused> {
+    pub async fn create_machine(&self, new: NewMachine) -> Result<Changed, Refused> {
         self.0.create_machine(new).await
     }
 
-    pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<MachineRow, Refused> {
+    pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<Changed, Refused> {
         self.0.update_machine(name, change).await
     }
 
     pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
         self.0.delete_machine(name).await
+    }
+
+    pub async fn retag_machine(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        self.0.retag_machine(name, change).await
+    }
+
+    /// With the version's number; `revision_id`: only if that is still the newest revision.
+    pub async fn publish_version(
+        &self,
+        machine: &str,
+        revision_id: Option<String>,
+        description: String,
+    ) -> Result<(u64, VersionRow), Refused> {
+        self.0.publish_version(machine, revision_id, description).await
+    }
+
+    pub async fn delete_version(&self, machine: &str, version: u64) -> Result<(), Refused> {
+        self.0.delete_version(machine, version).await
+    }
+
+    pub async fn create_alias(&self, machine: &str, name: &str, new: AliasChange) -> Result<AliasRow, Refused> {
+        self.0.create_alias(machine, name, new).await
+    }
+
+    pub async fn update_alias(&self, machine: &str, name: &str, change: AliasChange) -> Result<AliasRow, Refused> {
+        self.0.update_alias(machine, name, change).await
+    }
+
+    pub async fn delete_alias(&self, machine: &str, name: &str) -> Result<(), Refused> {
+        self.0.delete_alias(machine, name).await
+    }
+
+    /// Changes of activities happen one after another.
+    pub async fn change_activity<T>(
+        &self,
+        change: impl FnOnce(&mut Commit) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let _one_at_a_time = self.0.catalog.changing.lock().await;
+        let mut commit = Commit::new();
+        let changed = change(&mut commit)?;
+        if !commit.is_empty() {
+            self.0.commit(commit).await?;
+        }
+        Ok(changed)
     }
 
     /// A definition, parsed.
@@ -142,7 +197,7 @@ impl Handle {
             return Err(refused("it was archived, and what it would go on from is gone."));
         }
         match self.0.post_and_wait(id, Event::Redriven).await? {
-            true => Ok(self.now()),
+            true => Ok(self.0.reader.header(id)?.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now())),
             false => Err(refused("nothing is left to continue from.")),
         }
     }
@@ -204,6 +259,35 @@ impl Handle {
             }
         }
         Ok(None)
+    }
+
+    /// Runs a Task's resource once, for nobody: there is no execution, no lease and no retry. What needs an engine or
+    /// cores is refused: nothing may take those past their lanes.
+    pub async fn try_task(&self, task: RunTask) -> Result<TaskOutcome, Refused> {
+        let Some(resource) = self.0.resources.find(&task.resource) else {
+            return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
+        };
+        if resource.lane(&task).is_some_and(|need| need.lane != "io") {
+            let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
+            return Err(Refused::new("ValidationException", what));
+        }
+        let (now, execution) = (self.now(), ExecutionId::generate(self.now()));
+        let name = execution.to_string();
+        let context = TaskContext {
+            execution,
+            execution_arn: self.0.execution_arn(TRIED_OUT, &name),
+            execution_name: name,
+            execution_started_at: now,
+            machine: MachineRef { name: TRIED_OUT.to_owned(), revision: 0, qualifier: None },
+            progress: super::stage::progress(&self.0, execution, task.attempt, None),
+            handle: self.clone(),
+            threads: 1,
+            task,
+        };
+        match timeout_at(Instant::now() + TRIAL_MAX, resource.run(context)).await {
+            Ok(outcome) => Ok(outcome),
+            Err(_) => Ok(TaskOutcome::Failed(TaskError::new("States.Timeout", ""))),
+        }
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {

@@ -28,9 +28,10 @@ mod retention;
 mod stage;
 mod start;
 mod timers;
+mod versions;
 
 pub use activities::ActivityTask;
-pub use catalog::{Machine, MachineChange, NewMachine};
+pub use catalog::{Changed, Machine, MachineChange, NewMachine};
 pub use core::{Config, Lanes};
 pub use deliver::OWNED;
 pub use handle::{Handle, Start, Started};
@@ -40,3 +41,4 @@ pub use recover::start;
 pub use refused::Refused;
 pub use resource::{LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
+pub use versions::AliasChange;

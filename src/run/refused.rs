@@ -24,6 +24,15 @@ impl Refused {
         Refused::new("ExecutionDoesNotExist", format!("Execution Does Not Exist: '{what}'"))
     }
 
+    /// Of aliases and of what they lead to.
+    pub fn no_reference() -> Refused {
+        Refused::new("ResourceNotFound", "Request references a resource that does not exist.")
+    }
+
+    pub fn no_resource(arn: &str) -> Refused {
+        Refused::new("ResourceNotFound", format!("Resource not found: '{arn}'"))
+    }
+
     pub fn no_activity(arn: &str) -> Refused {
         Refused::new("ActivityDoesNotExist", format!("Activity Does Not Exist: '{arn}'"))
     }

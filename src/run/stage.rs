@@ -40,6 +40,9 @@ pub(super) struct Stage {
     work: BoxFuture<'static, TaskOutcome>,
 }
 
+/// A task's HeartbeatSeconds in milliseconds, and what to do as a sign of life.
+type Heartbeat = Option<(i64, Arc<dyn Fn() + Send + Sync>)>;
+
 impl Stage {
     pub fn new(core: SharedCore, header: &Header, execution_arn: String, task: RunTask, lease: Option<Lease>) -> Stage {
         let (attempt, started_at) = (task.attempt, core.clock.now());
@@ -48,15 +51,7 @@ impl Stage {
             let beat = move || beating.0.post(beating.1, Event::HeartbeatSeen { attempt });
             (ms, Arc::new(beat) as Arc<dyn Fn() + Send + Sync>)
         });
-        let progress = ProgressSink {
-            board: core.board.clone(),
-            clock: core.clock.clone(),
-            execution: header.id,
-            attempt,
-            last_ms: Arc::new(AtomicI64::new(0)),
-            heartbeat,
-            last_heartbeat_ms: Arc::new(AtomicI64::new(started_at.0)),
-        };
+        let progress = progress(&core, header.id, attempt, heartbeat);
         let (state, resource) = (task.state.clone(), task.resource.clone());
         let found = core.resources.find(&resource);
         let context = TaskContext {
@@ -160,7 +155,25 @@ impl Actor for StageActor {
     }
 }
 
-fn unknown(resource: &str) -> TaskError {
+/// Where an attempt tells how far it is.
+pub(super) fn progress(
+    core: &SharedCore,
+    execution: ExecutionId,
+    attempt: Attempt,
+    heartbeat: Heartbeat,
+) -> ProgressSink {
+    ProgressSink {
+        board: core.board.clone(),
+        clock: core.clock.clone(),
+        execution,
+        attempt,
+        last_ms: Arc::new(AtomicI64::new(0)),
+        heartbeat,
+        last_heartbeat_ms: Arc::new(AtomicI64::new(core.clock.now().0)),
+    }
+}
+
+pub(super) fn unknown(resource: &str) -> TaskError {
     TaskError::new(
         "States.Runtime",
         format!("This box has no resource '{resource}'. Correct the Task's Resource, or configure what it names."),

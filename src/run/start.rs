@@ -9,7 +9,7 @@ use super::{Refused, events, quarantine};
 use crate::base::ExecutionId;
 use crate::base::limits::EXECUTIONS_ACTIVE_MAX;
 use crate::interpreter::{Command, Event, Execution, MachineRef, Status};
-use crate::store::Commit;
+use crate::store::{Commit, MachineKind};
 
 /// StartExecution. Idempotent by name: the same name with the same input answers the running execution.
 pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, Refused> {
@@ -22,6 +22,8 @@ pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, 
     }
     match request.name.clone() {
         None => begin(core, request, uuid::Uuid::new_v4().to_string()).await,
+        // Names of express executions need not differ.
+        Some(name) if is_express(core, &request)? => begin(core, request, name).await,
         Some(name) => {
             // Two starts of one name must not both find it free.
             let mut hasher = DefaultHasher::new();
@@ -33,6 +35,12 @@ pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, 
             begin(core, request, name).await
         }
     }
+}
+
+/// Of children, the parent's attempt finds its own again by name.
+fn is_express(core: &SharedCore, request: &Start) -> Result<bool, Refused> {
+    let stands_alone = request.parent.is_none() && !request.once;
+    Ok(stands_alone && core.reader.machine(&request.machine)?.is_some_and(|row| row.kind == MachineKind::Express))
 }
 
 fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: String) -> Result<Started, Refused> {
@@ -54,11 +62,17 @@ async fn begin(core: &SharedCore, request: Start, name: String) -> Result<Starte
     if row.deleting {
         return Err(Refused::new("StateMachineDeleting", format!("State Machine is being deleted: '{}'", arn())));
     }
-    let revision = request.revision.unwrap_or(row.revision);
-    let reference = MachineRef { name: request.machine, revision, qualifier: request.qualifier };
-    let machine = core.machine(&reference)?;
     let entry = core.entry(Event::Started);
     let id = ExecutionId::generate(entry.at);
+    let (qualifier, revision) = match &request.qualifier {
+        None => (None, row.revision),
+        Some(qualifier) => {
+            let (qualifier, revision) = core.resolve(&row.name, qualifier, id)?;
+            (Some(qualifier), revision)
+        }
+    };
+    let reference = MachineRef { name: request.machine, revision, qualifier };
+    let machine = core.machine(&reference)?;
     let mut execution = Execution::start(id, name.clone(), reference, request.input, entry.at);
     execution.header.parent = request.parent.clone();
     execution.header.trace_header = request.trace_header;

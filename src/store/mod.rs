@@ -44,7 +44,7 @@ pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp,
+    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp, Tag,
     VersionRow,
 };
 pub use tables::Table;

@@ -10,15 +10,19 @@ use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, T
 use crate::interpreter::execution::MapItems;
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, RunTask,
-    StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, Qualifier,
+    RunTask, StateType, Status, Step, TaskPhase,
 };
 
 fn header(id: ExecutionId, name: &str, status: Status) -> Header {
     Header {
         id,
         name: name.into(),
-        machine: MachineRef { name: "main".into(), revision: 3, qualifier: Some("live".into()) },
+        machine: MachineRef {
+            name: "main".into(),
+            revision: 3,
+            qualifier: Some(Qualifier::Alias { name: "live".into(), version: 2 }),
+        },
         status,
         started_at: Timestamp(5),
         stopped_at: None,
@@ -335,7 +339,7 @@ fn many_commits_share_the_threads_and_all_arrive() {
 
 fn revision() -> RevisionRow {
     let text = String::new;
-    RevisionRow { definition: text(), role_arn: text(), revision_id: text(), created_at: Stamp(1) }
+    RevisionRow { definition: text(), role_arn: text(), settings: text(), revision_id: None, created_at: Stamp(1) }
 }
 
 const DAY_MS: i64 = 86_400_000;

@@ -7,7 +7,9 @@ import time
 import boto3
 from botocore.config import Config
 
-sfn = boto3.client("stepfunctions", endpoint_url=sys.argv[1], config=Config(retries={"max_attempts": 0}))
+# A name such as sync-localhost need not resolve: the prefix is left out, and asked for where it is tried.
+config = Config(retries={"max_attempts": 0}, inject_host_prefix=False)
+sfn = boto3.client("stepfunctions", endpoint_url=sys.argv[1], config=config)
 ROLE = "arn:aws:iam::000000000000:role/any"
 
 
@@ -111,6 +113,122 @@ for outcome in ["SUCCEEDED", "FAILED"]:
         pass
     else:
         raise AssertionError("a task was reported twice")
+
+# Versions pin what they were published from; an alias leads to two of them.
+def result_of(arn):
+    return json.loads(ended(sfn.start_execution(stateMachineArn=arn)["executionArn"])["output"])
+
+
+def passing(result):
+    return json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "Result": result, "End": True}}})
+
+
+made = sfn.create_state_machine(name="versioned", definition=passing(1), roleArn=ROLE, publish=True,
+                                versionDescription="the first", tags=[{"key": "team", "value": "media"}])
+machine, v1 = made["stateMachineArn"], made["stateMachineVersionArn"]
+assert v1 == machine + ":1"
+changed = sfn.update_state_machine(stateMachineArn=machine, definition=passing(2))
+assert "stateMachineVersionArn" not in changed
+expect_conflict = dict(stateMachineArn=machine, revisionId="another")
+try:
+    sfn.publish_state_machine_version(**expect_conflict)
+except sfn.exceptions.ConflictException:
+    pass
+else:
+    raise AssertionError("another revision was published")
+v2 = sfn.publish_state_machine_version(stateMachineArn=machine, revisionId=changed["revisionId"])["stateMachineVersionArn"]
+assert v2 == sfn.publish_state_machine_version(stateMachineArn=machine)["stateMachineVersionArn"] == machine + ":2"
+assert [v["stateMachineVersionArn"] for v in sfn.list_state_machine_versions(stateMachineArn=machine)["stateMachineVersions"]] == [v2, v1]
+assert (result_of(machine), result_of(v1), result_of(v2)) == (2, 1, 2)
+assert sfn.describe_state_machine(stateMachineArn=v1)["description"] == "the first"
+alias = sfn.create_state_machine_alias(name="live", routingConfiguration=[
+    {"stateMachineVersionArn": v1, "weight": 50}, {"stateMachineVersionArn": v2, "weight": 50}])["stateMachineAliasArn"]
+led = [ended(sfn.start_execution(stateMachineArn=alias)["executionArn"]) for _ in range(40)]
+assert {e["stateMachineVersionArn"] for e in led} == {v1, v2}, "forty executions, and all went the same way"
+assert all(e["stateMachineAliasArn"] == alias and e["output"] == e["stateMachineVersionArn"][-1] for e in led)
+assert len(sfn.list_executions(stateMachineArn=alias)["executions"]) == 40
+tokens = sfn.get_paginator("list_executions").paginate(stateMachineArn=alias, PaginationConfig={"PageSize": 15})
+assert [len(page["executions"]) for page in tokens] == [15, 15, 10]
+try:
+    sfn.delete_state_machine_version(stateMachineVersionArn=v1)
+except sfn.exceptions.ConflictException as e:
+    assert "[live]" in e.response["Error"]["Message"], e.response
+else:
+    raise AssertionError("a version that an alias leads to was deleted")
+sfn.update_state_machine_alias(stateMachineAliasArn=alias, routingConfiguration=[{"stateMachineVersionArn": v2, "weight": 100}])
+sfn.delete_state_machine_version(stateMachineVersionArn=v1)
+assert result_of(alias) == 2
+assert [a["stateMachineAliasArn"] for a in sfn.list_state_machine_aliases(stateMachineArn=machine)["stateMachineAliases"]] == [alias]
+
+# Tags.
+sfn.tag_resource(resourceArn=machine, tags=[{"key": "team", "value": "post"}, {"key": "box", "value": "7"}])
+assert sfn.list_tags_for_resource(resourceArn=machine)["tags"] == [
+    {"key": "team", "value": "post"}, {"key": "box", "value": "7"}]
+sfn.untag_resource(resourceArn=machine, tagKeys=["team"])
+sfn.tag_resource(resourceArn=activity, tags=[{"key": "box", "value": "7"}])
+assert sfn.list_tags_for_resource(resourceArn=machine)["tags"] == sfn.list_tags_for_resource(resourceArn=activity)["tags"]
+
+# A failed execution goes on from where it failed.
+failing = json.dumps({"StartAt": "Ask", "States": {"Ask": {"Type": "Task", "Resource": activity, "End": True}}})
+redriven_arn = sfn.create_state_machine(name="redriven", definition=failing, roleArn=ROLE)["stateMachineArn"]
+started = sfn.start_execution(stateMachineArn=redriven_arn, input="{}")["executionArn"]
+task = sfn.get_activity_task(activityArn=activity)
+sfn.send_task_failure(taskToken=task["taskToken"], error="Not.Yet")
+assert ended(started)["redriveStatus"] == "REDRIVABLE"
+again = [sfn.redrive_execution(executionArn=started, clientToken="once")["redriveDate"] for _ in range(2)]
+assert again[0] == again[1] == sfn.describe_execution(executionArn=started)["redriveDate"]
+task = sfn.get_activity_task(activityArn=activity)
+sfn.send_task_success(taskToken=task["taskToken"], output="[]")
+found = ended(started)
+assert (found["status"], found["redriveCount"]) == ("SUCCEEDED", 1), found
+for redriven, names in [("REDRIVEN", [found["name"]]), ("NOT_REDRIVEN", [])]:
+    listed = sfn.list_executions(stateMachineArn=redriven_arn, redriveFilter=redriven)["executions"]
+    assert [e["name"] for e in listed] == names, listed
+
+# A machine whose execution still runs goes when that has ended.
+sfn.start_execution(stateMachineArn=redriven_arn, name="last")
+sfn.delete_state_machine(stateMachineArn=redriven_arn)
+assert sfn.describe_state_machine(stateMachineArn=redriven_arn)["status"] == "DELETING"
+try:
+    sfn.start_execution(stateMachineArn=redriven_arn)
+except sfn.exceptions.StateMachineDeleting:
+    pass
+else:
+    raise AssertionError("a machine that is being deleted was started")
+last = redriven_arn.replace(":stateMachine:", ":execution:") + ":last"
+sfn.stop_execution(executionArn=last)
+for _ in range(100):
+    try:
+        sfn.describe_state_machine(stateMachineArn=redriven_arn)
+    except sfn.exceptions.StateMachineDoesNotExist:
+        break
+    time.sleep(0.05)
+else:
+    raise AssertionError("the machine stays")
+assert sfn.describe_state_machine_for_execution(executionArn=last)["name"] == "redriven"
+
+# Express: the answer comes with the call, under a name that need not be new.
+express = sfn.create_state_machine(name="express", definition=passing({"x": 1}), roleArn=ROLE, type="EXPRESS",
+                                   loggingConfiguration={"level": "OFF"})["stateMachineArn"]
+for _ in range(2):
+    found = sfn.start_sync_execution(stateMachineArn=express, name="again", input="{}")
+    assert (found["status"], json.loads(found["output"])) == ("SUCCEEDED", {"x": 1}), found
+    assert found["billingDetails"]["billedDurationInMilliseconds"] % 100 == 0 and ":express:express:again:" in found["executionArn"]
+for call in [lambda: sfn.start_sync_execution(stateMachineArn=machine), lambda: sfn.list_executions(stateMachineArn=express)]:
+    try:
+        call()
+    except sfn.exceptions.StateMachineTypeNotSupported:
+        pass
+    else:
+        raise AssertionError("the type of the machine does not matter")
+
+# One state tried out.
+tried = sfn.test_state(definition='{"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage", "Next": "B", '
+                       '"Parameters": {"MessageBody.$": "$.m"}, "ResultPath": "$.sent"}', input='{"m": "hello"}',
+                       mock={"result": '{"MessageId": "1"}'}, inspectionLevel="DEBUG")
+assert (tried["status"], tried["nextState"], json.loads(tried["output"])) == (
+    "SUCCEEDED", "B", {"m": "hello", "sent": {"MessageId": "1"}}), tried
+assert json.loads(tried["inspectionData"]["afterParameters"]) == {"MessageBody": "hello"}
 
 # Update, validate, delete.
 sfn.update_state_machine(stateMachineArn=pass_arn, definition='{"StartAt": "B", "States": {"B": {"Type": "Succeed"}}}')

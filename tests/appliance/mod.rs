@@ -102,8 +102,8 @@ impl Appliance {
 
     pub async fn create(&self, name: &str, definition: &str) {
         let role_arn = "arn:aws:iam::000000000000:role/r".to_owned();
-        let settings = "{}".to_owned();
-        let new = NewMachine { name: name.into(), definition: definition.into(), role_arn, express: false, settings };
+        let (name, definition) = (name.to_owned(), definition.to_owned());
+        let new = NewMachine { name, definition, role_arn, ..NewMachine::default() };
         self.handle.create_machine(new).await.unwrap();
     }
 

@@ -199,7 +199,7 @@ impl Life {
             let definition = spec.definition.to_string();
             let role_arn = "arn:aws:iam::000000000000:role/box".into();
             let name = spec.name.to_owned();
-            let new = NewMachine { name, definition, role_arn, express: false, settings: "{}".into() };
+            let new = NewMachine { name, definition, role_arn, ..NewMachine::default() };
             handle.create_machine(new).await?;
         }
         let mut people = JoinSet::new();

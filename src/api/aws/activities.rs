@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::token;
+use super::{settings, tags, token};
 use crate::api::{Doors, Refused, names};
 use crate::base::Timestamp;
 use crate::base::limits::NAME_CHARS_MAX;
@@ -13,49 +13,55 @@ const ARN_CHARS_MAX: usize = 256;
 
 pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let name = fields.named("name", NAME_CHARS_MAX);
+    let encryption = settings::encryption(&mut fields);
+    let tags = tags::of(&mut fields);
     fields.done()?;
     names::check(&name)?;
-    let row = match doors.reader.activity(&name)? {
+    let tags = tags::added(&[], tags)?;
+    let make = |commit: &mut Commit| {
         // Creating what is there is no error, and answers when it was made.
-        Some(row) => row,
-        None => {
-            let settings = fields.value("tags").map(Value::to_string).unwrap_or_default();
-            let row = ActivityRow { name, created_at: doors.handle.now().into(), settings };
-            let mut commit = Commit::new();
-            commit.put_activity(&row);
-            doors.handle.commit(commit).await?;
-            row
+        if let Some(row) = doors.reader.activity(&name)? {
+            return Ok(row);
         }
+        let settings = encryption.map(|encryption| encryption.to_string()).unwrap_or_default();
+        let row = ActivityRow { name, created_at: doors.handle.now().into(), settings, tags };
+        commit.put_activity(&row);
+        Ok(row)
     };
+    let row = doors.handle.change_activity(make).await?;
     Ok(json!({"activityArn": doors.place.activity(&row.name), "creationDate": created(&row)}))
 }
 
 pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("activityArn", ARN_CHARS_MAX);
     fields.done()?;
-    let mut commit = Commit::new();
-    commit.delete_activity(&doors.place.read_activity(&arn)?);
-    doors.handle.commit(commit).await?;
+    let name = doors.place.read_activity(&arn)?;
+    let gone = |commit: &mut Commit| {
+        commit.delete_activity(&name);
+        Ok(())
+    };
+    doors.handle.change_activity(gone).await?;
     Ok(json!({}))
 }
 
 pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let row = find(doors, &mut fields)?;
-    Ok(shown(doors, &row))
+    let mut answer = shown(doors, &row);
+    let encryption = serde_json::from_str(&row.settings).unwrap_or_else(|_| json!({"type": "AWS_OWNED_KEY"}));
+    answer["encryptionConfiguration"] = encryption;
+    Ok(answer)
 }
 
 pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
-    let after = token::read(next.as_deref())?;
-    let mut rows = doors.reader.activities(after.as_deref(), limit + 1)?;
-    let more = rows.len() > limit;
+    let from = token::read(next.as_deref())?;
+    let mut rows = doors.reader.activities(from.as_deref().map(token::name), limit + 1)?;
+    let next = rows.get(limit).map(|row| doors.place.activity(&row.name));
     rows.truncate(limit);
     let mut answer = json!({"activities": rows.iter().map(|row| shown(doors, row)).collect::<Vec<_>>()});
-    if let Some(last) = rows.last().filter(|_| more) {
-        answer["nextToken"] = token::write(&last.name).into();
-    }
+    token::put(&mut answer, next);
     Ok(answer)
 }
 

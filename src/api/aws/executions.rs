@@ -3,52 +3,56 @@
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use super::token;
+use super::machines::{ARN_CHARS_MAX, INCLUDED};
+use super::{map_runs, token};
 use crate::api::history::wire;
 use crate::api::{Doors, Refused, names};
 use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
-use crate::base::{EventId, Timestamp};
-use crate::interpreter::{Header, MachineRef, Outcome, Status};
+use crate::base::{EventId, ExecutionId, Timestamp};
+use crate::interpreter::{Header, MachineRef, Outcome, Qualifier, Status};
 use crate::run::{self, Start};
-use crate::store::{Direction, ExecutionFilter, ExecutionSummary};
+use crate::store::{Direction, ExecutionFilter, ExecutionSummary, MachineKind};
 
-const ARN_CHARS_MAX: usize = 256;
 const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTED", "FAILED", "RUNNING"];
 
 pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
-    let name = fields.name("name", NAME_CHARS_MAX);
-    let input = fields.payload("input");
-    let trace_header = fields.optional("traceHeader", 256);
-    fields.done()?;
-    let (machine, qualifier) = doors.place.read_machine(&arn)?;
-    if let Some(name) = &name {
-        names::check(name)?;
-    }
-    let input = input.unwrap_or_else(|| "{}".to_owned());
-    if let Some(fault) = super::json_fault(&input) {
-        let words = format!("Invalid State Machine Execution Input: '{fault}'");
-        return Err(Refused::new("InvalidExecutionInput", words));
-    }
-    if doors.reader.machine(&machine)?.is_none() {
-        return Err(Refused::no_machine(&arn));
-    }
-    let revision = match &qualifier {
-        None => None,
-        Some(qualifier) => Some(super::machines::revision_of(doors, &machine, qualifier, &arn)?),
+    let asked = Asked::of(doors, &mut fields)?;
+    let (machine, kind) = (asked.start.machine.clone(), asked.kind);
+    let started = doors.handle.start(asked.start).await?;
+    let arn = match kind {
+        MachineKind::Standard => doors.place.execution(&machine, &started.name),
+        MachineKind::Express => doors.place.express(&machine, &started.name, started.id),
     };
-    let new = Start {
-        machine: machine.clone(),
-        revision,
-        qualifier,
-        name,
-        input: input.into(),
-        trace_header,
-        ..Start::default()
-    };
-    let started = doors.handle.start(new).await?;
-    let arn = doors.place.execution(&machine, &started.name);
     Ok(json!({"executionArn": arn, "startDate": started.started_at.as_seconds()}))
+}
+
+/// What StartExecution and StartSyncExecution are asked, checked.
+pub struct Asked {
+    pub kind: MachineKind,
+    pub start: Start,
+}
+
+impl Asked {
+    pub fn of(doors: &Doors, fields: &mut Fields) -> Result<Asked, Refused> {
+        let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
+        let name = fields.name("name", NAME_CHARS_MAX);
+        let input = fields.payload("input");
+        let trace_header = fields.optional("traceHeader", 256);
+        fields.one_of("includedData", INCLUDED);
+        fields.done()?;
+        let (machine, qualifier) = doors.place.read_machine(&arn)?;
+        if let Some(name) = &name {
+            names::check(name)?;
+        }
+        let input = input.unwrap_or_else(|| "{}".to_owned());
+        if let Some(fault) = super::json_fault(&input) {
+            let words = format!("Invalid State Machine Execution Input: '{fault}'");
+            return Err(Refused::new("InvalidExecutionInput", words));
+        }
+        let row = doors.reader.machine(&machine)?.ok_or_else(|| Refused::no_machine(&arn))?;
+        let start = Start { machine, qualifier, name, input: input.into(), trace_header, ..Start::default() };
+        Ok(Asked { kind: row.kind, start })
+    }
 }
 
 pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
@@ -65,18 +69,9 @@ pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(json!({"stopDate": stopped_at.as_seconds()}))
 }
 
-pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.named("executionArn", ARN_CHARS_MAX);
-    fields.optional("clientToken", 64);
-    fields.done()?;
-    let header = find(doors, &arn)?;
-    let at = doors.handle.redrive(header.id).await?;
-    Ok(json!({"redriveDate": at.as_seconds()}))
-}
-
 pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
-    fields.optional("includedData", 32);
+    let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");
     fields.done()?;
     let header = find(doors, &arn)?;
     let mut answer = json!({
@@ -85,10 +80,9 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
         "name": header.name,
         "status": header.status.name(),
         "startDate": header.started_at.as_seconds(),
-        "input": &*header.input,
-        "inputDetails": {"included": true},
         "redriveCount": header.redrive_count,
     });
+    put_data(&mut answer, "input", &header.input, with_data);
     qualify(&mut answer, doors, &header.machine);
     put_time(&mut answer, "stopDate", header.stopped_at);
     put_time(&mut answer, "redriveDate", header.redriven_at);
@@ -102,60 +96,80 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
             answer["redriveStatusReason"] = reason.into();
         }
     }
-    match &header.outcome {
-        Some(Outcome::Succeeded { output }) => {
-            answer["output"] = (&**output).into();
-            answer["outputDetails"] = json!({"included": true});
-        }
+    put_outcome(&mut answer, header.outcome.as_ref(), with_data);
+    Ok(answer)
+}
+
+/// What came out of an execution.
+pub fn put_outcome(answer: &mut Value, outcome: Option<&Outcome>, with_data: bool) {
+    let (error, cause) = match outcome {
+        None => return,
+        Some(Outcome::Succeeded { output }) => return put_data(answer, "output", output, with_data),
         Some(
             Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause } | Outcome::Aborted { error, cause },
-        ) => {
-            if let Some(error) = error {
-                answer["error"] = error.as_str().into();
-            }
-            if let Some(cause) = cause {
-                answer["cause"] = cause.as_str().into();
-            }
-        }
-        None => {}
+        ) => (error, cause),
+    };
+    if let Some(error) = error {
+        answer["error"] = error.as_str().into();
     }
-    Ok(answer)
+    if let Some(cause) = cause {
+        answer["cause"] = cause.as_str().into();
+    }
+}
+
+/// A payload and the word whether it is here: `input` and `inputDetails`.
+pub fn put_data(answer: &mut Value, key: &str, text: &str, included: bool) {
+    if included {
+        answer[key] = text.into();
+    }
+    answer[format!("{key}Details")] = json!({"included": included});
 }
 
 pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.name("stateMachineArn", ARN_CHARS_MAX);
+    let map_run = fields.name("mapRunArn", 2000);
     let status = fields.one_of("statusFilter", STATUSES);
+    let redriven = fields.one_of("redriveFilter", &["REDRIVEN", "NOT_REDRIVEN"]).map(|filter| filter == "REDRIVEN");
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 3096);
     fields.done()?;
-    let Some(arn) = arn else {
-        return Err(Refused::validation("Must specify a state machine ARN or a map run ARN."));
+    let arn = match (arn, map_run) {
+        (Some(arn), None) => arn,
+        (None, Some(map_run)) => return map_runs::executions(doors, &map_run),
+        _ => return Err(Refused::validation("Must specify a state machine ARN or a map run ARN.")),
     };
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
-    if doors.reader.machine(&machine)?.is_none() {
-        return Err(Refused::no_machine(&arn));
+    let row = doors.reader.machine(&machine)?.ok_or_else(|| Refused::no_machine(&arn))?;
+    if row.kind == MachineKind::Express {
+        return Err(Refused::wrong_type());
     }
-    let filter = ExecutionFilter { machine: Some(machine), status: status.as_deref().and_then(status_of) };
     let mut after = token::read(next.as_deref())?;
-    if after.as_deref().is_some_and(|id| id.parse::<crate::base::ExecutionId>().is_err()) {
+    if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
         return Err(Refused::invalid_page_token());
     }
+    let filter = ExecutionFilter { machine: Some(machine), status: status.as_deref().and_then(status_of) };
+    let wanted = |e: &&ExecutionSummary| {
+        redriven.is_none_or(|redriven| redriven == (e.redrive_count > 0))
+            && qualifier.as_ref().is_none_or(|wanted| e.machine.qualifier.as_ref().is_some_and(|q| is_of(q, wanted)))
+    };
     let mut shown: Vec<Value> = Vec::new();
     // Lists of a version or an alias leave out what others started; the pages stay full.
     loop {
         let page = doors.reader.executions(&filter, after.as_deref(), limit - shown.len())?;
-        let wanted = page.items.iter().filter(|e| qualifier.is_none() || e.machine.qualifier == qualifier);
-        shown.extend(wanted.map(|e| summary(doors, e)));
+        shown.extend(page.items.iter().filter(wanted).map(|e| summary(doors, e)));
         after = page.next;
         if shown.len() >= limit || after.is_none() {
             break;
         }
     }
     let mut answer = json!({"executions": shown});
-    if let Some(next) = after {
-        answer["nextToken"] = token::write(&next).into();
-    }
+    token::put(&mut answer, after);
     Ok(answer)
+}
+
+/// Whether an execution that was started so belongs to the version or alias of that name.
+fn is_of(qualifier: &Qualifier, wanted: &str) -> bool {
+    qualifier.alias() == Some(wanted) || wanted.parse() == Ok(qualifier.version())
 }
 
 pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
@@ -175,9 +189,7 @@ pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let next = events.get(limit).map(|event| event.id);
     events.truncate(limit);
     let mut answer = json!({"events": events.iter().map(|event| wire(event, include_data)).collect::<Vec<_>>()});
-    if let Some(next) = next {
-        answer["nextToken"] = token::write(&next.to_string()).into();
-    }
+    token::put(&mut answer, next.map(|id| id.to_string()));
     Ok(answer)
 }
 
@@ -206,22 +218,27 @@ fn summary(doors: &Doors, e: &ExecutionSummary) -> Value {
         "name": e.name,
         "status": e.status.name(),
         "startDate": e.started_at.as_seconds(),
-        "redriveCount": e.redrive_count,
     });
+    // What was never redriven is listed without the count.
+    if e.redrive_count > 0 {
+        shown["redriveCount"] = e.redrive_count.into();
+        put_time(&mut shown, "redriveDate", e.redriven_at);
+    }
     put_time(&mut shown, "stopDate", e.stopped_at);
     qualify(&mut shown, doors, &e.machine);
     shown
 }
 
 fn qualify(answer: &mut Value, doors: &Doors, machine: &MachineRef) {
-    if let Some(qualifier) = &machine.qualifier {
-        let is_version = qualifier.bytes().all(|b| b.is_ascii_digit());
-        let key = if is_version { "stateMachineVersionArn" } else { "stateMachineAliasArn" };
-        answer[key] = doors.place.qualified(&machine.name, qualifier).into();
+    let Some(qualifier) = &machine.qualifier else { return };
+    let version = doors.place.qualified(&machine.name, &qualifier.version().to_string());
+    answer["stateMachineVersionArn"] = version.into();
+    if let Some(alias) = qualifier.alias() {
+        answer["stateMachineAliasArn"] = doors.place.qualified(&machine.name, alias).into();
     }
 }
 
-fn put_time(answer: &mut Value, key: &str, at: Option<Timestamp>) {
+pub fn put_time(answer: &mut Value, key: &str, at: Option<Timestamp>) {
     if let Some(at) = at {
         answer[key] = at.as_seconds().into();
     }

@@ -6,10 +6,13 @@ use crate::api::Refused;
 use crate::base::limits::PAYLOAD_BYTES_MAX;
 
 /// Texts that AWS keeps out of its messages.
-const SENSITIVE: &[&str] = &["definition", "input", "output", "error", "cause"];
+const SENSITIVE: &[&str] =
+    &["definition", "input", "output", "error", "cause", "description", "versionDescription", "context", "variables"];
 
 /// The fields of one request. Problems are gathered; [`Fields::done`] refuses with all of them.
 pub struct Fields {
+    /// Where these fields stand in the request, with a dot at its end; empty for the request itself.
+    place: String,
     body: Map<String, Value>,
     /// What is of another type than its field. AWS stops at the first, before it looks at any value.
     mistyped: Option<String>,
@@ -18,7 +21,7 @@ pub struct Fields {
 
 impl Fields {
     pub fn new(body: Map<String, Value>) -> Fields {
-        Fields { body, mistyped: None, problems: Vec::new() }
+        Fields { place: String::new(), body, mistyped: None, problems: Vec::new() }
     }
 
     /// A text of at least one character that must be there. Where it is not, an empty one is returned and
@@ -71,29 +74,82 @@ impl Fields {
         self.body.get(key).filter(|v| !v.is_null())
     }
 
+    /// A whole number within bounds; one that is out of them becomes the nearest that is not.
+    pub fn integer(&mut self, key: &str, least: i64, most: i64) -> Option<i64> {
+        let value = self.value(key)?.clone();
+        let Some(number) = value.as_i64() else { return self.mistyped(&value, "Integer") };
+        let limit = match number {
+            number if number < least => format!("Member must have value greater than or equal to {least}"),
+            number if number > most => format!("Member must have value less than or equal to {most}"),
+            number => return Some(number),
+        };
+        self.problem(&format!("'{number}'"), key, &limit);
+        Some(number.clamp(least, most))
+    }
+
     /// `maxResults`: 0 and absence mean the default.
     pub fn max_results(&mut self, default: usize, most: usize) -> usize {
-        let number = match self.value("maxResults").cloned() {
-            None => return default,
-            Some(value) => match value.as_i64() {
-                Some(number) => number,
-                None => return self.mistyped(&value, "Integer").unwrap_or(default),
-            },
-        };
-        let size = match usize::try_from(number) {
-            Ok(0) => default,
-            Ok(size) => size,
-            Err(_) => {
-                let limit = "Member must have value greater than or equal to 0";
-                self.problem(&format!("'{number}'"), "maxResults", limit);
-                default
-            }
-        };
-        if size > most {
-            let limit = format!("Member must have value less than or equal to {most}");
-            self.problem(&format!("'{number}'"), "maxResults", &limit);
+        match self.integer("maxResults", 0, most as i64) {
+            None | Some(0) => default,
+            Some(number) => number as usize,
         }
-        size.min(most)
+    }
+
+    /// A structure within this one. What is wrong in it counts once it is handed to [`Fields::absorb`].
+    pub fn inside(&mut self, key: &str) -> Option<Fields> {
+        let place = format!("{}{key}.", self.place);
+        match self.value(key)?.clone() {
+            Value::Object(body) => Some(Fields { place, ..Fields::new(body) }),
+            other => self.unstructured(&other),
+        }
+    }
+
+    /// The structures of a list within this one.
+    pub fn each_inside(&mut self, key: &str) -> Option<Vec<Fields>> {
+        let items = self.list(key)?;
+        let mut all = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let place = format!("{}{key}.{}.member.", self.place, at + 1);
+            match item {
+                Value::Object(body) => all.push(Fields { place, ..Fields::new(body) }),
+                other => self.unstructured::<()>(&other).unwrap_or_default(),
+            }
+        }
+        Some(all)
+    }
+
+    /// The texts of a list.
+    pub fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let items = self.list(key)?;
+        let mut all = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Value::String(text) => all.push(text),
+                other => self.mistyped(&other, "String").unwrap_or_default(),
+            }
+        }
+        Some(all)
+    }
+
+    fn list(&mut self, key: &str) -> Option<Vec<Value>> {
+        match self.value(key)?.clone() {
+            Value::Array(items) => Some(items),
+            Value::Object(_) => self.mistype("Start of structure or map found where not expected."),
+            _ => self.mistype("Expected list or null"),
+        }
+    }
+
+    /// Takes over what was wrong in a structure.
+    pub fn absorb(&mut self, inner: Fields) {
+        if self.mistyped.is_none() {
+            self.mistyped = inner.mistyped;
+        }
+        self.problems.extend(inner.problems);
+    }
+
+    /// Adds a problem of a field's value.
+    pub fn refuse(&mut self, key: &str, value: &str, constraint: &str) {
+        self.problem(value, key, constraint);
     }
 
     /// One of a fixed list of words.
@@ -119,7 +175,7 @@ impl Fields {
         Err(Refused::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
     }
 
-    fn need(&mut self, key: &str) {
+    pub fn need(&mut self, key: &str) {
         if self.value(key).is_none() {
             self.problem("null", key, "Member must not be null");
         }
@@ -138,7 +194,8 @@ impl Fields {
 
     fn problem(&mut self, value: &str, key: &str, constraint: &str) {
         let value = if SENSITIVE.contains(&key) { String::new() } else { format!(" {value}") };
-        self.problems.push(format!("Value{value} at '{key}' failed to satisfy constraint: {constraint}"));
+        let place = &self.place;
+        self.problems.push(format!("Value{value} at '{place}{key}' failed to satisfy constraint: {constraint}"));
     }
 
     fn mistyped<T>(&mut self, value: &Value, wanted: &str) -> Option<T> {
@@ -153,7 +210,18 @@ impl Fields {
             Value::Array(_) => "Start of list found where not expected".to_owned(),
             Value::Object(_) => "Start of structure or map found where not expected.".to_owned(),
         };
-        self.mistyped.get_or_insert(words);
+        self.mistype(&words)
+    }
+
+    fn unstructured<T>(&mut self, value: &Value) -> Option<T> {
+        match value {
+            Value::Array(_) => self.mistyped(value, "structure"),
+            _ => self.mistype("Expected structure or null"),
+        }
+    }
+
+    fn mistype<T>(&mut self, words: &str) -> Option<T> {
+        self.mistyped.get_or_insert_with(|| words.to_owned());
         None
     }
 }

@@ -4,11 +4,19 @@
 //! has a file of its own. It decides nothing: what changes goes to the [`Handle`](crate::run::Handle).
 
 mod activities;
+mod aliases;
 mod definitions;
 mod executions;
 mod fields;
 mod machines;
+mod map_runs;
+mod redrive;
+mod settings;
+mod sync;
+mod tags;
 mod tasks;
+mod test_state;
+mod versions;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -19,6 +27,7 @@ use serde_json::{Value, json};
 use super::{Doors, Refused};
 pub use executions::{redrivable, status_of};
 use fields::Fields;
+pub use redrive::Redriven;
 
 const TARGET: &str = "AWSStepFunctions.";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
@@ -73,13 +82,29 @@ async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refu
         "DescribeStateMachine" => machines::describe(doors, fields),
         "DescribeStateMachineForExecution" => machines::describe_for_execution(doors, fields),
         "ListStateMachines" => machines::list(doors, fields),
+        "PublishStateMachineVersion" => versions::publish(doors, fields).await,
+        "DeleteStateMachineVersion" => versions::delete(doors, fields).await,
+        "ListStateMachineVersions" => versions::list(doors, fields),
+        "CreateStateMachineAlias" => aliases::create(doors, fields).await,
+        "UpdateStateMachineAlias" => aliases::update(doors, fields).await,
+        "DeleteStateMachineAlias" => aliases::delete(doors, fields).await,
+        "DescribeStateMachineAlias" => aliases::describe(doors, fields),
+        "ListStateMachineAliases" => aliases::list(doors, fields),
+        "TagResource" => tags::tag(doors, fields).await,
+        "UntagResource" => tags::untag(doors, fields).await,
+        "ListTagsForResource" => tags::list(doors, fields),
         "ValidateStateMachineDefinition" => definitions::validate(fields),
         "StartExecution" => executions::start(doors, fields).await,
+        "StartSyncExecution" => sync::start(doors, fields).await,
         "StopExecution" => executions::stop(doors, fields).await,
-        "RedriveExecution" => executions::redrive(doors, fields).await,
+        "RedriveExecution" => redrive::redrive(doors, fields).await,
         "DescribeExecution" => executions::describe(doors, fields),
         "ListExecutions" => executions::list(doors, fields),
         "GetExecutionHistory" => executions::history(doors, fields),
+        "TestState" => test_state::test(doors, fields).await,
+        "ListMapRuns" => map_runs::list(doors, fields),
+        "DescribeMapRun" => map_runs::describe(doors, fields),
+        "UpdateMapRun" => map_runs::update(doors, fields),
         "SendTaskSuccess" => tasks::succeeded(doors, fields).await,
         "SendTaskFailure" => tasks::failed(doors, fields).await,
         "SendTaskHeartbeat" => tasks::heartbeat(doors, fields).await,
@@ -103,20 +128,29 @@ fn json_fault(text: &str) -> Option<String> {
     Some(words.unwrap_or_else(|| "No content to map due to end-of-input".to_owned()))
 }
 
-/// Tokens of lists are opaque to the caller: where the next page begins, in base64.
+/// Tokens of lists are opaque to the caller: the ARN of what the next page begins with, in base64.
 mod token {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use serde_json::Value;
 
     use crate::api::Refused;
 
-    pub fn write(place: &str) -> String {
-        STANDARD.encode(place)
+    /// Adds the token of the next page, where there is one.
+    pub fn put(answer: &mut Value, next: Option<String>) {
+        if let Some(next) = next {
+            answer["nextToken"] = STANDARD.encode(next).into();
+        }
     }
 
     pub fn read(token: Option<&str>) -> Result<Option<String>, Refused> {
         let Some(token) = token else { return Ok(None) };
         let bytes = STANDARD.decode(token).map_err(|_| Refused::invalid_page_token())?;
         String::from_utf8(bytes).map(Some).map_err(|_| Refused::invalid_page_token())
+    }
+
+    /// The last part of an ARN.
+    pub fn name(arn: &str) -> &str {
+        arn.rsplit(':').next().unwrap_or(arn)
     }
 }

@@ -12,7 +12,7 @@ mod state;
 
 use std::sync::Arc;
 
-use super::machine::{QueryLanguage, StateMachine};
+use super::machine::{Processor, ProcessorMode, QueryLanguage, StateMachine};
 use super::problem::{Problem, Severity};
 use super::template::Segment;
 use crate::base::limits::DEFINITION_BYTES_MAX;
@@ -50,6 +50,17 @@ pub(super) fn json_fault(text: &str) -> Option<String> {
     Some(format!("{}\n at {}", fault.message, fault.source))
 }
 
+/// The name under which a state that stands alone is kept.
+pub const STATE_ALONE: &str = "StateName";
+
+/// As [`check`], for the definition of one state: where its transitions lead is not looked at.
+pub fn check_state(text: &str, workflow: WorkflowType) -> (Option<StateMachine>, Vec<Problem>) {
+    let mut checker = Checker::new(text, workflow == WorkflowType::Express);
+    let machine = checker.lone_state(text);
+    let refused = checker.problems.iter().any(|problem| problem.severity == Severity::Error);
+    (machine.filter(|_| !refused), checker.problems)
+}
+
 /// What applies to all that stands in one processor.
 #[derive(Clone, Copy)]
 struct Surroundings {
@@ -59,6 +70,25 @@ struct Surroundings {
 
 impl Checker<'_> {
     fn document(&mut self, text: &str) -> Option<StateMachine> {
+        let node = self.read(text)?;
+        let mut fields = self.object(&node)?;
+        self.machine(&mut fields)
+    }
+
+    fn lone_state(&mut self, text: &str) -> Option<StateMachine> {
+        let node = self.read(text)?;
+        let name = name_of(STATE_ALONE);
+        self.names.insert(name.clone());
+        let (state, _) = self.state(name.clone(), &node, Surroundings { depth: 0, language: self.language });
+        self.refuse_jsonata();
+        let mut states = std::mem::take(&mut self.states);
+        states.insert(name.clone(), state?);
+        let root = Processor { start_at: name, mode: ProcessorMode::Inline };
+        Some(StateMachine { comment: None, query_language: self.language, timeout_seconds: None, root, states })
+    }
+
+    /// The JSON object that a definition is.
+    fn read(&mut self, text: &str) -> Option<Node> {
         if text.len() > DEFINITION_BYTES_MAX {
             let message = format!("The definition is larger than {DEFINITION_BYTES_MAX} bytes");
             self.fault_nowhere(checker::SCHEMA, 0, &message);
@@ -84,8 +114,7 @@ impl Checker<'_> {
             return None;
         };
         self.refuse_doubles(&node);
-        let mut fields = self.object(&node)?;
-        self.machine(&mut fields)
+        Some(node)
     }
 
     fn machine(&mut self, fields: &mut Fields) -> Option<StateMachine> {

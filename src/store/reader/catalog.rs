@@ -16,9 +16,10 @@ impl Reader {
         self.one(Table::Machines, &tables::text(name))
     }
 
-    /// Machines by name, going on after a name.
-    pub fn machines(&self, after: Option<&str>, limit: usize) -> Result<Vec<MachineRow>, Fault> {
-        Ok(self.under(Table::Machines, &[], after, limit)?.into_iter().map(|(_, row)| row).collect())
+    /// Machines by name, beginning at a name.
+    pub fn machines(&self, from: Option<&str>, limit: usize) -> Result<Vec<MachineRow>, Fault> {
+        let from = from.map_or(Bound::Unbounded, Bound::Included);
+        Ok(self.under(Table::Machines, &[], from, limit)?.into_iter().map(|(_, row)| row).collect())
     }
 
     pub fn revision(&self, machine: &str, revision: u64) -> Result<Option<RevisionRow>, Fault> {
@@ -27,7 +28,7 @@ impl Reader {
 
     /// The newest revision that was ever stored under this name, also of a deleted machine: numbers are not reused.
     pub fn newest_revision(&self, machine: &str) -> Result<Option<u64>, Fault> {
-        let newest = self.numbered::<RevisionRow>(Table::Revisions, machine, 1)?;
+        let newest = self.numbered::<RevisionRow>(Table::Revisions, machine, u64::MAX, 1)?;
         Ok(newest.first().map(|(number, _)| *number))
     }
 
@@ -35,25 +36,28 @@ impl Reader {
         self.one(Table::Versions, &tables::text_number(machine, version))
     }
 
-    /// Published versions, newest first.
-    pub fn versions(&self, machine: &str, limit: usize) -> Result<Vec<(u64, VersionRow)>, Fault> {
-        self.numbered(Table::Versions, machine, limit)
+    /// Published versions, newest first, beginning at a number.
+    pub fn versions(&self, machine: &str, from: Option<u64>, limit: usize) -> Result<Vec<(u64, VersionRow)>, Fault> {
+        self.numbered(Table::Versions, machine, from.unwrap_or(u64::MAX), limit)
     }
 
     pub fn alias(&self, machine: &str, alias: &str) -> Result<Option<AliasRow>, Fault> {
         self.one(Table::Aliases, &tables::texts(machine, alias))
     }
 
-    pub fn aliases(&self, machine: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, AliasRow)>, Fault> {
-        self.under(Table::Aliases, &tables::text(machine), after, limit)
+    /// All aliases of a machine, by name. There are few: AWS allows 100.
+    pub fn aliases(&self, machine: &str) -> Result<Vec<(String, AliasRow)>, Fault> {
+        self.under(Table::Aliases, &tables::text(machine), Bound::Unbounded, usize::MAX)
     }
 
     pub fn activity(&self, name: &str) -> Result<Option<ActivityRow>, Fault> {
         self.one(Table::Activities, &tables::text(name))
     }
 
-    pub fn activities(&self, after: Option<&str>, limit: usize) -> Result<Vec<ActivityRow>, Fault> {
-        Ok(self.under(Table::Activities, &[], after, limit)?.into_iter().map(|(_, row)| row).collect())
+    /// Activities by name, beginning at a name.
+    pub fn activities(&self, from: Option<&str>, limit: usize) -> Result<Vec<ActivityRow>, Fault> {
+        let from = from.map_or(Bound::Unbounded, Bound::Included);
+        Ok(self.under(Table::Activities, &[], from, limit)?.into_iter().map(|(_, row)| row).collect())
     }
 
     /// What was done with a content before.
@@ -67,6 +71,7 @@ impl Reader {
 
     /// Items of a table by key, going on after a key.
     pub fn items(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, String)>, Fault> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let found = self.under::<ItemRow>(Table::Items, &tables::text(table), after, limit)?;
         Ok(found.into_iter().map(|(key, row)| (key, row.json)).collect())
     }
@@ -93,7 +98,7 @@ impl Reader {
     }
 
     fn documents(&self, table: Table) -> Result<Vec<(String, String)>, Fault> {
-        let found = self.under::<DocumentRow>(table, &[], None, usize::MAX)?;
+        let found = self.under::<DocumentRow>(table, &[], Bound::Unbounded, usize::MAX)?;
         Ok(found.into_iter().map(|(name, row)| (name, row.json)).collect())
     }
 
@@ -106,27 +111,33 @@ impl Reader {
         &self,
         table: Table,
         prefix: &[u8],
-        after: Option<&str>,
+        from: Bound<&str>,
         limit: usize,
     ) -> Result<Vec<(String, T)>, Fault> {
         let end = tables::after_prefix(prefix);
         let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut start = prefix.to_vec();
-        let start = match after {
-            None => Bound::Included(start.as_slice()),
-            Some(after) => {
-                tables::push_text(&mut start, after);
-                Bound::Excluded(start.as_slice())
-            }
+        if let Bound::Included(text) | Bound::Excluded(text) = from {
+            tables::push_text(&mut start, text);
+        }
+        let start = match from {
+            Bound::Excluded(_) => Bound::Excluded(start.as_slice()),
+            Bound::Included(_) | Bound::Unbounded => Bound::Included(start.as_slice()),
         };
         self.collect(table, (start, end), Direction::Forward, limit, |key| {
             tables::take_text(key.get(prefix.len()..)?).map(|(text, _)| text)
         })
     }
 
-    /// Rows whose key is a text and a number, from the highest number down.
-    fn numbered<T: Catalog>(&self, table: Table, text: &str, limit: usize) -> Result<Vec<(u64, T)>, Fault> {
-        let (first, last) = (tables::text_number(text, 0), tables::text_number(text, u64::MAX));
+    /// Rows whose key is a text and a number, from a number down.
+    fn numbered<T: Catalog>(
+        &self,
+        table: Table,
+        text: &str,
+        highest: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, T)>, Fault> {
+        let (first, last) = (tables::text_number(text, 0), tables::text_number(text, highest));
         let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
         self.collect(table, range, Direction::Backward, limit, |key| key.last_chunk().copied().map(u64::from_be_bytes))
     }

@@ -187,6 +187,12 @@ impl Reader {
         overlay.counts.iter().filter_map(read).collect()
     }
 
+    /// How many executions of a machine are in that status.
+    pub fn count_of(&self, machine: &str, status: Status) -> u64 {
+        let counted = self.0.overlay.read().counts.get(&tables::machine_status(machine, status)).copied();
+        counted.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+    }
+
     /// How many executions there are in that status.
     pub fn count(&self, status: Status) -> u64 {
         let code = rows::status_code(status);

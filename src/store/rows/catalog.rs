@@ -51,8 +51,14 @@ pub struct MachineRow {
     pub deleting: bool,
     pub created_at: Stamp,
     pub updated_at: Stamp,
-    /// Tags, logging and tracing settings as JSON: the doors read them, the store does not.
-    pub settings: String,
+    pub tags: Vec<Tag>,
+}
+
+/// A key that people put on a machine or an activity, and its value.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct Tag {
+    pub key: String,
+    pub value: String,
 }
 
 /// One definition of a machine, immutable.
@@ -61,8 +67,10 @@ pub struct RevisionRow {
     /// The definition exactly as it came in.
     pub definition: String,
     pub role_arn: String,
-    /// What AWS calls `revisionId`.
-    pub revision_id: String,
+    /// Logging, tracing and encryption settings as JSON: the doors read them, the store does not.
+    pub settings: String,
+    /// What AWS calls `revisionId`; the first revision of a machine has none.
+    pub revision_id: Option<String>,
     pub created_at: Stamp,
 }
 
@@ -93,8 +101,9 @@ pub struct Route {
 pub struct ActivityRow {
     pub name: String,
     pub created_at: Stamp,
-    /// Tags as JSON.
+    /// The encryption settings as JSON, as machines have them.
     pub settings: String,
+    pub tags: Vec<Tag>,
 }
 
 /// What was done with a file's content.

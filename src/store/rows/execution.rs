@@ -12,7 +12,7 @@ use super::{Row, damaged, status_code, status_of};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::execution::MapItems;
-use crate::interpreter::{Branch, Doing, Header, MachineRef, Outcome, Parent, RunTask, Status, TaskPhase};
+use crate::interpreter::{Branch, Doing, Header, MachineRef, Outcome, Parent, Qualifier, RunTask, Status, TaskPhase};
 use crate::store::tables::Table;
 
 #[derive(Archive, Serialize)]
@@ -34,12 +34,35 @@ pub(in crate::store) struct HeaderRow {
 /// What most executions do not have.
 #[derive(Archive, Serialize, Default)]
 struct RareRow {
-    qualifier: Option<String>,
+    qualifier: Option<QualifierRow>,
     timeout_timer: Option<TimerRow>,
     parent: Option<ParentRow>,
     redrive_count: u32,
     redriven_at: Option<i64>,
     trace_header: Option<String>,
+}
+
+/// The version that it was started as, and the alias that led there.
+#[derive(Archive, Serialize)]
+struct QualifierRow {
+    version: u64,
+    alias: Option<String>,
+}
+
+impl QualifierRow {
+    fn of(qualifier: &Qualifier) -> QualifierRow {
+        QualifierRow { version: qualifier.version(), alias: qualifier.alias().map(str::to_owned) }
+    }
+}
+
+impl ArchivedQualifierRow {
+    fn qualifier(&self) -> Qualifier {
+        let version = self.version.to_native();
+        match self.alias.as_ref() {
+            None => Qualifier::Version(version),
+            Some(name) => Qualifier::Alias { name: name.to_string(), version },
+        }
+    }
 }
 
 /// How it ended, without the output.
@@ -220,7 +243,7 @@ impl RareRow {
             && header.redriven_at.is_none()
             && header.trace_header.is_none();
         (!nothing).then(|| RareRow {
-            qualifier: header.machine.qualifier.clone(),
+            qualifier: header.machine.qualifier.as_ref().map(QualifierRow::of),
             timeout_timer: header.timeout_timer.map(TimerRow::of),
             parent: header.parent.as_ref().map(|p| ParentRow {
                 execution: p.execution.0,
@@ -269,7 +292,7 @@ pub(in crate::store) fn header_from(
         timeout_timer: row.timeout_timer(),
         parent: row.parent(),
         redrive_count: row.redrive_count(),
-        redriven_at: row.rare().and_then(|rare| rare.redriven_at.as_ref()).map(|t| Timestamp(t.to_native())),
+        redriven_at: row.redriven_at(),
         trace_header: row.rare().and_then(|rare| rare.trace_header.as_ref()).map(|t| t.to_string()),
     })
 }
@@ -279,8 +302,12 @@ impl ArchivedHeaderRow {
         MachineRef {
             name: self.machine.to_string(),
             revision: self.revision.to_native(),
-            qualifier: self.rare().and_then(|rare| rare.qualifier.as_ref()).map(|q| q.to_string()),
+            qualifier: self.rare().and_then(|rare| rare.qualifier.as_ref()).map(ArchivedQualifierRow::qualifier),
         }
+    }
+
+    pub(in crate::store) fn redriven_at(&self) -> Option<Timestamp> {
+        self.rare().and_then(|rare| rare.redriven_at.as_ref()).map(|t| Timestamp(t.to_native()))
     }
 
     fn rare(&self) -> Option<&ArchivedRareRow> {

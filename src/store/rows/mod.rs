@@ -19,7 +19,7 @@ use crate::base::Fault;
 use crate::interpreter::Status;
 
 pub use catalog::{
-    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp,
+    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp, Tag,
     VersionRow,
 };
 pub(super) use catalog::{Catalog, DocumentRow};

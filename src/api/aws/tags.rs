@@ -1,0 +1,103 @@
+//! Tags of state machines and activities: TagResource, UntagResource, ListTagsForResource, and `tags` of what is created.
+
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use crate::api::arn::Named;
+use crate::api::{Doors, Refused};
+use crate::store::Tag;
+
+const ARN_CHARS_MAX: usize = 256;
+const KEY_CHARS_MAX: usize = 128;
+const VALUE_CHARS_MAX: usize = 256;
+/// AWS: 50 tags of one resource.
+const TAGS_MAX: usize = 50;
+
+pub async fn tag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let arn = fields.named("resourceArn", ARN_CHARS_MAX);
+    fields.need("tags");
+    let tags = of(&mut fields);
+    fields.done()?;
+    change(doors, &arn, |old| {
+        *old = added(old, tags)?;
+        Ok(())
+    })
+    .await
+}
+
+pub async fn untag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let arn = fields.named("resourceArn", ARN_CHARS_MAX);
+    fields.need("tagKeys");
+    let keys = fields.texts("tagKeys").unwrap_or_default();
+    fields.done()?;
+    change(doors, &arn, |tags| {
+        tags.retain(|tag| !keys.contains(&tag.key));
+        Ok(())
+    })
+    .await
+}
+
+pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let arn = fields.named("resourceArn", ARN_CHARS_MAX);
+    fields.done()?;
+    let tags = match doors.place.read(&arn)? {
+        Named::Machine { name, qualifier: None } => doors.reader.machine(&name)?.map(|row| row.tags),
+        Named::Activity { name } => doors.reader.activity(&name)?.map(|row| row.tags),
+        _ => None,
+    };
+    let tags = tags.ok_or_else(|| Refused::no_resource(&arn))?;
+    let shown = tags.iter().map(|tag| json!({"key": tag.key, "value": tag.value}));
+    Ok(json!({"tags": shown.collect::<Vec<_>>()}))
+}
+
+/// The tags of a request; what is wrong with them is added to its problems.
+pub fn of(fields: &mut Fields) -> Vec<Tag> {
+    let mut tags = Vec::new();
+    for mut inner in fields.each_inside("tags").unwrap_or_default() {
+        let key = inner.name("key", KEY_CHARS_MAX).unwrap_or_default();
+        let value = inner.optional("value", VALUE_CHARS_MAX).unwrap_or_default();
+        fields.absorb(inner);
+        tags.push(Tag { key, value });
+    }
+    tags
+}
+
+/// `old` with the new ones: a key that is there gets the new value.
+pub fn added(old: &[Tag], new: Vec<Tag>) -> Result<Vec<Tag>, Refused> {
+    let mut all = old.to_vec();
+    for tag in new {
+        match all.iter_mut().find(|known| known.key == tag.key) {
+            Some(known) => known.value = tag.value,
+            None => all.push(tag),
+        }
+    }
+    match all.len() > TAGS_MAX {
+        true => Err(Refused::new("TooManyTags", format!("A resource has at most {TAGS_MAX} tags"))),
+        false => Ok(all),
+    }
+}
+
+async fn change(
+    doors: &Doors,
+    arn: &str,
+    change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
+) -> Result<Value, Refused> {
+    let missing = || Refused::no_resource(arn);
+    match doors.place.read(arn)? {
+        Named::Machine { name, qualifier: None } => {
+            doors.reader.machine(&name)?.ok_or_else(missing)?;
+            doors.handle.retag_machine(&name, change).await?;
+        }
+        Named::Activity { name } => {
+            let retag = |commit: &mut crate::store::Commit| {
+                let mut row = doors.reader.activity(&name)?.ok_or_else(missing)?;
+                change(&mut row.tags)?;
+                commit.put_activity(&row);
+                Ok(())
+            };
+            doors.handle.change_activity(retag).await?;
+        }
+        _ => return Err(missing()),
+    }
+    Ok(json!({}))
+}

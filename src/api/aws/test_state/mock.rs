@@ -1,0 +1,132 @@
+//! What a mock may be: of which states, of which form, and true to the model of the service that it stands for.
+
+use serde_json::Value;
+
+use super::models::{self, Strictness};
+use crate::api::Refused;
+use crate::api::aws::fields::Fields;
+use crate::asl::{Kind, ProcessorMode, State};
+use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
+use crate::interpreter::Mock;
+
+const MODES: &[&str] = &["STRICT", "PRESENT", "NONE"];
+
+/// A mock as it was asked for.
+pub struct Asked {
+    result: Option<String>,
+    error: Option<(Option<String>, Option<String>)>,
+    strictness: Strictness,
+}
+
+/// A mock that is one.
+pub struct Mocked {
+    pub mock: Mock,
+    result: Option<Value>,
+    strictness: Strictness,
+}
+
+/// The mock of a request; what is wrong with it is added to its problems.
+pub fn of(fields: &mut Fields) -> Option<Asked> {
+    let mut inner = fields.inside("mock")?;
+    let result = inner.payload("result");
+    let error = inner.inside("errorOutput").map(|mut output| {
+        let parts = (output.optional("error", ERROR_CHARS_MAX), output.optional("cause", CAUSE_CHARS_MAX));
+        inner.absorb(output);
+        parts
+    });
+    let strictness = match inner.one_of("fieldValidationMode", MODES).as_deref() {
+        Some("NONE") => Strictness::None,
+        Some("PRESENT") => Strictness::Present,
+        _ => Strictness::Strict,
+    };
+    fields.absorb(inner);
+    Some(Asked { result, error, strictness })
+}
+
+impl Mocked {
+    pub fn read(asked: Asked) -> Result<Mocked, Refused> {
+        let strictness = asked.strictness;
+        match (asked.result, asked.error) {
+            (Some(text), None) => {
+                let result =
+                    serde_json::from_str(&text).map_err(|_| Refused::validation("Mocked result must be valid JSON"))?;
+                Ok(Mocked { mock: Mock::Result(text.into()), result: Some(result), strictness })
+            }
+            (None, Some((error, cause))) => Ok(Mocked { mock: Mock::Error { error, cause }, result: None, strictness }),
+            _ => {
+                let words = "A test mock should have only one of the following fields: [result, errorOutput].";
+                Err(Refused::validation(words))
+            }
+        }
+    }
+}
+
+/// Whether the state may be tried out with that mock, or without one.
+pub fn check(state: &State, mocked: Option<&Mocked>) -> Result<(), Refused> {
+    let Some(mocked) = mocked else { return check_unmocked(state) };
+    let result = mocked.result.as_ref();
+    match &state.kind {
+        Kind::Task(task) => match result {
+            Some(result) => models::check(&task.resource, result, mocked.strictness)
+                .map_err(|what| Refused::validation(format!("Mock result schema validation error: {what}"))),
+            None => Ok(()),
+        },
+        Kind::Parallel(branches) => match result {
+            Some(Value::Array(items)) if items.len() == branches.len() => Ok(()),
+            Some(Value::Array(_)) => Err(Refused::validation(
+                "Mocked result must contain the same number of items as number of Parallel branches.",
+            )),
+            Some(_) => Err(Refused::validation("Mocked result must be an array.")),
+            None => Ok(()),
+        },
+        Kind::Map(map) => {
+            let writes = map.distributed.as_ref().is_some_and(|fields| fields.get("ResultWriter").is_some());
+            match result {
+                Some(result) if writes && !result.is_object() => {
+                    Err(Refused::validation("Mocked result must be a JSON object."))
+                }
+                Some(result) if !writes && !result.is_array() => {
+                    Err(Refused::validation("Mocked result must be an array."))
+                }
+                _ => Ok(()),
+            }
+        }
+        other => {
+            let kind = type_name(other);
+            Err(Refused::validation(format!("State type '{kind}' is not supported when a mock is specified")))
+        }
+    }
+}
+
+/// What only a mock can answer.
+fn check_unmocked(state: &State) -> Result<(), Refused> {
+    let kind = match &state.kind {
+        Kind::Map(map) if map.processor.mode == ProcessorMode::Distributed => "Distributed Map",
+        kind @ (Kind::Map(_) | Kind::Parallel(_)) => type_name(kind),
+        Kind::Task(task) if needs_mock(&task.resource) => {
+            let words = format!("Resource '{}' is only supported when a mock is specified", task.resource);
+            return Err(Refused::validation(words));
+        }
+        _ => return Ok(()),
+    };
+    Err(Refused::validation(format!("State type '{kind}' is only supported when a mock is specified")))
+}
+
+fn needs_mock(resource: &str) -> bool {
+    let last = resource.rsplit(':').next().unwrap_or_default();
+    let is_activity = resource.split(':').nth(5) == Some("activity");
+    is_activity || resource.ends_with(".waitForTaskToken") || resource.contains(".sync") || last == "2"
+}
+
+fn type_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Task(_) => "Task",
+        Kind::Choice(_) => "Choice",
+        Kind::Wait(_) => "Wait",
+        Kind::Parallel(_) => "Parallel",
+        Kind::Map(_) => "Map",
+        Kind::Pass { .. } => "Pass",
+        Kind::Succeed => "Succeed",
+        Kind::Fail { .. } => "Fail",
+    }
+}

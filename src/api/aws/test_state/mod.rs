@@ -1,0 +1,230 @@
+//! TestState: one state of a definition, tried out, with what its data is on the way.
+//!
+//! Owns the request's shape and the answer's. What the state does is decided by the interpreter
+//! ([`inspect`]); what a mocked result may look like, by [`mock`].
+
+mod mock;
+mod models;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::fields::Fields;
+use super::json_fault;
+use super::machines::{ARN_CHARS_MAX, check_role, refuse_definition};
+use crate::api::{Doors, Refused};
+use crate::asl::{self, STATE_ALONE, State, Variables, WorkflowType};
+use crate::base::limits::{DEFINITION_BYTES_MAX, STATE_NAME_CHARS_MAX};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Ended, Env, Finding, Mock, RunTask, Trial, inspect};
+use crate::run::TaskOutcome;
+use mock::Mocked;
+
+/// A request, read and checked for itself.
+struct Asked {
+    definition: String,
+    state_name: Option<String>,
+    role_arn: Option<String>,
+    input: Json,
+    with_inspection: bool,
+    variables: Variables,
+    context: Option<Value>,
+    mock: Option<Mocked>,
+    retry_count: u32,
+    failure_count: u32,
+    items: Option<Vec<Value>>,
+}
+
+pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, Refused> {
+    let asked = Asked::of(fields)?;
+    let (machine, problems) = match &asked.state_name {
+        Some(_) => asl::check(&asked.definition, WorkflowType::Standard),
+        None => asl::check_state(&asked.definition, WorkflowType::Standard),
+    };
+    let machine = machine.ok_or_else(|| refuse_definition(problems))?;
+    let name = asked.state_name.as_deref().unwrap_or(STATE_ALONE);
+    let state = machine.state(name).ok_or_else(|| Refused::validation("State not found in definition"))?;
+    mock::check(state, asked.mock.as_ref())?;
+    let role_arn = asked.role_arn.clone().unwrap_or_else(|| format!("arn:aws:iam::{}:role/none", doors.place.account));
+    let run = uuid::Uuid::new_v4().to_string();
+    let env = Env::new(&doors.place.region, &doors.place.account, &run, &role_arn);
+    let now = doors.handle.now();
+    let seed = uuid::Uuid::new_v4().as_u128();
+    let context = asked.context.clone().unwrap_or_else(|| context(doors, state, &asked, &run, &role_arn));
+    let attempt = |mock: Option<Mock>| {
+        let trial = Trial {
+            machine: &machine,
+            state,
+            input: asked.input.clone(),
+            context: context.clone(),
+            variables: asked.variables.clone(),
+            retry_count: asked.retry_count,
+            failure_count: asked.failure_count,
+            items: asked.items.clone(),
+            at: now,
+            seed,
+            mock,
+        };
+        inspect(&trial, &env)
+    };
+    let mut found = attempt(asked.mock.as_ref().map(|mocked| mocked.mock.clone()));
+    if let Ended::Unanswered(task) = found.ended {
+        found = attempt(Some(carry_out(doors, *task).await?));
+    }
+    Ok(answer(&found, asked.with_inspection))
+}
+
+impl Asked {
+    fn of(mut fields: Fields) -> Result<Asked, Refused> {
+        let definition = fields.named("definition", DEFINITION_BYTES_MAX);
+        let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
+        let input = fields.payload("input").unwrap_or_else(|| "{}".to_owned());
+        let level = fields.one_of("inspectionLevel", &["INFO", "DEBUG", "TRACE"]);
+        let reveal_secrets = fields.flag("revealSecrets").unwrap_or(false);
+        let variables = fields.payload("variables");
+        let state_name = fields.name("stateName", STATE_NAME_CHARS_MAX);
+        let context = fields.payload("context");
+        let mocked = mock::of(&mut fields);
+        let (mut retry_count, mut failure_count, mut items) = (0, 0, None);
+        if let Some(mut inner) = fields.inside("stateConfiguration") {
+            let mut count = |key| inner.integer(key, 0, i32::MAX.into()).and_then(|n| n.try_into().ok()).unwrap_or(0);
+            retry_count = count("retrierRetryCount");
+            failure_count = count("mapIterationFailureCount");
+            inner.name("errorCausedByState", STATE_NAME_CHARS_MAX);
+            items = inner.payload("mapItemReaderData");
+            fields.absorb(inner);
+        }
+        fields.done()?;
+        if let Some(fault) = json_fault(&input) {
+            let words = format!("Invalid State Machine Execution Input: '{fault}'");
+            return Err(Refused::new("InvalidExecutionInput", words));
+        }
+        if let Some(role_arn) = &role_arn {
+            check_role(role_arn)?;
+        }
+        if reveal_secrets && mocked.is_some() {
+            return Err(Refused::validation("TestState does not support RevealSecrets when a mock is specified."));
+        }
+        let variables = object("variables", variables)?.unwrap_or_default();
+        Ok(Asked {
+            definition,
+            state_name,
+            role_arn,
+            input: input.into(),
+            with_inspection: level.is_some_and(|level| level != "INFO"),
+            variables: variables.into_iter().map(|(name, value)| (name, Arc::new(value))).collect(),
+            context: object("context", context)?.map(Value::Object),
+            mock: mocked.map(Mocked::read).transpose()?,
+            retry_count,
+            failure_count,
+            items: items.map(|text| read_items(&text)).transpose()?,
+        })
+    }
+}
+
+/// A field that holds a JSON object as text.
+fn object(key: &str, text: Option<String>) -> Result<Option<Map<String, Value>>, Refused> {
+    let Some(text) = text else { return Ok(None) };
+    match serde_json::from_str(&text) {
+        Ok(Value::Object(fields)) => Ok(Some(fields)),
+        _ => Err(Refused::validation(format!("The field '{key}' must be a valid JSON object."))),
+    }
+}
+
+fn read_items(text: &str) -> Result<Vec<Value>, Refused> {
+    match serde_json::from_str(text) {
+        Ok(Value::Array(items)) => Ok(items),
+        Ok(Value::Object(fields)) => Ok(fields.into_iter().map(|(k, v)| json!({"Key": k, "Value": v})).collect()),
+        _ => Err(Refused::validation("mapItemReaderData must be valid JSON: an array or an object.")),
+    }
+}
+
+/// The context object of an execution that holds this state alone.
+fn context(doors: &Doors, state: &State, asked: &Asked, run: &str, role_arn: &str) -> Value {
+    let machine = uuid::Uuid::new_v4().to_string();
+    let now = doors.handle.now().to_string();
+    let mut context = json!({
+        "Execution": {
+            "Id": format!("arn:aws:states:{}:{}:express:{machine}:{run}", doors.place.region, doors.place.account),
+            "Input": serde_json::from_str::<Value>(&asked.input).unwrap_or_default(),
+            "Name": run,
+            "RoleArn": role_arn,
+            "StartTime": now,
+        },
+        "StateMachine": {"Id": doors.place.machine(&machine), "Name": machine},
+        "State": {"Name": &*state.name, "EnteredTime": now, "RetryCount": asked.retry_count},
+    });
+    if matches!(&state.kind, asl::Kind::Task(task) if task.resource.ends_with(".waitForTaskToken")) {
+        context["Task"] = json!({"Token": uuid::Uuid::new_v4().to_string()});
+    }
+    context
+}
+
+/// Runs a Task's resource once, outside of any execution.
+async fn carry_out(doors: &Doors, task: RunTask) -> Result<Mock, Refused> {
+    let failed = |e: crate::base::TaskError| Mock::Error { error: Some(e.error), cause: Some(e.cause) };
+    Ok(match doors.handle.try_task(task).await? {
+        TaskOutcome::Succeeded(output) | TaskOutcome::Submitted { output } => Mock::Result(output),
+        TaskOutcome::Failed(e) | TaskOutcome::SubmitFailed(e) | TaskOutcome::StartFailed(e) => failed(e),
+    })
+}
+
+fn answer(found: &Finding, with_inspection: bool) -> Value {
+    let (status, fails) = match found.ended {
+        Ended::Succeeded => ("SUCCEEDED", false),
+        Ended::Caught => ("CAUGHT_ERROR", true),
+        Ended::Retriable { .. } => ("RETRIABLE", true),
+        Ended::Failed | Ended::Unanswered(_) => ("FAILED", true),
+    };
+    let mut answer = json!({"status": status});
+    let mut put = |key: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            answer[key] = value.into();
+        }
+    };
+    put("output", found.output.as_deref());
+    put("nextState", found.next.as_deref());
+    if fails {
+        put("error", found.error.as_deref());
+        put("cause", found.cause.as_deref());
+    }
+    if with_inspection {
+        answer["inspectionData"] = inspection(found);
+    }
+    answer
+}
+
+fn inspection(found: &Finding) -> Value {
+    let mut shown = Map::new();
+    for (name, text) in &found.inspection {
+        let value = match *name {
+            // Numbers are shown as such; all else is JSON as text.
+            "maxConcurrency" | "toleratedFailureCount" | "toleratedFailurePercentage" => {
+                serde_json::from_str(text).unwrap_or_default()
+            }
+            _ => Value::from(&**text),
+        };
+        shown.insert((*name).to_owned(), value);
+    }
+    if !found.variables.is_empty() {
+        let variables: Map<String, Value> =
+            found.variables.iter().map(|(name, value)| (name.clone(), (**value).clone())).collect();
+        shown.insert("variables".to_owned(), Value::Object(variables).to_string().into());
+    }
+    let mut details = Map::new();
+    let mut put = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            details.insert(key.to_owned(), value);
+        }
+    };
+    put("retryIndex", found.retry_index.map(Value::from));
+    put("catchIndex", found.catch_index.map(Value::from));
+    if let Ended::Retriable { backoff_seconds } = found.ended {
+        put("retryBackoffIntervalSeconds", Some(Value::from(backoff_seconds.round() as i64)));
+    }
+    if !details.is_empty() {
+        shown.insert("errorDetails".to_owned(), Value::Object(details));
+    }
+    Value::Object(shown)
+}

@@ -1,0 +1,59 @@
+//! Versions of state machines: publish, list, delete.
+
+use serde_json::{Value, json};
+
+use super::fields::Fields;
+use super::machines::{ARN_CHARS_MAX, DESCRIPTION_CHARS_MAX};
+use super::token;
+use crate::api::{Doors, Refused};
+use crate::base::Timestamp;
+
+pub async fn publish(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
+    let revision_id = fields.name("revisionId", 256);
+    let description = fields.optional("description", DESCRIPTION_CHARS_MAX);
+    fields.done()?;
+    let (machine, qualifier) = doors.place.read_machine(&arn)?;
+    if qualifier.is_some() {
+        return Err(Refused::no_machine(&arn));
+    }
+    let published = doors.handle.publish_version(&machine, revision_id, description.unwrap_or_default()).await?;
+    let (number, version) = published;
+    Ok(json!({
+        "stateMachineVersionArn": doors.place.qualified(&machine, &number.to_string()),
+        "creationDate": Timestamp::from(version.created_at).as_seconds(),
+    }))
+}
+
+pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let arn = fields.named("stateMachineVersionArn", ARN_CHARS_MAX);
+    fields.done()?;
+    let (machine, version) = doors.place.read_version(&arn)?;
+    doors.handle.delete_version(&machine, version).await?;
+    Ok(json!({}))
+}
+
+pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
+    let limit = fields.max_results(100, 1000);
+    let next = fields.name("nextToken", 1024);
+    fields.done()?;
+    let (machine, _) = doors.place.read_machine(&arn)?;
+    let from = match token::read(next.as_deref())? {
+        None => None,
+        Some(text) => Some(token::name(&text).parse().map_err(|_| Refused::invalid_page_token())?),
+    };
+    let mut rows = doors.reader.versions(&machine, from, limit + 1)?;
+    let arn_of = |number: u64| doors.place.qualified(&machine, &number.to_string());
+    let next = rows.get(limit).map(|(number, _)| arn_of(*number));
+    rows.truncate(limit);
+    let shown = rows.iter().map(|(number, row)| {
+        json!({
+            "stateMachineVersionArn": arn_of(*number),
+            "creationDate": Timestamp::from(row.created_at).as_seconds(),
+        })
+    });
+    let mut answer = json!({"stateMachineVersions": shown.collect::<Vec<_>>()});
+    token::put(&mut answer, next);
+    Ok(answer)
+}
