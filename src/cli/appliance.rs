@@ -128,7 +128,7 @@ fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
 }
 
 fn lanes(config: &Config) -> BTreeMap<String, u32> {
-    let cores = u32::try_from(conveyor_hw::inventory().cpu.cores).unwrap_or(1);
+    let cores = u32::try_from(conveyor_hw::Cpu::read().cores).unwrap_or(1);
     let cpu = config.lanes.cpu.unwrap_or(cores);
     let io = config.lanes.io.unwrap_or(IO_CAPACITY);
     BTreeMap::from([("cpu".to_owned(), cpu), ("io".to_owned(), io)])
