@@ -2,10 +2,12 @@
 //! the order of their due times, on a simulated clock), nested executions and activities are played here.
 //!
 //! The recordings lie beside the repository (`../shared/conformance`) or where `CONVEYOR_CONFORMANCE` says. What the
-//! developer guide and the language's specification promise, recorded or not, stands in `documented`.
+//! developer guide and the language's specification promise, recorded or not, stands in `documented` and `jsonata`.
 
 #[path = "conformance/documented.rs"]
 mod documented;
+#[path = "conformance/jsonata.rs"]
+mod jsonata;
 #[path = "conformance/unify.rs"]
 mod unify;
 #[path = "conformance/world.rs"]

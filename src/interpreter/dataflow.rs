@@ -110,13 +110,15 @@ impl Surroundings {
     }
 
     pub fn parameters(&self, state: &State, input: &Arc<Value>) -> Result<Arc<Value>, Raised> {
-        let is_jsonata = state.query_language == QueryLanguage::Jsonata;
         let parameters = match &state.flow.parameters {
-            None if is_jsonata => return Ok(input.clone()),
             None => input.clone(),
             Some(template) => self.template(state, template, input)?,
         };
-        self.note(if is_jsonata { "afterArguments" } else { "afterParameters" }, &parameters);
+        match state.query_language {
+            QueryLanguage::JsonPath => self.note("afterParameters", &parameters),
+            QueryLanguage::Jsonata if state.flow.parameters.is_some() => self.note("afterArguments", &parameters),
+            QueryLanguage::Jsonata => {}
+        }
         Ok(parameters)
     }
 

@@ -102,7 +102,10 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
         }
     };
     let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
-    child.variables = outer.variables;
+    // A distributed Map's children are executions of their own: they see no variable from outside.
+    if !is_distributed(map) {
+        child.variables = outer.variables;
+    }
     child.map_item = Some((index, item.clone()));
     child.silent = outer.silent || is_distributed(map);
     child.previous_event = after.unwrap_or(outer.previous_event);

@@ -28,6 +28,7 @@ pub(super) struct Checker<'t> {
     pub(super) here: QueryLanguage,
     /// How much of the place is the way to that state.
     pub(super) state_depth: usize,
+    pub(super) scopes: super::scopes::Scopes,
 }
 
 /// The fields of an object, of which each may be taken once.
@@ -75,6 +76,7 @@ impl<'t> Checker<'t> {
             express,
             here: QueryLanguage::JsonPath,
             state_depth: 0,
+            scopes: Default::default(),
         }
     }
 

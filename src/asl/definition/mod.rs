@@ -9,6 +9,7 @@ mod json;
 mod jsonata;
 mod processor;
 mod retry;
+mod scopes;
 mod state;
 
 use std::sync::Arc;
@@ -123,7 +124,8 @@ impl Checker<'_> {
         let timeout_seconds = self.field(fields, "TimeoutSeconds", |c, node| c.integer(node, 1, state::SECONDS_MAX));
         self.field(fields, "Version", |c, node| c.word(node, "Version", &[("1.0", ())]));
         let around = Surroundings { depth: 0, language: self.language };
-        let root = self.processor(fields, around);
+        let root = self.in_scope(true, |c| c.processor(fields, around));
+        self.refuse_shadows();
         self.refuse_rest(fields);
         Some(StateMachine {
             comment,

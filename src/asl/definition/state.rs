@@ -222,6 +222,7 @@ impl Checker<'_> {
                 sound = false;
                 self.fault(node.at, format!("'{name}' is not a valid variable name"));
             }
+            self.assigned(name, node.at);
         }
         sound
     }

@@ -99,6 +99,19 @@ fn all_problems_come_at_once_with_line_column_and_pointer() {
 }
 
 #[test]
+fn an_inner_scope_must_not_assign_what_an_outer_one_does() {
+    let inner = r#""ItemProcessor":{MODE"StartAt":"I","States":{"I":{"Type":"Pass","Assign":{"x":1},"End":true}}}"#;
+    let map = format!(r#""Type":"Map",{inner},"Assign":{{"x":2}},"End":true"#);
+    assert_eq!(
+        problems(&one(&map.replace("MODE", ""))),
+        ["SCHEMA_VALIDATION_FAILED: Variable 'x' is already assigned in an outer scope at \
+          /States/S/ItemProcessor/States/I/Assign"]
+    );
+    let distributed = map.replace("MODE", r#""ProcessorConfig":{"Mode":"DISTRIBUTED","ExecutionType":"STANDARD"},"#);
+    assert_eq!(problems(&one(&distributed)), Vec::<String>::new());
+}
+
+#[test]
 fn expressions_are_read_with_the_definition() {
     for (state, expected) in [
         (
