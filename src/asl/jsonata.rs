@@ -14,7 +14,11 @@ pub struct Jsonata {
     expression: Expression,
     /// Where in the state: `Output/items[0]`.
     field: Box<str>,
+    /// The fields of `$states` that it reads, and of each the fields below, unless it reads it whole.
+    parts: Vec<(&'static str, Option<Vec<String>>)>,
 }
+
+const PARTS: [&str; 4] = ["input", "result", "errorOutput", "context"];
 
 /// What is wrong with an expression of a definition: AWS's code and text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +46,8 @@ impl Jsonata {
                 return Err(unsupported(format!("Reference to '$states.{field}' is not supported here.")));
             }
         }
-        Ok(Jsonata { expression, field: field.into() })
+        let parts = parts_of(&expression);
+        Ok(Jsonata { expression, field: field.into(), parts })
     }
 
     /// As written, without `{%` and `%}`.
@@ -57,23 +62,33 @@ impl Jsonata {
 
     /// Whether it looks at the context object.
     pub fn reads_context(&self) -> bool {
-        self.reads_states("context")
+        self.parts.iter().any(|(part, _)| *part == "context")
     }
 
-    fn reads_states(&self, part: &str) -> bool {
-        let reads = |fields: &[String]| fields.first().is_none_or(|field| field == part);
-        self.expression.variables().iter().any(|variable| variable.name == "states" && reads(&variable.fields))
+    /// `$states`, with no more of it than the expression reads.
+    fn states<'s>(&'s self, scope: &Scope<'s>) -> Binding<'s> {
+        let whole = |part: &str| match part {
+            "input" => Some(scope.input),
+            "result" => scope.result,
+            "errorOutput" => scope.error_output,
+            _ => Some(scope.context),
+        };
+        let bound = self.parts.iter().filter_map(|(part, fields)| {
+            let value = whole(part)?;
+            let binding = match (fields, value) {
+                (Some(fields), Value::Object(object)) => {
+                    let field = |name: &'s String| Some((name.as_str(), Binding::Json(object.get(name)?)));
+                    Binding::Object(fields.iter().filter_map(field).collect())
+                }
+                _ => Binding::Json(value),
+            };
+            Some((*part, binding))
+        });
+        Binding::Object(bound.collect())
     }
 
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
-        let parts = [
-            ("input", Some(scope.input)),
-            ("result", scope.result),
-            ("errorOutput", scope.error_output),
-            ("context", Some(scope.context)),
-        ];
-        let states = parts.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let states = Binding::Object(states.filter(|(name, _)| self.reads_states(name)).collect());
+        let states = self.states(scope);
         let variables = scope.variables.iter().filter(|(name, _)| self.reads(name));
         let variables = variables.map(|(name, value)| (name.as_str(), Binding::Json(value)));
         let draw = || scope.draw();
@@ -118,7 +133,27 @@ impl Jsonata {
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+fn parts_of(expression: &Expression) -> Vec<(&'static str, Option<Vec<String>>)> {
+    let reads: Vec<&[String]> =
+        expression.variables().iter().filter(|v| v.name == "states").map(|v| v.fields.as_slice()).collect();
+    let of = |part: &'static str| -> Option<(&'static str, Option<Vec<String>>)> {
+        let mut below = Some(Vec::new());
+        let mut read = false;
+        for fields in reads.iter().filter(|fields| fields.first().is_none_or(|first| first == part)) {
+            read = true;
+            match (fields.get(1), &mut below) {
+                (Some(field), Some(known)) if !known.contains(field) => known.push(field.clone()),
+                (Some(_), _) => {}
+                (None, _) => below = None,
+            }
+        }
+        read.then_some((part, below))
+    };
+    PARTS.into_iter().filter_map(of).collect()
+}
+
+/// The kind of a value, as messages name it.
+pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

@@ -95,7 +95,11 @@ impl Surroundings {
 
     /// What a failed expression raises.
     pub fn failed(&self, state: &State, failed: EvalError) -> Raised {
-        self.raised(state, failed.error, &failed.message).in_field(failed.location)
+        let raised = self.raised(state, failed.error, &failed.message);
+        match failed.location {
+            None => raised,
+            location => raised.evaluating(location),
+        }
     }
 
     fn evaluated<T>(&self, state: &State, result: Result<T, EvalError>) -> Result<T, Raised> {

@@ -12,9 +12,10 @@ use super::draft::{Draft, Payload, Work};
 use super::execution::{Branch, Doing, MapItems};
 use super::history::HistoryKind;
 use super::parallel::{gather, remove_children};
-use super::raise::{RUNTIME, Raised, raise};
+use super::raise::{QUERY_EVALUATION, RUNTIME, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Count, Items, Kind, Map, ProcessorMode, Query, State};
+use crate::asl::jsonata::kind_of;
+use crate::asl::{Count, Items, Kind, Map, ProcessorMode, Query, QueryLanguage, State};
 use crate::base::{BranchId, EventId, arn};
 
 pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
@@ -247,6 +248,10 @@ fn items(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Resu
         Items::Template(template) => {
             let found = template.eval_as("array", &around.scope(input)).map_err(|e| around.failed(state, e))?;
             (found, "Items")
+        }
+        Items::Input if state.query_language == QueryLanguage::Jsonata && !input.is_array() => {
+            let message = format!("Map state input must be an array but was: {}", kind_of(input));
+            return Err(around.raised(state, QUERY_EVALUATION, &message).evaluating(None));
         }
         Items::Input => (input.clone(), "$"),
         Items::Query(query) => {

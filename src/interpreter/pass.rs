@@ -8,7 +8,7 @@ use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
 use super::raise::{RUNTIME, Raised};
 use super::step::{leave, transition};
-use crate::asl::{Query, State, Text, Transition};
+use crate::asl::{Query, QueryLanguage, State, Text, Transition};
 use crate::base::BranchId;
 
 pub(super) fn run(
@@ -20,6 +20,11 @@ pub(super) fn run(
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
     let input = around.input(state, &payload.value)?;
+    if state.query_language == QueryLanguage::Jsonata {
+        let output = around.pass_on(state, &input)?;
+        leave(draft, id, state, output, transition(state));
+        return Ok(());
+    }
     let result = match result {
         // A Result is taken as it stands, but Parameters are evaluated all the same: they may fail.
         Some(result) => around.parameters(state, &input).map(|_| Arc::new(result.clone()))?,

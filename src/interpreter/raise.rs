@@ -17,7 +17,14 @@ use crate::base::{BranchId, EventId};
 
 pub(super) const RUNTIME: &str = "States.Runtime";
 pub(super) const DATA_LIMIT_EXCEEDED: &str = "States.DataLimitExceeded";
+pub(super) const QUERY_EVALUATION: &str = "States.QueryEvaluationError";
 pub(super) const TIMEOUT: &str = "States.Timeout";
+
+/// Where an evaluation failed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Evaluated {
+    pub location: Option<String>,
+}
 
 /// An error's name and its cause. AWS leaves out what a Fail state leaves out.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +33,8 @@ pub(super) struct Raised {
     pub cause: Option<String>,
     /// The name that `ErrorEquals` knows it by too: AWS documents some errors under another name than it reports.
     also: Option<&'static str>,
-    /// The field whose JSONata expression failed. Its event is recorded before anything is done about the error.
-    pub evaluated: Option<String>,
+    /// An evaluation failed, perhaps that of a field. Its event is recorded before anything is done about the error.
+    pub evaluated: Option<Evaluated>,
 }
 
 impl Raised {
@@ -35,9 +42,9 @@ impl Raised {
         Raised { error, cause, also: None, evaluated: None }
     }
 
-    /// The same of the expression that stands there.
-    pub fn in_field(self, location: Option<String>) -> Raised {
-        Raised { evaluated: location, ..self }
+    /// The same, of the expression that stands there.
+    pub fn evaluating(self, location: Option<String>) -> Raised {
+        Raised { evaluated: Some(Evaluated { location }), ..self }
     }
 
     pub fn timeout() -> Raised {
@@ -130,19 +137,15 @@ pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
 /// `EvaluationFailed`. What fails before the state does anything follows, on AWS, not on the state's own entry but
 /// on the event before it; only a moment that is none follows on the entry.
 fn record_evaluation(draft: &mut Draft, id: BranchId, state: &State, raised: &mut Raised) -> bool {
-    let Some(location) = raised.evaluated.take() else { return false };
+    let Some(Evaluated { location }) = raised.evaluated.take() else { return false };
     let Some(branch) = draft.branch(id) else { return true };
     if branch.silent {
         return true;
     }
-    let nothing_since = branch.previous_event == branch.state_entered_event && location != "Timestamp";
+    let nothing_since = branch.previous_event == branch.state_entered_event && location.as_deref() != Some("Timestamp");
     let before = draft.entered_after.filter(|(entered, _)| *entered == id && nothing_since).map(|(_, event)| event);
     let previous = before.unwrap_or(branch.previous_event);
-    let kind = HistoryKind::EvaluationFailed {
-        failure: raised.failure(),
-        location: Some(location),
-        state: state.name.clone(),
-    };
+    let kind = HistoryKind::EvaluationFailed { failure: raised.failure(), location, state: state.name.clone() };
     let event = draft.record(previous, kind);
     if let Some(branch) = draft.edit(id) {
         branch.previous_event = event;

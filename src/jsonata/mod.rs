@@ -47,7 +47,7 @@ pub struct Expression {
 pub struct Variable {
     /// Without its `$`; empty for `$` itself.
     pub name: String,
-    /// `["input"]` of `$states.input[0].x`.
+    /// `["input", "a"]` of `$states.input.a[0].x`: nothing but what is below is looked at.
     pub fields: Vec<String>,
     /// In bytes.
     pub at: usize,
@@ -116,7 +116,7 @@ impl Expression {
 /// A value to bind: JSON, or an object of such.
 pub enum Binding<'a> {
     Json(&'a Value),
-    Object(Vec<(&'a str, &'a Value)>),
+    Object(Vec<(&'a str, Binding<'a>)>),
 }
 
 impl<'a> Binding<'a> {
@@ -125,8 +125,8 @@ impl<'a> Binding<'a> {
             Binding::Json(json) => value::Val::from_json(json),
             Binding::Object(fields) => {
                 let mut object = value::Obj::default();
-                for (key, json) in fields {
-                    object.insert(key.into(), value::Val::from_json(json));
+                for (key, binding) in fields {
+                    object.insert(key.into(), binding.into_val());
                 }
                 value::Val::object(object)
             }

@@ -3,6 +3,16 @@
 use super::Variable;
 use super::tree::{Group, Kind, Node, Stage, Tree};
 
+/// A step from which nothing but the next one is taken.
+fn is_plain(step: &Node) -> bool {
+    step.stages.is_empty()
+        && step.predicates.is_empty()
+        && step.group.is_none()
+        && step.focus.is_none()
+        && step.index.is_none()
+        && step.ancestor.is_none()
+}
+
 /// The variables that a tree reads, in order.
 pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
     fn name(node: &Node) -> Option<(&str, usize)> {
@@ -15,11 +25,18 @@ pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
     walk(&tree.root, &mut |node| match &node.kind {
         Kind::Path { steps, .. } => {
             if let Some((variable, at)) = steps.first().and_then(name) {
-                let fields = steps[1..].iter().map_while(|step| match &step.kind {
-                    Kind::Name(name) => Some(name.clone()),
-                    _ => None,
-                });
-                found.push(Variable { name: variable.to_owned(), fields: fields.collect(), at });
+                let mut fields = Vec::new();
+                let mut before = steps.first();
+                for step in &steps[1..] {
+                    // What is bound, filtered or asked for as a parent on the way is seen whole.
+                    let (Kind::Name(name), true) = (&step.kind, before.is_some_and(is_plain)) else { break };
+                    if step.focus.is_some() || step.ancestor.is_some() {
+                        break;
+                    }
+                    fields.push(name.clone());
+                    before = Some(step);
+                }
+                found.push(Variable { name: variable.to_owned(), fields, at });
             }
         }
         _ => {

@@ -147,3 +147,38 @@ fn both_languages_share_variables() {
     }});
     assert_eq!(outcome(&definition, "{}"), r#"{"v":5,"f":"hey!"}"#);
 }
+
+#[test]
+fn an_expression_sees_all_that_it_may_reach() {
+    let input = r#"{"a": {"b": [{"c": 1}, {"c": 2}]}, "k": 2}"#;
+    for (expression, expected) in [
+        ("$states.input.a.b.c", "[1,2]"),
+        ("$states.input.a.b[c = $states.input.k].c", "2"),
+        ("$states.input[k = 2].a.b[0].c", "1"),
+        ("$states.input.a.%.k", "2"),
+        ("$states.input@$i.a.{'k': $i.k}", "null"),
+        ("$states.input.a.b.{'c': c, 'k': %.%.k}[1]", r#"{"c":2,"k":2}"#),
+        ("($i := $states.input; $i.k)", "2"),
+        ("$keys($states.input)", r#"["a","k"]"#),
+        ("$exists($states.context.Execution.Id) and $not($exists($states.result))", "true"),
+    ] {
+        let output = format!("{{% $exists({expression}) ? {expression} : null %}}");
+        assert_eq!(
+            outcome(&machine(&[("S", json!({"Type": "Pass", "Output": output}))]), input),
+            expected,
+            "{expression}"
+        );
+    }
+}
+
+#[test]
+fn a_map_without_items_takes_an_array_only() {
+    let map = json!({"Type": "Map", "ItemProcessor": {"StartAt": "I", "States": {"I": {"Type": "Pass", "End": true}}}});
+    let definition = machine(&[("S", map)]);
+    assert_eq!(outcome(&definition, "[1,2]"), "[1,2]");
+    assert_eq!(
+        outcome(&definition, r#"{"a": 1}"#),
+        "States.QueryEvaluationError: … Map state input must be an array but was: object"
+    );
+    assert!(history(&definition, "1").iter().any(|line| line.starts_with("#4<3 MapStateFailed")));
+}

@@ -8,12 +8,10 @@ use crate::asl::machine::*;
 use crate::asl::template::Segment;
 use crate::asl::{Query, Template, parse_timestamp, whole_seconds};
 
-/// Fields of `$states` that every expression may read.
-pub(super) const EVERYWHERE: &[&str] = &["input", "context"];
-/// And where a result is there.
-pub(super) const WITH_RESULT: &[&str] = &["input", "context", "result"];
+/// Fields of `$states` that every expression may read; what is not there is nothing.
+pub(super) const EVERYWHERE: &[&str] = &["input", "context", "result"];
 /// And where an error was caught.
-pub(super) const WITH_ERROR: &[&str] = &["input", "context", "errorOutput"];
+pub(super) const WITH_ERROR: &[&str] = &["input", "context", "result", "errorOutput"];
 
 impl Checker<'_> {
     /// Where the current place is within its state, as AWS writes it: `Choices[0]/Output`.

@@ -196,8 +196,7 @@ impl Checker<'_> {
     /// Arguments, Assign and Output.
     fn jsonata_flow(&mut self, type_: Type, fields: &mut Fields) -> DataFlow {
         let mut flow = DataFlow::default();
-        let has_result = matches!(type_, Type::Task | Type::Parallel | Type::Map);
-        let reads = if has_result { jsonata::WITH_RESULT } else { jsonata::EVERYWHERE };
+        let reads = jsonata::EVERYWHERE;
         if matches!(type_, Type::Task | Type::Parallel) {
             flow.parameters = self.field(fields, "Arguments", |c, node| c.jsonata_template(node, jsonata::EVERYWHERE));
         }
