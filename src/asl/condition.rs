@@ -7,11 +7,15 @@ use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
-use super::{EvalError, Path, Scope, parse_timestamp};
+use super::{EvalError, Jsonata, Path, Scope, parse_timestamp};
 
 /// The test of a choice rule: a comparison, or And, Or and Not of such.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Condition {
+    /// `Condition` of a state in JSONata.
+    Jsonata(Box<Jsonata>),
+    /// `true` or `false` in such a field.
+    Literal(bool),
     And(Vec<Condition>),
     Or(Vec<Condition>),
     Not(Box<Condition>),
@@ -80,6 +84,8 @@ pub enum Is {
 impl Condition {
     pub fn test(&self, scope: &Scope) -> Result<bool, EvalError> {
         match self {
+            Condition::Jsonata(expression) => Ok(expression.eval_as("boolean", scope)? == Value::Bool(true)),
+            Condition::Literal(flag) => Ok(*flag),
             Condition::And(all) => {
                 for condition in all {
                     if !condition.test(scope)? {
@@ -116,6 +122,8 @@ impl Condition {
     /// Whether it looks at the context object.
     pub fn reads_context(&self) -> bool {
         match self {
+            Condition::Jsonata(expression) => expression.reads_context(),
+            Condition::Literal(_) => false,
             Condition::And(all) | Condition::Or(all) => all.iter().any(Condition::reads_context),
             Condition::Not(inner) => inner.reads_context(),
             Condition::Matches { variable, .. } | Condition::Is { variable, .. } => variable.reads_context(),

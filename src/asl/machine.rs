@@ -194,7 +194,8 @@ pub enum Items {
     #[default]
     Input,
     Query(super::Query),
-    Literal(Vec<Value>),
+    /// JSONata's `Items`: an expression, or an array that may hold some.
+    Template(super::Template),
 }
 
 /// A number, written down or found by a path or expression. Percentages may have a fraction.
@@ -263,6 +264,7 @@ impl Kind {
             Kind::Fail { error, cause } => text(error) || text(cause),
             Kind::Map(map) => {
                 matches!(&map.items, Items::Query(query) if query.reads_context())
+                    || matches!(&map.items, Items::Template(items) if items.reads_context())
                     || template(&map.item_selector)
                     || [&map.max_concurrency, &map.tolerated_failure_count, &map.tolerated_failure_percentage]
                         .into_iter()

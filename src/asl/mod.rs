@@ -6,7 +6,7 @@
 //! ```text
 //! definition/   text -> json (with positions) -> checker -> machine, or problems
 //! machine       what comes out: states with everything in them compiled
-//! path/ reference_path template intrinsic/ query condition timestamp
+//! path/ reference_path template intrinsic/ jsonata query condition timestamp
 //!               the compiled pieces; each reads its own text and evaluates in a scope
 //! scope         what they may look at, and how they fail
 //! ```
@@ -17,6 +17,7 @@
 pub mod condition;
 pub mod definition;
 pub mod intrinsic;
+pub mod jsonata;
 pub mod machine;
 pub mod path;
 pub mod problem;
@@ -32,6 +33,7 @@ mod properties;
 pub use condition::Condition;
 pub use definition::{STATE_ALONE, WorkflowType, check, check_state, parse};
 pub use intrinsic::Intrinsic;
+pub use jsonata::Jsonata;
 pub use machine::*;
 pub use path::Path;
 pub use problem::{Problem, Severity, describe};

@@ -1,16 +1,17 @@
-//! A value that a field asks for: a path or a call of an intrinsic function.
+//! A value that a field asks for: a path, a call of an intrinsic function, or a JSONata expression.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{EvalError, Intrinsic, Path, Scope};
+use super::{EvalError, Intrinsic, Jsonata, Path, Scope};
 
-/// A path or an intrinsic call.
-#[derive(Clone, Debug, PartialEq)]
+/// A path, an intrinsic call or an expression.
+#[derive(Debug)]
 pub enum Query {
     Path(Path),
     Intrinsic(Intrinsic),
+    Jsonata(Box<Jsonata>),
 }
 
 impl Query {
@@ -32,6 +33,7 @@ impl Query {
         match self {
             Query::Path(path) => path.get(scope),
             Query::Intrinsic(call) => call.eval(scope).map(Cow::Owned),
+            Query::Jsonata(expression) => expression.eval(scope).map(Cow::Owned),
         }
     }
 
@@ -40,6 +42,7 @@ impl Query {
         match self {
             Query::Path(path) => path.reads_context(),
             Query::Intrinsic(call) => call.reads_context(),
+            Query::Jsonata(expression) => expression.reads_context(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Query {
         match self {
             Query::Path(path) => path.text(),
             Query::Intrinsic(call) => call.text(),
+            Query::Jsonata(expression) => expression.text(),
         }
     }
 }

@@ -21,14 +21,32 @@ pub struct Scope<'a> {
     pub context: &'a Value,
     /// `$name`.
     pub variables: &'a Variables,
+    /// `$states.result`.
+    pub result: Option<&'a Value>,
+    /// `$states.errorOutput`.
+    pub error_output: Option<&'a Value>,
     /// What random functions draw from. Another value for each entered state and attempt.
     pub seed: u64,
+    /// What `$now` and `$millis` say: the time of the step, in milliseconds since the epoch.
+    pub now_ms: i64,
     calls: Cell<u32>,
 }
 
 impl<'a> Scope<'a> {
     pub fn new(input: &'a Value, context: &'a Value, variables: &'a Variables, seed: u64) -> Scope<'a> {
-        Scope { input, context, variables, seed, calls: Cell::new(0) }
+        Scope { input, context, variables, result: None, error_output: None, seed, now_ms: 0, calls: Cell::new(0) }
+    }
+
+    pub fn at(self, now_ms: i64) -> Scope<'a> {
+        Scope { now_ms, ..self }
+    }
+
+    pub fn with_result(self, result: &'a Value) -> Scope<'a> {
+        Scope { result: Some(result), ..self }
+    }
+
+    pub fn with_error_output(self, error_output: &'a Value) -> Scope<'a> {
+        Scope { error_output: Some(error_output), ..self }
     }
 
     /// The next random number of this scope.
@@ -58,16 +76,24 @@ pub struct EvalError {
     pub error: &'static str,
     /// AWS's wording.
     pub message: String,
+    /// Where in the state, of a failed JSONata expression.
+    pub location: Option<String>,
 }
 
 impl EvalError {
     /// `States.Runtime`, which nothing catches.
     pub fn runtime(message: impl Into<String>) -> EvalError {
-        EvalError { error: "States.Runtime", message: message.into() }
+        EvalError { error: "States.Runtime", message: message.into(), location: None }
     }
 
     /// `States.IntrinsicFailure`.
     pub fn intrinsic(message: impl Into<String>) -> EvalError {
-        EvalError { error: "States.IntrinsicFailure", message: message.into() }
+        EvalError { error: "States.IntrinsicFailure", message: message.into(), location: None }
+    }
+
+    /// `States.QueryEvaluationError`, with the field that holds the expression.
+    pub fn query(location: &str, message: &str) -> EvalError {
+        let location = Some(location.to_owned());
+        EvalError { error: "States.QueryEvaluationError", message: message.to_owned(), location }
     }
 }

@@ -1,21 +1,23 @@
 //! Payload templates: JSON in which a field named `x.$` holds a path or an intrinsic call that gives `x`.
 //!
 //! Applies at every depth, also in objects inside arrays. Everything else is copied as it stands, in the
-//! order in which it is written.
+//! order in which it is written. In JSONata any text may be an expression, `{% … %}`, and a template need not be
+//! an object.
 
 use serde_json::{Map, Value};
 
+use super::jsonata::{Jsonata, expression_of};
 use super::path::{Root, nothing_to_apply_to};
 use super::{EvalError, Path, Query, Scope};
 
 /// A payload template.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Template {
     root: Node,
     reads_context: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 enum Node {
     /// Holds nothing to evaluate.
     Literal(Value),
@@ -26,6 +28,7 @@ enum Node {
         field: String,
         query: Query,
     },
+    Expression(Box<Jsonata>),
 }
 
 /// A fault of a template and where it is: keys and indexes from the template's root.
@@ -35,6 +38,8 @@ pub struct TemplateFault {
     pub place: Vec<Segment>,
     pub field: String,
     pub message: String,
+    /// AWS's code, where it is not the one of a schema.
+    pub code: Option<&'static str>,
 }
 
 /// One step of the way to a value of a JSON document.
@@ -52,6 +57,13 @@ impl Template {
         if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
     }
 
+    /// Compiles a template of JSONata, which stands at `field` and may read these fields of `$states`.
+    pub fn parse_jsonata(template: &Value, field: &str, reads: &[&str]) -> Result<Template, Vec<TemplateFault>> {
+        let mut faults = Vec::new();
+        let root = compile_jsonata(template, field, reads, &mut Vec::new(), &mut faults);
+        if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+    }
+
     /// Whether it looks at the context object.
     pub fn reads_context(&self) -> bool {
         self.reads_context
@@ -59,6 +71,14 @@ impl Template {
 
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
         fill(&self.root, scope)
+    }
+
+    /// As [`Template::eval`]; where one expression makes it all, what it makes must be of this kind.
+    pub fn eval_as(&self, kind: &str, scope: &Scope) -> Result<Value, EvalError> {
+        match &self.root {
+            Node::Expression(expression) => expression.eval_as(kind, scope),
+            root => fill(root, scope),
+        }
     }
 
     /// The names of the fields at the top, without `.$`: what an `Assign` assigns.
@@ -77,6 +97,7 @@ fn reads_context(node: &Node) -> bool {
         Node::Array(nodes) => nodes.iter().any(reads_context),
         Node::Object(fields) => fields.iter().any(|(_, node)| reads_context(node)),
         Node::Query { query, .. } => query.reads_context(),
+        Node::Expression(expression) => expression.reads_context(),
     }
 }
 
@@ -101,12 +122,22 @@ fn compile(value: &Value, place: &mut Vec<Segment>, faults: &mut Vec<TemplateFau
                     Some(target) => {
                         if fields.contains_key(target) {
                             let message = format!("The fields '{target}' and '{name}' give the same field");
-                            faults.push(TemplateFault { place: place.clone(), field: name.clone(), message });
+                            faults.push(TemplateFault {
+                                place: place.clone(),
+                                field: name.clone(),
+                                message,
+                                code: None,
+                            });
                         }
                         match compile_query(name, value) {
                             Ok(node) => nodes.push((target.to_owned(), node)),
                             Err(message) => {
-                                faults.push(TemplateFault { place: place.clone(), field: name.clone(), message });
+                                faults.push(TemplateFault {
+                                    place: place.clone(),
+                                    field: name.clone(),
+                                    message,
+                                    code: None,
+                                });
                             }
                         }
                     }
@@ -122,6 +153,52 @@ fn compile(value: &Value, place: &mut Vec<Segment>, faults: &mut Vec<TemplateFau
             }
             Node::Object(nodes)
         }
+        scalar => Node::Literal(scalar.clone()),
+    }
+}
+
+fn compile_jsonata(
+    value: &Value,
+    field: &str,
+    reads: &[&str],
+    place: &mut Vec<Segment>,
+    faults: &mut Vec<TemplateFault>,
+) -> Node {
+    match value {
+        Value::Array(items) => {
+            let mut nodes = Vec::with_capacity(items.len());
+            for (at, item) in items.iter().enumerate() {
+                place.push(Segment::Index(at));
+                nodes.push(compile_jsonata(item, &format!("{field}[{at}]"), reads, place, faults));
+                place.pop();
+            }
+            match nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
+                true => Node::Literal(value.clone()),
+                false => Node::Array(nodes),
+            }
+        }
+        Value::Object(fields) => {
+            let mut nodes = Vec::with_capacity(fields.len());
+            for (name, value) in fields {
+                place.push(Segment::Key(name.clone()));
+                let node = compile_jsonata(value, &format!("{field}/{name}"), reads, place, faults);
+                nodes.push((name.clone(), node));
+                place.pop();
+            }
+            match nodes.iter().all(|(_, node)| matches!(node, Node::Literal(_))) {
+                true => Node::Literal(value.clone()),
+                false => Node::Object(nodes),
+            }
+        }
+        Value::String(text) => match expression_of(text).map(|text| Jsonata::parse(text, field, reads)) {
+            None => Node::Literal(value.clone()),
+            Some(Ok(expression)) => Node::Expression(Box::new(expression)),
+            Some(Err(refusal)) => {
+                let (message, code) = (refusal.message, Some(refusal.code));
+                faults.push(TemplateFault { place: place.clone(), field: String::new(), message, code });
+                Node::Literal(Value::Null)
+            }
+        },
         scalar => Node::Literal(scalar.clone()),
     }
 }
@@ -149,6 +226,7 @@ fn fill(node: &Node, scope: &Scope) -> Result<Value, EvalError> {
             Ok(Value::Object(object))
         }
         Node::Query { query: Query::Intrinsic(call), .. } => call.eval(scope),
+        Node::Query { query: Query::Jsonata(expression), .. } | Node::Expression(expression) => expression.eval(scope),
         Node::Query { field, query: Query::Path(path) } => fill_path(field, path, scope),
     }
 }

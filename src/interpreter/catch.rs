@@ -8,29 +8,47 @@ use super::dataflow::{Output, Surroundings};
 use super::draft::Draft;
 use super::raise::{Raised, restart_later};
 use super::step::leave;
-use crate::asl::{State, Transition};
+use crate::asl::{QueryLanguage, State, Transition};
 use crate::base::BranchId;
 
+/// What became of an error.
+pub(super) enum Caught {
+    /// The state was left by a catcher.
+    Left,
+    Not,
+    /// The catcher's own expressions failed: that error goes on in the place of the caught one.
+    Failed(Raised),
+}
+
 /// Leaves the state by the first catcher that names the error.
-pub(super) fn caught(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised) -> bool {
+pub(super) fn caught(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised) -> Caught {
     let Some(catcher) = state.catch.iter().find(|catcher| raised.is_named_in(&catcher.error_equals)) else {
-        return false;
+        return Caught::Not;
     };
     restart_later(draft, id);
-    let Some(raw) = draft.branch(id).map(|b| b.input.clone()) else { return false };
+    let Some(raw) = draft.branch(id).map(|b| b.input.clone()) else { return Caught::Not };
     let around = Surroundings::of(draft, id, None);
     let result = Arc::new(error_output(raised));
-    let output = around.assigned(state, catcher.assign.as_ref(), &result).and_then(|assigned| {
-        let placed = around.placed(&catcher.result_path, &raw, result)?;
-        Ok(Output { payload: around.bounded(state, placed)?, assigned })
-    });
+    let output = match state.query_language {
+        QueryLanguage::Jsonata => {
+            let scope = around.scope(&raw).with_error_output(&result);
+            around.shaped(state, &scope, catcher.assign.as_ref(), catcher.output.as_ref(), &result)
+        }
+        QueryLanguage::JsonPath => {
+            around.assigned(state, catcher.assign.as_ref(), &around.scope(&result)).and_then(|assigned| {
+                let placed = around.placed(&catcher.result_path, &raw, result.clone())?;
+                Ok(Output { payload: around.bounded(state, placed)?, assigned })
+            })
+        }
+    };
     match output {
         Ok(output) => {
             leave(draft, id, state, output, &Transition::Next(catcher.next.clone()));
-            true
+            Caught::Left
         }
+        Err(failed) if failed.evaluated.is_some() => Caught::Failed(failed),
         // The error stays the one that was to be caught: it is what the person has to know.
-        Err(_) => false,
+        Err(_) => Caught::Not,
     }
 }
 

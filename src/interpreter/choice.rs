@@ -1,6 +1,6 @@
 //! Choice: the first rule whose condition holds says where to go.
 
-use super::dataflow::{Output, Surroundings};
+use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
 use super::raise::Raised;
 use super::step::leave;
@@ -19,25 +19,21 @@ pub(super) fn run(
     let scope = around.scope(&input);
     let mut chosen = None;
     for rule in &choice.rules {
-        if rule.condition.test(&scope).map_err(|e| around.raised(state, e.error, &e.message))? {
+        if rule.condition.test(&scope).map_err(|e| around.failed(state, e))? {
             chosen = Some(rule);
             break;
         }
     }
-    let Output { payload, mut assigned } = around.pass_on(state, &input)?;
-    let next = match (chosen, &choice.default) {
-        (Some(rule), _) => {
-            if rule.assign.is_some() {
-                assigned = around.assigned(state, rule.assign.as_ref(), &input)?;
-            }
-            rule.next.clone()
-        }
-        (None, Some(default)) => default.clone(),
+    // What the state itself assigns and puts out is for its Default.
+    let (next, assign, output) = match (chosen, &choice.default) {
+        (Some(rule), _) => (rule.next.clone(), rule.assign.as_ref(), rule.output.as_ref()),
+        (None, Some(default)) => (default.clone(), state.flow.assign.as_ref(), state.flow.output.as_ref()),
         (None, None) => {
             let message = "Failed to transition out of the state. The state does not point to a next state.";
             return Err(around.raised(state, "States.NoChoiceMatched", message));
         }
     };
-    leave(draft, id, state, Output { payload, assigned }, &Transition::Next(next));
+    let output = around.passed(state, &input, assign, output)?;
+    leave(draft, id, state, output, &Transition::Next(next));
     Ok(())
 }

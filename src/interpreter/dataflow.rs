@@ -11,7 +11,7 @@ use super::draft::{Draft, Payload};
 use super::event::Json;
 use super::inspect::Watch;
 use super::raise::{RUNTIME, Raised};
-use crate::asl::{InputPath, Query, ResultPath, Scope, State, Template, Variables};
+use crate::asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
 use crate::base::{BranchId, EventId, TaskToken, limits};
 
 /// What the expressions of a state may look at, but for the input.
@@ -19,6 +19,7 @@ pub(super) struct Surroundings {
     context: Arc<Value>,
     variables: Variables,
     seed: u64,
+    now_ms: i64,
     entered: EventId,
     watch: Option<Watch>,
 }
@@ -26,8 +27,11 @@ pub(super) struct Surroundings {
 /// A state's output on its way to the next one.
 pub(super) struct Output {
     pub payload: Payload,
-    pub assigned: Vec<(String, Arc<Value>, Json)>,
+    pub assigned: Vec<Assigned>,
 }
+
+/// A variable: its name, its value, and that as text.
+pub(super) type Assigned = (String, Arc<Value>, Json);
 
 impl Surroundings {
     pub fn of(draft: &mut Draft, id: BranchId, token: Option<TaskToken>) -> Surroundings {
@@ -37,6 +41,7 @@ impl Surroundings {
                 context: Arc::new(Value::Null),
                 variables: Variables::new(),
                 seed,
+                now_ms: draft.at.0,
                 entered: EventId(0),
                 watch,
             };
@@ -48,7 +53,14 @@ impl Surroundings {
             false => Arc::new(Value::Null),
         };
         let context = given.unwrap_or(context);
-        Surroundings { watch, context, entered: branch.state_entered_event, variables: branch.variables, seed }
+        Surroundings {
+            watch,
+            context,
+            entered: branch.state_entered_event,
+            variables: branch.variables,
+            seed,
+            now_ms: draft.at.0,
+        }
     }
 
     /// Where a state is tried out: shows what its data is at a point on the way.
@@ -73,7 +85,7 @@ impl Surroundings {
     }
 
     pub fn scope<'s>(&'s self, input: &'s Value) -> Scope<'s> {
-        Scope::new(input, &self.context, &self.variables, self.seed)
+        Scope::new(input, &self.context, &self.variables, self.seed).at(self.now_ms)
     }
 
     /// AWS's sentence around what an expression said.
@@ -81,8 +93,13 @@ impl Surroundings {
         Raised::in_state(&state.name, self.entered, error, message)
     }
 
-    fn path<T>(&self, state: &State, result: Result<T, crate::asl::EvalError>) -> Result<T, Raised> {
-        result.map_err(|e| self.raised(state, e.error, &e.message))
+    /// What a failed expression raises.
+    pub fn failed(&self, state: &State, failed: EvalError) -> Raised {
+        self.raised(state, failed.error, &failed.message).in_field(failed.location)
+    }
+
+    fn evaluated<T>(&self, state: &State, result: Result<T, EvalError>) -> Result<T, Raised> {
+        result.map_err(|failed| self.failed(state, failed))
     }
 
     /// The effective input: InputPath applied to the raw input.
@@ -97,40 +114,80 @@ impl Surroundings {
             None => input.clone(),
             Some(template) => self.template(state, template, input)?,
         };
-        self.note("afterParameters", &parameters);
+        match state.query_language {
+            QueryLanguage::JsonPath => self.note("afterParameters", &parameters),
+            QueryLanguage::Jsonata if state.flow.parameters.is_some() => self.note("afterArguments", &parameters),
+            QueryLanguage::Jsonata => {}
+        }
         Ok(parameters)
     }
 
     pub fn template(&self, state: &State, template: &Template, input: &Value) -> Result<Arc<Value>, Raised> {
-        self.path(state, template.eval(&self.scope(input))).map(Arc::new)
+        self.evaluated(state, template.eval(&self.scope(input))).map(Arc::new)
     }
 
     fn through(&self, state: &State, path: &InputPath, value: &Arc<Value>) -> Result<Arc<Value>, Raised> {
         match path {
             InputPath::Whole => Ok(value.clone()),
             InputPath::Discard => Ok(Arc::new(Value::Object(Default::default()))),
-            InputPath::Path(path) => self.path(state, path.eval(&self.scope(value))).map(Arc::new),
+            InputPath::Path(path) => self.evaluated(state, path.eval(&self.scope(value))).map(Arc::new),
         }
     }
 
     /// From a state's result to its output.
     pub fn result(&self, state: &State, raw: &Arc<Value>, result: Arc<Value>) -> Result<Output, Raised> {
-        let result = match &state.flow.result_selector {
+        let flow = &state.flow;
+        if state.query_language == QueryLanguage::Jsonata {
+            let scope = self.scope(raw).with_result(&result);
+            return self.shaped(state, &scope, flow.assign.as_ref(), flow.output.as_ref(), &result);
+        }
+        let result = match &flow.result_selector {
             None => result,
             Some(template) => self.template(state, template, &result)?,
         };
         self.note("afterResultSelector", &result);
-        let assigned = self.assigned(state, state.flow.assign.as_ref(), &result)?;
-        let placed = self.placed(&state.flow.result_path, raw, result)?;
+        let assigned = self.assigned(state, flow.assign.as_ref(), &self.scope(&result))?;
+        let placed = self.placed(&flow.result_path, raw, result)?;
         self.note("afterResultPath", &placed);
-        let output = self.through(state, &state.flow.output_path, &placed)?;
+        let output = self.through(state, &flow.output_path, &placed)?;
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }
 
-    /// Of states that have no result: the effective input, through OutputPath.
+    /// Of states that have no result: the effective input, through OutputPath or Output.
     pub fn pass_on(&self, state: &State, input: &Arc<Value>) -> Result<Output, Raised> {
-        let assigned = self.assigned(state, state.flow.assign.as_ref(), input)?;
+        self.passed(state, input, state.flow.assign.as_ref(), state.flow.output.as_ref())
+    }
+
+    /// As [`Surroundings::pass_on`], with the Assign and Output of a choice rule.
+    pub fn passed(
+        &self,
+        state: &State,
+        input: &Arc<Value>,
+        assign: Option<&Template>,
+        output: Option<&Template>,
+    ) -> Result<Output, Raised> {
+        if state.query_language == QueryLanguage::Jsonata {
+            return self.shaped(state, &self.scope(input), assign, output, input);
+        }
+        let assigned = self.assigned(state, assign, &self.scope(input))?;
         let output = self.through(state, &state.flow.output_path, input)?;
+        Ok(Output { payload: self.bounded(state, output)?, assigned })
+    }
+
+    /// JSONata's Assign and Output. Both see the variables as they were.
+    pub fn shaped(
+        &self,
+        state: &State,
+        scope: &Scope,
+        assign: Option<&Template>,
+        output: Option<&Template>,
+        default: &Arc<Value>,
+    ) -> Result<Output, Raised> {
+        let assigned = self.assigned(state, assign, scope)?;
+        let output = match output {
+            None => default.clone(),
+            Some(template) => self.evaluated(state, template.eval(scope)).map(Arc::new)?,
+        };
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }
 
@@ -145,22 +202,21 @@ impl Surroundings {
         }
     }
 
-    pub fn assigned(
-        &self,
-        state: &State,
-        assign: Option<&Template>,
-        input: &Value,
-    ) -> Result<Vec<(String, Arc<Value>, Json)>, Raised> {
+    /// What Assign assigns; all of it together is no larger than a payload may be.
+    pub fn assigned(&self, state: &State, assign: Option<&Template>, scope: &Scope) -> Result<Vec<Assigned>, Raised> {
         let Some(template) = assign else { return Ok(Vec::new()) };
-        match self.path(state, template.eval(&self.scope(input)))? {
-            Value::Object(fields) => Ok(fields
-                .into_iter()
-                .map(|(name, value)| {
-                    let text = value.to_string().into();
-                    (name, Arc::new(value), text)
-                })
-                .collect()),
-            _ => Ok(Vec::new()),
+        let Value::Object(fields) = self.evaluated(state, template.eval(scope))? else { return Ok(Vec::new()) };
+        let assigned: Vec<Assigned> = fields
+            .into_iter()
+            .map(|(name, value)| {
+                let text = value.to_string().into();
+                (name, Arc::new(value), text)
+            })
+            .collect();
+        let bytes: usize = assigned.iter().map(|(_, _, text)| text.len()).sum();
+        match bytes <= limits::PAYLOAD_BYTES_MAX {
+            true => Ok(assigned),
+            false => Err(Raised::too_large(&state.name)),
         }
     }
 
@@ -173,19 +229,28 @@ impl Surroundings {
         input: &'v Value,
     ) -> Result<Cow<'v, Value>, Raised> {
         query.get(&self.scope(input)).map_err(|_| {
-            let message = format!("The {field} parameter does not reference an input value: {}", query.text());
+            let message = format!("The {field}Path parameter does not reference an input value: {}", query.text());
             self.raised(state, RUNTIME, &message)
         })
     }
 
-    /// A number of seconds that a `…SecondsPath` refers to.
+    /// A number of seconds that a `…SecondsPath` refers to or an expression gives.
     pub fn seconds(&self, state: &State, field: &str, query: &Query, input: &Value) -> Result<i64, Raised> {
+        if let Query::Jsonata(expression) = query {
+            let value = self.evaluated(state, expression.eval_as("number", &self.scope(input)))?;
+            let message = match value.as_i64() {
+                Some(seconds) if seconds >= 0 => return Ok(seconds),
+                Some(seconds) => format!("The {field} field references a negative value: {seconds}"),
+                None => format!("The {field} field cannot be parsed as a long value: {value}"),
+            };
+            return Err(self.failed(state, expression.refused(&message)));
+        }
         let path = query.text();
         let value = self.referenced(state, field, query, input)?;
         let message = match value.as_i64() {
             Some(seconds) if seconds >= 0 => return Ok(seconds),
-            Some(seconds) => format!("The {field} parameter references a negative value: {path} == {seconds}"),
-            None => format!("The {field} parameter cannot be parsed as a long value: {path} == {value}"),
+            Some(seconds) => format!("The {field}Path parameter references a negative value: {path} == {seconds}"),
+            None => format!("The {field}Path parameter cannot be parsed as a long value: {path} == {value}"),
         };
         Err(self.raised(state, RUNTIME, &message))
     }

@@ -48,6 +48,8 @@ pub(super) struct Draft<'a> {
     pub at: Timestamp,
     pub header: Header,
     pub work: Vec<Work>,
+    /// The branch that entered its state last, and the event before that.
+    pub entered_after: Option<(BranchId, EventId)>,
     /// The context object as it was last needed.
     pub context: Option<Arc<Value>>,
     /// Set where one state is tried out by itself.
@@ -73,6 +75,7 @@ impl<'a> Draft<'a> {
             at: entry.at,
             header: base.header.clone(),
             work: Vec::new(),
+            entered_after: None,
             context: None,
             trial: None,
             base,

@@ -14,7 +14,7 @@ use super::history::HistoryKind;
 use super::parallel::{gather, remove_children};
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Count, Items, Kind, Map, ProcessorMode, State};
+use crate::asl::{Count, Items, Kind, Map, ProcessorMode, Query, State};
 use crate::base::{BranchId, EventId, arn};
 
 pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
@@ -30,7 +30,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, pay
         None => items(&around, state, map, &input)?,
     };
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
-    let concurrency = count(&around, state, "MaxConcurrencyPath", &map.max_concurrency, &input)?.unwrap_or(0.0);
+    let concurrency = count(&around, state, "MaxConcurrency", &map.max_concurrency, &input)?.unwrap_or(0.0);
     let tolerated = tolerated(&around, state, map, &input, length)?;
     around.note_with("maxConcurrency", || Value::from(concurrency as u64));
     let started_event = draft.say(id, HistoryKind::MapStateStarted { length });
@@ -102,7 +102,10 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
         }
     };
     let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
-    child.variables = outer.variables;
+    // A distributed Map's children are executions of their own: they see no variable from outside.
+    if !is_distributed(map) {
+        child.variables = outer.variables;
+    }
     child.map_item = Some((index, item.clone()));
     child.silent = outer.silent || is_distributed(map);
     child.previous_event = after.unwrap_or(outer.previous_event);
@@ -241,10 +244,13 @@ fn is_distributed(map: &Map) -> bool {
 
 fn items(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Result<Vec<Arc<Value>>, Raised> {
     let (value, path) = match &map.items {
-        Items::Literal(items) => return Ok(items.iter().cloned().map(Arc::new).collect()),
+        Items::Template(template) => {
+            let found = template.eval_as("array", &around.scope(input)).map_err(|e| around.failed(state, e))?;
+            (found, "Items")
+        }
         Items::Input => (input.clone(), "$"),
         Items::Query(query) => {
-            let found = query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?;
+            let found = query.eval(&around.scope(input)).map_err(|e| around.failed(state, e))?;
             (found, query.text())
         }
     };
@@ -266,8 +272,24 @@ fn count(
         Count::Literal(number) => return Ok(Some(*number)),
         Count::Query(query) => query,
     };
-    let value = query.eval(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?;
-    let is_percentage = field == "ToleratedFailurePercentagePath";
+    if let Query::Jsonata(expression) = query {
+        let value = expression.eval_as("number", &around.scope(input)).map_err(|e| around.failed(state, e))?;
+        let is_percentage = field == "ToleratedFailurePercentage";
+        return match value.as_f64() {
+            Some(number) if number >= 0.0 && (is_percentage || number.fract() == 0.0) => Ok(Some(number)),
+            Some(number) if number < 0.0 => {
+                let message = format!("{field} cannot be negative: {value}");
+                Err(around.failed(state, expression.refused(&message)))
+            }
+            _ => {
+                let message = format!("The {field} field refers to value \"{value}\" which is not a valid integer");
+                Err(around.failed(state, expression.refused(&message)))
+            }
+        };
+    }
+    let field = &format!("{field}Path");
+    let value = query.eval(&around.scope(input)).map_err(|e| around.failed(state, e))?;
+    let is_percentage = field == "ToleratedFailurePercentage";
     match value.as_f64() {
         Some(number) if number >= 0.0 && (is_percentage || number.fract() == 0.0) => Ok(Some(number)),
         _ => {
@@ -284,8 +306,8 @@ fn count(
 
 /// How many iterations may fail: the smaller of what the count and the percentage allow.
 fn tolerated(around: &Surroundings, state: &State, map: &Map, input: &Value, length: u32) -> Result<u32, Raised> {
-    let number = count(around, state, "ToleratedFailureCountPath", &map.tolerated_failure_count, input)?;
-    let percentage = count(around, state, "ToleratedFailurePercentagePath", &map.tolerated_failure_percentage, input)?;
+    let number = count(around, state, "ToleratedFailureCount", &map.tolerated_failure_count, input)?;
+    let percentage = count(around, state, "ToleratedFailurePercentage", &map.tolerated_failure_percentage, input)?;
     if let Some(number) = number {
         around.note_with("toleratedFailureCount", || Value::from(number as u64));
     }

@@ -47,8 +47,8 @@ pub(super) fn fail(
     payload: Payload,
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
-    let error = text(&around, state, "ErrorPath", error, &payload.value)?;
-    let cause = text(&around, state, "CausePath", cause, &payload.value)?;
+    let error = text(&around, state, "Error", error, &payload.value)?;
+    let cause = text(&around, state, "Cause", cause, &payload.value)?;
     Err(Raised::new(error, cause))
 }
 
@@ -65,15 +65,17 @@ fn text(
         Text::Query(query) => query,
     };
     let found = match query {
-        Query::Path(_) => around.referenced(state, field, query, input)?,
-        Query::Intrinsic(_) => {
-            query.get(&around.scope(input)).map_err(|e| around.raised(state, e.error, &e.message))?
+        Query::Jsonata(expression) => {
+            let value = expression.eval_as("string", &around.scope(input)).map_err(|e| around.failed(state, e))?;
+            return Ok(value.as_str().map(str::to_owned));
         }
+        Query::Path(_) => around.referenced(state, field, query, input)?,
+        Query::Intrinsic(_) => query.get(&around.scope(input)).map_err(|e| around.failed(state, e))?,
     };
     match &*found {
         Value::String(text) => Ok(Some(text.clone())),
         other => {
-            let message = format!("The {field} parameter must reference a string: {} == {other}", query.text());
+            let message = format!("The {field}Path parameter must reference a string: {} == {other}", query.text());
             Err(around.raised(state, RUNTIME, &message))
         }
     }

@@ -7,6 +7,7 @@
 //! Halted branches keep their rows until the error is handled further out (then they are removed) or the
 //! execution has failed (then a redrive continues from them).
 
+use super::catch::Caught;
 use super::draft::Draft;
 use super::execution::Doing;
 use super::history::{Failure, HistoryKind};
@@ -25,11 +26,18 @@ pub(super) struct Raised {
     pub cause: Option<String>,
     /// The name that `ErrorEquals` knows it by too: AWS documents some errors under another name than it reports.
     also: Option<&'static str>,
+    /// The field whose JSONata expression failed. Its event is recorded before anything is done about the error.
+    pub evaluated: Option<String>,
 }
 
 impl Raised {
     pub fn new(error: Option<String>, cause: Option<String>) -> Raised {
-        Raised { error, cause, also: None }
+        Raised { error, cause, also: None, evaluated: None }
+    }
+
+    /// The same of the expression that stands there.
+    pub fn in_field(self, location: Option<String>) -> Raised {
+        Raised { evaluated: location, ..self }
     }
 
     pub fn timeout() -> Raised {
@@ -49,7 +57,7 @@ impl Raised {
     /// The result could not be put where ResultPath says.
     pub fn result_path(cause: String) -> Raised {
         let error = Some("States.ReferencePathConflict".to_owned());
-        Raised { error, cause: Some(cause), also: Some("States.ResultPathMatchFailure") }
+        Raised { also: Some("States.ResultPathMatchFailure"), ..Raised::new(error, Some(cause)) }
     }
 
     /// AWS's sentence.
@@ -95,12 +103,18 @@ pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
         let Some(state) = machine.state(&branch.state) else {
             return end::fail(draft, id, raised);
         };
+        let evaluated = record_evaluation(draft, id, state, &mut raised);
         if retry::again(draft, id, state, &raised) {
             return;
         }
-        record_failed(draft, id, state, &raised);
-        if catch::caught(draft, id, state, &raised) {
-            return;
+        record_failed(draft, id, state, &raised, evaluated);
+        match catch::caught(draft, id, state, &raised) {
+            Caught::Left => return,
+            Caught::Not => {}
+            Caught::Failed(mut instead) => {
+                record_evaluation(draft, id, state, &mut instead);
+                raised = instead;
+            }
         }
         match halt_and_fail_parent(draft, id) {
             Halted::ParentFailed(parent, instead) => {
@@ -113,9 +127,33 @@ pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
     }
 }
 
-/// `ParallelStateFailed`, `MapStateFailed`: only of those that had started their branches.
-fn record_failed(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised) {
-    let started = draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::Parallel { .. } | Doing::Map { .. }));
+/// `EvaluationFailed`. What fails before the state does anything follows, on AWS, not on the state's own entry but
+/// on the event before it; only a moment that is none follows on the entry.
+fn record_evaluation(draft: &mut Draft, id: BranchId, state: &State, raised: &mut Raised) -> bool {
+    let Some(location) = raised.evaluated.take() else { return false };
+    let Some(branch) = draft.branch(id) else { return true };
+    if branch.silent {
+        return true;
+    }
+    let nothing_since = branch.previous_event == branch.state_entered_event && location != "Timestamp";
+    let before = draft.entered_after.filter(|(entered, _)| *entered == id && nothing_since).map(|(_, event)| event);
+    let previous = before.unwrap_or(branch.previous_event);
+    let kind = HistoryKind::EvaluationFailed {
+        failure: raised.failure(),
+        location: Some(location),
+        state: state.name.clone(),
+    };
+    let event = draft.record(previous, kind);
+    if let Some(branch) = draft.edit(id) {
+        branch.previous_event = event;
+    }
+    true
+}
+
+/// `ParallelStateFailed`, `MapStateFailed`: of those that had started their branches, or could not for an expression.
+fn record_failed(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised, evaluated: bool) {
+    let started =
+        evaluated || draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::Parallel { .. } | Doing::Map { .. }));
     match &state.kind {
         Kind::Parallel(_) if started => draft.say(id, HistoryKind::ParallelStateFailed(raised.failure())),
         Kind::Map(map) if started => map::record_failed(draft, id, map, raised),

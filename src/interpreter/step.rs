@@ -160,6 +160,7 @@ fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
         return end::fail(draft, id, Raised::new(Some(RUNTIME.into()), Some(cause)));
     };
     let state_type = StateType::of(&state.kind);
+    draft.entered_after = draft.branch(id).map(|branch| (id, branch.previous_event));
     let event =
         draft.say(id, HistoryKind::StateEntered { state_type, name: state.name.clone(), input: payload.text.clone() });
     if let Some(branch) = draft.edit(id) {

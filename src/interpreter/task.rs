@@ -18,7 +18,7 @@ use super::execution::{Doing, TaskPhase};
 use super::history::{Failure, HistoryKind as K};
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Kind, Seconds, State, Task};
+use crate::asl::{Kind, Query, Seconds, State, Task};
 use crate::base::{Attempt, BranchId, TaskToken, TimerId, limits};
 
 pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, task: &Task, payload: Payload) -> Result<(), Raised> {
@@ -29,8 +29,8 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, task: &Task, p
     let around = Surroundings::of(draft, id, token_is_shown.then_some(token));
     let input = around.input(state, &payload.value)?;
     let parameters = around.bounded(state, around.parameters(state, &input)?)?.text;
-    let timeout = seconds(&around, state, "TimeoutSecondsPath", &task.timeout, &input)?;
-    let heartbeat = seconds(&around, state, "HeartbeatSecondsPath", &task.heartbeat, &input)?;
+    let timeout = seconds(&around, state, "TimeoutSeconds", &task.timeout, &input)?;
+    let heartbeat = seconds(&around, state, "HeartbeatSeconds", &task.heartbeat, &input)?;
     draft.say(id, family.scheduled(&task.resource, &draft.env.region, &parameters, timeout, heartbeat));
     let is_activity = matches!(family, Family::Activity);
     if let Some(started) = family.started() {
@@ -191,8 +191,12 @@ fn seconds(
     };
     match around.seconds(state, field, query, input)? {
         0 => {
+            if let Query::Jsonata(expression) = query {
+                let message = format!("The {field} field references a value that is not positive: 0");
+                return Err(around.failed(state, expression.refused(&message)));
+            }
             let message =
-                format!("The {field} parameter references a value that is not positive: {} == 0", query.text());
+                format!("The {field}Path parameter references a value that is not positive: {} == 0", query.text());
             Err(around.raised(state, RUNTIME, &message))
         }
         seconds => Ok(Some(seconds)),

@@ -16,7 +16,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, wait: &Wait, p
     let at = draft.at;
     let due = match wait {
         Wait::Seconds(seconds) => after(&around, state, at, *seconds)?,
-        Wait::SecondsQuery(query) => after(&around, state, at, around.seconds(state, "SecondsPath", query, &input)?)?,
+        Wait::SecondsQuery(query) => after(&around, state, at, around.seconds(state, "Seconds", query, &input)?)?,
         Wait::Timestamp(due) => *due,
         Wait::TimestampQuery(query) => timestamp(&around, state, query, &input)?,
     };
@@ -57,7 +57,19 @@ fn after(around: &Surroundings, state: &State, at: Timestamp, seconds: i64) -> R
 }
 
 fn timestamp(around: &Surroundings, state: &State, query: &Query, input: &Value) -> Result<Timestamp, Raised> {
-    let value = around.referenced(state, "TimestampPath", query, input)?;
+    let value = match query {
+        Query::Jsonata(expression) => {
+            let value = expression.eval_as("string", &around.scope(input)).map_err(|e| around.failed(state, e))?;
+            let text = value.as_str().unwrap_or_default();
+            return crate::asl::parse_timestamp(text).map(crate::asl::whole_seconds).ok_or_else(|| {
+                let message = format!(
+                    "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string: {text}"
+                );
+                around.failed(state, expression.refused(&message))
+            });
+        }
+        query => around.referenced(state, "Timestamp", query, input)?,
+    };
     value.as_str().and_then(crate::asl::parse_timestamp).map(crate::asl::whole_seconds).ok_or_else(|| {
         let (path, text) = (query.text(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         let message = format!(

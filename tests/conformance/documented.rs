@@ -18,12 +18,12 @@ fn line(event: &Value) -> String {
     shown.map_or(head.clone(), |shown| format!("{head} {shown}"))
 }
 
-fn history(definition: &Value, input: &str) -> Vec<String> {
+pub fn history(definition: &Value, input: &str) -> Vec<String> {
     World::default().history_of(definition, input).iter().map(line).collect()
 }
 
 /// How the execution ended: its output, or `Error: cause`.
-fn outcome(definition: &Value, input: &str) -> String {
+pub fn outcome(definition: &Value, input: &str) -> String {
     let events = World::default().history_of(definition, input);
     let end = events.last().unwrap();
     if let Some(output) = end["executionSucceededEventDetails"]["output"].as_str() {
@@ -244,7 +244,7 @@ fn wait_and_fail_read_what_they_are_given() {
 }
 
 /// A Task that is told what to do.
-fn task(script: &Value, more: &Value) -> Value {
+pub fn task(script: &Value, more: &Value) -> Value {
     let mut state = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:scripted", "Parameters": script});
     for (field, value) in more.as_object().unwrap() {
         state[field] = value.clone();

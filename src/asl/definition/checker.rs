@@ -24,8 +24,11 @@ pub(super) struct Checker<'t> {
     /// Of the whole definition.
     pub(super) language: QueryLanguage,
     pub(super) express: bool,
-    /// A place that uses JSONata.
-    pub(super) jsonata: Option<(usize, Vec<Segment>)>,
+    /// Of the state that is read.
+    pub(super) here: QueryLanguage,
+    /// How much of the place is the way to that state.
+    pub(super) state_depth: usize,
+    pub(super) scopes: super::scopes::Scopes,
 }
 
 /// The fields of an object, of which each may be taken once.
@@ -71,7 +74,9 @@ impl<'t> Checker<'t> {
             names: HashSet::new(),
             language: QueryLanguage::JsonPath,
             express,
-            jsonata: None,
+            here: QueryLanguage::JsonPath,
+            state_depth: 0,
+            scopes: Default::default(),
         }
     }
 
@@ -322,15 +327,37 @@ impl<'t> Checker<'t> {
     /// Adds a problem for each field that nothing has taken.
     pub(super) fn refuse_rest(&mut self, fields: &Fields) {
         const OF_JSONATA: [&str; 4] = ["Arguments", "Output", "Items", "Condition"];
+        const OF_JSONPATH: [&str; 16] = [
+            "InputPath",
+            "OutputPath",
+            "Parameters",
+            "ResultSelector",
+            "ResultPath",
+            "ItemsPath",
+            "TimeoutSecondsPath",
+            "HeartbeatSecondsPath",
+            "SecondsPath",
+            "TimestampPath",
+            "MaxConcurrencyPath",
+            "ToleratedFailureCountPath",
+            "ToleratedFailurePercentagePath",
+            "ErrorPath",
+            "CausePath",
+            "Variable",
+        ];
         for member in fields.rest() {
             let name = &member.name;
-            let message = if OF_JSONATA.contains(&name.as_str()) {
-                format!(
-                    "The QueryLanguage is set to 'JSONPath', but field '{name}' is only supported for the 'JSONata' \
+            let other = match self.here {
+                QueryLanguage::JsonPath if OF_JSONATA.contains(&name.as_str()) => Some(("JSONPath", "JSONata")),
+                QueryLanguage::Jsonata if OF_JSONPATH.contains(&name.as_str()) => Some(("JSONata", "JSONPath")),
+                _ => None,
+            };
+            let message = match other {
+                Some((set, needed)) => format!(
+                    "The QueryLanguage is set to '{set}', but field '{name}' is only supported for the '{needed}' \
                      QueryLanguage"
-                )
-            } else {
-                format!("Field '{name}' is not supported")
+                ),
+                None => format!("Field '{name}' is not supported"),
             };
             self.fault_field(member.at, name, message);
         }

@@ -4,6 +4,7 @@ use super::checker::{Checker, Fields};
 use super::json::{Kind, Node};
 use super::processor::Exits;
 use crate::asl::condition::{Comparable, Comparand, Comparison, Is, Pattern, Relation};
+use crate::asl::jsonata::expression_of;
 use crate::asl::machine::{Choice, Rule};
 use crate::asl::template::Segment;
 use crate::asl::{Condition, parse_timestamp};
@@ -31,7 +32,16 @@ impl Checker<'_> {
         self.field(&mut fields, "Comment", |c, node| c.string(node));
         if jsonata {
             self.require(&fields, &["Condition"]);
-            return None;
+            let condition = self.field(&mut fields, "Condition", |c, node| match node.kind {
+                Kind::Bool(flag) => Some(Condition::Literal(flag)),
+                _ if node.as_str().and_then(expression_of).is_some() => {
+                    c.expression(node, super::jsonata::EVERYWHERE).map(Condition::Jsonata)
+                }
+                _ => c.expected(node, "JSONata expression"),
+            });
+            let (assign, output) = self.assign_and_output(&mut fields, super::jsonata::EVERYWHERE);
+            self.refuse_rest(&fields);
+            return Some(Rule { condition: condition?, next: next?, assign, output });
         }
         let assign = self.field(&mut fields, "Assign", |c, node| c.assign(node));
         let condition = self.condition(&mut fields, 0);

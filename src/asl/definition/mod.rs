@@ -6,8 +6,10 @@
 mod checker;
 mod choice;
 mod json;
+mod jsonata;
 mod processor;
 mod retry;
+mod scopes;
 mod state;
 
 use std::sync::Arc;
@@ -80,7 +82,6 @@ impl Checker<'_> {
         let name = name_of(STATE_ALONE);
         self.names.insert(name.clone());
         let (state, _) = self.state(name.clone(), &node, Surroundings { depth: 0, language: self.language });
-        self.refuse_jsonata();
         let mut states = std::mem::take(&mut self.states);
         states.insert(name.clone(), state?);
         let root = Processor { start_at: name, mode: ProcessorMode::Inline };
@@ -123,9 +124,9 @@ impl Checker<'_> {
         let timeout_seconds = self.field(fields, "TimeoutSeconds", |c, node| c.integer(node, 1, state::SECONDS_MAX));
         self.field(fields, "Version", |c, node| c.word(node, "Version", &[("1.0", ())]));
         let around = Surroundings { depth: 0, language: self.language };
-        let root = self.processor(fields, around);
+        let root = self.in_scope(true, |c| c.processor(fields, around));
+        self.refuse_shadows();
         self.refuse_rest(fields);
-        self.refuse_jsonata();
         Some(StateMachine {
             comment,
             query_language: self.language,
@@ -139,24 +140,7 @@ impl Checker<'_> {
     fn query_language(&mut self, fields: &mut Fields) -> Option<QueryLanguage> {
         const WORDS: [(&str, QueryLanguage); 2] =
             [("JSONPath", QueryLanguage::JsonPath), ("JSONata", QueryLanguage::Jsonata)];
-        self.field(fields, "QueryLanguage", |c, node| {
-            let language = c.word(node, "QueryLanguage", &WORDS)?;
-            if language == QueryLanguage::Jsonata && c.jsonata.is_none() {
-                c.jsonata = Some((node.at, c.place.clone()));
-            }
-            Some(language)
-        })
-    }
-
-    /// JSONata is read but not run. Other faults come first: they would stay.
-    fn refuse_jsonata(&mut self) {
-        if !self.problems.iter().any(|problem| problem.severity == Severity::Error)
-            && let Some((at, place)) = self.jsonata.take()
-        {
-            let here = std::mem::replace(&mut self.place, place);
-            self.fault(at, "This release does not run JSONata; use the query language JSONPath");
-            self.place = here;
-        }
+        self.field(fields, "QueryLanguage", |c, node| c.word(node, "QueryLanguage", &WORDS))
     }
 
     /// Field names that stand twice in one object: only one of them could count.

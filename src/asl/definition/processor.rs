@@ -55,7 +55,8 @@ impl Checker<'_> {
             false => None,
         };
         let around = Surroundings { depth: around.depth + 1, ..around };
-        let processor = self.processor(&mut fields, around);
+        let alone = mode == Some(ProcessorMode::Distributed);
+        let processor = self.in_scope(alone, |c| c.processor(&mut fields, around));
         self.refuse_rest(&fields);
         processor.map(|processor| Processor { mode: mode.unwrap_or_default(), ..processor })
     }

@@ -79,7 +79,7 @@ impl Checker<'_> {
             output: None,
         };
         if jsonata {
-            fields.take_rest();
+            (catcher.assign, catcher.output) = self.assign_and_output(fields, super::jsonata::WITH_ERROR);
         } else {
             catcher.result_path = self.result_path(fields);
             catcher.assign = self.field(fields, "Assign", |c, node| c.assign(node));

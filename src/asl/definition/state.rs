@@ -3,7 +3,7 @@
 use super::checker::{Checker, Fields};
 use super::json::{Kind as Json, Node};
 use super::processor::{Exits, Target};
-use super::{Surroundings, name_of};
+use super::{Surroundings, jsonata, name_of};
 use crate::asl::machine::*;
 use crate::asl::template::Segment;
 use crate::asl::{Query, ReferencePath, Template, parse_timestamp, whole_seconds};
@@ -51,21 +51,34 @@ impl Checker<'_> {
             return (None, exits);
         };
         let language = self.state_language(fields, around);
+        let outer = (self.here, self.state_depth);
+        (self.here, self.state_depth) = (language, self.place.len());
+        let state = self.state_of(type_, name, language, fields, &mut exits, around);
+        (self.here, self.state_depth) = outer;
+        (state, exits)
+    }
+
+    fn state_of(
+        &mut self,
+        type_: Type,
+        name: Name,
+        language: QueryLanguage,
+        fields: &mut Fields,
+        exits: &mut Exits,
+        around: Surroundings,
+    ) -> Option<State> {
         let comment = self.field(fields, "Comment", |c, node| c.string(node));
-        let transition = self.transition(type_, fields, &mut exits);
-        if language == QueryLanguage::Jsonata {
-            self.jsonata_state(type_, fields, &mut exits, around);
-            return (None, exits);
-        }
-        let flow = self.flow(type_, fields);
+        let transition = self.transition(type_, fields, exits);
+        let jsonata = language == QueryLanguage::Jsonata;
+        let flow = if jsonata { self.jsonata_flow(type_, fields) } else { self.flow(type_, fields) };
         let (mut retry, mut catch) = (None, None);
         if matches!(type_, Type::Task | Type::Parallel | Type::Map) {
             retry = self.field(fields, "Retry", |c, node| c.retriers(node));
-            catch = self.field(fields, "Catch", |c, node| c.catchers(node, &mut exits, false));
+            catch = self.field(fields, "Catch", |c, node| c.catchers(node, exits, jsonata));
         }
-        let kind = self.kind(type_, fields, &mut exits, around);
+        let kind = self.kind(type_, fields, exits, around);
         self.refuse_rest(fields);
-        let state = kind.map(|kind| State {
+        kind.map(|kind| State {
             name,
             comment,
             query_language: language,
@@ -74,8 +87,7 @@ impl Checker<'_> {
             transition,
             retry: retry.unwrap_or_default(),
             catch: catch.unwrap_or_default(),
-        });
-        (state, exits)
+        })
     }
 
     fn state_language(&mut self, fields: &mut Fields, around: Surroundings) -> QueryLanguage {
@@ -87,18 +99,6 @@ impl Checker<'_> {
             );
         }
         own.unwrap_or(around.language)
-    }
-
-    /// What does not depend on the query language, so that all other faults show.
-    fn jsonata_state(&mut self, type_: Type, fields: &mut Fields, exits: &mut Exits, around: Surroundings) {
-        self.field(fields, "Catch", |c, node| c.catchers(node, exits, true));
-        match type_ {
-            Type::Choice => drop(self.choice(fields, exits, true)),
-            Type::Parallel => drop(self.branches(fields, around)),
-            Type::Map => drop(self.map_processor(fields, around)),
-            _ => {}
-        }
-        fields.take_rest();
     }
 
     fn transition(&mut self, type_: Type, fields: &mut Fields, exits: &mut Exits) -> Option<Transition> {
@@ -193,30 +193,60 @@ impl Checker<'_> {
         self.field(fields, "ResultPath", read).unwrap_or_default()
     }
 
+    /// Arguments, Assign and Output.
+    fn jsonata_flow(&mut self, type_: Type, fields: &mut Fields) -> DataFlow {
+        let mut flow = DataFlow::default();
+        let has_result = matches!(type_, Type::Task | Type::Parallel | Type::Map);
+        let reads = if has_result { jsonata::WITH_RESULT } else { jsonata::EVERYWHERE };
+        if matches!(type_, Type::Task | Type::Parallel) {
+            flow.parameters = self.field(fields, "Arguments", |c, node| c.jsonata_template(node, jsonata::EVERYWHERE));
+        }
+        if !matches!(type_, Type::Succeed | Type::Fail) {
+            flow.assign = self.field(fields, "Assign", |c, node| c.jsonata_assign(node, reads));
+        }
+        if type_ != Type::Fail {
+            flow.output = self.field(fields, "Output", |c, node| c.jsonata_template(node, reads));
+        }
+        flow
+    }
+
     pub(super) fn assign(&mut self, node: &Node) -> Option<Template> {
         let template = self.template(node)?;
+        self.variable_names(node, &template).then_some(template)
+    }
+
+    pub(super) fn variable_names(&mut self, node: &Node, template: &Template) -> bool {
         let mut sound = true;
         for name in template.field_names() {
             if !is_variable_name(name) {
                 sound = false;
                 self.fault(node.at, format!("'{name}' is not a valid variable name"));
             }
+            self.assigned(name, node.at);
         }
-        sound.then_some(template)
+        sound
     }
 
     fn kind(&mut self, type_: Type, fields: &mut Fields, exits: &mut Exits, around: Surroundings) -> Option<Kind> {
+        let jsonata = self.here == QueryLanguage::Jsonata;
         match type_ {
             Type::Task => self.task(fields).map(Kind::Task),
+            Type::Wait if jsonata => self.jsonata_wait(fields).map(Kind::Wait),
             Type::Wait => self.wait(fields).map(Kind::Wait),
+            Type::Pass if jsonata => Some(Kind::Pass { result: None }),
             Type::Pass => Some(Kind::Pass { result: self.pass_result(fields) }),
             Type::Succeed => Some(Kind::Succeed),
+            Type::Fail if jsonata => {
+                let error = self.jsonata_text(fields, "Error");
+                let cause = self.jsonata_text(fields, "Cause");
+                Some(Kind::Fail { error, cause })
+            }
             Type::Fail => {
                 let error = self.text(fields, "Error", "ErrorPath");
                 let cause = self.text(fields, "Cause", "CausePath");
                 Some(Kind::Fail { error, cause })
             }
-            Type::Choice => self.choice(fields, exits, false).map(Kind::Choice),
+            Type::Choice => self.choice(fields, exits, jsonata).map(Kind::Choice),
             Type::Parallel => self.branches(fields, around).map(Kind::Parallel),
             Type::Map => self.map(fields, around).map(|map| Kind::Map(Box::new(map))),
         }
@@ -225,14 +255,21 @@ impl Checker<'_> {
     fn task(&mut self, fields: &mut Fields) -> Option<Task> {
         self.require(fields, &["Resource"]);
         let resource = self.field(fields, "Resource", Checker::resource);
-        let timeout = self.seconds(fields, "TimeoutSeconds", "TimeoutSecondsPath");
-        let heartbeat = self.seconds(fields, "HeartbeatSeconds", "HeartbeatSecondsPath");
+        let jsonata = self.here == QueryLanguage::Jsonata;
+        let mut seconds = |name: &str| match jsonata {
+            true => self.jsonata_seconds(fields, name),
+            false => self.seconds(fields, name, &format!("{name}Path")),
+        };
+        let (timeout, heartbeat) = (seconds("TimeoutSeconds"), seconds("HeartbeatSeconds"));
         if let (Seconds::Literal(timeout), Seconds::Literal(heartbeat)) = (&timeout, &heartbeat)
             && heartbeat >= timeout
         {
             self.fault(fields.at(), "HeartbeatSeconds must be smaller than TimeoutSeconds");
         }
-        let credentials = self.field(fields, "Credentials", |c, node| c.template(node));
+        let credentials = self.field(fields, "Credentials", |c, node| match jsonata {
+            true => c.jsonata_template(node, jsonata::EVERYWHERE),
+            false => c.template(node),
+        });
         Some(Task { resource: resource?, timeout, heartbeat, credentials })
     }
 
@@ -322,6 +359,9 @@ impl Checker<'_> {
 
     fn map(&mut self, fields: &mut Fields, around: Surroundings) -> Option<Map> {
         let processor = self.map_processor(fields, around);
+        if self.here == QueryLanguage::Jsonata {
+            return self.jsonata_map(fields, processor);
+        }
         let items_path = self.field(fields, "ItemsPath", |c, node| c.path(node));
         self.require_one(fields, &["ItemSelector", "Parameters"], true);
         let selector = self.field(fields, "ItemSelector", |c, node| c.template(node));
@@ -340,6 +380,28 @@ impl Checker<'_> {
                 _ => Items::Query(Query::Path(path)),
             }),
             item_selector: selector.or(parameters),
+            max_concurrency,
+            tolerated_failure_count,
+            tolerated_failure_percentage,
+            label,
+            distributed,
+        })
+    }
+
+    fn jsonata_map(&mut self, fields: &mut Fields, processor: Option<Processor>) -> Option<Map> {
+        let items = self.jsonata_items(fields);
+        let item_selector = self.field(fields, "ItemSelector", |c, node| c.jsonata_template(node, jsonata::EVERYWHERE));
+        let whole = |c: &mut Self, node: &Node| c.integer(node, 0, SECONDS_MAX).map(|whole| whole as f64);
+        let max_concurrency = self.jsonata_count(fields, "MaxConcurrency", whole);
+        let tolerated_failure_count = self.jsonata_count(fields, "ToleratedFailureCount", whole);
+        let tolerated_failure_percentage =
+            self.jsonata_count(fields, "ToleratedFailurePercentage", |c, node| c.number(node, 0.0, 100.0));
+        let label = self.field(fields, "Label", |c, node| c.string(node));
+        let distributed = self.distributed(fields);
+        Some(Map {
+            processor: processor?,
+            items,
+            item_selector,
             max_concurrency,
             tolerated_failure_count,
             tolerated_failure_percentage,

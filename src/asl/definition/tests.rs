@@ -99,6 +99,45 @@ fn all_problems_come_at_once_with_line_column_and_pointer() {
 }
 
 #[test]
+fn an_inner_scope_must_not_assign_what_an_outer_one_does() {
+    let inner = r#""ItemProcessor":{MODE"StartAt":"I","States":{"I":{"Type":"Pass","Assign":{"x":1},"End":true}}}"#;
+    let map = format!(r#""Type":"Map",{inner},"Assign":{{"x":2}},"End":true"#);
+    assert_eq!(
+        problems(&one(&map.replace("MODE", ""))),
+        ["SCHEMA_VALIDATION_FAILED: Variable 'x' is already assigned in an outer scope at \
+          /States/S/ItemProcessor/States/I/Assign"]
+    );
+    let distributed = map.replace("MODE", r#""ProcessorConfig":{"Mode":"DISTRIBUTED","ExecutionType":"STANDARD"},"#);
+    assert_eq!(problems(&one(&distributed)), Vec::<String>::new());
+}
+
+#[test]
+fn expressions_are_read_with_the_definition() {
+    for (state, expected) in [
+        (
+            r#""Output":{"v":"{% a[1,2) %}"}"#,
+            r#"INVALID_JSONATA_EXPRESSION: Expected "]", got "," at /States/S/Output/v"#,
+        ),
+        (r#""Output":"{% 1 + %}""#, "INVALID_JSONATA_EXPRESSION: Unexpected end of expression at /States/S/Output"),
+        (
+            r#""Output":[{"v":"{% phone %}"}]"#,
+            "UNSUPPORTED_JSONATA_EXPRESSION: Reference to 'phone' at the top level is not supported. at \
+             /States/S/Output[0]/v",
+        ),
+        (
+            r#""Assign":{"v":"{% $states.errorOutput %}"}"#,
+            "UNSUPPORTED_JSONATA_EXPRESSION: Reference to '$states.errorOutput' is not supported here. at \
+             /States/S/Assign/v",
+        ),
+    ] {
+        let state = format!(r#""Type":"Pass","QueryLanguage":"JSONata","End":true,{state}"#);
+        assert_eq!(problems(&one(&state)), [expected]);
+    }
+    let text = r#""Type":"Pass","QueryLanguage":"JSONata","End":true,"Output":"{% $states.input.a[b > 1].c %}""#;
+    assert_eq!(problems(&one(text)), Vec::<String>::new());
+}
+
+#[test]
 fn each_rule_of_the_language_is_checked() {
     for (state, expected) in [
         (
@@ -140,8 +179,9 @@ fn each_rule_of_the_language_is_checked() {
              at /States/S",
         ),
         (
-            r#""Type":"Pass","QueryLanguage":"JSONata","Output":1,"End":true"#,
-            "This release does not run JSONata; use the query language JSONPath at /States/S/QueryLanguage",
+            r#""Type":"Pass","QueryLanguage":"JSONata","InputPath":"$","End":true"#,
+            "The QueryLanguage is set to 'JSONata', but field 'InputPath' is only supported for the 'JSONPath' \
+             QueryLanguage at /States/S",
         ),
         (
             r#""Type":"Parallel","Branches":[{"StartAt":"S","States":{"S":{"Type":"Succeed"}}}],"End":true"#,
