@@ -44,6 +44,15 @@ pub struct Library {
     pub usable: Answer<bool>,
 }
 
+impl DriverReport {
+    /// Of a driver that does not answer.
+    pub(crate) fn silent(why: &str) -> DriverReport {
+        let library = |name| Library { name, usable: Answer::unknown(why) };
+        let names = [nvml::LIBRARY, cuda::LIBRARY, nvenc::LIBRARY, nvdec::LIBRARY];
+        DriverReport { version: None, cuda: None, nvenc: None, libraries: names.map(library).into() }
+    }
+}
+
 impl Drivers {
     /// Opens what the dynamic loader finds.
     pub fn open() -> Drivers {

@@ -15,7 +15,6 @@ use crate::answer::Answer;
 use crate::cuda::{Context, CudaDevice};
 use crate::drivers::Drivers;
 use crate::fault::{Fault, FaultKind};
-use crate::inventory::Ask;
 use crate::nvdec::DecodeCaps;
 use crate::nvenc::{CodecCaps, Nvenc};
 use crate::nvml::{self, Health, OpenSession};
@@ -114,8 +113,19 @@ impl Serialize for PciAddress {
     }
 }
 
+impl Drivers {
+    /// What one GPU is doing now: cheap enough to ask every second, and opens nothing on the device.
+    pub fn health(&self, uuid: &str) -> Answer<Health> {
+        let nvml = match &self.nvml {
+            Ok(nvml) => nvml,
+            Err(fault) => return Answer::unknown(fault),
+        };
+        Answer::from(nvml.device_by_uuid(uuid).and_then(|device| nvml::health(&device)))
+    }
+}
+
 /// Every device that any of the libraries knows.
-pub(crate) fn read_all(drivers: &Drivers, ask: &Ask) -> Vec<Gpu> {
+pub(crate) fn read_all(drivers: &Drivers, count_sessions: bool) -> Vec<Gpu> {
     let mut gpus: Vec<Gpu> = Vec::new();
     if let Ok(nvml) = &drivers.nvml {
         for index in 0..nvml.device_count().unwrap_or(0) {
@@ -128,7 +138,7 @@ pub(crate) fn read_all(drivers: &Drivers, ask: &Ask) -> Vec<Gpu> {
         Ok(devices) => {
             for device in devices {
                 match device {
-                    Ok(device) => by_cuda(&mut gpus, &device, drivers, ask),
+                    Ok(device) => by_cuda(&mut gpus, &device, drivers, count_sessions),
                     // A device that says nothing can only be the one that NVML calls lost; where NVML knows none so,
                     // it has a line of its own.
                     Err(fault) if gpus.iter().any(|gpu| gpu.fault.is_some()) => drop(fault),
@@ -173,7 +183,7 @@ fn by_nvml(index: usize, device: Result<&Device, String>) -> Gpu {
 }
 
 /// Adds what CUDA and the video libraries know of a device.
-fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, ask: &Ask) {
+fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, count_sessions: bool) {
     let same = |gpu: &Gpu| gpu.pci == device.pci && gpu.pci.is_some() || gpu.uuid.as_ref() == Some(&device.uuid);
     let at = gpus.iter().position(same).unwrap_or_else(|| {
         let why = drivers.nvml.as_ref().err().map_or("NVML does not show this GPU".to_owned(), Fault::to_string);
@@ -202,7 +212,7 @@ fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, ask: &As
     let uuid = gpu.uuid.clone();
     let seen = uuid.and_then(|uuid| nvml.and_then(|nvml| nvml.device_by_uuid(uuid).ok()));
     gpu.nvenc = match &drivers.nvenc {
-        Ok(nvenc) => encoding(nvenc, &context, seen.as_ref(), ask),
+        Ok(nvenc) => encoding(nvenc, &context, seen.as_ref(), count_sessions),
         Err(fault) => Answer::unknown(fault),
     };
     gpu.nvdec = match &drivers.nvdec {
@@ -211,7 +221,12 @@ fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, ask: &As
     };
 }
 
-fn encoding(nvenc: &Arc<Nvenc>, context: &Arc<Context>, seen: Option<&Device>, ask: &Ask) -> Answer<Encoding> {
+fn encoding(
+    nvenc: &Arc<Nvenc>,
+    context: &Arc<Context>,
+    seen: Option<&Device>,
+    count_sessions: bool,
+) -> Answer<Encoding> {
     // Before ours is open.
     let open = seen.and_then(|device| device.encoder_stats().ok()).map(|stats| stats.session_count);
     let held_by = seen.and_then(|device| nvml::open_sessions(device).ok()).unwrap_or_default();
@@ -232,7 +247,7 @@ fn encoding(nvenc: &Arc<Nvenc>, context: &Arc<Context>, seen: Option<&Device>, a
         }
         Err(fault) => return Answer::unknown(fault),
     };
-    let more = match ask.count_sessions {
+    let more = match count_sessions {
         true => Answer::from(nvenc.room(context, SESSIONS_TRIED)),
         false => Answer::unknown("not counted: counting takes every session for a moment"),
     };

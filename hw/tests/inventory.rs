@@ -3,6 +3,9 @@
 #[path = "fake/mod.rs"]
 mod fake;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use conveyor_hw::{Ask, Codec, Drivers, Inventory, Preset};
 use fake::FakeDriver;
 
@@ -11,7 +14,8 @@ fn inventory(driver: &FakeDriver) -> Inventory {
 }
 
 fn inventory_with(driver: &FakeDriver, ask: &Ask) -> Inventory {
-    Inventory::read(&Drivers::open_in(Some(driver.path())), ask)
+    let folder = driver.path().to_owned();
+    Inventory::read(move || Arc::new(Drivers::open_in(Some(&folder))), ask)
 }
 
 const TWO: &str = "\
@@ -94,7 +98,8 @@ fn each_library_may_be_missing_alone() {
 #[test]
 fn a_box_without_a_driver_has_an_inventory() {
     let empty = tempfile::tempdir().unwrap();
-    let bare = Inventory::read(&Drivers::open_in(Some(empty.path())), &Ask::default());
+    let bare = Arc::new(Drivers::open_in(Some(empty.path())));
+    let bare = Inventory::read(move || bare, &Ask::default());
     assert!(bare.gpus.is_empty() && bare.cpu.cores >= 1 && bare.memory.total.is_some());
     assert!(bare.driver.libraries.iter().all(|library| library.usable.why().unwrap().contains("not on this machine")));
     // A library of the right name that is none.
@@ -126,6 +131,29 @@ fn sessions_are_counted_only_where_asked_for_and_given_back() {
     driver.says("gpus 1\ngpu0.sessions_max 0\n");
     let full = inventory_with(&driver, &ask);
     assert!(full.gpus[0].nvenc.why().unwrap().contains("no session was left"), "{:?}", full.gpus[0].nvenc);
+}
+
+#[test]
+fn a_driver_that_hangs_is_given_up() {
+    let driver = FakeDriver::new("gpus 1\nhangs 600\n");
+    let ask = Ask { driver_answers_within: Duration::from_millis(50), ..Ask::default() };
+    let silent = inventory_with(&driver, &ask);
+    assert!(silent.gpus.is_empty() && silent.cpu.cores >= 1);
+    assert!(silent.driver.libraries.iter().all(|library| library.usable.why().unwrap().contains("did not answer")));
+}
+
+#[test]
+fn one_gpu_s_health_is_asked_again_and_again() {
+    let driver = FakeDriver::new("gpus 2\n");
+    let drivers = Drivers::open_in(Some(driver.path()));
+    let uuid = "GPU-01010101-0000-0000-0000-000000000000";
+    let temperature = || drivers.health(uuid).known().and_then(|health| health.temperature_celsius);
+    assert_eq!(temperature(), Some(40));
+    driver.says("gpus 2\ngpu1.temperature 71\n");
+    assert_eq!(temperature(), Some(71));
+    driver.says("gpus 2\ngpu1.lost 1\n");
+    assert!(drivers.health(uuid).why().unwrap().contains("fell off the bus"));
+    assert!(!driver.log().contains(&"retain context".to_owned()), "nothing is opened on the device");
 }
 
 #[test]

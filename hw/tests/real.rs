@@ -23,7 +23,7 @@ fn drivers(test: &str) -> Option<Drivers> {
 #[test]
 fn the_inventory_knows_every_gpu_of_this_machine() {
     let Some(drivers) = drivers("the_inventory_knows_every_gpu_of_this_machine") else { return };
-    let inventory = Inventory::read(&drivers, &Ask::default());
+    let inventory = Inventory::read(move || Arc::new(drivers), &Ask::default());
     println!("{}", serde_json::to_string_pretty(&inventory).unwrap());
     let usable = inventory.gpus.iter().filter(|gpu| gpu.fault.is_none());
     for gpu in usable {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use conveyor_hw::{Answer, Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, Preset, SessionRoom};
@@ -29,8 +30,8 @@ pub struct Hw {
 pub fn run(arguments: &Hw) -> anyhow::Result<ExitCode> {
     let config = arguments.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let shares = config.shares.into_iter().map(|(name, share)| (name, share.path)).collect();
-    let ask = Ask { shares, count_sessions: arguments.count_sessions };
-    let inventory = Inventory::read(&Drivers::open(), &ask);
+    let ask = Ask { shares, count_sessions: arguments.count_sessions, ..Ask::default() };
+    let inventory = Inventory::read(|| Arc::new(Drivers::open()), &ask);
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&inventory)?);
     } else {
@@ -90,9 +91,9 @@ impl Page {
         // Where nothing is there, one line says it; where a part is missing, each part says what it needs.
         let all_absent = driver.libraries.iter().all(|library| matches!(library.usable, Answer::Absent { .. }));
         if !all_absent {
-            for why in driver.libraries.iter().filter_map(|library| library.usable.why()) {
-                self.line("", why);
-            }
+            let mut reasons: Vec<&str> = driver.libraries.iter().filter_map(|library| library.usable.why()).collect();
+            reasons.dedup();
+            reasons.into_iter().for_each(|why| self.line("", why));
         }
         if inventory.gpus.is_empty() {
             self.line("GPUs", "none that a driver shows; everything runs on the CPU");

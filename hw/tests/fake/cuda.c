@@ -14,7 +14,7 @@ static __thread int depth;
 static int lost(int device) { return gpu_number(device, "lost", 0) != 0; }
 static int device_of(void *context) { return (int)((intptr_t)context / 0x1000) - 1; }
 
-int cuInit(unsigned flags) { return number("cuda_init", number("gpus", 0) ? OK : NO_DEVICE); }
+int cuInit(unsigned flags) { sleep(number("hangs", 0)); return number("cuda_init", number("gpus", 0) ? OK : NO_DEVICE); }
 int cuDriverGetVersion(int *version) { *version = number("cuda", 12040); return OK; }
 int cuDeviceGetCount(int *count) { *count = number("cuda_gpus", number("gpus", 0)); return OK; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }

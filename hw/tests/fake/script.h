@@ -1,7 +1,7 @@
 /* What the four fake libraries share: a script and a log beside the library.
  *
  * The script is read anew at each question, so that a test can change the box while it is used. A line is a key, a
- * blank, and a value. Keys: gpus, driver, cuda, nvenc_major, nvenc_minor, cuda_init; and for each GPU, as gpu0.KEY:
+ * blank, and a value. Keys: gpus, driver, cuda, nvenc_major, nvenc_minor, cuda_init, hangs (seconds, in cuInit); and for each GPU, as gpu0.KEY:
  * name, uuid, pci, memory, lost, temperature, throttle, codecs, b_frames, engines, width_max, ten_bit_h264, sessions_max,
  * sessions_open, decoders, lost_after_pictures.
  */
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void beside(const char *name, char *path, size_t room) {
     Dl_info here;
