@@ -15,14 +15,40 @@ fn json() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         "[a-c$.]{0,4}".prop_map(Value::from),
-        prop::sample::select(vec!["$.a", "$$.a", "States.UUID()", "Pass", "A", "2016-03-14T01:59:00Z"])
-            .prop_map(Value::from),
+        prop::sample::select(vec![
+            "$.a",
+            "$$.a",
+            "States.UUID()",
+            "Pass",
+            "A",
+            "2016-03-14T01:59:00Z",
+            "JSONata",
+            "{% $states.input.a %}",
+            "{% $a ~> $map(function($v) { $v + 1 }) %}",
+            "{% $ %}",
+            "{% ( %}",
+        ])
+        .prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 40, 5, |inner| {
         let name = prop_oneof![
             "[a-c]",
             prop::sample::select(vec![
-                "a.$", "States", "A", "Type", "Next", "Choices", "Retry", "Catch", "And", "Branches"
+                "a.$",
+                "States",
+                "A",
+                "Type",
+                "Next",
+                "Choices",
+                "Retry",
+                "Catch",
+                "And",
+                "Branches",
+                "Output",
+                "Assign",
+                "QueryLanguage",
+                "Items",
+                "Condition"
             ])
             .prop_map(String::from),
         ];

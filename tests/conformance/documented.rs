@@ -71,6 +71,7 @@ fn data_goes_through_a_state_as_the_guide_says() {
         (json!({"Type": "Pass"}), r#"{ "a" : 1 }"#, r#"{"a":1}"#),
         (json!({"Type": "Pass", "InputPath": "$.a"}), r#"{"a": [1, 2]}"#, "[1,2]"),
         (json!({"Type": "Pass", "InputPath": null}), r#"{"a": 1}"#, "{}"),
+        (json!({"Type": "Pass", "InputPath": "$.a"}), r#"{"a": 90.57000000000001}"#, "90.57000000000001"),
         (json!({"Type": "Pass", "OutputPath": null}), r#"{"a": 1}"#, "{}"),
         (json!({"Type": "Pass", "OutputPath": "$.a"}), r#"{"a": "ü"}"#, r#""ü""#),
         (json!({"Type": "Pass", "Result": {"x.$": "$.a"}}), "{}", r#"{"x.$":"$.a"}"#),
