@@ -10,7 +10,7 @@
 //! floor 3  store
 //! floor 2  interpreter
 //! floor 1  asl   media   sandbox
-//! floor 0  base   jsonata   (and the crate conveyor-hw)
+//! floor 0  base   aws   jsonata   (and the crates conveyor-hw, conveyor-pixels)
 //! ```
 //!
 //! Three words carry the design: decide, commit, act. [`interpreter::step`] decides and touches
@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod asl;
+pub mod aws;
 pub mod base;
 pub mod cli;
 pub mod dashboard;

@@ -2,6 +2,8 @@
 
 #[path = "api/appliance.rs"]
 mod appliance;
+#[path = "api/hostile.rs"]
+mod hostile;
 #[path = "api/refusals.rs"]
 mod refusals;
 
@@ -10,6 +12,8 @@ use std::process::Command;
 
 use appliance::Appliance;
 use serde_json::{Value, json};
+
+const MACHINE: &str = "arn:aws:states:us-east-1:000000000000:stateMachine:passes";
 
 fn pass() -> Value {
     json!({"StartAt": "A", "States": {"A": {"Type": "Pass", "Result": {"done": true}, "End": true}}})
@@ -49,6 +53,24 @@ async fn boto3_starts_lists_reads_stops_and_reports() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_aws_command_line_drives_a_session() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let aws = std::env::var_os("AWS_CLI").map_or_else(|| folder.join("target/venv/bin/aws"), Into::into);
+    if !aws.exists() {
+        assert!(std::env::var_os("CI").is_none(), "target/venv has no awscli: run `make test`");
+        eprintln!("skipped: there is no target/venv with awscli; `make test` makes it");
+        return;
+    }
+    let appliance = Appliance::start(&[]).await;
+    let mut command = Command::new(folder.join("tests/api/session.sh"));
+    command.arg(aws).arg(appliance.url()).env("AWS_DEFAULT_REGION", "us-east-1").env("AWS_CONFIG_FILE", "/dev/null");
+    command.env("AWS_ACCESS_KEY_ID", "any").env("AWS_SECRET_ACCESS_KEY", "any");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}");
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_in_the_words_of_aws() {
     let appliance = Appliance::start(&[]).await;
@@ -68,6 +90,50 @@ async fn bad_requests_are_refused_in_the_words_of_aws() {
         let error = response.headers()["x-amzn-errortype"].to_str().unwrap();
         assert_eq!((response.status().as_u16(), error), (400, code), "{body}");
     }
+}
+
+/// Whatever is sent is answered, and the fault is never the box's own.
+#[tokio::test]
+async fn hostile_requests_are_refused_and_nothing_else_happens() {
+    let appliance = Appliance::start(&[]).await;
+    appliance.run("passes", pass(), json!({})).await;
+    for (operation, request) in hostile::operations() {
+        for field in request.as_object().unwrap().keys() {
+            for value in hostile::values() {
+                let mut request = request.clone();
+                request[field] = value;
+                let (status, body) = appliance.aws(operation, request.clone()).await;
+                let sent = request[field].to_string();
+                let sent: String = sent.chars().take(80).collect();
+                assert!(status == 200 || status == 400, "{operation} {field} {sent}: {status} {body}");
+                assert!(status == 200 || body["__type"].is_string(), "{operation} {field} {sent}: {body}");
+            }
+        }
+    }
+    let (_, listed) = appliance.aws("ListExecutions", json!({"stateMachineArn": MACHINE, "maxResults": 1})).await;
+    assert!(listed["executions"][0]["executionArn"].is_string(), "{listed}");
+}
+
+#[tokio::test]
+async fn a_state_tried_out_says_how_its_retry_and_catch_take_an_error() {
+    let appliance = Appliance::start(&[]).await;
+    let definition = json!({"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Next": "Never",
+        "Parameters": {"FunctionName": "f", "Payload.$": "$"},
+        "Retry": [{"ErrorEquals": ["Other"]}, {"ErrorEquals": ["Busy"], "IntervalSeconds": 3, "MaxAttempts": 2}],
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Mend", "ResultPath": "$.error"}]});
+    let tried = async |retried: u32, error: &str| {
+        let request = json!({"definition": definition.to_string(), "input": "{\"n\": 1}", "inspectionLevel": "DEBUG",
+            "stateConfiguration": {"retrierRetryCount": retried}, "mock": {"errorOutput": {"error": error, "cause": "c"}}});
+        appliance.aws("TestState", request).await.1
+    };
+    let again = tried(1, "Busy").await;
+    assert_eq!(again["status"], "RETRIABLE", "{again}");
+    let details = &again["inspectionData"]["errorDetails"];
+    assert_eq!(details, &json!({"retryIndex": 1, "retryBackoffIntervalSeconds": 6}));
+    let caught = tried(2, "Busy").await;
+    assert_eq!((&caught["status"], &caught["nextState"]), (&json!("CAUGHT_ERROR"), &json!("Mend")), "{caught}");
+    assert_eq!(caught["output"], r#"{"n":1,"error":{"Error":"Busy","Cause":"c"}}"#);
+    assert_eq!(caught["inspectionData"]["errorDetails"], json!({"retryIndex": 1, "catchIndex": 0}));
 }
 
 #[tokio::test]

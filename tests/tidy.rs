@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The floor of each module: it may import only from lower ones.
 const FLOORS: &[(&str, u8)] = &[
+    ("aws", 0),
     ("base", 0),
     ("jsonata", 0),
     ("asl", 1),

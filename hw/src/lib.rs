@@ -1,69 +1,41 @@
-//! What is in this box.
+//! What is in this box: processors, memory, shares, GPUs, and the encoders and decoders in them.
 //!
-//! A crate of its own on the lowest floor: it knows processors and memory, and nothing of workflows. It reads
-//! what the kernel says and never guesses: a figure that cannot be read is absent.
+//! A crate of its own on the lowest floor: it knows hardware, and nothing of workflows. It says what the kernel and
+//! the driver say and never guesses: what cannot be read is absent, or stands there with the reason why.
+//!
+//! ```text
+//!   Drivers ── libcuda ──── Cuda ─── Context ─── Frame (device memory)
+//!      │                                │            │
+//!      ├────── libnvidia-encode ─ Nvenc ┴─ Encoder ──┴─ Session ── packets
+//!      ├────── libnvcuvid ─────── Nvdec: what it decodes
+//!      └────── libnvidia-ml ───── NVML: temperature, power, clocks, load
+//! ```
+//!
+//! Invariants: the program links against none of the four libraries; a box without them, with old ones, or with a
+//! GPU that is gone still has an inventory; whatever a driver returns is taken as a number and checked before it
+//! becomes an enumeration.
 
-use std::fs;
+mod answer;
+mod cuda;
+mod drivers;
+mod fault;
+mod gpu;
+mod host;
+mod inventory;
+mod link;
+mod nvdec;
+mod nvenc;
+mod nvml;
+mod share;
 
-use serde::Serialize;
-
-/// The parts of the box that decide how much work it carries at once.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Inventory {
-    pub cpu: Cpu,
-    pub memory: Memory,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Cpu {
-    /// As the processor names itself.
-    pub model: Option<String>,
-    /// Cores that this process may run on: what its affinity mask and its cgroup's quota leave of the machine's.
-    pub cores: usize,
-}
-
-/// In bytes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Memory {
-    pub total: Option<u64>,
-    /// What can be had without swapping.
-    pub available: Option<u64>,
-}
-
-/// Reads the inventory from `/proc`.
-pub fn inventory() -> Inventory {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    Inventory {
-        cpu: Cpu {
-            model: model_name(&cpuinfo),
-            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        },
-        memory: Memory { total: kibibytes(&meminfo, "MemTotal"), available: kibibytes(&meminfo, "MemAvailable") },
-    }
-}
-
-fn model_name(cpuinfo: &str) -> Option<String> {
-    let line = cpuinfo.lines().find(|l| l.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// A line such as `MemTotal:       24000000 kB`, in bytes.
-fn kibibytes(meminfo: &str, key: &str) -> Option<u64> {
-    let line = meminfo.lines().find(|l| l.strip_prefix(key).is_some_and(|rest| rest.starts_with(':')))?;
-    let number: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(number * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_s_text_is_read() {
-        assert_eq!(kibibytes("MemTotal:  2 kB\nMemAvailable:  1 kB\n", "MemAvailable"), Some(1024));
-        assert_eq!(kibibytes("MemTotalX: 2 kB", "MemTotal"), None);
-        assert_eq!(model_name("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n").as_deref(), Some("Some CPU @ 3 GHz"));
-        assert!(inventory().cpu.cores >= 1);
-    }
-}
+pub use answer::Answer;
+pub use cuda::{Context, Cuda, CudaDevice, Frame, PixelFormat};
+pub use drivers::{DriverReport, Drivers, Library};
+pub use fault::{CudaFault, Fault, FaultKind, NvencFault, NvencStatus};
+pub use gpu::{Decoding, Encoding, Gpu, PciAddress, SessionRoom};
+pub use host::{Cpu, Memory, NumaNode};
+pub use inventory::{Ask, Inventory};
+pub use nvdec::{DecodeCaps, Nvdec};
+pub use nvenc::{Codec, CodecCaps, Encoder, Nvenc, Packet, Picture, Preset, Rate, Session, SessionSettings, Tuning};
+pub use nvml::{Clocks, Health, OpenSession};
+pub use share::{FileSystem, Share};

@@ -45,6 +45,10 @@ impl Place {
 
     pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), Refused> {
         match self.read(arn)? {
+            // Of the form MACHINE/LABEL: a distributed Map.
+            Named::Machine { name, .. } if name.contains('/') => {
+                Err(Refused::validation(format!("'{arn}' refers to a Distributed Map state, not to a state machine")))
+            }
             Named::Machine { name, qualifier } => Ok((name, qualifier)),
             other => Err(out_of_place(&other)),
         }

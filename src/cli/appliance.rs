@@ -11,7 +11,7 @@ use super::config::Config;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::resources::builtin::{self, Substitutions};
-use crate::resources::{All, Services, functions, items, jobs, notify::Notifier};
+use crate::resources::{All, Services, forward, functions, items, jobs, notify::Notifier};
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
 use crate::schedule::{Schedule, ScheduleSettings};
@@ -39,6 +39,7 @@ impl Appliance {
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
             account: config.account.clone(),
             region: config.region.clone(),
@@ -46,6 +47,7 @@ impl Appliance {
             reader: reader.clone(),
             tables: items::Tables::new(config.tables.clone()),
             functions: functions::Functions::new(config.functions.clone(), &config.lambda),
+            endpoint: forward::Endpoint::new(&aws, &config.account, &config.region),
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
                 .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
             notify: config.notify.clone(),
@@ -126,7 +128,7 @@ fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
 }
 
 fn lanes(config: &Config) -> BTreeMap<String, u32> {
-    let cores = u32::try_from(conveyor_hw::inventory().cpu.cores).unwrap_or(1);
+    let cores = u32::try_from(conveyor_hw::Cpu::read().cores).unwrap_or(1);
     let cpu = config.lanes.cpu.unwrap_or(cores);
     let io = config.lanes.io.unwrap_or(IO_CAPACITY);
     BTreeMap::from([("cpu".to_owned(), cpu), ("io".to_owned(), io)])

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::document::{self, Document, DocumentFault};
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
-use crate::resources::{FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings};
+use crate::resources::{
+    AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
+};
 use crate::schedule::ScheduleSettings;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +35,7 @@ pub struct Config {
     pub retention: RetentionSettings,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
+    pub aws: AwsSettings,
     pub tables: BTreeMap<String, TableSettings>,
 }
 
@@ -83,6 +86,7 @@ impl Default for Config {
             retention: RetentionSettings::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
+            aws: AwsSettings::default(),
             tables: BTreeMap::new(),
         }
     }
@@ -223,6 +227,7 @@ impl Config {
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
+        faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));
         faults
     }
 

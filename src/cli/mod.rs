@@ -7,6 +7,7 @@ mod document;
 mod executions;
 mod files;
 mod follow;
+mod hw;
 mod serve;
 mod terminal;
 mod validate;
@@ -44,6 +45,8 @@ enum Command {
     },
     /// List, show, stop and redrive the executions of a running appliance.
     Executions(executions::Executions),
+    /// Show what is in this box: CPU, memory, GPUs with their encoders and decoders, shares.
+    Hw(hw::Hw),
     /// Verify the store's files.
     Check(files::DataDir),
     /// Bring the store's files to this release's form.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => on_runtime(demo::run(arguments)),
         Command::Executions(arguments) => on_runtime(executions::run(arguments)),
         Command::Validate { files } => validate::run(&files),
+        Command::Hw(arguments) => hw::run(&arguments),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage => Ok(sandbox::child_main(media::run)),

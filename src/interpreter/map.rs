@@ -277,9 +277,9 @@ fn count(
         Count::Literal(number) => return Ok(Some(*number)),
         Count::Query(query) => query,
     };
+    let is_percentage = field == "ToleratedFailurePercentage";
     if let Query::Jsonata(expression) = query {
         let value = expression.eval_as("number", &around.scope(input)).map_err(|e| around.failed(state, e))?;
-        let is_percentage = field == "ToleratedFailurePercentage";
         return match value.as_f64() {
             Some(number) if number >= 0.0 && (is_percentage || number.fract() == 0.0) => Ok(Some(number)),
             Some(number) if number < 0.0 => {
@@ -294,7 +294,6 @@ fn count(
     }
     let field = &format!("{field}Path");
     let value = query.eval(&around.scope(input)).map_err(|e| around.failed(state, e))?;
-    let is_percentage = field == "ToleratedFailurePercentage";
     match value.as_f64() {
         Some(number) if number >= 0.0 && (is_percentage || number.fract() == 0.0) => Ok(Some(number)),
         _ => {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use super::aws;
-use super::{Answer, Call};
+use super::{Answer, Call, Services, forward};
 use crate::base::limits::STDERR_TAIL_BYTES_MAX;
 use crate::base::{Span, TaskError};
 
@@ -75,6 +75,11 @@ impl Functions {
     pub fn new(configured: BTreeMap<String, FunctionSettings>, lambda: &LambdaSettings) -> Functions {
         let endpoint = lambda.endpoint.as_ref().map(|e| e.trim_end_matches('/').to_owned());
         Functions { configured, endpoint, client: reqwest::Client::new() }
+    }
+
+    /// Whether the configuration says where this function is.
+    fn serves(&self, function: &str) -> bool {
+        self.endpoint.is_some() || self.configured.contains_key(name_of(function))
     }
 
     async fn run(&self, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
@@ -181,34 +186,51 @@ impl Functions {
         let request = self.client.post(url).header("Content-Type", "application/json");
         let request = request.header("X-Amz-Invocation-Type", "RequestResponse").body(event.to_owned());
         let response = request.send().await.map_err(lost)?;
-        let status = response.status();
-        let failed = response.headers().contains_key("x-amz-function-error");
-        let kind = response.headers().get("x-amzn-errortype").and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (failed, kind) = (header("x-amz-function-error").is_some(), header("x-amzn-errortype"));
+        let status = response.status().as_u16();
         let text = response.text().await.map_err(lost)?;
-        let payload: Value = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
-        if failed {
-            return Err(function_error(&payload));
-        }
-        if status.is_success() {
-            return Ok(if text.is_empty() { Value::Null } else { payload });
-        }
-        let message = payload.get("Message").or(payload.get("message")).and_then(Value::as_str).unwrap_or(&text);
-        let kind = match kind.as_deref().and_then(|k| k.split(':').next()) {
-            Some(kind) => kind.trim_end_matches("Exception").to_owned(),
-            None if status.as_u16() == 404 => "ResourceNotFound".to_owned(),
-            None if status.as_u16() == 429 => "TooManyRequests".to_owned(),
-            None if status.is_server_error() => "Service".to_owned(),
-            None => "InvalidRequestContent".to_owned(),
-        };
-        Err(TaskError::new(format!("Lambda.{kind}Exception"), aws::sdk_cause(message, "Lambda", status.as_u16(), id)))
+        judged(status, failed, kind.as_deref(), &text, id)
     }
+}
+
+/// The answer of a Lambda Invoke API as the function's result.
+fn judged(status: u16, failed: bool, kind: Option<&str>, text: &str, id: &str) -> Result<Value, TaskError> {
+    let payload: Value = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
+    if failed {
+        return Err(function_error(&payload));
+    }
+    if (200..300).contains(&status) {
+        return Ok(if text.is_empty() { Value::Null } else { payload });
+    }
+    let message = payload.get("Message").or(payload.get("message")).and_then(Value::as_str).unwrap_or(text);
+    let kind = match kind.and_then(|k| k.split(':').next()) {
+        Some(kind) => kind.trim_end_matches("Exception").to_owned(),
+        None if status == 404 => "ResourceNotFound".to_owned(),
+        None if status == 429 => "TooManyRequests".to_owned(),
+        None if status >= 500 => "Service".to_owned(),
+        None => "InvalidRequestContent".to_owned(),
+    };
+    Err(TaskError::new(format!("Lambda.{kind}Exception"), aws::sdk_cause(message, "Lambda", status, id)))
+}
+
+/// Runs a function where it is: here, at `[lambda]`'s endpoint, or else at that of `[aws]`.
+async fn run(services: &Services, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
+    let functions = &services.functions;
+    let (Some(endpoint), false) = (&services.endpoint, functions.serves(function)) else {
+        return functions.run(function, event, id).await;
+    };
+    let response = forward::invoke(endpoint, function, event).await;
+    let response = response.map_err(|what| TaskError::new("Lambda.SdkClientException", what))?;
+    let failed = response.header("x-amz-function-error").is_some();
+    judged(response.status, failed, response.header("x-amzn-errortype"), &response.text(), id)
 }
 
 /// A task whose Resource is the function's ARN: the event is the task's input, the result is the task's.
 pub async fn call(call: &Call) -> Result<Answer, TaskError> {
     let event = call.parameters.to_string();
     let id = aws::request_id(call);
-    call.services.functions.run(&call.task.resource, &event, &id).await.map(Answer::Done)
+    run(&call.services, &call.task.resource, &event, &id).await.map(Answer::Done)
 }
 
 /// `lambda:invoke`.
@@ -219,13 +241,13 @@ pub async fn invoke(call: &Call) -> Result<Answer, TaskError> {
     if call.parameters.get("InvocationType").is_some_and(|t| t == "Event") {
         let (services, function, event, id_) = (call.services.clone(), function.to_owned(), event, id.clone());
         tokio::spawn(async move {
-            if let Err(error) = services.functions.run(&function, &event, &id_).await {
+            if let Err(error) = run(&services, &function, &event, &id_).await {
                 tracing::warn!(function, %error, "a function that nobody waits for failed");
             }
         });
         return Ok(Answer::Done(aws::with_metadata(json!({ "StatusCode": 202 }), &id, "application/json")));
     }
-    let payload = call.services.functions.run(function, &event, &id).await?;
+    let payload = run(&call.services, function, &event, &id).await?;
     let answer = json!({ "ExecutedVersion": "$LATEST", "Payload": payload });
     let mut answer = aws::with_metadata(answer, &id, "application/json");
     answer["StatusCode"] = json!(200);

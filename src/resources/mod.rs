@@ -13,6 +13,7 @@ pub mod aws;
 pub mod builtin;
 pub mod claim;
 pub mod executions;
+pub mod forward;
 pub mod functions;
 pub mod housekeeping;
 pub mod items;
@@ -29,11 +30,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+pub use forward::AwsSettings;
 pub use functions::{FunctionSettings, LambdaSettings};
 pub use housekeeping::RetentionSettings;
 pub use items::TableSettings;
 pub use notify::NotifySettings;
 
+use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask};
@@ -76,6 +79,8 @@ pub struct Services {
     pub reader: Reader,
     pub tables: items::Tables,
     pub functions: functions::Functions,
+    /// Where calls go that this box does not serve itself.
+    pub endpoint: Option<forward::Endpoint>,
     pub templates: jobs::Templates,
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
@@ -108,6 +113,8 @@ pub enum Family {
     Function,
     /// `lambda:invoke`: the result with metadata around it.
     Invoke,
+    /// Any other operation of a service that is known, by the last parts of its Resource.
+    Forward(String, String),
 }
 
 impl Family {
@@ -151,15 +158,41 @@ impl Family {
             }
             ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
-            _ => return None,
+            (service, operation) => {
+                forward::find(service, operation)?;
+                Family::Forward(service.to_owned(), operation.to_owned())
+            }
         })
+    }
+
+    /// The same operation at the endpoint, where what it names is none of this box's own.
+    fn elsewhere(&self, call: &Call) -> Option<(Operation, aws::Integration)> {
+        call.services.endpoint.as_ref()?;
+        let text = |name: &str| call.parameters.get(name).and_then(Value::as_str).unwrap_or_default();
+        match self {
+            Family::Items(operation, aws::Integration::Optimised) if !call.services.tables.has(text("TableName")) => {
+                forward::find("dynamodb", operation)
+            }
+            Family::Items(operation, aws::Integration::Sdk) if !call.services.tables.has(text("TableName")) => {
+                forward::find("aws-sdk", &format!("dynamodb:{operation}"))
+            }
+            Family::Objects(operation) if !objects::is_share(&call.services.shares, text("Bucket")) => {
+                forward::find("aws-sdk", &format!("s3:{operation}"))
+            }
+            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => {
+                let (_, rest) = call.task.resource.split_once(":states:::")?;
+                let (service, operation) = rest.split_once(':')?;
+                forward::find(service, operation)
+            }
+            _ => None,
+        }
     }
 
     /// The lane it runs on; none for what only reads and writes the appliance's own store.
     fn lane(&self) -> Option<LaneNeed> {
         match self {
             Family::Stage(stage) => Some(media::lane(stage)),
-            Family::Objects(_) | Family::Function | Family::Invoke | Family::Housekeeping => {
+            Family::Objects(_) | Family::Function | Family::Invoke | Family::Forward(..) | Family::Housekeeping => {
                 Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY })
             }
             _ => None,
@@ -168,7 +201,19 @@ impl Family {
 
     /// Runs one attempt.
     pub async fn call(&self, call: &Call) -> Result<Answer, TaskError> {
-        let answer = match self {
+        let answer = match self.elsewhere(call) {
+            Some((operation, integration)) => forward::call(call, operation, integration).await?,
+            None => self.here(call).await?,
+        };
+        // With `.waitForTaskToken` the call's answer only says that the request was taken.
+        Ok(match answer {
+            Answer::Done(value) if call.task.resource.ends_with(".waitForTaskToken") => Answer::Submitted(value),
+            answer => answer,
+        })
+    }
+
+    async fn here(&self, call: &Call) -> Result<Answer, TaskError> {
+        Ok(match self {
             Family::Stage(stage) => media::call(call, stage).await?,
             Family::Claim(action) => claim::call(call, *action).await?,
             Family::Notify => notify::event(call).await?,
@@ -182,11 +227,11 @@ impl Family {
             Family::Objects(operation) => objects::call(call, operation).await?,
             Family::Function => functions::call(call).await?,
             Family::Invoke => functions::invoke(call).await?,
-        };
-        // With `.waitForTaskToken` the call's answer only says that the request was taken.
-        Ok(match answer {
-            Answer::Done(value) if call.task.resource.ends_with(".waitForTaskToken") => Answer::Submitted(value),
-            answer => answer,
+            Family::Forward(service, operation) => {
+                let unknown = || TaskError::new("States.Runtime", format!("there is no {service}:{operation}"));
+                let (operation, integration) = forward::find(service, operation).ok_or_else(unknown)?;
+                forward::call(call, operation, integration).await?
+            }
         })
     }
 }
@@ -197,6 +242,9 @@ pub struct All(pub Arc<Services>);
 impl Resources for All {
     fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
         let family = Family::find(resource)?;
+        if matches!(family, Family::Forward(..)) && self.0.endpoint.is_none() {
+            return None;
+        }
         Some(Arc::new(Bound { family, services: self.0.clone() }))
     }
 
@@ -313,11 +361,18 @@ mod tests {
             ("arn:aws:states:::aws-sdk:s3:copyObject", Family::Objects("copyObject".into())),
             ("arn:aws:states:::mediaconvert:createJob.sync", Family::CreateJob { sync: true }),
             ("arn:aws:lambda:us-east-1:000000000000:function:qc", Family::Function),
+            ("arn:aws:states:::sqs:sendMessage", Family::Forward("sqs".into(), "sendMessage".into())),
             ("arn:aws:states:::dynamodb:putItem", Family::Items("putItem".into(), aws::Integration::Optimised)),
         ] {
             assert_eq!(Family::find(arn), Some(family), "{arn}");
         }
-        for unknown in ["arn:aws:states:::conveyor:nonsense", "arn:aws:states:::ecs:runTask.sync", "x", ""] {
+        for unknown in [
+            "arn:aws:states:::conveyor:nonsense",
+            "arn:aws:states:::ecs:runTask.sync",
+            "arn:aws:states:::aws-sdk:sqs:sing",
+            "x",
+            "",
+        ] {
             assert_eq!(Family::find(unknown), None, "{unknown}");
         }
     }

@@ -43,6 +43,9 @@ pub struct NotifySettings {
     pub timeout: Option<Span>,
     /// A file that gets one JSON line for each notification.
     pub log: Option<PathBuf>,
+    /// Names of the topics that are this box's own where `[aws]` has an endpoint; without one all are.
+    #[serde(default)]
+    pub topics: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for NotifySettings {
@@ -65,6 +68,11 @@ impl NotifySettings {
             faults.push("secret: signs the webhook, and there is none".to_owned());
         }
         faults
+    }
+
+    /// `topic`: an ARN or a name.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        self.topics.contains(aws::last_part(topic))
     }
 
     fn targets(&self) -> Vec<&'static str> {

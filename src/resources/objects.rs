@@ -31,6 +31,12 @@ pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
         .map(Answer::Done)
 }
 
+/// Whether a bucket is one of the box's shares.
+pub fn is_share(shares: &Shares, bucket: &str) -> bool {
+    let bucket = bucket.strip_prefix("arn:aws:s3:::").unwrap_or(bucket);
+    shares.names().any(|name| name == bucket)
+}
+
 fn operate(shares: &Shares, operation: &str, p: &Value, id: &str) -> Result<Value, TaskError> {
     let bucket = need_text(p, "Bucket", "the S3 call")?;
     let of = |key: &str| Object::at(shares, bucket, key, id);

@@ -22,14 +22,15 @@ pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, 
     }
     match request.name.clone() {
         None => begin(core, request, uuid::Uuid::new_v4().to_string()).await,
-        // Names of express executions need not differ.
-        Some(name) if is_express(core, &request)? => begin(core, request, name).await,
         Some(name) => {
             // Two starts of one name must not both find it free.
             let mut hasher = DefaultHasher::new();
             (&request.machine, &name).hash(&mut hasher);
             let _held = core.names[hasher.finish() as usize % core.names.len()].lock().await;
-            if let Some(id) = core.reader.by_name(&request.machine, &name)? {
+            // Names of express executions need not differ.
+            if let Some(id) = core.reader.by_name(&request.machine, &name)?
+                && !is_express(core, &request)?
+            {
                 return existing(core, &request, id, name);
             }
             begin(core, request, name).await

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 pub struct Appliance {
     pub address: SocketAddr,
     pub outputs: std::path::PathBuf,
+    client: reqwest::Client,
     _dir: tempfile::TempDir,
 }
 
@@ -58,7 +59,7 @@ impl Appliance {
             watches: Arc::new(|| serde_json::json!([])),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
-        Appliance { address, outputs, _dir: dir }
+        Appliance { address, outputs, client: reqwest::Client::new(), _dir: dir }
     }
 
     pub fn url(&self) -> String {
@@ -67,7 +68,8 @@ impl Appliance {
 
     /// One AWS call: the status and the body.
     pub async fn aws(&self, operation: &str, request: Value) -> (u16, Value) {
-        let response = reqwest::Client::new()
+        let response = self
+            .client
             .post(self.url())
             .header("content-type", "application/x-amz-json-1.0")
             .header("x-amz-target", format!("AWSStepFunctions.{operation}"))

@@ -71,6 +71,7 @@ impl Appliance {
             reader: reader.clone(),
             tables: items::Tables::new(BTreeMap::new()),
             functions: functions::Functions::new(functions, &LambdaSettings::default()),
+            endpoint: None,
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
             notify: NotifySettings { log, ..notify },
             retention: RetentionSettings::default(),

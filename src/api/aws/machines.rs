@@ -130,11 +130,7 @@ pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value
     let missing = || Refused::no_machine(&doors.place.machine(&machine.name));
     let revision = doors.reader.revision(&machine.name, machine.revision)?.ok_or_else(missing)?;
     let mut answer = common(&machine.name, &revision);
-    answer["stateMachineArn"] = match &machine.qualifier {
-        None => doors.place.machine(&machine.name),
-        Some(qualifier) => doors.place.qualified(&machine.name, &qualifier.version().to_string()),
-    }
-    .into();
+    answer["stateMachineArn"] = doors.place.machine(&machine.name).into();
     answer["updateDate"] = Timestamp::from(revision.created_at).as_seconds().into();
     Ok(answer)
 }

@@ -65,7 +65,13 @@ impl Checker<'_> {
         const MODES: [(&str, ProcessorMode); 2] =
             [("INLINE", ProcessorMode::Inline), ("DISTRIBUTED", ProcessorMode::Distributed)];
         let mut fields = self.object(node)?;
-        let mode = self.field(&mut fields, "Mode", |c, node| c.word(node, "Mode", &MODES));
+        let mode = self.field(&mut fields, "Mode", |c, node| {
+            let mode = c.word(node, "Mode", &MODES);
+            if mode == Some(ProcessorMode::Distributed) && c.express {
+                c.fault(node.at, "Express state machine does not support Distributed Map");
+            }
+            mode
+        });
         self.field(&mut fields, "ExecutionType", |c, node| {
             c.word(node, "ExecutionType", &[("STANDARD", ()), ("EXPRESS", ())])
         });

@@ -282,6 +282,7 @@ impl Checker<'_> {
         let waits = [
             (".sync", "'.sync' service integration"),
             (".waitForTaskToken", "'.waitForTaskToken' service integration "),
+            (":activity:", "Activity tasks"),
         ];
         let waits = waits.iter().find(|(suffix, _)| resource.contains(suffix)).filter(|_| self.express);
         if let Some((_, pattern)) = waits {

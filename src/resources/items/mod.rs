@@ -63,12 +63,18 @@ impl Tables {
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect();
         Tables { configured, found: Mutex::default(), locks }
     }
+
+    /// Whether the configuration has this table. `table`: its name or its ARN.
+    pub fn has(&self, table: &str) -> bool {
+        self.configured.contains_key(name_of(table))
+    }
 }
 
 /// `putItem`, `getItem`, `updateItem`, `deleteItem`.
 pub async fn call(call: &Call, operation: &str, integration: Integration) -> Result<Answer, TaskError> {
     let id = aws::request_id(call);
     match operate(call, operation).await {
+        Ok(answer) if integration == Integration::Sdk => Ok(Answer::Done(answer)),
         Ok(answer) => Ok(Answer::Done(aws::with_metadata(answer, &id, "application/x-amz-json-1.0"))),
         Err(Outcome::Refused(refusal)) => Err(error(&refusal, integration, &id)),
         Err(Outcome::Failed(error)) => Err(error),
@@ -101,10 +107,15 @@ fn error(refusal: &Refusal, integration: Integration, id: &str) -> TaskError {
     }
 }
 
+/// The table's name in an ARN, or the name as it is.
+fn name_of(table: &str) -> &str {
+    aws::last_part(table).rsplit('/').next().unwrap_or_default()
+}
+
 async fn operate(call: &Call, operation: &str) -> Result<Value, Outcome> {
     let request = &call.parameters;
     let table = request.get("TableName").and_then(Value::as_str).unwrap_or_default();
-    let table = aws::last_part(table).rsplit('/').next().unwrap_or_default();
+    let table = name_of(table);
     if table.len() < 3 || table.len() > 255 {
         return Err("TableName must be at least 3 characters long and at most 255 characters long".to_owned().into());
     }

@@ -1,21 +1,8 @@
-//! What services answer: the output shapes of AWS's own API models, to hold mocked results against.
-//!
-//! `models.json.zst` is made by `scripts/service-models` from botocore's models (Apache-2.0); it knows the services that
-//! workflows of this box are likely to name. Of a service that it does not know, everything is allowed.
-//!
-//! ```text
-//! {"kms": {"o": {"Encrypt": "EncryptResponse"},
-//!          "s": {"EncryptResponse": {"m": {"CiphertextBlob": "CiphertextType"}, "r": []}, "CiphertextType": "blob"}}}
-//! ```
-
-use std::sync::LazyLock;
+//! Mocked results held against what AWS's services answer. Of a service that is not known, everything is allowed.
 
 use serde_json::{Map, Value};
 
-static MODELS: LazyLock<Value> = LazyLock::new(|| {
-    let text = zstd::stream::decode_all(&include_bytes!("models.json.zst")[..]).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
-});
+use crate::aws::{Service, pascal};
 
 /// How closely a mocked result is held against its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +20,10 @@ pub fn check(resource: &str, result: &Value, strictness: Strictness) -> Result<(
         return Ok(());
     }
     let Some((service, operation)) = operation_of(resource) else { return Ok(()) };
-    let model = &MODELS[service];
-    let operation = pascal(operation);
-    match model["o"][&operation].as_str() {
-        Some(shape) => {
-            Checking { shapes: &model["s"], strict: strictness == Strictness::Strict }.value("", shape, result)
+    let operation = Service::find(service).and_then(|service| service.operation(operation));
+    match operation.and_then(|operation| Some((operation.service, operation.output()?))) {
+        Some((service, shape)) => {
+            Checking { service, strict: strictness == Strictness::Strict }.value("", shape, result)
         }
         None => Ok(()),
     }
@@ -50,27 +36,21 @@ fn operation_of(resource: &str) -> Option<(&str, &str)> {
     if rest.contains('.') || rest.ends_with(":2") {
         return None;
     }
-    let (service, operation) = rest.strip_prefix("aws-sdk:").unwrap_or(rest).split_once(':')?;
-    let service = match service {
-        "states" => "sfn",
-        "events" => "eventbridge",
-        other => other,
-    };
-    Some((service, operation))
+    rest.strip_prefix("aws-sdk:").unwrap_or(rest).split_once(':')
 }
 
-struct Checking<'m> {
-    shapes: &'m Value,
+struct Checking {
+    service: Service,
     strict: bool,
 }
 
-impl Checking<'_> {
+impl Checking {
     fn value(&self, field: &str, shape: &str, value: &Value) -> Result<(), String> {
         let wrong = |kind: &str| match field {
             "" => Err(format!("Mocked result must be {kind}")),
             field => Err(format!("Field '{field}' must be {kind}")),
         };
-        let shape = &self.shapes[shape];
+        let shape = self.service.shape(shape);
         match shape.as_str() {
             Some("string" | "blob" | "timestamp") if !value.is_string() => return wrong("a string"),
             Some("integer" | "long" | "float" | "double" | "bigdecimal") if !value.is_number() => {
@@ -115,12 +95,6 @@ impl Checking<'_> {
         }
         Ok(())
     }
-}
-
-/// Field names of service integrations begin with a capital, whatever the service's own do.
-fn pascal(name: &str) -> String {
-    let mut chars = name.chars();
-    chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
 }
 
 #[cfg(test)]

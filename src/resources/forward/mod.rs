@@ -1,0 +1,179 @@
+//! What this box does not have itself: calls of AWS's services, sent on to the endpoint of `[aws]`.
+//!
+//! ```text
+//! Task --model--> request (write) --SigV4--> endpoint --answer (read) --model--> result or the service's error
+//! ```
+//!
+//! The box never invents an answer. A call that could not be made fails with the client's own error, which Retry may
+//! take; whether the service saw it is unknown then, as with every SDK.
+
+mod endpoint;
+mod read;
+mod times;
+mod write;
+mod xml;
+
+use serde_json::{Value, json};
+
+pub use endpoint::{AwsSettings, Endpoint, Response};
+
+use super::aws::{self, Integration};
+use super::{Answer, Call};
+use crate::aws::{Operation, Protocol, Service};
+use crate::base::TaskError;
+
+/// An integration of an AWS service, by its Resource's last parts: `aws-sdk:sqs:sendMessage`, `ecs:runTask`.
+pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> {
+    let (service, operation, integration) = match service {
+        "aws-sdk" => {
+            let (service, operation) = operation.split_once(':')?;
+            (service, operation, Integration::Sdk)
+        }
+        service => (service, operation, Integration::Optimised),
+    };
+    // What waits for the end of a job needs to know the service's jobs: only tokens come back by themselves.
+    let operation = operation.strip_suffix(".waitForTaskToken").unwrap_or(operation);
+    Some((Service::find(service)?.operation(operation)?, integration))
+}
+
+/// Makes the call. Fails where no endpoint is configured.
+pub async fn call(call: &Call, operation: Operation, integration: Integration) -> Result<Answer, TaskError> {
+    let names = Names::of(operation.service, integration);
+    let Some(endpoint) = &call.services.endpoint else { return Err(names.unserved(operation)) };
+    let request = write::request(operation, &call.parameters).map_err(|what| names.client(&what))?;
+    let answer = endpoint.send(operation.service, request).await.map_err(|what| names.client(&what))?;
+    let id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id"));
+    let id = id.map_or_else(|| aws::request_id(call), str::to_owned);
+    if !(200..300).contains(&answer.status) {
+        return Err(names.error(&read::error(operation.service, &answer), answer.status, &id));
+    }
+    let value = read::answer(operation, &answer).map_err(|what| names.client(&what))?;
+    Ok(Answer::Done(match integration {
+        Integration::Sdk => value,
+        Integration::Optimised => {
+            aws::with_metadata(value, &id, answer.header("content-type").unwrap_or(content_type(operation.service)))
+        }
+    }))
+}
+
+/// Lambda's Invoke, as it is: the function's answer is its own, and no operation's.
+pub async fn invoke(endpoint: &Endpoint, function: &str, event: &str) -> Result<Response, String> {
+    let operation = Service::find("lambda").and_then(|lambda| lambda.operation("Invoke"));
+    let operation = operation.ok_or_else(|| "the model of Lambda is missing".to_owned())?;
+    let parameters = json!({ "FunctionName": function, "InvocationType": "RequestResponse", "Payload": event });
+    endpoint.send(operation.service, write::request(operation, &parameters)?).await
+}
+
+fn content_type(service: Service) -> &'static str {
+    match service.protocol() {
+        Protocol::Json if service.json_version() == "1.0" => "application/x-amz-json-1.0",
+        Protocol::Json => "application/x-amz-json-1.1",
+        Protocol::RestJson => "application/json",
+        Protocol::Query | Protocol::RestXml => "text/xml",
+    }
+}
+
+/// An error as the service words it.
+pub struct ServiceError {
+    pub code: String,
+    pub message: String,
+}
+
+/// How a service is called in errors. The two integrations stand on two generations of AWS's Java SDK, which name
+/// services and exceptions differently (AWS's developer guide, "Handling errors").
+struct Names {
+    service: Service,
+    /// Before the error's name: `Sqs`, `SQS`.
+    prefix: String,
+    /// In the cause: `Sqs`, `AmazonSQS`.
+    spoken: String,
+    /// What is not in the model: `SqsException`, `AmazonSQSException`.
+    generic: String,
+    integration: Integration,
+}
+
+impl Names {
+    fn of(service: Service, integration: Integration) -> Names {
+        let joined = service.id().replace(' ', "");
+        let (prefix, spoken, generic) = match integration {
+            Integration::Sdk => {
+                let name = words(&joined);
+                (name.clone(), name.clone(), format!("{name}Exception"))
+            }
+            Integration::Optimised => {
+                let owner = if matches!(joined.as_str(), "Batch" | "CodeBuild" | "Glue") { "AWS" } else { "Amazon" };
+                let spoken = format!("{owner}{joined}{}", if joined == "DynamoDB" { "v2" } else { "" });
+                (joined.clone(), spoken, format!("{owner}{joined}Exception"))
+            }
+        };
+        Names { service, prefix, spoken, generic, integration }
+    }
+
+    fn error(&self, error: &ServiceError, status: u16, id: &str) -> TaskError {
+        let class = self.service.error(&error.code).map(exception);
+        let name = format!("{}.{}", self.prefix, class.unwrap_or_else(|| self.generic.clone()));
+        TaskError::new(
+            name,
+            match self.integration {
+                Integration::Sdk => aws::sdk_cause(&error.message, &self.spoken, status, id),
+                Integration::Optimised => aws::optimised_cause(&error.message, &self.spoken, status, &error.code, id),
+            },
+        )
+    }
+
+    /// The call did not come about.
+    fn client(&self, what: &str) -> TaskError {
+        TaskError::new(format!("{}.SdkClientException", self.prefix), what.to_owned())
+    }
+
+    fn unserved(&self, operation: Operation) -> TaskError {
+        self.client(&format!(
+            "this box does not serve {}:{} itself, and no other endpoint is configured; set [aws] endpoint",
+            self.service.endpoint_prefix(),
+            operation.name
+        ))
+    }
+}
+
+/// `DynamoDB` to `DynamoDb`, `SQS` to `Sqs`, `SecretsManager` as it is: a capital after a capital is lowered, unless a
+/// word begins there.
+fn words(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let lowered = chars.iter().enumerate().map(|(i, c)| {
+        let after_capital = i > 0 && chars[i - 1].is_ascii_uppercase();
+        let begins_word = chars.get(i + 1).is_some_and(|next| next.is_ascii_lowercase());
+        if after_capital && !begins_word { c.to_ascii_lowercase() } else { *c }
+    });
+    lowered.collect()
+}
+
+/// The exception's class for an error's shape.
+fn exception(shape: &str) -> String {
+    match shape.strip_suffix("Fault") {
+        _ if shape.ends_with("Exception") => shape.to_owned(),
+        Some(stem) => format!("{stem}Exception"),
+        None => format!("{shape}Exception"),
+    }
+}
+
+/// A field of the parameters by the model's name, which integrations write with a capital.
+fn field<'v>(parameters: &'v Value, name: &str) -> Option<&'v Value> {
+    let value = parameters.get(crate::aws::pascal(name)).or_else(|| parameters.get(name))?;
+    (!value.is_null()).then_some(value)
+}
+
+/// A value where a text belongs: JSON in place of one is written as its text.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Nothing, as an answer.
+fn nothing() -> Value {
+    json!({})
+}
+
+#[cfg(test)]
+mod tests;
