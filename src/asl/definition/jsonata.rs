@@ -45,9 +45,9 @@ impl Checker<'_> {
             Ok(template) => Some(template),
             Err(faults) => {
                 for fault in faults {
-                    let depth = self.place.len();
+                    let (depth, at) = (self.place.len(), begin_of(node, &fault.place));
                     self.place.extend(fault.place);
-                    self.fault_coded(fault.code.unwrap_or(super::checker::SCHEMA), node.at, fault.message);
+                    self.fault_coded(fault.code.unwrap_or(super::checker::SCHEMA), at, fault.message);
                     self.place.truncate(depth);
                 }
                 None
@@ -147,4 +147,21 @@ impl Checker<'_> {
         });
         items.map_or(Items::Input, Items::Template)
     }
+}
+
+/// Where a value below a node begins.
+fn begin_of(node: &Node, place: &[Segment]) -> usize {
+    let mut node = node;
+    for segment in place {
+        let below = match (segment, &node.kind) {
+            (Segment::Key(key), Json::Object(members)) => {
+                members.iter().rfind(|member| member.name == *key).map(|member| &member.value)
+            }
+            (Segment::Index(index), Json::Array(items)) => items.get(*index),
+            _ => None,
+        };
+        let Some(below) = below else { break };
+        node = below;
+    }
+    node.at
 }

@@ -133,6 +133,10 @@ fn expressions_are_read_with_the_definition() {
         let state = format!(r#""Type":"Pass","QueryLanguage":"JSONata","End":true,{state}"#);
         assert_eq!(problems(&one(&state)), [expected]);
     }
+    let text = "{\"StartAt\": \"S\", \"States\": {\"S\": {\"Type\": \"Succeed\", \"QueryLanguage\": \"JSONata\",\n\
+                  \"Output\": {\n  \"v\": [1,\n    \"{% ( %}\"]}}}}";
+    let shown: Vec<String> = parse(text).unwrap_err().iter().map(Problem::to_string).collect();
+    assert_eq!(shown, ["4:5: /States/S/Output/v/1: Unexpected end of expression"]);
     let text = r#""Type":"Pass","QueryLanguage":"JSONata","End":true,"Output":"{% $states.input.a[b > 1].c %}""#;
     assert_eq!(problems(&one(text)), Vec::<String>::new());
 }
