@@ -136,7 +136,7 @@ fn expressions_are_read_with_the_definition() {
     let text = "{\"StartAt\": \"S\", \"States\": {\"S\": {\"Type\": \"Succeed\", \"QueryLanguage\": \"JSONata\",\n\
                   \"Output\": {\n  \"v\": [1,\n    \"{% ( %}\"]}}}}";
     let shown: Vec<String> = parse(text).unwrap_err().iter().map(Problem::to_string).collect();
-    assert_eq!(shown, ["4:5: /States/S/Output/v/1: Unexpected end of expression"]);
+    assert_eq!(shown, [r#"4:5: /States/S/Output/v/1: Expected ")" before end of expression"#]);
     let text = r#""Type":"Pass","QueryLanguage":"JSONata","End":true,"Output":"{% $states.input.a[b > 1].c %}""#;
     assert_eq!(problems(&one(text)), Vec::<String>::new());
 }
