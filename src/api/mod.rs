@@ -16,7 +16,6 @@
 mod arn;
 mod aws;
 mod gate;
-pub mod history;
 mod live;
 mod media;
 mod names;
@@ -43,6 +42,7 @@ use crate::dashboard;
 use crate::run::Handle;
 use crate::store::Reader;
 
+pub use crate::logs::event as history;
 pub use arn::Place;
 pub use gate::{Auth, Credentials};
 pub use refused::Refused;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
+use crate::logs::Delivery;
 use crate::resources::builtin::{self, Substitutions};
 use crate::resources::{All, Services, forward, functions, items, jobs, notify::Notifier};
 use crate::run::{self, Handle};
@@ -21,6 +24,8 @@ use crate::store::{self, Options, Writer};
 const OWN_BINARY: &str = "/proc/self/exe";
 /// Copies, hashes and other work that waits for disks and not for cores.
 const IO_CAPACITY: u32 = 8;
+/// How long the end of the appliance waits for log lines that are queued.
+const LOGS_WRITTEN_MAX: Duration = Duration::from_secs(2);
 
 /// Everything that runs but for the HTTP server.
 pub struct Appliance {
@@ -29,6 +34,8 @@ pub struct Appliance {
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     writer: Writer,
     tasks: Vec<JoinHandle<()>>,
+    /// Who writes what executions log, and how to end it.
+    logs: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Appliance {
@@ -39,6 +46,7 @@ impl Appliance {
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
             account: config.account.clone(),
@@ -70,11 +78,20 @@ impl Appliance {
             region: config.region.clone(),
         })
         .await?;
-        let mut appliance = Appliance { handle: handle.clone(), watches: Vec::new(), writer, tasks: Vec::new() };
+        let logs = handle.take_logs().map(|queue| {
+            let (end, closing) = oneshot::channel();
+            let clock = Arc::new(SystemClock);
+            (end, tokio::spawn(Delivery::new(queue, logs_dir, config.logs, clock).run(closing)))
+        });
+        let mut appliance = Appliance { handle: handle.clone(), watches: Vec::new(), writer, tasks: Vec::new(), logs };
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
         builtin::install_all(&handle, &substitutions(config), !config.shares.is_empty()).await?;
+        let again = handle.recover_express(&express_dir).await?;
+        if again > 0 {
+            tracing::info!(executions = again, "ran express executions anew that had not ended");
+        }
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
@@ -102,6 +119,11 @@ impl Appliance {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.handle.shut_down().await;
+        if let Some((end, written)) = self.logs {
+            // It ends by itself where the other side is gone.
+            let _ = end.send(());
+            let _ = timeout(LOGS_WRITTEN_MAX, written).await;
+        }
         drop(self.handle);
         tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;
         Ok(())

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::document::{self, Document, DocumentFault};
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
+use crate::logs::LogSettings;
 use crate::resources::{
     AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
 };
@@ -33,6 +34,7 @@ pub struct Config {
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
+    pub logs: LogSettings,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
@@ -84,6 +86,7 @@ impl Default for Config {
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
+            logs: LogSettings::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
@@ -226,6 +229,7 @@ impl Config {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));
         faults

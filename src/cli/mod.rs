@@ -8,6 +8,7 @@ mod executions;
 mod files;
 mod follow;
 mod hw;
+mod logs;
 mod serve;
 mod terminal;
 mod validate;
@@ -45,6 +46,8 @@ enum Command {
     },
     /// List, show, stop and redrive the executions of a running appliance.
     Executions(executions::Executions),
+    /// Print what executions logged, from the appliance's files.
+    Logs(logs::Logs),
     /// Show what is in this box: CPU, memory, GPUs with their encoders and decoders, shares.
     Hw(hw::Hw),
     /// Verify the store's files.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => on_runtime(demo::run(arguments)),
         Command::Executions(arguments) => on_runtime(executions::run(arguments)),
         Command::Validate { files } => validate::run(&files),
+        Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),

@@ -156,17 +156,16 @@ pub async fn start(State(doors): State<Doors>, body: Result<Json<StartBody>, Jso
         let words = format!("The input is larger than {PAYLOAD_BYTES_MAX} bytes");
         return Err(Refused::new("InvalidExecutionInput", words));
     }
-    let new = Start { machine: body.machine.clone(), name: body.name, input: input.into(), ..Start::default() };
+    let new = Start { machine: body.machine, name: body.name, input: input.into(), ..Start::default() };
     let started = doors.handle.start(new).await?;
-    let arn = doors.place.execution(&body.machine, &started.name);
-    Ok(Fresh(json!({"id": started.id.to_string(), "name": started.name, "arn": arn})))
+    Ok(Fresh(json!({"id": started.id.to_string(), "name": started.name, "arn": started.arn})))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopBody {
-    error: Option<String>,
-    cause: Option<String>,
+    pub error: Option<String>,
+    pub cause: Option<String>,
 }
 
 pub async fn stop(

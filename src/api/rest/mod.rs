@@ -3,6 +3,7 @@
 //! Each resource has a file of its own. Reads go to the store's reader; changes go to the handle.
 
 mod executions;
+mod express;
 mod outputs;
 mod source;
 mod visits;
@@ -26,6 +27,8 @@ pub fn routes() -> Router<Doors> {
         .route("/executions/{id}/history", get(executions::history))
         .route("/executions/{id}/stop", post(executions::stop))
         .route("/executions/{id}/redrive", post(executions::redrive))
+        .route("/express", get(express::board))
+        .route("/express/{id}/stop", post(express::stop))
         .route("/machines", get(machines))
         .route("/lanes", get(lanes))
         .route("/shares", get(shares))
