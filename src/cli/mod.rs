@@ -5,11 +5,13 @@ mod config;
 mod demo;
 mod document;
 mod executions;
+mod facts;
 mod files;
 mod follow;
 mod hw;
 mod serve;
 mod terminal;
+mod troubles;
 mod validate;
 
 use std::io::IsTerminal as _;
