@@ -8,6 +8,7 @@ mod executions;
 mod files;
 mod follow;
 mod hw;
+mod lanes;
 mod serve;
 mod terminal;
 mod validate;

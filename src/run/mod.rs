@@ -3,7 +3,7 @@
 //! ```text
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
-//!              ├─ lanes    one actor each: capacity, priority queue, leases
+//!              ├─ lanes    one actor: who goes next, where, leases
 //!              └─ timers   one sleeper over the store's timer rows
 //! ```
 //!
@@ -18,7 +18,7 @@ mod deliver;
 mod events;
 mod execution;
 mod handle;
-mod lane;
+pub mod lanes;
 mod notice;
 mod quarantine;
 mod recover;
@@ -32,13 +32,15 @@ mod versions;
 
 pub use activities::ActivityTask;
 pub use catalog::{Changed, Machine, MachineChange, NewMachine};
-pub use core::{Config, Lanes};
+pub use core::{Config, priority_of};
 pub use deliver::OWNED;
 pub use handle::{Handle, Start, Started};
-pub use lane::LaneStatus;
+pub use lanes::need::Need;
+pub use lanes::spec::Lanes;
+pub use lanes::{LaneStatus, WaitingStage};
 pub use notice::{Notice, ProgressSink, Working};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;

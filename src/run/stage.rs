@@ -14,7 +14,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
 use super::core::SharedCore;
-use super::lane::Lease;
+use super::lanes::{Lease, Ticket};
 use super::notice::{ProgressSink, Working};
 use super::resource::{TaskContext, TaskOutcome};
 use super::{Handle, events};
@@ -37,6 +37,8 @@ pub(super) struct Stage {
     resource: String,
     started_at: Timestamp,
     lease: Option<Lease>,
+    /// For another device, should the one it runs on fail.
+    task: Option<Box<RunTask>>,
     work: BoxFuture<'static, TaskOutcome>,
 }
 
@@ -44,7 +46,13 @@ pub(super) struct Stage {
 type Heartbeat = Option<(i64, Arc<dyn Fn() + Send + Sync>)>;
 
 impl Stage {
-    pub fn new(core: SharedCore, header: &Header, execution_arn: String, task: RunTask, lease: Option<Lease>) -> Stage {
+    pub fn new(
+        core: SharedCore,
+        header: &Header,
+        execution_arn: String,
+        task: RunTask,
+        lease: Result<Option<Lease>, TaskError>,
+    ) -> Stage {
         let (attempt, started_at) = (task.attempt, core.clock.now());
         let beating = (core.clone(), header.id);
         let heartbeat = task.heartbeat_ms.map(|ms| {
@@ -54,6 +62,12 @@ impl Stage {
         let progress = progress(&core, header.id, attempt, heartbeat);
         let (state, resource) = (task.state.clone(), task.resource.clone());
         let found = core.resources.find(&resource);
+        let (lease, refused) = match lease {
+            Ok(lease) => (lease, None),
+            Err(error) => (None, Some(error)),
+        };
+        let device = lease.as_ref().and_then(|lease| lease.device.clone());
+        let kept = device.is_some().then(|| Box::new(task.clone()));
         let context = TaskContext {
             execution: header.id,
             execution_name: header.name.clone(),
@@ -62,10 +76,15 @@ impl Stage {
             machine: header.machine.clone(),
             handle: Handle::of(core.clone()),
             progress,
-            threads: lease.as_ref().map_or(1, |lease| lease.weight() as usize),
+            threads: lease.as_ref().map_or(1, |lease| lease.cores as usize),
+            device,
+            moved: lease.as_ref().map_or_else(Vec::new, |lease| lease.moved().to_vec()),
             task,
         };
         let work = async move {
+            if let Some(error) = refused {
+                return TaskOutcome::Failed(error);
+            }
             let Some(found) = found else { return TaskOutcome::StartFailed(unknown(&context.task.resource)) };
             // Inside, so that a panic while the future is made is caught too.
             let work = async move { found.run(context).await };
@@ -76,7 +95,8 @@ impl Stage {
                 ))
             })
         };
-        Stage { core, execution: header.id, attempt, state, resource, started_at, lease, work: work.boxed() }
+        let execution = header.id;
+        Stage { core, execution, attempt, state, resource, started_at, lease, task: kept, work: work.boxed() }
     }
 
     /// The attempt's end, where it needs to wait for nothing.
@@ -95,12 +115,22 @@ impl Stage {
         event
     }
 
+    /// Where its device failed and not its work, the attempt goes on elsewhere.
+    fn moves_on(&mut self, outcome: &TaskOutcome) -> Option<(Box<RunTask>, Ticket)> {
+        let TaskOutcome::Failed(error) = outcome else { return None };
+        let lease = self.lease.as_ref()?;
+        let ticket = lease.failed(error)?;
+        let (id, attempt, lane) = (self.execution, self.attempt, lease.label());
+        events::StageMoved { id, attempt, lane, error: &error.error, cause: &error.cause }.emit();
+        Some((self.task.take()?, ticket))
+    }
+
     fn working(&self) -> Working {
         Working {
             attempt: self.attempt,
             state: self.state.clone(),
             resource: self.resource.clone(),
-            lane: self.lease.as_ref().map(|lease| lease.lane().to_owned()).unwrap_or_default(),
+            lane: self.lease.as_ref().map(|lease| lease.label().to_owned()).unwrap_or_default(),
             started_at: self.started_at,
             progress: Progress::default(),
         }
@@ -148,8 +178,17 @@ impl Actor for StageActor {
         Message::Ended(outcome): Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let event = state.stage.ended(outcome);
-        state.stage.core.post(state.stage.execution, event);
+        let stage = &mut state.stage;
+        match stage.moves_on(&outcome) {
+            Some((task, ticket)) => {
+                let moved = super::execution::Message::Moved { task, ticket };
+                stage.core.send(stage.execution, moved, None);
+            }
+            None => {
+                let event = stage.ended(outcome);
+                stage.core.post(stage.execution, event);
+            }
+        }
         myself.stop(None);
         Ok(())
     }
