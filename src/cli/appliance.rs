@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 
 use super::config::Config;
+use super::lanes;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
@@ -22,8 +23,6 @@ use crate::store::{self, Options, Writer};
 
 /// This very binary, also after it was replaced on the disk by an upgrade.
 const OWN_BINARY: &str = "/proc/self/exe";
-/// Copies, hashes and other work that waits for disks and not for cores.
-const IO_CAPACITY: u32 = 8;
 /// How long the end of the appliance waits for log lines that are queued.
 const LOGS_WRITTEN_MAX: Duration = Duration::from_secs(2);
 
@@ -64,18 +63,19 @@ impl Appliance {
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            acceleration: config.acceleration,
             spawn: Arc::new(ChildProcesses {
                 program: OWN_BINARY.into(),
                 registry: data_dir.join("gstreamer.registry"),
             }),
-            data_dir,
+            data_dir: data_dir.clone(),
         });
         let handle = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),
             resources: Arc::new(All(services.clone())),
             clock: Arc::new(SystemClock),
-            lanes: lanes(config),
+            lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
         })
@@ -155,11 +155,4 @@ fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
         schedules.entry(builtin::HOUSEKEEPING.to_owned()).or_insert_with(ScheduleSettings::housekeeping);
     }
     schedules
-}
-
-fn lanes(config: &Config) -> BTreeMap<String, u32> {
-    let cores = u32::try_from(conveyor_hw::Cpu::read().cores).unwrap_or(1);
-    let cpu = config.lanes.cpu.unwrap_or(cores);
-    let io = config.lanes.io.unwrap_or(IO_CAPACITY);
-    BTreeMap::from([("cpu".to_owned(), cpu), ("io".to_owned(), io)])
 }

@@ -9,6 +9,7 @@ mod facts;
 mod files;
 mod follow;
 mod hw;
+mod lanes;
 mod logs;
 mod serve;
 mod terminal;

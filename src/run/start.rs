@@ -102,7 +102,7 @@ fn act(core: &SharedCore, execution: Execution, commands: Vec<Command>) {
     if let Some(Command::RunTask(task)) = direct.map(|place| commands.remove(place)) {
         // Before anything else is acted on: a lane's grant or a timer may change the execution.
         let known = Box::new(execution.clone());
-        core.send(id, super::execution::Message::Leased { task, lease: None }, Some(known));
+        core.send(id, super::execution::Message::Leased { task, lease: Ok(None) }, Some(known));
     }
     core.expect_no_more(id);
     core.act(&execution, commands);
