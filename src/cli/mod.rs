@@ -1,6 +1,7 @@
 //! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
 
 mod appliance;
+mod bench;
 mod config;
 mod demo;
 mod document;
@@ -47,6 +48,8 @@ enum Command {
     Executions(executions::Executions),
     /// Show what is in this box: CPU, memory, GPUs with their encoders and decoders, shares.
     Hw(hw::Hw),
+    /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
+    Bench(bench::Bench),
     /// Verify the store's files.
     Check(files::DataDir),
     /// Bring the store's files to this release's form.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Executions(arguments) => on_runtime(executions::run(arguments)),
         Command::Validate { files } => validate::run(&files),
         Command::Hw(arguments) => hw::run(&arguments),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage => Ok(sandbox::child_main(media::run)),
