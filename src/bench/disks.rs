@@ -25,9 +25,24 @@ const BLOCK: usize = 1 << 20;
 const FREE_MIN: u64 = 1 << 30;
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Memory that O_DIRECT takes.
-#[repr(align(4096))]
-struct Block([u8; BLOCK]);
+/// Memory that O_DIRECT takes: a whole block, aligned, on the heap.
+struct Block {
+    room: Vec<u8>,
+    from: usize,
+}
+
+impl Block {
+    fn new() -> Block {
+        const PAGE: usize = 4_096;
+        let room = vec![0; BLOCK + PAGE];
+        let from = room.as_ptr().align_offset(PAGE).min(PAGE);
+        Block { room, from }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.room[self.from..self.from + BLOCK]
+    }
+}
 
 /// How much and how long, for one share.
 #[derive(Clone, Copy)]
@@ -150,11 +165,11 @@ impl Place {
     /// Until the time or the room is over; the sync counts.
     fn write_whole(&self, path: &Path, seed: usize) -> io::Result<(u64, f64)> {
         let file = open(path, true, self.direct)?;
-        let mut block = Box::new(Block([0; BLOCK]));
+        let mut block = Block::new();
         // Nothing that a disk or a server could compress or find twice.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (seed as u64 + 1) << 32;
-        let mut refill = |block: &mut Block| {
-            for chunk in block.0.chunks_exact_mut(8) {
+        let mut refill = |block: &mut [u8]| {
+            for chunk in block.chunks_exact_mut(8) {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
@@ -164,9 +179,9 @@ impl Place {
         let (mut written, mut seconds) = (0, 0.0);
         while written < self.extent.bytes_max && seconds < self.extent.write_max.as_secs_f64() {
             self.stop.check()?;
-            refill(&mut block);
+            refill(block.bytes());
             let begun = Instant::now();
-            file.write_all_at(&block.0, written)?;
+            file.write_all_at(block.bytes(), written)?;
             seconds += begun.elapsed().as_secs_f64();
             written += BLOCK as u64;
         }
@@ -181,11 +196,11 @@ impl Place {
             posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         }
         let (length, mut at) = (file.metadata()?.len(), 0);
-        let mut block = Box::new(Block([0; BLOCK]));
+        let mut block = Block::new();
         let begun = Instant::now();
         while at < length {
             self.stop.check()?;
-            let read = file.read_at(&mut block.0, at)?;
+            let read = file.read_at(block.bytes(), at)?;
             if read == 0 {
                 break;
             }

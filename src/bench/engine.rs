@@ -311,7 +311,8 @@ async fn crowd(
 /// Wake-ups a second of executions that all wake at one time, and by how many milliseconds the middle one was late.
 async fn wake(handle: &Handle, answering: &Answering, sleepers: usize) -> Result<(f64, f64), Failure> {
     const LATE: u64 = 120;
-    let at = handle.now().plus_ms(SLEEP_MS + sleepers as i64 / 4);
+    // Waits count in whole seconds, as on AWS.
+    let at = Timestamp((handle.now().0 + SLEEP_MS + sleepers as i64 / 4) / 1_000 * 1_000);
     let input = json!({ "at": at.to_string() });
     let mut asleep = Vec::new();
     for _ in 0..sleepers.div_ceil(CROWD) {

@@ -17,6 +17,8 @@ const LADDER: &str = include_str!("../../configs/jobs/ladder.json");
 /// More files at once are tried as long as each step adds as much.
 const GROWTH_MIN: f64 = 0.03;
 const FILES_MAX: usize = 16;
+/// Into a quick run, after which the ladder is not repeated; after twice as long no more files at once are tried.
+const LATE_SECONDS: f64 = 30.0;
 
 /// What the graphs are measured with.
 #[derive(Clone, Debug)]
@@ -112,6 +114,10 @@ async fn of_lane(work: &Work, clip: &Clip, lane: &Lane, section: &mut Section) -
     let (mut speeds, mut joules) = (Vec::new(), Vec::new());
     let mut last = Value::Null;
     for n in 0..work.mode.pick(3, 5) {
+        if n > 0 && work.is_late(LATE_SECONDS) {
+            section.say(format!("lane {}: {n} repetitions only, so that a quick run ends in time", lane.name));
+            break;
+        }
         let meter = EnergyMeter::start();
         let begun = Instant::now();
         let doing = format!("ladder on {}, run {}", lane.name, n + 1);
@@ -139,6 +145,11 @@ async fn parallel(work: &Work, clip: &Clip, lane: &Lane, alone: f64, section: &m
     let most = work.mode.pick(2, FILES_MAX);
     let mut files = 2;
     while files <= most {
+        if work.is_late(2.0 * LATE_SECONDS) {
+            section
+                .say(format!("lane {}: {files} files at once left out, so that a quick run ends in time", lane.name));
+            break;
+        }
         let begun = Instant::now();
         let threads = (work.cores / files).max(1);
         let all = (0..files).map(|n| ladder(work, clip, lane, n, threads));

@@ -15,6 +15,10 @@ use crate::base::{Clock, SystemClock, Timestamp};
 
 pub use super::work::Tick;
 
+/// The cores' encoders come last: on a slow box a quick run leaves some of them out.
+const ORDER: [SectionKind; 5] =
+    [SectionKind::Raw, SectionKind::Graphs, SectionKind::Store, SectionKind::Shares, SectionKind::Cpu];
+
 /// What to measure, and where.
 pub struct Request {
     pub mode: Mode,
@@ -127,7 +131,7 @@ async fn sections(
         });
     }
     let mut clip = None;
-    for kind in SectionKind::ALL.into_iter().filter(|kind| wanted(kind)) {
+    for kind in ORDER.into_iter().filter(|kind| wanted(kind)) {
         let usage = Usage::now();
         let mut section = match kind {
             SectionKind::Raw => raw::measure(work, gpus).await,
@@ -150,6 +154,7 @@ async fn sections(
         section.others_cpu = usage.and_then(|usage| usage.others_since());
         report.sections.push(section);
     }
+    report.sections.sort_by_key(|section| section.kind);
     clip
 }
 

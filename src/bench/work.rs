@@ -117,6 +117,7 @@ pub struct Work {
     shares: Shares,
     children: ChildProcesses,
     on_tick: OnTick,
+    begun: Instant,
     pace: Mutex<Pace>,
     jobs: AtomicU64,
     stopper: Stopper,
@@ -143,6 +144,7 @@ impl Work {
             scratch,
             children,
             on_tick,
+            begun: Instant::now(),
             pace: Mutex::default(),
             jobs: AtomicU64::new(0),
             stopper: Stopper::default(),
@@ -170,6 +172,11 @@ impl Work {
         // The run's folder takes along what stays.
         let _ = std::fs::remove_dir_all(work_dir);
         end
+    }
+
+    /// Whether a quick run has used up so many of its seconds: a slow or busy box is measured less, never for long.
+    pub fn is_late(&self, quick_seconds: f64) -> bool {
+        self.mode == Mode::Quick && self.begun.elapsed().as_secs_f64() > quick_seconds
     }
 
     /// Says how long the sections that are to come will take.
