@@ -5,7 +5,7 @@
 //! ```text
 //! floor 7  cli
 //! floor 6  ingest   schedule   api   dashboard
-//! floor 5  resources   bench
+//! floor 5  resources   logs   bench
 //! floor 4  run
 //! floor 3  store
 //! floor 2  interpreter
@@ -26,6 +26,7 @@ pub mod dashboard;
 pub mod ingest;
 pub mod interpreter;
 pub mod jsonata;
+pub mod logs;
 pub mod media;
 pub mod resources;
 pub mod run;

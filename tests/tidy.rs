@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("store", 3),
     ("run", 4),
     ("bench", 5),
+    ("logs", 5),
     ("resources", 5),
     ("ingest", 6),
     ("schedule", 6),

@@ -9,8 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
+use crate::api::Role;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
+use crate::logs::LogSettings;
 use crate::resources::{
     AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
 };
@@ -33,6 +35,7 @@ pub struct Config {
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
+    pub logs: LogSettings,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
@@ -54,11 +57,17 @@ pub struct ShareSettings {
 pub struct Credential {
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// What that user may do.
+    #[serde(default)]
+    pub role: Role,
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("access_key_id", &self.access_key_id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -84,6 +93,7 @@ impl Default for Config {
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
+            logs: LogSettings::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
@@ -226,6 +236,7 @@ impl Config {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));
         faults

@@ -212,7 +212,8 @@ impl State {
         }
         execution.apply(&step);
         announce(&core, execution);
-        let Step { commands, .. } = step;
+        let Step { commands, history, .. } = step;
+        core.logs.tell(machine, execution, history);
         for command in &commands {
             if let Command::CancelTask { attempt } = command
                 && let Some(stage) = self.stages.remove(attempt)

@@ -4,7 +4,8 @@
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
 //!              ├─ lanes    one actor each: capacity, priority queue, leases
-//!              └─ timers   one sleeper over the store's timer rows
+//!              ├─ timers   one sleeper over the store's timer rows
+//!              └─ express  executions that are kept in memory, a task each
 //! ```
 //!
 //! Decide, commit, act: an actor steps, stores the step in one commit, and only then carries out its commands.
@@ -17,8 +18,10 @@ mod core;
 mod deliver;
 mod events;
 mod execution;
+mod express;
 mod handle;
 mod lane;
+mod logging;
 mod notice;
 mod quarantine;
 mod recover;
@@ -34,8 +37,10 @@ pub use activities::ActivityTask;
 pub use catalog::{Changed, Machine, MachineChange, NewMachine};
 pub use core::{Config, Lanes};
 pub use deliver::OWNED;
+pub use express::{Counts, Ended, ExpressBoard, Running};
 pub use handle::{Handle, Start, Started};
 pub use lane::LaneStatus;
+pub use logging::{LogBatch, LogLevel, LogTarget};
 pub use notice::{Notice, ProgressSink, Working};
 pub use recover::start;
 pub use refused::Refused;

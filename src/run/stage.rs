@@ -87,6 +87,14 @@ impl Stage {
         }
     }
 
+    /// The attempt's end, however long it takes. On the board until then.
+    pub async fn end(mut self) -> Event {
+        self.core.board.begin(self.execution, self.working());
+        let _shown = Shown { core: self.core.clone(), execution: self.execution, attempt: self.attempt };
+        let outcome = (&mut self.work).await;
+        self.ended(outcome)
+    }
+
     fn ended(&self, outcome: TaskOutcome) -> Event {
         let (event, outcome) = event(self.attempt, outcome);
         let duration_ms = self.core.clock.now().since_ms(self.started_at);
@@ -110,6 +118,19 @@ impl Stage {
 pub(super) struct State {
     stage: Stage,
     _work: AbortOnDrop,
+}
+
+/// Takes the attempt off the board, also where it is cancelled.
+struct Shown {
+    core: SharedCore,
+    execution: ExecutionId,
+    attempt: Attempt,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.core.board.end(self.execution, self.attempt);
+    }
 }
 
 struct AbortOnDrop(JoinHandle<()>);
