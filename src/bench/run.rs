@@ -82,7 +82,7 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
     report.capacity = capacity::capacity(&report);
     report.took_seconds = begun.elapsed().as_secs_f64();
     let history = kept::history(&request.data_dir, request.mode);
-    if let Some(last) = history.last() {
+    if let Some(last) = last_alike(&report, &history) {
         let comparison = compare::compare(&report, last, "last run", &history);
         report.comparisons.push(comparison);
     }
@@ -99,6 +99,13 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
 
 /// Folders by the names that they get as shares.
 type Folders = Vec<(String, PathBuf)>;
+
+/// The newest run that measured all that this one did; else the newest that measured any of it.
+fn last_alike<'a>(report: &Report, history: &'a [Report]) -> Option<&'a Report> {
+    let shares = |old: &&Report| report.sections.iter().filter(|s| old.section(s.kind).is_some()).count();
+    let whole = history.iter().rev().find(|old| shares(old) == report.sections.len());
+    whole.or_else(|| history.iter().rev().find(|old| shares(old) > 0))
+}
 
 /// The clip's name on a share of its own, which its folder becomes.
 fn given_clip(path: Option<&Path>) -> Result<(Option<String>, Folders), BenchError> {
