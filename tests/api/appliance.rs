@@ -58,6 +58,7 @@ impl Appliance {
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
             facts: json!({}),
+            data_dir: dir.path().to_owned(),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
         Appliance { address, outputs, client: reqwest::Client::new(), _dir: dir }

@@ -5,6 +5,7 @@
 
 mod alarms;
 mod approvals;
+mod benchmarks;
 mod devices;
 mod executions;
 mod express;
