@@ -11,7 +11,7 @@ use super::config::Config;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::resources::builtin::{self, Substitutions};
-use crate::resources::{All, Services, forward, functions, items, jobs, notify::Notifier};
+use crate::resources::{All, Services, events, forward, functions, http, items, jobs, notify::Notifier, queues};
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
 use crate::schedule::{Schedule, ScheduleSettings};
@@ -25,6 +25,7 @@ const IO_CAPACITY: u32 = 8;
 /// Everything that runs but for the HTTP server.
 pub struct Appliance {
     pub handle: Handle,
+    pub services: Arc<Services>,
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     writer: Writer,
@@ -51,6 +52,9 @@ impl Appliance {
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
                 .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
             notify: config.notify.clone(),
+            events: events::Bus::new(&config.rules, &config.account, &config.region),
+            queues: queues::Queues::new(&config.queues, &config.account, &config.region),
+            connections: http::Connections::new(&config.connections),
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
@@ -60,6 +64,7 @@ impl Appliance {
             }),
             data_dir,
         });
+        services.queues.load(&reader)?;
         let handle = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),
@@ -70,7 +75,13 @@ impl Appliance {
             region: config.region.clone(),
         })
         .await?;
-        let mut appliance = Appliance { handle: handle.clone(), watches: Vec::new(), writer, tasks: Vec::new() };
+        let mut appliance = Appliance {
+            handle: handle.clone(),
+            services: services.clone(),
+            watches: Vec::new(),
+            writer,
+            tasks: Vec::new(),
+        };
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
@@ -82,6 +93,9 @@ impl Appliance {
         }
         let schedule = Schedule::new(schedules(config), Arc::new(handle.clone()), reader.clone());
         appliance.keep("the schedules".to_owned(), schedule.run());
+        appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
+        let (queues, sweeping) = (services.clone(), handle.clone());
+        appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
         let notifier = Notifier::new(&services, handle);
         appliance.keep("the notifier".to_owned(), async {
             notifier.run().await;

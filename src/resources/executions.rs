@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::aws;
-use super::{Answer, Call, Services};
+use super::{Answer, Call, Services, events};
 use crate::base::{TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Parent, Status};
 use crate::run::{Refused, Start};
@@ -83,7 +83,8 @@ pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
             name: Some(child.name.clone()),
             input: child.input.into(),
             parent: parent.clone(),
-            trace_header: None,
+            // Which rules led here goes along, so that a rule does not start itself by way of a child.
+            trace_header: events::lineage(&call.services, call.execution)?.trace_header(&derived_name(call)),
             once: true,
         })
         .await?;

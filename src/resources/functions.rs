@@ -215,7 +215,7 @@ fn judged(status: u16, failed: bool, kind: Option<&str>, text: &str, id: &str) -
 }
 
 /// Runs a function where it is: here, at `[lambda]`'s endpoint, or else at that of `[aws]`.
-async fn run(services: &Services, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
+pub(super) async fn run(services: &Services, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
     let functions = &services.functions;
     let (Some(endpoint), false) = (&services.endpoint, functions.serves(function)) else {
         return functions.run(function, event, id).await;

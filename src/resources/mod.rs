@@ -12,16 +12,20 @@ pub mod activities;
 pub mod aws;
 pub mod builtin;
 pub mod claim;
+pub mod events;
 pub mod executions;
 pub mod forward;
 pub mod functions;
 pub mod housekeeping;
+pub mod http;
 pub mod items;
 pub mod jobs;
 pub mod media;
 pub mod mounts;
 pub mod notify;
 pub mod objects;
+pub mod queues;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,19 +34,22 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+pub use events::RuleSettings;
 pub use forward::AwsSettings;
 pub use functions::{FunctionSettings, LambdaSettings};
 pub use housekeeping::RetentionSettings;
+pub use http::ConnectionSettings;
 pub use items::TableSettings;
 pub use notify::NotifySettings;
+pub use queues::QueueSettings;
 
 use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Header, RunTask};
-use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::interpreter::{Header, RunTask, Status};
+use crate::run::{Announced, Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
 use crate::sandbox::Spawn;
-use crate::store::Reader;
+use crate::store::{Commit, Reader};
 
 /// Lower goes first: what has no rank of its own stands in the midst of the media stages.
 const PRIORITY: u8 = 50;
@@ -83,6 +90,9 @@ pub struct Services {
     pub endpoint: Option<forward::Endpoint>,
     pub templates: jobs::Templates,
     pub notify: NotifySettings,
+    pub events: events::Bus,
+    pub queues: queues::Queues,
+    pub connections: http::Connections,
     pub retention: RetentionSettings,
     /// Told when a notification was stored.
     pub outbox_grew: Arc<tokio::sync::Notify>,
@@ -109,6 +119,10 @@ pub enum Family {
     Items(String, aws::Integration),
     Objects(String),
     Publish,
+    PutEvents(aws::Integration),
+    /// One of SQS's operations.
+    Queues(&'static str, aws::Integration),
+    Http,
     /// The function's ARN as Resource: its result is the task's.
     Function,
     /// `lambda:invoke`: the result with metadata around it.
@@ -157,6 +171,17 @@ impl Family {
                 Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
             }
             ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("events", "putEvents" | "putEvents.waitForTaskToken") => Family::PutEvents(aws::Integration::Optimised),
+            ("aws-sdk", "eventbridge:putEvents" | "eventbridge:putEvents.waitForTaskToken") => {
+                Family::PutEvents(aws::Integration::Sdk)
+            }
+            ("sqs", "sendMessage" | "sendMessage.waitForTaskToken") => {
+                Family::Queues("SendMessage", aws::Integration::Optimised)
+            }
+            ("aws-sdk", operation) if queue_operation(operation).is_some() => {
+                Family::Queues(queue_operation(operation)?, aws::Integration::Sdk)
+            }
+            ("http", "invoke") => Family::Http,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
             (service, operation) => {
                 forward::find(service, operation)?;
@@ -179,11 +204,14 @@ impl Family {
             Family::Objects(operation) if !objects::is_share(&call.services.shares, text("Bucket")) => {
                 forward::find("aws-sdk", &format!("s3:{operation}"))
             }
-            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => {
-                let (_, rest) = call.task.resource.split_once(":states:::")?;
-                let (service, operation) = rest.split_once(':')?;
-                forward::find(service, operation)
+            Family::PutEvents(_) if !events::is_here(&call.services.events, &call.parameters) => written(call),
+            Family::Queues("GetQueueUrl", _) if !call.services.queues.has(text("QueueName")) => written(call),
+            Family::Queues(operation, _)
+                if *operation != "GetQueueUrl" && !call.services.queues.has(text("QueueUrl")) =>
+            {
+                written(call)
             }
+            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => written(call),
             _ => None,
         }
     }
@@ -192,9 +220,12 @@ impl Family {
     fn lane(&self) -> Option<LaneNeed> {
         match self {
             Family::Stage(stage) => Some(media::lane(stage)),
-            Family::Objects(_) | Family::Function | Family::Invoke | Family::Forward(..) | Family::Housekeeping => {
-                Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY })
-            }
+            Family::Objects(_)
+            | Family::Http
+            | Family::Function
+            | Family::Invoke
+            | Family::Forward(..)
+            | Family::Housekeeping => Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY }),
             _ => None,
         }
     }
@@ -218,6 +249,9 @@ impl Family {
             Family::Claim(action) => claim::call(call, *action).await?,
             Family::Notify => notify::event(call).await?,
             Family::Publish => notify::publish(call).await?,
+            Family::PutEvents(integration) => events::call(call, *integration).await?,
+            Family::Queues(operation, integration) => queues::task(call, operation, *integration).await?,
+            Family::Http => http::call(call).await?,
             Family::Housekeeping => housekeeping::call(call).await?,
             Family::Executions(pattern) => executions::call(call, *pattern).await?,
             Family::Activities(action) => activities::call(call, *action).await?,
@@ -234,6 +268,19 @@ impl Family {
             }
         })
     }
+}
+
+/// SQS's operation in `sqs:sendMessage.waitForTaskToken`.
+fn queue_operation(operation: &str) -> Option<&'static str> {
+    let operation = operation.strip_prefix("sqs:")?;
+    queues::operation(operation.strip_suffix(".waitForTaskToken").unwrap_or(operation))
+}
+
+/// The operation that the Resource names, as it would be called elsewhere.
+fn written(call: &Call) -> Option<(Operation, aws::Integration)> {
+    let (_, rest) = call.task.resource.split_once(":states:::")?;
+    let (service, operation) = rest.split_once(':')?;
+    forward::find(service, operation)
 }
 
 /// All resources of this box.
@@ -255,6 +302,23 @@ impl Resources for All {
             _ => executions::delivered(&self.0, child, executions::Pattern::Sync),
         };
         outcome.map(|value| value.to_string().into())
+    }
+
+    fn begun(&self, header: &Header, commit: &mut Commit) -> Vec<Announced> {
+        let mut announced = self.0.events.status_changed(&events::begun(header), header.started_at, commit);
+        if header.status != Status::Running {
+            announced.extend(self.status_changed(header, commit));
+        }
+        announced
+    }
+
+    fn status_changed(&self, header: &Header, commit: &mut Commit) -> Vec<Announced> {
+        let at = header.stopped_at.or(header.redriven_at).unwrap_or(header.started_at);
+        self.0.events.status_changed(header, at, commit)
+    }
+
+    fn announced(&self, announced: Vec<Announced>) {
+        self.0.events.stored(announced);
     }
 }
 
@@ -361,7 +425,9 @@ mod tests {
             ("arn:aws:states:::aws-sdk:s3:copyObject", Family::Objects("copyObject".into())),
             ("arn:aws:states:::mediaconvert:createJob.sync", Family::CreateJob { sync: true }),
             ("arn:aws:lambda:us-east-1:000000000000:function:qc", Family::Function),
-            ("arn:aws:states:::sqs:sendMessage", Family::Forward("sqs".into(), "sendMessage".into())),
+            ("arn:aws:states:::sqs:sendMessage", Family::Queues("SendMessage", aws::Integration::Optimised)),
+            ("arn:aws:states:::aws-sdk:sqs:receiveMessage", Family::Queues("ReceiveMessage", aws::Integration::Sdk)),
+            ("arn:aws:states:::ecs:runTask", Family::Forward("ecs".into(), "runTask".into())),
             ("arn:aws:states:::dynamodb:putItem", Family::Items("putItem".into(), aws::Integration::Optimised)),
         ] {
             assert_eq!(Family::find(arn), Some(family), "{arn}");

@@ -39,6 +39,6 @@ pub use lane::LaneStatus;
 pub use notice::{Notice, ProgressSink, Working};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Announced, LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;

@@ -81,8 +81,13 @@ async fn begin(core: &SharedCore, request: Start, name: String) -> Result<Starte
 
     let mut commit = Commit::new();
     commit.step(None, &step);
+    let announced = match (&step.header, row.kind) {
+        (Some(header), MachineKind::Standard) => core.resources.begun(header, &mut commit),
+        _ => Vec::new(),
+    };
     core.expect(id);
     core.commit(commit).await.inspect_err(|_| core.expect_no_more(id))?;
+    core.resources.announced(announced);
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();
     announce(core, &execution);

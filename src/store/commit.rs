@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::record::{Op, Record};
 use super::rows::{
-    self, ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapRow,
-    EventRow, MessageRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
+    self, ActivityRow, AliasRow, BranchRow, DocumentRow, EventRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow,
+    MapRow, MessageRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};

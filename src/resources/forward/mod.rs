@@ -64,6 +64,13 @@ pub async fn invoke(endpoint: &Endpoint, function: &str, event: &str) -> Result<
     endpoint.send(operation.service, write::request(operation, &parameters)?).await
 }
 
+/// A service's refusal as a Task's error, for those of its operations that the box carries out itself.
+pub fn refused(service: &str, integration: Integration, code: &str, message: &str, status: u16, id: &str) -> TaskError {
+    let Some(service) = Service::find(service) else { return TaskError::new("States.TaskFailed", message) };
+    let error = ServiceError { code: code.to_owned(), message: message.to_owned() };
+    Names::of(service, integration).error(&error, status, id)
+}
+
 fn content_type(service: Service) -> &'static str {
     match service.protocol() {
         Protocol::Json if service.json_version() == "1.0" => "application/x-amz-json-1.0",

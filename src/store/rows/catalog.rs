@@ -30,7 +30,16 @@ macro_rules! catalog {
 }
 
 catalog!(
-    MachineRow, RevisionRow, VersionRow, AliasRow, ActivityRow, FileRow, ItemRow, OutboxRow, EventRow, MessageRow,
+    MachineRow,
+    RevisionRow,
+    VersionRow,
+    AliasRow,
+    ActivityRow,
+    FileRow,
+    ItemRow,
+    OutboxRow,
+    EventRow,
+    MessageRow,
     DocumentRow
 );
 
