@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::aws;
+use super::aws::{self, Dress};
 use super::{Answer, Call, Services, events};
 use crate::base::{TaskError, Timestamp};
 use crate::interpreter::{Header, Outcome, Parent, Status};
@@ -48,7 +48,7 @@ pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
         "ExecutionArn": call.services.execution_arn(&machine, &name),
         "StartDate": started_at.0 as f64 / 1000.0,
     });
-    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0");
+    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", call.handle.now(), Dress::KeptAlive);
     Ok(match pattern {
         Pattern::FireAndForget => Answer::Done(answer),
         _ => Answer::Submitted(answer),

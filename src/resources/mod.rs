@@ -126,7 +126,7 @@ pub enum Family {
     /// The function's ARN as Resource: its result is the task's.
     Function,
     /// `lambda:invoke`: the result with metadata around it.
-    Invoke,
+    Invoke(aws::Integration),
     /// Any other operation of a service that is known, by the last parts of its Resource.
     Forward(String, String),
 }
@@ -182,7 +182,8 @@ impl Family {
                 Family::Queues(queue_operation(operation)?, aws::Integration::Sdk)
             }
             ("http", "invoke") => Family::Http,
-            ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
+            ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke(aws::Integration::Optimised),
+            ("aws-sdk", "lambda:invoke" | "lambda:invoke.waitForTaskToken") => Family::Invoke(aws::Integration::Sdk),
             (service, operation) => {
                 forward::find(service, operation)?;
                 Family::Forward(service.to_owned(), operation.to_owned())
@@ -223,7 +224,7 @@ impl Family {
             Family::Objects(_)
             | Family::Http
             | Family::Function
-            | Family::Invoke
+            | Family::Invoke(_)
             | Family::Forward(..)
             | Family::Housekeeping => Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY }),
             _ => None,
@@ -260,7 +261,7 @@ impl Family {
             Family::Items(operation, integration) => items::call(call, operation, *integration).await?,
             Family::Objects(operation) => objects::call(call, operation).await?,
             Family::Function => functions::call(call).await?,
-            Family::Invoke => functions::invoke(call).await?,
+            Family::Invoke(integration) => functions::invoke(call, *integration).await?,
             Family::Forward(service, operation) => {
                 let unknown = || TaskError::new("States.Runtime", format!("there is no {service}:{operation}"));
                 let (operation, integration) = forward::find(service, operation).ok_or_else(unknown)?;

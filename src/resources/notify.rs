@@ -107,7 +107,13 @@ pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
         }
     }
     let (id, _) = send(call, body).await?;
-    let answer = aws::with_metadata(json!({ "MessageId": id }), &aws::request_id(call), "text/xml");
+    let answer = aws::with_metadata(
+        json!({ "MessageId": id }),
+        &aws::request_id(call),
+        "text/xml",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(Answer::Done(answer))
 }
 

@@ -263,7 +263,7 @@ impl Courier {
                 sent.map(drop).map_err(|e| Failure::passing(fault::chain(&e)))
             }
             Kind::Function(function) => {
-                let ran = functions::run(&self.services, function, &input, event).await;
+                let ran = functions::result(&self.services, function, &input, event).await;
                 ran.map(drop).map_err(|e| Failure::passing(format!("{}: {}", e.error, e.cause)))
             }
             Kind::Topic(topic) => {

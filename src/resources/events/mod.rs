@@ -327,7 +327,13 @@ pub async fn call(call: &Call, integration: Integration) -> Result<Answer, TaskE
     if answer["FailedEntryCount"] != 0 {
         return Err(TaskError::new("EventBridge.FailedEntry", answer.to_string()));
     }
-    Ok(Answer::Done(aws::with_metadata(answer, &id, "application/x-amz-json-1.1")))
+    Ok(Answer::Done(aws::with_metadata(
+        answer,
+        &id,
+        "application/x-amz-json-1.1",
+        call.handle.now(),
+        aws::Dress::Plain,
+    )))
 }
 
 /// The rules that led to an execution.

@@ -413,7 +413,13 @@ pub async fn task(call: &Call, operation: &str, integration: Integration) -> Res
     let id = aws::request_id(call);
     match self::call(&call.services.queues, &call.handle, operation, &call.parameters, Some(&seed)).await {
         Ok(answer) if integration == Integration::Sdk => Ok(Answer::Done(answer)),
-        Ok(answer) => Ok(Answer::Done(aws::with_metadata(answer, &id, "application/x-amz-json-1.0"))),
+        Ok(answer) => Ok(Answer::Done(aws::with_metadata(
+            answer,
+            &id,
+            "application/x-amz-json-1.0",
+            call.handle.now(),
+            aws::Dress::KeptAlive,
+        ))),
         Err(refusal) => {
             Err(forward::refused("sqs", integration, refusal.query_code, &refusal.message, refusal.status, &id))
         }
