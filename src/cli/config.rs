@@ -16,7 +16,8 @@ use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::{
-    AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
+    RetentionSettings, RuleSettings, TableSettings,
 };
 use crate::schedule::ScheduleSettings;
 
@@ -45,6 +46,9 @@ pub struct Config {
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
     pub tables: BTreeMap<String, TableSettings>,
+    pub queues: BTreeMap<String, QueueSettings>,
+    pub rules: BTreeMap<String, RuleSettings>,
+    pub connections: BTreeMap<String, ConnectionSettings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -96,6 +100,9 @@ impl Default for Config {
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
             tables: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            connections: BTreeMap::new(),
         }
     }
 }
@@ -228,6 +235,19 @@ impl Config {
         }
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
+        }
+        let has_queue = |queue: &str| self.queues.contains_key(queue);
+        for (name, queue) in &self.queues {
+            let found = queue.faults(name, has_queue);
+            faults.extend(found.into_iter().map(|fault| within(&format!("queues.{name}"), &fault)));
+        }
+        for (name, rule) in &self.rules {
+            let found = rule.faults(has_queue, |connection| self.connections.contains_key(connection));
+            faults.extend(found.into_iter().map(|fault| within(&format!("rules.{name}"), &fault)));
+        }
+        for (name, connection) in &self.connections {
+            let found = connection.faults();
+            faults.extend(found.into_iter().map(|fault| within(&format!("connections.{name}"), &fault)));
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
         faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));

@@ -111,7 +111,13 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         TaskError::new("MediaConvert.InternalServerErrorException", what)
     })?;
     let job = shape(&call.services, &name, &request, "SUBMITTED", started.started_at);
-    let answer = aws::with_metadata(json!({ "Job": job }), &request_id, "application/json");
+    let answer = aws::with_metadata(
+        json!({ "Job": job }),
+        &request_id,
+        "application/json",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(if sync { Answer::Submitted(answer) } else { Answer::Done(answer) })
 }
 

@@ -46,6 +46,6 @@ pub use logging::{LogBatch, LogLevel, LogTarget};
 pub use notice::{Notice, ProgressSink, Working};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Announced, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;
