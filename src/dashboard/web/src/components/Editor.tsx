@@ -11,7 +11,7 @@ import { useEffect, useRef } from 'preact/hooks';
 import type { Problem } from '../api/types';
 
 const look = EditorView.theme({
-  '&': { height: '100%', minHeight: '460px', fontSize: '13px', background: 'var(--card)', color: 'var(--ink)' },
+  '&': { height: '74vh', fontSize: '13px', background: 'var(--card)', color: 'var(--ink)' },
   '.cm-scroller': { fontFamily: 'var(--mono)', lineHeight: '1.5' },
   '.cm-gutters': { background: 'var(--ground)', color: 'var(--quiet)', border: 'none' },
   '.cm-activeLine, .cm-activeLineGutter': { background: 'color-mix(in srgb, var(--accent) 8%, transparent)' },

@@ -42,10 +42,10 @@ export function Plot({ title, x, xLabel, unit, series, height = 180, onPick }: P
         scales: { x: { time: false } },
         axes: [
           { ...axis, ...(xLabel ? { values: (_: uPlot, all: number[]) => all.map(xLabel) } : {}) },
-          { ...axis, size: 60, values: (_: uPlot, all: number[]) => all.map((v) => `${v} ${unit}`) },
+          { ...axis, size: 64 },
         ],
         series: [
-          { label: '', ...(xLabel ? { value: (_: uPlot, v: number | null) => (v === null ? '' : xLabel(v)) } : {}) },
+          { label: 'at', ...(xLabel ? { value: (_: uPlot, v: number | null) => (v === null ? '' : xLabel(v)) } : {}) },
           ...series.map((s, n) => ({ label: s.label, stroke: COLOURS[n % COLOURS.length], width: 1.5, spanGaps: true })),
         ],
       };
@@ -68,7 +68,9 @@ export function Plot({ title, x, xLabel, unit, series, height = 180, onPick }: P
   });
   return (
     <figure class="plot">
-      <figcaption>{title}</figcaption>
+      <figcaption>
+        {title} {unit ? <small>in {unit}</small> : null}
+      </figcaption>
       <div ref={place} role="img" aria-label={`${title}: ${facts.join('; ')}`} />
     </figure>
   );

@@ -197,7 +197,7 @@ export function Graph({ definition, facts, taken, selected, onSelect, wrong }: P
           </button>
         ) : null}
       </div>
-      <div class="graph-place" ref={place}>
+      <div class="graph-place" ref={place} tabIndex={0} role="region" aria-label="Graph">
         <svg
           width={drawn.width * scale}
           height={drawn.height * scale}
@@ -207,7 +207,7 @@ export function Graph({ definition, facts, taken, selected, onSelect, wrong }: P
         >
           <defs>
             {['tip', 'tip-taken'].map((id) => (
-              <marker key={id} id={id} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
+              <marker key={id} id={id} viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">
                 <path class={id} d="M0,0 L8,4 L0,8 z" />
               </marker>
             ))}

@@ -149,7 +149,7 @@ function within(asl: Asl, closed: ReadonlySet<string>, prefix: string, depth: nu
     const isOpen = held.length > 0 && !closed.has(name);
     const label = shorten(name, 34);
     const detail = detailOf(state);
-    let width = Math.max(116, Math.min(290, Math.max(label.length * 7.8, detail.length * 6.4) + 44));
+    let width = Math.max(116, Math.min(290, Math.max(label.length * 7.8, detail.length * 6.4) + 62));
     let height = BOX_HEIGHT;
     if (isOpen) {
       const parts = held.map((part, n) => within(part, closed, `${name}/${n}`, depth + 1));

@@ -1,8 +1,8 @@
 // One execution. What failed stands first; below it graph, timeline, events, media, data and definition, each with an
 // address of its own, and beside them the state that was chosen.
-import { useEffect, useMemo } from 'preact/hooks';
+import { useEffect, useMemo, useState } from 'preact/hooks';
 import * as api from '../../api/client';
-import type { Detail, Failure } from '../../api/types';
+import type { Detail, Failure, Progress } from '../../api/types';
 import { count, duration, exactMoment, pretty, utc } from '../../base/format';
 import { useAsk, useChanges, useLive, useNow, useTitle } from '../../base/hooks';
 import { href, replace, toExecution } from '../../base/route';
@@ -16,10 +16,8 @@ import { Events } from './Events';
 import { modelOf, type Model } from './model';
 import { StatePanel } from './StatePanel';
 import { Timeline } from './Timeline';
-import { useState } from 'preact/hooks';
-import type { Progress } from '../../api/types';
 
-function FailureCard({ failure, id }: { failure: Failure; id: string }) {
+function FailureCard({ failure, id, onShow }: { failure: Failure; id: string; onShow: () => void }) {
   return (
     <section class="failure" aria-label="What failed">
       <h2>
@@ -37,6 +35,13 @@ function FailureCard({ failure, id }: { failure: Failure; id: string }) {
           <>
             {' · in '}
             <a href={toExecution(failure.execution)}>{failure.workflow}</a>
+          </>
+        ) : failure.state ? (
+          <>
+            {' · '}
+            <button type="button" class="plain" onClick={onShow}>
+              show the state
+            </button>
           </>
         ) : null}
       </p>
@@ -165,7 +170,7 @@ export function ExecutionPage({ id, tab, query }: { id: string; tab: string; que
     <article class="detail">
       <Head detail={d} progress={moved ?? d.progress} reload={reload} now={now} />
       <Notice error={detail.error ?? trace.error} />
-      {d.failure ? <FailureCard failure={d.failure} id={d.id} /> : null}
+      {d.failure ? <FailureCard failure={d.failure} id={d.id} onShow={() => selectName(d.failure?.state ?? '')} /> : null}
       <Tabs
         label="Views"
         current={current}

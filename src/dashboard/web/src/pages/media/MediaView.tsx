@@ -127,7 +127,7 @@ export function MediaView({ detail }: { detail: Detail }) {
     ...served.filter((o) => o.kind === 'video' || o.kind === 'audio'),
     ...masters.slice(1),
   ];
-  const [chosen, setChosen] = useState<string | null>(null);
+  const [chosen, setChosen] = useState<string | null>(play[0]?.uri ?? null);
   const [compare, setCompare] = useState(false);
   const [error, setError] = useState<string | null>(null);
   const [sourceError, setSourceError] = useState(false);

@@ -235,7 +235,9 @@ export function OverviewPage() {
   const [moved, setMoved] = useState<Record<string, Summary['progress']>>({});
   useLive({ moved: (m) => setMoved((old) => ({ ...old, [m.root]: m.progress })) });
   const rows = useMemo(
-    () => (seen?.running ?? []).map((row) => ({ ...row, progress: row.progress ? (moved[row.id] ?? row.progress) : null })),
+    () => (seen?.running ?? []).map((row) => ({ ...row, progress: row.progress ? (moved[row.id] ?? row.progress) : null }))
+        // What moves stands before what waits.
+        .sort((a, b) => Number(b.progress !== null) - Number(a.progress !== null)),
     [seen, moved],
   );
   const now = useNow(rows.length > 0);

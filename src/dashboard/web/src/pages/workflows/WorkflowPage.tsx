@@ -46,7 +46,8 @@ function Problems({ problems, onPick }: { problems: Problem[]; onPick?: (p: Prob
 }
 
 function Edit({ machine, based, onSaved }: { machine: Machine; based: string; onSaved: () => void }) {
-  const [text, setText] = useState(based);
+  // What a program wrote in one line nobody can edit.
+  const [text, setText] = useState(based.includes('\n') ? based : pretty(based));
   const [problems, setProblems] = useState<Problem[]>([]);
   const [line, setLine] = useState<number | null>(null);
   const [note, setNote] = useState('');
@@ -89,8 +90,11 @@ function Edit({ machine, based, onSaved }: { machine: Machine; based: string; on
           What changed{' '}
           <input value={note} maxLength={256} placeholder="for the list of versions" onInput={(e) => setNote(e.currentTarget.value)} />
         </label>
-        <button class="primary" disabled={busy || errors > 0 || text === machine.definition}>
+        <button class="primary" disabled={busy || errors > 0 || text === machine.definition || (!machine.definition.includes('\n') && text === pretty(machine.definition))}>
           Save as a new version
+        </button>
+        <button type="button" onClick={() => setText(pretty(text))}>
+          Format
         </button>
         {errors > 0 ? <span class="quiet">{plural(errors, 'error')} to mend first</span> : null}
       </div>
