@@ -17,7 +17,6 @@ mod arn;
 mod audit;
 mod aws;
 mod gate;
-pub mod history;
 mod live;
 mod media;
 mod names;
@@ -29,6 +28,7 @@ mod start_workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ use crate::dashboard;
 use crate::run::Handle;
 use crate::store::Reader;
 
+pub use crate::logs::event as history;
 pub use arn::Place;
 pub use gate::{Auth, Credentials, Role};
 pub use refused::Refused;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The settings in force, without their secrets, as JSON for screens.
     pub facts: serde_json::Value,
+    /// Where the reports of benchmarks lie.
+    pub data_dir: PathBuf,
 }
 
 /// The state of all handlers. Cheap to clone.
@@ -81,6 +84,7 @@ struct Doors {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     facts: Arc<serde_json::Value>,
+    data_dir: Arc<PathBuf>,
     devices: rest::Devices,
     uploads: rest::Uploads,
     live: live::Live,
@@ -102,6 +106,7 @@ pub fn router(settings: Settings) -> Router {
         metrics: settings.metrics,
         watches: settings.watches,
         facts: Arc::new(settings.facts),
+        data_dir: Arc::new(settings.data_dir),
         devices: rest::Devices::default(),
         uploads: rest::Uploads::default(),
         live,

@@ -9,9 +9,12 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
+use super::lanes::LaneSettings;
 use crate::api::Role;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
+use crate::logs::LogSettings;
+use crate::media::settings::Acceleration;
 use crate::resources::{
     AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
 };
@@ -29,11 +32,15 @@ pub struct Config {
     pub shares: BTreeMap<String, ShareSettings>,
     /// Who may come in. Required as soon as `listen` is not loopback.
     pub credentials: Vec<Credential>,
+    /// How much each lane carries at once; what is absent follows the box.
     pub lanes: LaneSettings,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
     pub watch: Vec<WatchSettings>,
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
+    pub logs: LogSettings,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
@@ -69,14 +76,6 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// How much each lane carries at once; what is absent follows the box.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LaneSettings {
-    pub cpu: Option<u32>,
-    pub io: Option<u32>,
-}
-
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -87,10 +86,12 @@ impl Default for Config {
             shares: BTreeMap::new(),
             credentials: Vec::new(),
             lanes: LaneSettings::default(),
+            acceleration: Acceleration::default(),
             watch: Vec::new(),
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
+            logs: LogSettings::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
@@ -177,11 +178,7 @@ impl Config {
             }
         }
         faults.extend(self.faults_of_folders());
-        for (lane, capacity) in [("cpu", self.lanes.cpu), ("io", self.lanes.io)] {
-            if capacity == Some(0) {
-                faults.push(format!("lanes.{lane}: a lane without capacity would let its work wait for ever"));
-            }
-        }
+        faults.extend(super::lanes::faults(&self.lanes));
         faults.extend(self.faults_of_sections());
         faults
     }
@@ -233,6 +230,7 @@ impl Config {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));
         faults
@@ -329,11 +327,15 @@ mod tests {
             share = "A_B"
             [lanes]
             cpu = 0
+            "gpu0.nvenc" = 0
+            gpu = 1
             "#,
         )
         .unwrap();
         let faults = config.faults();
-        for key in ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu"] {
+        for key in
+            ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu", "lanes.gpu:"]
+        {
             assert!(faults.iter().any(|f| f.starts_with(key)), "{key} in {faults:?}");
         }
         assert!(Config::default().faults().is_empty());

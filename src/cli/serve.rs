@@ -81,6 +81,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         metrics: Arc::new(move || metrics.render()),
         watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
         facts: appliance.facts.clone(),
+        data_dir: config.data_dir.clone(),
     });
     let server = tokio::spawn(api::serve(listener, router, std::future::pending()));
     println!("conveyor is ready on http://{address}");

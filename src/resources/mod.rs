@@ -41,12 +41,11 @@ use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask};
-use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::media::Device;
+use crate::media::settings::Acceleration;
+use crate::run::{Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
 use crate::sandbox::Spawn;
 use crate::store::Reader;
-
-/// Lower goes first: what has no rank of its own stands in the midst of the media stages.
-const PRIORITY: u8 = 50;
 
 /// One attempt of one Task, with all that its family may use.
 #[derive(Clone)]
@@ -60,6 +59,10 @@ pub struct Call {
     pub progress: ProgressSink,
     /// Cores that the lease allows.
     pub threads: usize,
+    /// The GPU that was leased with them.
+    pub device: Option<Device>,
+    /// Devices that failed under this attempt before.
+    pub moved: Vec<String>,
 }
 
 /// How a call ended well.
@@ -89,6 +92,8 @@ pub struct Services {
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
     pub claims: tokio::sync::Mutex<()>,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
     /// Who runs media stages.
     pub spawn: Arc<dyn Spawn>,
 }
@@ -192,12 +197,12 @@ impl Family {
         }
     }
 
-    /// The lane it runs on; none for what only reads and writes the appliance's own store.
-    fn lane(&self) -> Option<LaneNeed> {
+    /// What it needs of the box; nothing where it only reads and writes the appliance's own store.
+    fn need(&self, services: &Services, task: &RunTask) -> Option<Need> {
         match self {
-            Family::Stage(stage) => Some(media::lane(stage)),
+            Family::Stage(stage) => Some(media::need(stage, &task.parameters, services.acceleration)),
             Family::Objects(_) | Family::Function | Family::Invoke | Family::Forward(..) | Family::Housekeeping => {
-                Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY })
+                Some(Need::disks())
             }
             _ => None,
         }
@@ -270,8 +275,8 @@ struct Bound {
 }
 
 impl Resource for Bound {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
-        self.family.lane()
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        self.family.need(&self.services, task)
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
@@ -294,6 +299,8 @@ impl Resource for Bound {
                 handle: context.handle,
                 progress: context.progress,
                 threads: context.threads,
+                device: context.device,
+                moved: context.moved,
             };
             match family.call(&call).await {
                 Ok(Answer::Done(value)) => TaskOutcome::Succeeded(value.to_string().into()),

@@ -20,6 +20,13 @@ pub fn wire(event: &HistoryEvent, include_data: bool) -> Value {
     Value::Object(body)
 }
 
+/// The event's details by themselves; empty for events that have none.
+pub fn details(kind: &K, include_data: bool) -> Map<String, Value> {
+    let mut details = Details { fields: Map::new(), include_data };
+    details.fill(kind);
+    details.fields
+}
+
 /// The event's `type`.
 pub fn type_name(kind: &K) -> String {
     let fixed = match kind {
