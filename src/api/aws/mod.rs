@@ -55,10 +55,19 @@ pub async fn handle(
         Err(refusal) => refuse(&refusal),
     };
     if let Some(operation) = target.strip_prefix(TARGET).filter(|operation| is_kept(operation)) {
-        let deed = Deed { caller: &caller, door: "aws", what: operation, to: "", status: response.status() };
+        let to = meant(&body);
+        let deed = Deed { caller: &caller, door: "aws", what: operation, to: &to, status: response.status() };
         audit::note(&doors, deed).await;
     }
     response
+}
+
+/// What a request is about: the ARN or the name in it.
+fn meant(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let named = body.as_object().into_iter().flatten().find(|(key, _)| key.ends_with("Arn") && *key != "roleArn");
+    let named = named.map(|(_, value)| value).unwrap_or(&body["name"]);
+    named.as_str().unwrap_or_default().chars().take(256).collect()
 }
 
 fn target(headers: &HeaderMap) -> &str {
