@@ -18,7 +18,7 @@ pub struct Template {
 }
 
 #[derive(Debug)]
-enum Node {
+pub(super) enum Node {
     /// Holds nothing to evaluate.
     Literal(Value),
     Array(Vec<Node>),
@@ -62,6 +62,10 @@ impl Template {
         let mut faults = Vec::new();
         let root = compile_jsonata(template, field, reads, &mut Vec::new(), &mut faults);
         if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
     }
 
     /// Whether it looks at the context object.

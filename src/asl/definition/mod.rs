@@ -9,6 +9,7 @@ mod json;
 mod jsonata;
 mod processor;
 mod retry;
+mod review;
 mod scopes;
 mod state;
 
@@ -20,6 +21,7 @@ use super::template::Segment;
 use crate::base::limits::DEFINITION_BYTES_MAX;
 use checker::{Checker, Fields};
 use json::{Kind, Member, Node};
+pub use review::{resources, review};
 
 /// What a definition is checked for beyond the language itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

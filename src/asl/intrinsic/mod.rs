@@ -80,6 +80,11 @@ impl Intrinsic {
         &self.text
     }
 
+    /// Shows each path among the arguments, those of nested calls included.
+    pub(super) fn each_path(&self, see: &mut dyn FnMut(&Path)) {
+        self.call.each_path(see);
+    }
+
     /// Whether an argument begins at the context object.
     pub fn reads_context(&self) -> bool {
         self.call.reads_context()
@@ -115,6 +120,16 @@ impl Call {
 }
 
 impl Call {
+    fn each_path(&self, see: &mut dyn FnMut(&Path)) {
+        for argument in &self.arguments {
+            match argument {
+                Argument::Path(path) => see(path),
+                Argument::Call(call) => call.each_path(see),
+                Argument::Literal(_) | Argument::Format(_) => {}
+            }
+        }
+    }
+
     fn reads_context(&self) -> bool {
         self.arguments.iter().any(|argument| match argument {
             Argument::Path(path) => path.reads_context(),
