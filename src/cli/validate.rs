@@ -1,6 +1,6 @@
 //! `conveyor validate`: all problems of a definition at once, and what can never happen in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -22,6 +22,9 @@ pub struct Validate {
     /// The appliance's configuration: also say which Tasks name what that box does not have.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// What can happen to an execution that is started with this input, instead of with any.
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
     /// Only errors.
     #[arg(long)]
     no_warnings: bool,
@@ -34,11 +37,12 @@ pub struct Validate {
 pub fn run(asked: &Validate) -> anyhow::Result<ExitCode> {
     let config = asked.config.as_deref().map(Config::read).transpose()?;
     let workflow = if asked.express { WorkflowType::Express } else { WorkflowType::Standard };
+    let input = asked.input.as_deref().map(read_json).transpose()?;
     let mut refused = false;
     for file in &asked.files {
         let name = file.display();
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-        let (machine, mut problems) = asl::review(&text, workflow);
+        let (machine, mut problems) = asl::review(&text, workflow, input.as_ref());
         if let (Some(config), true) = (&config, machine.is_some()) {
             problems.extend(not_here(&text, workflow, config));
             problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -59,6 +63,11 @@ pub fn run(asked: &Validate) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if refused { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn read_json(path: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
 }
 
 fn counted(number: usize, what: &str) -> String {

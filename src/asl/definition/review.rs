@@ -1,5 +1,7 @@
 //! The checks of the language and, where those find nothing, what [`flow`](crate::asl::flow) finds, each at its place.
 
+use serde_json::Value;
+
 use super::checker::Checker;
 use super::json::{self, Kind, Node, line_and_column};
 use super::{StateMachine, WorkflowType};
@@ -8,8 +10,9 @@ use crate::asl::problem::{Problem, Severity, location, pointer};
 use crate::asl::template::Segment;
 
 /// As [`check`](super::check), with what can never happen to data on its way. Those findings are warnings, but for the
-/// ones after which a state can only fail; a definition that has no other problems runs all the same.
-pub fn review(text: &str, workflow: WorkflowType) -> (Option<StateMachine>, Vec<Problem>) {
+/// ones after which a state can only fail; a definition that has no other problems runs all the same. `input`: of an
+/// execution that is started with that.
+pub fn review(text: &str, workflow: WorkflowType, input: Option<&Value>) -> (Option<StateMachine>, Vec<Problem>) {
     let mut checker = Checker::new(text, workflow == WorkflowType::Express);
     let machine = checker.document(text);
     let refused = checker.problems.iter().any(|problem| problem.severity == Severity::Error);
@@ -21,7 +24,7 @@ pub fn review(text: &str, workflow: WorkflowType) -> (Option<StateMachine>, Vec<
             place.extend(finding.place.iter().cloned());
             problem(text, &document, place, finding)
         };
-        problems.extend(flow::analyse(&machine).into_iter().map(place));
+        problems.extend(flow::analyse(&machine, input).into_iter().map(place));
         problems.sort_by_key(|problem| (problem.line, problem.column));
     }
     (Some(machine), problems)

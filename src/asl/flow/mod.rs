@@ -19,6 +19,8 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use serde_json::Value;
+
 use super::machine::{Kind, Name, StateMachine};
 use super::template::Segment;
 use graph::Graph;
@@ -43,8 +45,8 @@ pub struct Finding {
     pub certain: bool,
 }
 
-/// All findings, in the order of the states' names and fields.
-pub fn analyse(machine: &StateMachine) -> Vec<Finding> {
+/// All findings, in the order of the states' names and fields. With an input, of an execution that gets that one.
+pub fn analyse(machine: &StateMachine, input: Option<&Value>) -> Vec<Finding> {
     let graph = Graph::of(machine);
     let mut flow = Flow {
         machine,
@@ -54,7 +56,7 @@ pub fn analyse(machine: &StateMachine) -> Vec<Finding> {
         entered: HashSet::new(),
         assigned: assigned_anywhere(machine),
     };
-    let start = Point { data: Shape::any(), variables: BTreeMap::new() };
+    let start = Point { data: input.map_or_else(Shape::any, Shape::of), variables: BTreeMap::new() };
     flow.processor(&machine.root.start_at, start);
     let (mut findings, known) = (std::mem::take(&mut flow.findings), flow.looks < LOOKS_MAX);
     let entered = std::mem::take(&mut flow.entered);

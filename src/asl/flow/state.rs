@@ -273,8 +273,9 @@ impl Flow<'_> {
     ) -> BTreeMap<String, Variable> {
         let mut variables = point.variables.clone();
         let Some(template) = assign else { return variables };
-        let jsonpath = state.query_language == QueryLanguage::JsonPath;
-        let shape = self.template(state, place, "Assign", template, input, point, jsonpath && place.is_empty());
+        // A Choice's own Assign is for its Default alone.
+        let always = state.query_language == QueryLanguage::JsonPath && !matches!(state.kind, Kind::Choice(_));
+        let shape = self.template(state, place, "Assign", template, input, point, always && place.is_empty());
         for name in template.field_names() {
             let key = Path::parse(&format!("$['{name}']")).map(|path| shape.find(&path));
             let shape = match key {

@@ -4,7 +4,7 @@ use crate::asl::{WorkflowType, review};
 
 fn found(definition: &Value) -> Vec<(String, &'static str)> {
     let text = definition.to_string();
-    let (machine, problems) = review(&text, WorkflowType::Standard);
+    let (machine, problems) = review(&text, WorkflowType::Standard, None);
     assert!(machine.is_some(), "{problems:?}");
     problems.into_iter().map(|problem| (problem.pointer, problem.code)).collect()
 }
