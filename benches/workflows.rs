@@ -77,6 +77,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         workflows: BTreeMap::new(),
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
+        facts: json!({}),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));
     (handle, address)

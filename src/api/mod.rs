@@ -4,7 +4,7 @@
 //!            gate (room, origin, credentials)
 //!              |
 //!   POST /     aws/            Step Functions, AWS JSON 1.0
-//!   /api/v1    rest/  live     what the dashboard shows
+//!   /api/v1    rest/  live     what the dashboard shows; session, audit: who came in, what they did
 //!   /media     media           results
 //!   /start-workflow  /metrics  /healthz
 //!   /*         dashboard
@@ -14,6 +14,7 @@
 //! reader; a refusal is mapped to HTTP in one table ([`refused`]); a body is never read beyond its limit.
 
 mod arn;
+mod audit;
 mod aws;
 mod gate;
 mod live;
@@ -21,6 +22,7 @@ mod media;
 mod names;
 mod refused;
 mod rest;
+mod session;
 mod signature;
 mod start_workflow;
 
@@ -44,7 +46,7 @@ use crate::store::Reader;
 
 pub use crate::logs::event as history;
 pub use arn::Place;
-pub use gate::{Auth, Credentials};
+pub use gate::{Auth, Credentials, Role};
 pub use refused::Refused;
 
 /// What the doors need. Built by `cli`.
@@ -61,6 +63,8 @@ pub struct Settings {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// How each watched share is, as JSON for screens.
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The settings in force, without their secrets, as JSON for screens.
+    pub facts: serde_json::Value,
 }
 
 /// The state of all handlers. Cheap to clone.
@@ -76,6 +80,9 @@ struct Doors {
     workflows: Arc<BTreeMap<String, String>>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    facts: Arc<serde_json::Value>,
+    devices: rest::Devices,
+    uploads: rest::Uploads,
     live: live::Live,
     redriven: aws::Redriven,
 }
@@ -94,12 +101,15 @@ pub fn router(settings: Settings) -> Router {
         workflows: Arc::new(settings.workflows),
         metrics: settings.metrics,
         watches: settings.watches,
+        facts: Arc::new(settings.facts),
+        devices: rest::Devices::default(),
+        uploads: rest::Uploads::default(),
         live,
         redriven: aws::Redriven::default(),
     };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
-        .nest("/api/v1", rest::routes())
+        .nest("/api/v1", rest::routes(&doors))
         .route("/start-workflow", post(start_workflow::start))
         .route("/media/{share}/{*key}", get(media::file))
         .route("/metrics", get(metrics))

@@ -17,7 +17,7 @@ use crate::resources::builtin::{self, Substitutions};
 use crate::resources::{All, Services, forward, functions, items, jobs, notify::Notifier};
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
-use crate::schedule::{Schedule, ScheduleSettings};
+use crate::schedule::{Alarms, Schedule, ScheduleSettings};
 use crate::store::{self, Options, Writer};
 
 /// This very binary, also after it was replaced on the disk by an upgrade.
@@ -32,6 +32,8 @@ pub struct Appliance {
     pub handle: Handle,
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
+    /// The settings in force, for screens.
+    pub facts: serde_json::Value,
     writer: Writer,
     tasks: Vec<JoinHandle<()>>,
     /// Who writes what executions log, and how to end it.
@@ -83,7 +85,10 @@ impl Appliance {
             let clock = Arc::new(SystemClock);
             (end, tokio::spawn(Delivery::new(queue, logs_dir, config.logs, clock).run(closing)))
         });
-        let mut appliance = Appliance { handle: handle.clone(), watches: Vec::new(), writer, tasks: Vec::new(), logs };
+        let schedules = schedules(config);
+        let facts = super::facts::of(config, &schedules.iter().collect::<Vec<_>>());
+        let mut appliance =
+            Appliance { handle: handle.clone(), watches: Vec::new(), facts, writer, tasks: Vec::new(), logs };
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
@@ -97,8 +102,11 @@ impl Appliance {
             appliance.watches.push(watcher.status());
             appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
         }
-        let schedule = Schedule::new(schedules(config), Arc::new(handle.clone()), reader.clone());
+        let schedule = Schedule::new(schedules, Arc::new(handle.clone()), reader.clone());
         appliance.keep("the schedules".to_owned(), schedule.run());
+        let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
+        let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
+        appliance.keep("the alarms".to_owned(), alarms.run());
         let notifier = Notifier::new(&services, handle);
         appliance.keep("the notifier".to_owned(), async {
             notifier.run().await;

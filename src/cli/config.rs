@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
+use crate::api::Role;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
@@ -56,11 +57,17 @@ pub struct ShareSettings {
 pub struct Credential {
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// What that user may do.
+    #[serde(default)]
+    pub role: Role,
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("access_key_id", &self.access_key_id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,12 +5,14 @@ mod config;
 mod demo;
 mod document;
 mod executions;
+mod facts;
 mod files;
 mod follow;
 mod hw;
 mod logs;
 mod serve;
 mod terminal;
+mod troubles;
 mod validate;
 
 use std::io::IsTerminal as _;

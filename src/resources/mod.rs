@@ -9,6 +9,7 @@
 //! A family reads the store through [`Services::reader`] and writes through [`Handle::commit`], nothing else.
 
 pub mod activities;
+pub mod approve;
 pub mod aws;
 pub mod builtin;
 pub mod claim;
@@ -99,6 +100,8 @@ pub enum Family {
     Stage(String),
     Claim(claim::Action),
     Notify,
+    /// A person decides.
+    Approve,
     Housekeeping,
     Executions(executions::Pattern),
     Activities(activities::Action),
@@ -134,6 +137,7 @@ impl Family {
             ("conveyor", "release") => Family::Claim(claim::Action::Release),
             ("conveyor", "record") => Family::Claim(claim::Action::Record),
             ("conveyor", "notify") => Family::Notify,
+            ("conveyor", "approve.waitForTaskToken") => Family::Approve,
             ("conveyor", "housekeeping") => Family::Housekeeping,
             ("conveyor", stage) => Family::Stage(media::stage_named(stage)?),
             ("states", "startExecution") => Family::Executions(executions::Pattern::FireAndForget),
@@ -217,6 +221,7 @@ impl Family {
             Family::Stage(stage) => media::call(call, stage).await?,
             Family::Claim(action) => claim::call(call, *action).await?,
             Family::Notify => notify::event(call).await?,
+            Family::Approve => approve::ask(call).await?,
             Family::Publish => notify::publish(call).await?,
             Family::Housekeeping => housekeeping::call(call).await?,
             Family::Executions(pattern) => executions::call(call, *pattern).await?,

@@ -22,6 +22,9 @@ use crate::base::{Fault, Span, TaskError, Timestamp};
 use crate::run::Handle;
 use crate::store::{Commit, OutboxRow, Reader};
 
+/// The table of what was delivered lately, for people to look at: its name is one that no DynamoDB call can say.
+pub const DELIVERED: &str = "$delivered";
+const DELIVERED_MAX: usize = 200;
 const BACKOFF_MS_MIN: i64 = 1_000;
 /// Only the first notification of a target is tried, so asking this often costs little.
 const BACKOFF_MS_MAX: i64 = 300_000;
@@ -75,7 +78,7 @@ impl NotifySettings {
         self.topics.contains(aws::last_part(topic))
     }
 
-    fn targets(&self) -> Vec<&'static str> {
+    pub fn targets(&self) -> Vec<&'static str> {
         let webhook = self.webhook.as_ref().map(|_| "webhook");
         webhook.into_iter().chain(self.log.as_ref().map(|_| "log")).collect()
     }
@@ -220,6 +223,7 @@ impl Notifier {
         let next = match outcome {
             Ok(()) => {
                 commit.drop_outbox(number);
+                self.note_delivered(&mut commit, number, &row)?;
                 (None, false)
             }
             Err(error) => {
@@ -240,6 +244,19 @@ impl Notifier {
         };
         self.handle.commit(commit).await?;
         Ok(next)
+    }
+
+    /// Newest first by key; the oldest makes room.
+    fn note_delivered(&self, commit: &mut Commit, number: u64, row: &OutboxRow) -> Result<(), Fault> {
+        let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
+        let shown = json!({"target": row.target, "event": body["event"], "body": row.body, "attempts": row.attempts + 1,
+            "createdAt": row.created_at.0, "deliveredAt": self.handle.now().0});
+        commit.put_item(DELIVERED, &format!("{:020}", u64::MAX - number), &shown.to_string());
+        let all = self.reader.items(DELIVERED, None, DELIVERED_MAX + 10)?;
+        for (key, _) in all.iter().skip(DELIVERED_MAX - 1) {
+            commit.delete_item(DELIVERED, key);
+        }
+        Ok(())
     }
 
     async fn post(&self, row: &OutboxRow) -> Result<(), String> {

@@ -257,6 +257,15 @@ impl Handle {
         Ok(())
     }
 
+    /// Whether the Task of that token still waits for its report.
+    pub fn awaits(&self, token: &str) -> Result<bool, Fault> {
+        match self.check(token) {
+            Ok(_) => Ok(true),
+            Err(refused) if refused.code == "InternalFailure" => Err(Fault::fatal_plain(refused.message)),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// The token, if it is one of this box and its attempt is still open.
     fn check(&self, token: &str) -> Result<TaskToken, Refused> {
         let token: TaskToken = token.parse().map_err(|_| Refused::invalid_token())?;

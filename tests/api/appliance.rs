@@ -57,6 +57,7 @@ impl Appliance {
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
+            facts: json!({}),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
         Appliance { address, outputs, client: reqwest::Client::new(), _dir: dir }

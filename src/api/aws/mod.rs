@@ -19,11 +19,13 @@ mod test_state;
 mod versions;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::audit::{self, Deed};
+use super::gate::{Caller, Role};
 use super::{Doors, Refused};
 pub use executions::{redrivable, status_of};
 use fields::Fields;
@@ -32,16 +34,54 @@ pub use redrive::Redriven;
 const TARGET: &str = "AWSStepFunctions.";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
-pub async fn handle(State(doors): State<Doors>, headers: HeaderMap, body: Bytes) -> Response {
-    let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default();
+pub async fn handle(
+    State(doors): State<Doors>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let target = target(&headers);
     let answer = match target.strip_prefix(TARGET) {
         Some(operation) => call(&doors, operation, &body).await,
         None => Err(unknown(target)),
     };
-    match answer {
+    let response = match answer {
         Ok(value) => respond(StatusCode::OK, None, &value),
         Err(refusal) => refuse(&refusal),
+    };
+    if let Some(operation) = target.strip_prefix(TARGET).filter(|operation| is_kept(operation)) {
+        let deed = Deed { caller: &caller, door: "aws", what: operation, to: "", status: response.status() };
+        audit::note(&doors, deed).await;
     }
+    response
+}
+
+fn target(headers: &HeaderMap) -> &str {
+    headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+/// What a request's operation needs. What is not known needs nothing: it is refused for that.
+pub fn needs(headers: &HeaderMap) -> Role {
+    let operation = target(headers).strip_prefix(TARGET).unwrap_or_default();
+    match operation {
+        // A worker takes the task that it asks for.
+        "GetActivityTask" => Role::Operator,
+        "StartExecution" | "StartSyncExecution" | "StopExecution" | "RedriveExecution" | "TestState"
+        | "UpdateMapRun" => Role::Operator,
+        operation if operation.starts_with("SendTask") => Role::Operator,
+        operation if is_read(operation) => Role::Viewer,
+        _ => Role::Admin,
+    }
+}
+
+fn is_read(operation: &str) -> bool {
+    ["List", "Describe", "Get", "Validate"].iter().any(|verb| operation.starts_with(verb))
+}
+
+/// Whether the audit log keeps it. Starts and reports of tasks are too many, and stand in the executions' history.
+fn is_kept(operation: &str) -> bool {
+    let many = operation.starts_with("SendTask") || matches!(operation, "StartExecution" | "StartSyncExecution");
+    !many && !is_read(operation)
 }
 
 /// A refusal as AWS clients read it.
@@ -68,7 +108,7 @@ fn unknown(operation: &str) -> Refused {
     Refused::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
 }
 
-async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
+pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
     let body = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
         Ok(Value::Object(body)) => body,
         Ok(_) => return Err(Refused::new("SerializationException", "The request is not a JSON object")),

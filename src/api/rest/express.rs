@@ -1,12 +1,11 @@
 //! Express executions over REST: what runs, what ended lately, counts since the appliance started; and stopping one.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Json, Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::executions::StopBody;
-use super::{Answer, Fresh};
+use super::{Answer, Body, Fresh};
 use crate::api::{Doors, Refused};
 use crate::base::ExecutionId;
 use crate::interpreter::Status;
@@ -51,12 +50,8 @@ pub async fn board(State(doors): State<Doors>, Query(query): Query<BoardQuery>) 
     })))
 }
 
-pub async fn stop(
-    State(doors): State<Doors>,
-    Path(id): Path<String>,
-    body: Result<Json<StopBody>, JsonRejection>,
-) -> Answer {
-    let Json(body) = body.map_err(|e| Refused::validation(e.body_text()))?;
+pub async fn stop(State(doors): State<Doors>, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
+    let Json(body) = super::body(body)?;
     let missing = || Refused::no_execution(&id);
     let number: ExecutionId = id.parse().map_err(|_| missing())?;
     let stopped = doors.handle.stop_express(number, body.error, body.cause).await;
