@@ -197,7 +197,7 @@ fn needs_outside_rest(request: &Request) -> Role {
 async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<(Request, Caller), Refused> {
     let (parts, body) = request.into_parts();
     let too_large = |_| Refused::new("RequestEntityTooLargeException", "The request's body is too large");
-    let body = axum::body::to_bytes(body, crate::base::limits::REQUEST_BYTES_MAX).await.map_err(too_large)?;
+    let body = axum::body::to_bytes(body, crate::base::limits::quotas().request_bytes()).await.map_err(too_large)?;
     let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
     signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
     let caller = signature::signer(&parts.headers).and_then(|id| credentials.caller(&id));

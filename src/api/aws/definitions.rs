@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use crate::api::Refused;
 use crate::asl::{self, Problem, Severity, WorkflowType};
-use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::base::limits::quotas;
 
 pub fn validate(mut fields: Fields) -> Result<Value, Refused> {
-    let definition = fields.named("definition", DEFINITION_BYTES_MAX);
+    let definition = fields.named("definition", quotas().definition_bytes());
     let kind = fields.one_of("type", super::machines::TYPES);
     let severity = fields.one_of("severity", &["ERROR", "WARNING"]);
     let limit = fields.max_results(100, 100);

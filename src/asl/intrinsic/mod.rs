@@ -71,6 +71,7 @@ impl Intrinsic {
             match failure {
                 Failure::Missing(_) => EvalError::runtime(message),
                 Failure::Inside(_) => EvalError::intrinsic(message),
+                Failure::TooLarge => EvalError::too_large(),
             }
         })
     }
@@ -97,12 +98,15 @@ enum Failure {
     Missing(String),
     /// The function refused its arguments.
     Inside(String),
+    /// More would be copied than any result may hold.
+    TooLarge,
 }
 
 impl Failure {
     fn reason(&self) -> &str {
         match self {
             Failure::Missing(reason) | Failure::Inside(reason) => reason,
+            Failure::TooLarge => "too much data",
         }
     }
 }
@@ -112,9 +116,14 @@ impl Call {
     fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, Failure> {
         if let Some((Argument::Format(format), values)) = self.arguments.split_first() {
             let values = evaluate(values, scope)?;
+            make_room(&values, scope)?;
             return format.fill(&values).map(|text| Cow::Owned(Value::String(text))).map_err(Failure::Inside);
         }
         let values = evaluate(&self.arguments, scope)?;
+        // What the others make is no larger than what they are given, but for escapes.
+        if matches!(self.function, Function::Array | Function::Format | Function::JsonToString | Function::JsonMerge) {
+            make_room(&values, scope)?;
+        }
         self.function.run(values, scope).map_err(Failure::Inside)
     }
 }
@@ -137,6 +146,10 @@ impl Call {
             Argument::Literal(_) | Argument::Format(_) => false,
         })
     }
+}
+
+fn make_room(values: &[Cow<Value>], scope: &Scope) -> Result<(), Failure> {
+    if values.iter().all(|value| scope.take_room(value)) { Ok(()) } else { Err(Failure::TooLarge) }
 }
 
 fn evaluate<'a>(arguments: &'a [Argument], scope: &Scope<'a>) -> Result<Vec<Cow<'a, Value>>, Failure> {

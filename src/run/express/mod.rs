@@ -34,7 +34,7 @@ use super::core::{Core, SharedCore};
 use super::execution::Message;
 use super::handle::{Start, Started};
 use super::{Refused, events, quarantine};
-use crate::base::limits::EXPRESS_ACTIVE_MAX;
+use crate::base::limits::quotas;
 use crate::base::{ExecutionId, Fault, Timestamp};
 use crate::interpreter::{Event, Execution, Header, MachineRef, Status};
 use crate::store::{MachineKind, MachineRow};
@@ -182,8 +182,9 @@ impl Begun {
             let words = "This operation is not supported by this type of state machine";
             return Err(Refused::new("StateMachineTypeNotSupported", words));
         }
-        if core.express.inboxes.lock().len() >= EXPRESS_ACTIVE_MAX {
-            let what = format!("{EXPRESS_ACTIVE_MAX} express executions are running; wait until some have ended");
+        let most = quotas().express_executions;
+        if core.express.inboxes.lock().len() >= most {
+            let what = format!("{most} express executions are running; wait until some have ended");
             return Err(Refused::new("ExecutionLimitExceeded", what));
         }
         let entry = core.entry(Event::Started);
