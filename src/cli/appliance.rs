@@ -11,6 +11,7 @@ use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
+use crate::base::limits::set_quotas;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
@@ -43,6 +44,8 @@ pub struct Appliance {
 impl Appliance {
     /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
     pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+        // Nothing was read of them before, as nothing runs yet.
+        let _ = set_quotas(config.limits);
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
