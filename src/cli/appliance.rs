@@ -64,6 +64,7 @@ impl Appliance {
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            predictor: Default::default(),
             spawn: Arc::new(ChildProcesses {
                 program: OWN_BINARY.into(),
                 registry: data_dir.join("gstreamer.registry"),

@@ -175,6 +175,28 @@ fn show(execution: &Value) -> anyhow::Result<()> {
         let error = state["error"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
         println!("  {:<28} {:<9} {}{error}", text(&state["name"]), text(&state["type"]), moment(&state["enteredAt"]));
     }
+    for expected in execution["predictions"].as_array().into_iter().flatten() {
+        let seconds = |key: &str| expected[key].as_f64().unwrap_or(0.0) / 1_000.0;
+        let start = match expected["startedAt"].is_null() {
+            true => format!("starts in about {:.0} s, ", seconds("startsInMs")),
+            false => String::new(),
+        };
+        println!(
+            "{}: {start}takes about {:.0} s, {:.0} s left (by {})",
+            text(&expected["state"]),
+            seconds("runMs"),
+            seconds("leftMs"),
+            text(&expected["by"])
+        );
+    }
+    for checked in execution["predicted"].as_array().into_iter().flatten() {
+        println!(
+            "transcode: predicted {} s (by {}), took {} s",
+            text(&checked["Seconds"]),
+            text(&checked["By"]),
+            text(&checked["TookSeconds"])
+        );
+    }
     if let Some(failure) = execution.get("failure").filter(|failure| !failure.is_null()) {
         println!("failed in state '{}' of '{}'", text(&failure["state"]), text(&failure["workflow"]));
         println!(

@@ -4,7 +4,10 @@
 //! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use conveyor_hw::EnergyMeter;
+use serde_json::json;
 
 use super::{Answer, Call, PRIORITY, mounts};
 use crate::base::TaskError;
@@ -57,6 +60,9 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         shares: call.services.shares.clone(),
         threads: call.threads,
     };
+    let transcodes = stage == "transcode";
+    let held = transcodes.then(|| call.services.predictor.hold(&call.services, &call.parameters, call.threads));
+    let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
     let result = tokio::select! {
@@ -68,7 +74,20 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
         mounts::check(call).await?;
     }
-    result.map(Answer::Done)
+    let mut result = result?;
+    if matches!(stage, "sanitize" | "probe") {
+        let uri = call.parameters["input"].as_str().unwrap_or_default();
+        call.services.predictor.saw(uri, result.get("metadata").unwrap_or(&result));
+    }
+    if transcodes {
+        if let Some(joules) = meter.joules() {
+            // Of all that ran meanwhile: the counters know no processes.
+            result["Energy"] = json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        call.services.predictor.check(call, held.flatten(), seconds, &mut result).await;
+    }
+    Ok(Answer::Done(result))
 }
 
 /// Resolves when the disk under the work folder has no room but the store's: work must never take that, since the
@@ -98,12 +117,12 @@ pub fn work_root(data_dir: &Path) -> PathBuf {
 }
 
 /// A work folder that goes when its attempt does, whether that ends, fails or is dropped.
-struct WorkDir {
-    path: PathBuf,
+pub(super) struct WorkDir {
+    pub path: PathBuf,
 }
 
 impl WorkDir {
-    fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
+    pub fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
         let path = work_root(data_dir).join(name);
         let made = match std::fs::remove_dir_all(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),

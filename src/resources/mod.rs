@@ -23,6 +23,7 @@ pub mod media;
 pub mod mounts;
 pub mod notify;
 pub mod objects;
+pub mod predict;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask};
-use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell};
 use crate::sandbox::Spawn;
 use crate::store::Reader;
 
@@ -91,6 +92,8 @@ pub struct Services {
     pub claims: tokio::sync::Mutex<()>,
     /// Who runs media stages.
     pub spawn: Arc<dyn Spawn>,
+    /// How long transcodes take on this box.
+    pub predictor: predict::Predictor,
 }
 
 /// A group of resources.
@@ -272,6 +275,12 @@ struct Bound {
 impl Resource for Bound {
     fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
         self.family.lane()
+    }
+
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        if matches!(&self.family, Family::Stage(stage) if stage == "transcode") {
+            predict::queued(&self.services, &task.parameters, tell);
+        }
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {

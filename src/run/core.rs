@@ -260,7 +260,11 @@ impl Core {
         if super::activities::is_activity(&task.resource) {
             return self.activities.offer(id, task);
         }
-        let need = self.resources.find(&task.resource).and_then(|resource| resource.lane(&task));
+        let resource = self.resources.find(&task.resource);
+        if let Some(resource) = &resource {
+            self.predict(resource, id, &task);
+        }
+        let need = resource.and_then(|resource| resource.lane(&task));
         let lane = need.as_ref().and_then(|need| self.lanes.get()?.get(&need.lane));
         match (need, lane) {
             (Some(need), Some(lane)) => {
@@ -279,6 +283,7 @@ impl Core {
         for lane in self.lanes.get().into_iter().flat_map(BTreeMap::values) {
             let _ = lane.cast(lane::Message::Cancel { execution: id, attempt });
         }
+        self.board.predictions.end(id, attempt);
         self.activities.withdraw(id, attempt);
         self.stop_child_of(id, attempt);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Handle, ProgressSink};
+use super::{Handle, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, MachineRef, RunTask};
@@ -16,6 +16,8 @@ use crate::interpreter::{Header, MachineRef, RunTask};
 pub trait Resource: Send + Sync {
     /// Which lane the attempt needs, if any.
     fn lane(&self, task: &RunTask) -> Option<LaneNeed>;
+    /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
+    fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
 }
 

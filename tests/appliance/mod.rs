@@ -77,6 +77,7 @@ impl Appliance {
             retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
+            predictor: Default::default(),
             spawn: Arc::new(Scripted(script)),
         });
         let handle = run::start(Config {
