@@ -160,7 +160,7 @@ async fn sections(work: &Work, request: &Request, gpus: &Engines, given: Option<
 
 /// The lanes on which the ladder runs.
 fn lanes() -> Vec<Lane> {
-    vec![Lane { name: "cpu", acceleration: None }]
+    vec![Lane { name: "cpu", acceleration: Some("DISABLED") }]
 }
 
 fn disturbed_before(data_dir: &Path) -> Vec<String> {

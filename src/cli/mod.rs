@@ -10,6 +10,7 @@ mod facts;
 mod files;
 mod follow;
 mod hw;
+mod lanes;
 mod logs;
 mod serve;
 mod terminal;

@@ -155,7 +155,22 @@ fn listed(preset: &str) -> f64 {
     PRESETS.iter().find(|(name, _)| *name == preset).map_or(70.0, |(_, speed)| *speed)
 }
 
-/// What past jobs taught: by how much the model was off.
+/// What past jobs taught, of cores and of GPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Lessons {
+    cores: Learnt,
+    gpus: Learnt,
+    /// The last job was encoded on a GPU: the next one that waits is taken to be so too.
+    last_on_gpu: bool,
+}
+
+impl Lessons {
+    fn of(&mut self, on_gpu: bool) -> &mut Learnt {
+        if on_gpu { &mut self.gpus } else { &mut self.cores }
+    }
+}
+
+/// By how much the model was off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Learnt {
     pub jobs: u32,
@@ -185,7 +200,7 @@ impl Learnt {
 #[derive(Default)]
 pub struct Predictor {
     films: Mutex<HashMap<String, Film>>,
-    learnt: Mutex<Option<Learnt>>,
+    learnt: Mutex<Option<Lessons>>,
     probing: Mutex<usize>,
     one_probe: tokio::sync::Mutex<()>,
 }
@@ -193,6 +208,7 @@ pub struct Predictor {
 /// A prediction of a run that has begun, to be held against its end.
 pub struct Held {
     outline: Outline,
+    on_gpu: bool,
     cores: usize,
     predicted: Option<(f64, &'static str)>,
 }
@@ -214,7 +230,7 @@ impl Predictor {
         self.films.lock().get(input_of(parameters)?).cloned()
     }
 
-    fn learnt(&self, services: &Services) -> Learnt {
+    fn learnt(&self, services: &Services) -> Lessons {
         let mut learnt = self.learnt.lock();
         *learnt.get_or_insert_with(|| {
             let stored = services.reader.setting(LEARNT).ok().flatten();
@@ -223,39 +239,43 @@ impl Predictor {
     }
 
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
-    fn predict(&self, services: &Services, outline: &Outline, cores: usize) -> Option<(f64, &'static str)> {
-        let speeds = Speeds::read(&services.data_dir);
-        let lane =
-            speeds.as_ref().and_then(|speeds| speeds.lanes.get("cpu")).filter(|lane| !lane.encode_mpix_s.is_empty());
-        let learnt = self.learnt(services);
-        let by = match (lane.is_some(), learnt.jobs) {
+    fn predict(
+        &self,
+        services: &Services,
+        outline: &Outline,
+        on_gpu: bool,
+        cores: usize,
+    ) -> Option<(f64, &'static str)> {
+        let lane = speeds_of_cores(services);
+        let learnt = *self.learnt(services).of(on_gpu);
+        // What cores were measured at says nothing of a GPU: only its own past jobs do.
+        let by = match (lane.is_some() && !on_gpu, learnt.jobs) {
             (true, 0) => "benchmark",
             (true, _) => "benchmark and past jobs",
             (false, 0) => return None,
             (false, _) => "past jobs",
         };
-        Some((modelled(outline, lane, cores) * learnt.factor() + START_SECONDS, by))
+        Some((modelled(outline, lane.as_ref(), cores) * learnt.factor() + START_SECONDS, by))
     }
 
     /// What a run that begins now is expected to take.
-    pub fn hold(&self, services: &Services, parameters: &Value, cores: usize) -> Option<Held> {
+    pub fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: usize) -> Option<Held> {
         let outline = Outline::of(parameters, &self.film(parameters)?)?;
-        let predicted = self.predict(services, &outline, cores);
-        Some(Held { outline, cores, predicted })
+        let predicted = self.predict(services, &outline, on_gpu, cores);
+        Some(Held { outline, on_gpu, cores, predicted })
     }
 
     /// Learns from a run that ended well, and says in its result how the prediction came out. What was not known of the
     /// film before is known from the result.
     pub async fn check(&self, call: &Call, held: Option<Held>, took: f64, result: &mut Value) {
-        let (services, cores) = (&call.services, call.threads);
+        let (services, cores, on_gpu) = (&call.services, call.threads, on_gpu(call));
         let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
-        let held = held.or_else(|| Some(Held { outline: outline()?, cores, predicted: None }));
+        let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
         let Some(held) = held else { return };
-        let speeds = Speeds::read(&services.data_dir);
-        let lane =
-            speeds.as_ref().and_then(|speeds| speeds.lanes.get("cpu")).filter(|lane| !lane.encode_mpix_s.is_empty());
+        let lane = speeds_of_cores(services);
         let mut learnt = self.learnt(services);
-        learnt.learn(modelled(&held.outline, lane, held.cores), took - START_SECONDS);
+        learnt.of(held.on_gpu).learn(modelled(&held.outline, lane.as_ref(), held.cores), took - START_SECONDS);
+        learnt.last_on_gpu = held.on_gpu;
         *self.learnt.lock() = Some(learnt);
         let mut commit = Commit::new();
         commit.put_setting(LEARNT, json!(learnt).to_string().as_bytes());
@@ -270,6 +290,15 @@ impl Predictor {
             });
         }
     }
+}
+
+/// Whether a GPU encodes for this attempt.
+pub fn on_gpu(call: &Call) -> bool {
+    call.device.as_ref().is_some_and(|device| device.encode)
+}
+
+fn speeds_of_cores(services: &Services) -> Option<LaneSpeed> {
+    Speeds::read(&services.data_dir)?.lanes.remove("cpu").filter(|lane| !lane.encode_mpix_s.is_empty())
 }
 
 fn round(value: f64) -> f64 {
@@ -295,7 +324,9 @@ pub fn queued(services: &Arc<Services>, parameters: &str, tell: &dyn Fn() -> Tel
         return forecast(services, &parameters, tell());
     }
     // Without speeds and without past jobs a look at the file would tell nothing.
-    let nothing_known = predictor.learnt(services).jobs == 0 && Speeds::read(&services.data_dir).is_none();
+    let learnt = predictor.learnt(services);
+    let jobs = learnt.cores.jobs.max(learnt.gpus.jobs);
+    let nothing_known = jobs == 0 && Speeds::read(&services.data_dir).is_none();
     if nothing_known || *predictor.probing.lock() >= PROBES_MAX {
         return;
     }
@@ -315,7 +346,8 @@ pub fn queued(services: &Arc<Services>, parameters: &str, tell: &dyn Fn() -> Tel
 
 fn forecast(services: &Services, parameters: &Value, tell: Tell) {
     let cores = CORES.min(conveyor_hw::Cpu::read().cores.max(1));
-    let held = services.predictor.hold(services, parameters, cores);
+    let on_gpu = services.predictor.learnt(services).last_on_gpu;
+    let held = services.predictor.hold(services, parameters, on_gpu, cores);
     if let Some((seconds, by)) = held.and_then(|held| held.predicted) {
         tell(Forecast { run_ms: (seconds * 1_000.0) as i64, by });
     }
@@ -331,6 +363,7 @@ async fn look(services: &Services, uri: &str) {
         work_dir: folder.path.clone(),
         shares: services.shares.clone(),
         threads: 1,
+        device: None,
     };
     if let Ok(found) = services.spawn.spawn(job, Box::new(|_| {})).await {
         services.predictor.saw(uri, &found);
