@@ -70,6 +70,7 @@ impl Appliance {
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            predictor: Default::default(),
             acceleration: config.acceleration,
             spawn: Arc::new(ChildProcesses {
                 program: OWN_BINARY.into(),

@@ -25,6 +25,7 @@ pub mod media;
 pub mod mounts;
 pub mod notify;
 pub mod objects;
+pub mod predict;
 pub mod queues;
 pub mod wire;
 
@@ -50,7 +51,7 @@ use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask, Status};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
-use crate::run::{Announced, Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::run::{Announced, Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell};
 use crate::sandbox::Spawn;
 use crate::store::{Commit, Reader};
 
@@ -106,6 +107,8 @@ pub struct Services {
     pub acceleration: Acceleration,
     /// Who runs media stages.
     pub spawn: Arc<dyn Spawn>,
+    /// How long transcodes take on this box.
+    pub predictor: predict::Predictor,
 }
 
 /// A group of resources.
@@ -342,6 +345,12 @@ struct Bound {
 impl Resource for Bound {
     fn need(&self, task: &RunTask) -> Option<Need> {
         self.family.need(&self.services, task)
+    }
+
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        if matches!(&self.family, Family::Stage(stage) if stage == "transcode") {
+            predict::queued(&self.services, &task.parameters, tell);
+        }
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
