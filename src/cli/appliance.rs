@@ -93,6 +93,7 @@ impl Appliance {
         }
         let schedule = Schedule::new(schedules(config), Arc::new(handle.clone()), reader.clone());
         appliance.keep("the schedules".to_owned(), schedule.run());
+        forward::sync::take_up(&services, &handle)?;
         appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
         let (queues, sweeping) = (services.clone(), handle.clone());
         appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
