@@ -123,6 +123,7 @@ impl Appliance {
         let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
         let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
         appliance.keep("the alarms".to_owned(), alarms.run());
+        forward::sync::take_up(&services, &handle)?;
         appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
         let (queues, sweeping) = (services.clone(), handle.clone());
         appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
