@@ -38,6 +38,10 @@ impl Appliance {
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        // Written by children, and so apart from everything else; what they found out of a driver may be of an old one.
+        let gstreamer = data_dir.join("gstreamer");
+        let _ = std::fs::remove_dir_all(&gstreamer);
+        let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
             account: config.account.clone(),
@@ -54,10 +58,7 @@ impl Appliance {
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
             acceleration: config.acceleration,
-            spawn: Arc::new(ChildProcesses {
-                program: OWN_BINARY.into(),
-                registry: data_dir.join("gstreamer.registry"),
-            }),
+            spawn: Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") }),
             data_dir: data_dir.clone(),
         });
         let handle = run::start(run::Config {
