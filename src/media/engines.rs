@@ -132,6 +132,12 @@ pub fn coded_h264(profile: &str) -> gst::Caps {
     gst::Caps::builder("video/x-h264").field("profile", profiles).build()
 }
 
+/// Whether an encoder takes pictures in three planes from main memory.
+pub fn takes_planar(element: &str) -> bool {
+    let planar = gst::Caps::builder("video/x-raw").field("format", "I420").build();
+    sink_caps(element).is_some_and(|caps| caps.can_intersect(&planar))
+}
+
 fn sink_caps(element: &str) -> Option<gst::Caps> {
     pad_caps(element, gst::PadDirection::Sink)
 }
@@ -180,7 +186,7 @@ pub fn blame(device: &Device, error: TaskError) -> TaskError {
         // Has its own way elsewhere.
         "Media.Stalled",
     ];
-    if NOT_THE_GPU.contains(&error.error.as_str()) || error.error == "Device.Unusable" {
+    if NOT_THE_GPU.contains(&error.error.as_str()) {
         return error;
     }
     let words = format!("{error}");
@@ -191,7 +197,7 @@ pub fn blame(device: &Device, error: TaskError) -> TaskError {
             Some(name) => because(name, "by the driver's words"),
             None => error,
         },
-        None if error.error == "Device.Unsupported" => error,
+        None if matches!(error.error.as_str(), "Device.Unsupported" | "Device.Unusable") => error,
         None => because("Device.Unsupported", "it could not carry this out, and cores may"),
     }
 }

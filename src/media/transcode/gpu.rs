@@ -20,7 +20,7 @@ use super::encoder;
 use super::geometry::Geometry;
 use super::plan::{Encode, Plan};
 use crate::base::TaskError;
-use crate::media::engines::{Decoder, Engines, coded_h264};
+use crate::media::engines::{self, Decoder, Engines, coded_h264};
 use crate::media::pipeline::{Pipeline, make};
 use crate::media::settings::RateControl;
 
@@ -118,9 +118,20 @@ pub fn scale(
 ///
 /// GOPs are closed and of one length: no keyframe is put in at scene cuts. CodecLevel and NumberReferenceFrames cannot
 /// be set through these elements, and such jobs are encoded on cores.
-pub fn encode(pipeline: &Pipeline, engines: &Engines, encode: &Encode) -> Result<Vec<gst::Element>, TaskError> {
+pub fn encode(
+    pipeline: &Pipeline,
+    engines: &Engines,
+    encode: &Encode,
+    resident: bool,
+) -> Result<Vec<gst::Element>, TaskError> {
     let code = &encode.code;
-    let element = make(engines.encodes(encode.geometry.frame, code.profile)?)?;
+    let name = engines.encodes(encode.geometry.frame, code.profile)?;
+    let element = make(name)?;
+    let mut chain = Vec::new();
+    if !resident && !engines::takes_planar(name) {
+        // Cores give three planes; encoders that take two only get them from here.
+        chain.push(pipeline.add("videoconvert")?);
+    }
     let kbits = |bits: u64| (bits / 1000).clamp(1, 2_048_000);
     let slow = code.preset == "slow";
     let (bits, bits_max, quality, mode) = match code.control {
@@ -130,7 +141,12 @@ pub fn encode(pipeline: &Pipeline, engines: &Engines, encode: &Encode) -> Result
         RateControl::Vbr { bits, bits_max } => (bits, bits_max, None, if slow { "vbr-hq" } else { "vbr" }),
         RateControl::Cbr { bits } => (bits, bits, None, if slow { "cbr-hq" } else { "cbr" }),
     };
-    set(&element, &["rc-mode", "rate-control"], mode);
+    let plain = mode.trim_end_matches("-hq");
+    set(&element, &["rc-mode", "rate-control"], plain);
+    // Of the slower modes a device keeps only those that it has.
+    if mode != plain && !try_mode(&element, mode) {
+        set(&element, &["rc-mode", "rate-control"], plain);
+    }
     set(&element, &["bitrate"], &kbits(bits).to_string());
     set(&element, &["max-bitrate"], &kbits(bits_max).to_string());
     if let Some(quality) = quality {
@@ -153,7 +169,8 @@ pub fn encode(pipeline: &Pipeline, engines: &Engines, encode: &Encode) -> Result
     profile.set_property("caps", coded_h264(code.profile));
     let caps = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build();
     form.set_property("caps", caps);
-    Ok(vec![element, profile, parse, form])
+    chain.extend([element, profile, parse, form]);
+    Ok(chain)
 }
 
 /// Sets the first of these properties that the element has: releases and devices differ.
@@ -161,6 +178,13 @@ fn set(element: &gst::Element, names: &[&str], value: &str) {
     if let Some(name) = names.iter().find(|name| element.find_property(name).is_some()) {
         element.set_property_from_str(name, value);
     }
+}
+
+fn try_mode(element: &gst::Element, mode: &str) -> bool {
+    set(element, &["rc-mode", "rate-control"], mode);
+    let name = ["rc-mode", "rate-control"].into_iter().find(|name| element.find_property(name).is_some());
+    let kept = name.and_then(|name| element.property_value(name).serialize().ok());
+    kept.is_some_and(|kept| kept == mode)
 }
 
 fn set_at_most(element: &gst::Element, names: &[&str], value: u32) {

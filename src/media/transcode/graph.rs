@@ -304,7 +304,7 @@ fn encode_one(
         None => scale_into(graph, &mut chain, encode.geometry)?,
     }
     match means.engines.filter(|_| graph.route.encodes) {
-        Some(engines) => chain.extend(gpu::encode(&graph.pipeline, engines, encode)?),
+        Some(engines) => chain.extend(gpu::encode(&graph.pipeline, engines, encode, graph.route.resident.is_some())?),
         None => {
             let x264 = encoder::x264(encode, means.threads)?;
             graph.pipeline.gst.add(&x264).map_err(|e| bug(&format!("x264enc cannot be added: {e}")))?;

@@ -33,10 +33,9 @@ use plan::Plan;
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     match &job.device {
         None => run_with(job, None, reporter),
-        Some(device) => {
-            let engines = Engines::of(device)?;
-            run_with(job, Some(&engines), reporter).map_err(|error| engines::blame(device, error))
-        }
+        Some(device) => Engines::of(device)
+            .and_then(|engines| run_with(job, Some(&engines), reporter))
+            .map_err(|error| engines::blame(device, error)),
     }
 }
 
