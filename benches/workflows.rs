@@ -77,6 +77,9 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         workflows: BTreeMap::new(),
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
+        facts: json!({}),
+        services: None,
+        data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));
     (handle, address)

@@ -14,6 +14,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("interpreter", 2),
     ("store", 3),
     ("run", 4),
+    ("bench", 5),
+    ("logs", 5),
     ("resources", 5),
     ("ingest", 6),
     ("schedule", 6),

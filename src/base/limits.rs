@@ -34,5 +34,17 @@ pub const STDERR_TAIL_BYTES_MAX: usize = 8_192;
 pub const REPORT_LINE_BYTES_MAX: usize = 4 * 1_048_576;
 /// How long after its end an unsuccessful execution can be redriven, in milliseconds (AWS: 14 days).
 pub const REDRIVABLE_MS: i64 = 14 * 86_400_000;
+/// Longest that an express execution may take, in milliseconds (AWS: five minutes).
+pub const EXPRESS_MS_MAX: i64 = 300_000;
+/// Express executions in memory at once, above which the API answers 429.
+pub const EXPRESS_ACTIVE_MAX: usize = 100_000;
+/// Express executions that screens show of those that run, and of those that succeeded lately.
+pub const EXPRESS_SHOWN_MAX: usize = 200;
+/// Express executions that screens show of those that failed lately.
+pub const EXPRESS_FAILED_SHOWN_MAX: usize = 500;
+/// Size of the record of express starts beyond which it is rewritten, in bytes.
+pub const EXPRESS_RECORD_BYTES_MAX: u64 = 16 * 1_048_576;
+/// Execution events that wait to be written to log files, in bytes; more are dropped and counted.
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 /// Executions that have started and not ended, above which the API answers 429.
 pub const EXECUTIONS_ACTIVE_MAX: usize = 2_000_000;

@@ -10,11 +10,14 @@ use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
 use super::lanes::LaneSettings;
+use crate::api::Role;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
+use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::{
-    AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
+    RetentionSettings, RuleSettings, TableSettings,
 };
 use crate::schedule::ScheduleSettings;
 
@@ -38,10 +41,14 @@ pub struct Config {
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
+    pub logs: LogSettings,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
     pub tables: BTreeMap<String, TableSettings>,
+    pub queues: BTreeMap<String, QueueSettings>,
+    pub rules: BTreeMap<String, RuleSettings>,
+    pub connections: BTreeMap<String, ConnectionSettings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -59,11 +66,17 @@ pub struct ShareSettings {
 pub struct Credential {
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// What that user may do.
+    #[serde(default)]
+    pub role: Role,
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("access_key_id", &self.access_key_id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,10 +95,14 @@ impl Default for Config {
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
+            logs: LogSettings::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
             tables: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            connections: BTreeMap::new(),
         }
     }
 }
@@ -219,7 +236,21 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
+        let has_queue = |queue: &str| self.queues.contains_key(queue);
+        for (name, queue) in &self.queues {
+            let found = queue.faults(name, has_queue);
+            faults.extend(found.into_iter().map(|fault| within(&format!("queues.{name}"), &fault)));
+        }
+        for (name, rule) in &self.rules {
+            let found = rule.faults(has_queue, |connection| self.connections.contains_key(connection));
+            faults.extend(found.into_iter().map(|fault| within(&format!("rules.{name}"), &fault)));
+        }
+        for (name, connection) in &self.connections {
+            let found = connection.faults();
+            faults.extend(found.into_iter().map(|fault| within(&format!("connections.{name}"), &fault)));
+        }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));
         faults

@@ -1,16 +1,20 @@
 //! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
 
 mod appliance;
+mod bench;
 mod config;
 mod demo;
 mod document;
 mod executions;
+mod facts;
 mod files;
 mod follow;
 mod hw;
 mod lanes;
+mod logs;
 mod serve;
 mod terminal;
+mod troubles;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -46,8 +50,12 @@ enum Command {
     },
     /// List, show, stop and redrive the executions of a running appliance.
     Executions(executions::Executions),
+    /// Print what executions logged, from the appliance's files.
+    Logs(logs::Logs),
     /// Show what is in this box: CPU, memory, GPUs with their encoders and decoders, shares.
     Hw(hw::Hw),
+    /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
+    Bench(bench::Bench),
     /// Verify the store's files.
     Check(files::DataDir),
     /// Bring the store's files to this release's form.
@@ -70,7 +78,9 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => on_runtime(demo::run(arguments)),
         Command::Executions(arguments) => on_runtime(executions::run(arguments)),
         Command::Validate { files } => validate::run(&files),
+        Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage => Ok(sandbox::child_main(media::run)),

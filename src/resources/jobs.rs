@@ -106,12 +106,18 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
         shape: Some(if sync { "job" } else { OWNED }),
     };
-    let started_at = start(call, child).await.map_err(|e| {
+    let started = start(call, child).await.map_err(|e| {
         let what = format!("the job could not be started: {}: {}", e.code, e.message);
         TaskError::new("MediaConvert.InternalServerErrorException", what)
     })?;
-    let job = shape(&call.services, &name, &request, "SUBMITTED", started_at);
-    let answer = aws::with_metadata(json!({ "Job": job }), &request_id, "application/json");
+    let job = shape(&call.services, &name, &request, "SUBMITTED", started.started_at);
+    let answer = aws::with_metadata(
+        json!({ "Job": job }),
+        &request_id,
+        "application/json",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(if sync { Answer::Submitted(answer) } else { Answer::Done(answer) })
 }
 

@@ -11,9 +11,11 @@ use tokio::sync::{oneshot, watch};
 use super::activities::Activities;
 use super::catalog::Catalog;
 use super::execution::{self, ExecutionActor};
+use super::express::Express;
 use super::lanes::need::{PRIORITY_MAX, PRIORITY_MIN};
 use super::lanes::spec::Lanes;
 use super::lanes::{self, Lease, Ticket};
+use super::logging::LogQueue;
 use super::notice::Board;
 use super::resource::Resources;
 use super::timers::Timers;
@@ -52,6 +54,8 @@ pub(super) struct Core {
     pub catalog: Catalog,
     pub timers: Timers,
     pub activities: Activities,
+    pub express: Express,
+    pub logs: LogQueue,
     pub names: Vec<tokio::sync::Mutex<()>>,
     /// Held by each redrive, and alone by what archives and forgets ended executions.
     pub redrives: Arc<tokio::sync::RwLock<()>>,
@@ -86,6 +90,8 @@ impl Core {
             board: Arc::new(Board::new()),
             timers: Timers::new(),
             activities: Activities::default(),
+            express: Express::new(),
+            logs: LogQueue::new(),
             redrives: Arc::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
@@ -177,6 +183,12 @@ impl Core {
     /// Sends to an execution's actor. `known` is the execution as the sender has just stored it; it counts only
     /// where the sender announced it (see [`Core::expect`]) and nobody else has sent anything since.
     pub fn send(self: &Arc<Self>, id: ExecutionId, mut message: execution::Message, known: Option<Box<Execution>>) {
+        if known.is_none() {
+            match self.express.send(id, message) {
+                Ok(()) => return,
+                Err(back) => message = back,
+            }
+        }
         let mut awake = self.awake.lock();
         let untouched = self.fresh.lock().remove(&id);
         let known = known.filter(|_| untouched);
@@ -268,7 +280,8 @@ impl Core {
         }
     }
 
-    fn cancel(self: &Arc<Self>, id: ExecutionId, attempt: Attempt) {
+    /// Lets go of an attempt that waits for a lane, a worker or a child.
+    pub fn cancel(self: &Arc<Self>, id: ExecutionId, attempt: Attempt) {
         if let Some(lanes) = self.lanes.get() {
             let _ = lanes.cast(lanes::Message::Cancel { execution: id, attempt });
         }

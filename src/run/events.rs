@@ -166,6 +166,33 @@ impl Recovered {
     }
 }
 
+/// An acknowledged express start that will not be run any more. An operator must start it again where it matters.
+pub(super) struct ExpressGivenUp<'a> {
+    pub id: ExecutionId,
+    pub machine: &'a str,
+    pub why: &'a str,
+}
+
+impl ExpressGivenUp<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_express_given_up_total").increment(1);
+        error!(id = %self.id, machine = self.machine, "an express execution is not run anew: {}", self.why);
+    }
+}
+
+/// Log lines that found no room: the disk does not keep up.
+pub(super) struct LogLinesDropped<'a> {
+    pub group: &'a str,
+    pub lines: usize,
+}
+
+impl LogLinesDropped<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_log_lines_dropped_total").increment(self.lines as u64);
+        debug!(group = self.group, lines = self.lines, "log lines were dropped: the writer does not keep up");
+    }
+}
+
 /// The box cannot go on with this process.
 pub(super) struct FatalFault<'a> {
     pub what: &'a str,

@@ -4,7 +4,8 @@
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
 //!              ├─ lanes    one actor: who goes next, where, leases
-//!              └─ timers   one sleeper over the store's timer rows
+//!              ├─ timers   one sleeper over the store's timer rows
+//!              └─ express  executions that are kept in memory, a task each
 //! ```
 //!
 //! Decide, commit, act: an actor steps, stores the step in one commit, and only then carries out its commands.
@@ -17,8 +18,10 @@ mod core;
 mod deliver;
 mod events;
 mod execution;
+mod express;
 mod handle;
 pub mod lanes;
+mod logging;
 mod notice;
 mod quarantine;
 mod recover;
@@ -34,13 +37,15 @@ pub use activities::ActivityTask;
 pub use catalog::{Changed, Machine, MachineChange, NewMachine};
 pub use core::{Config, priority_of};
 pub use deliver::OWNED;
+pub use express::{Counts, Ended, ExpressBoard, Running};
 pub use handle::{Handle, Start, Started};
 pub use lanes::need::Need;
 pub use lanes::spec::Lanes;
 pub use lanes::{LaneStatus, WaitingStage};
+pub use logging::{LogBatch, LogLevel, LogTarget};
 pub use notice::{Notice, ProgressSink, Working};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Announced, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;

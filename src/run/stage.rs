@@ -42,6 +42,16 @@ pub(super) struct Stage {
     work: BoxFuture<'static, TaskOutcome>,
 }
 
+/// How an attempt left its lane.
+pub(super) enum End {
+    Ended(Event),
+    /// Its device failed and not its work: it is to be queued again.
+    Moved {
+        task: Box<RunTask>,
+        ticket: Ticket,
+    },
+}
+
 /// A task's HeartbeatSeconds in milliseconds, and what to do as a sign of life.
 type Heartbeat = Option<(i64, Arc<dyn Fn() + Send + Sync>)>;
 
@@ -107,6 +117,21 @@ impl Stage {
         }
     }
 
+    /// The attempt's end, however long it takes. On the board until then.
+    pub async fn end(mut self) -> End {
+        self.core.board.begin(self.execution, self.working());
+        let _shown = Shown { core: self.core.clone(), execution: self.execution, attempt: self.attempt };
+        let outcome = (&mut self.work).await;
+        self.end_of(outcome)
+    }
+
+    fn end_of(&mut self, outcome: TaskOutcome) -> End {
+        match self.moves_on(&outcome) {
+            Some((task, ticket)) => End::Moved { task, ticket },
+            None => End::Ended(self.ended(outcome)),
+        }
+    }
+
     fn ended(&self, outcome: TaskOutcome) -> Event {
         let (event, outcome) = event(self.attempt, outcome);
         let duration_ms = self.core.clock.now().since_ms(self.started_at);
@@ -140,6 +165,19 @@ impl Stage {
 pub(super) struct State {
     stage: Stage,
     _work: AbortOnDrop,
+}
+
+/// Takes the attempt off the board, also where it is cancelled.
+struct Shown {
+    core: SharedCore,
+    execution: ExecutionId,
+    attempt: Attempt,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.core.board.end(self.execution, self.attempt);
+    }
 }
 
 struct AbortOnDrop(JoinHandle<()>);
@@ -179,15 +217,12 @@ impl Actor for StageActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let stage = &mut state.stage;
-        match stage.moves_on(&outcome) {
-            Some((task, ticket)) => {
+        match stage.end_of(outcome) {
+            End::Moved { task, ticket } => {
                 let moved = super::execution::Message::Moved { task, ticket };
                 stage.core.send(stage.execution, moved, None);
             }
-            None => {
-                let event = stage.ended(outcome);
-                stage.core.post(stage.execution, event);
-            }
+            End::Ended(event) => stage.core.post(stage.execution, event),
         }
         myself.stop(None);
         Ok(())

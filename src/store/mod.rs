@@ -44,8 +44,8 @@ pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp, Tag,
-    VersionRow,
+    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MessageRow, OutboxRow, RevisionRow,
+    Route, Stamp, Tag, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};

@@ -82,6 +82,12 @@ tables! {
     Archived = 22 "archived",
     /// parent, attempt → the child that the attempt started, until the child's end was told
     Children = 23 "children",
+    /// queue, sequence number → [`super::MessageRow`]
+    Queues = 24 "queues",
+    /// event, the rule's target that it has not reached yet → [`super::EventRow`]
+    Events = 25 "events",
+    /// id, attempt → JSON: the job at another service whose end the attempt waits for
+    RemoteJobs = 26 "remote_jobs",
 }
 
 impl Table {

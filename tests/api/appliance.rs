@@ -50,6 +50,7 @@ impl Appliance {
         let address = listener.local_addr().unwrap();
         let router = api::router(api::Settings {
             handle,
+            services: None,
             place: Place { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
             shares: Shares::new([("incoming".into(), incoming), ("outputs".into(), outputs.clone())]),
@@ -57,6 +58,8 @@ impl Appliance {
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
+            facts: json!({}),
+            data_dir: dir.path().to_owned(),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
         Appliance { address, outputs, client: reqwest::Client::new(), _dir: dir }
