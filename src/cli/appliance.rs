@@ -51,6 +51,10 @@ impl Appliance {
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        // Written by children, and so apart from everything else; what they found out of a driver may be of an old one.
+        let gstreamer = data_dir.join("gstreamer");
+        let _ = std::fs::remove_dir_all(&gstreamer);
+        let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
@@ -72,10 +76,7 @@ impl Appliance {
             claims: tokio::sync::Mutex::new(()),
             predictor: Default::default(),
             acceleration: config.acceleration,
-            spawn: Arc::new(ChildProcesses {
-                program: OWN_BINARY.into(),
-                registry: data_dir.join("gstreamer.registry"),
-            }),
+            spawn: Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") }),
             data_dir: data_dir.clone(),
         });
         services.queues.load(&reader)?;
