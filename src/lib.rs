@@ -5,7 +5,7 @@
 //! ```text
 //! floor 7  cli
 //! floor 6  ingest   schedule   api   dashboard
-//! floor 5  resources   logs
+//! floor 5  resources   logs   bench
 //! floor 4  run
 //! floor 3  store
 //! floor 2  interpreter
@@ -20,6 +20,7 @@ pub mod api;
 pub mod asl;
 pub mod aws;
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod dashboard;
 pub mod ingest;

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("interpreter", 2),
     ("store", 3),
     ("run", 4),
+    ("bench", 5),
     ("logs", 5),
     ("resources", 5),
     ("ingest", 6),

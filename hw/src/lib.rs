@@ -16,8 +16,10 @@
 //! becomes an enumeration.
 
 mod answer;
+pub mod bench;
 mod cuda;
 mod drivers;
+mod energy;
 mod fault;
 mod gpu;
 mod host;
@@ -32,6 +34,7 @@ mod share;
 pub use answer::Answer;
 pub use cuda::{Context, Cuda, CudaDevice, Frame, PixelFormat};
 pub use drivers::{DriverReport, Drivers, Library};
+pub use energy::EnergyMeter;
 pub use fault::{CudaFault, Fault, FaultKind, NvencFault, NvencStatus};
 pub use gpu::{Decoding, Encoding, Gpu, PciAddress, SessionRoom};
 pub use host::{Cpu, Memory, NumaNode};

@@ -3,7 +3,7 @@
 //! ```text
 //!            gate (room, origin, credentials)
 //!              |
-//!   POST /     aws/            Step Functions, AWS JSON 1.0
+//!   POST /     aws/            Step Functions, AWS JSON 1.0; SQS and PutEvents, which resources::wire answers
 //!   /api/v1    rest/  live     what the dashboard shows; session, audit: who came in, what they did
 //!   /media     media           results
 //!   /start-workflow  /metrics  /healthz
@@ -28,6 +28,7 @@ mod start_workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::base::limits::quotas;
 use crate::base::{Shares, fault};
 use crate::dashboard;
+use crate::resources::Services;
 use crate::run::Handle;
 use crate::store::Reader;
 
@@ -52,6 +54,8 @@ pub use refused::Refused;
 /// What the doors need. Built by `cli`.
 pub struct Settings {
     pub handle: Handle,
+    /// What answers the calls of other services that come in over the same port; `None`: nobody does.
+    pub services: Option<Arc<Services>>,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -65,12 +69,15 @@ pub struct Settings {
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The settings in force, without their secrets, as JSON for screens.
     pub facts: serde_json::Value,
+    /// Where the reports of benchmarks lie.
+    pub data_dir: PathBuf,
 }
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
 struct Doors {
     handle: Handle,
+    services: Option<Arc<Services>>,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -81,6 +88,7 @@ struct Doors {
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     facts: Arc<serde_json::Value>,
+    data_dir: Arc<PathBuf>,
     devices: rest::Devices,
     uploads: rest::Uploads,
     live: live::Live,
@@ -93,6 +101,7 @@ pub fn router(settings: Settings) -> Router {
     let doors = Doors {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
+        services: settings.services,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),
@@ -102,6 +111,7 @@ pub fn router(settings: Settings) -> Router {
         metrics: settings.metrics,
         watches: settings.watches,
         facts: Arc::new(settings.facts),
+        data_dir: Arc::new(settings.data_dir),
         devices: rest::Devices::default(),
         uploads: rest::Uploads::default(),
         live,
@@ -110,6 +120,8 @@ pub fn router(settings: Settings) -> Router {
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
         .nest("/api/v1", rest::routes(&doors))
+        // A queue's own URL, which older clients of SQS post to.
+        .route("/{account}/{queue}", post(aws::queue).get(dashboard::file))
         .route("/start-workflow", post(start_workflow::start))
         .route("/media/{share}/{*key}", get(media::file))
         .route("/metrics", get(metrics))

@@ -9,13 +9,16 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
+use super::lanes::LaneSettings;
 use crate::api::Role;
 use crate::base::limits::Quotas;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
+use crate::media::settings::Acceleration;
 use crate::resources::{
-    AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
+    RetentionSettings, RuleSettings, TableSettings,
 };
 use crate::schedule::ScheduleSettings;
 
@@ -31,7 +34,10 @@ pub struct Config {
     pub shares: BTreeMap<String, ShareSettings>,
     /// Who may come in. Required as soon as `listen` is not loopback.
     pub credentials: Vec<Credential>,
+    /// How much each lane carries at once; what is absent follows the box.
     pub lanes: LaneSettings,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
     pub watch: Vec<WatchSettings>,
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
@@ -42,6 +48,9 @@ pub struct Config {
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
     pub tables: BTreeMap<String, TableSettings>,
+    pub queues: BTreeMap<String, QueueSettings>,
+    pub rules: BTreeMap<String, RuleSettings>,
+    pub connections: BTreeMap<String, ConnectionSettings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -73,14 +82,6 @@ impl std::fmt::Debug for Credential {
     }
 }
 
-/// How much each lane carries at once; what is absent follows the box.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LaneSettings {
-    pub cpu: Option<u32>,
-    pub io: Option<u32>,
-}
-
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -91,6 +92,7 @@ impl Default for Config {
             shares: BTreeMap::new(),
             credentials: Vec::new(),
             lanes: LaneSettings::default(),
+            acceleration: Acceleration::default(),
             watch: Vec::new(),
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
@@ -101,6 +103,9 @@ impl Default for Config {
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
             tables: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            connections: BTreeMap::new(),
         }
     }
 }
@@ -185,11 +190,7 @@ impl Config {
             }
         }
         faults.extend(self.faults_of_folders());
-        for (lane, capacity) in [("cpu", self.lanes.cpu), ("io", self.lanes.io)] {
-            if capacity == Some(0) {
-                faults.push(format!("lanes.{lane}: a lane without capacity would let its work wait for ever"));
-            }
-        }
+        faults.extend(super::lanes::faults(&self.lanes));
         faults.extend(self.faults_of_sections());
         faults
     }
@@ -239,6 +240,19 @@ impl Config {
         }
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
+        }
+        let has_queue = |queue: &str| self.queues.contains_key(queue);
+        for (name, queue) in &self.queues {
+            let found = queue.faults(name, has_queue);
+            faults.extend(found.into_iter().map(|fault| within(&format!("queues.{name}"), &fault)));
+        }
+        for (name, rule) in &self.rules {
+            let found = rule.faults(has_queue, |connection| self.connections.contains_key(connection));
+            faults.extend(found.into_iter().map(|fault| within(&format!("rules.{name}"), &fault)));
+        }
+        for (name, connection) in &self.connections {
+            let found = connection.faults();
+            faults.extend(found.into_iter().map(|fault| within(&format!("connections.{name}"), &fault)));
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
         faults.extend(self.limits.faults().into_iter().map(|fault| within("limits", &fault)));
@@ -339,11 +353,15 @@ mod tests {
             share = "A_B"
             [lanes]
             cpu = 0
+            "gpu0.nvenc" = 0
+            gpu = 1
             "#,
         )
         .unwrap();
         let faults = config.faults();
-        for key in ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu"] {
+        for key in
+            ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu", "lanes.gpu:"]
+        {
             assert!(faults.iter().any(|f| f.starts_with(key)), "{key} in {faults:?}");
         }
         assert!(Config::default().faults().is_empty());

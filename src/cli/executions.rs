@@ -175,6 +175,28 @@ fn show(execution: &Value) -> anyhow::Result<()> {
         let error = state["error"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
         println!("  {:<28} {:<9} {}{error}", text(&state["name"]), text(&state["type"]), moment(&state["enteredAt"]));
     }
+    for stage in execution["working"].as_array().into_iter().flatten().filter(|stage| stage["lane"] != "") {
+        let percent = stage["progress"]["fraction"].as_f64().unwrap_or(0.0) * 100.0;
+        println!(
+            "runs     {:<21} on {} since {}, {percent:.0} %",
+            text(&stage["state"]),
+            text(&stage["lane"]),
+            moment(&stage["startedAt"])
+        );
+    }
+    for stage in execution["waiting"].as_array().into_iter().flatten() {
+        let (state, why) = (text(&stage["state"]), text(&stage["why"]));
+        let before = stage["before"].as_u64().filter(|n| *n > 0).map(|n| format!("; {n} of its kind go first"));
+        println!(
+            "waits    {state:<21} since {} ({}): {why}{}",
+            moment(&stage["since"]),
+            text(&stage["band"]),
+            before.unwrap_or_default()
+        );
+        for moved in stage["moved"].as_array().into_iter().flatten() {
+            println!("         after {}", text(moved));
+        }
+    }
     if let Some(failure) = execution.get("failure").filter(|failure| !failure.is_null()) {
         println!("failed in state '{}' of '{}'", text(&failure["state"]), text(&failure["workflow"]));
         println!(

@@ -1,6 +1,7 @@
 //! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
 
 mod appliance;
+mod bench;
 mod config;
 mod demo;
 mod document;
@@ -9,6 +10,7 @@ mod facts;
 mod files;
 mod follow;
 mod hw;
+mod lanes;
 mod logs;
 mod serve;
 mod terminal;
@@ -47,6 +49,8 @@ enum Command {
     Logs(logs::Logs),
     /// Show what is in this box: CPU, memory, GPUs with their encoders and decoders, shares.
     Hw(hw::Hw),
+    /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
+    Bench(bench::Bench),
     /// Verify the store's files.
     Check(files::DataDir),
     /// Bring the store's files to this release's form.
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage => Ok(sandbox::child_main(media::run)),

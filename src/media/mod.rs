@@ -20,7 +20,7 @@ pub mod settings;
 mod survey;
 pub mod transcode;
 
-pub use job::{Job, Progress, Reporter};
+pub use job::{Device, Job, Progress, Reporter};
 
 use serde_json::Value;
 

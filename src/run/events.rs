@@ -6,7 +6,7 @@
 use metrics::{counter, histogram};
 use tracing::{debug, error, info, warn};
 
-use crate::base::{Attempt, ExecutionId};
+use crate::base::{Attempt, ExecutionId, Timestamp};
 use crate::interpreter::Status;
 
 pub(super) struct ExecutionStarted<'a> {
@@ -63,6 +63,63 @@ impl StageEnded<'_> {
         histogram!("conveyor_stage_seconds", "resource" => self.resource.to_owned())
             .record(self.duration_ms as f64 / 1000.0);
         debug!(id = %self.id, attempt = %self.attempt, resource = self.resource, outcome = self.outcome, "stage ended");
+    }
+}
+
+/// A stage got its lanes.
+pub(super) struct StageLeased {
+    pub waited_ms: i64,
+}
+
+impl StageLeased {
+    pub fn emit(self) {
+        histogram!("conveyor_lane_wait_seconds").record(self.waited_ms as f64 / 1000.0);
+    }
+}
+
+/// A stage's device failed under it; the attempt goes on elsewhere.
+pub(super) struct StageMoved<'a> {
+    pub id: ExecutionId,
+    pub attempt: Attempt,
+    pub lane: &'a str,
+    pub error: &'a str,
+    pub cause: &'a str,
+}
+
+impl StageMoved<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_stages_moved_total", "lane" => self.lane.to_owned(), "error" => self.error.to_owned())
+            .increment(1);
+        warn!(
+            id = %self.id, attempt = %self.attempt, lane = self.lane, error = self.error,
+            "a stage's device failed, and the stage runs again elsewhere: {}", self.cause
+        );
+    }
+}
+
+/// A lane takes nothing for a while.
+pub(super) struct LaneDrained<'a> {
+    pub lane: &'a str,
+    pub error: &'a str,
+    pub cause: &'a str,
+    pub until: Timestamp,
+}
+
+impl LaneDrained<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_lanes_drained_total", "lane" => self.lane.to_owned(), "error" => self.error.to_owned())
+            .increment(1);
+        warn!(lane = self.lane, error = self.error, until = %self.until, "a lane is drained: {}", self.cause);
+    }
+}
+
+pub(super) struct LaneOpened<'a> {
+    pub lane: &'a str,
+}
+
+impl LaneOpened<'_> {
+    pub fn emit(self) {
+        info!(lane = self.lane, "a lane that was drained works again");
     }
 }
 

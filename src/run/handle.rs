@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::core::{Core, SharedCore};
-use super::lane::{self, LaneStatus};
+use super::lanes::{self, LaneStatus, WaitingStage};
 use super::{
     ActivityTask, AliasChange, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice, Refused,
     TaskContext, TaskOutcome, Working,
@@ -307,7 +307,7 @@ impl Handle {
         let Some(resource) = self.0.resources.find(&task.resource) else {
             return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
         };
-        if resource.lane(&task).is_some_and(|need| need.lane != "io") {
+        if resource.need(&task).is_some_and(|need| !need.is_light()) {
             let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
             return Err(Refused::new("ValidationException", what));
         }
@@ -322,6 +322,8 @@ impl Handle {
             progress: super::stage::progress(&self.0, execution, task.attempt, None),
             handle: self.clone(),
             threads: 1,
+            device: None,
+            moved: Vec::new(),
             task,
         };
         match timeout_at(Instant::now() + TRIAL_MAX, resource.run(context)).await {
@@ -345,13 +347,20 @@ impl Handle {
     }
 
     pub async fn lanes(&self) -> Vec<LaneStatus> {
-        let mut all = Vec::new();
-        for lane in self.0.lanes.get().into_iter().flat_map(|lanes| lanes.values()) {
-            if let Ok(ractor::rpc::CallResult::Success(status)) = lane.call(lane::Message::Status, None).await {
-                all.push(status);
-            }
+        let Some(lanes) = self.0.lanes.get() else { return Vec::new() };
+        match lanes.call(lanes::Message::Status, None).await {
+            Ok(ractor::rpc::CallResult::Success(status)) => status,
+            _ => Vec::new(),
         }
-        all
+    }
+
+    /// What waits for lanes, in order and at most so many: of one execution, or of all.
+    pub async fn waiting(&self, of: Option<ExecutionId>, most: usize) -> Vec<WaitingStage> {
+        let Some(lanes) = self.0.lanes.get() else { return Vec::new() };
+        match lanes.call(|reply| lanes::Message::Waiting { of, most, reply }, None).await {
+            Ok(ractor::rpc::CallResult::Success(waiting)) => waiting,
+            _ => Vec::new(),
+        }
     }
 
     /// Executions that have an actor now.
@@ -387,7 +396,7 @@ impl Core {
     /// Whether the attempt can run without waiting for anything.
     pub fn needs_no_lane(&self, task: &crate::interpreter::RunTask) -> bool {
         !super::activities::is_activity(&task.resource)
-            && self.resources.find(&task.resource).is_none_or(|resource| resource.lane(task).is_none())
+            && self.resources.find(&task.resource).is_none_or(|resource| resource.need(task).is_none())
     }
 
     /// Whether a worker has the attempt already.

@@ -77,8 +77,13 @@ async fn begin(core: &SharedCore, request: Start, row: Option<MachineRow>, name:
 
     let mut commit = Commit::new();
     commit.step(None, &step);
+    let announced = match &step.header {
+        Some(header) => core.resources.begun(header, &mut commit),
+        None => Vec::new(),
+    };
     core.expect(id);
     core.commit(commit).await.inspect_err(|_| core.expect_no_more(id))?;
+    core.resources.announced(announced);
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();
     let arn = machine.env.execution_arn(&execution.header);
@@ -103,7 +108,7 @@ fn act(core: &SharedCore, execution: Execution, commands: Vec<Command>) {
     if let Some(Command::RunTask(task)) = direct.map(|place| commands.remove(place)) {
         // Before anything else is acted on: a lane's grant or a timer may change the execution.
         let known = Box::new(execution.clone());
-        core.send(id, super::execution::Message::Leased { task, lease: None }, Some(known));
+        core.send(id, super::execution::Message::Leased { task, lease: Ok(None) }, Some(known));
     }
     core.expect_no_more(id);
     core.act(&execution, commands);

@@ -20,13 +20,14 @@ mod versions;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::audit::{self, Deed};
 use super::gate::{Caller, Role};
 use super::{Doors, Refused};
+use crate::resources::wire;
 pub use executions::{redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
@@ -37,10 +38,14 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-js
 pub async fn handle(
     State(doors): State<Doors>,
     Extension(caller): Extension<Caller>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let target = target(&headers);
+    if let Some(reply) = others(&doors, target, uri.path(), &headers, &body).await {
+        return passed_on(reply);
+    }
     let answer = match target.strip_prefix(TARGET) {
         Some(operation) => call(&doors, operation, &body).await,
         None => Err(unknown(target)),
@@ -50,10 +55,19 @@ pub async fn handle(
         Err(refusal) => refuse(&refusal),
     };
     if let Some(operation) = target.strip_prefix(TARGET).filter(|operation| is_kept(operation)) {
-        let deed = Deed { caller: &caller, door: "aws", what: operation, to: "", status: response.status() };
+        let to = meant(&body);
+        let deed = Deed { caller: &caller, door: "aws", what: operation, to: &to, status: response.status() };
         audit::note(&doors, deed).await;
     }
     response
+}
+
+/// What a request is about: the ARN or the name in it.
+fn meant(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let named = body.as_object().into_iter().flatten().find(|(key, _)| key.ends_with("Arn") && *key != "roleArn");
+    let named = named.map(|(_, value)| value).unwrap_or(&body["name"]);
+    named.as_str().unwrap_or_default().chars().take(256).collect()
 }
 
 fn target(headers: &HeaderMap) -> &str {
@@ -82,6 +96,47 @@ fn is_read(operation: &str) -> bool {
 fn is_kept(operation: &str) -> bool {
     let many = operation.starts_with("SendTask") || matches!(operation, "StartExecution" | "StartSyncExecution");
     !many && !is_read(operation)
+}
+
+/// `POST /ACCOUNT/QUEUE`
+pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let target = target(&headers);
+    match others(&doors, target, uri.path(), &headers, &body).await {
+        Some(reply) => passed_on(reply),
+        None => refuse(&unknown(target)),
+    }
+}
+
+/// The answer of another service of the box; `None` where the call is not for one.
+async fn others(doors: &Doors, target: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Option<wire::Reply> {
+    let services = doors.services.as_ref()?;
+    let form = "application/x-www-form-urlencoded";
+    let is_form = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(form));
+    if target.is_empty() && is_form {
+        let form: Vec<(String, String)> = form_fields(body);
+        return Some(wire::query(services, &doors.handle, path, &form).await);
+    }
+    wire::json(services, &doors.handle, target, body).await
+}
+
+fn form_fields(body: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(body);
+    let plain = |text: &str| crate::base::escape::unescaped(&text.replace('+', " "));
+    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
+}
+
+fn passed_on(reply: wire::Reply) -> Response {
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    let id = ("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
+    for (name, value) in reply.headers.into_iter().chain([id]) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    response
 }
 
 /// A refusal as AWS clients read it.

@@ -30,7 +30,42 @@ pub struct OneQuery {
 }
 
 pub async fn one(State(doors): State<Doors>, Path(id): Path<String>, Query(query): Query<OneQuery>) -> Answer {
-    apart(move || detail(&doors, &id, query.states.unwrap_or(true))).await?
+    let (inside, handle) = (doors.clone(), doors.handle.clone());
+    let mut shown = apart(move || detail(&inside, &id, query.states.unwrap_or(true))).await??;
+    if shown.0["stoppedAt"].is_null() {
+        let ids = nested_ids(&shown.0);
+        shown.0["working"] = working(&handle, &ids);
+        shown.0["waiting"] = waiting(&handle, &ids).await;
+    }
+    Ok(shown)
+}
+
+/// The execution itself, and those that its states started.
+fn nested_ids(shown: &Value) -> Vec<ExecutionId> {
+    let children = shown["states"].as_array().into_iter().flatten().filter_map(|state| state["children"].as_array());
+    let ids = std::iter::once(&shown["id"]).chain(children.flatten());
+    ids.filter_map(|id| id.as_str()?.parse().ok()).collect()
+}
+
+/// What runs, and on which lane.
+fn working(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
+    let works = ids.iter().flat_map(|id| handle.working(*id).into_iter().map(|working| (*id, working)));
+    let shown = works.map(|(id, working)| {
+        json!({"execution": id.to_string(), "state": &*working.state, "resource": working.resource,
+            "lane": working.lane, "startedAt": working.started_at.0, "progress": working.progress})
+    });
+    shown.collect()
+}
+
+/// What waits for a lane, and why.
+async fn waiting(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
+    /// Iterations of a Map may be many, and wait for the same.
+    const WAITING_MAX: usize = 20;
+    let mut all = Vec::new();
+    for id in ids {
+        all.extend(handle.waiting(Some(*id), WAITING_MAX.saturating_sub(all.len())).await);
+    }
+    json!(all)
 }
 
 fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {

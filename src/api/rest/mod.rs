@@ -5,6 +5,7 @@
 
 mod alarms;
 mod approvals;
+mod benchmarks;
 mod devices;
 mod executions;
 mod express;
@@ -77,7 +78,10 @@ pub fn body<T>(body: Body<T>) -> Result<Json<T>, Refused> {
 }
 
 async fn lanes(State(doors): State<Doors>) -> Answer {
-    Ok(Fresh(json!({"lanes": doors.handle.lanes().await})))
+    /// Of what waits, the first ones tell why the others do.
+    const WAITING_MAX: usize = 50;
+    let waiting = doors.handle.waiting(None, WAITING_MAX).await;
+    Ok(Fresh(json!({"lanes": doors.handle.lanes().await, "waiting": waiting})))
 }
 
 async fn watches(State(doors): State<Doors>) -> Answer {

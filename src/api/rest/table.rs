@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::{
-    alarms, approvals, deeds, devices, executions, express, lanes, list, machines, notifications, openapi, overview,
-    refuse, settings, shares, trace, uploads, visit, watches,
+    alarms, approvals, benchmarks, deeds, devices, executions, express, lanes, list, machines, notifications, openapi,
+    overview, refuse, settings, shares, trace, uploads, visit, watches,
 };
 use crate::api::audit::{self, Deed};
 use crate::api::gate::{Caller, Role};
@@ -139,6 +139,8 @@ fn of_workflows(t: &mut Table) {
 fn of_the_box(t: &mut Table) {
     t.tag = "box";
     t.get("/devices", "Processors, memory, GPUs: load and temperature", &[], "Devices", get(devices::devices));
+    t.get("/benchmarks", "Runs of conveyor bench, the newest first", &[], "Benchmarks", get(benchmarks::all));
+    t.get("/benchmarks/{id}", "One run with every figure", &[], "Benchmark", get(benchmarks::one));
     t.get("/lanes", "Lanes and how busy they are", &[], "Lanes", get(lanes));
     t.get("/work", "What runs on which lane, and what waits", &[], "Work", get(overview::work));
     t.get("/watches", "Watched shares", &[], "Watches", get(watches));

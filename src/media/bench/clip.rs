@@ -36,7 +36,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let path = crate::media::input::resolve(job, &p.destination)?;
     let part: PathBuf = path.with_extension("part");
     let video = match p.encoder {
-        Encoder::X264 => "x264enc speed-preset=superfast pass=qual quantizer=16 bitrate=100000 key-int-max=60 ! \
+        Encoder::X264 => "x264enc speed-preset=veryfast pass=qual quantizer=19 bitrate=100000 key-int-max=60 ! \
              video/x-h264,profile=high ! h264parse"
             .to_owned(),
         other => other.description(if other == Encoder::X265 { "ultrafast" } else { "8" }, job.threads),

@@ -15,10 +15,10 @@ use tokio::time::{Duration, sleep};
 use super::super::catalog::Machine;
 use super::super::core::SharedCore;
 use super::super::execution::Message;
-use super::super::lane::Lease;
-use super::super::stage::Stage;
+use super::super::lanes::Lease;
+use super::super::stage::{End, Stage};
 use super::super::{events, quarantine};
-use crate::base::{Attempt, TimerId, Timestamp};
+use crate::base::{Attempt, TaskError, TimerId, Timestamp};
 use crate::interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
 
 pub(super) struct Live {
@@ -28,7 +28,7 @@ pub(super) struct Live {
     inbox: mpsc::UnboundedReceiver<Message>,
     end: Option<oneshot::Sender<Header>>,
     timers: BTreeSet<(Timestamp, TimerId)>,
-    stages: JoinSet<(Attempt, Event)>,
+    stages: JoinSet<(Attempt, End)>,
     running: HashMap<Attempt, AbortHandle>,
     /// Attempts that need no lane, in the order in which they were commanded.
     ready: VecDeque<Box<RunTask>>,
@@ -111,9 +111,12 @@ impl Live {
             }
             Some(end) = self.stages.join_next(), if !self.stages.is_empty() => {
                 // An error is an attempt that was cancelled: nobody asks for its outcome.
-                if let Ok((attempt, event)) = end {
+                if let Ok((attempt, end)) = end {
                     self.running.remove(&attempt);
-                    self.decide(event);
+                    match end {
+                        End::Ended(event) => drop(self.decide(event)),
+                        End::Moved { task, ticket } => self.core.run_elsewhere(self.execution.header.id, task, ticket),
+                    }
                 }
             }
             () = sleep(Duration::from_millis(until_ms)), if next.is_some() => {
@@ -135,7 +138,8 @@ impl Live {
                 }
             }
             Message::Leased { task, lease } => self.begin(*task, lease).await,
-            Message::StageGone { .. } => {}
+            // What the actors of stages tell; an express execution's stages have none.
+            Message::Moved { .. } | Message::StageGone { .. } => {}
         }
     }
 
@@ -156,7 +160,10 @@ impl Live {
         for command in commands {
             match command {
                 Command::RunTask(task) if self.core.needs_no_lane(&task) => self.ready.push_back(task),
-                Command::RunTask(task) => self.core.run_task(self.execution.header.id, task),
+                Command::RunTask(task) => {
+                    let header = &self.execution.header;
+                    self.core.run_task(header.id, task, &header.input);
+                }
                 Command::CancelTask { attempt } => {
                     if let Some(stage) = self.running.remove(&attempt) {
                         stage.abort();
@@ -173,12 +180,12 @@ impl Live {
 
     async fn run_ready(&mut self) {
         while let Some(task) = self.ready.pop_front() {
-            self.begin(*task, None).await;
+            self.begin(*task, Ok(None)).await;
         }
     }
 
     /// Runs the attempt, unless it was fenced out while it waited for its lane.
-    async fn begin(&mut self, task: RunTask, lease: Option<Lease>) {
+    async fn begin(&mut self, task: RunTask, lease: Result<Option<Lease>, TaskError>) {
         let attempt = task.attempt;
         let current = self
             .execution
@@ -189,7 +196,7 @@ impl Live {
             return;
         }
         let arn = self.machine.env.execution_arn(&self.execution.header);
-        let needs_no_lane = lease.is_none();
+        let needs_no_lane = matches!(lease, Ok(None));
         let mut stage = Stage::new(self.core.clone(), &self.execution.header, arn, task, lease);
         if needs_no_lane && let Some(event) = stage.end_at_once().await {
             self.decide(event);
