@@ -133,7 +133,9 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let Document { value, mut faults, taken_out } = document::read::<Config>(&text);
         if let Some(mut config) = value {
-            config.set_folder(path.parent().unwrap_or(Path::new(".")));
+            // A bare file name has an empty folder, which is none that a process could be started in.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            config.set_folder(folder.unwrap_or(Path::new(".")));
             // What follows only from a part that could not be read would be a fault of its own making.
             let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
             let meant = config.faults().into_iter().filter(|fault| !torn(fault));
