@@ -16,6 +16,7 @@
 
 pub mod condition;
 pub mod definition;
+pub mod distributed;
 pub mod intrinsic;
 pub mod jsonata;
 pub mod machine;
@@ -31,7 +32,8 @@ pub mod timestamp;
 mod properties;
 
 pub use condition::Condition;
-pub use definition::{STATE_ALONE, WorkflowType, check, check_state, parse};
+pub use definition::{STATE_ALONE, WorkflowType, check, check_state, may_label, parse};
+pub use distributed::*;
 pub use intrinsic::Intrinsic;
 pub use jsonata::Jsonata;
 pub use machine::*;

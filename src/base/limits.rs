@@ -34,5 +34,7 @@ pub const STDERR_TAIL_BYTES_MAX: usize = 8_192;
 pub const REPORT_LINE_BYTES_MAX: usize = 4 * 1_048_576;
 /// How long after its end an unsuccessful execution can be redriven, in milliseconds (AWS: 14 days).
 pub const REDRIVABLE_MS: i64 = 14 * 86_400_000;
+/// Children of one Map run that are in flight, where the run has no lower bound (AWS: 10,000).
+pub const CHILDREN_IN_FLIGHT_MAX: u64 = 10_000;
 /// Executions that have started and not ended, above which the API answers 429.
 pub const EXECUTIONS_ACTIVE_MAX: usize = 2_000_000;

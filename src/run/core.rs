@@ -12,11 +12,13 @@ use super::activities::Activities;
 use super::catalog::Catalog;
 use super::execution::{self, ExecutionActor};
 use super::lane::{self, Lease};
+use super::map_runs::MapRuns;
 use super::notice::Board;
 use super::resource::Resources;
 use super::timers::Timers;
 use super::{Refused, events};
 use crate::base::{Attempt, Clock, ExecutionId, Fault, arn, fault};
+use crate::interpreter::map_run::run_of;
 use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
 use crate::store::{Commit, Reader, Writer};
 
@@ -53,6 +55,7 @@ pub(super) struct Core {
     pub catalog: Catalog,
     pub timers: Timers,
     pub activities: Activities,
+    pub map_runs: MapRuns,
     pub names: Vec<tokio::sync::Mutex<()>>,
     /// Held by each redrive, and alone by what archives and forgets ended executions.
     pub redrives: Arc<tokio::sync::RwLock<()>>,
@@ -86,6 +89,7 @@ impl Core {
             board: Arc::new(Board::new()),
             timers: Timers::new(),
             activities: Activities::default(),
+            map_runs: MapRuns::default(),
             redrives: Arc::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
@@ -138,6 +142,7 @@ impl Core {
     pub fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.timers.wake();
+        self.map_runs.wake_all();
     }
 
     pub fn is_closing(&self) -> bool {
@@ -238,7 +243,10 @@ impl Core {
                 Command::CancelTask { attempt } => self.cancel(id, attempt),
                 Command::SetTimer { timer, due } => self.timers.set(due, id, timer),
                 Command::ClearTimer { timer, due } => self.timers.clear(due, id, timer),
-                Command::Deliver(_) => self.deliver(execution.header.clone()),
+                Command::Deliver(_) => match &execution.header.child {
+                    Some(child) => self.map_runs.child_ended(child),
+                    None => self.deliver(execution.header.clone()),
+                },
             }
         }
     }
@@ -247,6 +255,9 @@ impl Core {
     pub fn run_task(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>) {
         if super::activities::is_activity(&task.resource) {
             return self.activities.offer(id, task);
+        }
+        if run_of(&task.resource).is_some() {
+            return self.take_up_run(id, task);
         }
         let need = self.resources.find(&task.resource).and_then(|resource| resource.lane(&task));
         let lane = need.as_ref().and_then(|need| self.lanes.get()?.get(&need.lane));
@@ -268,6 +279,7 @@ impl Core {
         }
         self.activities.withdraw(id, attempt);
         self.stop_child_of(id, attempt);
+        self.stop_run(id, attempt);
     }
 }
 

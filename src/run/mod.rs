@@ -4,6 +4,7 @@
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
 //!              ├─ lanes    one actor each: capacity, priority queue, leases
+//!              ├─ map runs one driver each: starts and counts the children of a distributed Map
 //!              └─ timers   one sleeper over the store's timer rows
 //! ```
 //!
@@ -19,6 +20,7 @@ mod events;
 mod execution;
 mod handle;
 mod lane;
+mod map_runs;
 mod notice;
 mod quarantine;
 mod recover;
@@ -36,9 +38,10 @@ pub use core::{Config, Lanes};
 pub use deliver::OWNED;
 pub use handle::{Handle, Start, Started};
 pub use lane::LaneStatus;
+pub use map_runs::MapRunChange;
 pub use notice::{Notice, ProgressSink, Working};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Fill, ItemSink, LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;

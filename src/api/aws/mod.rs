@@ -104,7 +104,7 @@ async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refu
         "TestState" => test_state::test(doors, fields).await,
         "ListMapRuns" => map_runs::list(doors, fields),
         "DescribeMapRun" => map_runs::describe(doors, fields),
-        "UpdateMapRun" => map_runs::update(doors, fields),
+        "UpdateMapRun" => map_runs::update(doors, fields).await,
         "SendTaskSuccess" => tasks::succeeded(doors, fields).await,
         "SendTaskFailure" => tasks::failed(doors, fields).await,
         "SendTaskHeartbeat" => tasks::heartbeat(doors, fields).await,

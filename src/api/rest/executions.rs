@@ -199,7 +199,7 @@ fn summary(doors: &Doors, header: &Header) -> Value {
     let (error, cause) = innermost(error, cause);
     json!({
         "id": header.id.to_string(),
-        "arn": doors.place.execution(&header.machine.name, &header.name),
+        "arn": doors.place.execution(&header.arn_machine(), &header.name),
         "name": header.name,
         "machine": header.machine.name,
         "status": header.status.name(),

@@ -5,6 +5,7 @@
 
 mod checker;
 mod choice;
+mod distributed;
 mod json;
 mod jsonata;
 mod processor;
@@ -20,6 +21,7 @@ use super::template::Segment;
 use crate::base::limits::DEFINITION_BYTES_MAX;
 use checker::{Checker, Fields};
 use json::{Kind, Member, Node};
+pub use state::may_label;
 
 /// What a definition is checked for beyond the language itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -84,7 +86,7 @@ impl Checker<'_> {
         let (state, _) = self.state(name.clone(), &node, Surroundings { depth: 0, language: self.language });
         let mut states = std::mem::take(&mut self.states);
         states.insert(name.clone(), state?);
-        let root = Processor { start_at: name, mode: ProcessorMode::Inline };
+        let root = Processor { start_at: name, mode: ProcessorMode::Inline, express: false };
         Some(StateMachine { comment: None, query_language: self.language, timeout_seconds: None, root, states })
     }
 

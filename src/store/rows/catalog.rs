@@ -4,7 +4,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use super::Row;
+use super::{MapRunRow, Row};
 use crate::base::{ExecutionId, Fault, Timestamp};
 use crate::store::tables::Table;
 
@@ -29,7 +29,18 @@ macro_rules! catalog {
     )*};
 }
 
-catalog!(MachineRow, RevisionRow, VersionRow, AliasRow, ActivityRow, FileRow, ItemRow, OutboxRow, DocumentRow);
+catalog!(
+    MachineRow,
+    RevisionRow,
+    VersionRow,
+    AliasRow,
+    ActivityRow,
+    FileRow,
+    ItemRow,
+    OutboxRow,
+    DocumentRow,
+    MapRunRow
+);
 
 /// Whether executions are durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
