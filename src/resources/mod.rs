@@ -18,6 +18,7 @@ pub mod functions;
 pub mod housekeeping;
 pub mod items;
 pub mod jobs;
+pub mod map_items;
 pub mod media;
 pub mod mounts;
 pub mod notify;
@@ -39,8 +40,9 @@ pub use notify::NotifySettings;
 use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
+use crate::interpreter::map_run::ReadItems;
 use crate::interpreter::{Header, RunTask};
-use crate::run::{Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::run::{Fill, Handle, ItemSink, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
 use crate::sandbox::Spawn;
 use crate::store::Reader;
 
@@ -255,6 +257,14 @@ impl Resources for All {
             _ => executions::delivered(&self.0, child, executions::Pattern::Sync),
         };
         outcome.map(|value| value.to_string().into())
+    }
+
+    fn read_items(&self, reader: ReadItems, sink: ItemSink) -> BoxFuture<'static, Result<(), TaskError>> {
+        Box::pin(map_items::read(self.0.clone(), reader, sink))
+    }
+
+    fn write_object(&self, bucket: String, key: String, fill: Fill) -> BoxFuture<'static, Result<u64, TaskError>> {
+        Box::pin(map_items::write(self.0.clone(), bucket, key, fill))
     }
 }
 

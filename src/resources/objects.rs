@@ -15,6 +15,7 @@ use super::{Answer, Call};
 use crate::base::escape::unescaped;
 use crate::base::shares::ShareError;
 use crate::base::{Shares, TaskError, Timestamp, Uri};
+use crate::run::Fill;
 
 /// Most keys of one listing (S3: 1,000).
 const KEYS_MAX: u64 = 1_000;
@@ -29,6 +30,41 @@ pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
     let done = tokio::task::spawn_blocking(move || operate(&shares, &operation, &parameters, &id)).await;
     done.unwrap_or_else(|e| Err(TaskError::new("S3.S3Exception", format!("the operation broke off: {e}"))))
         .map(Answer::Done)
+}
+
+/// An object's content.
+pub(super) fn open(shares: &Shares, bucket: &str, key: &str) -> Result<File, TaskError> {
+    Object::at(shares, bucket, key, "").and_then(|object| object.open()).map(|(file, _)| file)
+}
+
+/// Writes an object, whole or not at all, and says how many bytes it has.
+pub(super) fn write_whole(shares: &Shares, bucket: &str, key: &str, fill: Fill) -> Result<u64, TaskError> {
+    let object = Object::at(shares, bucket, key, "")?;
+    object.write(|file| {
+        let mut to = io::BufWriter::with_capacity(1 << 16, file);
+        fill(&mut to)?;
+        to.flush()
+    })?;
+    fs::metadata(&object.path).map(|meta| meta.len()).map_err(|e| object.io(&e))
+}
+
+/// All objects of a bucket below a prefix, by key, as a distributed Map's items show them.
+pub(super) fn list_all(shares: &Shares, bucket: &str, prefix: &str) -> Result<Vec<Value>, TaskError> {
+    let folder = Object::at(shares, bucket, ".", "")?;
+    let mut found = Vec::new();
+    walk(&folder.path, "", &mut |key, meta| {
+        if key.starts_with(prefix) {
+            found.push((key, meta));
+        }
+    })
+    .map_err(|e| folder.io(&e))?;
+    found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let shown = |(key, meta): (String, fs::Metadata)| {
+        json!({
+            "Etag": etag(&meta), "Key": key, "LastModified": meta.mtime(), "Size": meta.len(), "StorageClass": "STANDARD",
+        })
+    };
+    Ok(found.into_iter().map(shown).collect())
 }
 
 /// Whether a bucket is one of the box's shares.
