@@ -96,6 +96,7 @@ fn script(rng: &mut ChaCha8Rng) -> Vec<Vec<Change>> {
 
 fn header(id: u128) -> Header {
     Header {
+        child: None,
         id: ExecutionId(id),
         name: format!("run-{id}"),
         machine: MachineRef { name: format!("m{}", id % 3), revision: 1, qualifier: None },
@@ -135,7 +136,6 @@ fn start(id: u128) -> Step {
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
-        silent: false,
         doing: Doing::Wait { timer: TimerId(0), due: due(id) },
     };
     Step {

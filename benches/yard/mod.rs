@@ -115,6 +115,7 @@ pub fn header(id: ExecutionId) -> Header {
         next_timer: TimerId(0),
         timeout_timer: None,
         parent: None,
+        child: None,
         redrive_count: 0,
         redriven_at: None,
         trace_header: None,
@@ -132,7 +133,6 @@ fn branch(header: &Header, doing: Doing) -> Branch {
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
-        silent: false,
         doing,
     }
 }

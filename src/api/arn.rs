@@ -39,6 +39,11 @@ impl Place {
         arn::express(&self.region, &self.account, machine, name, run)
     }
 
+    /// A run of a distributed Map.
+    pub fn map_run(&self, machine: &str, label: &str, run: impl std::fmt::Display) -> String {
+        arn::map_run(&self.region, &self.account, machine, label, run)
+    }
+
     pub fn activity(&self, name: &str) -> String {
         arn::activity(&self.region, &self.account, name)
     }
@@ -80,10 +85,10 @@ impl Place {
         }
     }
 
-    /// The machine that a distributed Map belongs to.
-    pub fn read_map_run(&self, arn: &str) -> Result<String, Refused> {
+    /// The machine and the label of a distributed Map, and the number of its run.
+    pub fn read_map_run(&self, arn: &str) -> Result<(String, String, String), Refused> {
         match self.read(arn)? {
-            Named::MapRun { machine, .. } => Ok(machine),
+            Named::MapRun { machine, label, run } => Ok((machine, label, run)),
             other => Err(out_of_place(&other)),
         }
     }

@@ -191,9 +191,10 @@ impl Live {
             if root == id {
                 workflow = header.machine.name;
             }
-            match header.parent {
-                Some(parent) => root = parent.execution,
-                None => break,
+            match (header.parent, header.child) {
+                (Some(parent), _) => root = parent.execution,
+                (None, Some(child)) => root = child.parent,
+                (None, None) => break,
             }
         }
         self.0.board.lock().roots.insert(id, (root, workflow.clone()));

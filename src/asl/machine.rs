@@ -35,6 +35,8 @@ impl StateMachine {
 pub struct Processor {
     pub start_at: Name,
     pub mode: ProcessorMode,
+    /// `ExecutionType: EXPRESS` of a distributed Map's children.
+    pub express: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -184,8 +186,8 @@ pub struct Map {
     pub tolerated_failure_count: Count,
     pub tolerated_failure_percentage: Count,
     pub label: Option<String>,
-    /// `ItemReader`, `ItemBatcher` and `ResultWriter` of a distributed Map, as written.
-    pub distributed: Option<Value>,
+    /// What a distributed Map has beside.
+    pub distributed: super::Distributed,
 }
 
 #[derive(Debug, Default)]
@@ -266,6 +268,7 @@ impl Kind {
                 matches!(&map.items, Items::Query(query) if query.reads_context())
                     || matches!(&map.items, Items::Template(items) if items.reads_context())
                     || template(&map.item_selector)
+                    || map.distributed.reads_context()
                     || [&map.max_concurrency, &map.tolerated_failure_count, &map.tolerated_failure_percentage]
                         .into_iter()
                         .any(count)

@@ -17,6 +17,7 @@
 
 pub mod condition;
 pub mod definition;
+pub mod distributed;
 pub mod flow;
 pub mod intrinsic;
 pub mod jsonata;
@@ -33,7 +34,8 @@ pub mod timestamp;
 mod properties;
 
 pub use condition::Condition;
-pub use definition::{STATE_ALONE, WorkflowType, check, check_state, parse, resources, review};
+pub use definition::{STATE_ALONE, WorkflowType, check, check_state, may_label, parse, resources, review};
+pub use distributed::*;
 pub use intrinsic::Intrinsic;
 pub use jsonata::Jsonata;
 pub use machine::*;

@@ -143,5 +143,7 @@ pub const EXPRESS_FAILED_SHOWN_MAX: usize = 500;
 pub const EXPRESS_RECORD_BYTES_MAX: u64 = 16 * 1_048_576;
 /// Execution events that wait to be written to log files, in bytes; more are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
+/// Children of one Map run that are in flight, where the run has no lower bound (AWS: 10,000).
+pub const CHILDREN_IN_FLIGHT_MAX: u64 = 10_000;
 /// Executions that have started and not ended, above which the API answers 429.
 pub const EXECUTIONS_ACTIVE_MAX: usize = 2_000_000;

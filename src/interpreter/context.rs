@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::draft::Draft;
-use super::execution::Branch;
+use super::execution::{Branch, Item};
 use crate::base::TaskToken;
 
 /// The context object as the branch sees it. The execution's part is made once in a step.
@@ -14,11 +14,23 @@ pub(super) fn of(draft: &mut Draft, branch: &Branch, token: Option<TaskToken>) -
     if let Value::Object(fields) = Arc::make_mut(&mut context) {
         fields.insert("State".into(), state_part(branch));
         put(fields, "Task", token.map(|token| json!({"Token": token.to_string()})));
-        let item = branch.map_item.as_ref();
-        put(fields, "Map", item.map(|(index, value)| json!({"Item": {"Index": index, "Value": &**value}})));
+        put(fields, "Map", branch.map_item.as_ref().map(|(index, item)| map_part(*index, item)));
     }
     draft.context = Some(context.clone());
     context
+}
+
+/// `$$.Map`.
+pub(super) fn map_part(index: u32, item: &Item) -> Value {
+    let mut shown = json!({"Index": index});
+    if let Some(key) = &item.key {
+        shown["Key"] = json!(&**key);
+    }
+    shown["Value"] = (*item.value).clone();
+    if let Some(source) = &item.source {
+        shown["Source"] = json!(&**source);
+    }
+    json!({"Item": shown})
 }
 
 fn put(fields: &mut Map<String, Value>, key: &str, value: Option<Value>) {
@@ -46,11 +58,15 @@ fn execution_part(draft: &Draft) -> Value {
         "RoleArn": env.role_arn,
         "StartTime": header.started_at.to_string(),
     });
-    if !env.express {
+    if !env.is_express(header) {
         execution["RedriveCount"] = json!(header.redrive_count);
     }
+    let machine_arn = match &header.child {
+        None => env.machine_arn.clone(),
+        Some(child) => format!("{}/{}", env.machine_arn, child.label),
+    };
     json!({
         "Execution": execution,
-        "StateMachine": {"Id": env.machine_arn, "Name": header.machine.name},
+        "StateMachine": {"Id": machine_arn, "Name": header.arn_machine()},
     })
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::context;
 use super::draft::{Draft, Payload};
 use super::event::Json;
+use super::execution::Item;
 use super::inspect::Watch;
 use super::raise::{RUNTIME, Raised};
 use crate::asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
@@ -76,12 +77,16 @@ impl Surroundings {
         }
     }
 
-    /// The same with another `$$.Map.Item`.
-    pub fn with_item(mut self, index: u32, item: &Value) -> Surroundings {
+    /// Turns to another `$$.Map.Item`.
+    pub fn set_item(&mut self, index: u32, item: &Item) {
         if let Value::Object(fields) = Arc::make_mut(&mut self.context) {
-            fields.insert("Map".into(), serde_json::json!({"Item": {"Index": index, "Value": item}}));
+            fields.insert("Map".into(), context::map_part(index, item));
         }
-        self
+    }
+
+    /// The same, drawing from other randomness: what is decided twice is decided the same.
+    pub fn seeded(self, seed: u64) -> Surroundings {
+        Surroundings { seed, ..self }
     }
 
     pub fn scope<'s>(&'s self, input: &'s Value) -> Scope<'s> {

@@ -40,6 +40,8 @@ pub(super) enum Work {
     Enter(BranchId, Name, Payload),
     /// The branch is in a Map that may start its next iteration.
     Iterate(BranchId),
+    /// The branch is in a distributed Map whose run goes on from where it failed.
+    Redrive(BranchId),
 }
 
 pub(super) struct Draft<'a> {
@@ -187,14 +189,9 @@ impl<'a> Draft<'a> {
         id
     }
 
-    /// Records an event of a branch's line of control. Within a distributed Map there is none to record.
+    /// Records an event of a branch's line of control.
     pub fn say(&mut self, id: BranchId, kind: HistoryKind) -> EventId {
-        let Some((previous, silent)) = self.branch(id).map(|b| (b.previous_event, b.silent)) else {
-            return self.header.last_event;
-        };
-        if silent {
-            return previous;
-        }
+        let Some(previous) = self.branch(id).map(|b| b.previous_event) else { return self.header.last_event };
         let event = self.record(previous, kind);
         if let Some(branch) = self.edit(id) {
             branch.previous_event = event;

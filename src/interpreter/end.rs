@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use super::draft::{Draft, Payload, Work};
 use super::event::Outcome;
-use super::execution::{Doing, Status};
+use super::execution::{Doing, RunPhase, Status};
 use super::history::{HistoryKind, StateType};
 use super::parallel::children;
 use super::raise::{RUNTIME, Raised};
-use crate::asl::{Kind, ProcessorMode};
+use crate::asl::Kind;
 use crate::base::{BranchId, EventId};
 
 pub(super) fn set_execution_timeout(draft: &mut Draft) {
-    let own = draft.machine.timeout_seconds;
+    // A distributed Map's children run its processor, and the definition's own time is their parent's.
+    let own = draft.machine.timeout_seconds.filter(|_| draft.header.child.is_none());
     let own_ms = own.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000));
     if let Some(ms) = own_ms.into_iter().chain(draft.env.execution_ms_max).min() {
         let due = draft.at.plus_ms(ms);
@@ -52,6 +53,7 @@ pub(super) fn fail_for_history(draft: &mut Draft) {
 }
 
 pub(super) fn abort(draft: &mut Draft, raised: Raised) {
+    abort_runs(draft);
     draft.append(EventId(0), HistoryKind::ExecutionAborted(raised.failure()));
     halt_all(draft);
     draft.end(Status::Aborted, Outcome::Aborted { error: raised.error, cause: raised.cause });
@@ -60,6 +62,7 @@ pub(super) fn abort(draft: &mut Draft, raised: Raised) {
 /// The definition's own TimeoutSeconds are over.
 pub(super) fn time_out(draft: &mut Draft) {
     let raised = Raised::timeout();
+    abort_runs(draft);
     draft.append(EventId(0), HistoryKind::ExecutionTimedOut(raised.failure()));
     halt_all(draft);
     draft.end(Status::TimedOut, Outcome::TimedOut { error: raised.error, cause: raised.cause });
@@ -88,6 +91,7 @@ pub(super) fn redrive(draft: &mut Draft) -> bool {
         let work = match &branch.doing {
             Doing::Halted => Work::Enter(id, branch.state.clone(), Payload::of(branch.input.clone())),
             Doing::Map { next_index, length, .. } if next_index < length => Work::Iterate(id),
+            Doing::MapRun { .. } => Work::Redrive(id),
             _ => continue,
         };
         draft.work.push(work);
@@ -112,6 +116,9 @@ pub(super) fn release(draft: &mut Draft, id: BranchId) {
             }
             doing
         }
+        Doing::MapRun { attempt, run, redrives, phase: RunPhase::Running } => {
+            Doing::MapRun { attempt, run, redrives, phase: RunPhase::Halted }
+        }
         _ => return,
     };
     if let Some(branch) = draft.edit(id) {
@@ -123,11 +130,8 @@ pub(super) fn release(draft: &mut Draft, id: BranchId) {
 /// events point to the one that failed.
 pub(super) fn abort_children(draft: &mut Draft, parent: BranchId, cause: EventId, failed: BranchId) {
     let machine = draft.machine;
-    let Some((name, silent)) = draft.branch(parent).map(|b| (b.state.clone(), b.silent)) else { return };
-    let iterations = match machine.state(&name).map(|state| &state.kind) {
-        Some(Kind::Map(map)) => map.processor.mode == ProcessorMode::Inline && !silent,
-        _ => false,
-    };
+    let Some(name) = draft.branch(parent).map(|b| b.state.clone()) else { return };
+    let iterations = matches!(machine.state(&name).map(|state| &state.kind), Some(Kind::Map(_)));
     for child in children(draft, parent) {
         let Some(branch) = draft.branch(child) else { continue };
         if child == failed || branch.doing.is_settled() {
@@ -144,11 +148,24 @@ pub(super) fn abort_children(draft: &mut Draft, parent: BranchId, cause: EventId
 fn abort_branch(draft: &mut Draft, id: BranchId, cause: EventId) {
     abort_children(draft, id, cause, id);
     let Some(branch) = draft.branch(id) else { return };
-    let entered = !matches!(branch.doing, Doing::Ready { .. }) && !branch.silent;
+    let entered = !matches!(branch.doing, Doing::Ready { .. });
+    if matches!(branch.doing, Doing::MapRun { phase: RunPhase::Running, .. }) {
+        draft.record(cause, HistoryKind::MapRunAborted);
+    }
+    let Some(branch) = draft.branch(id) else { return };
     if let (true, Some(state)) = (entered, draft.machine.state(&branch.state)) {
         draft.record(cause, HistoryKind::StateAborted { state_type: StateType::of(&state.kind) });
     }
     release(draft, id);
+}
+
+/// The children of distributed Maps end with the execution.
+fn abort_runs(draft: &mut Draft) {
+    for id in draft.branch_ids() {
+        if draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::MapRun { phase: RunPhase::Running, .. })) {
+            draft.say(id, HistoryKind::MapRunAborted);
+        }
+    }
 }
 
 fn halt_all(draft: &mut Draft) {

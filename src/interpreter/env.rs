@@ -37,9 +37,14 @@ impl Env {
         self
     }
 
+    /// Whether the execution is express: its machine is, or it is a distributed Map's child and those are.
+    pub fn is_express(&self, header: &Header) -> bool {
+        header.child.as_ref().map_or(self.express, |child| child.express)
+    }
+
     pub fn execution_arn(&self, header: &Header) -> String {
-        let (region, account, machine, name) = (&self.region, &self.account, &header.machine.name, &header.name);
-        match self.express {
+        let (region, account, machine, name) = (&self.region, &self.account, &header.arn_machine(), &header.name);
+        match self.is_express(header) {
             false => arn::execution(region, account, machine, name),
             true => arn::express(region, account, machine, name, header.id),
         }

@@ -3,6 +3,7 @@
 //! What cannot be legal cannot be built: a branch is always doing exactly one thing ([`Doing`]), and that
 //! thing names what will wake it. Each branch is a row of its own, so that a step costs what it touches.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,7 +34,31 @@ pub struct Execution {
 pub struct MapItems {
     /// The Map state's raw input. The branch's own `input` is null as long as it is in the Map.
     pub input: Arc<Value>,
-    pub items: Vec<Arc<Value>>,
+    pub items: Vec<Item>,
+}
+
+/// What one iteration of a Map works on: `$$.Map.Item` but for its index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    pub value: Arc<Value>,
+    /// The field's name, where the Map goes over the fields of an object.
+    pub key: Option<Arc<str>>,
+    /// Where a distributed Map has it from: `STATE_DATA`, or an object's URI.
+    pub source: Option<Arc<str>>,
+}
+
+impl Item {
+    pub fn of(value: impl Into<Arc<Value>>) -> Item {
+        Item { value: value.into(), key: None, source: None }
+    }
+
+    /// The iteration's input where no ItemSelector makes one: of an object's fields, the pair.
+    pub fn input(&self) -> Arc<Value> {
+        match &self.key {
+            None => self.value.clone(),
+            Some(key) => Arc::new(serde_json::json!({"Key": &**key, "Value": &*self.value})),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,6 +85,7 @@ impl Execution {
             next_timer: TimerId(1),
             timeout_timer: None,
             parent: None,
+            child: None,
             redrive_count: 0,
             redriven_at: None,
             trace_header: None,
@@ -154,9 +180,53 @@ pub struct Header {
     /// The timer of the definition's own TimeoutSeconds.
     pub timeout_timer: Option<(TimerId, Timestamp)>,
     pub parent: Option<Parent>,
+    /// Which run of a distributed Map it belongs to, where it is a child of one.
+    pub child: Option<Arc<MapChild>>,
     pub redrive_count: u32,
     pub redriven_at: Option<Timestamp>,
     pub trace_header: Option<String>,
+}
+
+impl Header {
+    /// What stands for the state machine in its ARN: `machine`, or `machine/label` of a distributed Map's child.
+    pub fn arn_machine(&self) -> Cow<'_, str> {
+        match &self.child {
+            None => Cow::Borrowed(&self.machine.name),
+            Some(child) => Cow::Owned(format!("{}/{}", self.machine.name, child.label)),
+        }
+    }
+
+    /// The list that shows it: its state machine's, or its Map run's.
+    pub fn list(&self) -> Cow<'_, str> {
+        match &self.child {
+            None => Cow::Borrowed(&self.machine.name),
+            Some(child) => Cow::Owned(run_list(&self.machine.name, &child.label, child.run)),
+        }
+    }
+}
+
+/// The list of a Map run's children: what follows `mapRun:` in its ARN. No state machine's name holds a slash.
+pub fn run_list(machine: &str, label: &str, run: u128) -> String {
+    format!("{machine}/{label}:{}", uuid::Uuid::from_u128(run))
+}
+
+/// The place of an execution in a run of a distributed Map: it runs that Map's processor, and its end is counted
+/// by the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapChild {
+    /// The run's own number, which its ARN ends in.
+    pub run: u128,
+    /// The execution that is in the Map, and the attempt that stands for the run there.
+    pub parent: ExecutionId,
+    pub attempt: Attempt,
+    /// The Map state, and what its runs are called by.
+    pub state: Arc<str>,
+    pub label: Arc<str>,
+    pub express: bool,
+    /// The how manieth child of its run it is: results stand in this order.
+    pub number: u32,
+    /// How many items it was given.
+    pub items: u32,
 }
 
 /// Which definition an execution runs: pinned at its start.
@@ -245,11 +315,9 @@ pub struct Branch {
     /// `Assign`ed in this branch's own scope.
     pub variables: BTreeMap<String, Arc<Value>>,
     /// Of a Map iteration: `$$.Map.Item`.
-    pub map_item: Option<(u32, Arc<Value>)>,
+    pub map_item: Option<(u32, Item)>,
     /// Attempts used so far, per entry of the state's Retry; and their sum, `$$.State.RetryCount`.
     pub retries: Vec<u32>,
-    /// Inside a distributed Map, whose parent's history does not show its children's events.
-    pub silent: bool,
     pub doing: Doing,
 }
 
@@ -266,7 +334,6 @@ impl Branch {
             variables: BTreeMap::new(),
             map_item: None,
             retries: Vec::new(),
-            silent: false,
             doing: Doing::Halted,
         }
     }
@@ -300,17 +367,17 @@ pub enum Doing {
         /// The first iteration that has not started.
         next_index: u32,
         running: u32,
-        failed: u32,
         length: u32,
         /// 0: no bound.
         concurrency: u32,
-        /// How many iterations may fail without failing the Map.
-        tolerated: u32,
         started_event: EventId,
         last_succeeded_event: EventId,
         /// Set where iterations could start and the step ran as many states as one step may.
         resume: Option<(TimerId, Timestamp)>,
     },
+    /// A distributed Map. Woken by the end of its run, which starts and counts the children: this row knows none of
+    /// them. `redrives` is how often the run was redriven.
+    MapRun { attempt: Attempt, run: u128, redrives: u32, phase: RunPhase },
     /// Finished; waits for its siblings. Woken never, gathered by its parent.
     Done { output: Arc<Value> },
     /// The execution ended without success while the branch was in its state. Woken by a redrive, which
@@ -321,7 +388,7 @@ pub enum Doing {
 impl Doing {
     pub fn attempt(&self) -> Option<Attempt> {
         match self {
-            Doing::Task { attempt, .. } => Some(*attempt),
+            Doing::Task { attempt, .. } | Doing::MapRun { attempt, phase: RunPhase::Running, .. } => Some(*attempt),
             _ => None,
         }
     }
@@ -334,15 +401,26 @@ impl Doing {
                 (Some((*timer, *due)), None)
             }
             Doing::Map { resume, .. } => (*resume, None),
-            Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => (None, None),
+            Doing::Parallel { .. } | Doing::MapRun { .. } | Doing::Done { .. } | Doing::Halted => (None, None),
         };
         one.into_iter().chain(other)
     }
 
     /// Whether nothing will wake it any more.
     pub fn is_settled(&self) -> bool {
-        matches!(self, Doing::Done { .. } | Doing::Halted)
+        let over = matches!(self, Doing::MapRun { phase, .. } if *phase != RunPhase::Running);
+        over || matches!(self, Doing::Done { .. } | Doing::Halted)
     }
+}
+
+/// How far a distributed Map's run has come, as its parent sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunPhase {
+    Running,
+    /// It failed or was aborted: a redrive redrives it.
+    Halted,
+    /// Its result is on its way through the state. Never stored.
+    Succeeded,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

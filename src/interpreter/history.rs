@@ -109,6 +109,10 @@ pub enum HistoryKind {
     MapRunSucceeded,
     MapRunFailed(Failure),
     MapRunAborted,
+    MapRunRedriven {
+        arn: String,
+        redrive_count: u32,
+    },
     MapIterationStarted {
         name: Arc<str>,
         index: u32,

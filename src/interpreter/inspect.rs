@@ -4,7 +4,7 @@
 //! Map gets the outcome that it is handed, in place of what it would have run. Nothing is stored and nothing is wanted:
 //! the step that comes out of it is dropped.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload, Work};
 use super::env::Env;
 use super::event::{Command, Entry, Event, Json, Outcome, RunTask};
-use super::execution::{Branch, Doing, Execution, MachineRef};
+use super::execution::{Branch, Doing, Execution, Item, MachineRef};
 use super::history::HistoryKind;
 use super::raise::{Raised, raise, restart_later};
 use super::step::{self, leave, transition};
@@ -88,6 +88,7 @@ pub(super) struct Watch(Rc<Watched>);
 struct Watched {
     context: Arc<Value>,
     items: Option<Vec<Arc<Value>>>,
+    tolerated: Cell<u32>,
     seen: RefCell<BTreeMap<&'static str, Arc<Value>>>,
     raised: RefCell<Option<Raised>>,
 }
@@ -99,6 +100,11 @@ impl Watch {
 
     pub fn read_items(&self) -> Option<Vec<Arc<Value>>> {
         self.0.items.clone()
+    }
+
+    /// How many items of a Map may fail.
+    pub fn tolerates(&self, items: u32) {
+        self.0.tolerated.set(items);
     }
 
     pub fn note(&self, what: &'static str, value: &Arc<Value>) {
@@ -123,6 +129,7 @@ pub fn inspect(trial: &Trial, env: &Env) -> Finding {
     let watch = Watch(Rc::new(Watched {
         context: Arc::new(trial.context.clone()),
         items: trial.items.as_ref().map(|items| items.iter().cloned().map(Arc::new).collect()),
+        tolerated: Cell::new(0),
         seen: RefCell::default(),
         raised: RefCell::default(),
     }));
@@ -171,10 +178,7 @@ fn answer(draft: &mut Draft, trial: &Trial, known: &mut Vec<Payload>) {
 
 /// What a Parallel or Map would have gathered.
 fn gathered(draft: &mut Draft, trial: &Trial, mock: &Mock, known: &mut Vec<Payload>) {
-    let tolerated = match draft.branch(ROOT).map(|branch| &branch.doing) {
-        Some(Doing::Map { tolerated, .. }) => *tolerated,
-        _ => 0,
-    };
+    let tolerated = draft.trial.as_ref().map_or(0, |watch| watch.0.tolerated.get());
     // Gives a Map its raw input back, and drops the branches.
     restart_later(draft, ROOT);
     let Some(raw) = draft.branch(ROOT).map(|branch| branch.input.clone()) else { return };
@@ -215,9 +219,11 @@ fn note_result(draft: &Draft, text: &Json) {
 fn note_selected(draft: &mut Draft, state: &State) {
     let (Kind::Map(map), Some(held)) = (&state.kind, draft.map_items(ROOT)) else { return };
     let list = |items: &[Arc<Value>]| Arc::new(Value::Array(items.iter().map(|item| (**item).clone()).collect()));
+    let inputs: Vec<Arc<Value>> = held.items.iter().map(Item::input).collect();
     let mut selected = Vec::new();
     for (index, item) in (0..).zip(&held.items) {
-        let around = Surroundings::of(draft, ROOT, None).with_item(index, item);
+        let mut around = Surroundings::of(draft, ROOT, None);
+        around.set_item(index, item);
         let Some(selector) = &map.item_selector else { break };
         let Ok(input) = around.input(state, &held.input) else { break };
         let Ok(value) = around.template(state, selector, &input) else { break };
@@ -225,7 +231,7 @@ fn note_selected(draft: &mut Draft, state: &State) {
     }
     let Some(watch) = &draft.trial else { return };
     if matches!(map.items, Items::Query(_)) && watch.read_items().is_none() {
-        watch.note("afterItemsPath", &list(&held.items));
+        watch.note("afterItemsPath", &list(&inputs));
     }
     if map.item_selector.is_some() {
         watch.note("afterItemSelector", &list(&selected));

@@ -1,7 +1,4 @@
-//! Map: iterations, their numbers and their concurrency.
-//!
-//! A distributed Map runs like an inline one whose iterations leave no event in this history, as AWS's
-//! children have histories of their own. Item readers, batchers and result writers are refused.
+//! Map: iterations, their numbers and their concurrency. A distributed Map is [`super::map_run`]'s.
 
 use std::sync::Arc;
 
@@ -9,39 +6,35 @@ use serde_json::Value;
 
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload, Work};
-use super::execution::{Branch, Doing, MapItems};
+use super::execution::{Branch, Doing, Item, MapItems};
 use super::history::HistoryKind;
+use super::map_run;
 use super::parallel::{gather, remove_children};
 use super::raise::{QUERY_EVALUATION, RUNTIME, Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::jsonata::kind_of;
 use crate::asl::{Count, Items, Kind, Map, ProcessorMode, Query, QueryLanguage, State};
-use crate::base::{BranchId, EventId, arn};
+use crate::base::{BranchId, EventId};
 
 pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
+    if is_distributed(map) && draft.trial.is_none() {
+        return map_run::start(draft, id, state, map, payload);
+    }
     let around = Surroundings::of(draft, id, None);
     let input = around.input(state, &payload.value)?;
-    if map.distributed.is_some() && draft.trial.is_none() {
-        let message = "ItemReader, ItemBatcher and ResultWriter are not available here: hand the items over in the state's input.";
-        return Err(around.raised(state, RUNTIME, message));
-    }
     let read = draft.trial.as_ref().and_then(|watch| watch.read_items());
     let items = match read {
-        Some(items) => items,
+        Some(items) => items.into_iter().map(Item::of).collect(),
         None => items(&around, state, map, &input)?,
     };
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
     let concurrency = count(&around, state, "MaxConcurrency", &map.max_concurrency, &input)?.unwrap_or(0.0);
-    let tolerated = tolerated(&around, state, map, &input, length)?;
+    let tolerated = Tolerated::of(&around, state, map, &input)?;
+    if let Some(watch) = &draft.trial {
+        watch.tolerates(tolerated.items(length));
+    }
     around.note_with("maxConcurrency", || Value::from(concurrency as u64));
     let started_event = draft.say(id, HistoryKind::MapStateStarted { length });
-    if is_distributed(map) {
-        let label = map.label.clone().unwrap_or_else(|| state.name.to_string());
-        let run = uuid::Uuid::from_u128(draft.draw_wide());
-        let (region, account) = (&draft.env.region, &draft.env.account);
-        let arn = arn::map_run(region, account, &draft.header.machine.name, &label, run);
-        draft.say(id, HistoryKind::MapRunStarted { arn });
-    }
     let first = draft.reserve_branches(length);
     draft.put_map_items(id, MapItems { input: payload.value, items });
     let Some(branch) = draft.edit(id) else { return Ok(()) };
@@ -50,10 +43,8 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, pay
         first,
         next_index: 0,
         running: 0,
-        failed: 0,
         length,
         concurrency: concurrency as u32,
-        tolerated,
         started_event,
         last_succeeded_event: started_event,
         resume: None,
@@ -93,9 +84,10 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
     let Some((state, map)) = map_of(machine, &outer.state) else { return };
     let Some(item) = held.items.get(index as usize) else { return };
     let input = match &map.item_selector {
-        None => Ok(Payload::of(item.clone())),
+        None => Ok(Payload::of(item.input())),
         Some(selector) => {
-            let around = Surroundings::of(draft, id, None).with_item(index, item);
+            let mut around = Surroundings::of(draft, id, None);
+            around.set_item(index, item);
             around
                 .input(state, &held.input)
                 .and_then(|input| around.template(state, selector, &input))
@@ -103,17 +95,11 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
         }
     };
     let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
-    // A distributed Map's children are executions of their own: they see no variable from outside.
-    if !is_distributed(map) {
-        child.variables = outer.variables;
-    }
+    child.variables = outer.variables;
     child.map_item = Some((index, item.clone()));
-    child.silent = outer.silent || is_distributed(map);
-    child.previous_event = after.unwrap_or(outer.previous_event);
-    if !child.silent {
-        let name = state.name.clone();
-        child.previous_event = draft.record(child.previous_event, HistoryKind::MapIterationStarted { name, index });
-    }
+    let name = state.name.clone();
+    let previous = after.unwrap_or(outer.previous_event);
+    child.previous_event = draft.record(previous, HistoryKind::MapIterationStarted { name, index });
     match input {
         Ok(input) => {
             child.input = input.value.clone();
@@ -129,66 +115,27 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
 
 /// An iteration ended well; `last` is its last event.
 pub(super) fn iteration_succeeded(draft: &mut Draft, id: BranchId, index: u32, last: EventId) {
-    let Some(branch) = draft.branch(id) else { return };
-    let (name, silent) = (branch.state.clone(), branch.silent);
-    let Some((_, map)) = map_of(draft.machine, &name) else { return };
-    let succeeded = match silent || is_distributed(map) {
-        true => None,
-        false => Some(draft.record(last, HistoryKind::MapIterationSucceeded { name, index })),
-    };
+    let Some(name) = draft.branch(id).map(|branch| branch.state.clone()) else { return };
+    let event = draft.record(last, HistoryKind::MapIterationSucceeded { name, index });
     let Some(branch) = draft.edit(id) else { return };
     let Doing::Map { running, concurrency, last_succeeded_event, .. } = &mut branch.doing else { return };
     *running = running.saturating_sub(1);
-    if let Some(event) = succeeded {
-        *last_succeeded_event = event;
-        // Where concurrency is bounded, the next iteration follows on the one that made room.
-        if *concurrency > 0 {
-            branch.previous_event = last;
-        }
+    *last_succeeded_event = event;
+    // Where concurrency is bounded, the next iteration follows on the one that made room.
+    if *concurrency > 0 {
+        branch.previous_event = last;
     }
     go_on(draft, id);
 }
 
-/// What a failed branch means for the state around it.
-pub(super) enum Iteration {
-    Tolerated,
-    /// With the error that stands in the place of the iteration's.
-    Fatal(Option<Raised>),
-}
-
-/// A branch below failed and nobody handled it. Of a Parallel that is always fatal.
-pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, child: BranchId) -> Iteration {
-    let (Some(branch), Some(failed_at)) = (draft.branch(id), draft.branch(child).map(|b| b.previous_event)) else {
-        return Iteration::Fatal(None);
-    };
-    let (name, silent) = (branch.state.clone(), branch.silent);
-    let Doing::Map { failed, tolerated, .. } = branch.doing else { return Iteration::Fatal(None) };
-    let Some((_, map)) = map_of(draft.machine, &name) else { return Iteration::Fatal(None) };
-    if !is_distributed(map) {
-        if !silent {
-            draft.record(failed_at, HistoryKind::MapIterationFailed { name, index });
-        }
-        return Iteration::Fatal(None);
+/// A branch below failed and nobody handled it: of a Map, its iteration did.
+pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, child: BranchId) {
+    let Some(failed_at) = draft.branch(child).map(|b| b.previous_event) else { return };
+    let Some(branch) = draft.branch(id) else { return };
+    if let Doing::Map { .. } = branch.doing {
+        let name = branch.state.clone();
+        draft.record(failed_at, HistoryKind::MapIterationFailed { name, index });
     }
-    if failed >= tolerated {
-        return Iteration::Fatal(Some(Raised::threshold_exceeded()));
-    }
-    remove_children(draft, child);
-    draft.drop_map_items(child);
-    draft.remove(child);
-    if let Some(Branch { doing: Doing::Map { running, failed, .. }, .. }) = draft.edit(id) {
-        *running = running.saturating_sub(1);
-        *failed += 1;
-    }
-    go_on(draft, id);
-    Iteration::Tolerated
-}
-
-pub(super) fn record_failed(draft: &mut Draft, id: BranchId, map: &Map, raised: &Raised) -> EventId {
-    if is_distributed(map) {
-        draft.say(id, HistoryKind::MapRunFailed(raised.failure()));
-    }
-    draft.say(id, HistoryKind::MapStateFailed(raised.failure()))
 }
 
 /// The next iteration, or the end of the Map.
@@ -207,18 +154,12 @@ fn go_on(draft: &mut Draft, id: BranchId) {
 
 fn complete(draft: &mut Draft, id: BranchId, last_succeeded: EventId) {
     let (Some(held), Some(branch)) = (draft.map_items(id), draft.branch(id)) else { return };
-    let (name, silent) = (branch.state.clone(), branch.silent);
-    let Some((state, map)) = map_of(draft.machine, &name) else { return };
+    let name = branch.state.clone();
+    let Some((state, _)) = map_of(draft.machine, &name) else { return };
     let outputs = gather(draft, id);
-    let last = match is_distributed(map) {
-        true => draft.say(id, HistoryKind::MapRunSucceeded),
-        false => last_succeeded,
-    };
-    if !silent {
-        draft.record(last, HistoryKind::MapStateSucceeded);
-        if let Some(branch) = draft.edit(id) {
-            branch.previous_event = last;
-        }
+    draft.record(last_succeeded, HistoryKind::MapStateSucceeded);
+    if let Some(branch) = draft.edit(id) {
+        branch.previous_event = last_succeeded;
     }
     let around = Surroundings::of(draft, id, None);
     match around.result(state, &held.input, Arc::new(Value::Array(outputs))) {
@@ -231,7 +172,7 @@ fn complete(draft: &mut Draft, id: BranchId, last_succeeded: EventId) {
     }
 }
 
-fn map_of<'m>(machine: &'m crate::asl::StateMachine, name: &str) -> Option<(&'m State, &'m Map)> {
+pub(super) fn map_of<'m>(machine: &'m crate::asl::StateMachine, name: &str) -> Option<(&'m State, &'m Map)> {
     let state = machine.state(name)?;
     match &state.kind {
         Kind::Map(map) => Some((state, map)),
@@ -243,13 +184,14 @@ fn is_distributed(map: &Map) -> bool {
     map.processor.mode == ProcessorMode::Distributed
 }
 
-fn items(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Result<Vec<Arc<Value>>, Raised> {
+/// What the state's input holds to go over: the items of an array, or the fields of an object.
+pub(super) fn items(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Result<Vec<Item>, Raised> {
     let (value, path) = match &map.items {
         Items::Template(template) => {
             let found = template.eval_as("array", &around.scope(input)).map_err(|e| around.failed(state, e))?;
             (found, "Items")
         }
-        Items::Input if state.query_language == QueryLanguage::Jsonata && !input.is_array() => {
+        Items::Input if state.query_language == QueryLanguage::Jsonata && !input.is_array() && !input.is_object() => {
             let message = format!("Map state input must be an array but was: {}", kind_of(input));
             return Err(around.raised(state, QUERY_EVALUATION, &message).evaluating(None));
         }
@@ -260,12 +202,16 @@ fn items(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Resu
         }
     };
     match value {
-        Value::Array(items) => Ok(items.into_iter().map(Arc::new).collect()),
+        Value::Array(items) => Ok(items.into_iter().map(Item::of).collect()),
+        Value::Object(fields) => {
+            let item = |(key, value): (String, Value)| Item { key: Some(key.into()), ..Item::of(value) };
+            Ok(fields.into_iter().map(item).collect())
+        }
         _ => Err(around.raised(state, RUNTIME, &format!("Reference path \"{path}\" must point to array."))),
     }
 }
 
-fn count(
+pub(super) fn count(
     around: &Surroundings,
     state: &State,
     field: &str,
@@ -308,20 +254,34 @@ fn count(
     }
 }
 
-/// How many iterations may fail: the smaller of what the count and the percentage allow.
-fn tolerated(around: &Surroundings, state: &State, map: &Map, input: &Value, length: u32) -> Result<u32, Raised> {
-    let number = count(around, state, "ToleratedFailureCount", &map.tolerated_failure_count, input)?;
-    let percentage = count(around, state, "ToleratedFailurePercentage", &map.tolerated_failure_percentage, input)?;
-    if let Some(number) = number {
-        around.note_with("toleratedFailureCount", || Value::from(number as u64));
+/// How many of a distributed Map's items may fail. Where neither is said, none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tolerated {
+    pub count: Option<u64>,
+    pub percentage: Option<f64>,
+}
+
+impl Tolerated {
+    pub fn of(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Result<Tolerated, Raised> {
+        let number = count(around, state, "ToleratedFailureCount", &map.tolerated_failure_count, input)?;
+        let percentage = count(around, state, "ToleratedFailurePercentage", &map.tolerated_failure_percentage, input)?;
+        if let Some(number) = number {
+            around.note_with("toleratedFailureCount", || Value::from(number as u64));
+        }
+        if let Some(percentage) = percentage {
+            around.note_with("toleratedFailurePercentage", || Value::from(percentage));
+        }
+        // A cast saturates.
+        Ok(Tolerated { count: number.map(|number| number as u64), percentage })
     }
-    if let Some(percentage) = percentage {
-        around.note_with("toleratedFailurePercentage", || Value::from(percentage));
+
+    /// Of so many items, the smaller of what the two allow.
+    pub fn items(&self, length: u32) -> u32 {
+        let share = self.percentage.map(|p| (p / 100.0 * f64::from(length)).floor() as u64);
+        let least = match (self.count, share) {
+            (Some(count), Some(share)) => Some(count.min(share)),
+            (one, other) => one.or(other),
+        };
+        least.map_or(0, |least| u32::try_from(least).unwrap_or(u32::MAX))
     }
-    let share = percentage.map(|p| (p / 100.0 * f64::from(length)).floor());
-    // A cast saturates.
-    Ok(match (number, share) {
-        (Some(number), Some(share)) => number.min(share) as u32,
-        (one, other) => one.or(other).unwrap_or(0.0) as u32,
-    })
 }

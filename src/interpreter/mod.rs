@@ -17,6 +17,7 @@ mod draft;
 mod end;
 mod inspect;
 mod map;
+pub mod map_run;
 mod parallel;
 mod pass;
 mod raise;
@@ -27,10 +28,12 @@ mod wait;
 
 pub use env::Env;
 pub use inspect::{Ended, Finding, Mock, Trial, inspect};
+pub use map_run::{Feed, Plan};
 pub use step::step;
 
 pub use event::{Command, Entry, Event, Outcome, RunTask};
 pub use execution::{
-    Branch, Doing, Execution, Header, MachineRef, MapItems, Parent, Qualifier, Status, Step, TaskPhase,
+    Branch, Doing, Execution, Header, Item, MachineRef, MapChild, MapItems, Parent, Qualifier, RunPhase, Status, Step,
+    TaskPhase, run_list,
 };
 pub use history::{Failure, HistoryEvent, HistoryKind, StateType};

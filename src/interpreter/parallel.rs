@@ -37,7 +37,6 @@ pub(super) fn run(
         child.input = input.value.clone();
         child.variables = outer.variables.clone();
         child.map_item = outer.map_item.clone();
-        child.silent = outer.silent;
         let child_id = BranchId(first.0 + index);
         draft.insert(child_id, child);
         draft.work.push(Work::Enter(child_id, processor.start_at.clone(), input.clone()));
@@ -58,10 +57,8 @@ pub(super) fn branch_finished(draft: &mut Draft, id: BranchId, last: EventId) {
     let (name, raw) = (branch.state.clone(), branch.input.clone());
     let Some(state) = draft.machine.state(&name) else { return };
     let outputs = gather(draft, id);
-    if !draft.branch(id).is_some_and(|b| b.silent) {
-        // The exit points to the same event as this one, so the branch's own row does not move on.
-        draft.record(last, HistoryKind::ParallelStateSucceeded);
-    }
+    // The exit points to the same event as this one, so the branch's own row does not move on.
+    draft.record(last, HistoryKind::ParallelStateSucceeded);
     let around = Surroundings::of(draft, id, None);
     match around.result(state, &raw, Arc::new(Value::Array(outputs))) {
         Ok(output) => {

@@ -9,7 +9,7 @@
 
 use super::catch::Caught;
 use super::draft::Draft;
-use super::execution::Doing;
+use super::execution::{Doing, RunPhase};
 use super::history::{Failure, HistoryKind};
 use super::{catch, end, map, parallel, retry};
 use crate::asl::{Kind, State};
@@ -130,11 +130,7 @@ pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
             }
         }
         match halt_and_fail_parent(draft, id) {
-            Halted::ParentFailed(parent, instead) => {
-                id = parent;
-                raised = instead.unwrap_or(raised);
-            }
-            Halted::ParentGoesOn => return,
+            Halted::ParentFailed(parent) => id = parent,
             Halted::IsRoot => return end::fail(draft, id, raised),
         }
     }
@@ -145,9 +141,6 @@ pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
 fn record_evaluation(draft: &mut Draft, id: BranchId, state: &State, raised: &mut Raised) -> bool {
     let Some(Evaluated { location }) = raised.evaluated.take() else { return false };
     let Some(branch) = draft.branch(id) else { return true };
-    if branch.silent {
-        return true;
-    }
     let nothing_since = branch.previous_event == branch.state_entered_event && location.as_deref() != Some("Timestamp");
     let before = draft.entered_after.filter(|(entered, _)| *entered == id && nothing_since).map(|(_, event)| event);
     let previous = before.unwrap_or(branch.previous_event);
@@ -161,41 +154,42 @@ fn record_evaluation(draft: &mut Draft, id: BranchId, state: &State, raised: &mu
 
 /// `ParallelStateFailed`, `MapStateFailed`: of those that had started their branches, or could not for an expression.
 fn record_failed(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised, evaluated: bool) {
-    let started =
-        evaluated || draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::Parallel { .. } | Doing::Map { .. }));
+    let doing = draft.branch(id).map(|b| &b.doing);
+    let run_failed = matches!(doing, Some(Doing::MapRun { phase: RunPhase::Halted | RunPhase::Running, .. }));
+    let started = evaluated || matches!(doing, Some(Doing::Parallel { .. } | Doing::Map { .. } | Doing::MapRun { .. }));
+    if run_failed {
+        draft.say(id, HistoryKind::MapRunFailed(raised.failure()));
+    }
     match &state.kind {
         Kind::Parallel(_) if started => draft.say(id, HistoryKind::ParallelStateFailed(raised.failure())),
-        Kind::Map(map) if started => map::record_failed(draft, id, map, raised),
+        Kind::Map(_) if started => draft.say(id, HistoryKind::MapStateFailed(raised.failure())),
         _ => return,
     };
 }
 
 enum Halted {
     IsRoot,
-    /// With the error that stands in the place of the branch's own.
-    ParentFailed(BranchId, Option<Raised>),
-    ParentGoesOn,
+    ParentFailed(BranchId),
 }
 
 /// Nobody handles the error in this branch: it stands still, and the state around it fails too.
 fn halt_and_fail_parent(draft: &mut Draft, id: BranchId) -> Halted {
-    // A Parallel or Map whose branches ended well failed by itself: it begins anew in a redrive.
-    if !has_halted_child(draft, id) {
+    // A Parallel or Map whose branches ended well failed by itself: it begins anew in a redrive. A run of a distributed
+    // Map is redriven.
+    let run_halted = draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::MapRun { phase: RunPhase::Halted, .. }));
+    if !run_halted && !has_halted_child(draft, id) {
         restart_later(draft, id);
     }
     let Some((previous, parent)) = draft.branch(id).map(|b| (b.previous_event, b.parent)) else {
         return Halted::IsRoot;
     };
     let Some((parent, index)) = parent else { return Halted::IsRoot };
-    let instead = match map::iteration_failed(draft, parent, index, id) {
-        map::Iteration::Tolerated => return Halted::ParentGoesOn,
-        map::Iteration::Fatal(instead) => instead,
-    };
+    map::iteration_failed(draft, parent, index, id);
     end::abort_children(draft, parent, previous, id);
     if let Some(branch) = draft.edit(parent) {
         branch.previous_event = previous;
     }
-    Halted::ParentFailed(parent, instead)
+    Halted::ParentFailed(parent)
 }
 
 fn has_halted_child(draft: &Draft, id: BranchId) -> bool {

@@ -14,7 +14,7 @@ use super::event::{Entry, Event};
 use super::execution::{Branch, Doing, Execution, Status, Step};
 use super::history::{HistoryKind, StateType};
 use super::raise::{RUNTIME, Raised, raise};
-use super::{choice, end, map, parallel, pass, task, wait};
+use super::{choice, end, map, map_run, parallel, pass, task, wait};
 use crate::asl::{Kind, Name, State, StateMachine, Transition};
 use crate::base::{BranchId, EventId, TimerId, limits};
 
@@ -47,7 +47,11 @@ fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
         | Event::TaskSubmitFailed { attempt, .. }
         | Event::TaskStartFailed { attempt, .. }
         | Event::HeartbeatSeen { attempt } => {
-            return execution.branch_of_attempt(*attempt).is_some_and(|id| task::report(draft, id, event));
+            let Some(id) = execution.branch_of_attempt(*attempt) else { return false };
+            return match execution.branches.get(&id).map(|branch| &branch.doing) {
+                Some(Doing::MapRun { .. }) => map_run::report(draft, id, event),
+                _ => task::report(draft, id, event),
+            };
         }
     }
     true
@@ -60,7 +64,7 @@ fn start(draft: &mut Draft) -> bool {
     let (input, role_arn) = (draft.header.input.clone(), draft.env.role_arn.clone());
     draft.append(EventId(0), HistoryKind::ExecutionStarted { input: input.clone(), role_arn });
     end::set_execution_timeout(draft);
-    let start_at = draft.machine.root.start_at.clone();
+    let start_at = start_of(draft);
     let root = Branch::new(None, &start_at, draft.at);
     draft.insert(BranchId::ROOT, root);
     match serde_json::from_str::<serde_json::Value>(&input) {
@@ -75,6 +79,15 @@ fn start(draft: &mut Draft) -> bool {
         }
     }
     true
+}
+
+/// The first state: a distributed Map's child runs that Map's processor.
+fn start_of(draft: &Draft) -> Name {
+    let map = draft.header.child.as_ref().and_then(|child| draft.machine.state(&child.state));
+    match map.map(|state| &state.kind) {
+        Some(Kind::Map(map)) => map.processor.start_at.clone(),
+        _ => draft.machine.root.start_at.clone(),
+    }
 }
 
 fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
@@ -102,7 +115,7 @@ fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
             }
             draft.work.push(Work::Iterate(id));
         }
-        Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => return false,
+        Doing::Parallel { .. } | Doing::MapRun { .. } | Doing::Done { .. } | Doing::Halted => return false,
     }
     true
 }
@@ -115,6 +128,7 @@ fn run_on(draft: &mut Draft) {
             return;
         }
         match (work, left) {
+            (Work::Redrive(id), _) => map_run::redrive(draft, id),
             (work, 0) => put_off(draft, work),
             (Work::Enter(id, name, payload), _) => {
                 left -= 1;
@@ -128,7 +142,7 @@ fn run_on(draft: &mut Draft) {
 /// Leaves what this step does not run to a timer that is due at once.
 fn put_off(draft: &mut Draft, work: Work) {
     let id = match &work {
-        Work::Enter(id, ..) | Work::Iterate(id) => *id,
+        Work::Enter(id, ..) | Work::Iterate(id) | Work::Redrive(id) => *id,
     };
     if draft.branch(id).is_none() {
         return;
@@ -145,6 +159,8 @@ fn put_off(draft: &mut Draft, work: Work) {
             Doing::Map { resume: resume @ None, .. } => *resume = Some((timer, due)),
             _ => draft.clear_timer((timer, due)),
         },
+        // Never put off: it starts nothing here.
+        Work::Redrive(_) => draft.clear_timer((timer, due)),
     }
 }
 

@@ -49,6 +49,7 @@ pub fn type_name(kind: &K) -> String {
         K::MapRunSucceeded => "MapRunSucceeded",
         K::MapRunFailed(_) => "MapRunFailed",
         K::MapRunAborted => "MapRunAborted",
+        K::MapRunRedriven { .. } => "MapRunRedriven",
         K::MapIterationStarted { .. } => "MapIterationStarted",
         K::MapIterationSucceeded { .. } => "MapIterationSucceeded",
         K::MapIterationFailed { .. } => "MapIterationFailed",
@@ -123,6 +124,10 @@ impl Details {
             K::MapIterationStarted { name, index } => self.iteration(name, *index, "mapIterationStartedEventDetails"),
             K::MapIterationSucceeded { name, index } => {
                 self.iteration(name, *index, "mapIterationSucceededEventDetails")
+            }
+            K::MapRunRedriven { arn, redrive_count } => {
+                self.put("mapRunArn", arn.as_str()).put("redriveCount", *redrive_count);
+                "mapRunRedrivenEventDetails"
             }
             K::MapIterationFailed { name, index } => self.iteration(name, *index, "mapIterationFailedEventDetails"),
             K::MapIterationAborted { name, index } => self.iteration(name, *index, "mapIterationAbortedEventDetails"),

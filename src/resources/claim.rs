@@ -103,7 +103,7 @@ fn earlier(call: &Call, row: &FileRow) -> Result<Option<Value>, TaskError> {
         "claimedAt": Timestamp::from(row.claimed_at).to_string(),
     });
     earlier["execution"] = match &header {
-        Some(h) => json!(call.services.execution_arn(&h.machine.name, &h.name)),
+        Some(h) => json!(call.services.execution_arn(&h.arn_machine(), &h.name)),
         // Retention has dropped it; its id is all that is left.
         None => json!(id.to_string()),
     };

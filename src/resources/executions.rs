@@ -152,7 +152,7 @@ fn describe(services: &Services, child: &Header, pattern: Pattern) -> Value {
         cause.iter().for_each(|cause| drop(put("Cause", json!(cause))));
         error.iter().for_each(|error| drop(put("Error", json!(error))));
     }
-    put("ExecutionArn", json!(services.execution_arn(&child.machine.name, &child.name)));
+    put("ExecutionArn", json!(services.execution_arn(&child.arn_machine(), &child.name)));
     put("Input", json_value(&child.input));
     put("InputDetails", json!({ "Included": true }));
     put("Name", json!(child.name));

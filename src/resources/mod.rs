@@ -21,6 +21,7 @@ pub mod housekeeping;
 pub mod http;
 pub mod items;
 pub mod jobs;
+pub mod map_items;
 pub mod media;
 pub mod mounts;
 pub mod notify;
@@ -48,10 +49,13 @@ pub use queues::QueueSettings;
 use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
+use crate::interpreter::map_run::ReadItems;
 use crate::interpreter::{Header, RunTask, Status};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
-use crate::run::{Announced, Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell};
+use crate::run::{
+    Announced, Fill, Handle, ItemSink, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell,
+};
 use crate::sandbox::Spawn;
 use crate::store::{Commit, Reader};
 
@@ -333,6 +337,14 @@ impl Resources for All {
 
     fn announced(&self, announced: Vec<Announced>) {
         self.0.events.stored(announced);
+    }
+
+    fn read_items(&self, reader: ReadItems, sink: ItemSink) -> BoxFuture<'static, Result<(), TaskError>> {
+        Box::pin(map_items::read(self.0.clone(), reader, sink))
+    }
+
+    fn write_object(&self, bucket: String, key: String, fill: Fill) -> BoxFuture<'static, Result<u64, TaskError>> {
+        Box::pin(map_items::write(self.0.clone(), bucket, key, fill))
     }
 }
 

@@ -16,11 +16,13 @@ use super::lanes::need::{PRIORITY_MAX, PRIORITY_MIN};
 use super::lanes::spec::Lanes;
 use super::lanes::{self, Lease, Ticket};
 use super::logging::LogQueue;
+use super::map_runs::MapRuns;
 use super::notice::Board;
 use super::resource::Resources;
 use super::timers::Timers;
 use super::{Refused, events};
 use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, arn, fault};
+use crate::interpreter::map_run::run_of;
 use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
 use crate::store::{Commit, Reader, Writer};
 
@@ -56,6 +58,7 @@ pub(super) struct Core {
     pub activities: Activities,
     pub express: Express,
     pub logs: LogQueue,
+    pub map_runs: MapRuns,
     pub names: Vec<tokio::sync::Mutex<()>>,
     /// Held by each redrive, and alone by what archives and forgets ended executions.
     pub redrives: Arc<tokio::sync::RwLock<()>>,
@@ -92,6 +95,7 @@ impl Core {
             activities: Activities::default(),
             express: Express::new(),
             logs: LogQueue::new(),
+            map_runs: MapRuns::default(),
             redrives: Arc::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
@@ -144,6 +148,7 @@ impl Core {
     pub fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.timers.wake();
+        self.map_runs.wake_all();
     }
 
     pub fn is_closing(&self) -> bool {
@@ -250,7 +255,10 @@ impl Core {
                 Command::CancelTask { attempt } => self.cancel(id, attempt),
                 Command::SetTimer { timer, due } => self.timers.set(due, id, timer),
                 Command::ClearTimer { timer, due } => self.timers.clear(due, id, timer),
-                Command::Deliver(_) => self.deliver(execution.header.clone()),
+                Command::Deliver(_) => match &execution.header.child {
+                    Some(child) => self.map_runs.child_ended(child),
+                    None => self.deliver(execution.header.clone()),
+                },
             }
         }
     }
@@ -259,6 +267,9 @@ impl Core {
     pub fn run_task(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>, input: &str) {
         if super::activities::is_activity(&task.resource) {
             return self.activities.offer(id, task);
+        }
+        if run_of(&task.resource).is_some() {
+            return self.take_up_run(id, task);
         }
         let resource = self.resources.find(&task.resource);
         if let Some(resource) = &resource {
@@ -292,6 +303,7 @@ impl Core {
         self.board.predictions.end(id, attempt);
         self.activities.withdraw(id, attempt);
         self.stop_child_of(id, attempt);
+        self.stop_run(id, attempt);
     }
 }
 

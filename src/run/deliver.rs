@@ -39,7 +39,7 @@ impl Core {
     }
 
     fn outcome_for_parent(&self, child: &Header, attempt: Attempt, shape: &str) -> Event {
-        let child_arn = self.execution_arn(&child.machine.name, &child.name);
+        let child_arn = self.execution_arn(&child.arn_machine(), &child.name);
         let machine_arn = self.machine_arn(&child.machine.name);
         match self.resources.child_ended(shape, child, &child_arn, &machine_arn) {
             Ok(output) => Event::TaskSucceeded { attempt, output },

@@ -346,6 +346,10 @@ fn last_words(event: &Event) -> Option<Attempt> {
 /// Tells screens, logs and metrics what a commit did.
 pub(super) fn announce(core: &SharedCore, execution: &Execution) {
     let header = &execution.header;
+    // Screens that watch executions do not watch each of a Map run's children.
+    if header.child.is_some() {
+        return;
+    }
     core.board.tell(|| Notice::Changed {
         execution: header.id,
         machine: header.machine.clone(),

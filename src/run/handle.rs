@@ -16,6 +16,7 @@ use super::{
 };
 use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
+use crate::interpreter::map_run::run_of;
 use crate::interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask, TaskPhase};
 use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
 
@@ -217,10 +218,13 @@ impl Handle {
         // What it goes on from must not be archived meanwhile.
         let _held = self.0.redrives.read().await;
         let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
-        let arn = || self.0.execution_arn(&header.machine.name, &header.name);
+        let arn = || self.0.execution_arn(&header.arn_machine(), &header.name);
         let refused = |why: &str| {
             Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
         };
+        if header.child.is_some() {
+            return Err(refused("it is a child of a Map run: redrive the execution that started the run."));
+        }
         if let Some(why) = super::not_redrivable(&header, self.now()) {
             return Err(refused(&format!("{why}.")));
         }
@@ -405,6 +409,7 @@ impl Handle {
         if let Some(root) = self.0.root.get() {
             // An actor ends after the message that it is at, and its stages with it.
             root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
+            self.0.map_runs.end(SHUT_DOWN_MAX).await;
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }
@@ -415,6 +420,7 @@ impl Core {
     /// Whether the attempt can run without waiting for anything.
     pub fn needs_no_lane(&self, task: &crate::interpreter::RunTask) -> bool {
         !super::activities::is_activity(&task.resource)
+            && run_of(&task.resource).is_none()
             && self.resources.find(&task.resource).is_none_or(|resource| resource.need(task).is_none())
     }
 

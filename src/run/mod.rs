@@ -4,6 +4,7 @@
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
 //!              ├─ lanes    one actor: who goes next, where, leases
+//!              ├─ map runs one driver each: starts and counts the children of a distributed Map
 //!              ├─ timers   one sleeper over the store's timer rows
 //!              └─ express  executions that are kept in memory, a task each
 //! ```
@@ -22,6 +23,7 @@ mod express;
 mod handle;
 pub mod lanes;
 mod logging;
+mod map_runs;
 mod notice;
 mod predictions;
 mod quarantine;
@@ -44,10 +46,11 @@ pub use lanes::need::Need;
 pub use lanes::spec::Lanes;
 pub use lanes::{LaneStatus, WaitingStage};
 pub use logging::{LogBatch, LogLevel, LogTarget};
+pub use map_runs::MapRunChange;
 pub use notice::{Notice, ProgressSink, Working};
 pub use predictions::{Forecast, Prediction, Tell};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{Announced, Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Announced, Fill, ItemSink, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;

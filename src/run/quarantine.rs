@@ -14,7 +14,7 @@ use crate::base::limits::CAUSE_CHARS_MAX;
 use crate::base::{EventId, Timestamp};
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Status, Step,
+    self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, RunPhase, Status, Step,
 };
 
 /// Decides, whatever happens.
@@ -87,7 +87,10 @@ fn halted(doing: &Doing) -> Option<Doing> {
             }
             Some(after)
         }
-        Doing::Map { .. } | Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => None,
+        Doing::MapRun { attempt, run, redrives, phase: RunPhase::Running } => {
+            Some(Doing::MapRun { attempt: *attempt, run: *run, redrives: *redrives, phase: RunPhase::Halted })
+        }
+        Doing::Map { .. } | Doing::MapRun { .. } | Doing::Parallel { .. } | Doing::Done { .. } | Doing::Halted => None,
     }
 }
 

@@ -64,6 +64,7 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
         }
     }
     core.stop_orphans()?;
+    core.stop_orphan_runs()?;
     core.leave_all().await?;
     Ok((tasks, deliveries))
 }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use std::io;
+
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 
 use super::{Handle, Need, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
+use crate::interpreter::map_run::ReadItems;
 use crate::interpreter::{Header, MachineRef, RunTask};
 use crate::media::Device;
 use crate::store::Commit;
@@ -54,6 +59,12 @@ pub enum TaskOutcome {
     StartFailed(TaskError),
 }
 
+/// Writes an object's content.
+pub type Fill = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+
+/// Takes items, some at a time, each as one line of JSON: `[value]`, `[value, key]` or `[value, key, source]`.
+pub type ItemSink = mpsc::Sender<Vec<String>>;
+
 /// All resources of the box; implemented on the floor above.
 pub trait Resources: Send + Sync + 'static {
     fn find(&self, resource: &str) -> Option<Arc<dyn Resource>>;
@@ -74,6 +85,27 @@ pub trait Resources: Send + Sync + 'static {
 
     /// It is durable.
     fn announced(&self, _: Vec<Announced>) {}
+
+    /// Reads the items of a distributed Map, for as long as the sink takes them. Errors are `States.ItemReaderFailed`.
+    fn read_items(&self, _: ReadItems, _: ItemSink) -> BoxFuture<'static, Result<(), TaskError>> {
+        let error = TaskError::new("States.ItemReaderFailed", "There is nothing here that items could be read from.");
+        async move { Err(error) }.boxed()
+    }
+
+    /// Where items come from whose lines do not say so: `$$.Map.Item.Source`.
+    fn source_of(&self, reader: Option<&ReadItems>) -> Arc<str> {
+        let text = |name: &str| reader.and_then(|reader| reader.parameters.get(name)?.as_str()).unwrap_or_default();
+        match (text("Bucket"), text("Key")) {
+            (bucket, "") => format!("s3://{bucket}").into(),
+            (bucket, key) => format!("s3://{bucket}/{key}").into(),
+        }
+    }
+
+    /// Writes an object, whole or not at all, and says how many bytes it has.
+    fn write_object(&self, bucket: String, _: String, _: Fill) -> BoxFuture<'static, Result<u64, TaskError>> {
+        let cause = format!("There is no bucket '{bucket}' that results could be written to.");
+        async move { Err(TaskError::new("States.ResultWriterFailed", cause)) }.boxed()
+    }
 }
 
 /// A row of the floor above, by its key.

@@ -98,7 +98,7 @@ async fn begin(core: &SharedCore, request: Start, row: Option<MachineRow>, name:
 
 /// Carries out the first step's commands. Where a task can run at once, its actor gets the execution as it is
 /// stored and need not read it.
-fn act(core: &SharedCore, execution: Execution, commands: Vec<Command>) {
+pub(super) fn act(core: &SharedCore, execution: Execution, commands: Vec<Command>) {
     let mut commands = commands;
     let direct = commands.iter().position(|command| match command {
         Command::RunTask(task) => core.needs_no_lane(task),

@@ -158,8 +158,13 @@ impl Check {
             let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Executions))?;
             let row = access::<HeaderRow>(Table::Executions, row)?;
             let (machine, status) = (row.machine.as_str(), row.status()?);
-            expected.key(Table::ByMachine, tables::by_machine(machine, status, id));
-            *expected.counts.entry(tables::machine_status(machine, status)).or_default() += 1;
+            let list = row.list();
+            expected.key(Table::ByMachine, tables::by_machine(&list, status, id));
+            *expected.counts.entry(tables::machine_status(&list, status)).or_default() += 1;
+            if let Some(more) = row.child().map(|child| child.items).filter(|items| *items > 1) {
+                let key = tables::machine_status(&tables::more_items(&list), status);
+                *expected.counts.entry(key).or_default() += i64::from(more - 1);
+            }
             if status == Status::Running {
                 expected.running.insert(id);
                 if let Some((number, due)) = row.timeout_timer() {
@@ -174,7 +179,7 @@ impl Check {
                 report.problem(format!("execution {id} runs revision {} of '{machine}', which is gone", row.revision));
             }
             let named = overlay.get(Table::ByName, &tables::texts(machine, &row.name), |of| Ok(of == key))?;
-            if named != Some(true) {
+            if named != Some(true) && !row.is_child() {
                 report.problem(format!("execution {id} cannot be found by its name '{}'", row.name));
             }
             match archived_day(overlay, id)? {
@@ -391,7 +396,41 @@ impl Check {
         readable::<rows::DocumentRow>(self, Table::RemoteJobs)?;
         readable::<rows::DocumentRow>(self, Table::Schedules)?;
         readable::<rows::DocumentRow>(self, Table::Alarms)?;
+        readable::<rows::MapRunRow>(self, Table::MapRuns)?;
+        self.map_runs()?;
         all(&self.overlay, Table::Settings, &mut self.report, |_, _, _| Ok(()))
+    }
+}
+
+impl Check {
+    /// A run belongs to an execution and is found by its number; pages of items belong to a run.
+    fn map_runs(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, .. } = self;
+        all(overlay, Table::MapRuns, report, |key, row, report| {
+            let row = rows::MapRunRow::read(Table::MapRuns, row)?;
+            let (id, _) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::MapRuns))?;
+            if !is_there(overlay, Table::Executions, &id.to_bytes())? {
+                report.problem(format!("a Map run belongs to execution {id}, which does not exist"));
+            }
+            let named = overlay.get(Table::MapRunNames, &row.run.0.to_be_bytes(), |of| Ok(of == key))?;
+            if named != Some(true) {
+                report.problem(format!("a Map run of execution {id} cannot be found by its number"));
+            }
+            Ok(())
+        })?;
+        all(overlay, Table::MapRunNames, report, |_, row, report| {
+            if !is_there(overlay, Table::MapRuns, row)? {
+                report.problem(format!("a number leads to a Map run that does not exist (key {})", hex(row)));
+            }
+            Ok(())
+        })?;
+        all(overlay, Table::ItemPages, report, |key, row, report| {
+            let run = key.get(..20).ok_or_else(|| not_a_key(Table::ItemPages))?;
+            if !is_there(overlay, Table::MapRuns, run)? || std::str::from_utf8(row).is_err() {
+                report.problem(format!("a page of items belongs to no Map run (key {})", hex(key)));
+            }
+            Ok(())
+        })
     }
 }
 
@@ -404,6 +443,9 @@ fn live(overlay: &Overlay, id: ExecutionId, row: &ArchivedHeaderRow, report: &mu
     if output != row.succeeded() {
         let (has, status) = (if output { "has an" } else { "lacks its" }, row.status()?.name());
         report.problem(format!("execution {id} is {status} and {has} output"));
+    }
+    if !row.keeps_history() {
+        return Ok(());
     }
     let last = row.last_event.to_native();
     let (first, end) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));

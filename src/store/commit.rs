@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::record::{Op, Record};
 use super::rows::{
     self, ActivityRow, AliasRow, BranchRow, DocumentRow, EventRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow,
-    MapRow, MessageRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
+    MapRow, MapRunRow, MessageRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
-use crate::interpreter::{Branch, Command, Doing, Execution, Header, Outcome, Status, Step, TaskPhase};
+use crate::interpreter::{Branch, Command, Doing, Execution, Header, Outcome, RunPhase, Status, Step, TaskPhase};
 
 /// Row changes that belong together. Build it, then hand it to [`super::Writer::commit`].
 #[derive(Debug, Default)]
@@ -38,7 +38,8 @@ impl Commit {
         self.branches(before, header.id, step);
         let timeout = |header: &Header| header.timeout_timer.into_iter().collect();
         self.timers_gone(header.id, old.map(timeout).unwrap_or_default(), timeout(header));
-        if let Some(first) = step.history.first() {
+        let express_child = header.child.as_ref().is_some_and(|child| child.express);
+        if let Some(first) = step.history.first().filter(|_| !express_child) {
             let row = HistoryRow::new(&step.history);
             self.record.row(Op::PutNew, Table::History, &tables::history(header.id, first.id), &row);
         }
@@ -47,7 +48,7 @@ impl Commit {
     }
 
     fn header(&mut self, old: Option<&Header>, header: &Header) {
-        let (id, machine) = (header.id, header.machine.name.as_str());
+        let (id, list) = (header.id, header.list());
         let op = if old.is_some() { Op::Put } else { Op::PutNew };
         self.record.row(op, Table::Executions, &id.to_bytes(), &HeaderRow::from(header));
         if !old.is_some_and(|old| Arc::ptr_eq(&old.input, &header.input) || old.input == header.input) {
@@ -67,8 +68,11 @@ impl Commit {
             _ => {}
         }
         if old.is_none() {
-            let key = tables::texts(machine, &header.name);
-            self.record.plain(Op::Put, Table::ByName, &key, &id.to_bytes());
+            // A distributed Map's child is called by its id.
+            if header.child.is_none() {
+                let key = tables::texts(&list, &header.name);
+                self.record.plain(Op::Put, Table::ByName, &key, &id.to_bytes());
+            }
             if let Some(parent) = &header.parent {
                 let key = tables::attempt(parent.execution, parent.attempt);
                 let row = rows::child(id, &parent.shape);
@@ -79,23 +83,29 @@ impl Commit {
             Some(status) if status == header.status => {}
             was => {
                 if let Some(was) = was {
-                    self.unindex(machine, was, id);
+                    self.unindex(&list, was, id, items_of(header));
                 }
-                let key = tables::by_machine(machine, header.status, id);
+                let key = tables::by_machine(&list, header.status, id);
                 self.record.plain(op, Table::ByMachine, &key, &[]);
-                self.count(machine, header.status, 1);
+                self.count(&list, header.status, 1, items_of(header));
             }
         }
     }
 
-    fn unindex(&mut self, machine: &str, status: Status, id: ExecutionId) {
-        self.record.delete(Table::ByMachine, &tables::by_machine(machine, status, id));
-        self.count(machine, status, -1);
+    fn unindex(&mut self, list: &str, status: Status, id: ExecutionId, items: u32) {
+        self.record.delete(Table::ByMachine, &tables::by_machine(list, status, id));
+        self.count(list, status, -1, items);
     }
 
-    fn count(&mut self, machine: &str, status: Status, by: i64) {
-        let key = tables::machine_status(machine, status);
+    fn count(&mut self, list: &str, status: Status, by: i64, items: u32) {
+        let key = tables::machine_status(list, status);
         self.record.plain(Op::Add, Table::Counts, &key, &by.to_le_bytes());
+        // Most children have one item, and are counted already.
+        if items > 1 {
+            let key = tables::machine_status(&tables::more_items(list), status);
+            let by = by * i64::from(items - 1);
+            self.record.plain(Op::Add, Table::Counts, &key, &by.to_le_bytes());
+        }
     }
 
     fn branches(&mut self, before: Option<&Execution>, id: ExecutionId, step: &Step) {
@@ -145,6 +155,9 @@ impl Commit {
                     let new = old.is_none_or(|old| task.attempt >= old.next_attempt);
                     let key = tables::attempt(id, task.attempt);
                     self.record.row(put(new), Table::Outstanding, &key, &TaskRow::from(&**task));
+                    if let Some(row) = MapRunRow::of(header, task).filter(|_| new) {
+                        self.put_map_run(id, task.attempt, &row);
+                    }
                 }
                 Command::CancelTask { attempt } => {
                     self.outstanding_done(id, *attempt);
@@ -162,6 +175,25 @@ impl Commit {
                 }
             }
         }
+    }
+
+    /// A run of a distributed Map, found by its number too.
+    pub fn put_map_run(&mut self, parent: ExecutionId, attempt: Attempt, row: &MapRunRow) -> &mut Commit {
+        let key = tables::attempt(parent, attempt);
+        self.record.row(Op::Put, Table::MapRuns, &key, row);
+        self.record.plain(Op::Put, Table::MapRunNames, &row.run.0.to_be_bytes(), &key);
+        self
+    }
+
+    /// Items that a run read, one a line.
+    pub fn put_item_page(&mut self, parent: ExecutionId, attempt: Attempt, page: u32, lines: &str) -> &mut Commit {
+        self.record.plain(Op::Put, Table::ItemPages, &tables::item_page(parent, attempt, page), lines.as_bytes());
+        self
+    }
+
+    pub fn delete_item_page(&mut self, parent: ExecutionId, attempt: Attempt, page: u32) -> &mut Commit {
+        self.record.delete(Table::ItemPages, &tables::item_page(parent, attempt, page));
+        self
     }
 
     /// The task need not be issued again.
@@ -321,15 +353,41 @@ impl Commit {
         self
     }
 
+    /// Takes an express child of a Map run out of the store, whose results are needed no more. It has
+    /// no history, and no branch is left of it since it succeeded.
+    pub fn erase_child(&mut self, id: ExecutionId, list: &str, status: Status, items: u32) -> &mut Commit {
+        self.record.delete(Table::Executions, &id.to_bytes());
+        for which in [Payload::Input, Payload::Output] {
+            self.record.delete(Table::Payloads, &tables::payload(id, which));
+        }
+        self.unindex(list, status, id, items);
+        self
+    }
+
     /// Takes an archived execution out of every list. The rest of it goes with the file of its day.
-    pub(super) fn forget(&mut self, id: ExecutionId, machine: &str, name: &str, status: Status, owns_name: bool) {
+    pub(super) fn forget(&mut self, id: ExecutionId, forgotten: &Forgotten) {
+        let Forgotten { list, name, status, owns_name, items } = forgotten;
         self.record.delete(Table::Executions, &id.to_bytes());
         self.record.delete(Table::Archived, &id.to_bytes());
-        if owns_name {
-            self.record.delete(Table::ByName, &tables::texts(machine, name));
+        if *owns_name {
+            self.record.delete(Table::ByName, &tables::texts(list, name));
         }
-        self.unindex(machine, status, id);
+        self.unindex(list, *status, id, *items);
     }
+}
+
+/// An execution that leaves every list.
+pub(super) struct Forgotten {
+    pub list: String,
+    pub name: String,
+    pub status: Status,
+    pub owns_name: bool,
+    pub items: u32,
+}
+
+/// How many items of its Map run the execution stands for.
+fn items_of(header: &Header) -> u32 {
+    header.child.as_ref().map_or(1, |child| child.items)
 }
 
 fn put(new: bool) -> Op {
@@ -340,7 +398,8 @@ fn put(new: bool) -> Op {
 /// somebody else reports its end.
 pub(super) fn issued(doing: &Doing) -> Option<Attempt> {
     match doing {
-        Doing::Task { attempt, phase: TaskPhase::Scheduled | TaskPhase::Started, .. } => Some(*attempt),
+        Doing::Task { attempt, phase: TaskPhase::Scheduled | TaskPhase::Started, .. }
+        | Doing::MapRun { attempt, phase: RunPhase::Running, .. } => Some(*attempt),
         _ => None,
     }
 }

@@ -41,11 +41,11 @@ pub use commit::Commit;
 pub use disk::{Backends, Directory};
 pub use open::{FORMAT_VERSION, Options, open};
 pub use overlay::Direction;
-pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader};
+pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, RunChild};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MessageRow, OutboxRow, RevisionRow,
-    Route, Stamp, Tag, VersionRow,
+    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MapRunRow, MessageRow, OutboxRow,
+    RevisionRow, Route, RunCounts, RunStatus, Stamp, Tag, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};

@@ -21,7 +21,7 @@ use super::writer::{Threads, Writer};
 use crate::base::Fault;
 
 /// The form of the files. A newer release reads older ones after `conveyor upgrade`; an older one refuses newer.
-/// Forms 1 and 2 were those of builds before the first release, whose rows lie otherwise.
+/// Forms 1 to 3 were those of builds before the first release, whose rows lie otherwise.
 pub const FORMAT_VERSION: u32 = 4;
 
 pub(super) const FORMAT: &[u8] = b"store.format";

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use super::archive::{Kept, day_of, file_name};
-use super::commit::Commit;
+use super::commit::{Commit, Forgotten};
 use super::overlay::{Direction, Overlay};
 use super::reader::Reader;
 use super::record::Op;
@@ -99,8 +99,14 @@ impl Writer {
                     // A crash came between writing the file and taking the rows out.
                     Fate::NotInThisFile => {}
                     Fate::Needed => needed = true,
-                    Fate::Forgettable { machine, name, status, owns_name } => {
-                        commit.forget(id, &machine, &name, status, owns_name);
+                    Fate::Forgettable(gone) => {
+                        commit.forget(id, &gone);
+                        for (key, _) in reader.keys_under(Table::MapRuns, id)? {
+                            commit.record.delete(Table::MapRuns, &key);
+                        }
+                        for (_, row) in reader.map_runs_of(id)? {
+                            commit.record.delete(Table::MapRunNames, &row.run.0.to_be_bytes());
+                        }
                         forgotten += 1;
                     }
                 }
@@ -127,7 +133,7 @@ impl Group {
     fn take(&mut self, reader: &Reader, ended: &Ended) -> Result<(), Fault> {
         let (id, day) = (ended.id, day_of(ended.stopped_at));
         let record = &mut self.commit.record;
-        for table in [Table::History, Table::Branches, Table::MapItems, Table::Payloads] {
+        for table in [Table::History, Table::Branches, Table::MapItems, Table::Payloads, Table::ItemPages] {
             for (key, bytes) in reader.keys_under(table, id)? {
                 record.delete(table, &key);
                 self.bytes += bytes;
@@ -161,7 +167,7 @@ impl Ended {
 
 /// What retention may do with an execution that a day's file holds.
 enum Fate {
-    Forgettable { machine: String, name: String, status: Status, owns_name: bool },
+    Forgettable(Forgotten),
     Needed,
     NotInThisFile,
 }
@@ -267,9 +273,10 @@ impl Reader {
         let told = overlay.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
         let found = overlay.get(Table::Executions, &id.to_bytes(), |row| {
             let row = access::<HeaderRow>(Table::Executions, row)?;
-            let (machine, name, status) = (row.machine.to_string(), row.name.to_string(), row.status()?);
-            let owner = overlay.get(Table::ByName, &tables::texts(&machine, &name), |row| Ok(row == id.to_bytes()))?;
-            Ok(Fate::Forgettable { machine, name, status, owns_name: owner == Some(true) })
+            let (list, name, status) = (row.list().into_owned(), row.name.to_string(), row.status()?);
+            let owner = overlay.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row == id.to_bytes()))?;
+            let items = row.child().map_or(1, |child| child.items);
+            Ok(Fate::Forgettable(Forgotten { list, name, status, owns_name: owner == Some(true), items }))
         })?;
         Ok(found.filter(|_| told).unwrap_or(Fate::Needed))
     }

@@ -88,6 +88,12 @@ tables! {
     Events = 25 "events",
     /// id, attempt → JSON: the job at another service whose end the attempt waits for
     RemoteJobs = 26 "remote_jobs",
+    /// parent, attempt → [`super::MapRunRow`]
+    MapRuns = 27 "map_runs",
+    /// the number of a Map run → parent, attempt
+    MapRunNames = 28 "map_run_names",
+    /// parent, attempt, page → items of a Map run that were read, one a line
+    ItemPages = 29 "item_pages",
 }
 
 impl Table {
@@ -158,6 +164,12 @@ pub(super) fn attempt(id: ExecutionId, attempt: Attempt) -> Vec<u8> {
     id_number(id, attempt.0)
 }
 
+pub(super) fn item_page(id: ExecutionId, attempt: Attempt, page: u32) -> Vec<u8> {
+    let mut key = id_number(id, attempt.0);
+    key.extend_from_slice(&page.to_be_bytes());
+    key
+}
+
 fn id_number(id: ExecutionId, number: u32) -> Vec<u8> {
     let mut key = Vec::with_capacity(20);
     key.extend_from_slice(&id.to_bytes());
@@ -214,10 +226,20 @@ pub(super) fn split_id_number(key: &[u8]) -> Option<(ExecutionId, u32)> {
     Some((id, u32::from_be_bytes(rest.try_into().ok()?)))
 }
 
+/// The counts of a Map run's items beyond the first of each child, where those have several.
+pub(super) fn more_items(list: &str) -> String {
+    format!("{list}#items")
+}
+
 pub(super) fn machine_status(machine: &str, status: Status) -> Vec<u8> {
     let mut key = text(machine);
     key.push(status_code(status));
     key
+}
+
+/// Whether a count is of a state machine's executions, and not of a Map run's: only the latter's lists hold a slash.
+pub(super) fn is_of_machine(count: &[u8]) -> bool {
+    !count.contains(&b'/')
 }
 
 pub(super) fn by_machine(machine: &str, status: Status, id: ExecutionId) -> Vec<u8> {

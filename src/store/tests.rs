@@ -10,7 +10,7 @@ use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, T
 use crate::interpreter::execution::MapItems;
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Parent, Qualifier,
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, Item, MachineRef, Outcome, Parent, Qualifier,
     RunTask, StateType, Status, Step, TaskPhase,
 };
 
@@ -34,6 +34,7 @@ fn header(id: ExecutionId, name: &str, status: Status) -> Header {
         next_timer: TimerId(1),
         timeout_timer: Some((TimerId(0), Timestamp(900))),
         parent: Some(Parent { execution: ExecutionId(9), attempt: Attempt(id.0 as u32), shape: "sync2".into() }),
+        child: None,
         redrive_count: 0,
         redriven_at: None,
         trace_header: None,
@@ -49,9 +50,8 @@ fn branch(doing: Doing) -> Branch {
         input: Arc::new(json!({"b": [1, 2.5, "ü"], "a": null})),
         previous_event: EventId(3),
         variables: BTreeMap::from([("v".to_owned(), Arc::new(json!(7)))]),
-        map_item: Some((1, Arc::new(json!("item")))),
+        map_item: Some((1, Item { key: Some("k".into()), ..Item::of(json!("item")) })),
         retries: vec![0, 2],
-        silent: false,
         doing,
     }
 }
@@ -83,10 +83,8 @@ fn starting(id: ExecutionId, name: &str) -> Step {
                     first: BranchId(1),
                     next_index: 2,
                     running: 1,
-                    failed: 0,
                     length: 3,
                     concurrency: 1,
-                    tolerated: 0,
                     started_event: EventId(2),
                     last_succeeded_event: EventId(0),
                     resume: None,
@@ -147,7 +145,7 @@ fn after(step: &Step) -> Execution {
 }
 
 fn map_items() -> MapItems {
-    MapItems { input: Arc::new(json!([1])), items: vec![Arc::new(json!("x")), Arc::new(json!({"y": 1}))] }
+    MapItems { input: Arc::new(json!([1])), items: vec![Item::of(json!("x")), Item::of(json!({"y": 1}))] }
 }
 
 /// The step that ends it.

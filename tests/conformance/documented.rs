@@ -355,7 +355,13 @@ fn the_path_forms_of_a_tasks_times_and_a_maps_width_are_checked() {
             r#"{"items": ["a", "b"], "n": 7}"#,
             r#"{"first":"a"}"#,
         ),
-        (map(json!({})), r#"{"items": {"a": 1}}"#, "States.Runtime: … Reference path \"$.items\" must point to array."),
+        (map(json!({})), r#"{"items": {"a": 1}}"#, r#"[{"Key":"a","Value":1}]"#),
+        (
+            map(json!({"ItemSelector": {"k.$": "$$.Map.Item.Key", "v.$": "$$.Map.Item.Value"}})),
+            r#"{"items": {"a": 1, "b": [2]}}"#,
+            r#"[{"k":"a","v":1},{"k":"b","v":[2]}]"#,
+        ),
+        (map(json!({})), r#"{"items": 7}"#, "States.Runtime: … Reference path \"$.items\" must point to array."),
         (
             map(json!({"MaxConcurrencyPath": "$.n"})),
             r#"{"items": [1], "n": -1}"#,

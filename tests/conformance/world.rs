@@ -6,7 +6,8 @@ use conveyor::api::history::wire;
 use conveyor::asl::{self, StateMachine};
 use conveyor::base::{Attempt, ExecutionId, TaskToken, TimerId, Timestamp};
 use conveyor::interpreter::{
-    Command, Entry, Env, Event, Execution, HistoryEvent, MachineRef, Outcome, RunTask, Status, step,
+    Command, Entry, Env, Event, Execution, Feed, HistoryEvent, MachineRef, MapChild, Outcome, Plan, RunTask, Status,
+    map_run, step,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +33,8 @@ struct Run {
     timers: BTreeMap<TimerId, (i64, u64)>,
     /// The task that waits for this execution's end.
     parent: Option<(usize, Attempt)>,
+    /// The runs of distributed Maps in it, with their children.
+    map_runs: Vec<(Attempt, Vec<usize>)>,
 }
 
 impl World {
@@ -90,6 +93,7 @@ impl World {
             history: Vec::new(),
             timers: BTreeMap::new(),
             parent,
+            map_runs: Vec::new(),
         });
         self.later(0, at, Event::Started);
         at
@@ -145,8 +149,82 @@ impl World {
         }
     }
 
+    /// Starts the children of a distributed Map, all at once.
+    fn run_map(&mut self, at: usize, run: u128, task: &RunTask) {
+        let env = self.env(at);
+        let (machine, now) = (self.executions[at].machine.clone(), Timestamp(START + self.now));
+        let parent = &self.executions[at].execution;
+        let plan: Plan = serde_json::from_str(&task.parameters).unwrap();
+        let mut feed = Feed::of(&self.machines[&machine], parent, task.branch, &env).unwrap();
+        let mut children = Vec::new();
+        for (number, item) in (0..).zip(feed.items().unwrap()) {
+            let of = MapChild {
+                run,
+                parent: parent.header.id,
+                attempt: task.attempt,
+                state: task.state.clone(),
+                label: plan.label.as_str().into(),
+                express: plan.express,
+                number,
+                items: 1,
+            };
+            let input = feed.select(number, &item).unwrap().to_string();
+            children.push((of, input));
+        }
+        let header = parent.header.clone();
+        let mut started = Vec::new();
+        for (of, input) in children {
+            let id = ExecutionId(self.executions.len() as u128 + 1);
+            started.push(self.executions.len());
+            self.executions.push(Run {
+                execution: map_run::child(id, &header, of, input.into(), now),
+                machine: machine.clone(),
+                history: Vec::new(),
+                timers: BTreeMap::new(),
+                parent: None,
+                map_runs: Vec::new(),
+            });
+        }
+        for child in &started {
+            self.later(0, *child, Event::Started);
+        }
+        self.executions[at].map_runs.push((task.attempt, started));
+        self.end_map_runs(at);
+    }
+
+    /// Tells the Map of a run whose children have all ended.
+    fn end_map_runs(&mut self, at: usize) {
+        let runs = std::mem::take(&mut self.executions[at].map_runs);
+        let (over, open) = runs.into_iter().partition(|(_, children)| {
+            let ended = |child: &usize| self.executions[*child].execution.header.outcome.is_some();
+            children.iter().all(ended)
+        });
+        self.executions[at].map_runs = open;
+        let over: Vec<(Attempt, Vec<usize>)> = over;
+        for (attempt, children) in over {
+            let (mut outputs, mut failed) = (Vec::new(), 0);
+            for child in &children {
+                match &self.executions[*child].execution.header.outcome {
+                    Some(Outcome::Succeeded { output }) => outputs.push(output.to_string()),
+                    _ => failed += 1,
+                }
+            }
+            let header = &self.executions[at].execution.header;
+            assert!(header.outcome.is_none());
+            let failure = map_run::threshold_exceeded();
+            let event = match failed {
+                0 => Event::TaskSucceeded { attempt, output: format!("[{}]", outputs.join(",")).into() },
+                _ => Event::TaskFailed { attempt, error: failure.error, cause: failure.cause },
+            };
+            self.later(0, at, event);
+        }
+    }
+
     fn play(&mut self, at: usize, task: RunTask) {
         let attempt = task.attempt;
+        if let Some(run) = map_run::run_of(&task.resource) {
+            return self.run_map(at, run, &task);
+        }
         if task.resource.contains(":activity:") {
             let arn = task.resource.clone();
             self.activities.entry(arn.clone()).or_default().push_back((at, task));
@@ -219,6 +297,9 @@ impl World {
     }
 
     fn deliver(&mut self, at: usize, outcome: &Outcome) {
+        if let Some(child) = self.executions[at].execution.header.child.clone() {
+            return self.end_map_runs(child.parent.0 as usize - 1);
+        }
         let Some((parent, attempt)) = self.executions[at].parent else { return };
         let header = &self.executions[at].execution.header;
         let mut result = json!({

@@ -73,7 +73,7 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let header = find(doors, &arn)?;
     let mut answer = json!({
         "executionArn": arn,
-        "stateMachineArn": doors.place.machine(&header.machine.name),
+        "stateMachineArn": doors.place.machine(&header.arn_machine()),
         "name": header.name,
         "status": header.status.name(),
         "startDate": header.started_at.as_seconds(),
@@ -86,7 +86,12 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     if let Some(trace) = &header.trace_header {
         answer["traceHeader"] = trace.as_str().into();
     }
+    if let Some(child) = &header.child {
+        answer["mapRunArn"] = map_runs::arn_of(doors, &header.machine.name, child).into();
+        answer["itemCount"] = child.items.into();
+    }
     match run::not_redrivable(&header, doors.handle.now()) {
+        None if header.child.is_some() => answer["redriveStatus"] = "REDRIVABLE_BY_MAP_RUN".into(),
         None => answer["redriveStatus"] = "REDRIVABLE".into(),
         Some(reason) => {
             answer["redriveStatus"] = "NOT_REDRIVABLE".into();
@@ -130,9 +135,10 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 3096);
     fields.done()?;
+    let wanted = Wanted { status: status.as_deref().and_then(status_of), redriven, qualifier: None, limit };
     let arn = match (arn, map_run) {
         (Some(arn), None) => arn,
-        (None, Some(map_run)) => return map_runs::executions(doors, &map_run),
+        (None, Some(map_run)) => return map_runs::executions(doors, &map_run, wanted, next.as_deref()),
         _ => return Err(Refused::validation("Must specify a state machine ARN or a map run ARN.")),
     };
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
@@ -140,28 +146,46 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     if row.kind == MachineKind::Express {
         return Err(Refused::wrong_type());
     }
-    let mut after = token::read(next.as_deref())?;
-    if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
-        return Err(Refused::invalid_page_token());
-    }
-    let filter = ExecutionFilter { machine: Some(machine), status: status.as_deref().and_then(status_of) };
-    let wanted = |e: &&ExecutionSummary| {
-        redriven.is_none_or(|redriven| redriven == (e.redrive_count > 0))
-            && qualifier.as_ref().is_none_or(|wanted| e.machine.qualifier.as_ref().is_some_and(|q| is_of(q, wanted)))
-    };
-    let mut shown: Vec<Value> = Vec::new();
-    // Lists of a version or an alias leave out what others started; the pages stay full.
-    loop {
-        let page = doors.reader.executions(&filter, after.as_deref(), limit - shown.len())?;
-        shown.extend(page.items.iter().filter(wanted).map(|e| summary(doors, e)));
-        after = page.next;
-        if shown.len() >= limit || after.is_none() {
-            break;
+    Wanted { qualifier, ..wanted }.list(doors, machine, next.as_deref())
+}
+
+/// What ListExecutions asks for.
+pub struct Wanted {
+    status: Option<Status>,
+    redriven: Option<bool>,
+    qualifier: Option<String>,
+    limit: usize,
+}
+
+impl Wanted {
+    /// Of a machine's list or a Map run's.
+    pub fn list(&self, doors: &Doors, list: String, next: Option<&str>) -> Result<Value, Refused> {
+        let mut after = token::read(next)?;
+        if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
+            return Err(Refused::invalid_page_token());
         }
+        let filter = ExecutionFilter { machine: Some(list), status: self.status };
+        let wanted = |e: &&ExecutionSummary| {
+            self.redriven.is_none_or(|redriven| redriven == (e.redrive_count > 0))
+                && self
+                    .qualifier
+                    .as_ref()
+                    .is_none_or(|wanted| e.machine.qualifier.as_ref().is_some_and(|q| is_of(q, wanted)))
+        };
+        let mut shown: Vec<Value> = Vec::new();
+        // Lists of a version or an alias leave out what others started; the pages stay full.
+        loop {
+            let page = doors.reader.executions(&filter, after.as_deref(), self.limit - shown.len())?;
+            shown.extend(page.items.iter().filter(wanted).map(|e| summary(doors, e)));
+            after = page.next;
+            if shown.len() >= self.limit || after.is_none() {
+                break;
+            }
+        }
+        let mut answer = json!({"executions": shown});
+        token::put(&mut answer, after);
+        Ok(answer)
     }
-    let mut answer = json!({"executions": shown});
-    token::put(&mut answer, after);
-    Ok(answer)
 }
 
 /// Whether an execution that was started so belongs to the version or alias of that name.
@@ -209,9 +233,13 @@ pub fn redrivable(status: Status) -> bool {
 }
 
 fn summary(doors: &Doors, e: &ExecutionSummary) -> Value {
+    let machine = match &e.child {
+        None => e.machine.name.clone(),
+        Some(child) => format!("{}/{}", e.machine.name, child.label),
+    };
     let mut shown = json!({
-        "executionArn": doors.place.execution(&e.machine.name, &e.name),
-        "stateMachineArn": doors.place.machine(&e.machine.name),
+        "executionArn": doors.place.execution(&machine, &e.name),
+        "stateMachineArn": doors.place.machine(&machine),
         "name": e.name,
         "status": e.status.name(),
         "startDate": e.started_at.as_seconds(),
@@ -220,6 +248,10 @@ fn summary(doors: &Doors, e: &ExecutionSummary) -> Value {
     if e.redrive_count > 0 {
         shown["redriveCount"] = e.redrive_count.into();
         put_time(&mut shown, "redriveDate", e.redriven_at);
+    }
+    if let Some(child) = &e.child {
+        shown["mapRunArn"] = map_runs::arn_of(doors, &e.machine.name, child).into();
+        shown["itemCount"] = child.items.into();
     }
     put_time(&mut shown, "stopDate", e.stopped_at);
     qualify(&mut shown, doors, &e.machine);

@@ -88,6 +88,19 @@ impl Fields {
         Some(number.clamp(least, most))
     }
 
+    /// A number that may have a fraction.
+    pub fn number(&mut self, key: &str, least: f64, most: f64) -> Option<f64> {
+        let value = self.value(key)?.clone();
+        let Some(number) = value.as_f64() else { return self.mistyped(&value, "Float") };
+        let limit = match number {
+            number if number < least => format!("Member must have value greater than or equal to {least}"),
+            number if number > most => format!("Member must have value less than or equal to {most}"),
+            number => return Some(number),
+        };
+        self.problem(&format!("'{number}'"), key, &limit);
+        Some(number.clamp(least, most))
+    }
+
     /// `maxResults`: 0 and absence mean the default.
     pub fn max_results(&mut self, default: usize, most: usize) -> usize {
         match self.integer("maxResults", 0, most as i64) {

@@ -1,49 +1,53 @@
-//! Map runs: what distributed Maps leave to be looked at.
-//!
-//! The iterations of a distributed Map run within the execution that holds the Map, so a run is read out of that
-//! execution's history, and it has no child executions to list.
+//! Map runs: what distributed Maps run, how far it has come, and what may be changed meanwhile.
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
+use super::executions::Wanted;
 use super::fields::Fields;
 use super::machines::ARN_CHARS_MAX;
 use super::token;
 use crate::api::{Doors, Refused};
-use crate::base::{EventId, Timestamp};
-use crate::interpreter::{Header, HistoryEvent, HistoryKind};
-use crate::store::{Direction, ExecutionFilter};
+use crate::base::{Attempt, ExecutionId};
+use crate::interpreter::{MapChild, run_list};
+use crate::run::MapRunChange;
+use crate::store::{MapRunRow, RunCounts, RunStatus};
 
 const MAP_RUN_ARN_CHARS_MAX: usize = 2000;
-/// How many executions of the machine are looked through for a run.
-const EXECUTIONS_SEARCHED_MAX: usize = 1_000;
 
-/// One run of a distributed Map.
-struct MapRun {
-    arn: String,
-    started_at: Timestamp,
-    stopped_at: Option<Timestamp>,
-    status: &'static str,
-    items: u32,
+/// The run that an execution is a child of.
+pub fn arn_of(doors: &Doors, machine: &str, child: &MapChild) -> String {
+    doors.place.map_run(machine, &child.label, Uuid::from_u128(child.run))
+}
+
+fn arn(doors: &Doors, row: &MapRunRow) -> String {
+    doors.place.map_run(&row.machine, &row.label, Uuid::from_u128(row.run.0))
 }
 
 pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.named("executionArn", ARN_CHARS_MAX);
+    let execution_arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
-    let header = super::executions::find(doors, &arn)?;
-    let runs = of(doors, &header)?;
+    let header = super::executions::find(doors, &execution_arn)?;
+    let runs = doors.reader.map_runs_of(header.id)?;
     let from = token::read(next.as_deref())?;
-    let first = from.and_then(|text| runs.iter().position(|run| run.arn == text)).unwrap_or(0);
-    let next = runs.get(first + limit).map(|run| run.arn.clone());
-    let shown = runs.iter().skip(first).take(limit).map(|run| {
+    let first = match from {
+        None => 0,
+        Some(from) => {
+            let at = runs.iter().position(|(attempt, _)| attempt.to_string() == from);
+            at.ok_or_else(Refused::invalid_page_token)?
+        }
+    };
+    let next = runs.get(first + limit).map(|(attempt, _)| attempt.to_string());
+    let shown = runs.iter().skip(first).take(limit).map(|(_, run)| {
         let mut shown = json!({
-            "executionArn": arn,
-            "mapRunArn": run.arn,
-            "stateMachineArn": doors.place.machine(&header.machine.name),
-            "startDate": run.started_at.as_seconds(),
+            "executionArn": execution_arn,
+            "mapRunArn": arn(doors, run),
+            "stateMachineArn": doors.place.machine(&header.arn_machine()),
+            "startDate": crate::base::Timestamp::from(run.started_at).as_seconds(),
         });
-        super::executions::put_time(&mut shown, "stopDate", run.stopped_at);
+        super::executions::put_time(&mut shown, "stopDate", run.stopped_at.map(Into::into));
         shown
     });
     let mut answer = json!({"mapRuns": shown.collect::<Vec<_>>()});
@@ -52,98 +56,96 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 }
 
 pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
+    let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
     fields.done()?;
-    let (header, run) = find(doors, &arn)?;
-    let counts = counts(&run);
+    let (parent, _, row) = find(doors, &asked)?;
+    let header = doors.reader.header(parent)?.ok_or_else(|| Refused::no_resource(&asked))?;
+    let (executions, items) = counts(doors, &row);
     let mut answer = json!({
-        "mapRunArn": run.arn,
-        "executionArn": doors.place.execution(&header.machine.name, &header.name),
-        "status": run.status,
-        "startDate": run.started_at.as_seconds(),
-        "maxConcurrency": 0,
-        "toleratedFailurePercentage": 0.0,
-        "toleratedFailureCount": 0,
-        "itemCounts": counts,
-        "executionCounts": counts,
-        "redriveCount": 0,
+        "mapRunArn": asked,
+        "executionArn": doors.place.execution(&header.arn_machine(), &header.name),
+        "status": status(row.status),
+        "startDate": crate::base::Timestamp::from(row.started_at).as_seconds(),
+        "maxConcurrency": row.max_concurrency,
+        "toleratedFailurePercentage": row.tolerated_percentage.unwrap_or(0.0),
+        "toleratedFailureCount": row.tolerated_count.unwrap_or(0),
+        "itemCounts": items,
+        "executionCounts": executions,
+        "redriveCount": row.redrives,
     });
-    super::executions::put_time(&mut answer, "stopDate", run.stopped_at);
+    super::executions::put_time(&mut answer, "stopDate", row.stopped_at.map(Into::into));
+    super::executions::put_time(&mut answer, "redriveDate", row.redriven_at.map(Into::into));
     Ok(answer)
 }
 
-/// UpdateMapRun. Concurrency and tolerated failures are decided when a Map starts here, and stay.
-pub fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
-    let arn = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
-    fields.integer("maxConcurrency", 0, i64::from(i32::MAX));
-    fields.integer("toleratedFailureCount", 0, i64::MAX);
+/// UpdateMapRun: what counts from now on. Ended runs stay as they are.
+pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+    let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
+    let concurrency = fields.integer("maxConcurrency", 0, i64::from(i32::MAX));
+    let percentage = fields.number("toleratedFailurePercentage", 0.0, 100.0);
+    let count = fields.integer("toleratedFailureCount", 0, i64::MAX);
     fields.done()?;
-    let (_, run) = find(doors, &arn)?;
-    match run.status {
-        "RUNNING" => {
-            Err(Refused::validation("What a Map may run at once and may fail cannot be changed while it runs"))
-        }
-        _ => Err(Refused::validation(format!("The Map Run '{arn}' is not running"))),
+    let change = MapRunChange {
+        max_concurrency: concurrency.and_then(|most| u32::try_from(most).ok()),
+        tolerated_count: count.and_then(|count| u64::try_from(count).ok()),
+        tolerated_percentage: percentage,
+    };
+    let (parent, attempt, _) = find(doors, &asked)?;
+    if change == MapRunChange::default() {
+        return Err(Refused::validation(
+            "At least one of these fields is required: maxConcurrency, toleratedFailurePercentage, toleratedFailureCount",
+        ));
+    }
+    match doors.handle.update_map_run(parent, attempt, change).await? {
+        true => Ok(json!({})),
+        false => Err(Refused::validation(format!("The Map Run '{asked}' is not running"))),
     }
 }
 
 /// ListExecutions of a map run.
-pub fn executions(doors: &Doors, arn: &str) -> Result<Value, Refused> {
-    find(doors, arn)?;
-    Ok(json!({"executions": []}))
+pub fn executions(doors: &Doors, asked: &str, wanted: Wanted, next: Option<&str>) -> Result<Value, Refused> {
+    let (.., row) = find(doors, asked)?;
+    wanted.list(doors, run_list(&row.machine, &row.label, row.run.0), next)
 }
 
-fn find(doors: &Doors, arn: &str) -> Result<(Header, MapRun), Refused> {
-    let machine = doors.place.read_map_run(arn)?;
-    let filter = ExecutionFilter { machine: Some(machine), status: None };
-    for row in doors.reader.executions(&filter, None, EXECUTIONS_SEARCHED_MAX)?.items {
-        let Some(header) = doors.reader.header(row.id)? else { continue };
-        if let Some(run) = of(doors, &header)?.into_iter().find(|run| run.arn == arn) {
-            return Ok((header, run));
-        }
+fn find(doors: &Doors, asked: &str) -> Result<(ExecutionId, Attempt, MapRunRow), Refused> {
+    let (machine, label, run) = doors.place.read_map_run(asked)?;
+    let missing = || Refused::no_resource(asked);
+    let run: Uuid = run.parse().map_err(|_| missing())?;
+    let (parent, attempt) = doors.reader.map_run_named(run.as_u128())?.ok_or_else(missing)?;
+    let row = doors.reader.map_run(parent, attempt)?.ok_or_else(missing)?;
+    if row.machine != machine || row.label != label {
+        return Err(missing());
     }
-    Err(Refused::no_resource(arn))
+    Ok((parent, attempt, row))
 }
 
-/// The runs of an execution, oldest first. Maps in branches of their own may overlap: an end belongs to the newest run
-/// that is still open.
-fn of(doors: &Doors, header: &Header) -> Result<Vec<MapRun>, Refused> {
-    let mut runs: Vec<MapRun> = Vec::new();
-    let mut items = 0;
-    for HistoryEvent { at, kind, .. } in doors.reader.history(header.id, EventId(0), usize::MAX, Direction::Forward)? {
-        let ended = match kind {
-            HistoryKind::MapStateStarted { length } => {
-                items = length;
-                continue;
-            }
-            HistoryKind::MapRunStarted { arn } => {
-                runs.push(MapRun { arn, started_at: at, stopped_at: None, status: "RUNNING", items });
-                continue;
-            }
-            HistoryKind::MapRunSucceeded => "SUCCEEDED",
-            HistoryKind::MapRunFailed(_) => "FAILED",
-            HistoryKind::MapRunAborted => "ABORTED",
-            _ => continue,
-        };
-        if let Some(run) = runs.iter_mut().rev().find(|run| run.stopped_at.is_none()) {
-            (run.stopped_at, run.status) = (Some(at), ended);
-        }
+fn status(status: RunStatus) -> &'static str {
+    match status {
+        RunStatus::Running => "RUNNING",
+        RunStatus::Succeeded => "SUCCEEDED",
+        RunStatus::Failed => "FAILED",
+        RunStatus::Aborted => "ABORTED",
     }
-    // An execution that was stopped from outside takes its runs with it.
-    for run in runs.iter_mut().filter(|run| run.stopped_at.is_none()) {
-        if header.stopped_at.is_some() {
-            (run.stopped_at, run.status) = (header.stopped_at, "ABORTED");
-        }
-    }
-    Ok(runs)
 }
 
-/// How many items are where, as far as the history tells.
-fn counts(run: &MapRun) -> Value {
-    let of = |status: &str| if run.status == status { run.items } else { 0 };
-    json!({
-        "pending": 0, "running": of("RUNNING"), "succeeded": of("SUCCEEDED"), "failed": of("FAILED"), "timedOut": 0,
-        "aborted": of("ABORTED"), "total": run.items, "resultsWritten": 0,
-        "failuresNotRedrivable": 0, "pendingRedrive": 0,
-    })
+/// `executionCounts` and `itemCounts`.
+fn counts(doors: &Doors, row: &MapRunRow) -> (Value, Value) {
+    let list = run_list(&row.machine, &row.label, row.run.0);
+    let RunCounts { executions, items } = row.ended.unwrap_or_else(|| doors.reader.run_counts(&list));
+    let pending_items = u64::from(row.items.saturating_sub(row.next_item));
+    let pending = match row.items_per_child {
+        0 => u64::from(pending_items > 0),
+        per_child => pending_items.div_ceil(u64::from(per_child)),
+    };
+    let shown = |pending: u64, counts: [u64; 5], written: u64| {
+        let [running, succeeded, failed, timed_out, aborted] = counts;
+        json!({
+            "pending": pending, "running": running, "succeeded": succeeded, "failed": failed, "timedOut": timed_out,
+            "aborted": aborted, "total": pending + counts.iter().sum::<u64>(), "resultsWritten": written,
+            "failuresNotRedrivable": 0, "pendingRedrive": 0,
+        })
+    };
+    let written_items = if row.results_written > 0 { items.iter().sum() } else { 0 };
+    (shown(pending, executions, row.results_written), shown(pending_items, items, written_items))
 }

@@ -197,7 +197,7 @@ pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
     let file = source(&header.input);
     json!({
         "id": header.id.to_string(),
-        "arn": doors.place.execution(&header.machine.name, &header.name),
+        "arn": doors.place.execution(&header.arn_machine(), &header.name),
         "name": header.name,
         "machine": header.machine.name,
         "revision": header.machine.revision,

@@ -5,6 +5,7 @@
 
 mod checker;
 mod choice;
+mod distributed;
 mod json;
 mod jsonata;
 mod processor;
@@ -22,6 +23,7 @@ use crate::base::limits::quotas;
 use checker::{Checker, Fields};
 use json::{Kind, Member, Node};
 pub use review::{resources, review};
+pub use state::may_label;
 
 /// What a definition is checked for beyond the language itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -86,7 +88,7 @@ impl Checker<'_> {
         let (state, _) = self.state(name.clone(), &node, Surroundings { depth: 0, language: self.language });
         let mut states = std::mem::take(&mut self.states);
         states.insert(name.clone(), state?);
-        let root = Processor { start_at: name, mode: ProcessorMode::Inline };
+        let root = Processor { start_at: name, mode: ProcessorMode::Inline, express: false };
         Some(StateMachine { comment: None, query_language: self.language, timeout_seconds: None, root, states })
     }
 

@@ -43,7 +43,7 @@ impl Checker<'_> {
         if let Some(start) = start.as_ref().filter(|_| whole) {
             self.transitions(start, &exits);
         }
-        Some(Processor { start_at: start?.name, mode: ProcessorMode::Inline })
+        Some(Processor { start_at: start?.name, mode: ProcessorMode::Inline, express: false })
     }
 
     /// A processor that is an object of its own: a Parallel branch, a Map's processor.
@@ -55,13 +55,19 @@ impl Checker<'_> {
             false => None,
         };
         let around = Surroundings { depth: around.depth + 1, ..around };
+        let (mode, express) = mode.unzip();
         let alone = mode == Some(ProcessorMode::Distributed);
         let processor = self.in_scope(alone, |c| c.processor(&mut fields, around));
         self.refuse_rest(&fields);
-        processor.map(|processor| Processor { mode: mode.unwrap_or_default(), ..processor })
+        processor.map(|processor| Processor {
+            mode: mode.unwrap_or_default(),
+            express: express.unwrap_or_default(),
+            ..processor
+        })
     }
 
-    fn processor_mode(&mut self, node: &Node) -> Option<ProcessorMode> {
+    /// The mode, and whether children are express.
+    fn processor_mode(&mut self, node: &Node) -> Option<(ProcessorMode, bool)> {
         const MODES: [(&str, ProcessorMode); 2] =
             [("INLINE", ProcessorMode::Inline), ("DISTRIBUTED", ProcessorMode::Distributed)];
         let mut fields = self.object(node)?;
@@ -72,11 +78,11 @@ impl Checker<'_> {
             }
             mode
         });
-        self.field(&mut fields, "ExecutionType", |c, node| {
-            c.word(node, "ExecutionType", &[("STANDARD", ()), ("EXPRESS", ())])
+        let express = self.field(&mut fields, "ExecutionType", |c, node| {
+            c.word(node, "ExecutionType", &[("STANDARD", false), ("EXPRESS", true)])
         });
         self.refuse_rest(&fields);
-        mode
+        Some((mode.unwrap_or_default(), express.unwrap_or_default()))
     }
 
     fn states(&mut self, node: &Node, around: Surroundings) -> Option<Vec<(Name, usize, Exits)>> {

@@ -371,7 +371,7 @@ impl Checker<'_> {
         let tolerated_failure_count = self.count(fields, "ToleratedFailureCount", whole);
         let tolerated_failure_percentage =
             self.count(fields, "ToleratedFailurePercentage", |c, node| c.number(node, 0.0, 100.0));
-        let label = self.field(fields, "Label", |c, node| c.string(node));
+        let label = self.label(fields);
         let distributed = self.distributed(fields);
         Some(Map {
             processor: processor?,
@@ -396,7 +396,7 @@ impl Checker<'_> {
         let tolerated_failure_count = self.jsonata_count(fields, "ToleratedFailureCount", whole);
         let tolerated_failure_percentage =
             self.jsonata_count(fields, "ToleratedFailurePercentage", |c, node| c.number(node, 0.0, 100.0));
-        let label = self.field(fields, "Label", |c, node| c.string(node));
+        let label = self.label(fields);
         let distributed = self.distributed(fields);
         Some(Map {
             processor: processor?,
@@ -410,15 +410,16 @@ impl Checker<'_> {
         })
     }
 
-    /// `ItemReader`, `ItemBatcher` and `ResultWriter`, as written.
-    fn distributed(&mut self, fields: &mut Fields) -> Option<serde_json::Value> {
-        let mut found = serde_json::Map::new();
-        for name in ["ItemReader", "ItemBatcher", "ResultWriter"] {
-            if let Some(value) = self.field(fields, name, |c, node| c.object(node).map(|_| node.to_value())) {
-                found.insert(name.to_owned(), value);
+    /// What the Map's runs are called by: part of an ARN, so that not every character may stand in it.
+    fn label(&mut self, fields: &mut Fields) -> Option<String> {
+        self.field(fields, "Label", |c, node| {
+            let label = c.string(node)?;
+            if label.is_empty() || label.chars().count() > LABEL_CHARS_MAX || !label.chars().all(may_label) {
+                c.fault(node.at, format!("Label has 1 to {LABEL_CHARS_MAX} characters, none of them white space, a wildcard, a bracket or a special character: '{label}'"));
+                return None;
             }
-        }
-        (!found.is_empty()).then_some(found.into())
+            Some(label)
+        })
     }
 
     fn seconds(&mut self, fields: &mut Fields, literal: &str, path: &str) -> Seconds {
@@ -432,7 +433,7 @@ impl Checker<'_> {
         }
     }
 
-    fn count(
+    pub(super) fn count(
         &mut self,
         fields: &mut Fields,
         literal: &str,
@@ -476,6 +477,14 @@ impl Checker<'_> {
             (None, None) => Text::Absent,
         }
     }
+}
+
+/// Longest label of a distributed Map (AWS developer guide, "Distributed mode").
+const LABEL_CHARS_MAX: usize = 40;
+
+/// Whether a label may hold the character: no white space, wildcards, brackets, special or control characters.
+pub fn may_label(c: char) -> bool {
+    !c.is_whitespace() && !c.is_control() && !"?*<>{}[]:;,\\|^~$#%&`\"/".contains(c)
 }
 
 /// Letters, digits and underscores, no digit first, at most 80 (AWS developer guide, "Passing data with variables").

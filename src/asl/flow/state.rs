@@ -120,7 +120,7 @@ impl Flow<'_> {
                     (ProcessorMode::Inline, Some(end)) if !tolerates(map) => Some(end.data),
                     _ => None,
                 };
-                match map.distributed {
+                match &map.distributed.writer {
                     // A ResultWriter's answer is an object.
                     Some(_) => Some(Shape::any()),
                     None => Some(Shape::array(items, None)),
@@ -133,7 +133,7 @@ impl Flow<'_> {
     /// What an iteration begins with.
     fn items(&mut self, state: &State, map: &Map, input: &Shape, point: &Point) -> Shape {
         let reading = Reading { state, place: &[], input, point, certain: true };
-        let reads_elsewhere = map.distributed.as_ref().is_some_and(|d| d.get("ItemReader").is_some());
+        let reads_elsewhere = map.distributed.reader.is_some();
         let items = match &map.items {
             _ if reads_elsewhere => Shape::any(),
             Items::Input => input.clone(),
@@ -162,7 +162,7 @@ impl Flow<'_> {
             // With no item at all it is not evaluated.
             Some(selector) => self.template(state, &[], "ItemSelector", selector, input, point, false),
         };
-        let batches = map.distributed.as_ref().is_some_and(|d| d.get("ItemBatcher").is_some());
+        let batches = map.distributed.batcher.is_some();
         if batches { Shape::any() } else { selected }
     }
 

@@ -89,6 +89,30 @@ async fn call_raw(endpoint: &Endpoint, operation: Operation, parameters: &Value)
     endpoint.send(operation.service, write::request(operation, parameters)?).await
 }
 
+/// A call that is no Task's: the answer as it came, or a sentence.
+pub async fn exchange(
+    endpoint: &Endpoint,
+    operation: Operation,
+    parameters: &Value,
+    body: Option<Vec<u8>>,
+) -> Result<Response, String> {
+    let mut request = write::request(operation, parameters)?;
+    if let Some(body) = body {
+        request.body = body;
+    }
+    let answer = endpoint.send(operation.service, request).await?;
+    if (200..300).contains(&answer.status) {
+        return Ok(answer);
+    }
+    let ServiceError { code, message, .. } = read::error(operation.service, &answer);
+    Err(format!("{message} (Service: Amazon S3; Status Code: {}; Error Code: {code})", answer.status))
+}
+
+/// What such an answer says.
+pub fn answer(operation: Operation, response: &Response) -> Result<Value, String> {
+    read::answer(operation, response)
+}
+
 /// Lambda's Invoke, as it is: the function's answer is its own, and no operation's.
 pub async fn invoke(endpoint: &Endpoint, parameters: &Value) -> Result<Response, String> {
     let operation = Service::find("lambda").and_then(|lambda| lambda.operation("Invoke"));

@@ -88,7 +88,7 @@ pub fn objects(p: &Value, folder: &Object, new: bool) -> Result<Value, TaskError
     Ok(answer)
 }
 
-fn walk(folder: &Path, prefix: &str, see: &mut impl FnMut(String, fs::Metadata)) -> io::Result<()> {
+pub(super) fn walk(folder: &Path, prefix: &str, see: &mut impl FnMut(String, fs::Metadata)) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let kind = entry.file_type()?;

@@ -19,6 +19,7 @@ use super::{Answer, Call};
 use crate::base::escape::unescaped;
 use crate::base::shares::ShareError;
 use crate::base::{Shares, TaskError, Timestamp, Uri};
+use crate::run::Fill;
 use crate::store::Commit;
 
 /// The store's table of what files cannot keep: share and key → JSON.
@@ -73,6 +74,45 @@ impl From<Value> for Done {
 
 /// What is kept beside an object.
 type Beside<'a> = &'a dyn Fn(&str, &str) -> Option<Value>;
+
+/// An object's content.
+pub(super) fn open(shares: &Shares, bucket: &str, key: &str) -> Result<File, TaskError> {
+    Object::at(shares, bucket, key, "", &nothing_beside).and_then(|object| object.open()).map(|(file, _)| file)
+}
+
+/// Writes an object, whole or not at all, and says how many bytes it has.
+pub(super) fn write_whole(shares: &Shares, bucket: &str, key: &str, fill: Fill) -> Result<u64, TaskError> {
+    let object = Object::at(shares, bucket, key, "", &nothing_beside)?;
+    object.write(|file| {
+        let mut to = io::BufWriter::with_capacity(1 << 16, file);
+        fill(&mut to)?;
+        to.flush()
+    })?;
+    fs::metadata(&object.path).map(|meta| meta.len()).map_err(|e| object.io(&e))
+}
+
+/// All objects of a bucket below a prefix, by key, as a distributed Map's items show them.
+pub(super) fn list_all(shares: &Shares, bucket: &str, prefix: &str) -> Result<Vec<Value>, TaskError> {
+    let folder = Object::at(shares, bucket, ".", "", &nothing_beside)?;
+    let mut found = Vec::new();
+    list::walk(&folder.path, "", &mut |key, meta| {
+        if key.starts_with(prefix) {
+            found.push((key, meta));
+        }
+    })
+    .map_err(|e| folder.io(&e))?;
+    found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let shown = |(key, meta): (String, fs::Metadata)| {
+        json!({
+            "Etag": etag(&meta), "Key": key, "LastModified": meta.mtime(), "Size": meta.len(), "StorageClass": "STANDARD",
+        })
+    };
+    Ok(found.into_iter().map(shown).collect())
+}
+
+fn nothing_beside(_: &str, _: &str) -> Option<Value> {
+    None
+}
 
 /// Whether a bucket is one of the box's shares.
 pub fn is_share(shares: &Shares, bucket: &str) -> bool {

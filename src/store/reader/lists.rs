@@ -8,13 +8,14 @@ use std::ops::{Bound, ControlFlow};
 
 use super::Reader;
 use crate::base::{EventId, ExecutionId, Fault, Timestamp};
-use crate::interpreter::{MachineRef, Parent, Status};
+use crate::interpreter::{MachineRef, MapChild, Parent, Status};
 use crate::store::overlay::{Direction, Overlay};
 use crate::store::rows::{ArchivedHeaderRow, HeaderRow};
 use crate::store::rows::{STATUSES, access, damaged, status_code};
 use crate::store::tables::{self, Table};
 
-/// Which executions. Empty: all.
+/// Which executions. Empty: all but the children of distributed Maps, which their runs' lists show:
+/// [`run_list`](crate::interpreter::run_list) in the place of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecutionFilter {
     pub machine: Option<String>,
@@ -44,6 +45,8 @@ pub struct ExecutionSummary {
     /// The error name that it ended with.
     pub error: Option<String>,
     pub parent: Option<Parent>,
+    /// Which run of a distributed Map it belongs to.
+    pub child: Option<MapChild>,
 }
 
 impl Reader {
@@ -72,34 +75,16 @@ impl Reader {
         };
         let overlay = self.engine().overlay.read();
         let mut items = Vec::new();
-        if *filter == ExecutionFilter::default() {
-            let reached = behind.map(ExecutionId::to_bytes);
-            let reached = reached.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
-            let range = match direction {
-                Direction::Backward => (Bound::Unbounded, reached),
-                Direction::Forward => (reached, Bound::Unbounded),
-            };
-            overlay.scan(Table::Executions, range, direction, |key, row| {
-                let (id, _) = tables::split_id(key).ok_or_else(|| damaged(Table::Executions, "a key is no id"))?;
-                items.push(summary(id, access::<HeaderRow>(Table::Executions, row)?)?);
-                Ok(enough(items.len() > limit))
-            })?;
-        } else {
-            for id in first_of(&overlay, filter, behind, limit + 1, direction)? {
-                let look = |row: &[u8]| summary(id, access::<HeaderRow>(Table::Executions, row)?);
-                let found = overlay.get(Table::Executions, &id.to_bytes(), look)?;
-                items.push(found.ok_or_else(|| damaged(Table::ByMachine, &format!("{id} is listed but not stored")))?);
-            }
+        for id in first_of(&overlay, filter, behind, limit + 1, direction)? {
+            let look = |row: &[u8]| summary(id, access::<HeaderRow>(Table::Executions, row)?);
+            let found = overlay.get(Table::Executions, &id.to_bytes(), look)?;
+            items.push(found.ok_or_else(|| damaged(Table::ByMachine, &format!("{id} is listed but not stored")))?);
         }
         let more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| more).map(|last| last.id.to_string());
         Ok(Page { items, next })
     }
-}
-
-fn enough(yes: bool) -> ControlFlow<()> {
-    if yes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// The first ids in that direction that the filter lets through.
@@ -151,7 +136,10 @@ fn parts(overlay: &Overlay, filter: &ExecutionFilter) -> Vec<Vec<u8>> {
         (Some(machine), None) => STATUSES.iter().map(|status| tables::machine_status(machine, *status)).collect(),
         (None, status) => {
             let code = status.map(status_code);
-            let wanted = |key: &&Vec<u8>| code.is_none() || key.last() == code.as_ref();
+            let wanted = |key: &&Vec<u8>| {
+                let of_machine = tables::is_of_machine(key);
+                of_machine && (code.is_none() || key.last() == code.as_ref())
+            };
             overlay.counts.keys().filter(wanted).cloned().collect()
         }
     }
@@ -170,5 +158,6 @@ fn summary(id: ExecutionId, row: &ArchivedHeaderRow) -> Result<ExecutionSummary,
         last_event: EventId(row.last_event.to_native()),
         error: row.error().map(str::to_owned),
         parent: row.parent(),
+        child: row.child(),
     })
 }

@@ -5,6 +5,7 @@
 mod catalog;
 mod children;
 mod lists;
+mod map_runs;
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -21,6 +22,7 @@ use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
 
 pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
+pub use map_runs::RunChild;
 
 /// Rows that one lock of the overlay may cover in a scan without a limit of its own.
 const SCAN_ROWS: usize = 512;
@@ -107,6 +109,9 @@ impl Reader {
 
     /// The execution that has this name.
     pub fn by_name(&self, machine: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
+        if let Some((_, label)) = machine.split_once('/') {
+            return self.child_by_name(label, name);
+        }
         let key = tables::texts(machine, name);
         self.0.overlay.read().get(Table::ByName, &key, |row| {
             tables::split_id(row).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
@@ -180,6 +185,9 @@ impl Reader {
     pub fn counts(&self) -> BTreeMap<(String, Status), u64> {
         let overlay = self.0.overlay.read();
         let read = |(key, count): (&Vec<u8>, &i64)| {
+            if !tables::is_of_machine(key) {
+                return None;
+            }
             let (machine, status) = tables::take_text(key)?;
             let status = rows::STATUSES.get(usize::from(*status.first()?))?;
             Some(((machine, *status), u64::try_from(*count).ok().filter(|n| *n > 0)?))

@@ -4,7 +4,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use super::Row;
+use super::{MapRunRow, Row};
 use crate::base::{ExecutionId, Fault, Timestamp};
 use crate::store::tables::Table;
 
@@ -40,7 +40,8 @@ catalog!(
     OutboxRow,
     EventRow,
     MessageRow,
-    DocumentRow
+    DocumentRow,
+    MapRunRow
 );
 
 /// Whether executions are durable.

@@ -2,6 +2,7 @@
 //!
 //! The header leaves out input and output, which may be large and have a table of their own.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +13,10 @@ use super::{Row, damaged, status_code, status_of};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::execution::MapItems;
-use crate::interpreter::{Branch, Doing, Header, MachineRef, Outcome, Parent, Qualifier, RunTask, Status, TaskPhase};
+use crate::interpreter::{
+    Branch, Doing, Header, Item, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, RunTask, Status,
+    TaskPhase, run_list,
+};
 use crate::store::tables::Table;
 
 #[derive(Archive, Serialize)]
@@ -40,6 +44,35 @@ struct RareRow {
     redrive_count: u32,
     redriven_at: Option<i64>,
     trace_header: Option<String>,
+    child: Option<ChildRow>,
+}
+
+/// The place in a run of a distributed Map.
+#[derive(Archive, Serialize)]
+struct ChildRow {
+    run: u128,
+    parent: u128,
+    attempt: u32,
+    state: String,
+    label: String,
+    express: bool,
+    number: u32,
+    items: u32,
+}
+
+impl ChildRow {
+    fn of(child: &MapChild) -> ChildRow {
+        ChildRow {
+            run: child.run,
+            parent: child.parent.0,
+            attempt: child.attempt.0,
+            state: child.state.to_string(),
+            label: child.label.to_string(),
+            express: child.express,
+            number: child.number,
+            items: child.items,
+        }
+    }
 }
 
 /// The version that it was started as, and the alias that led there.
@@ -102,9 +135,15 @@ pub(in crate::store) struct BranchRow {
 struct RareBranchRow {
     parent: Option<(u32, u32)>,
     variables: Vec<(String, String)>,
-    map_item: Option<(u32, String)>,
+    map_item: Option<MapItemRow>,
     retries: Vec<u32>,
-    silent: bool,
+}
+
+#[derive(Archive, Serialize)]
+struct MapItemRow {
+    index: u32,
+    value: String,
+    key: Option<String>,
 }
 
 /// The large ones lie apart: a value takes as much as the largest of its kinds.
@@ -115,6 +154,7 @@ enum DoingRow {
     Retry(TimerRow),
     Parallel(Box<ParallelRow>),
     Map(Box<MapDoingRow>),
+    MapRun(Box<MapRunDoingRow>),
     Done { output: String },
     Ready(TimerRow),
     Halted,
@@ -143,20 +183,27 @@ struct MapDoingRow {
     first: u32,
     next_index: u32,
     running: u32,
-    failed: u32,
     length: u32,
     concurrency: u32,
-    tolerated: u32,
     started_event: u64,
     last_succeeded_event: u64,
     resume: Option<TimerRow>,
 }
 
-/// What a Map works on: its raw input, and an array.
+#[derive(Archive, Serialize)]
+struct MapRunDoingRow {
+    attempt: u32,
+    run: u128,
+    redrives: u32,
+    halted: bool,
+}
+
+/// What a Map works on: its raw input, and an array, with the names of the fields where it was an object.
 #[derive(Archive, Serialize)]
 pub(in crate::store) struct MapRow {
     input: String,
     items: String,
+    keys: Vec<String>,
 }
 
 #[derive(Archive, Serialize)]
@@ -241,6 +288,7 @@ impl RareRow {
             && header.parent.is_none()
             && header.redrive_count == 0
             && header.redriven_at.is_none()
+            && header.child.is_none()
             && header.trace_header.is_none();
         (!nothing).then(|| RareRow {
             qualifier: header.machine.qualifier.as_ref().map(QualifierRow::of),
@@ -253,6 +301,7 @@ impl RareRow {
             redrive_count: header.redrive_count,
             redriven_at: header.redriven_at.map(|t| t.0),
             trace_header: header.trace_header.clone(),
+            child: header.child.as_deref().map(ChildRow::of),
         })
     }
 }
@@ -291,6 +340,7 @@ pub(in crate::store) fn header_from(
         next_timer: TimerId(row.next_timer.to_native()),
         timeout_timer: row.timeout_timer(),
         parent: row.parent(),
+        child: row.child().map(Arc::new),
         redrive_count: row.redrive_count(),
         redriven_at: row.redriven_at(),
         trace_header: row.rare().and_then(|rare| rare.trace_header.as_ref()).map(|t| t.to_string()),
@@ -325,6 +375,36 @@ impl ArchivedHeaderRow {
     /// The error name that it ended with.
     pub(in crate::store) fn error(&self) -> Option<&str> {
         self.ended.as_ref()?.error.as_ref().map(|error| error.as_str())
+    }
+
+    pub(in crate::store) fn child(&self) -> Option<MapChild> {
+        self.rare()?.child.as_ref().map(|c| MapChild {
+            run: c.run.to_native(),
+            parent: ExecutionId(c.parent.to_native()),
+            attempt: Attempt(c.attempt.to_native()),
+            state: Arc::from(c.state.as_str()),
+            label: Arc::from(c.label.as_str()),
+            express: c.express,
+            number: c.number.to_native(),
+            items: c.items.to_native(),
+        })
+    }
+
+    /// The list that shows the execution.
+    pub(in crate::store) fn list(&self) -> Cow<'_, str> {
+        match self.rare().and_then(|rare| rare.child.as_ref()) {
+            None => Cow::Borrowed(self.machine.as_str()),
+            Some(child) => Cow::Owned(run_list(&self.machine, &child.label, child.run.to_native())),
+        }
+    }
+
+    pub(in crate::store) fn is_child(&self) -> bool {
+        self.rare().is_some_and(|rare| rare.child.is_some())
+    }
+
+    /// Children of express runs leave no history.
+    pub(in crate::store) fn keeps_history(&self) -> bool {
+        !self.rare().and_then(|rare| rare.child.as_ref()).is_some_and(|child| child.express)
     }
 
     pub(in crate::store) fn parent(&self) -> Option<Parent> {
@@ -389,14 +469,16 @@ impl RareBranchRow {
         let nothing = branch.parent.is_none()
             && branch.variables.is_empty()
             && branch.map_item.is_none()
-            && branch.retries.is_empty()
-            && !branch.silent;
+            && branch.retries.is_empty();
         (!nothing).then(|| RareBranchRow {
             parent: branch.parent.map(|(parent, index)| (parent.0, index)),
             variables: branch.variables.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
-            map_item: branch.map_item.as_ref().map(|(index, item)| (*index, item.to_string())),
+            map_item: branch.map_item.as_ref().map(|(index, item)| MapItemRow {
+                index: *index,
+                value: item.value.to_string(),
+                key: item.key.as_deref().map(str::to_owned),
+            }),
             retries: branch.retries.clone(),
-            silent: branch.silent,
         })
     }
 }
@@ -430,10 +512,8 @@ impl From<&Doing> for DoingRow {
                 first,
                 next_index,
                 running,
-                failed,
                 length,
                 concurrency,
-                tolerated,
                 started_event,
                 last_succeeded_event,
                 resume,
@@ -441,13 +521,17 @@ impl From<&Doing> for DoingRow {
                 first: first.0,
                 next_index: *next_index,
                 running: *running,
-                failed: *failed,
                 length: *length,
                 concurrency: *concurrency,
-                tolerated: *tolerated,
                 started_event: started_event.0,
                 last_succeeded_event: last_succeeded_event.0,
                 resume: resume.map(TimerRow::of),
+            })),
+            Doing::MapRun { attempt, run, redrives, phase } => DoingRow::MapRun(Box::new(MapRunDoingRow {
+                attempt: attempt.0,
+                run: *run,
+                redrives: *redrives,
+                halted: *phase != RunPhase::Running,
             })),
             Doing::Done { output } => DoingRow::Done { output: output.to_string() },
             Doing::Ready { timer, due } => DoingRow::Ready(TimerRow::of((*timer, *due))),
@@ -472,7 +556,6 @@ pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, F
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
-        silent: false,
         doing: doing_from(&row.doing)?,
     };
     if let Some(rare) = row.rare.as_ref() {
@@ -481,10 +564,11 @@ pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, F
             branch.variables.insert(entry.0.to_string(), json(table, &entry.1)?);
         }
         if let Some(item) = rare.map_item.as_ref() {
-            branch.map_item = Some((item.0.to_native(), json(table, &item.1)?));
+            let key = item.key.as_ref().map(|key| Arc::from(key.as_str()));
+            let value = json(table, &item.value)?;
+            branch.map_item = Some((item.index.to_native(), Item { key, ..Item::of(value) }));
         }
         branch.retries = rare.retries.iter().map(|r| r.to_native()).collect();
-        branch.silent = rare.silent;
     }
     Ok(branch)
 }
@@ -522,13 +606,17 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
             first: BranchId(map.first.to_native()),
             next_index: map.next_index.to_native(),
             running: map.running.to_native(),
-            failed: map.failed.to_native(),
             length: map.length.to_native(),
             concurrency: map.concurrency.to_native(),
-            tolerated: map.tolerated.to_native(),
             started_event: EventId(map.started_event.to_native()),
             last_succeeded_event: EventId(map.last_succeeded_event.to_native()),
             resume: map.resume.as_ref().map(ArchivedTimerRow::get),
+        },
+        ArchivedDoingRow::MapRun(run) => Doing::MapRun {
+            attempt: Attempt(run.attempt.to_native()),
+            run: run.run.to_native(),
+            redrives: run.redrives.to_native(),
+            phase: if run.halted { RunPhase::Halted } else { RunPhase::Running },
         },
         ArchivedDoingRow::Done { output } => Doing::Done { output: json(Table::Branches, output)? },
         ArchivedDoingRow::Ready(row) => {
@@ -541,15 +629,19 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
 
 impl From<&MapItems> for MapRow {
     fn from(map: &MapItems) -> MapRow {
-        let items = serde_json::to_string(&map.items).expect("every JSON value has a text");
-        MapRow { input: map.input.to_string(), items }
+        let values: Vec<&Value> = map.items.iter().map(|item| &*item.value).collect();
+        let items = serde_json::to_string(&values).expect("every JSON value has a text");
+        let keys = map.items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
+        MapRow { input: map.input.to_string(), items, keys }
     }
 }
 
 pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {
-    let items = serde_json::from_str(&row.items)
+    let values: Vec<Value> = serde_json::from_str(&row.items)
         .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON array ({e})")))?;
-    Ok(MapItems { input: json(Table::MapItems, &row.input)?, items })
+    let mut keys = row.keys.iter();
+    let item = |value| Item { key: keys.next().map(|key| Arc::from(key.as_str())), ..Item::of(value) };
+    Ok(MapItems { input: json(Table::MapItems, &row.input)?, items: values.into_iter().map(item).collect() })
 }
 
 impl From<&RunTask> for TaskRow {

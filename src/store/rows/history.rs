@@ -238,6 +238,10 @@ fn write_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
         K::MapRunSucceeded => 44,
         K::MapRunFailed(failure) => failed(f, failure, 45),
         K::MapRunAborted => 46,
+        K::MapRunRedriven { arn, redrive_count } => {
+            f.text(tag::ARN, arn).number(tag::REDRIVE_COUNT, *redrive_count);
+            47
+        }
         // Named one by one, so that a new kind does not compile until it has a number.
         K::TaskScheduled { .. }
         | K::TaskStarted { .. }
@@ -454,6 +458,7 @@ fn read_kind(row: &Found<'_>) -> Result<HistoryKind, Fault> {
         44 => K::MapRunSucceeded,
         45 => K::MapRunFailed(row.failure()),
         46 => K::MapRunAborted,
+        47 => K::MapRunRedriven { arn: row.owned(tag::ARN)?, redrive_count: row.number(tag::REDRIVE_COUNT)? },
         _ => read_task_kind(row)?,
     })
 }

@@ -7,6 +7,7 @@
 mod catalog;
 mod execution;
 mod history;
+mod map_run;
 
 use rkyv::Portable;
 use rkyv::api::high::{HighSerializer, HighValidator};
@@ -28,6 +29,7 @@ pub(super) use execution::{
     map_items_from, payloads_from, task_from,
 };
 pub(super) use history::{HistoryRow, events_from};
+pub use map_run::{MapRunRow, RunCounts, RunStatus};
 
 /// What can be stored: an archive of a known version.
 pub(super) trait Row:

@@ -80,7 +80,7 @@ pub fn check(state: &State, mocked: Option<&Mocked>) -> Result<(), Refused> {
             None => Ok(()),
         },
         Kind::Map(map) => {
-            let writes = map.distributed.as_ref().is_some_and(|fields| fields.get("ResultWriter").is_some());
+            let writes = map.distributed.writer.is_some();
             match result {
                 Some(result) if writes && !result.is_object() => {
                     Err(Refused::validation("Mocked result must be a JSON object."))

@@ -1,0 +1,291 @@
+//! Items of distributed Maps out of objects, and their results into objects (AWS: ItemReader, ResultWriter).
+//!
+//! ```text
+//! getObject      JSON | JSONL | CSV | S3 inventory | Athena manifest ──┐
+//! listObjectsV2  keys ─(LOAD_AND_FLATTEN: what those objects hold)─────┴─> lines ─> the run's pages
+//! ```
+//! A bucket is a share; one that is none is asked for at the endpoint of `[aws]`. Objects are read as streams: what is
+//! held at a time is one item and one batch of lines, however many there are.
+
+mod formats;
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::forward::{self, Endpoint};
+use super::{Services, objects};
+use crate::asl::{Format, InputType, ReadWith};
+use crate::base::TaskError;
+use crate::interpreter::map_run::ReadItems;
+use crate::run::{Fill, ItemSink};
+
+/// Items that are handed on together.
+const LINES_PER_BATCH: usize = 256;
+
+/// Why reading ended: the reason, or that enough was read.
+pub(super) enum Stop {
+    Enough,
+    Failed(String),
+}
+
+impl From<String> for Stop {
+    fn from(what: String) -> Stop {
+        Stop::Failed(what)
+    }
+}
+
+/// Reads all items there are, or as many as are wanted.
+pub async fn read(services: Arc<Services>, reader: ReadItems, sink: ItemSink) -> Result<(), TaskError> {
+    let failed = |cause: String| TaskError::new("States.ItemReaderFailed", cause);
+    let runtime = Handle::current();
+    // Shares may be slow or hang: never on the threads that everything else runs on.
+    let work = tokio::task::spawn_blocking(move || {
+        let most = reader.max_items.unwrap_or(u64::MAX);
+        let mut out = Out { sink, lines: Vec::new(), left: most };
+        let source = Source { services: &services, runtime };
+        let end = match reader.with {
+            ReadWith::GetObject => source.object(&reader, &mut out),
+            ReadWith::ListObjects => source.listed(&reader, &mut out),
+        };
+        match end {
+            Ok(()) | Err(Stop::Enough) => out.flush().map_err(|_| String::from("nobody takes the items")),
+            Err(Stop::Failed(what)) => Err(what),
+        }
+    });
+    match work.await {
+        Ok(end) => end.map_err(failed),
+        Err(e) => Err(failed(format!("Reading the items broke off: {e}"))),
+    }
+}
+
+/// Writes an object to a share, or to the endpoint.
+pub async fn write(services: Arc<Services>, bucket: String, key: String, fill: Fill) -> Result<u64, TaskError> {
+    let failed = |cause: String| TaskError::new("States.ResultWriterFailed", cause);
+    let is_share = objects::is_share(&services.shares, &bucket);
+    if let (false, Some(endpoint)) = (is_share, &services.endpoint) {
+        let mut body = Vec::new();
+        fill(&mut body).map_err(|e| failed(e.to_string()))?;
+        let size = body.len() as u64;
+        put(endpoint, &bucket, &key, body).await.map_err(failed)?;
+        return Ok(size);
+    }
+    let work = tokio::task::spawn_blocking(move || objects::write_whole(&services.shares, &bucket, &key, fill));
+    match work.await {
+        Ok(end) => end.map_err(|e| failed(e.cause)),
+        Err(e) => Err(failed(format!("Writing the results broke off: {e}"))),
+    }
+}
+
+async fn put(endpoint: &Endpoint, bucket: &str, key: &str, body: Vec<u8>) -> Result<(), String> {
+    let (operation, _) = forward::find("aws-sdk", "s3:putObject").ok_or("there is no s3:putObject")?;
+    forward::exchange(endpoint, operation, &json!({"Bucket": bucket, "Key": key}), Some(body)).await.map(drop)
+}
+
+/// Where items go.
+pub(super) struct Out {
+    sink: ItemSink,
+    lines: Vec<String>,
+    left: u64,
+}
+
+impl Out {
+    pub fn put(&mut self, value: &Value, key: Option<&str>, source: Option<&str>) -> Result<(), Stop> {
+        if self.left == 0 {
+            return Err(Stop::Enough);
+        }
+        self.left -= 1;
+        self.lines.push(match (key, source) {
+            (None, None) => format!("[{value}]"),
+            (key, source) => json!([value, key, source]).to_string(),
+        });
+        if self.lines.len() >= LINES_PER_BATCH { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Stop> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        // The run was stopped: its driver listens no more.
+        self.sink.blocking_send(std::mem::take(&mut self.lines)).map_err(|_| Stop::Enough)
+    }
+}
+
+struct Source<'s> {
+    services: &'s Arc<Services>,
+    runtime: Handle,
+}
+
+impl Source<'_> {
+    fn object(&self, reader: &ReadItems, out: &mut Out) -> Result<(), Stop> {
+        let (bucket, key) = (text(reader, "Bucket")?, text(reader, "Key")?);
+        let format = &reader.format;
+        let mut content = self.open(bucket, key)?;
+        if format.athena {
+            let mut manifest = String::new();
+            content.read_to_string(&mut manifest).map_err(|e| unreadable(bucket, key, &e))?;
+            for line in manifest.lines().map(|line| line.trim().trim_matches('"')).filter(|line| !line.is_empty()) {
+                let (bucket, key) = place(line).ok_or_else(|| format!("'{line}' is no s3:// URI of a data file"))?;
+                let content = self.open(bucket, key)?;
+                read_one(format, reader.pointer.as_deref(), content, Some(line), out)
+                    .map_err(|e| of_object(e, bucket, key))?;
+            }
+            return Ok(());
+        }
+        if format.input_type == Some(InputType::Manifest) {
+            return self.inventory(bucket, key, content, out);
+        }
+        read_one(format, reader.pointer.as_deref(), content, None, out).map_err(|e| of_object(e, bucket, key))
+    }
+
+    /// The objects that an S3 inventory lists: its data files are CSV, as a rule compressed.
+    fn inventory(&self, bucket: &str, key: &str, content: impl Read, out: &mut Out) -> Result<(), Stop> {
+        let wrong = |what: &str| Stop::Failed(format!("The S3 inventory manifest s3://{bucket}/{key} {what}"));
+        let manifest: Value = serde_json::from_reader(content).map_err(|e| wrong(&format!("is no JSON: {e}")))?;
+        let field = |name: &str| manifest.get(name).and_then(Value::as_str);
+        if field("fileFormat").is_some_and(|format| format != "CSV") {
+            return Err(wrong("lists files in another format than CSV"));
+        }
+        let schema = field("fileSchema").ok_or_else(|| wrong("has no fileSchema"))?;
+        let columns: Vec<String> = schema.split(',').map(|name| name.trim().to_owned()).collect();
+        let format = Format { csv_headers: Some(columns), ..Format::default() };
+        let files = manifest.get("files").and_then(Value::as_array).ok_or_else(|| wrong("lists no files"))?;
+        let from = field("destinationBucket").unwrap_or(bucket).trim_start_matches("arn:aws:s3:::");
+        for file in files {
+            let name = file.get("key").and_then(Value::as_str).ok_or_else(|| wrong("lists a file without a key"))?;
+            let content = self.open(from, name)?;
+            let content: Box<dyn Read> = match name.ends_with(".gz") {
+                true => Box::new(flate2::read::MultiGzDecoder::new(content)),
+                false => content,
+            };
+            formats::csv(&format, content, None, out).map_err(|e| of_object(e, from, name))?;
+        }
+        Ok(())
+    }
+
+    /// The objects of a bucket, or what they hold.
+    fn listed(&self, reader: &ReadItems, out: &mut Out) -> Result<(), Stop> {
+        let bucket = text(reader, "Bucket")?;
+        let prefix = reader.parameters.get("Prefix").and_then(Value::as_str).unwrap_or_default();
+        let mut see = |item: Value| {
+            let key = item.get("Key").and_then(Value::as_str).unwrap_or_default().to_owned();
+            // S3 shows folders as empty objects; they hold nothing.
+            if !reader.format.flatten {
+                return out.put(&item, None, None);
+            }
+            if key.ends_with('/') {
+                return Ok(());
+            }
+            let content = self.open(bucket, &key)?;
+            let uri = format!("s3://{bucket}/{key}");
+            read_one(&reader.format, reader.pointer.as_deref(), content, Some(&uri), out)
+                .map_err(|e| of_object(e, bucket, &key))
+        };
+        match self.remote(bucket) {
+            None => {
+                let listed = objects::list_all(&self.services.shares, bucket, prefix).map_err(|e| e.cause)?;
+                listed.into_iter().try_for_each(see)
+            }
+            Some(endpoint) => {
+                let mut token: Option<String> = None;
+                loop {
+                    let (items, next) = self.runtime.block_on(list(endpoint, bucket, prefix, token))?;
+                    items.into_iter().try_for_each(&mut see)?;
+                    match next {
+                        Some(next) => token = Some(next),
+                        None => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The endpoint, where the bucket is no share and there is one.
+    fn remote(&self, bucket: &str) -> Option<&Endpoint> {
+        self.services.endpoint.as_ref().filter(|_| !objects::is_share(&self.services.shares, bucket))
+    }
+
+    fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn Read>, Stop> {
+        match self.remote(bucket) {
+            None => {
+                let file: File = objects::open(&self.services.shares, bucket, key).map_err(|e| e.cause)?;
+                Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+            }
+            Some(endpoint) => {
+                let (operation, _) =
+                    forward::find("aws-sdk", "s3:getObject").ok_or_else(|| String::from("there is no s3:getObject"))?;
+                let asked = json!({"Bucket": bucket, "Key": key});
+                let answer = self.runtime.block_on(forward::exchange(endpoint, operation, &asked, None))?;
+                Ok(Box::new(io::Cursor::new(answer.body)))
+            }
+        }
+    }
+}
+
+async fn list(
+    endpoint: &Endpoint,
+    bucket: &str,
+    prefix: &str,
+    token: Option<String>,
+) -> Result<(Vec<Value>, Option<String>), String> {
+    let (operation, _) = forward::find("aws-sdk", "s3:listObjectsV2").ok_or("there is no s3:listObjectsV2")?;
+    let mut asked = json!({"Bucket": bucket, "Prefix": prefix});
+    if let Some(token) = token {
+        asked["ContinuationToken"] = token.into();
+    }
+    let answer = forward::exchange(endpoint, operation, &asked, None).await?;
+    let answer = forward::answer(operation, &answer)?;
+    let shown = |found: &Value| {
+        let at = found.get("LastModified").and_then(Value::as_str).and_then(crate::asl::parse_timestamp);
+        json!({
+            "Etag": found.get("ETag"), "Key": found.get("Key"), "LastModified": at.map(jiff::Timestamp::as_second),
+            "Size": found.get("Size"), "StorageClass": found.get("StorageClass"),
+        })
+    };
+    let items = answer.get("Contents").and_then(Value::as_array).map(|all| all.iter().map(shown).collect());
+    let next = answer.get("NextContinuationToken").and_then(Value::as_str).map(str::to_owned);
+    Ok((items.unwrap_or_default(), next))
+}
+
+fn read_one(
+    format: &Format,
+    pointer: Option<&str>,
+    content: Box<dyn Read>,
+    source: Option<&str>,
+    out: &mut Out,
+) -> Result<(), Stop> {
+    match format.input_type {
+        Some(InputType::Csv) => formats::csv(format, content, source, out),
+        Some(InputType::JsonLines) => formats::json_lines(content, source, out),
+        Some(InputType::Json) | None => formats::json(content, pointer, source, out),
+        Some(InputType::Parquet) => Err(Stop::Failed(
+            "This box does not read Parquet files: write the data as CSV, JSON or JSON Lines".to_owned(),
+        )),
+        Some(InputType::Manifest) => Err(Stop::Failed("A manifest cannot list manifests".to_owned())),
+    }
+}
+
+fn text<'r>(reader: &'r ReadItems, name: &str) -> Result<&'r str, Stop> {
+    let found = reader.parameters.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    found.ok_or_else(|| Stop::Failed(format!("The ItemReader's field '{name}' must be a string that is not empty")))
+}
+
+fn place(uri: &str) -> Option<(&str, &str)> {
+    uri.strip_prefix("s3://")?.split_once('/')
+}
+
+fn unreadable(bucket: &str, key: &str, e: &io::Error) -> Stop {
+    Stop::Failed(format!("s3://{bucket}/{key} cannot be read: {e}"))
+}
+
+/// AWS's sentences stand alone; others say which object they are about.
+fn of_object(stop: Stop, bucket: &str, key: &str) -> Stop {
+    match stop {
+        Stop::Failed(what) if what.ends_with('.') || what.starts_with("s3://") => Stop::Failed(what),
+        Stop::Failed(what) => Stop::Failed(format!("s3://{bucket}/{key}: {what}")),
+        enough => enough,
+    }
+}

@@ -1,0 +1,617 @@
+//! One run of a distributed Map: reads its items, starts its children as concurrency allows, and ends.
+//!
+//! Each batch of starts is one commit together with the run's row, so that after a crash the next batch begins where the
+//! last durable one ended. What a batch costs depends on the batch, never on how many items or children there are.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::{Duration, timeout};
+
+use super::Driven;
+use super::results::{self, Gathered};
+use crate::base::limits::{CHILDREN_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX};
+use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
+use crate::interpreter::event::Json;
+use crate::interpreter::history::Failure;
+use crate::interpreter::map_run::{Batch, ReadItems, batch_input, bounded, child, exceeds, threshold_exceeded};
+use crate::interpreter::{Command, Event, Execution, Feed, Item, MapChild, Plan, RunTask, Status, run_list};
+use crate::run::catalog::Machine;
+use crate::run::core::SharedCore;
+use crate::run::{quarantine, start};
+use crate::store::{Commit, MapRunRow, RunChild, RunStatus};
+
+/// Most children that one commit starts, and most bytes of their inputs.
+const STARTS_PER_COMMIT: u64 = 64;
+const START_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a page of items, and pages that one commit stores.
+const PAGE_BYTES: usize = 64 << 10;
+const PAGES_PER_COMMIT: usize = 16;
+/// How long a wake-up may be lost before the counts are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Where the statuses stand in the counts.
+const RUNNING: usize = 0;
+const FAILED: usize = 2;
+const TIMED_OUT: usize = 3;
+
+/// Drives a run to its end and says what to tell its parent; nothing where the parent does not wait, or the appliance
+/// ends first.
+pub(super) async fn drive(
+    core: &SharedCore,
+    parent: ExecutionId,
+    task: RunTask,
+    driven: &Arc<Driven>,
+) -> Result<Option<Event>, Fault> {
+    let Some(mut run) = Run::load(core, parent, task, driven)? else {
+        return Ok(None);
+    };
+    run.redrive_if_asked().await?;
+    if run.row.status == RunStatus::Running {
+        let end = match run.read().await? {
+            Ok(()) => run.spread().await?,
+            Err(end) => end,
+        };
+        match end {
+            End::Closing => return Ok(None),
+            End::Stopped => {
+                run.abort().await?;
+                return Ok(None);
+            }
+            End::Failed(failure) => run.fail(failure).await?,
+            End::Done => {}
+        }
+    }
+    run.finish().await
+}
+
+/// Ends a run that nobody waits for.
+pub(super) async fn end_orphan(
+    core: &SharedCore,
+    parent: ExecutionId,
+    attempt: Attempt,
+    driven: &Arc<Driven>,
+) -> Result<(), Fault> {
+    let Some(row) = core.reader.map_run(parent, attempt)? else { return Ok(()) };
+    abort(core, parent, attempt, row, driven).await
+}
+
+/// Express children that succeeded leave nothing behind once their parent has their results.
+pub(super) async fn forget_express(core: &SharedCore, parent: ExecutionId, attempt: Attempt) -> Result<(), Fault> {
+    let Some(row) = core.reader.map_run(parent, attempt)? else { return Ok(()) };
+    if !row.express || row.status != RunStatus::Succeeded {
+        return Ok(());
+    }
+    let list = run_list(&row.machine, &row.label, row.run.0);
+    // Those that failed and were tolerated stay, as what says why.
+    for children in core.reader.run_children(&list, Status::Succeeded)?.chunks(256) {
+        let mut commit = Commit::new();
+        for child in children {
+            commit.erase_child(child.id, &list, Status::Succeeded, child.items);
+        }
+        core.commit(commit).await?;
+    }
+    Ok(())
+}
+
+/// How driving came to an end.
+enum End {
+    /// All children have ended, and not too many of them failed.
+    Done,
+    Failed(Failure),
+    /// The parent waits no more.
+    Stopped,
+    /// The appliance ends; the next one goes on.
+    Closing,
+}
+
+pub(super) struct Run<'a> {
+    pub core: &'a SharedCore,
+    pub parent: ExecutionId,
+    pub task: RunTask,
+    driven: &'a Arc<Driven>,
+    pub row: MapRunRow,
+    pub list: String,
+    pub plan: Plan,
+    pub machine: Arc<Machine>,
+    pub execution: Execution,
+    /// Items that stand in the parent's input.
+    given: Vec<Item>,
+    /// The page of items that is read now.
+    page: Option<(u32, Vec<Item>)>,
+    /// Children that the redrive has not begun again yet.
+    redriving: VecDeque<RunChild>,
+}
+
+/// Where the next item lies.
+#[derive(Clone, Copy)]
+struct Cursor {
+    item: u32,
+    page: u32,
+    line: u32,
+}
+
+/// Children made and not yet stored.
+struct Batched {
+    commit: Commit,
+    started: Vec<(Execution, Vec<Command>)>,
+    cursor: Cursor,
+}
+
+impl<'a> Run<'a> {
+    fn load(
+        core: &'a SharedCore,
+        parent: ExecutionId,
+        task: RunTask,
+        driven: &'a Arc<Driven>,
+    ) -> Result<Option<Run<'a>>, Fault> {
+        let Some(execution) = core.reader.execution(parent)? else { return Ok(None) };
+        if execution.branch_of_attempt(task.attempt).is_none() {
+            driven.stopped.store(true, Ordering::SeqCst);
+        }
+        let row = match core.reader.map_run(parent, task.attempt)? {
+            Some(row) => row,
+            // Cancelled in the step that began it, and redriven.
+            None => match MapRunRow::of(&execution.header, &task) {
+                Some(row) => row,
+                None => return Ok(None),
+            },
+        };
+        let Ok(plan) = serde_json::from_str::<Plan>(&task.parameters) else { return Ok(None) };
+        let machine = core.machine(&execution.header.machine)?;
+        let list = run_list(&row.machine, &row.label, row.run.0);
+        Ok(Some(Run {
+            core,
+            parent,
+            task,
+            driven,
+            row,
+            list,
+            plan,
+            machine,
+            execution,
+            given: Vec::new(),
+            page: None,
+            redriving: VecDeque::new(),
+        }))
+    }
+
+    fn attempt(&self) -> Attempt {
+        self.task.attempt
+    }
+
+    /// Stores the row, with what UpdateMapRun may have changed about it, and whatever else the commit holds.
+    async fn store(&mut self, mut commit: Commit, change: impl FnOnce(&mut MapRunRow)) -> Result<(), Fault> {
+        let driven = self.driven.clone();
+        let _one_at_a_time = driven.changing.lock().await;
+        self.refresh()?;
+        change(&mut self.row);
+        commit.put_map_run(self.parent, self.task.attempt, &self.row);
+        self.core.commit(commit).await
+    }
+
+    /// Takes over what UpdateMapRun changed.
+    fn refresh(&mut self) -> Result<(), Fault> {
+        if let Some(stored) = self.core.reader.map_run(self.parent, self.attempt())? {
+            self.row.max_concurrency = stored.max_concurrency;
+            self.row.tolerated_count = stored.tolerated_count;
+            self.row.tolerated_percentage = stored.tolerated_percentage;
+        }
+        Ok(())
+    }
+
+    fn interrupted(&self) -> Option<End> {
+        if self.core.is_closing() {
+            return Some(End::Closing);
+        }
+        self.driven.stopped.load(Ordering::SeqCst).then_some(End::Stopped)
+    }
+
+    /// A redrive begins the children again that did not succeed, once each, and then goes on with the items.
+    async fn redrive_if_asked(&mut self) -> Result<(), Fault> {
+        if self.task.retry_count > self.row.redrives || (self.task.retry_count > 0 && self.row.redriven_at.is_none()) {
+            let (redrives, now) = (self.task.retry_count, self.core.clock.now());
+            self.store(Commit::new(), |row| {
+                row.status = RunStatus::Running;
+                row.redrives = redrives;
+                row.redriven_at = Some(now.into());
+                (row.stopped_at, row.ended, row.error, row.cause) = (None, None, None, None);
+            })
+            .await?;
+        }
+        let Some(redriven_at) = self.row.redriven_at.filter(|_| self.row.status == RunStatus::Running) else {
+            return Ok(());
+        };
+        let before = |child: &RunChild| child.stopped_at.is_some_and(|at| at < Timestamp::from(redriven_at));
+        for status in [Status::Failed, Status::TimedOut, Status::Aborted] {
+            self.redriving.extend(self.core.reader.run_children(&self.list, status)?.into_iter().filter(before));
+        }
+        self.redriving.make_contiguous().sort_by_key(|child| child.number);
+        Ok(())
+    }
+
+    /// Makes all items known: those of a reader become pages in the store, so that a file which changes or goes
+    /// meanwhile changes nothing.
+    async fn read(&mut self) -> Result<Result<(), End>, Fault> {
+        let machine = self.machine.clone();
+        let given = match &self.plan.reader {
+            Some(reader) if !self.row.is_read => return self.read_pages(reader.clone()).await,
+            Some(_) => return Ok(Ok(())),
+            None => Feed::of(&machine.definition, &self.execution, self.task.branch, &machine.env)
+                .map_or(Ok(Vec::new()), |feed| feed.items()),
+        };
+        Ok(match given {
+            Ok(given) => {
+                self.row.items = u32::try_from(given.len()).unwrap_or(u32::MAX);
+                self.given = given;
+                Ok(())
+            }
+            Err(failure) => Err(End::Failed(failure)),
+        })
+    }
+
+    async fn read_pages(&mut self, reader: ReadItems) -> Result<Result<(), End>, Fault> {
+        let attempt = self.attempt();
+        let (lines, mut read) = mpsc::channel::<Vec<String>>(4);
+        let reading = tokio::spawn(self.core.resources.read_items(reader, lines));
+        let (mut commit, mut pages, mut page, mut items) = (Commit::new(), 0, String::new(), 0u32);
+        let mut unstored = 0;
+        while let Some(lines) = read.recv().await {
+            if let Some(end) = self.interrupted() {
+                reading.abort();
+                return Ok(Err(end));
+            }
+            for line in lines {
+                items = items.saturating_add(1);
+                page.push_str(&line);
+                page.push('\n');
+                if page.len() >= PAGE_BYTES {
+                    commit.put_item_page(self.parent, attempt, pages, &page);
+                    (pages, unstored) = (pages + 1, unstored + 1);
+                    page.clear();
+                }
+            }
+            if unstored >= PAGES_PER_COMMIT {
+                self.core.commit(std::mem::take(&mut commit)).await?;
+                unstored = 0;
+            }
+        }
+        match reading.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Ok(Err(End::Failed(failure(e.error, e.cause)))),
+            Err(e) => {
+                let cause = format!("Reading the items broke off: {e}");
+                return Ok(Err(End::Failed(failure("States.ItemReaderFailed", cause))));
+            }
+        }
+        if !page.is_empty() {
+            commit.put_item_page(self.parent, attempt, pages, &page);
+            pages += 1;
+        }
+        // What a reading that broke off left behind, of a file that was longer then.
+        let mut left = pages;
+        while self.core.reader.item_page(self.parent, attempt, left)?.is_some() {
+            commit.delete_item_page(self.parent, attempt, left);
+            left += 1;
+        }
+        self.store(commit, |row| (row.is_read, row.items, row.pages) = (true, items, pages)).await?;
+        Ok(Ok(()))
+    }
+
+    /// Starts children as concurrency allows, until all have ended or too many have failed.
+    async fn spread(&mut self) -> Result<End, Fault> {
+        loop {
+            if let Some(end) = self.interrupted() {
+                return Ok(end);
+            }
+            self.refresh()?;
+            let counts = self.core.reader.run_counts(&self.list);
+            // Those that the redrive has yet to begin again do not count as failed.
+            let again: u64 = self.redriving.iter().map(|child| u64::from(child.items)).sum();
+            let failed = (counts.items[FAILED] + counts.items[TIMED_OUT]).saturating_sub(again);
+            let row = &self.row;
+            if exceeds(row.tolerated_count, row.tolerated_percentage, failed, u64::from(row.items)) {
+                return Ok(End::Failed(threshold_exceeded()));
+            }
+            let running = counts.executions[RUNNING];
+            let most = match row.max_concurrency {
+                0 => CHILDREN_IN_FLIGHT_MAX,
+                most => CHILDREN_IN_FLIGHT_MAX.min(u64::from(most)),
+            };
+            let room = most.saturating_sub(running).min(STARTS_PER_COMMIT);
+            let is_over = self.redriving.is_empty() && row.next_item >= row.items;
+            if is_over && running == 0 {
+                return Ok(End::Done);
+            }
+            if room > 0 && !is_over {
+                if let Some(end) = self.go_on(room).await? {
+                    return Ok(end);
+                }
+                continue;
+            }
+            // A wake-up that got lost is made up for by looking again.
+            let _ = timeout(LOOK_AGAIN, self.driven.woken.notified()).await;
+        }
+    }
+
+    async fn go_on(&mut self, room: u64) -> Result<Option<End>, Fault> {
+        if self.redriving.is_empty() {
+            return self.start_some(room).await;
+        }
+        let count = self.redriving.len().min(room as usize);
+        for child in self.redriving.drain(..count).collect::<Vec<_>>() {
+            // What cannot be redriven stays as it ended. Told when its row says that it runs.
+            if let Err(refused) = self.core.post_and_wait(child.id, Event::Redriven).await
+                && refused.code == "InternalFailure"
+            {
+                return Ok(Some(End::Closing));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn start_some(&mut self, room: u64) -> Result<Option<End>, Fault> {
+        let machine = self.machine.clone();
+        let batched = match self.batch(&machine, room)? {
+            Ok(batched) => batched,
+            Err(failure) => return Ok(Some(End::Failed(failure))),
+        };
+        let Batched { commit, started, cursor } = batched;
+        let children = u32::try_from(started.len()).unwrap_or(u32::MAX);
+        for (execution, _) in &started {
+            self.core.expect(execution.header.id);
+        }
+        let stored = self
+            .store(commit, |row| {
+                (row.next_item, row.next_page, row.next_line) = (cursor.item, cursor.page, cursor.line);
+                row.children += children;
+            })
+            .await;
+        if stored.is_err() {
+            started.iter().for_each(|(execution, _)| self.core.expect_no_more(execution.header.id));
+        }
+        stored?;
+        for (execution, commands) in started {
+            start::act(self.core, execution, commands);
+        }
+        Ok(None)
+    }
+
+    /// Makes the next children, decided and not stored.
+    fn batch(&mut self, machine: &Machine, room: u64) -> Result<Result<Batched, Failure>, Fault> {
+        let mut cursor = Cursor { item: self.row.next_item, page: self.row.next_page, line: self.row.next_line };
+        let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
+        let parent = self.execution.clone();
+        let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
+            return Ok(Ok(Batched { commit, started, cursor }));
+        };
+        let express = self.plan.express;
+        while (started.len() as u64) < room && bytes < START_BYTES_MAX && cursor.item < self.row.items {
+            let (input, items) = match self.next_input(&mut feed, &mut cursor)? {
+                Ok(made) => made,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            bytes += input.len();
+            let entry = self.core.entry(Event::Started);
+            let of = MapChild {
+                run: self.row.run.0,
+                parent: self.parent,
+                attempt: self.task.attempt,
+                state: self.task.state.clone(),
+                label: self.row.label.as_str().into(),
+                express,
+                number: self.row.children + started.len() as u32,
+                items,
+            };
+            let id = ExecutionId::generate(entry.at);
+            let mut execution = child(id, &self.execution.header, of, input, entry.at);
+            let step = quarantine::step(machine, &execution, &entry);
+            commit.step(None, &step);
+            execution.apply(&step);
+            started.push((execution, step.commands));
+        }
+        Ok(Ok(Batched { commit, started, cursor }))
+    }
+
+    /// The next child's input, and how many items it holds.
+    fn next_input(&mut self, feed: &mut Feed, cursor: &mut Cursor) -> Result<Result<(Json, u32), Failure>, Fault> {
+        let state = self.task.state.clone();
+        let Some(batch) = self.plan.batch.clone() else {
+            let index = cursor.item;
+            let item = self.next_item(cursor)?;
+            let made = feed.select(index, &item).and_then(|value| bounded(&state, value.to_string().into()));
+            return Ok(made.map(|input| (input, 1)));
+        };
+        let mut items: Vec<Arc<Value>> = Vec::new();
+        let most = batch.max_items.unwrap_or(u64::MAX);
+        let (mut bytes, bytes_max) = (batch_input(&batch, &[]).to_string().len(), bytes_of(&batch));
+        while (items.len() as u64) < most && cursor.item < self.row.items {
+            let mut ahead = *cursor;
+            let item = self.next_item(&mut ahead)?;
+            let value = match feed.select(cursor.item, &item) {
+                Ok(value) => value,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            // And the comma before it.
+            bytes += value.to_string().len() + usize::from(!items.is_empty());
+            if bytes > bytes_max && !items.is_empty() {
+                break;
+            }
+            items.push(value);
+            *cursor = ahead;
+        }
+        let count = items.len() as u32;
+        Ok(bounded(&state, batch_input(&batch, &items).to_string().into()).map(|input| (input, count)))
+    }
+
+    fn next_item(&mut self, cursor: &mut Cursor) -> Result<Item, Fault> {
+        if self.plan.reader.is_none() {
+            let item = self.given.get(cursor.item as usize).cloned();
+            cursor.item += 1;
+            return Ok(item.unwrap_or_else(|| Item::of(Value::Null)));
+        }
+        loop {
+            if self.page.as_ref().is_none_or(|(page, _)| *page != cursor.page) {
+                let lines = self.core.reader.item_page(self.parent, self.attempt(), cursor.page)?;
+                let lines = lines.ok_or_else(|| lost(self.parent))?;
+                let source = self.core.resources.source_of(self.plan.reader.as_ref());
+                let items = lines.lines().map(|line| item_of(line, &source)).collect();
+                self.page = Some((cursor.page, items));
+            }
+            if let Some((_, items)) = &self.page
+                && let Some(item) = items.get(cursor.line as usize)
+            {
+                cursor.item += 1;
+                cursor.line += 1;
+                return Ok(item.clone());
+            }
+            (cursor.page, cursor.line) = (cursor.page + 1, 0);
+        }
+    }
+
+    /// What no child was given, as the inputs that children would have had.
+    pub(super) fn pending_inputs(&mut self, mut see: impl FnMut(&str)) -> Result<(), Fault> {
+        let (machine, parent) = (self.machine.clone(), self.execution.clone());
+        let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
+            return Ok(());
+        };
+        let mut cursor = Cursor { item: self.row.next_item, page: self.row.next_page, line: self.row.next_line };
+        while cursor.item < self.row.items {
+            match self.next_input(&mut feed, &mut cursor)? {
+                Ok((input, _)) => see(&input),
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail(&mut self, failure: Failure) -> Result<(), Fault> {
+        let now = self.core.clock.now();
+        self.store(Commit::new(), |row| {
+            row.status = RunStatus::Failed;
+            row.stopped_at = Some(now.into());
+            (row.error, row.cause) = (failure.error, failure.cause);
+        })
+        .await
+    }
+
+    async fn abort(&mut self) -> Result<(), Fault> {
+        abort(self.core, self.parent, self.attempt(), self.row.clone(), self.driven).await
+    }
+
+    /// From the last child's end to what the parent is told. After a crash it is gone through again.
+    async fn finish(mut self) -> Result<Option<Event>, Fault> {
+        if self.row.status == RunStatus::Failed && !stop_children(self.core, &self.list, self.driven).await? {
+            return Ok(None);
+        }
+        let gathered = match (self.row.status, &self.plan.writer) {
+            (RunStatus::Succeeded | RunStatus::Running, _) => results::gather(&mut self).await?,
+            // Of a failed run too, what there is is written.
+            (RunStatus::Failed, Some(writer)) if writer.parameters.is_some() && self.row.is_read => {
+                drop(results::gather(&mut self).await?);
+                Ok(Gathered::default())
+            }
+            _ => Ok(Gathered::default()),
+        };
+        if self.core.is_closing() {
+            return Ok(None);
+        }
+        let (counts, now) = (self.core.reader.run_counts(&self.list), self.core.clock.now());
+        let attempt = self.attempt();
+        let failed_now = gathered.as_ref().err().cloned();
+        let mut commit = Commit::new();
+        if failed_now.is_none() && self.row.status != RunStatus::Failed {
+            for page in 0..self.row.pages {
+                commit.delete_item_page(self.parent, attempt, page);
+            }
+        }
+        let written = gathered.as_ref().map_or(0, |gathered| gathered.written);
+        self.store(commit, |row| {
+            row.ended = Some(row.ended.unwrap_or(counts));
+            row.stopped_at = row.stopped_at.or(Some(now.into()));
+            row.results_written = written;
+            if row.status == RunStatus::Running {
+                row.status = RunStatus::Succeeded;
+            }
+            if let Some(failure) = failed_now {
+                row.status = RunStatus::Failed;
+                (row.error, row.cause) = (failure.error, failure.cause);
+            }
+        })
+        .await?;
+        Ok(Some(match gathered {
+            Ok(Gathered { output, .. }) if self.row.status == RunStatus::Succeeded => {
+                Event::TaskSucceeded { attempt, output }
+            }
+            _ => Event::TaskFailed { attempt, error: self.row.error.clone(), cause: self.row.cause.clone() },
+        }))
+    }
+}
+
+fn failure(error: impl Into<String>, cause: impl Into<String>) -> Failure {
+    Failure { error: Some(error.into()), cause: Some(cause.into()) }
+}
+
+fn lost(parent: ExecutionId) -> Fault {
+    Fault::fatal_plain(format!("a page of items of a Map run of execution {parent} is gone; run `conveyor check`"))
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    batch.max_bytes.map_or(PAYLOAD_BYTES_MAX, |most| (most as usize).min(PAYLOAD_BYTES_MAX))
+}
+
+/// A line of a page: `[value]`, `[value, key]` or `[value, key, source]`.
+fn item_of(line: &str, source: &Arc<str>) -> Item {
+    let parts: Vec<Value> = serde_json::from_str(line).unwrap_or_default();
+    let mut parts = parts.into_iter();
+    let value = parts.next().unwrap_or_default();
+    let mut text = || parts.next().and_then(|part| part.as_str().map(Arc::from));
+    let (key, own) = (text(), text());
+    Item { key, source: own.or_else(|| Some(source.clone())), ..Item::of(value) }
+}
+
+async fn abort(
+    core: &SharedCore,
+    parent: ExecutionId,
+    attempt: Attempt,
+    mut row: MapRunRow,
+    driven: &Arc<Driven>,
+) -> Result<(), Fault> {
+    let _one_at_a_time = driven.changing.lock().await;
+    let list = run_list(&row.machine, &row.label, row.run.0);
+    if row.status == RunStatus::Running {
+        row.status = RunStatus::Aborted;
+        row.stopped_at = Some(core.clock.now().into());
+        let mut commit = Commit::new();
+        commit.put_map_run(parent, attempt, &row);
+        core.commit(commit).await?;
+    }
+    if stop_children(core, &list, driven).await? {
+        row.ended = Some(core.reader.run_counts(&list));
+        let mut commit = Commit::new();
+        commit.put_map_run(parent, attempt, &row);
+        core.commit(commit).await?;
+    }
+    Ok(())
+}
+
+/// Stops what still runs, and waits until it has. False where the appliance ends first.
+async fn stop_children(core: &SharedCore, list: &str, driven: &Driven) -> Result<bool, Fault> {
+    let mut told = std::collections::HashSet::new();
+    while core.reader.run_counts(list).executions[RUNNING] > 0 {
+        for child in core.reader.run_children(list, Status::Running)? {
+            if told.insert(child.id) {
+                let cause = Some("The Map run that started it ended.".to_owned());
+                core.post(child.id, Event::Stopped { error: None, cause });
+            }
+        }
+        if core.is_closing() {
+            return Ok(false);
+        }
+        let _ = timeout(LOOK_AGAIN, driven.woken.notified()).await;
+    }
+    Ok(!core.is_closing())
+}

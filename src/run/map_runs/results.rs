@@ -1,0 +1,302 @@
+//! What came of a run's children: the state's result, or files on a share (AWS: ResultWriter).
+//!
+//! Results stand in the order of their children. Files are written anew when a crash interrupts, and are the same then.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::drive::Run;
+use crate::asl::{ResultForm, Transformation};
+use crate::base::limits::PAYLOAD_BYTES_MAX;
+use crate::base::{ExecutionId, Fault, arn, fault};
+use crate::interpreter::event::Json;
+use crate::interpreter::history::Failure;
+use crate::interpreter::{Header, Outcome, Status};
+use crate::run::not_redrivable;
+use crate::run::resource::Fill;
+use crate::store::Reader;
+
+/// What the parent is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Gathered {
+    pub output: Json,
+    /// Results that were written to files.
+    pub written: u64,
+}
+
+impl Default for Gathered {
+    fn default() -> Gathered {
+        Gathered { output: "null".into(), written: 0 }
+    }
+}
+
+/// Results of COMPACT form, where no ResultWriter says otherwise.
+const PLAIN: ResultForm = ResultForm { transformation: Transformation::Compact, lines: false };
+
+pub(super) async fn gather(run: &mut Run<'_>) -> Result<Result<Gathered, Failure>, Fault> {
+    match run.plan.writer.clone() {
+        Some(writer) => match &writer.parameters {
+            Some(parameters) => export(run, parameters, writer.form).await,
+            None => collect(run, writer.form),
+        },
+        None => collect(run, PLAIN),
+    }
+}
+
+/// The children in that status, in their order.
+fn children(run: &Run, status: Status) -> Result<Vec<ExecutionId>, Fault> {
+    let mut children = run.core.reader.run_children(&run.list, status)?;
+    children.sort_unstable_by_key(|child| child.number);
+    Ok(children.into_iter().map(|child| child.id).collect())
+}
+
+/// The state's own result: what the children that succeeded gave back.
+fn collect(run: &Run, form: ResultForm) -> Result<Result<Gathered, Failure>, Fault> {
+    let view = View::of(run);
+    let mut text = Vec::new();
+    let mut list = List::of(&mut text, form.lines);
+    for id in children(run, Status::Succeeded)? {
+        let Some(header) = run.core.reader.header(id)? else { continue };
+        // Writing to memory does not fail.
+        let _ = view.write(&header, form.transformation, &mut list);
+        if list.bytes > PAYLOAD_BYTES_MAX {
+            return Ok(Err(too_large(&run.task.state)));
+        }
+    }
+    let _ = list.end();
+    let text = String::from_utf8(text).unwrap_or_default();
+    // Lines are no JSON: they come as a text.
+    let output = if form.lines { Value::from(text).to_string() } else { text };
+    Ok(match output.len() <= PAYLOAD_BYTES_MAX {
+        true => Ok(Gathered { output: output.into(), written: 0 }),
+        false => Err(too_large(&run.task.state)),
+    })
+}
+
+fn too_large(state: &str) -> Failure {
+    let cause = format!(
+        "The state/task '{state}' returned a result with a size exceeding the maximum number of bytes service limit."
+    );
+    Failure { error: Some("States.DataLimitExceeded".into()), cause: Some(cause) }
+}
+
+/// Files of what succeeded, failed and never began, and a manifest that names them.
+async fn export(run: &mut Run<'_>, parameters: &Value, form: ResultForm) -> Result<Result<Gathered, Failure>, Fault> {
+    let text = |name: &str| parameters.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (bucket, prefix) = (text("Bucket"), text("Prefix"));
+    let run_id = uuid::Uuid::from_u128(run.row.run.0);
+    let folder = match prefix.trim_end_matches('/') {
+        "" => run_id.to_string(),
+        prefix => format!("{prefix}/{run_id}"),
+    };
+    let (mut files, mut written) = (Map::new(), 0);
+    let suffix = if form.lines { "jsonl" } else { "json" };
+    let groups: [(&str, &[Status], Transformation); 2] = [
+        ("FAILED", &[Status::Failed, Status::TimedOut, Status::Aborted], Transformation::None),
+        ("SUCCEEDED", &[Status::Succeeded], form.transformation),
+    ];
+    for (name, statuses, transformation) in groups {
+        let mut ids = Vec::new();
+        for status in statuses {
+            ids.extend(children(run, *status)?);
+        }
+        let mut listed = Vec::new();
+        if !ids.is_empty() {
+            written += ids.len() as u64;
+            let (view, reader) = (View::of(run), run.core.reader.clone());
+            let fill = move |to: &mut dyn Write| fill(to, &reader, &view, &ids, transformation, form.lines);
+            let key = format!("{folder}/{name}_0.{suffix}");
+            match run.core.resources.write_object(bucket.clone(), key.clone(), Box::new(fill)).await {
+                Ok(size) => listed.push(json!({"Key": key, "Size": size})),
+                Err(e) => return Ok(Err(refused(e.cause))),
+            }
+        }
+        files.insert(name.to_owned(), listed.into());
+    }
+    let mut listed = Vec::new();
+    if run.row.next_item < run.row.items {
+        let key = format!("{folder}/PENDING_0.{suffix}");
+        match run.core.resources.write_object(bucket.clone(), key.clone(), pending(run, form.lines)?).await {
+            Ok(size) => listed.push(json!({"Key": key, "Size": size})),
+            Err(e) => return Ok(Err(refused(e.cause))),
+        }
+    }
+    files.insert("PENDING".to_owned(), listed.into());
+    let manifest = json!({"DestinationBucket": bucket, "MapRunArn": run.task.resource, "ResultFiles": files});
+    let key = format!("{folder}/manifest.json");
+    let text = manifest.to_string();
+    let fill: Fill = Box::new(move |to: &mut dyn Write| to.write_all(text.as_bytes()));
+    if let Err(e) = run.core.resources.write_object(bucket.clone(), key.clone(), fill).await {
+        return Ok(Err(refused(e.cause)));
+    }
+    let details = json!({"Bucket": bucket, "Key": key});
+    let output = json!({"MapRunArn": run.task.resource, "ResultWriterDetails": details}).to_string();
+    Ok(Ok(Gathered { output: output.into(), written }))
+}
+
+fn refused(cause: String) -> Failure {
+    Failure { error: Some("States.ResultWriterFailed".into()), cause: Some(cause) }
+}
+
+fn fill(
+    to: &mut dyn Write,
+    reader: &Reader,
+    view: &View,
+    ids: &[ExecutionId],
+    transformation: Transformation,
+    lines: bool,
+) -> io::Result<()> {
+    let mut list = List::of(to, lines);
+    for id in ids {
+        let header = reader.header(*id).map_err(|e| io::Error::other(fault::chain(&e)))?;
+        if let Some(header) = header {
+            view.write(&header, transformation, &mut list)?;
+        }
+    }
+    list.end()
+}
+
+/// The inputs that were given to no child.
+fn pending(run: &mut Run, lines: bool) -> Result<Fill, Fault> {
+    let machine_arn = View::of(run).machine_arn();
+    let mut text = Vec::new();
+    let mut list = List::of(&mut text, lines);
+    run.pending_inputs(|input| {
+        let entry = json!({
+            "Input": input, "InputDetails": {"Included": true}, "StateMachineArn": machine_arn, "Status": "PENDING",
+        });
+        // Writing to memory does not fail.
+        let _ = list.put(&entry.to_string());
+    })?;
+    let _ = list.end();
+    Ok(Box::new(move |to: &mut dyn Write| to.write_all(&text)))
+}
+
+/// What a child is called on the wire.
+struct View {
+    region: Arc<str>,
+    account: Arc<str>,
+    machine: String,
+    express: bool,
+    now: crate::base::Timestamp,
+}
+
+impl View {
+    fn of(run: &Run) -> View {
+        View {
+            region: run.core.region.as_str().into(),
+            account: run.core.account.as_str().into(),
+            machine: format!("{}/{}", run.row.machine, run.row.label),
+            express: run.row.express,
+            now: run.core.clock.now(),
+        }
+    }
+
+    fn machine_arn(&self) -> String {
+        arn::machine(&self.region, &self.account, &self.machine)
+    }
+
+    fn write(&self, header: &Header, transformation: Transformation, list: &mut List) -> io::Result<()> {
+        let Some(Outcome::Succeeded { output }) = &header.outcome else {
+            return list.put(&self.described(header).to_string());
+        };
+        match transformation {
+            Transformation::None => list.put(&self.described(header).to_string()),
+            Transformation::Compact => list.put(output),
+            Transformation::Flatten => match serde_json::from_str(output) {
+                Ok(Value::Array(items)) => items.iter().try_for_each(|item| list.put(&item.to_string())),
+                _ => list.put(output),
+            },
+        }
+    }
+
+    /// As DescribeExecution would say it, in the integrations' spelling.
+    fn described(&self, header: &Header) -> Value {
+        let mut entry = Map::new();
+        let mut put = |key: &str, value: Value| drop(entry.insert(key.to_owned(), value));
+        let name = &header.name;
+        let (error, cause, output) = match &header.outcome {
+            Some(Outcome::Succeeded { output }) => (None, None, Some(output)),
+            Some(
+                Outcome::Failed { error, cause }
+                | Outcome::TimedOut { error, cause }
+                | Outcome::Aborted { error, cause },
+            ) => (error.as_ref(), cause.as_ref(), None),
+            None => (None, None, None),
+        };
+        if let Some(cause) = cause {
+            put("Cause", json!(cause));
+        }
+        if let Some(error) = error {
+            put("Error", json!(error));
+        }
+        put(
+            "ExecutionArn",
+            json!(match self.express {
+                false => arn::execution(&self.region, &self.account, &self.machine, name),
+                true => arn::express(&self.region, &self.account, &self.machine, name, header.id),
+            }),
+        );
+        put("Input", json!(&*header.input));
+        put("InputDetails", json!({"Included": true}));
+        put("Name", json!(name));
+        if let Some(output) = output {
+            put("Output", json!(&**output));
+            put("OutputDetails", json!({"Included": true}));
+        }
+        if !self.express {
+            put("RedriveCount", json!(header.redrive_count));
+            match not_redrivable(header, self.now) {
+                None => put("RedriveStatus", json!("REDRIVABLE_BY_MAP_RUN")),
+                Some(reason) => {
+                    put("RedriveStatus", json!("NOT_REDRIVABLE"));
+                    put("RedriveStatusReason", json!(reason));
+                }
+            }
+        }
+        put("StartDate", json!(header.started_at.to_string()));
+        put("StateMachineArn", json!(self.machine_arn()));
+        put("Status", json!(header.status.name()));
+        if let Some(at) = header.stopped_at {
+            put("StopDate", json!(at.to_string()));
+        }
+        Value::Object(entry)
+    }
+}
+
+/// A JSON array, or JSON texts line by line.
+struct List<'w> {
+    to: &'w mut dyn Write,
+    lines: bool,
+    bytes: usize,
+    any: bool,
+}
+
+impl<'w> List<'w> {
+    fn of(to: &'w mut dyn Write, lines: bool) -> List<'w> {
+        List { to, lines, bytes: 0, any: false }
+    }
+
+    fn put(&mut self, text: &str) -> io::Result<()> {
+        let before: &[u8] = match (self.lines, self.any) {
+            (true, false) => b"",
+            (true, true) => b"\n",
+            (false, false) => b"[",
+            (false, true) => b",",
+        };
+        self.any = true;
+        self.bytes += before.len() + text.len();
+        self.to.write_all(before)?;
+        self.to.write_all(text.as_bytes())
+    }
+
+    fn end(self) -> io::Result<()> {
+        match (self.lines, self.any) {
+            (true, _) => Ok(()),
+            (false, true) => self.to.write_all(b"]"),
+            (false, false) => self.to.write_all(b"[]"),
+        }
+    }
+}
