@@ -11,6 +11,7 @@ use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
+use crate::base::limits::set_quotas;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
@@ -43,6 +44,8 @@ pub struct Appliance {
 impl Appliance {
     /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
     pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+        // Nothing was read of them before, as nothing runs yet.
+        let _ = set_quotas(config.limits);
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
@@ -71,6 +74,7 @@ impl Appliance {
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            predictor: Default::default(),
             acceleration: config.acceleration,
             spawn: Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") }),
             data_dir: data_dir.clone(),
@@ -120,6 +124,7 @@ impl Appliance {
         let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
         let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
         appliance.keep("the alarms".to_owned(), alarms.run());
+        forward::sync::take_up(&services, &handle)?;
         appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
         let (queues, sweeping) = (services.clone(), handle.clone());
         appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
