@@ -294,19 +294,19 @@ impl Floor {
         Way { shares, gpu, decodes, encodes, cores, seconds, seconds_alone, seconds_each }
     }
 
-    /// Why the work waits, or would: one clause for each way.
+    /// Why the work waits, or would: one clause for each lane that has no room.
     pub fn explain(&self, work: &Work, now: Timestamp) -> String {
-        let mut clauses: Vec<String> = Vec::new();
-        for way in self.ways(work) {
-            for (lane, weight) in way.shares {
-                let clause = self.lanes[lane].obstacle(weight, now);
-                clauses.extend(clause.filter(|clause| !clauses.contains(clause)));
+        let mut needs: Vec<(usize, u32)> = Vec::new();
+        for (lane, weight) in self.ways(work).into_iter().flat_map(|way| way.shares) {
+            match needs.iter_mut().find(|(known, _)| *known == lane) {
+                // Of several ways over one lane the one that takes most of it says most.
+                Some((_, most)) => *most = weight.max(*most),
+                None => needs.push((lane, weight)),
             }
         }
-        if clauses.is_empty() {
-            clauses.push("others go first".to_owned());
-        }
-        clauses.join("; ")
+        let clauses: Vec<String> =
+            needs.into_iter().filter_map(|(lane, weight)| self.lanes[lane].obstacle(weight, now)).collect();
+        if clauses.is_empty() { "others go first".to_owned() } else { clauses.join("; ") }
     }
 
     fn why_not(&self, work: &Work) -> String {
