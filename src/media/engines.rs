@@ -160,7 +160,9 @@ fn plain(caps: &gst::Caps) -> gst::Caps {
                 kept.set_value(field, value.clone());
             }
         }
-        plain.get_mut().map(|plain| plain.append_structure(kept));
+        if let Some(plain) = plain.get_mut() {
+            plain.append_structure(kept);
+        }
     }
     plain
 }
