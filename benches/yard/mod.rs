@@ -38,6 +38,11 @@ impl Series {
         Series(times)
     }
 
+    /// All together, in microseconds.
+    pub fn total(&self) -> f64 {
+        self.0.iter().map(Duration::as_secs_f64).sum::<f64>() * 1e6
+    }
+
     pub fn at(&self, percent: usize) -> f64 {
         self.0[(self.0.len() - 1) * percent / 100].as_secs_f64() * 1e6
     }

@@ -20,6 +20,8 @@ pub type LaneSettings = BTreeMap<String, u32>;
 
 /// Copies, hashes and other work that waits for disks and not for cores.
 const IO_CAPACITY: u32 = 8;
+/// Functions that compute on one GPU at once: each may want all of its memory.
+const CUDA_CAPACITY: u32 = 1;
 /// The appliance does not wait longer for a driver that hangs.
 const DRIVER_MAX: Duration = Duration::from_secs(20);
 
@@ -28,8 +30,9 @@ pub fn faults(lanes: &LaneSettings) -> Vec<String> {
     let mut faults = Vec::new();
     for (name, capacity) in lanes {
         let engine = name.strip_prefix("gpu").and_then(|rest| rest.split_once('.'));
-        let of_a_gpu =
-            engine.is_some_and(|(number, engine)| number.parse::<u32>().is_ok() && matches!(engine, "nvenc" | "nvdec"));
+        let of_a_gpu = engine.is_some_and(|(number, engine)| {
+            number.parse::<u32>().is_ok() && matches!(engine, "nvenc" | "nvdec" | "cuda")
+        });
         match name.as_str() {
             "cpu" | "io" if *capacity == 0 => {
                 faults.push(format!("lanes.{name}: a lane without capacity would let its work wait for ever"));
@@ -37,7 +40,7 @@ pub fn faults(lanes: &LaneSettings) -> Vec<String> {
             "cpu" | "io" => {}
             _ if of_a_gpu => {}
             _ => faults.push(format!(
-                "lanes.{name}: there is no such lane; there are cpu, io, and \"gpu0.nvenc\", \"gpu0.nvdec\" for each GPU"
+                "lanes.{name}: there is no such lane; there are cpu, io, and \"gpu0.nvenc\", \"gpu0.nvdec\", \"gpu0.cuda\" for each GPU"
             )),
         }
     }
@@ -121,7 +124,8 @@ fn gpu_lanes(
         other => Err(why(other.why())),
     };
     let model = gpu.name.clone().unwrap_or_else(|| "a GPU without a name".to_owned());
-    Some(Gpu { name, uuid, model, cpus: gpu.cpus.clone(), nvenc: encoder, nvdec: decoder })
+    let cuda = gpu.fault.clone().map_or_else(|| Ok(set(&format!("{name}.cuda")).unwrap_or(CUDA_CAPACITY)), Err);
+    Some(Gpu { name, uuid, model, cpus: gpu.cpus.clone(), nvenc: encoder, nvdec: decoder, cuda })
 }
 
 /// `h264` for "H.264", as caps and speeds have it.
@@ -144,6 +148,7 @@ fn tell(lanes: &Lanes, settings: &LaneSettings) {
         let there = lanes.gpus.iter().any(|gpu| match name.strip_prefix(&gpu.name) {
             Some(".nvenc") => gpu.nvenc.is_ok(),
             Some(".nvdec") => gpu.nvdec.is_ok(),
+            Some(".cuda") => gpu.cuda.is_ok(),
             _ => false,
         });
         if !there {

@@ -28,18 +28,21 @@ fn table(share: &str) -> String {
 /// Starts the execution for a whole file and stores the landing.
 pub async fn land(
     starter: &dyn Starter,
-    (share, workflow): (&str, &str),
+    (share, workflow, priority): (&str, &str, i8),
     key: &str,
     sight: Sight,
 ) -> Result<Start, Fault> {
     let name = name::execution_name(share, key, sight);
-    let input = json!({
+    let mut input = json!({
         "jobId": name,
         "bucket": share,
         "key": key,
         "size": sight.size,
         "requestedAt": starter.now().to_string(),
     });
+    if priority != 0 {
+        input["priority"] = priority.into();
+    }
     let start = starter.start(workflow, &name, input.to_string()).await?;
     if !matches!(start, Start::Refused(_)) {
         let row = json!({ "sight": sight.digest().to_string(), "execution": name });

@@ -52,6 +52,9 @@ pub struct WatchSettings {
     /// Most executions of this watch that run at once.
     #[serde(default = "in_flight")]
     pub in_flight: usize,
+    /// From -50 to 50, as MediaConvert's jobs have it: files of higher priority go first.
+    #[serde(default)]
+    pub priority: i8,
     /// The share that takes files whose name is no text; without it they stay where they are.
     pub quarantine: Option<String>,
 }
@@ -88,6 +91,9 @@ impl WatchSettings {
         }
         if self.scan.ms < 100 {
             faults.push(format!("scan: {} would keep the share busy; at least 100ms", self.scan));
+        }
+        if !(-50..=50).contains(&self.priority) {
+            faults.push(format!("priority: must be from -50 to 50, is {}", self.priority));
         }
         if self.in_flight == 0 {
             faults.push("in_flight: with 0 nothing would ever start".to_owned());
@@ -381,7 +387,7 @@ impl Watcher {
     }
 
     async fn land(&mut self, key: &str, sight: Sight) -> Result<(), Fault> {
-        let place = (self.settings.share.as_str(), self.settings.workflow.as_str());
+        let place = (self.settings.share.as_str(), self.settings.workflow.as_str(), self.settings.priority);
         match land::land(&*self.starter, place, key, sight).await {
             Ok(Start::Started(id)) => {
                 tracing::info!(share = self.settings.share, key, execution = %id, "a file landed");

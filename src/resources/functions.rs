@@ -18,6 +18,9 @@ use super::aws::{self, Integration};
 use super::{Answer, Call, Services, forward};
 use crate::base::limits::STDERR_TAIL_BYTES_MAX;
 use crate::base::{Span, TaskError};
+use crate::media::Device;
+use crate::media::settings::Acceleration;
+use crate::run::Need;
 
 /// Largest result of a function, in bytes (Lambda: 6 MB).
 const RESULT_BYTES_MAX: u64 = 6 * 1_048_576;
@@ -37,6 +40,8 @@ pub struct FunctionSettings {
     /// The command's working folder.
     pub dir: Option<PathBuf>,
     pub timeout: Option<Span>,
+    /// Whether the command computes on a GPU: it is leased one, and sees that one alone.
+    pub gpu: Option<Acceleration>,
 }
 
 /// `[lambda]`: where functions without a table of their own are invoked.
@@ -77,6 +82,12 @@ impl Functions {
         Functions { configured, endpoint, client: reqwest::Client::new() }
     }
 
+    /// What a function needs of the box.
+    pub(super) fn need(&self, function: &str) -> Need {
+        let gpu = self.configured.get(name_of(function)).and_then(|settings| settings.gpu);
+        gpu.map_or_else(Need::disks, Need::inference)
+    }
+
     /// Whether the configuration says where this function is.
     fn serves(&self, function: &str) -> bool {
         self.endpoint.is_some() || self.configured.contains_key(name_of(function))
@@ -89,7 +100,7 @@ impl Functions {
                 let timeout = settings.timeout.unwrap_or(TIMEOUT);
                 let run = async {
                     match (&settings.command, &settings.url) {
-                        (Some(command), _) => self.command(name, command, settings, invocation.event).await,
+                        (Some(command), _) => self.command(name, command, settings, invocation).await,
                         (None, Some(url)) => self.post(url, name, invocation).await,
                         (None, None) => Err(invocation.unknown()),
                     }
@@ -118,9 +129,9 @@ impl Functions {
         name: &str,
         command: &[String],
         settings: &FunctionSettings,
-        event: &str,
+        invocation: &Invocation<'_>,
     ) -> Result<Invoked, TaskError> {
-        let ended = self.ran(name, command, settings, event).await;
+        let ended = self.ran(name, command, settings, invocation).await;
         Ok(ended.unwrap_or_else(|message| {
             Invoked::failed(json!({ "errorType": "Runtime.ExitError", "errorMessage": message }).to_string())
         }))
@@ -132,7 +143,7 @@ impl Functions {
         name: &str,
         command: &[String],
         settings: &FunctionSettings,
-        event: &str,
+        invocation: &Invocation<'_>,
     ) -> Result<Invoked, String> {
         let exit_error = |message: String| message;
         let (program, arguments) =
@@ -140,6 +151,11 @@ impl Functions {
         let mut builder = tokio::process::Command::new(program);
         builder.args(arguments).envs(&settings.env).env("AWS_LAMBDA_FUNCTION_NAME", name);
         builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        if settings.gpu.is_some() {
+            // Without a lease it sees none.
+            builder.env("CUDA_VISIBLE_DEVICES", invocation.device.map_or("", |device| &device.uuid));
+            builder.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+        }
         if let Some(dir) = &settings.dir {
             builder.current_dir(dir);
         }
@@ -158,7 +174,7 @@ impl Functions {
         let give = async {
             if let Some(mut stdin) = stdin {
                 // A function that does not read its event closes the pipe; that is no fault.
-                let _ = stdin.write_all(event.as_bytes()).await;
+                let _ = stdin.write_all(invocation.event.as_bytes()).await;
             }
         };
         let end = async {
@@ -232,6 +248,8 @@ pub(super) struct Invocation<'a> {
     pub client_context: Option<&'a str>,
     pub log_type: Option<&'a str>,
     pub id: &'a str,
+    /// The GPU that was leased for it.
+    pub device: Option<&'a Device>,
     /// `us-east-1:000000000000`, for the function's ARN.
     place: String,
 }
@@ -240,7 +258,8 @@ impl<'a> Invocation<'a> {
     pub fn new(services: &Services, function: &'a str, event: &'a str, id: &'a str) -> Invocation<'a> {
         let place = format!("{}:{}", services.region, services.account);
         let kind = "RequestResponse";
-        Invocation { function, qualifier: None, event, kind, client_context: None, log_type: None, id, place }
+        let (qualifier, client_context, log_type, device) = (None, None, None, None);
+        Invocation { function, qualifier, event, kind, client_context, log_type, id, device, place }
     }
 
     /// Version or alias: said beside the function, or in its name.
@@ -357,7 +376,9 @@ pub(super) async fn result(services: &Services, function: &str, event: &str, id:
 /// A task whose Resource is the function's ARN: the event is the task's input, the result is the task's.
 pub async fn call(call: &Call) -> Result<Answer, TaskError> {
     let (event, id) = (call.parameters.to_string(), aws::request_id(call));
-    result(&call.services, &call.task.resource, &event, &id).await.map(Answer::Done)
+    let mut invocation = Invocation::new(&call.services, &call.task.resource, &event, &id);
+    invocation.device = call.device.as_ref();
+    run(&call.services, &invocation).await?.result().map(Answer::Done)
 }
 
 /// `lambda:invoke`, and `aws-sdk:lambda:invoke`, which answers what the service does.
@@ -376,6 +397,7 @@ pub async fn invoke(call: &Call, integration: Integration) -> Result<Answer, Tas
     let context = text("ClientContext").map(str::to_owned);
     let qualifier = text("Qualifier").map(str::to_owned);
     (invocation.kind, invocation.client_context) = (kind, context.as_deref());
+    invocation.device = call.device.as_ref();
     (invocation.qualifier, invocation.log_type) = (qualifier.as_deref(), text("LogType"));
     let configured = call.services.functions.configured.contains_key(name_of(&function));
     let invoked = match kind {
@@ -482,7 +504,8 @@ mod tests {
     fn invocation(function: &str) -> Invocation<'_> {
         let (event, place) = (r#"{"a":1}"#, "us-east-1:000000000000".to_owned());
         let (kind, id) = ("RequestResponse", "id");
-        Invocation { function, qualifier: None, event, kind, client_context: None, log_type: None, id, place }
+        let (qualifier, client_context, log_type, device) = (None, None, None, None);
+        Invocation { function, qualifier, event, kind, client_context, log_type, id, device, place }
     }
 
     #[tokio::test]

@@ -191,3 +191,42 @@ impl Drop for WorkDir {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_says_what_it_needs_and_shares_encodes() {
+        let template: Value = serde_json::from_str(include_str!("../../configs/jobs/ladder.json")).unwrap();
+        let text = template["Settings"].to_string().replace("{Destination}", "s3://outputs/x");
+        let mut settings: Value = serde_json::from_str(&text).unwrap();
+        settings["Inputs"] = json!([{ "FileInput": "s3://in/a.mp4" }]);
+        let work = |job: &Value| need("transcode", &job.to_string(), Acceleration::Preferred).work;
+        let mut job = json!({ "Settings": settings });
+        let encodes = Encodes::of(Codec::H264, [(1920, 1080), (1280, 720)], false);
+        let ladder = Pictures { cores: 4, encodes, acceleration: Acceleration::Preferred };
+        assert_eq!(work(&job), Work::Pictures(ladder), "four outputs, two encodes");
+        job["AccelerationSettings"] = json!({ "Mode": "ENABLED" });
+        assert_eq!(work(&job), Work::Pictures(Pictures { acceleration: Acceleration::Required, ..ladder }));
+        let h264 = "/Settings/OutputGroups/0/Outputs/0/VideoDescription/CodecSettings/H264Settings";
+        job.pointer_mut(h264).unwrap()["CodecLevel"] = json!("LEVEL_4_1");
+        let Work::Pictures(Pictures { encodes: Some(encodes), .. }) = work(&job) else { panic!() };
+        assert!(encodes.cores_only && encodes.sessions == 3, "{encodes:?}");
+        assert_eq!(work(&json!({ "Settings": {} })), Work::Cores { weight: 4 }, "the stage itself refuses it");
+    }
+
+    #[test]
+    fn an_input_s_priority_counts_where_it_is_one() {
+        use crate::run::priority_of;
+        assert_eq!(priority_of(r#"{"Priority": 7}"#), Some(7));
+        assert_eq!(priority_of(r#"{"priority": -50, "key": "a.mp4"}"#), Some(-50));
+        for none in
+            [r#"{"Priority": 51}"#, r#"{"Priority": "high"}"#, r#"{"a": {"priority": 3}}"#, "{}", "no priority\""]
+        {
+            assert_eq!(priority_of(none), None, "{none}");
+        }
+    }
+}

@@ -237,12 +237,13 @@ impl Family {
     fn need(&self, services: &Services, task: &RunTask) -> Option<Need> {
         match self {
             Family::Stage(stage) => Some(media::need(stage, &task.parameters, services.acceleration)),
-            Family::Objects(_)
-            | Family::Http
-            | Family::Function
-            | Family::Invoke(_)
-            | Family::Forward(..)
-            | Family::Housekeeping => Some(Need::disks()),
+            Family::Objects(_) | Family::Http | Family::Forward(..) | Family::Housekeeping => Some(Need::disks()),
+            Family::Function => Some(services.functions.need(&task.resource)),
+            Family::Invoke(_) => {
+                let parameters: Option<Value> = serde_json::from_str(&task.parameters).ok();
+                let name = parameters.as_ref().and_then(|p| p.get("FunctionName")?.as_str()).unwrap_or_default();
+                Some(services.functions.need(name))
+            }
             _ => None,
         }
     }

@@ -342,6 +342,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_child_sees_the_leased_gpu_alone_and_runs_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"cat >/dev/null; cpus=$(grep Cpus_allowed_list /proc/self/status | tr -d '\t')
+            echo "{\"result\":\"$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER ${GST_REGISTRY##*/} $cpus\"}""#;
+        let child = scripted(dir.path(), script);
+        let first = std::fs::read_to_string("/proc/self/status").unwrap();
+        let allowed = first.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned();
+        let own: String = allowed.chars().take_while(char::is_ascii_digit).collect();
+        let device =
+            Device { name: "gpu1".into(), uuid: "GPU-1".into(), cpus: Some(own.clone()), decode: true, encode: false };
+        let job = Job { device: Some(device), ..job(dir.path()) };
+        let said = child.spawn(job, Box::new(|_| {})).await.unwrap();
+        assert_eq!(said, format!("GPU-1 PCI_BUS_ID GPU-1.registry Cpus_allowed_list:{own}"));
+        let said = child.spawn(self::job(dir.path()), Box::new(|_| {})).await.unwrap();
+        assert_eq!(said, format!(" PCI_BUS_ID registry.bin Cpus_allowed_list:{allowed}"), "no lease, no GPU");
+    }
+
+    #[tokio::test]
     async fn a_child_that_hangs_after_its_result_holds_nothing_back() {
         let soon = |script| tokio::time::timeout(Duration::from_secs(60), run(script));
         let hangs = soon(r#"cat >/dev/null; sleep 600 & echo '{"result":1}'; sleep 600"#).await;

@@ -134,15 +134,15 @@ impl Lease {
         let _ = self.lanes.cast(Message::Failed { gpu, error: error.clone() });
         let mut ticket = self.ticket.clone();
         ticket.moved.push(format!("{}: {error}", self.label));
-        let Work::Pictures(pictures) = &mut ticket.work else { return None };
-        let required = pictures.acceleration == Acceleration::Required;
+        let acceleration = ticket.work.acceleration_mut()?;
+        let required = *acceleration == Acceleration::Required;
         // What no drained lane keeps away from the same device must not go there again; nor may one wander for ever.
         let no_gpu = health::trouble(&error.error).is_none() || ticket.moved.len() >= MOVES_MAX;
         if required && no_gpu {
             return None;
         }
         if no_gpu {
-            pictures.acceleration = Acceleration::Disabled;
+            *acceleration = Acceleration::Disabled;
         }
         Some(ticket)
     }
@@ -304,7 +304,7 @@ impl State {
             match next {
                 Next::Cannot(waits, why) => {
                     self.places.remove(&(waits.execution, waits.task.attempt));
-                    let what = format!("{why}; set Acceleration to preferred, or run it on a box that can");
+                    let what = format!("{why}; set its acceleration to preferred, or run it on a box that can");
                     let error = TaskError::new("Device.Unsupported", what);
                     self.core.lease(waits.execution, waits.task, Err(error));
                 }

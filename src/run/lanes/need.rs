@@ -27,6 +27,8 @@ pub enum Work {
     Cores { weight: u32 },
     /// Decodes moving pictures, and encodes them.
     Pictures(Pictures),
+    /// Computes on a GPU, or waits for a process that does without.
+    Inference { acceleration: Acceleration },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +67,15 @@ impl Codec {
     }
 }
 
+impl Work {
+    pub fn acceleration_mut(&mut self) -> Option<&mut Acceleration> {
+        match self {
+            Work::Pictures(Pictures { acceleration, .. }) | Work::Inference { acceleration } => Some(acceleration),
+            Work::Disks { .. } | Work::Cores { .. } => None,
+        }
+    }
+}
+
 impl Need {
     pub fn disks() -> Need {
         Need { work: Work::Disks { weight: 1 }, rank: Need::RANK, priority: None }
@@ -74,12 +85,16 @@ impl Need {
         Need { work: Work::Cores { weight }, rank: Need::RANK, priority: None }
     }
 
+    pub fn inference(acceleration: Acceleration) -> Need {
+        Need { work: Work::Inference { acceleration }, ..Need::disks() }
+    }
+
     /// What has no rank of its own stands in the midst.
     pub const RANK: u8 = 50;
 
     /// Whether it keeps neither cores nor engines busy.
     pub fn is_light(&self) -> bool {
-        matches!(self.work, Work::Disks { .. })
+        matches!(self.work, Work::Disks { .. } | Work::Inference { .. })
     }
 }
 

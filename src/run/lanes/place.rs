@@ -37,8 +37,15 @@ pub struct Floor {
     cores: super::spec::CoreSpeed,
     cpu: Option<usize>,
     io: Option<usize>,
-    /// Encoder and decoder of each GPU.
-    engines: Vec<(usize, usize)>,
+    /// The lanes of each GPU.
+    engines: Vec<Engines>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Engines {
+    nvenc: usize,
+    nvdec: usize,
+    cuda: usize,
 }
 
 /// A way in which work can be done.
@@ -87,7 +94,9 @@ impl Floor {
             let (nvdec, no_nvdec) = capacity(gpu.nvdec.as_ref().map(|d| d.capacity).map_err(Clone::clone));
             let encoder = floor.lane(format!("{}.nvenc", gpu.name), nvenc, Some(index), no_nvenc);
             let decoder = floor.lane(format!("{}.nvdec", gpu.name), nvdec, Some(index), no_nvdec);
-            floor.engines.push((encoder, decoder));
+            let (cuda, no_cuda) = capacity(gpu.cuda.clone());
+            let cuda = floor.lane(format!("{}.cuda", gpu.name), cuda, Some(index), no_cuda);
+            floor.engines.push(Engines { nvenc: encoder, nvdec: decoder, cuda });
             floor.gpus.push(gpu);
         }
         floor
@@ -157,6 +166,7 @@ impl Floor {
                 let weight = self.cores(*weight);
                 vec![self.plain(self.cpu, weight, weight)]
             }
+            Work::Inference { acceleration } => self.inference(*acceleration),
             Work::Pictures(pictures) => {
                 let mut ways = Vec::new();
                 if pictures.acceleration != Acceleration::Disabled {
@@ -168,6 +178,24 @@ impl Floor {
                 ways
             }
         }
+    }
+
+    /// On a GPU, or without one; a process that computes waits like one that moves bytes. Its speed is not known, and a
+    /// GPU that is free is always taken.
+    fn inference(&self, acceleration: Acceleration) -> Vec<Way> {
+        let (on_gpu, without) = (1.0, 10.0);
+        let plain =
+            Way { seconds: without, seconds_alone: without, seconds_each: without, ..self.plain(self.io, 1, 1) };
+        let of = |gpu: usize| {
+            let lane = self.engines[gpu].cuda;
+            let shares = std::iter::once((lane, 1)).chain(plain.shares.iter().copied()).collect();
+            let seconds = on_gpu * f64::from(self.lanes[lane].busy + 1);
+            Way { shares, gpu: Some(gpu), seconds, seconds_alone: on_gpu, seconds_each: on_gpu, ..plain.clone() }
+        };
+        let there = (0..self.gpus.len()).filter(|gpu| self.lanes[self.engines[*gpu].cuda].absent.is_none());
+        let gpus = there.filter(|_| acceleration != Acceleration::Disabled).map(of);
+        let without = (acceleration != Acceleration::Required).then(|| plain.clone());
+        gpus.chain(without).collect()
     }
 
     /// A share of one lane, or nothing where the box has no such lane.
@@ -201,7 +229,7 @@ impl Floor {
 
     fn encoder_for(&self, gpu: usize, pictures: &Pictures) -> Result<(), String> {
         let Some(encodes) = &pictures.encodes else { return Err("there is nothing to encode".into()) };
-        let lane = &self.lanes[self.engines[gpu].0];
+        let lane = &self.lanes[self.engines[gpu].nvenc];
         if let Some(why) = &lane.absent {
             return Err(format!("{}: {why}", lane.name));
         }
@@ -224,7 +252,7 @@ impl Floor {
     }
 
     fn decoder_for(&self, gpu: usize) -> Result<(), String> {
-        let lane = &self.lanes[self.engines[gpu].1];
+        let lane = &self.lanes[self.engines[gpu].nvdec];
         lane.absent.as_ref().map_or(Ok(()), |why| Err(format!("{}: {why}", lane.name)))
     }
 
@@ -245,7 +273,7 @@ impl Floor {
         };
         let engines = gpu.map(|gpu| (&self.gpus[gpu], self.engines[gpu]));
         match engines {
-            Some((spec, (_, lane))) if decodes => {
+            Some((spec, Engines { nvdec: lane, .. })) if decodes => {
                 let speed = spec.nvdec.as_ref().map_or(1.0, |d| d.mpix_s);
                 shares.push((lane, 1));
                 on_gpu = engine_work(frame, speed, lane, 1);
@@ -253,7 +281,7 @@ impl Floor {
             _ => mix(&mut on_cores, core_work(frame, self.cores.decode_mpix_s)),
         }
         match engines {
-            Some((spec, (lane, _))) if encodes => {
+            Some((spec, Engines { nvenc: lane, .. })) if encodes => {
                 let speed = spec.nvenc.as_ref().map_or(1.0, |e| e.mpix_s);
                 shares.push((lane, sessions));
                 let more = engine_work(renditions, speed, lane, sessions);
@@ -266,27 +294,27 @@ impl Floor {
         Way { shares, gpu, decodes, encodes, cores, seconds, seconds_alone, seconds_each }
     }
 
-    /// Why the work waits, or would: one clause for each way.
+    /// Why the work waits, or would: one clause for each lane that has no room.
     pub fn explain(&self, work: &Work, now: Timestamp) -> String {
-        let mut clauses: Vec<String> = Vec::new();
-        for way in self.ways(work) {
-            for (lane, weight) in way.shares {
-                let clause = self.lanes[lane].obstacle(weight, now);
-                clauses.extend(clause.filter(|clause| !clauses.contains(clause)));
+        let mut needs: Vec<(usize, u32)> = Vec::new();
+        for (lane, weight) in self.ways(work).into_iter().flat_map(|way| way.shares) {
+            match needs.iter_mut().find(|(known, _)| *known == lane) {
+                // Of several ways over one lane the one that takes most of it says most.
+                Some((_, most)) => *most = weight.max(*most),
+                None => needs.push((lane, weight)),
             }
         }
-        if clauses.is_empty() {
-            clauses.push("others go first".to_owned());
-        }
-        clauses.join("; ")
+        let clauses: Vec<String> =
+            needs.into_iter().filter_map(|(lane, weight)| self.lanes[lane].obstacle(weight, now)).collect();
+        if clauses.is_empty() { "others go first".to_owned() } else { clauses.join("; ") }
     }
 
     fn why_not(&self, work: &Work) -> String {
-        let Work::Pictures(pictures) = work else { return "this box has no lane for it".to_owned() };
-        let mut text = "it must run on a GPU (Acceleration is required), and no GPU of this box can take it".to_owned();
-        let whys = (0..self.gpus.len()).filter_map(|gpu| match pictures.encodes {
-            Some(_) => self.encoder_for(gpu, pictures).err(),
-            None => self.decoder_for(gpu).err(),
+        let mut text = "it must run on a GPU (acceleration is required), and no GPU of this box can take it".to_owned();
+        let whys = (0..self.gpus.len()).filter_map(|gpu| match work {
+            Work::Pictures(pictures @ Pictures { encodes: Some(_), .. }) => self.encoder_for(gpu, pictures).err(),
+            Work::Pictures(_) => self.decoder_for(gpu).err(),
+            _ => self.lanes[self.engines[gpu].cuda].absent.clone(),
         });
         let whys: Vec<String> = whys.collect();
         let _ = match whys.is_empty() {

@@ -25,6 +25,8 @@ pub struct Gpu {
     /// Or why there is none.
     pub nvenc: Result<Encoder, String>,
     pub nvdec: Result<Decoder, String>,
+    /// Processes that compute on it at once, or why none can.
+    pub cuda: Result<u32, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

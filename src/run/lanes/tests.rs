@@ -21,6 +21,7 @@ fn gpu(number: usize, sessions: Option<u32>) -> Gpu {
             .map(|capacity| Encoder { capacity, codecs, mpix_s: Encoder::MPIX_S })
             .ok_or_else(|| "this GPU has no NVENC".into()),
         nvdec: Ok(Decoder { capacity: 4, mpix_s: Decoder::MPIX_S }),
+        cuda: Ok(1),
     }
 }
 
@@ -94,6 +95,22 @@ fn cores_are_taken_when_waiting_for_a_gpu_takes_longer() {
     assert!(floor.explain(&work, now()).contains("gpu0.nvenc is busy: 2 of 2, and 2 are needed"));
     let Placement::Now(way) = floor.place(&work, 50, &[], now()) else { panic!("fifty wait for it") };
     assert_eq!(names(&floor, &way), ["cpu 4"]);
+}
+
+#[test]
+fn functions_spread_over_gpus_and_go_without_where_they_may() {
+    let mut floor = floor(vec![gpu(0, None), gpu(1, None)]);
+    let work = |acceleration| Work::Inference { acceleration };
+    for expected in [["gpu0.cuda 1", "io 1"].as_slice(), &["gpu1.cuda 1", "io 1"]] {
+        let way = goes(&floor, &work(Acceleration::Required));
+        assert_eq!(names(&floor, &way), expected);
+        floor.take(&way);
+    }
+    assert!(matches!(floor.place(&work(Acceleration::Required), 1, &[], now()), Placement::Later { .. }));
+    let Placement::Now(way) = floor.place(&work(Acceleration::Preferred), 20, &[], now()) else {
+        panic!("a long queue")
+    };
+    assert_eq!(names(&floor, &way), ["io 1"]);
 }
 
 #[test]
@@ -175,6 +192,7 @@ fn works() -> impl Strategy<Value = Work> {
         Work::Pictures(Pictures { cores, encodes, acceleration })
     });
     prop_oneof![
+        Just(Work::Inference { acceleration: Acceleration::Preferred }),
         (1u32..9).prop_map(|weight| Work::Cores { weight }),
         (1u32..3).prop_map(|weight| Work::Disks { weight }),
         pictures,
