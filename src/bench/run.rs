@@ -92,10 +92,22 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
         report.comparisons.push(compare::compare(&report, &baseline, name, &history));
     }
     kept::keep(&request.data_dir, &report)?;
-    capacity::speeds(&report, Speeds::read(&request.data_dir))
-        .write(&request.data_dir)
-        .map_err(|source| BenchError::Speeds { path: Speeds::path(&request.data_dir), source })?;
+    keep_speeds(&request.data_dir, &report)?;
     Ok(report)
+}
+
+/// Figures of a disturbed run never take the place of better ones.
+fn keep_speeds(data_dir: &Path, report: &Report) -> Result<(), BenchError> {
+    let before = Speeds::read(data_dir);
+    if !report.disturbed.is_empty() && before.as_ref().is_some_and(|speeds| !speeds.disturbed) {
+        return Ok(());
+    }
+    let speeds = capacity::speeds(report, before);
+    if speeds.lanes.is_empty() {
+        return Ok(());
+    }
+    let failed = |source| BenchError::Speeds { path: Speeds::path(data_dir), source };
+    speeds.write(data_dir).map_err(failed)
 }
 
 /// Folders by the names that they get as shares.
