@@ -1,6 +1,5 @@
 //! Express executions: in memory, at least once, logged; and what standard ones log.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

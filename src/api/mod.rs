@@ -39,7 +39,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::base::limits::REQUEST_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{Shares, fault};
 use crate::dashboard;
 use crate::resources::Services;
@@ -127,7 +127,7 @@ pub fn router(settings: Settings) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .fallback(dashboard::file)
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(quotas().request_bytes()))
         .layer(axum::middleware::from_fn_with_state(doors.clone(), gate::guard))
         .layer(CatchPanicLayer::new())
         .with_state(doors)

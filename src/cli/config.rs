@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::document::{self, Document, DocumentFault};
 use super::lanes::LaneSettings;
 use crate::api::Role;
+use crate::base::limits::Quotas;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
@@ -42,6 +43,7 @@ pub struct Config {
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
     pub logs: LogSettings,
+    pub limits: Quotas,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
@@ -96,6 +98,7 @@ impl Default for Config {
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
             logs: LogSettings::default(),
+            limits: Quotas::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
@@ -130,7 +133,9 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let Document { value, mut faults, taken_out } = document::read::<Config>(&text);
         if let Some(mut config) = value {
-            config.set_folder(path.parent().unwrap_or(Path::new(".")));
+            // A bare file name has an empty folder, which is none that a process could be started in.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            config.set_folder(folder.unwrap_or(Path::new(".")));
             // What follows only from a part that could not be read would be a fault of its own making.
             let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
             let meant = config.faults().into_iter().filter(|fault| !torn(fault));
@@ -250,6 +255,7 @@ impl Config {
             faults.extend(found.into_iter().map(|fault| within(&format!("connections.{name}"), &fault)));
         }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.limits.faults().into_iter().map(|fault| within("limits", &fault)));
         faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));

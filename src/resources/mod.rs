@@ -456,7 +456,7 @@ mod tests {
         }
         for unknown in [
             "arn:aws:states:::conveyor:nonsense",
-            "arn:aws:states:::ecs:runTask.sync",
+            "arn:aws:states:::ecs:stopTask.sync",
             "arn:aws:states:::aws-sdk:sqs:sing",
             "x",
             "",

@@ -9,7 +9,7 @@ use super::visits::{self, Visit};
 use super::{Answer, Body, Fresh, predictions, source};
 use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
-use crate::base::limits::PAYLOAD_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
 use crate::interpreter::{Header, HistoryEvent, Outcome, StateType};
 use crate::run::{self, Start};
@@ -147,8 +147,9 @@ pub async fn start(State(doors): State<Doors>, body: Body<StartBody>) -> Answer 
         names::check(name)?;
     }
     let input = body.input.unwrap_or_else(|| json!({})).to_string();
-    if input.len() > PAYLOAD_BYTES_MAX {
-        let words = format!("The input is larger than {PAYLOAD_BYTES_MAX} bytes");
+    let bytes_max = quotas().payload_bytes();
+    if input.len() > bytes_max {
+        let words = format!("The input is larger than {bytes_max} bytes");
         return Err(Refused::new("InvalidExecutionInput", words));
     }
     let new = Start {
