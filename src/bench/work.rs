@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::report::Mode;
 use crate::base::{Shares, TaskError};
-use crate::media::Job;
+use crate::media::{Device, Job};
 use crate::sandbox::{ChildProcesses, Spawn as _};
 
 /// How the folders of runs begin; the rest is the process's number. Hidden, so that no watch takes what is in them.
@@ -160,15 +160,25 @@ impl Work {
         self.stopper.stop()
     }
 
-    /// Runs one stage in a child of its own, with these many cores.
+    /// Runs one stage in a child of its own, with these many cores and no GPU.
     pub async fn stage(&self, stage: &str, parameters: Value, threads: usize) -> Result<Value, TaskError> {
+        self.stage_on(None, stage, parameters, threads).await
+    }
+
+    /// The same with a GPU, as the lanes would lease it.
+    pub async fn stage_on(
+        &self,
+        device: Option<Device>,
+        stage: &str,
+        parameters: Value,
+        threads: usize,
+    ) -> Result<Value, TaskError> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let work_dir = self.scratch.path().join(format!("work-{number}"));
         std::fs::create_dir(&work_dir)
             .map_err(|e| TaskError::new("Media.WorkDir", format!("cannot make {}: {e}", work_dir.display())))?;
         let shares = self.shares.clone();
-        let job =
-            Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device: None };
+        let job = Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device };
         let end = self.children.spawn(job, Box::new(|_| {})).await;
         // The run's folder takes along what stays.
         let _ = std::fs::remove_dir_all(work_dir);
