@@ -16,15 +16,7 @@ const PRESET: &str = "h264/veryfast";
 pub fn capacity(report: &Report) -> Option<Capacity> {
     let (graphs, clip) = (report.section(SectionKind::Graphs)?, report.clip.as_ref()?);
     let mut bounds: Vec<(String, f64)> = Vec::new();
-    let lanes: Vec<&str> = graphs.rows.iter().filter_map(|row| row.key.strip_suffix("/files")).collect();
-    let fps: f64 = lanes.iter().filter_map(|lane| graphs.row(&format!("{lane}/files"))?.median("speed of all")).sum();
-    if lanes.is_empty() || fps <= 0.0 {
-        return None;
-    }
-    let engines = match lanes.as_slice() {
-        ["cpu"] => format!("its {} cores", report.host.cores),
-        lanes => format!("its lanes {}", lanes.join(", ")),
-    };
+    let (engines, fps) = engines_of(report, graphs)?;
     bounds.push((engines, fps / clip.fps));
     for row in report.section(SectionKind::Shares).into_iter().flat_map(|section| &section.rows) {
         let Some(share) = row.key.strip_suffix("/sequential") else { continue };
@@ -49,6 +41,22 @@ pub fn capacity(report: &Report) -> Option<Capacity> {
         ),
     };
     Some(Capacity { ladders, ladders_exact: exact, limited_by, sentence, bounds })
+}
+
+/// What the ladder runs on, and frames a second of all files together. GPUs with encoders count together; where cores
+/// encode, the best of them does. Cores beside GPUs are not counted: the GPUs' own ladders need them too.
+fn engines_of(report: &Report, graphs: &Section) -> Option<(String, f64)> {
+    let measured =
+        graphs.rows.iter().filter_map(|row| Some((row.key.strip_suffix("/files")?, row.median("speed of all")?)));
+    let (encoders, others): (Vec<_>, Vec<_>) = measured.partition(|(lane, _)| lane.ends_with(".nvenc"));
+    let names: Vec<&str> = encoders.iter().map(|(lane, _)| *lane).collect();
+    let gpus = (!encoders.is_empty())
+        .then(|| (format!("its encoders {}", names.join(", ")), encoders.iter().map(|(_, fps)| fps).sum::<f64>()));
+    let cores = others.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(lane, fps)| {
+        let helped = if lane == "cpu" { String::new() } else { format!(", decoding on {lane}") };
+        (format!("its {} cores{helped}", report.host.cores), fps)
+    });
+    [gpus, cores].into_iter().flatten().filter(|(_, fps)| *fps > 0.0).max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 /// The lanes' speeds, over those that are known from earlier runs: a run of some sections forgets no others.

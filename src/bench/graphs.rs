@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use conveyor_hw::EnergyMeter;
+use conveyor_hw::{EnergyMeter, Gpu};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ use super::report::{Clip, Curve, Row, Section, SectionKind};
 use super::statistics::{Better, median};
 use super::work::{SHARE, Work};
 use crate::base::TaskError;
+use crate::media::Device;
 
 /// Settings and thumbnails as every file gets them.
 const LADDER: &str = include_str!("../../configs/jobs/ladder.json");
@@ -20,18 +21,31 @@ const FILES_MAX: usize = 16;
 /// Into a quick run, after which the ladder is not repeated; after twice as long no more files at once are tried.
 const LATE_SECONDS: f64 = 30.0;
 
-/// How one lane does the ladder.
+/// Where the ladder runs.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// As the appliance names it.
-    pub name: &'static str,
-    /// What the job says of acceleration.
-    pub acceleration: Option<&'static str>,
+    /// As the appliance names it: `cpu`, `gpu0.nvenc`, or `gpu0.nvdec` where a GPU decodes and cores encode.
+    pub name: String,
+    pub device: Option<Device>,
 }
 
-pub fn expected_seconds(work: &Work, own_clip: bool) -> f64 {
+/// The cores, and each GPU with an engine.
+pub fn lanes(gpus: &[Gpu]) -> Vec<Lane> {
+    let mut lanes = vec![Lane { name: "cpu".to_owned(), device: None }];
+    for gpu in gpus.iter().filter(|gpu| gpu.fault.is_none()) {
+        let (encode, decode) = (gpu.nvenc.known().is_some(), gpu.nvdec.known().is_some());
+        let (Some(uuid), true) = (gpu.uuid.clone(), encode || decode) else { continue };
+        let name = format!("gpu{}", gpu.index);
+        let lane = format!("{name}.{}", if encode { "nvenc" } else { "nvdec" });
+        lanes.push(Lane { name: lane, device: Some(Device { name, uuid, cpus: gpu.cpus.clone(), decode, encode }) });
+    }
+    lanes
+}
+
+pub fn expected_seconds(work: &Work, lanes: usize, own_clip: bool) -> f64 {
     let once = work.mode.pick(7.0, 30.0);
-    once * (work.mode.pick(3.0, 5.0) + work.mode.pick(2.0, 9.0)) + once + if own_clip { once } else { 1.0 }
+    let lane = once * (work.mode.pick(3.0, 5.0) + work.mode.pick(2.0, 9.0)) + once;
+    lane * lanes as f64 + if own_clip { once } else { 1.0 }
 }
 
 /// The film as a file, or what the given file holds.
@@ -161,7 +175,7 @@ async fn parallel(work: &Work, clip: &Clip, lane: &Lane, alone: f64, section: &m
 }
 
 async fn ladder(work: &Work, clip: &Clip, lane: &Lane, number: usize, threads: usize) -> Result<Value, TaskError> {
-    work.stage("transcode", settings(clip, lane, number)?, threads).await
+    work.stage_on(lane.device.clone(), "transcode", settings(clip, lane, number)?, threads).await
 }
 
 fn settings(clip: &Clip, lane: &Lane, number: usize) -> Result<Value, TaskError> {
@@ -173,11 +187,7 @@ fn settings(clip: &Clip, lane: &Lane, number: usize) -> Result<Value, TaskError>
         "FileInput": clip.uri,
         "AudioSelectors": { "Audio Selector 1": { "DefaultSelection": "DEFAULT" } },
     }]);
-    let mut job = json!({ "Settings": settings });
-    if let Some(acceleration) = lane.acceleration {
-        job["AccelerationSettings"] = json!({ "Mode": acceleration });
-    }
-    Ok(job)
+    Ok(json!({ "Settings": settings }))
 }
 
 /// PSNR and SSIM of the files; the HLS outputs share their encodes.

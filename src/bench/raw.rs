@@ -19,6 +19,7 @@ use super::cores::{SIZES, Size, samples};
 use super::report::{Curve, Mode, Row, Section, SectionKind};
 use super::statistics::Better;
 use super::work::{SHARE, Work};
+use crate::media::Device;
 
 const GROWTH_MIN: f64 = 0.03;
 const SESSIONS_MAX: usize = 32;
@@ -241,12 +242,16 @@ fn pictures(width: usize, height: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// GStreamer names the elements of the first GPU plainly, those of others by their number.
+/// The child sees this GPU and no other, and so as its first.
 async fn decode(work: &Work, gpu: &Gpu, title: &str, section: &mut Section) {
-    let element = match gpu.index {
-        0 => "nvh264dec".to_owned(),
-        n => format!("nvh264device{n}dec"),
-    };
+    let element = "nvh264dec";
+    let device = gpu.uuid.clone().map(|uuid| Device {
+        name: format!("gpu{}", gpu.index),
+        uuid,
+        cpus: gpu.cpus.clone(),
+        decode: true,
+        encode: false,
+    });
     let file = format!("s3://{SHARE}/decode-gpu.mp4");
     let clip = json!({
         "destination": file, "width": 1920, "height": 1080, "seconds": work.mode.pick(3, 10),
@@ -264,7 +269,7 @@ async fn decode(work: &Work, gpu: &Gpu, title: &str, section: &mut Section) {
     }
     let doing = format!("{title}: decoding h264 1080p");
     for streams in [1, 4] {
-        match work.step(&doing, 2.0, work.stage("bench-decode", decode(streams), work.cores)).await {
+        match work.step(&doing, 2.0, work.stage_on(device.clone(), "bench-decode", decode(streams), work.cores)).await {
             Ok(result) if result["absent"].is_string() => {
                 return section.say(format!("{title}: NVDEC: {}", result["absent"].as_str().unwrap_or_default()));
             }

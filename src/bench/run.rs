@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::graphs::Lane;
 use super::kept::{self, KeptError};
 use super::raw::Engines;
 use super::report::{FORMAT, Mode, Report, Section, SectionKind};
@@ -92,10 +91,22 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
         report.comparisons.push(compare::compare(&report, &baseline, name, &history));
     }
     kept::keep(&request.data_dir, &report)?;
-    capacity::speeds(&report, Speeds::read(&request.data_dir))
-        .write(&request.data_dir)
-        .map_err(|source| BenchError::Speeds { path: Speeds::path(&request.data_dir), source })?;
+    keep_speeds(&request.data_dir, &report)?;
     Ok(report)
+}
+
+/// Figures of a disturbed run never take the place of better ones.
+fn keep_speeds(data_dir: &Path, report: &Report) -> Result<(), BenchError> {
+    let before = Speeds::read(data_dir);
+    if !report.disturbed.is_empty() && before.as_ref().is_some_and(|speeds| !speeds.disturbed) {
+        return Ok(());
+    }
+    let speeds = capacity::speeds(report, before);
+    if speeds.lanes.is_empty() {
+        return Ok(());
+    }
+    let failed = |source| BenchError::Speeds { path: Speeds::path(data_dir), source };
+    speeds.write(data_dir).map_err(failed)
 }
 
 /// Folders by the names that they get as shares.
@@ -122,11 +133,12 @@ fn given_clip(path: Option<&Path>) -> Result<(Option<String>, Folders), BenchErr
 }
 
 async fn sections(work: &Work, request: &Request, gpus: &Engines, given: Option<&str>, report: &mut Report) {
+    let lanes = graphs::lanes(&gpus.inventory.gpus);
     let wanted = |kind: &SectionKind| request.only.is_empty() || request.only.contains(kind);
     for kind in SectionKind::ALL.iter().filter(|kind| wanted(kind)) {
         work.expect(match kind {
             SectionKind::Raw => raw::expected_seconds(work.mode, gpus.inventory.gpus.len()),
-            SectionKind::Graphs => graphs::expected_seconds(work, given.is_none()),
+            SectionKind::Graphs => graphs::expected_seconds(work, lanes.len(), given.is_none()),
             SectionKind::Cpu => cores::expected_seconds(work.mode),
             SectionKind::Shares => disks::expected_seconds(work.mode, request.shares.len()),
             SectionKind::Store => engine::expected_seconds(work),
@@ -138,7 +150,7 @@ async fn sections(work: &Work, request: &Request, gpus: &Engines, given: Option<
             SectionKind::Raw => raw::measure(work, gpus).await,
             SectionKind::Graphs => match graphs::clip(work, given).await {
                 Ok(found) => {
-                    let section = graphs::measure(work, &found, &lanes()).await;
+                    let section = graphs::measure(work, &found, &lanes).await;
                     report.clip = Some(found);
                     section
                 }
@@ -156,11 +168,6 @@ async fn sections(work: &Work, request: &Request, gpus: &Engines, given: Option<
         report.sections.push(section);
     }
     report.sections.sort_by_key(|section| section.kind);
-}
-
-/// The lanes on which the ladder runs.
-fn lanes() -> Vec<Lane> {
-    vec![Lane { name: "cpu", acceleration: Some("DISABLED") }]
 }
 
 fn disturbed_before(data_dir: &Path) -> Vec<String> {

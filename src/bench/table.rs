@@ -61,9 +61,10 @@ fn cell(figure: &Figure) -> String {
     format!("{} {}{unit}{spread}", figure.name, number(figure.median))
 }
 
-/// Three digits that count.
+/// Three digits that count; whole numbers as they are.
 pub fn number(value: f64) -> String {
     match value.abs() {
+        v if v.fract() == 0.0 => format!("{value:.0}"),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 1.0 => format!("{value:.2}"),

@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::report::Mode;
 use crate::base::{Shares, TaskError};
-use crate::media::Job;
+use crate::media::{Device, Job};
 use crate::sandbox::{ChildProcesses, Spawn as _};
 
 /// How the folders of runs begin; the rest is the process's number. Hidden, so that no watch takes what is in them.
 const PREFIX: &str = ".conveyor-bench-";
+const REMOVALS_MAX: usize = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 /// The share that holds the run's own media.
 pub const SHARE: &str = "bench";
 
@@ -37,7 +39,16 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        let mut end = std::fs::remove_dir_all(&self.0);
+        // A child that was killed a moment ago may have made another file while the folder was emptied.
+        for _ in 0..REMOVALS_MAX {
+            if end.is_ok() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+            end = std::fs::remove_dir_all(&self.0);
+        }
+        if let Err(error) = end {
             tracing::warn!(folder = %self.0.display(), %error, "the benchmark's folder could not be removed; remove it by hand");
         }
     }
@@ -160,15 +171,25 @@ impl Work {
         self.stopper.stop()
     }
 
-    /// Runs one stage in a child of its own, with these many cores.
+    /// Runs one stage in a child of its own, with these many cores and no GPU.
     pub async fn stage(&self, stage: &str, parameters: Value, threads: usize) -> Result<Value, TaskError> {
+        self.stage_on(None, stage, parameters, threads).await
+    }
+
+    /// The same with a GPU, as the lanes would lease it.
+    pub async fn stage_on(
+        &self,
+        device: Option<Device>,
+        stage: &str,
+        parameters: Value,
+        threads: usize,
+    ) -> Result<Value, TaskError> {
         let number = self.jobs.fetch_add(1, Ordering::Relaxed);
         let work_dir = self.scratch.path().join(format!("work-{number}"));
         std::fs::create_dir(&work_dir)
             .map_err(|e| TaskError::new("Media.WorkDir", format!("cannot make {}: {e}", work_dir.display())))?;
         let shares = self.shares.clone();
-        let job =
-            Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device: None };
+        let job = Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device };
         let end = self.children.spawn(job, Box::new(|_| {})).await;
         // The run's folder takes along what stays.
         let _ = std::fs::remove_dir_all(work_dir);
@@ -190,7 +211,7 @@ impl Work {
         self.tick(doing, 0.0);
         let begun = Instant::now();
         let mut work = std::pin::pin!(work);
-        let mut clock = tokio::time::interval(std::time::Duration::from_millis(250));
+        let mut clock = tokio::time::interval(Duration::from_millis(250));
         let done = loop {
             tokio::select! {
                 done = &mut work => break done,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use conveyor_hw::EnergyMeter;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, mounts, predict};
+use super::{Answer, Call, mounts};
 use crate::base::TaskError;
 use crate::media::Job;
 use crate::media::settings::{self, Acceleration, VideoCode};
@@ -90,9 +90,7 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         device: call.device.clone(),
     };
     let transcodes = stage == "transcode";
-    let on_gpu = predict::on_gpu(call);
-    let hold = || call.services.predictor.hold(&call.services, &call.parameters, on_gpu, call.threads);
-    let held = transcodes.then(hold);
+    let held = if transcodes { call.services.predictor.begin(call) } else { None };
     let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
@@ -116,7 +114,7 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
             result["Energy"] = json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
         }
         let seconds = begun.elapsed().as_secs_f64();
-        call.services.predictor.check(call, held.flatten(), seconds, &mut result).await;
+        call.services.predictor.check(call, held, seconds, &mut result).await;
     }
     Ok(Answer::Done(with_moves(result, &call.moved)))
 }

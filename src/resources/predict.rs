@@ -258,8 +258,17 @@ impl Predictor {
         Some((modelled(outline, lane.as_ref(), cores) * learnt.factor() + START_SECONDS, by))
     }
 
-    /// What a run that begins now is expected to take.
-    pub fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: usize) -> Option<Held> {
+    /// What the run that begins now is expected to take; whoever looks at it is told.
+    pub fn begin(&self, call: &Call) -> Option<Held> {
+        let held = self.hold(&call.services, &call.parameters, on_gpu(call), call.threads)?;
+        if let Some((seconds, by)) = held.predicted {
+            let forecast = Forecast { run_ms: (seconds * 1_000.0) as i64, by };
+            call.handle.foretell(call.execution, call.task.attempt, forecast);
+        }
+        Some(held)
+    }
+
+    fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: usize) -> Option<Held> {
         let outline = Outline::of(parameters, &self.film(parameters)?)?;
         let predicted = self.predict(services, &outline, on_gpu, cores);
         Some(Held { outline, on_gpu, cores, predicted })
@@ -271,7 +280,13 @@ impl Predictor {
         let (services, cores, on_gpu) = (&call.services, call.threads, on_gpu(call));
         let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
         let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
-        let Some(held) = held else { return };
+        let Some(mut held) = held else { return };
+        // What was told while the attempt waited counts too.
+        let told = || {
+            let own = call.handle.predictions(call.execution).into_iter().find(|p| p.attempt == call.task.attempt)?;
+            Some((own.run_ms as f64 / 1_000.0, own.by))
+        };
+        held.predicted = held.predicted.or_else(told);
         let lane = speeds_of_cores(services);
         let mut learnt = self.learnt(services);
         learnt.of(held.on_gpu).learn(modelled(&held.outline, lane.as_ref(), held.cores), took - START_SECONDS);
@@ -293,7 +308,7 @@ impl Predictor {
 }
 
 /// Whether a GPU encodes for this attempt.
-pub fn on_gpu(call: &Call) -> bool {
+fn on_gpu(call: &Call) -> bool {
     call.device.as_ref().is_some_and(|device| device.encode)
 }
 

@@ -140,6 +140,16 @@ impl Handle {
     pub fn predictions(&self, execution: ExecutionId) -> Vec<Prediction> {
         self.core().board.predictions.of(execution, self.now())
     }
+
+    /// More is known now than when the attempt was queued: the forecast of one that runs is replaced.
+    pub fn foretell(&self, execution: ExecutionId, attempt: Attempt, forecast: Forecast) {
+        let working = self.working(execution).into_iter().find(|working| working.attempt == attempt);
+        let Some(working) = working else { return };
+        let mut all = self.core().board.predictions.0.lock();
+        let queued_at = all.get(&(execution, attempt)).map_or(working.started_at, |entry| entry.queued_at);
+        let entry = Entry { state: working.state, queued_at, started_at: Some(working.started_at), forecast };
+        all.insert((execution, attempt), entry);
+    }
 }
 
 #[cfg(test)]
