@@ -122,7 +122,9 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let Document { value, mut faults, taken_out } = document::read::<Config>(&text);
         if let Some(mut config) = value {
-            config.set_folder(path.parent().unwrap_or(Path::new(".")));
+            // The parent of a bare file name is empty, and no folder is called that.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            config.set_folder(folder.unwrap_or(Path::new(".")));
             // What follows only from a part that could not be read would be a fault of its own making.
             let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
             let meant = config.faults().into_iter().filter(|fault| !torn(fault));
