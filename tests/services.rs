@@ -190,7 +190,8 @@ async fn events_outlive_kill_9() {
     // The receiver refuses everything for now.
     let entry = |n: i32| json!({"Source": "studio", "DetailType": "t", "Detail": json!({"n": n}).to_string()});
     let put = served.call("AWSEvents.PutEvents", json!({"Entries": (1..=4).map(entry).collect::<Vec<_>>()})).await;
-    let sent = served.call("AmazonSQS.SendMessage", json!({"QueueUrl": "http://any/1/work", "MessageBody": "kept"})).await;
+    let sent =
+        served.call("AmazonSQS.SendMessage", json!({"QueueUrl": "http://any/1/work", "MessageBody": "kept"})).await;
     served.kill();
 
     receiver.takes.store(true, Ordering::SeqCst);

@@ -17,8 +17,9 @@ use crate::asl::{Kind, ProcessorMode};
 use crate::base::{BranchId, EventId};
 
 pub(super) fn set_execution_timeout(draft: &mut Draft) {
-    if let Some(seconds) = draft.machine.timeout_seconds {
-        let ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000);
+    let own = draft.machine.timeout_seconds;
+    let own_ms = own.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000));
+    if let Some(ms) = own_ms.into_iter().chain(draft.env.execution_ms_max).min() {
         let due = draft.at.plus_ms(ms);
         draft.header.timeout_timer = Some(draft.set_timer(due));
     }

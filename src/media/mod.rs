@@ -4,8 +4,10 @@
 //! It knows jobs and files, never workflows or the store.
 
 pub mod analysis;
+pub mod bench;
 pub mod clip;
 pub mod container;
+pub mod engines;
 pub mod files;
 pub mod hdr;
 pub mod input;
@@ -19,7 +21,7 @@ pub mod settings;
 mod survey;
 pub mod transcode;
 
-pub use job::{Job, Progress, Reporter};
+pub use job::{Device, Job, Progress, Reporter};
 
 use serde_json::Value;
 
@@ -41,6 +43,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),
         "quarantine" => files::quarantine::run(job, reporter),
+        "bench-clip" => bench::clip::run(job, reporter),
+        "bench-encode" => bench::encode::run(job, reporter),
+        "bench-decode" => bench::decode::run(job, reporter),
         other => Err(TaskError::new(
             "Media.UnknownStage",
             format!("there is no media stage named '{other}'; correct the Task's Resource"),
@@ -55,6 +60,7 @@ pub fn init() -> Result<(), TaskError> {
     STARTED
         .get_or_init(|| {
             gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
+            engines::hide();
             transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))?;
             hdr::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
         })

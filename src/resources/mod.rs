@@ -9,6 +9,7 @@
 //! A family reads the store through [`Services::reader`] and writes through [`Handle::commit`], nothing else.
 
 pub mod activities;
+pub mod approve;
 pub mod aws;
 pub mod builtin;
 pub mod claim;
@@ -24,7 +25,9 @@ pub mod media;
 pub mod mounts;
 pub mod notify;
 pub mod objects;
+pub mod predict;
 pub mod queues;
+pub mod topics;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -47,12 +50,11 @@ use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask, Status};
-use crate::run::{Announced, Handle, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::media::Device;
+use crate::media::settings::Acceleration;
+use crate::run::{Announced, Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell};
 use crate::sandbox::Spawn;
 use crate::store::{Commit, Reader};
-
-/// Lower goes first: what has no rank of its own stands in the midst of the media stages.
-const PRIORITY: u8 = 50;
 
 /// One attempt of one Task, with all that its family may use.
 #[derive(Clone)]
@@ -66,6 +68,10 @@ pub struct Call {
     pub progress: ProgressSink,
     /// Cores that the lease allows.
     pub threads: usize,
+    /// The GPU that was leased with them.
+    pub device: Option<Device>,
+    /// Devices that failed under this attempt before.
+    pub moved: Vec<String>,
 }
 
 /// How a call ended well.
@@ -98,8 +104,12 @@ pub struct Services {
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
     pub claims: tokio::sync::Mutex<()>,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
     /// Who runs media stages.
     pub spawn: Arc<dyn Spawn>,
+    /// How long transcodes take on this box.
+    pub predictor: predict::Predictor,
 }
 
 /// A group of resources.
@@ -109,6 +119,8 @@ pub enum Family {
     Stage(String),
     Claim(claim::Action),
     Notify,
+    /// A person decides.
+    Approve,
     Housekeeping,
     Executions(executions::Pattern),
     Activities(activities::Action),
@@ -118,7 +130,11 @@ pub enum Family {
     GetJob,
     Items(String, aws::Integration),
     Objects(String),
-    Publish,
+    /// One message or several to a topic.
+    Publish {
+        batch: bool,
+        integration: aws::Integration,
+    },
     PutEvents(aws::Integration),
     /// One of SQS's operations.
     Queues(&'static str, aws::Integration),
@@ -148,6 +164,7 @@ impl Family {
             ("conveyor", "release") => Family::Claim(claim::Action::Release),
             ("conveyor", "record") => Family::Claim(claim::Action::Record),
             ("conveyor", "notify") => Family::Notify,
+            ("conveyor", "approve.waitForTaskToken") => Family::Approve,
             ("conveyor", "housekeeping") => Family::Housekeeping,
             ("conveyor", stage) => Family::Stage(media::stage_named(stage)?),
             ("states", "startExecution") => Family::Executions(executions::Pattern::FireAndForget),
@@ -170,7 +187,13 @@ impl Family {
             ("aws-sdk", operation) if operation.starts_with("sfn:") => {
                 Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
             }
-            ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("sns", "publish" | "publish.waitForTaskToken") => {
+                Family::Publish { batch: false, integration: aws::Integration::Optimised }
+            }
+            ("aws-sdk", "sns:publish" | "sns:publish.waitForTaskToken") => {
+                Family::Publish { batch: false, integration: aws::Integration::Sdk }
+            }
+            ("aws-sdk", "sns:publishBatch") => Family::Publish { batch: true, integration: aws::Integration::Sdk },
             ("events", "putEvents" | "putEvents.waitForTaskToken") => Family::PutEvents(aws::Integration::Optimised),
             ("aws-sdk", "eventbridge:putEvents" | "eventbridge:putEvents.waitForTaskToken") => {
                 Family::PutEvents(aws::Integration::Sdk)
@@ -212,21 +235,21 @@ impl Family {
             {
                 written(call)
             }
-            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => written(call),
+            Family::Publish { .. } if !call.services.notify.has_topic(topics::topic(&call.parameters)) => written(call),
             _ => None,
         }
     }
 
-    /// The lane it runs on; none for what only reads and writes the appliance's own store.
-    fn lane(&self) -> Option<LaneNeed> {
+    /// What it needs of the box; nothing where it only reads and writes the appliance's own store.
+    fn need(&self, services: &Services, task: &RunTask) -> Option<Need> {
         match self {
-            Family::Stage(stage) => Some(media::lane(stage)),
+            Family::Stage(stage) => Some(media::need(stage, &task.parameters, services.acceleration)),
             Family::Objects(_)
             | Family::Http
             | Family::Function
             | Family::Invoke(_)
             | Family::Forward(..)
-            | Family::Housekeeping => Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY }),
+            | Family::Housekeeping => Some(Need::disks()),
             _ => None,
         }
     }
@@ -249,7 +272,9 @@ impl Family {
             Family::Stage(stage) => media::call(call, stage).await?,
             Family::Claim(action) => claim::call(call, *action).await?,
             Family::Notify => notify::event(call).await?,
-            Family::Publish => notify::publish(call).await?,
+            Family::Approve => approve::ask(call).await?,
+            Family::Publish { batch: false, integration } => topics::publish(call, *integration).await?,
+            Family::Publish { batch: true, integration } => topics::publish_batch(call, *integration).await?,
             Family::PutEvents(integration) => events::call(call, *integration).await?,
             Family::Queues(operation, integration) => queues::task(call, operation, *integration).await?,
             Family::Http => http::call(call).await?,
@@ -330,8 +355,14 @@ struct Bound {
 }
 
 impl Resource for Bound {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
-        self.family.lane()
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        self.family.need(&self.services, task)
+    }
+
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        if matches!(&self.family, Family::Stage(stage) if stage == "transcode") {
+            predict::queued(&self.services, &task.parameters, tell);
+        }
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
@@ -354,6 +385,8 @@ impl Resource for Bound {
                 handle: context.handle,
                 progress: context.progress,
                 threads: context.threads,
+                device: context.device,
+                moved: context.moved,
             };
             match family.call(&call).await {
                 Ok(Answer::Done(value)) => TaskOutcome::Succeeded(value.to_string().into()),

@@ -1,4 +1,4 @@
-//! Notifications: `sns:publish` and `conveyor:notify` put rows into the outbox; the [`Notifier`] delivers them.
+//! Notifications: `conveyor:notify` and topics put rows into the outbox; the [`Notifier`] delivers them.
 //!
 //! Invariants: a notification that a task has reported as sent is a row until its target has taken it. Delivery is at
 //! least once; the `Idempotency-Key` of a notification never changes, so that a receiver can drop a second copy. A
@@ -22,6 +22,9 @@ use crate::base::{Fault, Span, TaskError, Timestamp};
 use crate::run::Handle;
 use crate::store::{Commit, OutboxRow, Reader};
 
+/// The table of what was delivered lately, for people to look at: its name is one that no DynamoDB call can say.
+pub const DELIVERED: &str = "$delivered";
+const DELIVERED_MAX: usize = 200;
 const BACKOFF_MS_MIN: i64 = 1_000;
 /// Only the first notification of a target is tried, so asking this often costs little.
 const BACKOFF_MS_MAX: i64 = 300_000;
@@ -75,7 +78,7 @@ impl NotifySettings {
         self.topics.contains(aws::last_part(topic))
     }
 
-    fn targets(&self) -> Vec<&'static str> {
+    pub fn targets(&self) -> Vec<&'static str> {
         let webhook = self.webhook.as_ref().map(|_| "webhook");
         webhook.into_iter().chain(self.log.as_ref().map(|_| "log")).collect()
     }
@@ -92,45 +95,35 @@ pub async fn event(call: &Call) -> Result<Answer, TaskError> {
     Ok(Answer::Done(json!({ "id": id, "targets": targets })))
 }
 
-/// `sns:publish`.
-pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
-    let p = &call.parameters;
-    let message = p.get("Message").cloned().ok_or_else(|| {
-        TaskError::new("States.Runtime", "The field 'Message' is missing in the Parameters of sns:publish")
-    })?;
-    let mut body = Map::new();
-    body.insert("event".to_owned(), json!("sns.published"));
-    body.insert("message".to_owned(), message);
-    for (key, name) in [("topicArn", "TopicArn"), ("subject", "Subject"), ("attributes", "MessageAttributes")] {
-        if let Some(value) = p.get(name) {
-            body.insert(key.to_owned(), value.clone());
-        }
-    }
-    let (id, _) = send(call, body).await?;
-    let answer = aws::with_metadata(
-        json!({ "MessageId": id }),
-        &aws::request_id(call),
-        "text/xml",
-        call.handle.now(),
-        aws::Dress::Plain,
-    );
-    Ok(Answer::Done(answer))
+async fn send(call: &Call, body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
+    let id = id_of(call, "");
+    let targets = send_all(call, vec![(id.clone(), body)]).await?;
+    Ok((id, targets))
 }
 
-async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
-    let now = call.handle.now();
-    let seed = format!("{}/{}", call.execution, call.task.attempt);
-    let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string();
-    body.insert("id".to_owned(), json!(id));
-    body.insert("at".to_owned(), json!(now.to_string()));
-    body.entry("execution").or_insert_with(|| json!(call.execution_arn));
-    let mut commit = Commit::new();
-    let targets = store(&call.services, &call.handle, &Value::Object(body), &mut commit);
-    if !targets.is_empty() {
+/// The id of a notification: the same when the same attempt is issued again. `part` tells several of one attempt.
+pub(super) fn id_of(call: &Call, part: &str) -> String {
+    let seed = format!("{}/{}{part}", call.execution, call.task.attempt);
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
+}
+
+/// Stores notifications, all of them or none. With the targets that will get them.
+pub(super) async fn send_all(
+    call: &Call,
+    notifications: Vec<(String, Map<String, Value>)>,
+) -> Result<Vec<&'static str>, TaskError> {
+    let (now, mut commit) = (call.handle.now(), Commit::new());
+    for (id, mut body) in notifications {
+        body.insert("id".to_owned(), json!(id));
+        body.insert("at".to_owned(), json!(now.to_string()));
+        body.entry("execution").or_insert_with(|| json!(call.execution_arn));
+        store(&call.services, &call.handle, &Value::Object(body), &mut commit);
+    }
+    if !commit.is_empty() {
         call.handle.commit(commit).await.map_err(|e| fault(&e))?;
         call.services.outbox_grew.notify_one();
     }
-    Ok((id, targets))
+    Ok(call.services.notify.targets())
 }
 
 /// Adds a notification to a commit, for each target.
@@ -236,6 +229,7 @@ impl Notifier {
         let next = match outcome {
             Ok(()) => {
                 commit.drop_outbox(number);
+                self.note_delivered(&mut commit, number, &row)?;
                 (None, false)
             }
             Err(error) => {
@@ -256,6 +250,19 @@ impl Notifier {
         };
         self.handle.commit(commit).await?;
         Ok(next)
+    }
+
+    /// Newest first by key; the oldest makes room.
+    fn note_delivered(&self, commit: &mut Commit, number: u64, row: &OutboxRow) -> Result<(), Fault> {
+        let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
+        let shown = json!({"target": row.target, "event": body["event"], "body": row.body, "attempts": row.attempts + 1,
+            "createdAt": row.created_at.0, "deliveredAt": self.handle.now().0});
+        commit.put_item(DELIVERED, &format!("{:020}", u64::MAX - number), &shown.to_string());
+        let all = self.reader.items(DELIVERED, None, DELIVERED_MAX + 10)?;
+        for (key, _) in all.iter().skip(DELIVERED_MAX - 1) {
+            commit.delete_item(DELIVERED, key);
+        }
+        Ok(())
     }
 
     async fn post(&self, row: &OutboxRow) -> Result<(), String> {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Handle, ProgressSink};
+use super::{Handle, Need, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, MachineRef, RunTask};
+use crate::media::Device;
 use crate::store::Commit;
 
 /// What runs the attempts of the Tasks that name it.
@@ -15,20 +16,11 @@ use crate::store::Commit;
 /// The future is dropped when the attempt is cancelled or timed out: whatever it holds must end with it.
 /// After a crash of the box the same attempt is run again, so running twice must leave one result.
 pub trait Resource: Send + Sync {
-    /// Which lane the attempt needs, if any.
-    fn lane(&self, task: &RunTask) -> Option<LaneNeed>;
+    /// What the attempt needs of the box, if anything.
+    fn need(&self, task: &RunTask) -> Option<Need>;
+    /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
+    fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
-}
-
-/// A share of a lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneNeed {
-    /// `cpu`, `io`, later `gpu0.nvenc` ...
-    pub lane: String,
-    /// How much of the lane's capacity; more than all of it means all of it.
-    pub weight: u32,
-    /// Lower goes first.
-    pub priority: u8,
 }
 
 /// An attempt, with what it may know and use.
@@ -43,6 +35,10 @@ pub struct TaskContext {
     pub progress: ProgressSink,
     /// Cores that the lease allows.
     pub threads: usize,
+    /// The GPU that was leased, and which of its engines.
+    pub device: Option<Device>,
+    /// Devices that failed under this attempt before.
+    pub moved: Vec<String>,
 }
 
 /// How running an attempt ended.

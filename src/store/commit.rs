@@ -301,6 +301,10 @@ impl Commit {
         self.document(Table::Schedules, name, json)
     }
 
+    pub fn put_alarm(&mut self, name: &str, json: &str) -> &mut Commit {
+        self.document(Table::Alarms, name, json)
+    }
+
     fn document(&mut self, table: Table, name: &str, json: &str) -> &mut Commit {
         self.record.row(Op::Put, table, &tables::text(name), &DocumentRow { json: json.to_owned() });
         self

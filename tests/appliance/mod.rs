@@ -81,6 +81,8 @@ impl Appliance {
             retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
+            predictor: Default::default(),
+            acceleration: Default::default(),
             spawn: Arc::new(Scripted(script)),
         });
         let handle = run::start(Config {
@@ -88,7 +90,7 @@ impl Appliance {
             reader,
             resources: Arc::new(All(services.clone())),
             clock: Arc::new(SystemClock),
-            lanes: BTreeMap::from([("cpu".to_owned(), 2), ("io".to_owned(), 8)]),
+            lanes: run::Lanes::of_cores(2, 8),
             account: "000000000000".into(),
             region: "us-east-1".into(),
         })

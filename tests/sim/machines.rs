@@ -125,12 +125,12 @@ fn failing() -> Vec<Spec> {
         json!({"Try": task(WORK, json!({"do": "flaky", "fails": 9, "ms": 10}), gives_up), "After": after(None)});
     let hangs = json!({"TimeoutSeconds": 5, "Catch": caught_by("States.Timeout"), "End": true});
     let hangs = json!({
-        "Hang": task(WORK, json!({"do": "hang", "lane": "gpu"}), hangs),
+        "Hang": task(WORK, json!({"do": "hang", "lane": "io"}), hangs),
         "After": after(Some(3)),
         "Last": {"Type": "Pass", "Result": "caught", "End": true},
     });
     let panics = json!({"Catch": caught_by("Stage.Panicked"), "End": true});
-    let panics = json!({"Panic": task(WORK, json!({"do": "panic", "lane": "gpu"}), panics), "After": after(None)});
+    let panics = json!({"Panic": task(WORK, json!({"do": "panic", "lane": "io"}), panics), "After": after(None)});
     let silent = json!({"HeartbeatSeconds": 3, "Catch": caught_by("States.Timeout"), "End": true});
     let silent = json!({"Hang": task(WORK, json!({"do": "hang"}), silent), "After": after(None)});
     let again =
@@ -198,7 +198,7 @@ fn branching() -> Vec<Spec> {
         "Fan": {
             "Type": "Parallel", "Catch": caught_by("Sim.Flaky"), "End": true,
             "Branches": [
-                work("Hang", json!({"do": "hang", "lane": "gpu"})),
+                work("Hang", json!({"do": "hang", "lane": "io"})),
                 work("Flaky", json!({"do": "flaky", "fails": 9, "ms": 1_000})),
                 chain("Pause", json!({"Pause": {"Type": "Wait", "Seconds": 600, "End": true}})),
             ],
@@ -208,7 +208,7 @@ fn branching() -> Vec<Spec> {
     let many = json!({
         "Many": {
             "Type": "Map", "MaxConcurrency": 2, "ItemsPath": "$.items", "End": true,
-            "ItemProcessor": work("Work", json!({"do": "ok", "ms": 200, "lane": "gpu"})),
+            "ItemProcessor": work("Work", json!({"do": "ok", "ms": 200, "lane": "io"})),
         },
     });
     let did = json!({"did": "ok"});
@@ -235,7 +235,7 @@ fn ended_from_outside() -> Vec<Spec> {
     let mut limit = chain("Ask", json!({"Ask": task(TOKEN, token_parameters(90_000, 20), json!({"End": true}))}));
     limit["TimeoutSeconds"] = json!(10);
     let young = json!({"Hang": task(WORK, json!({"do": "hang"}), json!({"End": true}))});
-    let hang = json!({"Hang": task(WORK, json!({"do": "hang", "lane": "gpu"}), json!({"End": true}))});
+    let hang = json!({"Hang": task(WORK, json!({"do": "hang", "lane": "io"}), json!({"End": true}))});
     let crowd = json!({
         "Crowd": {
             "Type": "Map", "MaxConcurrency": 3, "ItemsPath": "$.items", "End": true,

@@ -136,6 +136,10 @@ impl Reader {
         self.documents(Table::Schedules)
     }
 
+    pub fn alarms(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.documents(Table::Alarms)
+    }
+
     pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {
         self.engine().overlay.read().get(Table::Settings, key.as_bytes(), |value| Ok(value.to_vec()))
     }
