@@ -61,6 +61,9 @@ use crate::store::{Commit, Reader};
 pub struct Call {
     pub execution: ExecutionId,
     pub execution_arn: String,
+    /// The state machine's name.
+    pub machine: String,
+    pub trace_header: Option<String>,
     pub task: Arc<RunTask>,
     pub parameters: Value,
     pub services: Arc<Services>,
@@ -379,6 +382,8 @@ impl Resource for Bound {
             let call = Call {
                 execution: context.execution,
                 execution_arn: context.execution_arn,
+                machine: context.machine.name,
+                trace_header: context.trace_header,
                 task: Arc::new(context.task),
                 parameters,
                 services,
