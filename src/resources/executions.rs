@@ -6,7 +6,8 @@
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Dress};
-use super::{Answer, Call, Services, events};
+use super::events::Lineage;
+use super::{Answer, Call, Services};
 use crate::base::TaskError;
 use crate::interpreter::{Header, Outcome, Parent, Status};
 use crate::run::{Refused, Start, Started};
@@ -84,7 +85,7 @@ pub async fn start(call: &Call, child: Child) -> Result<Started, Refused> {
             input: child.input.into(),
             parent: parent.clone(),
             // Which rules led here goes along, so that a rule does not start itself by way of a child.
-            trace_header: events::lineage(&call.services, call.execution)?.trace_header(&derived_name(call)),
+            trace_header: Lineage::of_trace_header(call.trace_header.as_deref()).trace_header(&derived_name(call)),
             once: true,
         })
         .await?;

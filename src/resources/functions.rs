@@ -21,9 +21,12 @@ use crate::base::{Span, TaskError};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
 use crate::run::Need;
+use crate::store::{Commit, EventRow};
 
 /// Largest result of a function, in bytes (Lambda: 6 MB).
 const RESULT_BYTES_MAX: u64 = 6 * 1_048_576;
+/// The target of rows that are calls for whose end nobody waits. No rule's: those have a slash within.
+pub(super) const UNATTENDED: &str = "@functions";
 /// How long a function may run where nothing is configured (Lambda's own maximum).
 const TIMEOUT: Span = Span::seconds(900);
 
@@ -401,7 +404,7 @@ pub async fn invoke(call: &Call, integration: Integration) -> Result<Answer, Tas
     (invocation.qualifier, invocation.log_type) = (qualifier.as_deref(), text("LogType"));
     let configured = call.services.functions.configured.contains_key(name_of(&function));
     let invoked = match kind {
-        "Event" if configured => unattended(call, &function, &event, &id),
+        "Event" if configured => unattended(call, &function, &event, &id).await?,
         "DryRun" if configured => Invoked { status: 204, ..Invoked::default() },
         _ => run(&call.services, &invocation).await?,
     };
@@ -428,16 +431,23 @@ pub async fn invoke(call: &Call, integration: Integration) -> Result<Answer, Tas
     Ok(Answer::Done(answer))
 }
 
-/// A function for whose end nobody waits.
-fn unattended(call: &Call, function: &str, event: &str, id: &str) -> Invoked {
-    let (services, function) = (call.services.clone(), function.to_owned());
-    let (event, id) = (event.to_owned(), id.to_owned());
-    tokio::spawn(async move {
-        if let Err(error) = result(&services, &function, &event, &id).await {
-            tracing::warn!(function, %error, "a function that nobody waits for failed");
-        }
-    });
-    Invoked { status: 202, ..Invoked::default() }
+/// A function for whose end nobody waits: a row, like an event on its way to a rule's target.
+async fn unattended(call: &Call, function: &str, event: &str, id: &str) -> Result<Invoked, TaskError> {
+    let (services, now) = (&call.services, call.handle.now());
+    let event: Value = serde_json::from_str(event).unwrap_or_else(|_| json!(event));
+    let row = EventRow {
+        event: json!({ "function": function, "event": event }).to_string(),
+        lineage: String::new(),
+        created_at: now.into(),
+        attempts: 0,
+        next_at: now.into(),
+        last_error: String::new(),
+    };
+    let mut commit = Commit::new();
+    commit.put_event(id, UNATTENDED, &row);
+    call.handle.commit(commit).await.map_err(|e| super::fault(&e))?;
+    services.events.stored(vec![(id.to_owned(), UNATTENDED.to_owned())]);
+    Ok(Invoked { status: 202, ..Invoked::default() })
 }
 
 /// Name of the function in an ARN, whole or in part, with or without a qualifier, or of a bare name.

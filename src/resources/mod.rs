@@ -28,6 +28,7 @@ pub mod notify;
 pub mod objects;
 pub mod predict;
 pub mod queues;
+pub mod topics;
 pub mod wire;
 
 use std::collections::BTreeMap;
@@ -64,6 +65,9 @@ use crate::store::{Commit, Reader};
 pub struct Call {
     pub execution: ExecutionId,
     pub execution_arn: String,
+    /// The state machine's name.
+    pub machine: String,
+    pub trace_header: Option<String>,
     pub task: Arc<RunTask>,
     pub parameters: Value,
     pub services: Arc<Services>,
@@ -133,7 +137,11 @@ pub enum Family {
     GetJob,
     Items(String, aws::Integration),
     Objects(String),
-    Publish,
+    /// One message or several to a topic.
+    Publish {
+        batch: bool,
+        integration: aws::Integration,
+    },
     PutEvents(aws::Integration),
     /// One of SQS's operations.
     Queues(&'static str, aws::Integration),
@@ -186,7 +194,13 @@ impl Family {
             ("aws-sdk", operation) if operation.starts_with("sfn:") => {
                 Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
             }
-            ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
+            ("sns", "publish" | "publish.waitForTaskToken") => {
+                Family::Publish { batch: false, integration: aws::Integration::Optimised }
+            }
+            ("aws-sdk", "sns:publish" | "sns:publish.waitForTaskToken") => {
+                Family::Publish { batch: false, integration: aws::Integration::Sdk }
+            }
+            ("aws-sdk", "sns:publishBatch") => Family::Publish { batch: true, integration: aws::Integration::Sdk },
             ("events", "putEvents" | "putEvents.waitForTaskToken") => Family::PutEvents(aws::Integration::Optimised),
             ("aws-sdk", "eventbridge:putEvents" | "eventbridge:putEvents.waitForTaskToken") => {
                 Family::PutEvents(aws::Integration::Sdk)
@@ -228,7 +242,7 @@ impl Family {
             {
                 written(call)
             }
-            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => written(call),
+            Family::Publish { .. } if !call.services.notify.has_topic(topics::topic(&call.parameters)) => written(call),
             _ => None,
         }
     }
@@ -267,7 +281,8 @@ impl Family {
             Family::Claim(action) => claim::call(call, *action).await?,
             Family::Notify => notify::event(call).await?,
             Family::Approve => approve::ask(call).await?,
-            Family::Publish => notify::publish(call).await?,
+            Family::Publish { batch: false, integration } => topics::publish(call, *integration).await?,
+            Family::Publish { batch: true, integration } => topics::publish_batch(call, *integration).await?,
             Family::PutEvents(integration) => events::call(call, *integration).await?,
             Family::Queues(operation, integration) => queues::task(call, operation, *integration).await?,
             Family::Http => http::call(call).await?,
@@ -380,6 +395,8 @@ impl Resource for Bound {
             let call = Call {
                 execution: context.execution,
                 execution_arn: context.execution_arn,
+                machine: context.machine.name,
+                trace_header: context.trace_header,
                 task: Arc::new(context.task),
                 parameters,
                 services,

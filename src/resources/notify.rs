@@ -1,4 +1,4 @@
-//! Notifications: `sns:publish` and `conveyor:notify` put rows into the outbox; the [`Notifier`] delivers them.
+//! Notifications: `conveyor:notify` and topics put rows into the outbox; the [`Notifier`] delivers them.
 //!
 //! Invariants: a notification that a task has reported as sent is a row until its target has taken it. Delivery is at
 //! least once; the `Idempotency-Key` of a notification never changes, so that a receiver can drop a second copy. A
@@ -95,45 +95,35 @@ pub async fn event(call: &Call) -> Result<Answer, TaskError> {
     Ok(Answer::Done(json!({ "id": id, "targets": targets })))
 }
 
-/// `sns:publish`.
-pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
-    let p = &call.parameters;
-    let message = p.get("Message").cloned().ok_or_else(|| {
-        TaskError::new("States.Runtime", "The field 'Message' is missing in the Parameters of sns:publish")
-    })?;
-    let mut body = Map::new();
-    body.insert("event".to_owned(), json!("sns.published"));
-    body.insert("message".to_owned(), message);
-    for (key, name) in [("topicArn", "TopicArn"), ("subject", "Subject"), ("attributes", "MessageAttributes")] {
-        if let Some(value) = p.get(name) {
-            body.insert(key.to_owned(), value.clone());
-        }
-    }
-    let (id, _) = send(call, body).await?;
-    let answer = aws::with_metadata(
-        json!({ "MessageId": id }),
-        &aws::request_id(call),
-        "text/xml",
-        call.handle.now(),
-        aws::Dress::Plain,
-    );
-    Ok(Answer::Done(answer))
+async fn send(call: &Call, body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
+    let id = id_of(call, "");
+    let targets = send_all(call, vec![(id.clone(), body)]).await?;
+    Ok((id, targets))
 }
 
-async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
-    let now = call.handle.now();
-    let seed = format!("{}/{}", call.execution, call.task.attempt);
-    let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string();
-    body.insert("id".to_owned(), json!(id));
-    body.insert("at".to_owned(), json!(now.to_string()));
-    body.entry("execution").or_insert_with(|| json!(call.execution_arn));
-    let mut commit = Commit::new();
-    let targets = store(&call.services, &call.handle, &Value::Object(body), &mut commit);
-    if !targets.is_empty() {
+/// The id of a notification: the same when the same attempt is issued again. `part` tells several of one attempt.
+pub(super) fn id_of(call: &Call, part: &str) -> String {
+    let seed = format!("{}/{}{part}", call.execution, call.task.attempt);
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
+}
+
+/// Stores notifications, all of them or none. With the targets that will get them.
+pub(super) async fn send_all(
+    call: &Call,
+    notifications: Vec<(String, Map<String, Value>)>,
+) -> Result<Vec<&'static str>, TaskError> {
+    let (now, mut commit) = (call.handle.now(), Commit::new());
+    for (id, mut body) in notifications {
+        body.insert("id".to_owned(), json!(id));
+        body.insert("at".to_owned(), json!(now.to_string()));
+        body.entry("execution").or_insert_with(|| json!(call.execution_arn));
+        store(&call.services, &call.handle, &Value::Object(body), &mut commit);
+    }
+    if !commit.is_empty() {
         call.handle.commit(commit).await.map_err(|e| fault(&e))?;
         call.services.outbox_grew.notify_one();
     }
-    Ok((id, targets))
+    Ok(call.services.notify.targets())
 }
 
 /// Adds a notification to a commit, for each target.

@@ -341,6 +341,7 @@ impl Handle {
             execution_arn: self.0.execution_arn(TRIED_OUT, &name),
             execution_name: name,
             execution_started_at: now,
+            trace_header: None,
             machine: MachineRef { name: TRIED_OUT.to_owned(), revision: 0, qualifier: None },
             progress: super::stage::progress(&self.0, execution, task.attempt, None),
             handle: self.clone(),

@@ -35,6 +35,7 @@ pub struct TaskContext {
     pub execution_arn: String,
     pub execution_started_at: Timestamp,
     pub machine: MachineRef,
+    pub trace_header: Option<String>,
     pub task: RunTask,
     pub handle: Handle,
     pub progress: ProgressSink,

@@ -84,6 +84,7 @@ impl Stage {
             execution_arn,
             execution_started_at: header.started_at,
             machine: header.machine.clone(),
+            trace_header: header.trace_header.clone(),
             handle: Handle::of(core.clone()),
             progress,
             threads: lease.as_ref().map_or(1, |lease| lease.cores as usize),

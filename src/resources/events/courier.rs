@@ -68,7 +68,8 @@ impl Courier {
         let Some(mut news) = self.services.events.news.lock().take() else { return Ok(()) };
         let (courier, mut lanes) = (Arc::new(self), BTreeMap::new());
         let mut running = JoinSet::new();
-        for rule in &courier.services.events.rules {
+        let unattended = Rule::unattended(functions::UNATTENDED);
+        for rule in courier.services.events.rules.iter().chain([&unattended]) {
             for target in &rule.targets {
                 let (sender, due) = mpsc::unbounded_channel();
                 lanes.insert(target.key.clone(), sender);
@@ -265,6 +266,12 @@ impl Courier {
             Kind::Function(function) => {
                 let ran = functions::result(&self.services, function, &input, event).await;
                 ran.map(drop).map_err(|e| Failure::passing(format!("{}: {}", e.error, e.cause)))
+            }
+            Kind::Unattended => {
+                let function = whole["function"].as_str().unwrap_or_default();
+                let input = whole["event"].to_string();
+                let ran = functions::result(&self.services, function, &input, event).await;
+                ran.map(drop).map_err(|e| Failure::passing(format!("{function}: {}: {}", e.error, e.cause)))
             }
             Kind::Topic(topic) => {
                 let body = json!({

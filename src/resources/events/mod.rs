@@ -26,8 +26,8 @@ pub use lineage::Lineage;
 pub use rules::{DEFAULT_BUS, RuleSettings, TransformerSettings};
 
 use super::aws::{self, Integration};
-use super::{Answer, Call, Services, forward};
-use crate::base::{ExecutionId, Fault, JOB_MACHINE, TaskError, Timestamp, arn};
+use super::{Answer, Call, forward};
+use crate::base::{Fault, JOB_MACHINE, TaskError, Timestamp, arn};
 use crate::interpreter::{Header, Outcome, Status};
 use crate::run::Handle;
 use crate::store::{Commit, EventRow};
@@ -304,14 +304,11 @@ fn check(entries: &[Value]) -> Result<(), Refusal> {
 pub async fn call(call: &Call, integration: Integration) -> Result<Answer, TaskError> {
     let (services, p) = (&call.services, &call.parameters);
     let entries = p.get("Entries").and_then(Value::as_array).cloned().unwrap_or_default();
-    let header = services.reader.header(call.execution).map_err(|e| super::fault(&e))?;
-    let lineage = lineage(services, call.execution).map_err(|e| super::fault(&e))?;
+    let lineage = Lineage::of_trace_header(call.trace_header.as_deref());
     // The optimised integration says where an event comes from.
-    let extra = match (&header, integration) {
-        (Some(header), Integration::Optimised) => {
-            vec![call.execution_arn.clone(), services.machine_arn(&header.machine.name)]
-        }
-        _ => Vec::new(),
+    let extra = match integration {
+        Integration::Optimised => vec![call.execution_arn.clone(), services.machine_arn(&call.machine)],
+        Integration::Sdk => Vec::new(),
     };
     let (id, seed) = (aws::request_id(call), format!("{}/{}", call.execution, call.task.attempt));
     let answer = match services.events.put_events(&call.handle, &entries, Some(&seed), &extra, &lineage).await {
@@ -334,15 +331,6 @@ pub async fn call(call: &Call, integration: Integration) -> Result<Answer, TaskE
         call.handle.now(),
         aws::Dress::Plain,
     )))
-}
-
-/// The rules that led to an execution.
-pub fn lineage(services: &Services, execution: ExecutionId) -> Result<Lineage, Fault> {
-    if services.events.rules.is_empty() {
-        return Ok(Lineage::default());
-    }
-    let header = services.reader.header(execution)?;
-    Ok(Lineage::of_trace_header(header.as_ref().and_then(|header| header.trace_header.as_deref())))
 }
 
 /// Whether the call names only buses of this box.

@@ -88,6 +88,11 @@ impl Pattern {
         Pattern::read(&value)
     }
 
+    /// The one that takes no event.
+    pub fn nothing() -> Pattern {
+        Pattern(Object { fields: Vec::new(), either: vec![Vec::new()] })
+    }
+
     pub fn read(value: &Value) -> Result<Pattern, NotAPattern> {
         let mut reader = Reader { place: Vec::new() };
         match value {

@@ -109,10 +109,21 @@ pub struct Target {
 
 #[derive(Clone, PartialEq)]
 pub enum Kind {
-    Workflow { machine: String, qualifier: Option<String> },
-    Webhook { url: String, connection: Option<String> },
-    Queue { queue: String, group: Option<String> },
+    Workflow {
+        machine: String,
+        qualifier: Option<String>,
+    },
+    Webhook {
+        url: String,
+        connection: Option<String>,
+    },
+    Queue {
+        queue: String,
+        group: Option<String>,
+    },
     Function(String),
+    /// The function that the event names: a call for whose end nobody waits.
+    Unattended,
     Topic(String),
 }
 
@@ -123,6 +134,7 @@ impl std::fmt::Debug for Kind {
             Kind::Webhook { .. } => "Webhook",
             Kind::Queue { .. } => "Queue",
             Kind::Function(_) => "Function",
+            Kind::Unattended => "Unattended",
             Kind::Topic(_) => "Topic",
         })
     }
@@ -135,6 +147,22 @@ pub enum Shape {
     Constant(String),
     Part(Path),
     Template { paths: Vec<(String, Path)>, template: String },
+}
+
+impl Rule {
+    /// What brings calls to functions for whose end nobody waits. Three tries within six hours, as Lambda's own.
+    pub fn unattended(target: &str) -> Rule {
+        let target = Target {
+            key: target.to_owned(),
+            kind: Kind::Unattended,
+            shape: Shape::Event,
+            age_ms_max: 6 * 3_600_000,
+            retries_max: 2,
+            dead_letter: None,
+        };
+        let (name, bus, pattern) = (target.key.clone(), String::new(), Pattern::nothing());
+        Rule { name, bus, pattern, loops: 0, targets: vec![target] }
+    }
 }
 
 impl RuleSettings {

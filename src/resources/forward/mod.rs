@@ -122,9 +122,16 @@ pub async fn invoke(endpoint: &Endpoint, parameters: &Value) -> Result<Response,
 
 /// A service's refusal as a Task's error, for those of its operations that the box carries out itself.
 pub fn refused(service: &str, integration: Integration, code: &str, message: &str, status: u16, id: &str) -> TaskError {
-    let Some(service) = Service::find(service) else { return TaskError::new("States.TaskFailed", message) };
-    let error = ServiceError { code: code.to_owned(), message: message.to_owned() };
-    Names::of(service, integration).error(&error, status, id)
+    let error = ServiceError { code: code.to_owned(), shape: None, message: message.to_owned() };
+    refused_as(service, integration, &error, status, id)
+}
+
+/// The same for an error that has a shape and an older code.
+pub fn refused_as(service: &str, integration: Integration, error: &ServiceError, status: u16, id: &str) -> TaskError {
+    let Some(service) = Service::find(service) else {
+        return TaskError::new("States.TaskFailed", error.message.clone());
+    };
+    Names::of(service, integration).error(error, status, id)
 }
 
 fn content_type(service: Service) -> &'static str {
@@ -139,6 +146,8 @@ fn content_type(service: Service) -> &'static str {
 /// An error as the service words it.
 pub struct ServiceError {
     pub code: String,
+    /// The error's shape, where the wire says it beside an older code.
+    pub shape: Option<String>,
     pub message: String,
 }
 
@@ -173,7 +182,8 @@ impl Names {
     }
 
     fn error(&self, error: &ServiceError, status: u16, id: &str) -> TaskError {
-        let class = self.service.error(&error.code).map(exception);
+        let shape = error.shape.as_ref().unwrap_or(&error.code);
+        let class = self.service.error(shape).map(exception);
         let name = format!("{}.{}", self.prefix, class.unwrap_or_else(|| self.generic.clone()));
         TaskError::new(
             name,

@@ -143,5 +143,9 @@ pub fn error(service: Service, response: &Response) -> ServiceError {
     // `namespace#Code:documentation`
     let code = code.rsplit('#').next().and_then(|code| code.split(':').next()).unwrap_or_default().to_owned();
     let message = message.unwrap_or_else(|| text.chars().take(500).collect());
-    ServiceError { code, message }
+    // Services that spoke the query protocol before say what they called the error then.
+    match response.header("x-amzn-query-error").and_then(|said| said.split(';').next()) {
+        Some(older) => ServiceError { code: older.to_owned(), shape: Some(code), message },
+        None => ServiceError { code, shape: None, message },
+    }
 }

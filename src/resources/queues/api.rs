@@ -420,8 +420,9 @@ pub async fn task(call: &Call, operation: &str, integration: Integration) -> Res
             call.handle.now(),
             aws::Dress::KeptAlive,
         ))),
-        Err(refusal) => {
-            Err(forward::refused("sqs", integration, refusal.query_code, &refusal.message, refusal.status, &id))
+        Err(Refusal { code, query_code, message, status }) => {
+            let error = forward::ServiceError { code: query_code.to_owned(), shape: Some(code.to_owned()), message };
+            Err(forward::refused_as("sqs", integration, &error, status, &id))
         }
     }
 }
