@@ -104,7 +104,8 @@ fn truncate(details: &mut Map<String, Value>) {
     for (key, note) in [("input", "inputDetails"), ("output", "outputDetails"), ("parameters", "parametersDetails")] {
         let Some(Value::String(text)) = details.get_mut(key) else { continue };
         if text.len() > DATA_BYTES_MAX {
-            text.truncate(text.floor_char_boundary(DATA_BYTES_MAX));
+            let end = (0..=DATA_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text.truncate(end);
             details.insert(note.to_owned(), json!({"truncated": true}));
         }
     }

@@ -185,8 +185,8 @@ impl Core {
     pub fn send(self: &Arc<Self>, id: ExecutionId, mut message: execution::Message, known: Option<Box<Execution>>) {
         if known.is_none() {
             match self.express.send(id, message) {
-                Ok(()) => return,
-                Err(back) => message = back,
+                None => return,
+                Some(back) => message = back,
             }
         }
         let mut awake = self.awake.lock();

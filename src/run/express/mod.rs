@@ -58,12 +58,10 @@ impl Express {
     }
 
     /// Hands a message to the express execution of that id; gives it back where there is none.
-    pub fn send(&self, id: ExecutionId, message: Message) -> Result<(), Message> {
+    pub fn send(&self, id: ExecutionId, message: Message) -> Option<Message> {
         let inboxes = self.inboxes.lock();
-        match inboxes.get(&id) {
-            Some(inbox) => inbox.send(message).map_err(|back| back.0),
-            None => Err(message),
-        }
+        let Some(inbox) = inboxes.get(&id) else { return Some(message) };
+        inbox.send(message).err().map(|back| back.0)
     }
 
     pub fn board(&self) -> ExpressBoard {
@@ -116,7 +114,7 @@ fn machine_row(core: &Core, request: &Start) -> Result<MachineRow, Refused> {
 pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
     let (answer, stopped) = oneshot::channel();
     let message = Message::Event { event: Event::Stopped { error, cause }, answer: Some(answer) };
-    core.express.send(id, message).is_ok() && matches!(stopped.await, Ok(Ok(true)))
+    core.express.send(id, message).is_none() && matches!(stopped.await, Ok(Ok(true)))
 }
 
 /// Opens the record of starts in that folder and runs anew what was in flight. To be called once, before anything is
