@@ -190,7 +190,8 @@ fn is_open(request: &Request) -> bool {
 
 /// The doors of the REST API say themselves what they need.
 fn needs_outside_rest(request: &Request) -> Role {
-    if request.uri().path() == "/start-workflow" { Role::Operator } else { Role::Viewer }
+    let changes = !request.method().is_safe() && !request.uri().path().starts_with("/api/");
+    if changes { Role::Operator } else { Role::Viewer }
 }
 
 /// Reads the body, which is signed too, checks, and puts it back.

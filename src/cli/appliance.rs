@@ -51,6 +51,10 @@ impl Appliance {
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        // Written by children, and so apart from everything else; what they found out of a driver may be of an old one.
+        let gstreamer = data_dir.join("gstreamer");
+        let _ = std::fs::remove_dir_all(&gstreamer);
+        let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
@@ -70,11 +74,9 @@ impl Appliance {
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            predictor: Default::default(),
             acceleration: config.acceleration,
-            spawn: Arc::new(ChildProcesses {
-                program: OWN_BINARY.into(),
-                registry: data_dir.join("gstreamer.registry"),
-            }),
+            spawn: Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") }),
             data_dir: data_dir.clone(),
         });
         services.queues.load(&reader)?;
@@ -122,6 +124,7 @@ impl Appliance {
         let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
         let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
         appliance.keep("the alarms".to_owned(), alarms.run());
+        forward::sync::take_up(&services, &handle)?;
         appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
         let (queues, sweeping) = (services.clone(), handle.clone());
         appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });

@@ -104,8 +104,8 @@ fn truncate(details: &mut Map<String, Value>) {
     for (key, note) in [("input", "inputDetails"), ("output", "outputDetails"), ("parameters", "parametersDetails")] {
         let Some(Value::String(text)) = details.get_mut(key) else { continue };
         if text.len() > DATA_BYTES_MAX {
-            let end = (0..=DATA_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(end);
+            let whole = (0..=DATA_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(whole);
             details.insert(note.to_owned(), json!({"truncated": true}));
         }
     }

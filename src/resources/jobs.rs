@@ -198,7 +198,7 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
         Some(Outcome::Succeeded { output }) => {
             let result: Value = serde_json::from_str(output).unwrap_or_default();
             job["JobPercentComplete"] = json!(100);
-            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings"] {
+            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings", "Prediction", "Energy"] {
                 if let Some(value) = result.get(key) {
                     job[key] = value.clone();
                 }

@@ -25,6 +25,7 @@ pub mod media;
 pub mod mounts;
 pub mod notify;
 pub mod objects;
+pub mod predict;
 pub mod queues;
 pub mod wire;
 
@@ -50,7 +51,7 @@ use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask, Status};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
-use crate::run::{Announced, Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::run::{Announced, Handle, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell};
 use crate::sandbox::Spawn;
 use crate::store::{Commit, Reader};
 
@@ -106,6 +107,8 @@ pub struct Services {
     pub acceleration: Acceleration,
     /// Who runs media stages.
     pub spawn: Arc<dyn Spawn>,
+    /// How long transcodes take on this box.
+    pub predictor: predict::Predictor,
 }
 
 /// A group of resources.
@@ -344,6 +347,12 @@ impl Resource for Bound {
         self.family.need(&self.services, task)
     }
 
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        if matches!(&self.family, Family::Stage(stage) if stage == "transcode") {
+            predict::queued(&self.services, &task.parameters, tell);
+        }
+    }
+
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
         let (family, services) = (self.family.clone(), self.services.clone());
         Box::pin(async move {
@@ -447,7 +456,7 @@ mod tests {
         }
         for unknown in [
             "arn:aws:states:::conveyor:nonsense",
-            "arn:aws:states:::ecs:runTask.sync",
+            "arn:aws:states:::ecs:stopTask.sync",
             "arn:aws:states:::aws-sdk:sqs:sing",
             "x",
             "",

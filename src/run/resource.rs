@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Handle, Need, ProgressSink};
+use super::{Handle, Need, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, MachineRef, RunTask};
@@ -18,6 +18,8 @@ use crate::store::Commit;
 pub trait Resource: Send + Sync {
     /// What the attempt needs of the box, if anything.
     fn need(&self, task: &RunTask) -> Option<Need>;
+    /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
+    fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
 }
 

@@ -81,6 +81,7 @@ impl Appliance {
             retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
+            predictor: Default::default(),
             acceleration: Default::default(),
             spawn: Arc::new(Scripted(script)),
         });

@@ -74,9 +74,10 @@ fn target(headers: &HeaderMap) -> &str {
     headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
-/// What a request's operation needs. What is not known needs nothing: it is refused for that.
+/// What a request's operation needs. Those of other services are for workers: messages and events.
 pub fn needs(headers: &HeaderMap) -> Role {
-    let operation = target(headers).strip_prefix(TARGET).unwrap_or_default();
+    let target = target(headers);
+    let Some(operation) = target.strip_prefix(TARGET) else { return Role::Operator };
     match operation {
         // A worker takes the task that it asks for.
         "GetActivityTask" => Role::Operator,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
-use super::{Answer, Body, Fresh, source};
+use super::{Answer, Body, Fresh, predictions, source};
 use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
 use crate::base::limits::quotas;
@@ -78,6 +78,8 @@ fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
     let output = output(&header).map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
     let made = outputs(doors, texts, source(&header.input).as_ref());
+    let texts = output.iter().map(String::as_str).chain(states.iter().filter_map(|v| v.output.as_deref()));
+    let predicted = predictions::checked(texts);
     let shown_max = if with_states { VISITS_MAX } else { 0 };
     let left_out = states.len().saturating_sub(shown_max);
     states.truncate(shown_max);
@@ -93,6 +95,9 @@ fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
         shown["redrivable"] = false.into();
     }
     shown["redriveCount"] = header.redrive_count.into();
+    shown["predicted"] = predicted;
+    let runs = header.stopped_at.is_none();
+    shown["predictions"] = if runs { predictions::expected(doors, header.id) } else { json!([]) };
     Ok(Fresh(shown))
 }
 

@@ -60,8 +60,10 @@ impl Express {
     /// Hands a message to the express execution of that id; gives it back where there is none.
     pub fn send(&self, id: ExecutionId, message: Message) -> Option<Message> {
         let inboxes = self.inboxes.lock();
-        let Some(inbox) = inboxes.get(&id) else { return Some(message) };
-        inbox.send(message).err().map(|back| back.0)
+        match inboxes.get(&id) {
+            Some(inbox) => inbox.send(message).err().map(|back| back.0),
+            None => Some(message),
+        }
     }
 
     pub fn board(&self) -> ExpressBoard {

@@ -134,7 +134,11 @@ export const notifications = (): Promise<t.Notifications> => ask('notifications'
 export const settings = (): Promise<Record<string, unknown>> => ask('settings');
 export const audit = (next: string | null): Promise<{ deeds: t.Deed[]; next: string | null }> =>
   ask(`audit?limit=100${next ? `&next=${in_(next)}` : ''}`);
-export const benchmarks = (): Promise<unknown> => ask('benchmarks');
+export const benchmarks = (): Promise<{ runs: t.BenchmarkRun[] }> => ask('benchmarks');
+export const benchmark = (id: string): Promise<t.BenchmarkReport> => ask(`benchmarks/${in_(id)}`);
+export const express = (): Promise<t.ExpressBoard> => ask('express');
+export const stopExpress = (id: string): Promise<unknown> =>
+  post(`express/${in_(id)}/stop`, { error: 'Stopped', cause: 'Stopped on the dashboard' });
 
 /** A text file of a share. */
 export async function text(url: string): Promise<string> {

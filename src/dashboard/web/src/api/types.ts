@@ -147,6 +147,10 @@ export interface Lane {
   capacity: number;
   busy: number;
   waiting: number;
+  /** `open`, or why it takes nothing now. */
+  state?: string;
+  why?: string;
+  device?: string;
 }
 
 export interface Watch {
@@ -339,6 +343,50 @@ export interface Notifications {
     error: string;
   }[];
   delivered: { target: string; event: string | null; body: string; attempts: number; createdAt: number; deliveredAt: number }[];
+}
+
+export interface BenchmarkRun {
+  id: string;
+  startedAt: number;
+  tookSeconds: number;
+  mode: string;
+  version: string;
+  disturbed: string[];
+  capacity: { ladders: number; sentence: string } | null;
+}
+
+export interface BenchmarkReport {
+  id: string;
+  took_seconds: number;
+  disturbed: string[];
+  capacity?: { sentence: string; limited_by: string; bounds: [string, number][] };
+  sections: {
+    kind: string;
+    says: string[];
+    rows: {
+      key: string;
+      name: string;
+      figures: { name: string; unit: string; better: string; median: number; spread: number; samples: number[] }[];
+    }[];
+    curves: { key: string; title: string; x: string; y: string; points: [number, number][] }[];
+  }[];
+}
+
+export interface ExpressBoard {
+  running: { id: string; arn: string; machine: string; name: string; startedAt: number; sync: boolean }[];
+  runningTotal: number;
+  ended: {
+    arn: string;
+    machine: string;
+    name: string;
+    status: Status;
+    startedAt: number;
+    stoppedAt: number;
+    events: number;
+    error: string | null;
+    cause: string | null;
+  }[];
+  machines: Record<string, { started: number; succeeded: number; failed: number; timedOut: number; aborted: number }>;
 }
 
 export interface Deed {

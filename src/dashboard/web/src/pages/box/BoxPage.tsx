@@ -29,7 +29,15 @@ function Lanes() {
           <tbody>
             {value.lanes.map((lane) => (
               <tr key={lane.name}>
-                <td>{lane.name}</td>
+                <td>
+                  {lane.name} {lane.device ? <small>{lane.device}</small> : null}
+                  {lane.state && lane.state !== 'open' ? (
+                    <p class="notice small">
+                      {lane.state}
+                      {lane.why ? `: ${lane.why}` : ''}
+                    </p>
+                  ) : null}
+                </td>
                 <td>
                   <meter min={0} max={Math.max(1, lane.capacity)} value={lane.busy} aria-label={`${lane.name} busy`} /> {lane.busy} of{' '}
                   {lane.capacity}

@@ -5,8 +5,8 @@ import type { Summary } from '../../api/types';
 import { useMay } from '../../base/feed';
 import { clock, count, duration, plural, statusWord } from '../../base/format';
 import { useAction, useAsk, useChanges, useLive, useNow, useTitle } from '../../base/hooks';
-import { replace, toExecution, type Route } from '../../base/route';
-import { Badge, Bar, Moment, Notice, Thumb } from '../../components/basics';
+import { href, replace, toExecution, type Route } from '../../base/route';
+import { Badge, Bar, Lazy, Moment, Notice, Tabs, Thumb } from '../../components/basics';
 
 const STATUSES = ['RUNNING', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'ABORTED'];
 /** Rows that a search looks at before it asks whether to go on. */
@@ -234,7 +234,32 @@ function Bulk({ ids, rows, done }: { ids: string[]; rows: Summary[]; done: () =>
   );
 }
 
+const toExpress = href(['executions'], { kind: 'express' });
+
+/** Standard executions, or the board of express ones, which are kept in memory only. */
 export function ExecutionsPage({ route }: { route: Route }) {
+  const express = route.query.get('kind') === 'express';
+  return (
+    <>
+      <h1 class="visually-hidden">Executions</h1>
+      <Tabs
+        label="Kinds of executions"
+        current={express ? 'express' : 'standard'}
+        tabs={[
+          { key: 'standard', label: 'Standard', href: href(['executions']) },
+          { key: 'express', label: 'Express', href: toExpress },
+        ]}
+      />
+      {express ? (
+        <Lazy key="express" load={async () => (await import('./ExpressBoard')).ExpressBoard} with={{}} />
+      ) : (
+        <Standard route={route} />
+      )}
+    </>
+  );
+}
+
+function Standard({ route }: { route: Route }) {
   useTitle('Executions');
   const filter = useMemo(() => filterOf(route.query), [route.query.toString()]);
   const { rows, next, looked, searching, error, more, load } = useRows(filter);
@@ -247,7 +272,6 @@ export function ExecutionsPage({ route }: { route: Route }) {
     setChosen((old) => (yes ? [...old, id] : old.filter((other) => other !== id)));
   return (
     <>
-      <h1 class="visually-hidden">Executions</h1>
       <Filters filter={filter} set={set} />
       <Notice error={error} />
       {chosen.length > 0 ? (

@@ -133,6 +133,7 @@ function Lanes({ lanes }: { lanes: Overview['lanes'] }) {
             <meter min={0} max={Math.max(1, lane.capacity)} value={lane.busy} aria-label={`${lane.name} busy`} />
             <span>
               {lane.busy} of {lane.capacity}
+              {lane.state && lane.state !== 'open' ? <b class="bad"> · {lane.state}</b> : null}
               {lane.waiting > 0 ? <b> · {plural(lane.waiting, 'waits', 'wait')}</b> : null}
             </span>
           </li>
