@@ -1,7 +1,8 @@
 //! One express execution at work: a task of its own that steps and acts until the execution has ended.
 //!
 //! Invariants: whatever happens to the task, the execution leaves the registry and its stages end with it; a message
-//! that comes after the end finds nobody.
+//! that comes after the end finds nobody. Once the appliance closes nothing is decided any more: what fails because
+//! things close around it must not end the execution, which is to run anew at the next start.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -59,9 +60,9 @@ impl Live {
     pub async fn run(mut self, commands: Vec<Command>) {
         let work = async {
             self.act(commands);
-            while self.is_running() {
+            while self.goes_on() {
                 self.run_ready().await;
-                if self.is_running() {
+                if self.goes_on() {
                     self.wait().await;
                 }
             }
@@ -82,7 +83,14 @@ impl Live {
         self.execution.header.status == Status::Running
     }
 
+    fn goes_on(&self) -> bool {
+        self.is_running() && !self.core.is_closing()
+    }
+
     fn close(mut self) {
+        if self.is_running() {
+            return;
+        }
         let header = self.execution.header.clone();
         self.core.express.inboxes.lock().remove(&header.id);
         self.core.express.ended(&self.machine, &header);
@@ -145,6 +153,9 @@ impl Live {
 
     /// Decide and act. True when the event changed something.
     fn decide(&mut self, event: Event) -> bool {
+        if self.core.is_closing() {
+            return false;
+        }
         let entry = self.core.entry(event);
         let step = quarantine::step(&self.machine, &self.execution, &entry);
         if step.header.is_none() {
