@@ -1,8 +1,9 @@
 //! Whole workflows over HTTP: what a client sees of the box when the work itself costs nothing.
 //!
 //! `cargo bench --bench workflows`: ten steps that are each durable (Task states with a resource that answers at
-//! once), and ten that have no effect (Pass states, one commit for all), at concurrency 1, 32 and 256. A workflow is
-//! timed from the request's first byte to its end being durable. `CONVEYOR_BENCH_SECONDS` sets how long each runs.
+//! once), and ten that have no effect (Pass states, one commit for all), at concurrency 1, 32 and 256; and the same as
+//! express executions, which are kept in memory. A workflow is timed from the request's first byte to its end being
+//! durable, or, of express ones (StartSyncExecution), to its answer. `CONVEYOR_BENCH_SECONDS` sets how long each runs.
 
 mod yard;
 
@@ -33,10 +34,16 @@ fn main() {
     runtime.block_on(async {
         let (handle, address) = serve(&folder).await;
         let ended = Ended::watch(&handle);
-        for (name, state) in [("effect-free", pass()), ("every step synced", task())] {
-            let machine = create(address, name, &state).await;
+        let all = [
+            ("effect-free", pass(), Kind::Standard),
+            ("every step synced", task(), Kind::Standard),
+            ("express, Pass", pass(), Kind::Express),
+            ("express, Task", task(), Kind::Express),
+        ];
+        for (name, state, kind) in all {
+            let machine = create(address, name, &state, kind).await;
             for concurrency in [1, 32, 256] {
-                crowd(address, &machine, &ended, concurrency, yard::seconds(), name).await;
+                crowd(address, &machine, &ended, concurrency, yard::seconds(), name, kind).await;
             }
         }
         println!("resident                       {:.0} MiB", yard::resident_mib());
@@ -44,6 +51,12 @@ fn main() {
     });
     drop(runtime);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Standard,
+    Express,
 }
 
 fn pass() -> Value {
@@ -78,6 +91,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
         facts: json!({}),
+        services: None,
         data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));
@@ -138,7 +152,7 @@ impl Ended {
     }
 }
 
-async fn create(address: SocketAddr, name: &str, state: &Value) -> String {
+async fn create(address: SocketAddr, name: &str, state: &Value, kind: Kind) -> String {
     let states: serde_json::Map<String, Value> = (0..STEPS)
         .map(|n| {
             let mut state = state.clone();
@@ -151,13 +165,22 @@ async fn create(address: SocketAddr, name: &str, state: &Value) -> String {
         .collect();
     let definition = json!({"StartAt": "Step0", "States": states}).to_string();
     let request = json!({
-        "name": name.replace(' ', "-"), "definition": definition, "roleArn": "arn:aws:iam::000000000000:role/any"
+        "name": name.replace([' ', ','], "-"), "definition": definition, "roleArn": "arn:aws:iam::000000000000:role/any",
+        "type": if kind == Kind::Express { "EXPRESS" } else { "STANDARD" }
     });
     let mut client = Client::connect(address).await.unwrap();
     client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].as_str().unwrap().to_owned()
 }
 
-async fn crowd(address: SocketAddr, machine: &str, ended: &Ended, tasks: usize, time: Duration, name: &str) {
+async fn crowd(
+    address: SocketAddr,
+    machine: &str,
+    ended: &Ended,
+    tasks: usize,
+    time: Duration,
+    name: &str,
+    kind: Kind,
+) {
     let request = json!({"stateMachineArn": machine, "input": r#"{"key": "incoming/film.mp4"}"#}).to_string();
     let start = Instant::now();
     let running: Vec<_> = (0..tasks)
@@ -168,8 +191,13 @@ async fn crowd(address: SocketAddr, machine: &str, ended: &Ended, tasks: usize, 
                 let mut times = Vec::new();
                 while start.elapsed() < time {
                     let begun = Instant::now();
-                    let started = client.call("StartExecution", &request).await;
-                    ended.wait(started["executionArn"].as_str().unwrap().rsplit(':').next().unwrap()).await;
+                    if kind == Kind::Express {
+                        let answer = client.call("StartSyncExecution", &request).await;
+                        assert_eq!(answer["status"], "SUCCEEDED");
+                    } else {
+                        let started = client.call("StartExecution", &request).await;
+                        ended.wait(started["executionArn"].as_str().unwrap().rsplit(':').next().unwrap()).await;
+                    }
                     times.push(begun.elapsed());
                 }
                 times

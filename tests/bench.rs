@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use conveyor::base::speeds::Speeds;
 use conveyor::bench::report::{Report, SectionKind};
 use conveyor::bench::{compare, kept, page, table};
+use conveyor::media::clip::{self, Clip};
 use fake::FakeDriver;
 
 fn bench(dir: &Path, arguments: &[&str]) -> Command {
@@ -40,7 +41,11 @@ fn a_quick_run_measures_everything_and_leaves_nothing_but_its_report() {
     let config = dir.path().join("conveyor.toml");
     std::fs::write(&config, "[shares.incoming]\npath = \"in\"\n[shares.outputs]\npath = \"in/../out\"\n").unwrap();
     let (json, html) = (dir.path().join("r.json"), dir.path().join("r.html"));
+    // A smaller film than the box's own, so that the test is over sooner.
+    let clip = dir.path().join("clip.mp4");
+    clip::make(&clip, Clip { width: 640, height: 360, fps: 25, seconds: 4 }).unwrap();
     let output = bench(dir.path(), &["--quick", "--save-baseline", "first"])
+        .args(["--clip".as_ref(), clip.as_os_str()])
         .args(["--config".as_ref(), config.as_os_str(), "--json".as_ref(), json.as_os_str()])
         .args(["--html".as_ref(), html.as_os_str()])
         .output()
@@ -53,11 +58,9 @@ fn a_quick_run_measures_everything_and_leaves_nothing_but_its_report() {
     assert!(raw.rows.is_empty() && raw.says[0].contains("No GPU"), "{raw:?}");
     let ladder = graphs.row("cpu/ladder").unwrap_or_else(|| panic!("{:?}", graphs.says));
     assert!(ladder.median("speed").unwrap() > 0.0 && ladder.median("real time").unwrap() > 0.0);
-    for rung in ["cpu/rung/1080p", "cpu/rung/720p"] {
-        let row = graphs.row(rung).unwrap();
-        assert!(row.median("bitrate").unwrap() > 100.0 && row.median("PSNR").unwrap() > 25.0, "{row:?}");
-        assert!((0.5..=1.0).contains(&row.median("SSIM").unwrap()), "{row:?}");
-    }
+    let rung = graphs.row("cpu/rung/360p").unwrap();
+    assert!(rung.median("bitrate").unwrap() > 10.0 && rung.median("PSNR").unwrap() > 25.0, "{rung:?}");
+    assert!((0.5..=1.0).contains(&rung.median("SSIM").unwrap()), "{rung:?}");
     // On a busy machine a quick run leaves presets out, the first never.
     let veryfast = cpu.row("x264/veryfast/1080p").unwrap_or_else(|| panic!("{:?}", cpu.says));
     assert!(!veryfast.figures[0].samples.is_empty() && veryfast.median("PSNR").is_some());
@@ -71,7 +74,7 @@ fn a_quick_run_measures_everything_and_leaves_nothing_but_its_report() {
         assert!(store.row(row).is_some() || row == "raw", "{row}: {:?}", store.says);
     }
     let capacity = report.capacity.as_ref().unwrap();
-    assert!(capacity.sentence.contains("1080p30") && capacity.sentence.contains("limited by"), "{}", capacity.sentence);
+    assert!(capacity.sentence.contains("360p25") && capacity.sentence.contains("limited by"), "{}", capacity.sentence);
 
     let data = dir.path().join("data");
     assert_eq!(names(&share), ["film.mp4"], "the share is as it was");
@@ -85,7 +88,7 @@ fn a_quick_run_measures_everything_and_leaves_nothing_but_its_report() {
     assert!(lane.encode_mpix_s["h264/veryfast"] > 0.0 && lane.decode_mpix_s["h264"] > 0.0 && lane.ladder.is_some());
 
     let text = std::fs::read_to_string(html).unwrap();
-    assert!(text.contains("<svg") && text.contains(&capacity.limited_by.replace('\'', "'")), "plots and the sentence");
+    assert!(text.contains("<svg") && text.contains(&capacity.limited_by), "plots and the sentence");
     for from_elsewhere in ["<script", "http://", "https://", "<link", "@import"] {
         assert!(!text.contains(from_elsewhere), "{from_elsewhere}");
     }

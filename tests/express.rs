@@ -1,6 +1,5 @@
 //! Express executions: in memory, at least once, logged; and what standard ones log.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use conveyor::interpreter::{
     Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step,
 };
 use conveyor::logs::{self, Delivery, LogSettings};
-use conveyor::run::{self, Handle, LaneNeed, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{self, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
 use conveyor::store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -34,9 +33,9 @@ impl Resources for Echoes {
 }
 
 impl Resource for Echo {
-    fn lane(&self, task: &RunTask) -> Option<LaneNeed> {
+    fn need(&self, task: &RunTask) -> Option<Need> {
         let on_lane = task.parameters.contains("\"lane\"");
-        on_lane.then(|| LaneNeed { lane: "cpu".into(), weight: 1, priority: 0 })
+        on_lane.then(|| Need::cores(1))
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
@@ -68,7 +67,7 @@ impl Appliance {
             reader,
             resources: Arc::new(Echoes),
             clock: Arc::new(SystemClock),
-            lanes: BTreeMap::from([("cpu".to_owned(), 1)]),
+            lanes: Lanes { cpu: 1, ..Lanes::default() },
             account: "000000000000".into(),
             region: "us-east-1".into(),
         })

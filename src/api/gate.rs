@@ -190,14 +190,15 @@ fn is_open(request: &Request) -> bool {
 
 /// The doors of the REST API say themselves what they need.
 fn needs_outside_rest(request: &Request) -> Role {
-    if request.uri().path() == "/start-workflow" { Role::Operator } else { Role::Viewer }
+    let changes = !request.method().is_safe() && !request.uri().path().starts_with("/api/");
+    if changes { Role::Operator } else { Role::Viewer }
 }
 
 /// Reads the body, which is signed too, checks, and puts it back.
 async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<(Request, Caller), Refused> {
     let (parts, body) = request.into_parts();
     let too_large = |_| Refused::new("RequestEntityTooLargeException", "The request's body is too large");
-    let body = axum::body::to_bytes(body, crate::base::limits::REQUEST_BYTES_MAX).await.map_err(too_large)?;
+    let body = axum::body::to_bytes(body, crate::base::limits::quotas().request_bytes()).await.map_err(too_large)?;
     let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
     signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
     let caller = signature::signer(&parts.headers).and_then(|id| credentials.caller(&id));

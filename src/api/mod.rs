@@ -3,7 +3,7 @@
 //! ```text
 //!            gate (room, origin, credentials)
 //!              |
-//!   POST /     aws/            Step Functions, AWS JSON 1.0
+//!   POST /     aws/            Step Functions, AWS JSON 1.0; SQS and PutEvents, which resources::wire answers
 //!   /api/v1    rest/  live     what the dashboard shows; session, audit: who came in, what they did
 //!   /media     media           results
 //!   /start-workflow  /metrics  /healthz
@@ -39,9 +39,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::base::limits::REQUEST_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{Shares, fault};
 use crate::dashboard;
+use crate::resources::Services;
 use crate::run::Handle;
 use crate::store::Reader;
 
@@ -53,6 +54,8 @@ pub use refused::Refused;
 /// What the doors need. Built by `cli`.
 pub struct Settings {
     pub handle: Handle,
+    /// What answers the calls of other services that come in over the same port; `None`: nobody does.
+    pub services: Option<Arc<Services>>,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -74,6 +77,7 @@ pub struct Settings {
 #[derive(Clone)]
 struct Doors {
     handle: Handle,
+    services: Option<Arc<Services>>,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -97,6 +101,7 @@ pub fn router(settings: Settings) -> Router {
     let doors = Doors {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
+        services: settings.services,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),
@@ -115,12 +120,14 @@ pub fn router(settings: Settings) -> Router {
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
         .nest("/api/v1", rest::routes(&doors))
+        // A queue's own URL, which older clients of SQS post to.
+        .route("/{account}/{queue}", post(aws::queue).get(dashboard::file))
         .route("/start-workflow", post(start_workflow::start))
         .route("/media/{share}/{*key}", get(media::file))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .fallback(dashboard::file)
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(quotas().request_bytes()))
         .layer(axum::middleware::from_fn_with_state(doors.clone(), gate::guard))
         .layer(CatchPanicLayer::new())
         .with_state(doors)

@@ -47,10 +47,12 @@ pub struct Operation {
 
 impl Service {
     pub fn find(name: &str) -> Option<Service> {
-        // The optimised integrations of these two have names of their own.
+        // The optimised integrations of these have names of their own.
         let name = match name {
             "states" => "sfn",
             "events" => "eventbridge",
+            "emr-containers" => "emrcontainers",
+            "emr-serverless" => "emrserverless",
             name => name,
         };
         MODELS.get(name).map(Service)

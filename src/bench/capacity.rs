@@ -4,14 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::cores::SIZES;
-use super::graphs::Clip;
-use super::report::{Capacity, Report, Section, SectionKind};
+use super::report::{Capacity, Clip, Report, Section, SectionKind};
 use crate::base::speeds::{FORMAT, LadderSpeed, LaneSpeed, Speeds};
 
-/// The ladder's source: 1080p at 30 frames a second.
-const FPS: f64 = 30.0;
-/// A camera's or an editing suite's file of that kind, in bits a second.
-const SOURCE_BITS: f64 = 25e6;
 /// Both rungs at their highest, each as MP4 and as HLS.
 const OUTPUT_BITS: f64 = 2.0 * (5e6 + 3e6);
 /// The encoder's preset in the ladder's single-pass settings.
@@ -19,7 +14,7 @@ const PRESET: &str = "h264/veryfast";
 
 /// What the box carries, where its ladder was measured.
 pub fn capacity(report: &Report) -> Option<Capacity> {
-    let graphs = report.section(SectionKind::Graphs)?;
+    let (graphs, clip) = (report.section(SectionKind::Graphs)?, report.clip.as_ref()?);
     let mut bounds: Vec<(String, f64)> = Vec::new();
     let lanes: Vec<&str> = graphs.rows.iter().filter_map(|row| row.key.strip_suffix("/files")).collect();
     let fps: f64 = lanes.iter().filter_map(|lane| graphs.row(&format!("{lane}/files"))?.median("speed of all")).sum();
@@ -30,25 +25,26 @@ pub fn capacity(report: &Report) -> Option<Capacity> {
         ["cpu"] => format!("its {} cores", report.host.cores),
         lanes => format!("its lanes {}", lanes.join(", ")),
     };
-    bounds.push((engines, fps / FPS));
+    bounds.push((engines, fps / clip.fps));
     for row in report.section(SectionKind::Shares).into_iter().flat_map(|section| &section.rows) {
         let Some(share) = row.key.strip_suffix("/sequential") else { continue };
         let megabytes = |bits: f64| bits / 8e6;
         // Shares on one file system are measured once and carry both ways.
         if let (Some(write), Some(read)) = (row.median("write"), row.median("read")) {
-            let busy = megabytes(SOURCE_BITS) / read + megabytes(OUTPUT_BITS) / write;
+            let busy = megabytes(clip.bits_per_second()) / read + megabytes(OUTPUT_BITS) / write;
             bounds.push((format!("the share '{share}' ({read:.0} MB/s read, {write:.0} MB/s written)"), 1.0 / busy));
         }
     }
     bounds.sort_by(|a, b| a.1.total_cmp(&b.1));
     let (limited_by, exact) = bounds.first().cloned()?;
+    let kind = format!("{}p{:.0}", clip.width.min(clip.height), clip.fps);
     let ladders = exact.floor().min(1e6) as u32;
     let sentence = match ladders {
         0 => format!(
-            "This box carries no 1080p30 ladder in real time: one file alone runs at {exact:.2} of it, limited by {limited_by}."
+            "This box carries no {kind} ladder in real time: its best is {exact:.2} of it, limited by {limited_by}."
         ),
         n => format!(
-            "This box carries {n} simultaneous 1080p30 ladder{} in real time ({exact:.2} measured), limited by {limited_by}.",
+            "This box carries {n} simultaneous {kind} ladder{} in real time ({exact:.2} measured), limited by {limited_by}.",
             if n == 1 { "" } else { "s" }
         ),
     };
@@ -56,7 +52,7 @@ pub fn capacity(report: &Report) -> Option<Capacity> {
 }
 
 /// The lanes' speeds, over those that are known from earlier runs: a run of some sections forgets no others.
-pub fn speeds(report: &Report, clip: Option<&Clip>, before: Option<Speeds>) -> Speeds {
+pub fn speeds(report: &Report, before: Option<Speeds>) -> Speeds {
     let mut lanes = before.map(|speeds| speeds.lanes).unwrap_or_default();
     if let Some(section) = report.section(SectionKind::Cpu) {
         cores(section, lanes.entry("cpu".to_owned()).or_default());
@@ -64,7 +60,7 @@ pub fn speeds(report: &Report, clip: Option<&Clip>, before: Option<Speeds>) -> S
     if let Some(section) = report.section(SectionKind::Raw) {
         engines(section, &mut lanes);
     }
-    if let (Some(section), Some(clip)) = (report.section(SectionKind::Graphs), clip) {
+    if let (Some(section), Some(clip)) = (report.section(SectionKind::Graphs), &report.clip) {
         ladders(section, clip, &mut lanes);
     }
     Speeds {
@@ -148,7 +144,8 @@ fn ladders(section: &Section, clip: &Clip, lanes: &mut BTreeMap<String, LaneSpee
         let all = section.row(&format!("{name}/files"));
         let lane = lanes.entry(name.to_owned()).or_default();
         let source = (clip.width * clip.height) as f64 / 1e6;
-        let rungs: f64 = [1920.0 * 1080.0, 1280.0 * 720.0].iter().sum::<f64>() / 1e6;
+        // Nothing is enlarged: a smaller source makes smaller rungs.
+        let rungs = [1920.0 * 1080.0 / 1e6, 1280.0 * 720.0 / 1e6].map(|rung: f64| rung.min(source)).iter().sum::<f64>();
         let decode = lane.decode_mpix_s.get("h264").map_or(0.0, |speed| source / speed);
         let encode = lane.encode_mpix_s.get(PRESET).map(|speed| rungs / speed);
         let overhead = encode.map_or(1.0, |encode| 1.0 / alone / (decode + encode));

@@ -4,7 +4,7 @@
 //! figures of the engine are of acknowledged, durable work: decide, commit, act, as in production, with tasks that
 //! answer at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -26,7 +26,7 @@ use crate::base::{ExecutionId, Fault, SystemClock, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask, Status};
 use crate::run::{
-    self, Handle, LaneNeed, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext, TaskOutcome,
+    self, Handle, Lanes, Need, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext, TaskOutcome,
 };
 use crate::store::{self, Commit, Options, Writer};
 
@@ -101,7 +101,7 @@ async fn rows(work: &Work, section: &mut Section) -> Result<(), Failure> {
         reader,
         resources: Arc::new(answering.clone()),
         clock: Arc::new(SystemClock),
-        lanes: BTreeMap::new(),
+        lanes: Lanes::default(),
         account: "000000000000".to_owned(),
         region: "us-east-1".to_owned(),
     })
@@ -375,7 +375,7 @@ impl Answering {
 }
 
 impl Resource for Answering {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+    fn need(&self, _: &RunTask) -> Option<Need> {
         None
     }
 

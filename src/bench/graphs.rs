@@ -7,7 +7,7 @@ use conveyor_hw::EnergyMeter;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::report::{Curve, Row, Section, SectionKind};
+use super::report::{Clip, Curve, Row, Section, SectionKind};
 use super::statistics::{Better, median};
 use super::work::{SHARE, Work};
 use crate::base::TaskError;
@@ -19,25 +19,6 @@ const GROWTH_MIN: f64 = 0.03;
 const FILES_MAX: usize = 16;
 /// Into a quick run, after which the ladder is not repeated; after twice as long no more files at once are tried.
 const LATE_SECONDS: f64 = 30.0;
-
-/// What the graphs are measured with.
-#[derive(Clone, Debug)]
-pub struct Clip {
-    /// `s3://share/key`.
-    pub uri: String,
-    pub seconds: f64,
-    pub fps: f64,
-    pub width: u64,
-    pub height: u64,
-    pub bytes: u64,
-    pub name: String,
-}
-
-impl Clip {
-    pub fn frames(&self) -> f64 {
-        self.seconds * self.fps
-    }
-}
 
 /// How one lane does the ladder.
 #[derive(Clone, Debug)]
@@ -90,7 +71,6 @@ pub async fn clip(work: &Work, given: Option<&str>) -> Result<Clip, TaskError> {
 
 pub async fn measure(work: &Work, clip: &Clip, lanes: &[Lane]) -> Section {
     let mut section = Section::new(SectionKind::Graphs);
-    let kbps = clip.bytes as f64 * 8.0 / 1000.0 / clip.seconds.max(0.001);
     section.say(format!(
         "The recipe's ladder (configs/jobs/ladder.json: MP4 and HLS in 1080p and 720p, thumbnails) of {}: {}x{}, {:.3} \
          frames a second, {:.1} s, {:.1} Mbit/s. PSNR and SSIM against the scaled source.",
@@ -99,7 +79,7 @@ pub async fn measure(work: &Work, clip: &Clip, lanes: &[Lane]) -> Section {
         clip.height,
         clip.fps,
         clip.seconds,
-        kbps / 1000.0
+        clip.bits_per_second() / 1e6
     ));
     for lane in lanes {
         if let Err(error) = of_lane(work, clip, lane, &mut section).await {

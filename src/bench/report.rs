@@ -76,10 +76,36 @@ pub struct Report {
     /// What makes the figures lower than the box can; empty where nothing did.
     pub disturbed: Vec<String>,
     pub sections: Vec<Section>,
+    /// What the media graphs were measured with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<Clip>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
     #[serde(default)]
     pub comparisons: Vec<Comparison>,
+}
+
+/// A film as the media graphs were measured with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Clip {
+    /// `s3://share/key`, of this run's own shares.
+    pub uri: String,
+    pub name: String,
+    pub seconds: f64,
+    pub fps: f64,
+    pub width: u64,
+    pub height: u64,
+    pub bytes: u64,
+}
+
+impl Clip {
+    pub fn frames(&self) -> f64 {
+        self.seconds * self.fps
+    }
+
+    pub fn bits_per_second(&self) -> f64 {
+        self.bytes as f64 * 8.0 / self.seconds.max(0.001)
+    }
 }
 
 /// What was measured on.
@@ -176,7 +202,7 @@ pub struct Curve {
 /// What the box carries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Capacity {
-    /// Whole 1080p30 ladders at once in real time.
+    /// Whole ladders of the measured kind of film at once in real time: 1080p30 unless another clip was given.
     pub ladders: u32,
     /// The same with its fraction.
     pub ladders_exact: f64,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::graphs::{Clip, Lane};
+use super::graphs::Lane;
 use super::kept::{self, KeptError};
 use super::raw::Engines;
 use super::report::{FORMAT, Mode, Report, Section, SectionKind};
@@ -70,10 +70,11 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
         host: surroundings::host(gpus.names()),
         disturbed: disturbed_before(&request.data_dir),
         sections: Vec::new(),
+        clip: None,
         capacity: None,
         comparisons: Vec::new(),
     };
-    let clip = sections(&work, &request, &gpus, given.as_deref(), &mut report).await;
+    sections(&work, &request, &gpus, given.as_deref(), &mut report).await;
     drop(work);
     let others = usage.and_then(|usage| usage.others_since());
     if let Some(part) = others.filter(|part| *part > OTHERS_MAX) {
@@ -91,7 +92,7 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
         report.comparisons.push(compare::compare(&report, &baseline, name, &history));
     }
     kept::keep(&request.data_dir, &report)?;
-    capacity::speeds(&report, clip.as_ref(), Speeds::read(&request.data_dir))
+    capacity::speeds(&report, Speeds::read(&request.data_dir))
         .write(&request.data_dir)
         .map_err(|source| BenchError::Speeds { path: Speeds::path(&request.data_dir), source })?;
     Ok(report)
@@ -120,13 +121,7 @@ fn given_clip(path: Option<&Path>) -> Result<(Option<String>, Folders), BenchErr
     Ok((Some(format!("s3://{CLIP_SHARE}/{name}")), vec![(CLIP_SHARE.to_owned(), folder.to_owned())]))
 }
 
-async fn sections(
-    work: &Work,
-    request: &Request,
-    gpus: &Engines,
-    given: Option<&str>,
-    report: &mut Report,
-) -> Option<Clip> {
+async fn sections(work: &Work, request: &Request, gpus: &Engines, given: Option<&str>, report: &mut Report) {
     let wanted = |kind: &SectionKind| request.only.is_empty() || request.only.contains(kind);
     for kind in SectionKind::ALL.iter().filter(|kind| wanted(kind)) {
         work.expect(match kind {
@@ -137,7 +132,6 @@ async fn sections(
             SectionKind::Store => engine::expected_seconds(work),
         });
     }
-    let mut clip = None;
     for kind in ORDER.into_iter().filter(|kind| wanted(kind)) {
         let usage = Usage::now();
         let mut section = match kind {
@@ -145,7 +139,7 @@ async fn sections(
             SectionKind::Graphs => match graphs::clip(work, given).await {
                 Ok(found) => {
                     let section = graphs::measure(work, &found, &lanes()).await;
-                    clip = Some(found);
+                    report.clip = Some(found);
                     section
                 }
                 Err(error) => {
@@ -162,12 +156,11 @@ async fn sections(
         report.sections.push(section);
     }
     report.sections.sort_by_key(|section| section.kind);
-    clip
 }
 
 /// The lanes on which the ladder runs.
 fn lanes() -> Vec<Lane> {
-    vec![Lane { name: "cpu", acceleration: None }]
+    vec![Lane { name: "cpu", acceleration: Some("DISABLED") }]
 }
 
 fn disturbed_before(data_dir: &Path) -> Vec<String> {

@@ -167,7 +167,8 @@ impl Work {
         std::fs::create_dir(&work_dir)
             .map_err(|e| TaskError::new("Media.WorkDir", format!("cannot make {}: {e}", work_dir.display())))?;
         let shares = self.shares.clone();
-        let job = Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads };
+        let job =
+            Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device: None };
         let end = self.children.spawn(job, Box::new(|_| {})).await;
         // The run's folder takes along what stays.
         let _ = std::fs::remove_dir_all(work_dir);

@@ -11,11 +11,12 @@ use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
+use crate::base::limits::set_quotas;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
 use crate::resources::builtin::{self, Substitutions};
-use crate::resources::{All, Services, forward, functions, items, jobs, notify::Notifier};
+use crate::resources::{All, Services, events, forward, functions, http, items, jobs, notify::Notifier, queues};
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
 use crate::schedule::{Alarms, Schedule, ScheduleSettings};
@@ -29,6 +30,7 @@ const LOGS_WRITTEN_MAX: Duration = Duration::from_secs(2);
 /// Everything that runs but for the HTTP server.
 pub struct Appliance {
     pub handle: Handle,
+    pub services: Arc<Services>,
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     /// The settings in force, for screens.
@@ -42,11 +44,17 @@ pub struct Appliance {
 impl Appliance {
     /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
     pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+        // Nothing was read of them before, as nothing runs yet.
+        let _ = set_quotas(config.limits);
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        // Written by children, and so apart from everything else; what they found out of a driver may be of an old one.
+        let gstreamer = data_dir.join("gstreamer");
+        let _ = std::fs::remove_dir_all(&gstreamer);
+        let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
@@ -60,16 +68,18 @@ impl Appliance {
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
                 .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
             notify: config.notify.clone(),
+            events: events::Bus::new(&config.rules, &config.account, &config.region),
+            queues: queues::Queues::new(&config.queues, &config.account, &config.region),
+            connections: http::Connections::new(&config.connections),
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            predictor: Default::default(),
             acceleration: config.acceleration,
-            spawn: Arc::new(ChildProcesses {
-                program: OWN_BINARY.into(),
-                registry: data_dir.join("gstreamer.registry"),
-            }),
+            spawn: Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") }),
             data_dir: data_dir.clone(),
         });
+        services.queues.load(&reader)?;
         let handle = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),
@@ -87,8 +97,15 @@ impl Appliance {
         });
         let schedules = schedules(config);
         let facts = super::facts::of(config, &schedules.iter().collect::<Vec<_>>());
-        let mut appliance =
-            Appliance { handle: handle.clone(), watches: Vec::new(), facts, writer, tasks: Vec::new(), logs };
+        let mut appliance = Appliance {
+            handle: handle.clone(),
+            services: services.clone(),
+            watches: Vec::new(),
+            facts,
+            writer,
+            tasks: Vec::new(),
+            logs,
+        };
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
@@ -107,6 +124,10 @@ impl Appliance {
         let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
         let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
         appliance.keep("the alarms".to_owned(), alarms.run());
+        forward::sync::take_up(&services, &handle)?;
+        appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
+        let (queues, sweeping) = (services.clone(), handle.clone());
+        appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
         let notifier = Notifier::new(&services, handle);
         appliance.keep("the notifier".to_owned(), async {
             notifier.run().await;

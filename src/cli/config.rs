@@ -11,12 +11,14 @@ use serde::Deserialize;
 use super::document::{self, Document, DocumentFault};
 use super::lanes::LaneSettings;
 use crate::api::Role;
+use crate::base::limits::Quotas;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::{
-    AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
+    RetentionSettings, RuleSettings, TableSettings,
 };
 use crate::schedule::ScheduleSettings;
 
@@ -41,10 +43,14 @@ pub struct Config {
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
     pub logs: LogSettings,
+    pub limits: Quotas,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
     pub tables: BTreeMap<String, TableSettings>,
+    pub queues: BTreeMap<String, QueueSettings>,
+    pub rules: BTreeMap<String, RuleSettings>,
+    pub connections: BTreeMap<String, ConnectionSettings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -92,10 +98,14 @@ impl Default for Config {
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
             logs: LogSettings::default(),
+            limits: Quotas::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
             tables: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            connections: BTreeMap::new(),
         }
     }
 }
@@ -123,7 +133,9 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let Document { value, mut faults, taken_out } = document::read::<Config>(&text);
         if let Some(mut config) = value {
-            config.set_folder(path.parent().unwrap_or(Path::new(".")));
+            // A bare file name has an empty folder, which is none that a process could be started in.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            config.set_folder(folder.unwrap_or(Path::new(".")));
             // What follows only from a part that could not be read would be a fault of its own making.
             let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
             let meant = config.faults().into_iter().filter(|fault| !torn(fault));
@@ -229,7 +241,21 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
+        let has_queue = |queue: &str| self.queues.contains_key(queue);
+        for (name, queue) in &self.queues {
+            let found = queue.faults(name, has_queue);
+            faults.extend(found.into_iter().map(|fault| within(&format!("queues.{name}"), &fault)));
+        }
+        for (name, rule) in &self.rules {
+            let found = rule.faults(has_queue, |connection| self.connections.contains_key(connection));
+            faults.extend(found.into_iter().map(|fault| within(&format!("rules.{name}"), &fault)));
+        }
+        for (name, connection) in &self.connections {
+            let found = connection.faults();
+            faults.extend(found.into_iter().map(|fault| within(&format!("connections.{name}"), &fault)));
+        }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.limits.faults().into_iter().map(|fault| within("limits", &fault)));
         faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));

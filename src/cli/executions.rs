@@ -197,6 +197,7 @@ fn show(execution: &Value) -> anyhow::Result<()> {
             println!("         after {}", text(moved));
         }
     }
+    predictions(execution);
     if let Some(failure) = execution.get("failure").filter(|failure| !failure.is_null()) {
         println!("failed in state '{}' of '{}'", text(&failure["state"]), text(&failure["workflow"]));
         println!(
@@ -207,6 +208,32 @@ fn show(execution: &Value) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What is expected of transcodes that wait or run, and how predictions came out.
+fn predictions(execution: &Value) {
+    for expected in execution["predictions"].as_array().into_iter().flatten() {
+        let seconds = |key: &str| expected[key].as_f64().unwrap_or(0.0) / 1_000.0;
+        let start = match expected["startedAt"].is_null() {
+            true => format!("starts in about {:.0} s, ", seconds("startsInMs")),
+            false => String::new(),
+        };
+        println!(
+            "{}: {start}takes about {:.0} s, {:.0} s left (by {})",
+            text(&expected["state"]),
+            seconds("runMs"),
+            seconds("leftMs"),
+            text(&expected["by"])
+        );
+    }
+    for checked in execution["predicted"].as_array().into_iter().flatten() {
+        println!(
+            "transcode: predicted {} s (by {}), took {} s",
+            text(&checked["Seconds"]),
+            text(&checked["By"]),
+            text(&checked["TookSeconds"])
+        );
+    }
 }
 
 async fn history(api: &Api, id: &str) -> anyhow::Result<()> {

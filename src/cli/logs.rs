@@ -76,7 +76,10 @@ pub fn run(asked: &Logs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    while asked.follow {
+    if !asked.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         std::thread::sleep(LOOK_EVERY);
         for file in of_group(&root, asked)? {
             let place = seen.entry(file.path.clone()).or_insert(0);
@@ -87,7 +90,6 @@ pub fn run(asked: &Logs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn of_group(root: &Path, asked: &Logs) -> anyhow::Result<Vec<LogFile>> {

@@ -18,7 +18,6 @@ mod troubles;
 mod validate;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -42,12 +41,8 @@ enum Command {
     Demo(demo::Demo),
     /// Run one file through a workflow, without a server.
     Run(demo::Run),
-    /// Print all problems of one or more definitions, each with line, column and JSON pointer.
-    Validate {
-        /// Amazon States Language, as JSON.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    /// Print all problems of one or more definitions and what can never happen in them, with line and column.
+    Validate(validate::Validate),
     /// List, show, stop and redrive the executions of a running appliance.
     Executions(executions::Executions),
     /// Print what executions logged, from the appliance's files.
@@ -77,7 +72,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => on_runtime(demo::demo(arguments)),
         Command::Run(arguments) => on_runtime(demo::run(arguments)),
         Command::Executions(arguments) => on_runtime(executions::run(arguments)),
-        Command::Validate { files } => validate::run(&files),
+        Command::Validate(arguments) => validate::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),

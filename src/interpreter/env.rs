@@ -12,7 +12,7 @@ pub struct Env {
     pub express: bool,
     /// Longest that the execution may take, whatever the definition says: express ones.
     pub execution_ms_max: Option<i64>,
-    /// Most events in the history; [`limits::HISTORY_EVENTS_MAX`] but for measurements.
+    /// Most events in the history; the quota but for measurements.
     pub history_events_max: u64,
 }
 
@@ -25,7 +25,7 @@ impl Env {
             machine_arn: arn::machine(region, account, machine),
             express: false,
             execution_ms_max: None,
-            history_events_max: limits::HISTORY_EVENTS_MAX,
+            history_events_max: limits::quotas().history_events,
         }
     }
 

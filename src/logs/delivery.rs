@@ -104,7 +104,8 @@ fn truncate(details: &mut Map<String, Value>) {
     for (key, note) in [("input", "inputDetails"), ("output", "outputDetails"), ("parameters", "parametersDetails")] {
         let Some(Value::String(text)) = details.get_mut(key) else { continue };
         if text.len() > DATA_BYTES_MAX {
-            text.truncate(text.floor_char_boundary(DATA_BYTES_MAX));
+            let whole = (0..=DATA_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(whole);
             details.insert(note.to_owned(), json!({"truncated": true}));
         }
     }

@@ -7,6 +7,7 @@ pub mod analysis;
 pub mod bench;
 pub mod clip;
 pub mod container;
+pub mod engines;
 pub mod files;
 pub mod hdr;
 pub mod input;
@@ -59,6 +60,7 @@ pub fn init() -> Result<(), TaskError> {
     STARTED
         .get_or_init(|| {
             gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
+            engines::hide();
             transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))?;
             hdr::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
         })

@@ -78,6 +78,27 @@ impl Pipeline {
         Ok(element)
     }
 
+    /// Its elements by name, each with the properties that differ from their defaults, in the order in which they came.
+    pub fn outline(&self) -> Vec<String> {
+        let elements: Vec<gst::Element> = self.gst.iterate_elements().into_iter().flatten().collect();
+        let told = |element: &gst::Element, spec: &gst::glib::ParamSpec| {
+            let wanted = spec.flags().contains(gst::glib::ParamFlags::READWRITE);
+            if !wanted || matches!(spec.name(), "name" | "parent") {
+                return None;
+            }
+            let text = element.property_value(spec.name()).serialize().ok()?;
+            let default = spec.default_value().serialize().ok();
+            (default.as_ref() != Some(&text)).then(|| format!(" {}={text}", spec.name()))
+        };
+        let describe = |element: &gst::Element| {
+            let factory = element.factory().map(|factory| factory.name().to_string()).unwrap_or_default();
+            let properties = element.list_properties();
+            let properties: String = properties.iter().filter_map(|spec| told(element, spec)).collect();
+            factory + &properties
+        };
+        elements.iter().rev().map(describe).collect()
+    }
+
     /// Asks for a state; a refusal is turned into the error that lies on the bus.
     pub fn set(&self, state: gst::State, input: &Input) -> Result<(), TaskError> {
         if self.gst.set_state(state).is_ok() {
@@ -163,6 +184,10 @@ pub fn error_of(message: &gst::Message, input: &Input) -> TaskError {
     let gst::MessageView::Error(message) = message.view() else { return bug("no error message") };
     let (error, debug) = (message.error(), message.debug().unwrap_or_default());
     let detail = format!("{error} ({})", debug.lines().last().unwrap_or_default().trim());
+    let factory = message.src().and_then(|from| from.downcast_ref::<gst::Element>()?.factory());
+    if let Some(element) = factory.map(|f| f.name()).filter(|name| name.starts_with("nv") || name.starts_with("cuda")) {
+        return TaskError::new("Device.Failed", format!("{element} failed while working on '{}': {detail}", input.uri));
+    }
     if let Some(kind) = error.kind::<gst::ResourceError>() {
         use gst::ResourceError::{NoSpaceLeft, NotFound, OpenRead, Read};
         // Muxers report their temporary files' trouble as one of writing, with the system's words behind it.

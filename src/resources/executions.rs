@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::aws;
-use super::{Answer, Call, Services};
+use super::aws::{self, Dress};
+use super::{Answer, Call, Services, events};
 use crate::base::TaskError;
 use crate::interpreter::{Header, Outcome, Parent, Status};
 use crate::run::{Refused, Start, Started};
@@ -48,7 +48,7 @@ pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
         "ExecutionArn": started.arn,
         "StartDate": started.started_at.0 as f64 / 1000.0,
     });
-    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0");
+    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", call.handle.now(), Dress::KeptAlive);
     Ok(match pattern {
         Pattern::FireAndForget => Answer::Done(answer),
         _ => Answer::Submitted(answer),
@@ -83,7 +83,8 @@ pub async fn start(call: &Call, child: Child) -> Result<Started, Refused> {
             name: Some(child.name.clone()),
             input: child.input.into(),
             parent: parent.clone(),
-            trace_header: None,
+            // Which rules led here goes along, so that a rule does not start itself by way of a child.
+            trace_header: events::lineage(&call.services, call.execution)?.trace_header(&derived_name(call)),
             once: true,
         })
         .await?;

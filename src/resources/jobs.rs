@@ -111,7 +111,13 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         TaskError::new("MediaConvert.InternalServerErrorException", what)
     })?;
     let job = shape(&call.services, &name, &request, "SUBMITTED", started.started_at);
-    let answer = aws::with_metadata(json!({ "Job": job }), &request_id, "application/json");
+    let answer = aws::with_metadata(
+        json!({ "Job": job }),
+        &request_id,
+        "application/json",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(if sync { Answer::Submitted(answer) } else { Answer::Done(answer) })
 }
 
@@ -192,7 +198,7 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
         Some(Outcome::Succeeded { output }) => {
             let result: Value = serde_json::from_str(output).unwrap_or_default();
             job["JobPercentComplete"] = json!(100);
-            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings"] {
+            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings", "Prediction", "Energy"] {
                 if let Some(value) = result.get(key) {
                     job[key] = value.clone();
                 }

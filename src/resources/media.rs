@@ -4,11 +4,12 @@
 //! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use conveyor_hw::EnergyMeter;
+use serde_json::{Value, json};
 
-use super::{Answer, Call, mounts};
+use super::{Answer, Call, mounts, predict};
 use crate::base::TaskError;
 use crate::media::Job;
 use crate::media::settings::{self, Acceleration, VideoCode};
@@ -88,6 +89,11 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         threads: call.threads,
         device: call.device.clone(),
     };
+    let transcodes = stage == "transcode";
+    let on_gpu = predict::on_gpu(call);
+    let hold = || call.services.predictor.hold(&call.services, &call.parameters, on_gpu, call.threads);
+    let held = transcodes.then(hold);
+    let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
     let result = tokio::select! {
@@ -99,7 +105,20 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
         mounts::check(call).await?;
     }
-    result.map(|result| Answer::Done(with_moves(result, &call.moved)))
+    let mut result = result?;
+    if matches!(stage, "sanitize" | "probe") {
+        let uri = call.parameters["input"].as_str().unwrap_or_default();
+        call.services.predictor.saw(uri, result.get("metadata").unwrap_or(&result));
+    }
+    if transcodes {
+        if let Some(joules) = meter.joules() {
+            // Of all that ran meanwhile: the counters know no processes.
+            result["Energy"] = json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        call.services.predictor.check(call, held.flatten(), seconds, &mut result).await;
+    }
+    Ok(Answer::Done(with_moves(result, &call.moved)))
 }
 
 /// A result that took more than one device says so.
@@ -143,12 +162,12 @@ pub fn work_root(data_dir: &Path) -> PathBuf {
 }
 
 /// A work folder that goes when its attempt does, whether that ends, fails or is dropped.
-struct WorkDir {
-    path: PathBuf,
+pub(super) struct WorkDir {
+    pub path: PathBuf,
 }
 
 impl WorkDir {
-    fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
+    pub fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
         let path = work_root(data_dir).join(name);
         let made = match std::fs::remove_dir_all(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),

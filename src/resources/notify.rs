@@ -110,7 +110,13 @@ pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
         }
     }
     let (id, _) = send(call, body).await?;
-    let answer = aws::with_metadata(json!({ "MessageId": id }), &aws::request_id(call), "text/xml");
+    let answer = aws::with_metadata(
+        json!({ "MessageId": id }),
+        &aws::request_id(call),
+        "text/xml",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(Answer::Done(answer))
 }
 
@@ -121,25 +127,35 @@ async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<
     body.insert("id".to_owned(), json!(id));
     body.insert("at".to_owned(), json!(now.to_string()));
     body.entry("execution").or_insert_with(|| json!(call.execution_arn));
-    let body = Value::Object(body).to_string();
-    let targets = call.services.notify.targets();
     let mut commit = Commit::new();
-    for target in &targets {
-        let row = OutboxRow {
-            target: (*target).to_owned(),
-            body: body.clone(),
-            created_at: now.into(),
-            attempts: 0,
-            next_at: now.into(),
-            last_error: String::new(),
-        };
-        commit.put_outbox(call.handle.outbox_number(), &row);
-    }
+    let targets = store(&call.services, &call.handle, &Value::Object(body), &mut commit);
     if !targets.is_empty() {
         call.handle.commit(commit).await.map_err(|e| fault(&e))?;
         call.services.outbox_grew.notify_one();
     }
     Ok((id, targets))
+}
+
+/// Adds a notification to a commit, for each target.
+pub(super) fn store(
+    services: &super::Services,
+    handle: &Handle,
+    body: &Value,
+    commit: &mut Commit,
+) -> Vec<&'static str> {
+    let (now, targets) = (handle.now(), services.notify.targets());
+    for target in &targets {
+        let row = OutboxRow {
+            target: (*target).to_owned(),
+            body: body.to_string(),
+            created_at: now.into(),
+            attempts: 0,
+            next_at: now.into(),
+            last_error: String::new(),
+        };
+        commit.put_outbox(handle.outbox_number(), &row);
+    }
+    targets
 }
 
 /// Delivers what stands in the outbox, for as long as it runs.

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::{LogTarget, Refused, events};
 use crate::asl::{self, Severity, StateMachine, WorkflowType};
 use crate::base::Fault;
-use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::interpreter::{Env, MachineRef, Status};
 use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Tag};
 
@@ -90,8 +90,9 @@ impl Catalog {
 
 /// The definition, or AWS's text with all of its problems.
 fn parse(text: &str, kind: MachineKind) -> Result<StateMachine, Refused> {
-    if text.len() > DEFINITION_BYTES_MAX {
-        let what = format!("the definition has {} bytes; {DEFINITION_BYTES_MAX} are allowed", text.len());
+    let bytes_max = quotas().definition_bytes();
+    if text.len() > bytes_max {
+        let what = format!("the definition has {} bytes; {bytes_max} are allowed", text.len());
         return Err(Refused::new("InvalidDefinition", format!("Invalid State Machine Definition: '{what}'")));
     }
     let workflow = match kind {

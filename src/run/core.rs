@@ -185,8 +185,8 @@ impl Core {
     pub fn send(self: &Arc<Self>, id: ExecutionId, mut message: execution::Message, known: Option<Box<Execution>>) {
         if known.is_none() {
             match self.express.send(id, message) {
-                Ok(()) => return,
-                Err(back) => message = back,
+                None => return,
+                Some(back) => message = back,
             }
         }
         let mut awake = self.awake.lock();
@@ -260,7 +260,11 @@ impl Core {
         if super::activities::is_activity(&task.resource) {
             return self.activities.offer(id, task);
         }
-        let need = self.resources.find(&task.resource).and_then(|resource| resource.need(&task));
+        let resource = self.resources.find(&task.resource);
+        if let Some(resource) = &resource {
+            self.predict(resource, id, &task);
+        }
+        let need = resource.and_then(|resource| resource.need(&task));
         match (need, self.lanes.get()) {
             (Some(mut need), Some(lanes)) => {
                 need.priority = need.priority.or_else(|| priority_of(input));
@@ -285,6 +289,7 @@ impl Core {
         if let Some(lanes) = self.lanes.get() {
             let _ = lanes.cast(lanes::Message::Cancel { execution: id, attempt });
         }
+        self.board.predictions.end(id, attempt);
         self.activities.withdraw(id, attempt);
         self.stop_child_of(id, attempt);
     }

@@ -220,10 +220,17 @@ impl State {
         }
         let mut commit = Commit::new();
         commit.step(Some(execution), &step);
+        let announced = match &step.header {
+            Some(header) if header.status != execution.header.status => {
+                core.resources.status_changed(header, &mut commit)
+            }
+            _ => Vec::new(),
+        };
         if let Err(fault) = core.commit(commit).await {
             self.execution = None;
             return Err(fault.into());
         }
+        core.resources.announced(announced);
         execution.apply(&step);
         announce(&core, execution);
         let Step { commands, history, .. } = step;

@@ -14,7 +14,7 @@ use super::{
     ActivityTask, AliasChange, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice, Refused,
     TaskContext, TaskOutcome, Working,
 };
-use crate::base::{Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
+use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask, TaskPhase};
 use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
@@ -274,6 +274,25 @@ impl Handle {
             matches!(branch.doing, Doing::Task { attempt, nonce, .. } if attempt == token.attempt && nonce == token.nonce)
         });
         if open { Ok(token) } else { Err(Refused::task_timed_out()) }
+    }
+
+    /// Whether the attempt's outcome is still awaited.
+    pub fn waits_for(&self, id: ExecutionId, attempt: Attempt) -> Result<bool, Fault> {
+        Ok(self.0.reader.execution(id)?.is_some_and(|execution| execution.branch_of_attempt(attempt).is_some()))
+    }
+
+    /// The end of what a Task submitted elsewhere. False where nobody waits for it any more.
+    pub async fn report_end(
+        &self,
+        id: ExecutionId,
+        attempt: Attempt,
+        outcome: Result<Json, TaskError>,
+    ) -> Result<bool, Refused> {
+        let event = match outcome {
+            Ok(output) => Event::TaskSucceeded { attempt, output },
+            Err(e) => Event::TaskFailed { attempt, error: Some(e.error), cause: Some(e.cause) },
+        };
+        self.0.post_and_wait(id, event).await
     }
 
     async fn report(&self, token: TaskToken, event: Event) -> Result<(), Refused> {

@@ -71,8 +71,9 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
 fn issue(core: &SharedCore, id: ExecutionId, task: RunTask) -> Result<(), Fault> {
     let with_worker = activities::is_activity(&task.resource) && core.is_with_a_worker(id, &task)?;
     if !with_worker {
-        let input = core.reader.header(id)?.map(|header| header.input).unwrap_or_default();
-        core.run_task(id, Box::new(task), &input);
+        // Its input tells its priority, which counts only where it has to wait.
+        let header = if core.needs_no_lane(&task) { None } else { core.reader.header(id)? };
+        core.run_task(id, Box::new(task), header.as_ref().map_or("", |header| &header.input));
     }
     Ok(())
 }

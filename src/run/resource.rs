@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::{Handle, Need, ProgressSink};
+use super::{Handle, Need, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, MachineRef, RunTask};
 use crate::media::Device;
+use crate::store::Commit;
 
 /// What runs the attempts of the Tasks that name it.
 ///
@@ -17,6 +18,8 @@ use crate::media::Device;
 pub trait Resource: Send + Sync {
     /// What the attempt needs of the box, if anything.
     fn need(&self, task: &RunTask) -> Option<Need>;
+    /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
+    fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
 }
 
@@ -57,4 +60,21 @@ pub trait Resources: Send + Sync + 'static {
     /// What a parent's attempt gets when its child execution has ended; `shape` is what the child's
     /// [`Parent`](crate::interpreter::Parent) says.
     fn child_ended(&self, shape: &str, child: &Header, child_arn: &str, machine_arn: &str) -> Result<Json, TaskError>;
+
+    /// An execution is about to be stored for the first time, having run its first states: adds to the commit what
+    /// others are to be told. What it answers is handed to [`Resources::announced`] once the commit is durable.
+    fn begun(&self, _: &Header, _: &mut Commit) -> Vec<Announced> {
+        Vec::new()
+    }
+
+    /// The same for an execution whose status is another one after the step.
+    fn status_changed(&self, _: &Header, _: &mut Commit) -> Vec<Announced> {
+        Vec::new()
+    }
+
+    /// It is durable.
+    fn announced(&self, _: Vec<Announced>) {}
 }
+
+/// A row of the floor above, by its key.
+pub type Announced = (String, String);

@@ -7,7 +7,7 @@ use super::execution::announce;
 use super::handle::{Start, Started};
 use super::{Refused, events, express, quarantine};
 use crate::base::ExecutionId;
-use crate::base::limits::EXECUTIONS_ACTIVE_MAX;
+use crate::base::limits::quotas;
 use crate::interpreter::{Command, Event, Execution, MachineRef, Status};
 use crate::store::{Commit, MachineRow};
 
@@ -16,8 +16,9 @@ pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, 
     if core.is_closing() {
         return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
     }
-    if core.reader.count(Status::Running) as usize >= EXECUTIONS_ACTIVE_MAX {
-        let what = format!("{EXECUTIONS_ACTIVE_MAX} executions are running; wait until some have ended");
+    let most = quotas().executions;
+    if core.reader.count(Status::Running) as usize >= most {
+        let what = format!("{most} executions are running; wait until some have ended");
         return Err(Refused::new("ExecutionLimitExceeded", what));
     }
     let row = core.reader.machine(&request.machine)?;
@@ -76,8 +77,13 @@ async fn begin(core: &SharedCore, request: Start, row: Option<MachineRow>, name:
 
     let mut commit = Commit::new();
     commit.step(None, &step);
+    let announced = match &step.header {
+        Some(header) => core.resources.begun(header, &mut commit),
+        None => Vec::new(),
+    };
     core.expect(id);
     core.commit(commit).await.inspect_err(|_| core.expect_no_more(id))?;
+    core.resources.announced(announced);
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();
     let arn = machine.env.execution_arn(&execution.header);

@@ -11,6 +11,7 @@
 //! A decoder that crashes, hangs or eats memory on a hostile file costs that attempt and nothing else. The child
 //! dies with its parent, and its whole process group dies when nobody waits for it any more.
 
+mod affinity;
 mod child;
 mod jail;
 mod protocol;

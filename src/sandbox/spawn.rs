@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
@@ -17,10 +17,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::oneshot;
 
-use super::Report;
+use super::{Report, affinity};
 use crate::base::TaskError;
 use crate::base::limits::{REPORT_LINE_BYTES_MAX, STDERR_TAIL_BYTES_MAX};
-use crate::media::{Job, Progress};
+use crate::media::{Device, Job, Progress};
 
 /// Called for every progress that a child reports.
 pub type OnProgress = Box<dyn Fn(Progress) + Send + Sync>;
@@ -35,22 +35,14 @@ pub trait Spawn: Send + Sync + 'static {
 pub struct ChildProcesses {
     /// The program that is started with the one argument `stage`: this same binary.
     pub program: PathBuf,
-    /// Where GStreamer's children keep their cache of plug-ins, so that not each of them scans all of them.
+    /// Where GStreamer's children keep their cache of plug-ins, so that not each of them scans all of them. Its folder is
+    /// theirs alone: they may write there, and those with a GPU keep a cache of their own in it.
     pub registry: PathBuf,
 }
 
-/// Variables that a child may see: locale, GStreamer's own, and which devices it was given.
-const KEPT_VARIABLES: &[&str] = &[
-    "PATH",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "LD_LIBRARY_PATH",
-    "GST_PLUGIN_PATH",
-    "GST_PLUGIN_SYSTEM_PATH",
-    "GST_DEBUG",
-    "CUDA_VISIBLE_DEVICES",
-];
+/// Variables that a child may see: locale, and GStreamer's own.
+const KEPT_VARIABLES: &[&str] =
+    &["PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "GST_PLUGIN_PATH", "GST_PLUGIN_SYSTEM_PATH", "GST_DEBUG"];
 /// Children give way to the appliance itself.
 const NICE: i32 = 5;
 /// Files that a child may have open at once: inputs, outputs, segments and what libraries need.
@@ -72,7 +64,12 @@ impl ChildProcesses {
     async fn run(self, job: Job, on_progress: OnProgress) -> Result<Value, TaskError> {
         let stage = job.stage.clone();
         let failed = |what: String| TaskError::new("Stage.Failed", format!("stage '{stage}': {what}"));
-        let mut child = fork(self.command())
+        let registry = self.registry_for(job.device.as_ref());
+        if let Some(folder) = registry.parent() {
+            // Without it the child scans all plug-ins, which takes longer and does no harm.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        let mut child = fork(self.command(&registry, job.device.as_ref()))
             .await
             .map_err(|e| failed(format!("{} does not start: {e}", self.program.display())))?;
         let group = Group(child.id());
@@ -106,26 +103,46 @@ impl ChildProcesses {
         let log = tokio::time::timeout(LOG_GRACE, tail).await.ok().and_then(Result::ok).unwrap_or_default();
         match last {
             Ok(Some(Report::Result(value))) => Ok(value),
-            Ok(Some(Report::Failed(error))) => Err(error),
+            Ok(Some(Report::Failed(error))) => {
+                if job.device.is_some() && error.error.starts_with("Device.") {
+                    // What it says of the GPU's elements may be of a driver that is no more.
+                    let _ = std::fs::remove_file(&registry);
+                }
+                Err(error)
+            }
             Ok(_) => Err(ended_without_result(&stage, status, &log)),
             Err(what) => Err(TaskError::new("Stage.BadReport", format!("stage '{stage}' {what}{}", quoted(&log)))),
         }
     }
 
-    fn command(&self) -> Command {
+    /// Elements of a GPU are there only where that GPU is seen, so each has a cache of its own.
+    fn registry_for(&self, device: Option<&Device>) -> PathBuf {
+        match device {
+            None => self.registry.clone(),
+            Some(device) => self.registry.with_file_name(format!("{}.registry", device.uuid.replace('/', "-"))),
+        }
+    }
+
+    fn command(&self, registry: &Path, device: Option<&Device>) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg("stage")
             .env_clear()
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .env("GST_REGISTRY", &self.registry)
+            .env("GST_REGISTRY", registry)
             .env("GST_REGISTRY_FORK", "no")
+            // An empty list hides every GPU: what was not leased is not touched.
+            .env("CUDA_VISIBLE_DEVICES", device.map_or("", |device| &device.uuid))
+            .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            // Compiled kernels; the child has no home in which CUDA would keep them.
+            .env("CUDA_CACHE_PATH", registry.with_extension("cuda"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
         let parent = Pid::this();
+        let cpus = device.and_then(|device| affinity::mask(device.cpus.as_deref()?));
         // SAFETY: between fork and exec only system calls are made: nothing is allocated and no lock is taken.
         unsafe {
             command.pre_exec(move || {
@@ -139,6 +156,9 @@ impl ChildProcesses {
                 // Both are kindness to the rest of the box, and may be refused.
                 let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_MAX, OPEN_FILES_MAX);
                 nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, NICE);
+                if let Some(cpus) = &cpus {
+                    affinity::run_on(cpus);
+                }
                 Ok(())
             });
         }
@@ -276,11 +296,9 @@ fn quoted(log: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::path::Path;
-
     use super::*;
     use crate::base::Shares;
+    use std::os::unix::fs::PermissionsExt as _;
 
     /// A child of which a shell script plays the part.
     fn scripted(dir: &Path, script: &str) -> ChildProcesses {

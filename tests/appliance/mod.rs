@@ -14,7 +14,8 @@ use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
 use conveyor::interpreter::{Header, HistoryEvent, Status};
 use conveyor::media::Job;
 use conveyor::resources::{
-    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, functions, items, jobs,
+    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, events, functions,
+    http, items, jobs, queues,
 };
 use conveyor::run::{self, Config, Handle, NewMachine, Start};
 use conveyor::sandbox::{OnProgress, Spawn};
@@ -74,9 +75,13 @@ impl Appliance {
             endpoint: None,
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
             notify: NotifySettings { log, ..notify },
+            events: events::Bus::new(&BTreeMap::new(), "000000000000", "us-east-1"),
+            queues: queues::Queues::new(&BTreeMap::new(), "000000000000", "us-east-1"),
+            connections: http::Connections::new(&BTreeMap::new()),
             retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
+            predictor: Default::default(),
             acceleration: Default::default(),
             spawn: Arc::new(Scripted(script)),
         });

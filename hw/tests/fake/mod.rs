@@ -1,4 +1,4 @@
-//! A scripted NVIDIA driver: four small libraries, built with the C compiler that linking Rust needs anyway.
+//! A scripted NVIDIA driver: four small libraries and the compiler beside it, built with the C compiler that linking Rust needs anyway.
 //!
 //! Each test gets a folder of its own with its own copies, so that tests in one process do not share a driver; script.h
 //! says what a script may hold. The folder is handed to the loader as an argument, because the dynamic loader reads
@@ -19,6 +19,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("libcuda.so.1", include_str!("cuda.c")),
     ("libnvidia-encode.so.1", include_str!("nvenc.c")),
     ("libnvcuvid.so.1", include_str!("nvcuvid.c")),
+    ("libnvrtc.so", include_str!("nvrtc.c")),
 ];
 
 const SCRIPT: &str = include_str!("script.h");

@@ -20,3 +20,10 @@ int cuvidGetDecoderCaps(Caps *caps) {
     caps->width_min = caps->height_min = 48;
     return 0;
 }
+
+/* What GStreamer's plug-in looks up before it registers any decoder. None of them decodes. */
+#define REFUSED(name) int name() { return 999; }
+REFUSED(cuvidCtxLockCreate) REFUSED(cuvidCtxLockDestroy) REFUSED(cuvidCtxLock) REFUSED(cuvidCtxUnlock)
+REFUSED(cuvidCreateDecoder) REFUSED(cuvidDestroyDecoder) REFUSED(cuvidDecodePicture) REFUSED(cuvidCreateVideoParser)
+REFUSED(cuvidParseVideoData) REFUSED(cuvidDestroyVideoParser) REFUSED(cuvidMapVideoFrame64)
+REFUSED(cuvidUnmapVideoFrame64)

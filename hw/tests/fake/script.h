@@ -1,9 +1,9 @@
 /* What the four fake libraries share: a script and a log beside the library.
  *
  * The script is read anew at each question, so that a test can change the box while it is used. A line is a key, a
- * blank, and a value. Keys: gpus, driver, cuda, nvenc_major, nvenc_minor, cuda_init, hangs (seconds, in cuInit); and for each GPU, as gpu0.KEY:
- * name, uuid, pci, memory, lost, temperature, throttle, codecs, b_frames, engines, width_max, ten_bit_h264, sessions_max,
- * sessions_open, decoders, lost_after_pictures.
+ * blank, and a value. Keys: gpus, driver, cuda, nvenc_major, nvenc_minor, any_version (of NVENC's callers), cuda_init,
+ * hangs (seconds, in cuInit); and for each GPU, as gpu0.KEY: name, uuid, pci, memory, lost, temperature, throttle, codecs, b_frames,
+ * engines, width_max, ten_bit_h264, sessions_max, sessions_open, decoders, lost_after_pictures.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -20,13 +20,14 @@ mod versions;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::audit::{self, Deed};
 use super::gate::{Caller, Role};
 use super::{Doors, Refused};
+use crate::resources::wire;
 pub use executions::{redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
@@ -37,10 +38,14 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-js
 pub async fn handle(
     State(doors): State<Doors>,
     Extension(caller): Extension<Caller>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let target = target(&headers);
+    if let Some(reply) = others(&doors, target, uri.path(), &headers, &body).await {
+        return passed_on(reply);
+    }
     let answer = match target.strip_prefix(TARGET) {
         Some(operation) => call(&doors, operation, &body).await,
         None => Err(unknown(target)),
@@ -69,9 +74,10 @@ fn target(headers: &HeaderMap) -> &str {
     headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
-/// What a request's operation needs. What is not known needs nothing: it is refused for that.
+/// What a request's operation needs. Those of other services are for workers: messages and events.
 pub fn needs(headers: &HeaderMap) -> Role {
-    let operation = target(headers).strip_prefix(TARGET).unwrap_or_default();
+    let target = target(headers);
+    let Some(operation) = target.strip_prefix(TARGET) else { return Role::Operator };
     match operation {
         // A worker takes the task that it asks for.
         "GetActivityTask" => Role::Operator,
@@ -91,6 +97,47 @@ fn is_read(operation: &str) -> bool {
 fn is_kept(operation: &str) -> bool {
     let many = operation.starts_with("SendTask") || matches!(operation, "StartExecution" | "StartSyncExecution");
     !many && !is_read(operation)
+}
+
+/// `POST /ACCOUNT/QUEUE`
+pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let target = target(&headers);
+    match others(&doors, target, uri.path(), &headers, &body).await {
+        Some(reply) => passed_on(reply),
+        None => refuse(&unknown(target)),
+    }
+}
+
+/// The answer of another service of the box; `None` where the call is not for one.
+async fn others(doors: &Doors, target: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Option<wire::Reply> {
+    let services = doors.services.as_ref()?;
+    let form = "application/x-www-form-urlencoded";
+    let is_form = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(form));
+    if target.is_empty() && is_form {
+        let form: Vec<(String, String)> = form_fields(body);
+        return Some(wire::query(services, &doors.handle, path, &form).await);
+    }
+    wire::json(services, &doors.handle, target, body).await
+}
+
+fn form_fields(body: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(body);
+    let plain = |text: &str| crate::base::escape::unescaped(&text.replace('+', " "));
+    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
+}
+
+fn passed_on(reply: wire::Reply) -> Response {
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    let id = ("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
+    for (name, value) in reply.headers.into_iter().chain([id]) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    response
 }
 
 /// A refusal as AWS clients read it.

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
-use super::{Answer, Body, Fresh, source};
+use super::{Answer, Body, Fresh, predictions, source};
 use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
-use crate::base::limits::PAYLOAD_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
 use crate::interpreter::{Header, HistoryEvent, Outcome, StateType};
 use crate::run::{self, Start};
@@ -78,6 +78,8 @@ fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
     let output = output(&header).map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
     let made = outputs(doors, texts, source(&header.input).as_ref());
+    let texts = output.iter().map(String::as_str).chain(states.iter().filter_map(|v| v.output.as_deref()));
+    let predicted = predictions::checked(texts);
     let shown_max = if with_states { VISITS_MAX } else { 0 };
     let left_out = states.len().saturating_sub(shown_max);
     states.truncate(shown_max);
@@ -93,6 +95,9 @@ fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
         shown["redrivable"] = false.into();
     }
     shown["redriveCount"] = header.redrive_count.into();
+    shown["predicted"] = predicted;
+    let runs = header.stopped_at.is_none();
+    shown["predictions"] = if runs { predictions::expected(doors, header.id) } else { json!([]) };
     Ok(Fresh(shown))
 }
 
@@ -142,8 +147,9 @@ pub async fn start(State(doors): State<Doors>, body: Body<StartBody>) -> Answer 
         names::check(name)?;
     }
     let input = body.input.unwrap_or_else(|| json!({})).to_string();
-    if input.len() > PAYLOAD_BYTES_MAX {
-        let words = format!("The input is larger than {PAYLOAD_BYTES_MAX} bytes");
+    let bytes_max = quotas().payload_bytes();
+    if input.len() > bytes_max {
+        let words = format!("The input is larger than {bytes_max} bytes");
         return Err(Refused::new("InvalidExecutionInput", words));
     }
     let new = Start {

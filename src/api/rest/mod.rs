@@ -15,6 +15,7 @@ mod notifications;
 mod openapi;
 mod outputs;
 mod overview;
+mod predictions;
 mod shares;
 mod source;
 mod table;

@@ -79,7 +79,7 @@ fn listed(doors: &Doors, share: &str, under: &str) -> Answer {
             "name": name,
             "key": key,
             "folder": meta.is_dir(),
-            "bytes": meta.is_file().then(|| meta.len()),
+            "bytes": meta.is_file().then_some(meta.len()),
             "modifiedAt": modified.map(|d| d.as_millis() as i64),
             "url": if meta.is_file() { media::url(doors, &uri) } else { None },
         }));

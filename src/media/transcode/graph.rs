@@ -21,10 +21,12 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
+use super::gpu::{self, CUDA_MEMORY, Route};
 use super::plan::{AudioEncode, CaptureNames, Encode, Form, Make, Plan};
 use super::tally::{DecodeTally, EncodeTally};
 use super::{encoder, scale};
 use crate::base::TaskError;
+use crate::media::engines::Engines;
 use crate::media::input::Input;
 use crate::media::pipeline::{Pipeline, bug, link, make};
 use crate::media::probe::inspect::limit_decoders;
@@ -40,24 +42,39 @@ pub struct Graph {
     pub encoded: Vec<Arc<Mutex<EncodeTally>>>,
     /// Paths of the captures of each output, in order, by index into the plan's outputs.
     pub captures: BTreeMap<usize, Arc<Mutex<Vec<PathBuf>>>>,
+    pub route: Route,
+}
+
+/// What the graph may use of the box.
+pub struct Means<'a> {
+    pub threads: usize,
+    pub engines: Option<&'a Engines>,
 }
 
 /// Builds the pipeline of a plan; everything is written below `work`.
-pub fn build(plan: &Plan, input: &Input, work: &Path, threads: usize) -> Result<Graph, TaskError> {
-    let pipeline = Pipeline::new()?;
-    let mut graph = Graph { pipeline, decoded: Arc::default(), encoded: Vec::new(), captures: BTreeMap::new() };
+pub fn build(plan: &Plan, input: &Input, work: &Path, means: &Means) -> Result<Graph, TaskError> {
+    let mut graph = Graph {
+        pipeline: Pipeline::new()?,
+        decoded: Arc::default(),
+        encoded: Vec::new(),
+        captures: BTreeMap::new(),
+        route: Route::of(plan, means.engines)?,
+    };
     let source = graph.pipeline.add("filesrc")?;
     source.set_property("location", &input.path);
     let decode = graph.pipeline.add("decodebin")?;
     link(&[&source, &decode])?;
-    limit_decoders(&decode, threads);
+    limit_decoders(&decode, means.threads);
+    if let Some(decoder) = graph.route.decoder {
+        leave_coded(&decode, decoder.coded);
+    }
 
     let mut entries: Vec<(String, gst::Pad)> = Vec::new();
     let mut video_tees = Vec::new();
     if let Some(video) = plan.video.as_ref().filter(|_| plan.wants_video()) {
         let (entry, tee) = prepare_video(&graph, plan)?;
         entries.push((video.stream_id.clone(), entry));
-        video_tees = encode_all(&mut graph, plan, &tee, threads)?;
+        video_tees = encode_all(&mut graph, plan, &tee, means)?;
         for (index, make) in plan.makes.iter().enumerate() {
             if let Form::Captures { names, geometry, capture } = &make.form {
                 let folder = make_folder(work, index)?;
@@ -92,6 +109,15 @@ fn make_folder(work: &Path, index: usize) -> Result<PathBuf, TaskError> {
     Ok(folder)
 }
 
+/// Has decodebin hand out these streams as they are coded.
+fn leave_coded(decode: &gst::Element, coded: &'static str) {
+    decode.connect("autoplug-continue", false, move |args| {
+        let caps = args.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
+        let is_it = caps.is_some_and(|caps| caps.structure(0).is_some_and(|s| s.name() == coded));
+        Some((!is_it).to_value())
+    });
+}
+
 /// Links the decoder's streams to the branches that want them; the others stay unlinked and cost nothing.
 fn connect(graph: &Graph, decode: &gst::Element, entries: Vec<(String, gst::Pad)>) {
     let (pulse, tally) = (graph.pipeline.pulse.clone(), graph.decoded.clone());
@@ -105,7 +131,7 @@ fn connect(graph: &Graph, decode: &gst::Element, entries: Vec<(String, gst::Pad)
         let Some(first) = wanted.first() else { return };
         pulse.watch(pad);
         let caps = pad.current_caps();
-        if caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.name().starts_with("video/"))) {
+        if caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == "video/x-raw")) {
             DecodeTally::watch(&tally, pad);
         }
         // Several encodings of one sound track: the stream is shared by a tee of its own.
@@ -168,12 +194,31 @@ fn sink_pad(element: &gst::Element) -> Result<gst::Pad, TaskError> {
 /// From the decoder to the tee: 8-bit planar, progressive, upright.
 fn prepare_video(graph: &Graph, plan: &Plan) -> Result<(gst::Pad, gst::Element), TaskError> {
     let video = plan.video.as_ref().ok_or_else(|| bug("no video to prepare"))?;
-    let mut chain = vec![raw_queue(graph)?];
+    let mut chain = Vec::new();
+    if let Some(decoder) = graph.route.decoder {
+        chain.extend(gpu::decode(&graph.pipeline, decoder)?);
+        let decoded = chain.last().and_then(|decoder| decoder.static_pad("src"));
+        let decoded = decoded.ok_or_else(|| bug("a decoder without a source pad"))?;
+        graph.pipeline.pulse.watch(&decoded);
+        DecodeTally::watch(&graph.decoded, &decoded);
+    }
+    if graph.route.resident.is_some() {
+        let tee = graph.pipeline.add("tee")?;
+        chain.extend([raw_queue(graph)?, tee.clone()]);
+        link(&chain.iter().collect::<Vec<_>>())?;
+        return Ok((sink_pad(&chain[0])?, tee));
+    }
+    // A GPU's decoder gives two planes where the cores' decoders give three.
+    let two_planes = graph.route.decoder.is_some();
+    if two_planes {
+        chain.push(graph.pipeline.add("cudadownload")?);
+    }
+    chain.push(raw_queue(graph)?);
     let colour = encoder::output_colour(&video.info, plan.force_709);
     if video.grade.is_some() {
         // The converter brings other depths and layouts to the one that the tone mapper takes; mostly it has nothing to do.
         chain.extend([graph.pipeline.add("videoconvert")?, graph.pipeline.add("conveyortonemap")?]);
-    } else if video.info.format() != gst_video::VideoFormat::I420 || colour != video.info.colorimetry() {
+    } else if two_planes || video.info.format() != gst_video::VideoFormat::I420 || colour != video.info.colorimetry() {
         let convert = graph.pipeline.add("videoconvert")?;
         convert.set_property_from_str(
             "primaries-mode",
@@ -215,7 +260,7 @@ fn encode_all(
     graph: &mut Graph,
     plan: &Plan,
     tee: &gst::Element,
-    threads: usize,
+    means: &Means,
 ) -> Result<Vec<gst::Element>, TaskError> {
     let mut rates: Vec<(gst::Fraction, gst::Element)> = Vec::new();
     let mut tees = Vec::new();
@@ -228,7 +273,7 @@ fn encode_all(
                 rated
             }
         };
-        let (out, tally) = encode_one(graph, encode, &rated, threads)?;
+        let (out, tally) = encode_one(graph, encode, &rated, means)?;
         graph.encoded.push(tally);
         tees.push(out);
     }
@@ -237,7 +282,11 @@ fn encode_all(
 
 fn constant_rate(graph: &Graph, from: &gst::Element, rate: gst::Fraction) -> Result<gst::Element, TaskError> {
     let videorate = graph.pipeline.add("videorate")?;
-    let caps = gst::Caps::builder("video/x-raw").field("framerate", rate).build();
+    let caps = gst::Caps::builder("video/x-raw").field("framerate", rate);
+    let caps = match graph.route.resident {
+        Some(_) => caps.features([CUDA_MEMORY]).build(),
+        None => caps.build(),
+    };
     let (filter, tee) = (caps_filter(graph, &caps)?, graph.pipeline.add("tee")?);
     link(&[from, &videorate, &filter, &tee])?;
     Ok(tee)
@@ -247,20 +296,29 @@ fn encode_one(
     graph: &Graph,
     encode: &Encode,
     from: &gst::Element,
-    threads: usize,
+    means: &Means,
 ) -> Result<(gst::Element, Arc<Mutex<EncodeTally>>), TaskError> {
     let mut chain = vec![from.clone(), raw_queue(graph)?];
-    scale_into(graph, &mut chain, encode.geometry)?;
-    let x264 = encoder::x264(encode, threads)?;
-    graph.pipeline.gst.add(&x264).map_err(|e| bug(&format!("x264enc cannot be added: {e}")))?;
-    let caps = gst::Caps::builder("video/x-h264")
-        .field("stream-format", "avc")
-        .field("alignment", "au")
-        .field("profile", encode.code.profile)
-        .build();
+    match graph.route.resident {
+        Some(scaler) => gpu::scale(&graph.pipeline, &mut chain, scaler, &encode.geometry)?,
+        None => scale_into(graph, &mut chain, encode.geometry)?,
+    }
+    match means.engines.filter(|_| graph.route.encodes) {
+        Some(engines) => chain.extend(gpu::encode(&graph.pipeline, engines, encode, graph.route.resident.is_some())?),
+        None => {
+            let x264 = encoder::x264(encode, means.threads)?;
+            graph.pipeline.gst.add(&x264).map_err(|e| bug(&format!("x264enc cannot be added: {e}")))?;
+            let caps = gst::Caps::builder("video/x-h264")
+                .field("stream-format", "avc")
+                .field("alignment", "au")
+                .field("profile", encode.code.profile)
+                .build();
+            chain.extend([x264, caps_filter(graph, &caps)?]);
+        }
+    }
     let tee = graph.pipeline.add("tee")?;
     let tally = EncodeTally::watch(&sink_pad(&tee)?, &graph.pipeline.pulse);
-    chain.extend([x264, caps_filter(graph, &caps)?, tee.clone()]);
+    chain.push(tee.clone());
     link(&chain.iter().collect::<Vec<_>>())?;
     Ok((tee, tally))
 }
@@ -310,6 +368,11 @@ fn capture_branch(
     let queue = raw_queue(graph)?;
     drop_undue(&sink_pad(&queue)?, capture);
     let mut chain = vec![tee.clone(), queue];
+    if graph.route.resident.is_some() {
+        let planar = gst::Caps::builder("video/x-raw").field("format", "I420").build();
+        let (download, convert) = (graph.pipeline.add("cudadownload")?, graph.pipeline.add("videoconvert")?);
+        chain.extend([download, convert, caps_filter(graph, &planar)?]);
+    }
     scale_into(graph, &mut chain, geometry)?;
     let jpeg = graph.pipeline.add("jpegenc")?;
     jpeg.set_property("quality", i32::from(capture.quality));

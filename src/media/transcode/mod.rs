@@ -5,6 +5,7 @@
 
 mod encoder;
 mod geometry;
+mod gpu;
 mod graph;
 mod place;
 mod plan;
@@ -19,16 +20,40 @@ use std::time::Instant;
 use gstreamer as gst;
 use serde_json::Value;
 
+use super::engines::{self, Engines};
 use super::input::Input;
 use super::pipeline::Ended;
 use super::probe::{self, Media};
 use super::{Job, Progress, Reporter, settings};
 use crate::base::TaskError;
-use graph::Graph;
+use graph::{Graph, Means};
 use plan::Plan;
 
 /// Decodes once, encodes each distinct rendition once, and puts the outputs where the job says.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+    match &job.device {
+        None => run_with(job, None, reporter),
+        Some(device) => Engines::of(device)
+            .and_then(|engines| run_with(job, Some(&engines), reporter))
+            .map_err(|error| engines::blame(device, error)),
+    }
+}
+
+/// The elements of the graph that a job would run on, one a line, without running it: for tests, and for who wants to
+/// know what becomes of a file.
+pub fn outline(job: &Job) -> Result<Vec<String>, TaskError> {
+    super::init()?;
+    let settings = settings::parse(&job.parameters)?;
+    let input = Input::open(job, &settings.input.file)?;
+    let media = probe::inspect(&input, job.threads)?;
+    let plan = plan::plan(&settings, &input, &media)?;
+    let engines = job.device.as_ref().map(Engines::of).transpose()?;
+    let means = Means { threads: job.threads, engines: engines.as_ref() };
+    let graph = graph::build(&plan, &input, &job.work_dir.join("transcode"), &means)?;
+    Ok(graph.pipeline.outline())
+}
+
+fn run_with(job: &Job, engines: Option<&Engines>, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let settings = settings::parse(&job.parameters)?;
     reporter.progress(Progress { doing: "probing".into(), ..Progress::default() });
     let input = Input::open(job, &settings.input.file)?;
@@ -37,9 +62,13 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let work = job.work_dir.join("transcode");
     // An earlier run of this attempt may have died half way.
     let _ = std::fs::remove_dir_all(&work);
-    let graph = graph::build(&plan, &input, &work, job.threads)?;
+    let graph = graph::build(&plan, &input, &work, &Means { threads: job.threads, engines })?;
+    if engines.is_some() {
+        // For the log's tail, should this fail.
+        eprintln!("{}", graph.route.describe());
+    }
     play(&graph, &plan, &input, &media, reporter)?;
-    let Graph { pipeline, decoded, encoded, captures } = graph;
+    let Graph { pipeline, decoded, encoded, captures, .. } = graph;
     drop(pipeline);
     let decoded = decoded.lock().clone();
     let encoded: Vec<_> = encoded.iter().map(|t| t.lock().clone()).collect();

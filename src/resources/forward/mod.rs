@@ -9,6 +9,7 @@
 
 mod endpoint;
 mod read;
+pub mod sync;
 mod times;
 mod write;
 mod xml;
@@ -24,6 +25,7 @@ use crate::base::TaskError;
 
 /// An integration of an AWS service, by its Resource's last parts: `aws-sdk:sqs:sendMessage`, `ecs:runTask`.
 pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> {
+    let name = service;
     let (service, operation, integration) = match service {
         "aws-sdk" => {
             let (service, operation) = operation.split_once(':')?;
@@ -31,37 +33,74 @@ pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> 
         }
         service => (service, operation, Integration::Optimised),
     };
-    // What waits for the end of a job needs to know the service's jobs: only tokens come back by themselves.
     let operation = operation.strip_suffix(".waitForTaskToken").unwrap_or(operation);
+    // What waits for the end of a job needs to know the service's jobs.
+    let operation = match operation.strip_suffix(".sync") {
+        Some(start) if integration == Integration::Optimised && sync::rule(name, start).is_some() => start,
+        _ => operation,
+    };
     Some((Service::find(service)?.operation(operation)?, integration))
 }
 
 /// Makes the call. Fails where no endpoint is configured.
 pub async fn call(call: &Call, operation: Operation, integration: Integration) -> Result<Answer, TaskError> {
     let names = Names::of(operation.service, integration);
+    let rule = sync_rule(call);
+    if rule.is_some()
+        && let Some(answer) = sync::started(call).map_err(|e| super::fault(&e))?
+    {
+        return Ok(Answer::Submitted(answer));
+    }
     let Some(endpoint) = &call.services.endpoint else { return Err(names.unserved(operation)) };
-    let request = write::request(operation, &call.parameters).map_err(|what| names.client(&what))?;
-    let answer = endpoint.send(operation.service, request).await.map_err(|what| names.client(&what))?;
+    let answer = call_raw(endpoint, operation, &call.parameters).await.map_err(|what| names.client(&what))?;
     let id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id"));
     let id = id.map_or_else(|| aws::request_id(call), str::to_owned);
     if !(200..300).contains(&answer.status) {
         return Err(names.error(&read::error(operation.service, &answer), answer.status, &id));
     }
     let value = read::answer(operation, &answer).map_err(|what| names.client(&what))?;
-    Ok(Answer::Done(match integration {
-        Integration::Sdk => value,
-        Integration::Optimised => {
-            aws::with_metadata(value, &id, answer.header("content-type").unwrap_or(content_type(operation.service)))
+    if integration == Integration::Sdk {
+        return Ok(Answer::Done(value));
+    }
+    let kind = answer.header("content-type").unwrap_or(content_type(operation.service));
+    let dress = match operation.service.id() {
+        "SQS" | "SFN" => aws::Dress::KeptAlive,
+        "DynamoDB" => aws::Dress::DynamoDb,
+        _ => aws::Dress::Plain,
+    };
+    let dressed = aws::with_metadata(value, &id, kind, call.handle.now(), dress);
+    Ok(match rule {
+        Some(rule) => {
+            sync::follow(call, rule, &dressed).await.map_err(|e| super::fault(&e))?;
+            Answer::Submitted(dressed)
         }
-    }))
+        None => Answer::Done(dressed),
+    })
+}
+
+/// How the job that the call starts is followed, where the Task waits for its end.
+fn sync_rule(call: &Call) -> Option<&'static sync::Rule> {
+    let (_, rest) = call.task.resource.split_once(":states:::")?;
+    let (service, operation) = rest.split_once(':')?;
+    sync::rule(service, operation.strip_suffix(".sync")?)
+}
+
+async fn call_raw(endpoint: &Endpoint, operation: Operation, parameters: &Value) -> Result<Response, String> {
+    endpoint.send(operation.service, write::request(operation, parameters)?).await
 }
 
 /// Lambda's Invoke, as it is: the function's answer is its own, and no operation's.
-pub async fn invoke(endpoint: &Endpoint, function: &str, event: &str) -> Result<Response, String> {
+pub async fn invoke(endpoint: &Endpoint, parameters: &Value) -> Result<Response, String> {
     let operation = Service::find("lambda").and_then(|lambda| lambda.operation("Invoke"));
     let operation = operation.ok_or_else(|| "the model of Lambda is missing".to_owned())?;
-    let parameters = json!({ "FunctionName": function, "InvocationType": "RequestResponse", "Payload": event });
-    endpoint.send(operation.service, write::request(operation, &parameters)?).await
+    endpoint.send(operation.service, write::request(operation, parameters)?).await
+}
+
+/// A service's refusal as a Task's error, for those of its operations that the box carries out itself.
+pub fn refused(service: &str, integration: Integration, code: &str, message: &str, status: u16, id: &str) -> TaskError {
+    let Some(service) = Service::find(service) else { return TaskError::new("States.TaskFailed", message) };
+    let error = ServiceError { code: code.to_owned(), message: message.to_owned() };
+    Names::of(service, integration).error(&error, status, id)
 }
 
 fn content_type(service: Service) -> &'static str {

@@ -34,7 +34,7 @@ use super::core::{Core, SharedCore};
 use super::execution::Message;
 use super::handle::{Start, Started};
 use super::{Refused, events, quarantine};
-use crate::base::limits::EXPRESS_ACTIVE_MAX;
+use crate::base::limits::quotas;
 use crate::base::{ExecutionId, Fault, Timestamp};
 use crate::interpreter::{Event, Execution, Header, MachineRef, Status};
 use crate::store::{MachineKind, MachineRow};
@@ -58,11 +58,11 @@ impl Express {
     }
 
     /// Hands a message to the express execution of that id; gives it back where there is none.
-    pub fn send(&self, id: ExecutionId, message: Message) -> Result<(), Message> {
+    pub fn send(&self, id: ExecutionId, message: Message) -> Option<Message> {
         let inboxes = self.inboxes.lock();
         match inboxes.get(&id) {
-            Some(inbox) => inbox.send(message).map_err(|back| back.0),
-            None => Err(message),
+            Some(inbox) => inbox.send(message).err().map(|back| back.0),
+            None => Some(message),
         }
     }
 
@@ -116,7 +116,7 @@ fn machine_row(core: &Core, request: &Start) -> Result<MachineRow, Refused> {
 pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
     let (answer, stopped) = oneshot::channel();
     let message = Message::Event { event: Event::Stopped { error, cause }, answer: Some(answer) };
-    core.express.send(id, message).is_ok() && matches!(stopped.await, Ok(Ok(true)))
+    core.express.send(id, message).is_none() && matches!(stopped.await, Ok(Ok(true)))
 }
 
 /// Opens the record of starts in that folder and runs anew what was in flight. To be called once, before anything is
@@ -182,8 +182,9 @@ impl Begun {
             let words = "This operation is not supported by this type of state machine";
             return Err(Refused::new("StateMachineTypeNotSupported", words));
         }
-        if core.express.inboxes.lock().len() >= EXPRESS_ACTIVE_MAX {
-            let what = format!("{EXPRESS_ACTIVE_MAX} express executions are running; wait until some have ended");
+        let most = quotas().express_executions;
+        if core.express.inboxes.lock().len() >= most {
+            let what = format!("{most} express executions are running; wait until some have ended");
             return Err(Refused::new("ExecutionLimitExceeded", what));
         }
         let entry = core.entry(Event::Started);

@@ -11,6 +11,9 @@ use crate::store::rows::{
 };
 use crate::store::tables::{self, Table};
 
+/// An event, and the target of a rule that it has not reached.
+type EventKey = (String, String);
+
 impl Reader {
     pub fn machine(&self, name: &str) -> Result<Option<MachineRow>, Fault> {
         self.one(Table::Machines, &tables::text(name))
@@ -90,11 +93,7 @@ impl Reader {
     }
 
     /// Events that have not reached a target of a rule, by event and target, going on after one.
-    pub fn events(
-        &self,
-        after: Option<&(String, String)>,
-        limit: usize,
-    ) -> Result<Vec<((String, String), EventRow)>, Fault> {
+    pub fn events(&self, after: Option<&EventKey>, limit: usize) -> Result<Vec<(EventKey, EventRow)>, Fault> {
         let after = after.map(|(event, target)| tables::texts(event, target));
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         self.collect(Table::Events, (start, Bound::Unbounded), Direction::Forward, limit, |key| {

@@ -1,0 +1,466 @@
+//! Objects: S3's calls on the files of the shares. A bucket is a share, a key is a path below its root.
+//!
+//! Writes go to a hidden name beside the target, are synced and renamed: a reader never sees half a file, and a
+//! second run leaves the same result. Nothing here leaves a share's root. What S3 keeps beside an object and a file
+//! cannot (its type, its metadata) is a row of the store, which counts for as long as the file is the one that was put.
+
+mod conditions;
+mod list;
+
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::aws::{self, need_text};
+use super::{Answer, Call};
+use crate::base::escape::unescaped;
+use crate::base::shares::ShareError;
+use crate::base::{Shares, TaskError, Timestamp, Uri};
+use crate::store::Commit;
+
+/// The store's table of what files cannot keep: share and key → JSON.
+const BESIDE: &str = "conveyor.objects";
+/// Fields of a put that come back with the object.
+const KEPT: [&str; 7] =
+    ["CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Metadata", "Expires"];
+/// Most keys of one deleteObjects (S3: 1,000).
+const DELETES_MAX: usize = 1_000;
+/// Largest object that can be a state's result.
+const BODY_BYTES_MAX: u64 = 262_144;
+
+/// One call: `getObject` and the others of [`operate`].
+pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
+    let (shares, parameters) = (call.services.shares.clone(), call.parameters.clone());
+    let (operation, id, reader) = (operation.to_owned(), aws::request_id(call), call.services.reader.clone());
+    // Shares may be slow or hang: never on the threads that everything else runs on.
+    let done = tokio::task::spawn_blocking(move || {
+        let beside = |share: &str, key: &str| -> Option<Value> {
+            let row = reader.item(BESIDE, &format!("{share}/{key}")).ok()??;
+            serde_json::from_str(&row).ok()
+        };
+        operate(&shares, &operation, &parameters, &id, &beside)
+    });
+    let done =
+        done.await.unwrap_or_else(|e| Err(TaskError::new("S3.S3Exception", format!("the operation broke off: {e}"))));
+    let Done { answer, beside } = done?;
+    if !beside.is_empty() {
+        let mut commit = Commit::new();
+        for (object, row) in beside {
+            match row {
+                Some(row) => commit.put_item(BESIDE, &object, &row.to_string()),
+                None => commit.delete_item(BESIDE, &object),
+            };
+        }
+        call.handle.commit(commit).await.map_err(|e| super::fault(&e))?;
+    }
+    Ok(Answer::Done(answer))
+}
+
+/// What an operation did: its answer, and what is to be kept beside objects.
+struct Done {
+    answer: Value,
+    beside: Vec<(String, Option<Value>)>,
+}
+
+impl From<Value> for Done {
+    fn from(answer: Value) -> Done {
+        Done { answer, beside: Vec::new() }
+    }
+}
+
+/// What is kept beside an object.
+type Beside<'a> = &'a dyn Fn(&str, &str) -> Option<Value>;
+
+/// Whether a bucket is one of the box's shares.
+pub fn is_share(shares: &Shares, bucket: &str) -> bool {
+    let bucket = bucket.strip_prefix("arn:aws:s3:::").unwrap_or(bucket);
+    shares.names().any(|name| name == bucket)
+}
+
+fn operate(shares: &Shares, operation: &str, p: &Value, id: &str, beside: Beside) -> Result<Done, TaskError> {
+    if operation == "listBuckets" {
+        return Ok(list::buckets(shares).into());
+    }
+    let bucket = need_text(p, "Bucket", "the S3 call")?;
+    let of = |key: &str| Object::at(shares, bucket, key, id, beside);
+    let key = || need_text(p, "Key", "the S3 call");
+    Ok(match operation {
+        "copyObject" => copy(shares, p, &of(key()?)?, id, beside)?,
+        "getObject" => of(key()?)?.get(p)?.into(),
+        "putObject" => of(key()?)?.put(p)?,
+        "headObject" => of(key()?)?.head(p)?.into(),
+        "deleteObject" => of(key()?)?.delete()?,
+        "deleteObjects" => delete_all(p, &of)?,
+        "headBucket" => of(".").map(|_| json!({}))?.into(),
+        "listObjectsV2" | "listObjects" => list::objects(p, &of(".")?, operation == "listObjectsV2")?.into(),
+        _ => {
+            return Err(TaskError::new(
+                "States.Runtime",
+                format!(
+                    "s3:{operation} is not provided by this box; it has copyObject, getObject, putObject, headObject, \
+                     listObjectsV2, listObjects, deleteObject, deleteObjects, headBucket and listBuckets"
+                ),
+            ));
+        }
+    })
+}
+
+/// One object: a file that may or may not exist.
+struct Object<'a> {
+    uri: Uri,
+    path: PathBuf,
+    id: &'a str,
+    beside: Beside<'a>,
+}
+
+impl<'a> Object<'a> {
+    fn at(shares: &Shares, bucket: &str, key: &str, id: &'a str, beside: Beside<'a>) -> Result<Object<'a>, TaskError> {
+        let bucket = bucket.strip_prefix("arn:aws:s3:::").unwrap_or(bucket);
+        let uri = Uri::new(bucket, key);
+        let path = shares.resolve(&uri).map_err(|e| share_error(&e, id))?;
+        Ok(Object { uri, path, id, beside })
+    }
+
+    fn open(&self) -> Result<(File, fs::Metadata), TaskError> {
+        let file = File::open(&self.path).map_err(|e| self.io(&e))?;
+        let meta = file.metadata().map_err(|e| self.io(&e))?;
+        if meta.is_file() { Ok((file, meta)) } else { Err(self.no_such_key()) }
+    }
+
+    fn head(&self, p: &Value) -> Result<Value, TaskError> {
+        let (_, meta) = self.open()?;
+        conditions::check(p, &etag(&meta), modified_at(&meta), "").map_err(|refusal| self.refused(&refusal))?;
+        Ok(self.described(&meta))
+    }
+
+    fn get(&self, p: &Value) -> Result<Value, TaskError> {
+        let (mut file, meta) = self.open()?;
+        conditions::check(p, &etag(&meta), modified_at(&meta), "").map_err(|refusal| self.refused(&refusal))?;
+        let range = match p.get("Range").and_then(Value::as_str) {
+            Some(range) => conditions::range(range, meta.len()).map_err(|refusal| self.refused(&refusal))?,
+            None => None,
+        };
+        let (first, length) = range.unwrap_or((0, meta.len()));
+        if length > BODY_BYTES_MAX {
+            return Err(TaskError::new(
+                "States.DataLimitExceeded",
+                format!(
+                    "{} has {length} bytes; a state's result has at most {BODY_BYTES_MAX}. Hand its name on instead",
+                    self.uri
+                ),
+            ));
+        }
+        let mut body = Vec::new();
+        file.seek(io::SeekFrom::Start(first)).map_err(|e| self.io(&e))?;
+        io::Read::read_to_end(&mut io::Read::take(file, length), &mut body).map_err(|e| self.io(&e))?;
+        let mut answer = self.described(&meta);
+        answer["ContentLength"] = json!(body.len());
+        if range.is_some() {
+            answer["ContentRange"] = json!(format!("bytes {first}-{}/{}", first + length - 1, meta.len()));
+        }
+        answer["Body"] = Value::String(String::from_utf8_lossy(&body).into_owned());
+        Ok(answer)
+    }
+
+    fn put(&self, p: &Value) -> Result<Done, TaskError> {
+        let text = match p.get("Body") {
+            Some(Value::String(text)) => text.clone(),
+            // The SDK integration writes JSON that is no string as its text.
+            Some(value) => value.to_string(),
+            None => String::new(),
+        };
+        // `*`: only where there is nothing yet; an entity tag: only in place of that.
+        match fs::metadata(&self.path) {
+            Ok(_) if p.get("IfNoneMatch").is_some_and(|tag| tag == "*") => {
+                return Err(self.refused(&conditions::Refusal::failed()));
+            }
+            Ok(meta) if p.get("IfMatch").and_then(Value::as_str).is_some_and(|tag| tag != etag(&meta)) => {
+                return Err(self.refused(&conditions::Refusal::failed()));
+            }
+            _ => {}
+        }
+        self.write(|file| file.write_all(text.as_bytes()))?;
+        let meta = fs::metadata(&self.path).map_err(|e| self.io(&e))?;
+        Ok(Done { answer: json!({ "ETag": etag(&meta) }), beside: vec![self.kept(p, &meta)] })
+    }
+
+    /// What of the request is kept beside the object.
+    fn kept(&self, p: &Value, meta: &fs::Metadata) -> (String, Option<Value>) {
+        let fields = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), p.get(*name)?.clone())));
+        let mut fields: Map<String, Value> = fields.filter(|(_, value)| !value.is_null()).collect();
+        let object = format!("{}/{}", self.uri.share, self.uri.key);
+        if fields.is_empty() {
+            return (object, None);
+        }
+        fields.insert("ETag".to_owned(), etag(meta).into());
+        (object, Some(Value::Object(fields)))
+    }
+
+    fn described(&self, meta: &fs::Metadata) -> Value {
+        let mut described = json!({
+            "AcceptRanges": "bytes",
+            "ContentLength": meta.len(),
+            "ContentType": content_type(self.uri.file_name()),
+            "ETag": etag(meta),
+            "LastModified": modified(meta),
+            "Metadata": {},
+        });
+        let beside = (self.beside)(&self.uri.share, &self.uri.key);
+        // Of a file that was written since by somebody else nothing is known.
+        if let Some(Value::Object(fields)) = beside.filter(|row| row["ETag"] == described["ETag"]) {
+            described.as_object_mut().into_iter().for_each(|map| map.extend(fields.clone()));
+        }
+        described
+    }
+
+    fn write(&self, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), TaskError> {
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let name = blake3::hash(format!("{}{}", self.id, self.uri.key).as_bytes()).to_hex();
+        let part = folder.join(format!(".{}.part", &name[..24]));
+        let written = fs::create_dir_all(folder).and_then(|()| {
+            let mut file = File::create(&part)?;
+            fill(&mut file)?;
+            file.sync_all()?;
+            fs::rename(&part, &self.path)
+        });
+        written.map_err(|e| {
+            // A full disk stays full while the half file lies on it.
+            let _ = fs::remove_file(&part);
+            self.io(&e)
+        })
+    }
+
+    fn delete(&self) -> Result<Done, TaskError> {
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.io(&e)),
+            // As in S3, deleting what is not there succeeds.
+            _ => Ok(Done {
+                answer: json!({}),
+                beside: match (self.beside)(&self.uri.share, &self.uri.key) {
+                    Some(_) => vec![(format!("{}/{}", self.uri.share, self.uri.key), None)],
+                    None => Vec::new(),
+                },
+            }),
+        }
+    }
+
+    fn refused(&self, refusal: &conditions::Refusal) -> TaskError {
+        TaskError::new(
+            "S3.S3Exception",
+            aws::sdk_cause(&format!("{}: {}", refusal.message, self.uri), "S3", refusal.status, self.id),
+        )
+    }
+
+    fn no_such_key(&self) -> TaskError {
+        TaskError::new(
+            "S3.NoSuchKeyException",
+            aws::sdk_cause(&format!("The specified key does not exist: {}.", self.uri), "S3", 404, self.id),
+        )
+    }
+
+    fn io(&self, e: &io::Error) -> TaskError {
+        match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.no_such_key(),
+            io::ErrorKind::PermissionDenied => TaskError::new(
+                "S3.S3Exception",
+                aws::sdk_cause(
+                    &format!("Access Denied: the appliance's user may not use {}", self.uri),
+                    "S3",
+                    403,
+                    self.id,
+                ),
+            ),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => TaskError::new(
+                "S3.S3Exception",
+                aws::sdk_cause(
+                    &format!("no space is left on the share '{}' for {}", self.uri.share, self.uri),
+                    "S3",
+                    507,
+                    self.id,
+                ),
+            ),
+            _ => TaskError::new("S3.S3Exception", aws::sdk_cause(&format!("{}: {e}", self.uri), "S3", 500, self.id)),
+        }
+    }
+}
+
+fn share_error(error: &ShareError, id: &str) -> TaskError {
+    match error {
+        ShareError::Unknown { share, known } => TaskError::new(
+            "S3.NoSuchBucketException",
+            aws::sdk_cause(
+                &format!(
+                    "The specified bucket does not exist: there is no share named '{share}' (configured: {known})"
+                ),
+                "S3",
+                404,
+                id,
+            ),
+        ),
+        ShareError::Unreachable { source, .. } => TaskError::new(
+            "S3.S3Exception",
+            aws::sdk_cause(&format!("{error}: {source}; mount it again, then retry"), "S3", 503, id),
+        ),
+        ShareError::Io { source, .. } => {
+            TaskError::new("S3.S3Exception", aws::sdk_cause(&format!("{error}: {source}"), "S3", 500, id))
+        }
+        _ => TaskError::new("S3.S3Exception", aws::sdk_cause(&error.to_string(), "S3", 400, id)),
+    }
+}
+
+fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -> Result<Done, TaskError> {
+    let written = need_text(p, "CopySource", "s3:copyObject")?;
+    let decoded = unescaped(written);
+    let plain = decoded.trim_start_matches('/').split("?versionId=").next().unwrap_or_default();
+    let (bucket, key) = plain.split_once('/').filter(|(b, k)| !b.is_empty() && !k.is_empty()).ok_or_else(|| {
+        TaskError::new(
+            "S3.S3Exception",
+            aws::sdk_cause(
+                &format!("Invalid copy source object key: '{written}' is not of the form bucket/key"),
+                "S3",
+                400,
+                id,
+            ),
+        )
+    })?;
+    let source = Object::at(shares, bucket, key, id, beside)?;
+    let (mut from, meta) = source.open()?;
+    let checked = conditions::check(p, &etag(&meta), modified_at(&meta), "CopySource");
+    checked.map_err(|_| source.refused(&conditions::Refusal::failed()))?;
+    target.write(|to| io::copy(&mut from, to).map(drop))?;
+    let copied = fs::metadata(&target.path).map_err(|e| target.io(&e))?;
+    let kept = match p.get("MetadataDirective").and_then(Value::as_str) {
+        Some("REPLACE") => target.kept(p, &copied),
+        _ => {
+            let source = beside(&source.uri.share, &source.uri.key).filter(|row| row["ETag"] == etag(&meta));
+            target.kept(&source.unwrap_or_default(), &copied)
+        }
+    };
+    let answer = json!({ "CopyObjectResult": { "ETag": etag(&copied), "LastModified": modified(&copied) } });
+    Ok(Done { answer, beside: vec![kept] })
+}
+
+/// Each object by itself: what could not be deleted is listed, and the call succeeds.
+fn delete_all<'a>(p: &Value, of: &dyn Fn(&str) -> Result<Object<'a>, TaskError>) -> Result<Done, TaskError> {
+    let objects = p["Delete"]["Objects"].as_array().filter(|list| (1..=DELETES_MAX).contains(&list.len()));
+    let objects = objects.ok_or_else(|| {
+        let what = format!("s3:deleteObjects needs 1 to {DELETES_MAX} of Delete.Objects");
+        TaskError::new("S3.S3Exception", what)
+    })?;
+    let (mut deleted, mut errors, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+    for object in objects {
+        let key = need_text(object, "Key", "s3:deleteObjects")?;
+        match of(key).and_then(|object| object.delete()) {
+            Ok(done) => {
+                beside.extend(done.beside);
+                deleted.push(json!({ "Key": key }));
+            }
+            Err(error) => errors.push(json!({ "Key": key, "Code": "InternalError", "Message": error.cause })),
+        }
+    }
+    let mut answer = json!({});
+    if !errors.is_empty() {
+        answer["Errors"] = errors.into();
+    }
+    if !deleted.is_empty() && p["Delete"]["Quiet"] != true {
+        answer["Deleted"] = deleted.into();
+    }
+    Ok(Done { answer, beside })
+}
+
+fn content_type(name: &str) -> String {
+    mime_guess::from_path(name).first_or_octet_stream().essence_str().to_owned()
+}
+
+fn modified(meta: &fs::Metadata) -> String {
+    modified_at(meta).to_string()
+}
+
+fn modified_at(meta: &fs::Metadata) -> Timestamp {
+    Timestamp(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000)
+}
+
+/// Changes whenever the file does; it is no MD5, since that would read the file.
+fn etag(meta: &fs::Metadata) -> String {
+    format!("\"{:x}-{:x}-{:x}\"", meta.ino(), meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_files_on_shares() {
+        let dir = tempfile::tempdir().unwrap();
+        let shares =
+            Shares::new([("source".to_owned(), dir.path().join("a")), ("archive".to_owned(), dir.path().join("b"))]);
+        fs::create_dir_all(dir.path().join("a/day 1")).unwrap();
+        fs::create_dir_all(dir.path().join("b")).unwrap();
+        fs::write(dir.path().join("a/day 1/x+y.mp4"), b"pictures").unwrap();
+        let rows = std::cell::RefCell::new(std::collections::BTreeMap::<String, Value>::new());
+        let run = |operation: &str, p: Value| -> Result<Value, TaskError> {
+            let beside = |share: &str, key: &str| rows.borrow().get(&format!("{share}/{key}")).cloned();
+            let done = operate(&shares, operation, &p, "id", &beside)?;
+            for (object, row) in done.beside {
+                let _ = match row {
+                    Some(row) => rows.borrow_mut().insert(object, row),
+                    None => rows.borrow_mut().remove(&object),
+                };
+            }
+            Ok(done.answer)
+        };
+        run("copyObject", json!({"Bucket": "archive", "Key": "done/x.mp4", "CopySource": "source/day%201/x+y.mp4"}))
+            .unwrap();
+        assert_eq!(fs::read(dir.path().join("b/done/x.mp4")).unwrap(), b"pictures");
+        let head = run("headObject", json!({"Bucket": "archive", "Key": "done/x.mp4"})).unwrap();
+        assert_eq!((head["ContentLength"].as_u64(), head["ContentType"].as_str()), (Some(8), Some("video/mp4")));
+        let list = run("listObjectsV2", json!({"Bucket": "archive", "Prefix": "done/"})).unwrap();
+        assert_eq!(list["Contents"][0]["Key"], "done/x.mp4");
+        let missing =
+            run("copyObject", json!({"Bucket": "archive", "Key": "k", "CopySource": "source/none.mp4"})).unwrap_err();
+        assert_eq!(missing.error, "S3.NoSuchKeyException");
+        let bucket =
+            run("copyObject", json!({"Bucket": "archive", "Key": "k", "CopySource": "job-1/x.mp4"})).unwrap_err();
+        assert!(bucket.error == "S3.NoSuchBucketException" && bucket.cause.contains("'job-1'"), "{bucket}");
+        assert!(run("putObject", json!({"Bucket": "archive", "Key": "../out", "Body": "x"})).is_err());
+
+        let at = |key: &str| json!({"Bucket": "archive", "Key": key});
+        let with = |key: &str, more: Value| {
+            let mut p = at(key);
+            p.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            p
+        };
+        let put =
+            with("n/a.txt", json!({"Body": "0123456789", "ContentType": "text/x-log", "Metadata": {"who": "me"}}));
+        let tag = run("putObject", put.clone()).unwrap()["ETag"].clone();
+        let got = run("getObject", with("n/a.txt", json!({"Range": "bytes=2-4"}))).unwrap();
+        assert_eq!((&got["Body"], &got["ContentRange"]), (&json!("234"), &json!("bytes 2-4/10")));
+        assert_eq!((&got["ContentType"], &got["Metadata"]["who"]), (&json!("text/x-log"), &json!("me")));
+        let beyond = run("getObject", with("n/a.txt", json!({"Range": "bytes=10-"}))).unwrap_err();
+        assert!(beyond.cause.contains("Status Code: 416"), "{beyond}");
+        assert!(run("getObject", with("n/a.txt", json!({"IfMatch": tag}))).is_ok());
+        let same = run("getObject", with("n/a.txt", json!({"IfNoneMatch": tag}))).unwrap_err();
+        assert!(same.cause.contains("Status Code: 304"), "{same}");
+        let there = run("putObject", with("n/a.txt", json!({"IfNoneMatch": "*", "Body": "x"}))).unwrap_err();
+        assert!(there.cause.contains("Status Code: 412"), "{there}");
+        let copied = json!({"Bucket": "archive", "Key": "n/b.txt", "CopySource": "archive/n/a.txt"});
+        run("copyObject", copied).unwrap();
+        assert_eq!(run("headObject", at("n/b.txt")).unwrap()["Metadata"]["who"], "me");
+        fs::write(dir.path().join("b/n/b.txt"), b"other").unwrap();
+        assert_eq!(run("headObject", at("n/b.txt")).unwrap()["Metadata"], json!({}), "it is another file now");
+
+        let page = run("listObjectsV2", json!({"Bucket": "archive", "Prefix": "", "MaxKeys": 2})).unwrap();
+        assert_eq!((&page["IsTruncated"], &page["Contents"][1]["Key"]), (&json!(true), &json!("n/a.txt")));
+        let next = json!({"Bucket": "archive", "ContinuationToken": page["NextContinuationToken"]});
+        assert_eq!(run("listObjectsV2", next).unwrap()["Contents"][0]["Key"], "n/b.txt");
+        let folders = run("listObjectsV2", json!({"Bucket": "archive", "Delimiter": "/"})).unwrap();
+        assert_eq!(folders["CommonPrefixes"], json!([{"Prefix": "done/"}, {"Prefix": "n/"}]));
+        let gone = json!({"Bucket": "archive", "Delete": {"Objects": [{"Key": "n/a.txt"}, {"Key": "none"}]}});
+        assert_eq!(run("deleteObjects", gone).unwrap(), json!({"Deleted": [{"Key": "n/a.txt"}, {"Key": "none"}]}));
+        assert!(run("headBucket", json!({"Bucket": "nowhere"})).is_err());
+        assert_eq!(run("listBuckets", json!({})).unwrap()["Buckets"][0]["Name"], "archive");
+    }
+}
