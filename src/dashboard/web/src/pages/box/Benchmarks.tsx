@@ -58,7 +58,7 @@ function Sections({ report, before }: { report: BenchmarkReport; before: Benchma
               {line}
             </p>
           ))}
-          <div class="table-scroll">
+          <div class="table-scroll" tabIndex={0}>
             <table hidden={section.rows.length === 0}>
               <thead>
                 <tr>
