@@ -1,10 +1,12 @@
-//! The dashboard in a real browser: what failed and with what, rows that change while things run, HLS that plays.
+//! The dashboard in a real browser: what failed and with what, rows that change while things run, HLS that plays, one
+//! execution found among many, signing in, and a person's day at a served box with real media.
 
 #[path = "api/appliance.rs"]
 mod appliance;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use appliance::Appliance;
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ fn can_look() -> bool {
     let browser = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
     let missing: Vec<&str> = [
         (!Path::new(&browser).exists(), "chromium"),
-        (!folder().join("node_modules/playwright-core").exists(), "playwright-core (npm ci in tests/dashboard)"),
+        (!folder().join("node_modules/axe-core").exists(), "playwright-core and axe-core (make test-deps)"),
         (!conveyor::dashboard::is_built(), "the built dashboard (make web)"),
     ]
     .into_iter()
@@ -31,9 +33,9 @@ fn can_look() -> bool {
     missing.is_empty()
 }
 
-async fn look(appliance: &Appliance, what: &str, execution: &str, expect: &str) {
+async fn look(url: &str, arguments: &[&str], environment: &[(&str, &str)]) {
     let mut command = Command::new("node");
-    command.arg(folder().join("look.mjs")).args([&appliance.url(), what, execution]).env("EXPECT", expect);
+    command.arg(folder().join("look.mjs")).arg(url).args(arguments).envs(environment.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{shown}");
@@ -71,12 +73,12 @@ async fn a_failed_execution_says_what_failed_and_rows_live() {
     appliance.run("copy", fine, json!({"bucket": "incoming", "key": "holiday.mov"})).await;
 
     let id = id_of(&appliance, "main").await;
-    look(&appliance, "failed", &id, "Probe failed|Media.Truncated|ends <b class=injected>early</b>|2 a.m. <script>")
-        .await;
+    let expected = "Probe failed|Media.Truncated|ends <b class=injected>early</b>|2 a.m. <script>";
+    look(&appliance.url(), &["failed", &id], &[("EXPECT", expected)]).await;
 
     let encode = json!({"StartAt": "Encode", "States": {"Encode": scripted(json!({"ms": 9000, "output": {}}))}});
     appliance.run("encode", encode, json!({"bucket": "incoming", "key": "long.mp4"})).await;
-    look(&appliance, "list", "", "").await;
+    look(&appliance.url(), &["list"], &[]).await;
 }
 
 /// Two renditions of six seconds, made by ffmpeg, which the tests have anyway to check media with.
@@ -113,5 +115,120 @@ async fn hls_outputs_play() {
     let arn = appliance.run("publish", publish, json!({"bucket": "incoming", "key": "clip.mp4"})).await;
     appliance.ended(&arn).await;
     let id = id_of(&appliance, "publish").await;
-    look(&appliance, "play", &id, "").await;
+    look(&appliance.url(), &["play", &id], &[]).await;
+}
+
+/// How many executions one is found among here; a store with a million of them is measured by hand.
+const MANY: usize = 2_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_execution_is_found_among_many() {
+    if !can_look() {
+        return;
+    }
+    let appliance = Appliance::start(&[]).await;
+    let pass = json!({"StartAt": "Pass", "States": {"Pass": {"Type": "Pass", "End": true}}});
+    appliance.run("many", pass, json!({"bucket": "incoming", "key": "the one with Needle in it.mov"})).await;
+    let machine = "arn:aws:states:us-east-1:000000000000:stateMachine:many";
+    let start = |n: usize| {
+        let input = json!({"bucket": "incoming", "key": format!("clip {n}.mp4")}).to_string();
+        appliance.call("StartExecution", json!({"stateMachineArn": machine, "input": input}))
+    };
+    for hundred in 0..MANY / 100 {
+        futures::future::join_all((0..100).map(|n| start(hundred * 100 + n))).await;
+    }
+    look(&appliance.url(), &["find", "needle"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_sign_in() {
+    if !can_look() {
+        return;
+    }
+    let appliance = Appliance::start(&[("ops", "correct horse battery")]).await;
+    look(&appliance.url(), &["signin"], &[("USER_PASSWORD", "ops:correct horse battery")]).await;
+}
+
+/// The served binary; killed with the test, however that ends.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(dir: &Path) -> (Served, String) {
+    let mut config = "data_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    for share in ["incoming", "outputs", "archive", "quarantine"] {
+        std::fs::create_dir_all(dir.join(share)).unwrap();
+        config += &format!("[shares.{share}]\npath = \"{share}\"\nserve = true\n");
+    }
+    config += "[[watch]]\nshare = \"incoming\"\nsettle = \"1s\"\nscan = \"1s\"\nquarantine = \"quarantine\"\n";
+    std::fs::write(dir.join("conveyor.toml"), config).unwrap();
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conveyor"));
+    command.args(["serve", "--config"]).arg(dir.join("conveyor.toml"));
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let url = said.trim().rsplit(' ').next().unwrap().to_owned();
+    (Served(child), url)
+}
+
+async fn call(url: &str, operation: &str, request: Value) -> Value {
+    let post = reqwest::Client::new().post(url).header("x-amz-target", format!("AWSStepFunctions.{operation}"));
+    let answer = post.body(request.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{operation}");
+    answer.json().await.unwrap()
+}
+
+async fn begin(url: &str, name: &str, definition: &Value, inputs: &[Value]) {
+    let role = "arn:aws:iam::000000000000:role/any";
+    let request = json!({"name": name, "definition": definition.to_string(), "roleArn": role});
+    let machine = call(url, "CreateStateMachine", request).await["stateMachineArn"].clone();
+    for input in inputs {
+        let request = json!({"stateMachineArn": machine, "input": input.to_string()});
+        call(url, "StartExecution", request).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_persons_day_at_a_served_box() {
+    if !can_look() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (_served, url) = serve(dir.path());
+    let clip = dir.path().join("evening <i>news</i>.mp4");
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=4", "-f", "lavfi", "-i", "sine=d=4"])
+        .args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "50", "-c:a", "aac"])
+        .arg(&clip)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "ffmpeg is missing or made no clip");
+        eprintln!("skipped: no ffmpeg");
+        return;
+    }
+    let broken = dir.path().join("broken.mp4");
+    let whole = std::fs::read(&clip).unwrap();
+    std::fs::write(&broken, &whole[..whole.len() / 3]).unwrap();
+
+    let fetch = json!({"StartAt": "Fetch", "States": {"Fetch": {"Type": "Task", "End": true,
+        "Resource": "arn:aws:states:::aws-sdk:s3:headObject", "Parameters": {"Bucket": "outputs", "Key": "late.txt"}}}});
+    begin(&url, "fetch", &fetch, &[json!({})]).await;
+    let release = json!({"StartAt": "Look", "States": {"Look": {"Type": "Task", "End": true,
+        "Resource": "arn:aws:states:::conveyor:approve.waitForTaskToken",
+        "Parameters": {"Title.$": "$.key", "Question": "Shall it leave the house?", "Media": "s3://outputs/late.txt"}}}});
+    begin(&url, "release", &release, &[json!({"key": "one.mp4"}), json!({"key": "two.mp4"})]).await;
+    // It fails for want of the file first.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    std::fs::write(dir.path().join("outputs/late.txt"), "here").unwrap();
+
+    look(&url, &["whole", clip.to_str().unwrap(), broken.to_str().unwrap()], &[]).await;
+    let listed = reqwest::get(format!("{url}/api/v1/executions?machine=main&status=SUCCEEDED")).await.unwrap();
+    let listed: Value = listed.json().await.unwrap();
+    look(&url, &["pages", listed["executions"][0]["id"].as_str().unwrap()], &[]).await;
 }

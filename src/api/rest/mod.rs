@@ -35,6 +35,7 @@ use super::refused::rest_status;
 use super::{Doors, Refused, audit};
 
 pub use devices::Devices;
+pub use overview::Today;
 pub use source::source;
 pub use table::routes;
 pub use uploads::Uploads;

@@ -1,8 +1,10 @@
 //! The box at a glance: what runs, what ended today, what the lanes do, when each share last gave a file.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,6 +26,18 @@ const PAGE: usize = 500;
 /// Executions that are searched for each share's newest file.
 const LANDINGS_LOOKED: usize = 300;
 const HOUR_MS: i64 = 3_600_000;
+
+/// What ended today, as it was found last: an open page asks again and again, and mostly nothing has changed. Cheap to
+/// clone.
+#[derive(Clone, Default)]
+pub struct Today(Arc<Mutex<Option<Found>>>);
+
+struct Found {
+    since: i64,
+    hours: usize,
+    counts: BTreeMap<(String, Status), u64>,
+    shown: Value,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -84,6 +98,15 @@ fn running(doors: &Doors) -> Result<(Vec<Value>, bool), crate::api::Refused> {
 /// What was started since then and has ended, by hour; the newest failures whole.
 fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api::Refused> {
     let hours = ((now.0 - since) / HOUR_MS + 1) as usize;
+    let mut counts = doors.reader.counts();
+    counts.retain(|(_, status), _| *status != Status::Running);
+    if let Some(found) = &*doors.today.0.lock()
+        && found.since == since
+        && found.hours == hours
+        && found.counts == counts
+    {
+        return Ok(found.shown.clone());
+    }
     let (mut done, mut failed) = (vec![0u32; hours], vec![0u32; hours]);
     let (mut failures, mut looked, mut cut_off) = (Vec::new(), 0, false);
     for status in [Status::Succeeded, Status::Failed, Status::TimedOut, Status::Aborted] {
@@ -124,7 +147,9 @@ fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api:
     for id in failures.into_iter().take(FAILED_SHOWN) {
         newest.extend(doors.reader.header(id)?.map(|header| summary(doors, &header)));
     }
-    Ok(json!({"since": since, "done": done, "failed": failed, "atLeast": cut_off, "failures": newest}))
+    let shown = json!({"since": since, "done": done, "failed": failed, "atLeast": cut_off, "failures": newest});
+    *doors.today.0.lock() = Some(Found { since, hours, counts, shown: shown.clone() });
+    Ok(shown)
 }
 
 /// When each share last gave a file to work on.

@@ -37,7 +37,7 @@ function Change({ now, then, better, spread }: { now: number; then: number | und
   if (then === undefined || then === 0) return <span class="quiet">new</span>;
   const percent = (now / then - 1) * 100;
   if (Math.abs(percent) < Math.max(3, spread * 100)) return <span class="quiet">the same</span>;
-  const good = percent > 0 === /high|more|up/i.test(better);
+  const good = percent > 0 === (better === 'higher');
   return (
     <span class={good ? 'good' : 'bad'}>
       {percent > 0 ? '+' : '−'}
@@ -58,7 +58,7 @@ function Sections({ report, before }: { report: BenchmarkReport; before: Benchma
               {line}
             </p>
           ))}
-          <div class="table-scroll">
+          <div class="table-scroll" tabIndex={0}>
             <table hidden={section.rows.length === 0}>
               <thead>
                 <tr>

@@ -17,7 +17,7 @@ function Lanes() {
   if (!value) return <Waiting error={error} />;
   return (
     <>
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table>
           <thead>
             <tr>
@@ -50,7 +50,7 @@ function Lanes() {
       </div>
       <h2>Leases</h2>
       {value.working.length === 0 ? <p class="quiet">Nothing holds a lane now.</p> : null}
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table hidden={value.working.length === 0}>
           <thead>
             <tr>
@@ -91,7 +91,7 @@ function Schedules() {
   const { value, error } = useFresh(api.schedules, 'schedules', 30_000);
   if (!value) return <Waiting error={error} />;
   return (
-    <div class="table-scroll">
+    <div class="table-scroll" tabIndex={0}>
       <table>
         <thead>
           <tr>
@@ -216,7 +216,7 @@ function Audit() {
     <>
       <p class="quiet">Every change made here or through AWS's API, but for starts and task reports, which stand in the executions.</p>
       {rows.length === 0 ? <p class="empty">Nobody changed anything yet.</p> : null}
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table hidden={rows.length === 0}>
           <thead>
             <tr>

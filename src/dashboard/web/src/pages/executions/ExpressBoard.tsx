@@ -20,7 +20,7 @@ export function ExpressBoard() {
   return (
     <>
       <Notice error={trouble} />
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table hidden={Object.keys(value.machines).length === 0}>
           <thead>
             <tr>
@@ -67,7 +67,7 @@ export function ExpressBoard() {
         <input type="checkbox" checked={failed} onChange={(e) => setFailed(e.currentTarget.checked)} /> only what did not succeed
       </label>
       {ended.length === 0 ? <p class="quiet">None.</p> : null}
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table hidden={ended.length === 0}>
           <thead>
             <tr>

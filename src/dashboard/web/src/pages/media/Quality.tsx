@@ -103,7 +103,7 @@ export function Quality({ report, playlists, onPick }: Props) {
               ))}
             </ul>
           ) : null}
-          <div class="table-scroll">
+          <div class="table-scroll" tabIndex={0}>
             <table>
               <thead>
                 <tr>

@@ -121,7 +121,7 @@ export function Versions({ machine, reload }: { machine: Machine; reload: () => 
       </ul>
       <h2>Versions</h2>
       {machine.publishedVersions.length === 0 ? <p class="quiet">None is published. Saving here publishes one.</p> : null}
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table>
           <thead>
             <tr>

@@ -64,7 +64,7 @@ function List() {
           </button>
         ) : null}
       </h1>
-      <div class="table-scroll">
+      <div class="table-scroll" tabIndex={0}>
         <table>
           <thead>
             <tr>
