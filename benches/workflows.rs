@@ -15,7 +15,7 @@ use conveyor::api::{self, Auth, Credentials, Place};
 use conveyor::base::{Shares, SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, RunTask, Status};
-use conveyor::run::{self, Handle, LaneNeed, Notice, Resource, Resources, TaskContext, TaskOutcome};
+use conveyor::run::{self, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -61,7 +61,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         reader,
         resources: Arc::new(Echoes),
         clock: Arc::new(SystemClock),
-        lanes: BTreeMap::new(),
+        lanes: run::Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
     };
@@ -77,6 +77,9 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         workflows: BTreeMap::new(),
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
+        facts: json!({}),
+        services: None,
+        data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));
     (handle, address)
@@ -97,7 +100,7 @@ impl Resources for Echoes {
 struct Echo;
 
 impl Resource for Echo {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+    fn need(&self, _: &RunTask) -> Option<Need> {
         None
     }
 

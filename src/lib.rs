@@ -4,14 +4,17 @@
 //!
 //! ```text
 //! floor 7  cli
-//! floor 6  ingest   schedule   api   dashboard
-//! floor 5  resources
+//! floor 6  ingest   api   dashboard
+//! floor 5  resources   schedule   logs   bench
 //! floor 4  run
 //! floor 3  store
 //! floor 2  interpreter
 //! floor 1  asl   media   sandbox
 //! floor 0  base   aws   jsonata   (and the crates conveyor-hw, conveyor-pixels)
 //! ```
+//!
+//! `api` shows what `resources` and `schedule` keep (approvals, notifications, alarms), and hands calls of the box's
+//! queues and rules on to `resources`; executions it changes through [`run::Handle`] alone.
 //!
 //! Three words carry the design: decide, commit, act. [`interpreter::step`] decides and touches
 //! nothing, [`store`] makes one durable commit of the decision, and [`run`] carries it out.
@@ -20,11 +23,13 @@ pub mod api;
 pub mod asl;
 pub mod aws;
 pub mod base;
+pub mod bench;
 pub mod cli;
 pub mod dashboard;
 pub mod ingest;
 pub mod interpreter;
 pub mod jsonata;
+pub mod logs;
 pub mod media;
 pub mod resources;
 pub mod run;

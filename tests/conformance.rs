@@ -44,6 +44,43 @@ fn the_engine_tells_what_aws_tells() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
+/// What the analysis of a definition says can never happen did not happen on AWS either.
+#[test]
+fn what_can_never_happen_did_not_happen() {
+    let Some(dir) = cases() else { return };
+    let (mut looked, mut said) = (0, 0);
+    for file in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let case: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let texts = |op: &str, key: &str| -> Vec<String> {
+            let calls = case["calls"].as_array().unwrap().iter().filter(|call| call["op"] == op);
+            calls.map(|call| call["request"][key].as_str().unwrap_or("{}").to_owned()).collect()
+        };
+        let (definitions, inputs) = (texts("CreateStateMachine", "definition"), texts("StartExecution", "input"));
+        let ([definition], [input]) = (definitions.as_slice(), inputs.as_slice()) else { continue };
+        let (Ok(machine), Ok(input)) = (conveyor::asl::parse(definition), serde_json::from_str(input)) else {
+            continue;
+        };
+        let (mut entered, mut exited) = (Vec::new(), Vec::new());
+        for observed in case["expect"].as_object().unwrap().values() {
+            for event in observed["events"].as_array().into_iter().flatten() {
+                let name = |key: &str| event[key]["name"].as_str().map(str::to_owned);
+                entered.extend(name("stateEnteredEventDetails"));
+                exited.extend(name("stateExitedEventDetails"));
+            }
+        }
+        looked += 1;
+        for finding in conveyor::asl::flow::analyse(&machine, Some(&input)) {
+            said += 1;
+            let happened = match finding.code {
+                "STATE_NEVER_ENTERED" => entered.contains(&finding.state.to_string()),
+                _ => finding.certain && exited.contains(&finding.state.to_string()),
+            };
+            assert!(!happened, "{}: {finding:?}", file.display());
+        }
+    }
+    println!("{looked} definitions, {said} findings");
+}
+
 fn replay(case: &Value) -> Result<(), Vec<String>> {
     let mut world = world::World::default();
     let mut answers = vec![Value::Null];

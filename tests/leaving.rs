@@ -1,7 +1,6 @@
 //! A state machine that is deleted while an execution of it runs: it stays as long as that, also over a restart, and
 //! goes with all that hung on it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ async fn appliance(dir: &Path) -> (Handle, Writer) {
         reader,
         resources: Arc::new(Nothing),
         clock: Arc::new(SystemClock),
-        lanes: BTreeMap::new(),
+        lanes: run::Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
     };

@@ -41,7 +41,8 @@ impl House {
 
     fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
         let shares = Shares::new(["in", "out"].map(|n| (n.to_owned(), self.path(n))));
-        let job = Job { stage: stage.into(), parameters, work_dir: self.path("work"), shares, threads: 2 };
+        let job =
+            Job { stage: stage.into(), parameters, work_dir: self.path("work"), shares, threads: 2, device: None };
         media::run(&job, &|_: Progress| {})
     }
 

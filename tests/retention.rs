@@ -61,7 +61,7 @@ impl World {
             reader,
             resources: Arc::new(Nothing),
             clock: clock.clone(),
-            lanes: BTreeMap::new(),
+            lanes: run::Lanes::default(),
             account: "000000000000".into(),
             region: "us-east-1".into(),
         };

@@ -1,6 +1,5 @@
 //! A bug of ours outside `step` must not leave an execution behind that nobody carries on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 use conveyor::base::{SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, RunTask, Status};
-use conveyor::run::{self, LaneNeed, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{self, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
 use conveyor::store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -33,7 +32,7 @@ impl Resources for Rotten {
 }
 
 impl Resource for Echo {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+    fn need(&self, _: &RunTask) -> Option<Need> {
         None
     }
 
@@ -51,7 +50,7 @@ async fn an_execution_whose_actor_panicked_goes_on() {
         reader,
         resources: Arc::new(Rotten::default()),
         clock: Arc::new(SystemClock),
-        lanes: BTreeMap::new(),
+        lanes: run::Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
     })

@@ -110,6 +110,7 @@ fn header(id: u128) -> Header {
         next_timer: TimerId(1),
         timeout_timer: None,
         parent: None,
+        child: None,
         redrive_count: 0,
         redriven_at: None,
         trace_header: None,
@@ -135,7 +136,6 @@ fn start(id: u128) -> Step {
         variables: BTreeMap::new(),
         map_item: None,
         retries: Vec::new(),
-        silent: false,
         doing: Doing::Wait { timer: TimerId(0), due: due(id) },
     };
     Step {

@@ -14,9 +14,11 @@ const FLOORS: &[(&str, u8)] = &[
     ("interpreter", 2),
     ("store", 3),
     ("run", 4),
+    ("bench", 5),
+    ("logs", 5),
     ("resources", 5),
+    ("schedule", 5),
     ("ingest", 6),
-    ("schedule", 6),
     ("api", 6),
     ("dashboard", 6),
     ("cli", 7),
@@ -25,8 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
 /// Imports that the floors alone would allow or forbid, and that are decided otherwise.
 /// The child process's protocol carries media jobs, so `sandbox` may name the job types.
 const ALLOWED: &[(&str, &str)] = &[("sandbox", "media"), ("api", "dashboard")];
-const FORBIDDEN: &[(&str, &str)] =
-    &[("ingest", "resources"), ("schedule", "resources"), ("api", "resources"), ("dashboard", "resources")];
+const FORBIDDEN: &[(&str, &str)] = &[("ingest", "resources"), ("dashboard", "resources")];
 
 const LINES_MAX: usize = 600;
 const BANNED_WORDS: &[&str] = &["Manager", "Helper", "Util", "Utils", "Processor"];

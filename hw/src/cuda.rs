@@ -321,6 +321,41 @@ impl Frame {
         let status = unsafe { (self.context.cuda.functions.copy_2d)(&copy) };
         self.context.check("cuMemcpy2D", status)
     }
+
+    /// Copies the whole picture to this machine's memory, rows without gaps.
+    pub fn download(&self, picture: &mut [u8]) -> Result<(), Fault> {
+        if picture.len() != self.bytes() {
+            return Err(Fault::Misuse(format!(
+                "a picture of {} bytes, where {} make one",
+                picture.len(),
+                self.bytes()
+            )));
+        }
+        let row = self.format.row_bytes(self.width);
+        let _entered = self.context.enter()?;
+        let copy = CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: ptr::null(),
+            srcDevice: self.address,
+            srcArray: ptr::null_mut(),
+            srcPitch: self.pitch,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: CUmemorytype::CU_MEMORYTYPE_HOST,
+            dstHost: picture.as_mut_ptr().cast(),
+            dstDevice: 0,
+            dstArray: ptr::null_mut(),
+            dstPitch: row,
+            WidthInBytes: row,
+            Height: self.format.rows(self.height),
+        };
+        // SAFETY: the destination has exactly the rows that are copied, checked above, and is borrowed mutably; the
+        // source was taken for as many. The copy is over when the call returns.
+        let status = unsafe { (self.context.cuda.functions.copy_2d)(&copy) };
+        self.context.check("cuMemcpy2D", status)
+    }
 }
 
 impl Drop for Frame {

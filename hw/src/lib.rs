@@ -16,13 +16,16 @@
 //! becomes an enumeration.
 
 mod answer;
+pub mod bench;
 mod cuda;
 mod drivers;
+mod energy;
 mod fault;
 mod gpu;
 mod host;
 mod inventory;
 mod link;
+mod load;
 mod nvdec;
 mod nvenc;
 mod nvml;
@@ -31,10 +34,12 @@ mod share;
 pub use answer::Answer;
 pub use cuda::{Context, Cuda, CudaDevice, Frame, PixelFormat};
 pub use drivers::{DriverReport, Drivers, Library};
+pub use energy::EnergyMeter;
 pub use fault::{CudaFault, Fault, FaultKind, NvencFault, NvencStatus};
 pub use gpu::{Decoding, Encoding, Gpu, PciAddress, SessionRoom};
 pub use host::{Cpu, Memory, NumaNode};
 pub use inventory::{Ask, Inventory};
+pub use load::{CpuTime, HostLoad, Temperature};
 pub use nvdec::{DecodeCaps, Nvdec};
 pub use nvenc::{Codec, CodecCaps, Encoder, Nvenc, Packet, Picture, Preset, Rate, Session, SessionSettings, Tuning};
 pub use nvml::{Clocks, Health, OpenSession};

@@ -5,6 +5,7 @@
 //! resample   another size: cubic convolution with edges and chroma sites as they should be
 //! likeness   PSNR and SSIM of two planes
 //! hdr        PQ and HLG to BT.709
+//! scene      moving pictures that compress as camera pictures do, for benchmarks
 //! ```
 //!
 //! A crate of its own, since these loops must be optimised in every profile: a test that scales a film without it takes
@@ -16,6 +17,7 @@ pub mod hdr;
 pub mod likeness;
 pub mod plane;
 pub mod resample;
+pub mod scene;
 
 pub use plane::{Plane, View, ViewMut};
 pub use resample::{Resampler, Siting};

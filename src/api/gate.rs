@@ -2,7 +2,11 @@
 //!
 //! On loopback no credentials are needed, so a web page that the same person has open elsewhere must be kept out:
 //! requests for a foreign host name (DNS rebinding) and changes from a foreign origin (CSRF) are refused. On any other
-//! address credentials are needed: Signature Version 4 at the AWS door, HTTP Basic at all others.
+//! address credentials are needed: Signature Version 4 at the AWS door, HTTP Basic or the dashboard's session cookie at
+//! all others. The dashboard's own files say nothing of the box, so they come without: the page that asks who you are
+//! is one of them.
+//!
+//! What a door needs is a [`Role`]; who came in stands with the request as a [`Caller`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,25 +14,85 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
+use super::session;
 use super::signature::{self, Signed};
 use super::{Doors, Refused, aws, rest};
 
 /// Requests under way at once, above which callers are asked to come back.
 const REQUESTS_ACTIVE_MAX: usize = 1024;
 
-/// Access key ids (or user names) and their secrets (or passwords).
+/// What somebody may do here; each role may do what those before it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Looks at everything, changes nothing.
+    Viewer,
+    /// Also starts, stops and redrives, uploads, and decides what waits for a person.
+    Operator,
+    /// Also changes workflows.
+    #[default]
+    Admin,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub name: String,
+    pub role: Role,
+}
+
+impl Caller {
+    /// On loopback nobody is asked who they are: whoever is on this box owns it.
+    pub fn on_this_box() -> Caller {
+        Caller { name: "local".to_owned(), role: Role::Admin }
+    }
+
+    pub fn may(&self, needs: Role) -> Result<(), Refused> {
+        if self.role >= needs {
+            return Ok(());
+        }
+        let what =
+            format!("'{}' has the role {}, and this needs the role {}", self.name, self.role.name(), needs.name());
+        Err(Refused::new("AccessDeniedException", what))
+    }
+}
+
+#[derive(Clone)]
+struct Known {
+    id: String,
+    secret: String,
+    role: Role,
+}
+
+/// Access key ids (or user names), their secrets (or passwords), and what each may do.
 #[derive(Clone, Default)]
-pub struct Credentials(Arc<Vec<(String, String)>>);
+pub struct Credentials(Arc<Vec<Known>>);
 
 impl Credentials {
+    /// Pairs that may do everything.
     pub fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Credentials {
-        Credentials(Arc::new(pairs.into_iter().collect()))
+        Credentials::with_roles(pairs.into_iter().map(|(id, secret)| (id, secret, Role::Admin)))
+    }
+
+    pub fn with_roles(all: impl IntoIterator<Item = (String, String, Role)>) -> Credentials {
+        Credentials(Arc::new(all.into_iter().map(|(id, secret, role)| Known { id, secret, role }).collect()))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -36,7 +100,18 @@ impl Credentials {
     }
 
     pub fn secret(&self, id: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == id).map(|(_, secret)| secret.as_str())
+        self.0.iter().find(|known| known.id == id).map(|known| known.secret.as_str())
+    }
+
+    pub fn caller(&self, id: &str) -> Option<Caller> {
+        self.0.iter().find(|known| known.id == id).map(|known| Caller { name: known.id.clone(), role: known.role })
+    }
+
+    /// Who has this name and this password.
+    pub fn check(&self, user: &str, password: &str) -> Option<Caller> {
+        let secret = self.secret(user)?;
+        let same: bool = secret.as_bytes().ct_eq(password.as_bytes()).into();
+        if same { self.caller(user) } else { None }
     }
 }
 
@@ -81,46 +156,82 @@ pub async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> 
     if let Err(refusal) = check_origin(&request, &doors.auth) {
         return refuse(refusal);
     }
-    match &doors.auth {
-        Auth::Loopback => next.run(request).await,
-        // Prometheus and load balancers ask without credentials whether the box is well; that says nothing else.
-        Auth::Needed(_) if request.uri().path() == "/healthz" => next.run(request).await,
+    let admitted = match &doors.auth {
+        Auth::Loopback => Ok((request, Caller::on_this_box())),
+        Auth::Needed(_) if is_open(&request) => return next.run(request).await,
         Auth::Needed(credentials) if is_aws || signature::is_signed(request.headers()) => {
-            match signed(request, credentials, &doors).await {
-                Ok(request) => next.run(request).await,
-                Err(refusal) => refuse(refusal),
-            }
+            signed(request, credentials, &doors).await
         }
-        Auth::Needed(credentials) if basic(request.headers(), credentials) => next.run(request).await,
-        Auth::Needed(_) => {
-            let mut response = StatusCode::UNAUTHORIZED.into_response();
-            let challenge = HeaderValue::from_static("Basic realm=\"Conveyor\", charset=\"UTF-8\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-            response
+        Auth::Needed(credentials) => match known(request.headers(), credentials, &doors) {
+            Some(caller) => Ok((request, caller)),
+            None => return unauthorized(request.headers()),
+        },
+    };
+    let allowed = admitted.and_then(|(request, caller)| {
+        caller.may(if is_aws { aws::needs(request.headers()) } else { needs_outside_rest(&request) })?;
+        Ok((request, caller))
+    });
+    match allowed {
+        Ok((mut request, caller)) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
         }
+        Err(refusal) => refuse(refusal),
     }
 }
 
-/// Reads the body, which is signed too, checks, and puts it back.
-async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<Request, Refused> {
-    let (parts, body) = request.into_parts();
-    let too_large = |_| Refused::new("RequestEntityTooLargeException", "The request's body is too large");
-    let body = axum::body::to_bytes(body, crate::base::limits::REQUEST_BYTES_MAX).await.map_err(too_large)?;
-    let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
-    signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
-    Ok(Request::from_parts(parts, body.into()))
+/// What is answered without asking who it is: Prometheus and load balancers ask whether the box is well, which says
+/// nothing else; the dashboard's files and the door to sign in at say nothing at all.
+fn is_open(request: &Request) -> bool {
+    let path = request.uri().path();
+    let guarded = ["/api/", "/media/", "/metrics", "/start-workflow"];
+    path == "/api/v1/session" || request.method().is_safe() && !guarded.iter().any(|prefix| path.starts_with(prefix))
 }
 
-fn basic(headers: &HeaderMap, credentials: &Credentials) -> bool {
+/// The doors of the REST API say themselves what they need.
+fn needs_outside_rest(request: &Request) -> Role {
+    let changes = !request.method().is_safe() && !request.uri().path().starts_with("/api/");
+    if changes { Role::Operator } else { Role::Viewer }
+}
+
+/// Reads the body, which is signed too, checks, and puts it back.
+async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<(Request, Caller), Refused> {
+    let (parts, body) = request.into_parts();
+    let too_large = |_| Refused::new("RequestEntityTooLargeException", "The request's body is too large");
+    let body = axum::body::to_bytes(body, crate::base::limits::quotas().request_bytes()).await.map_err(too_large)?;
+    let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
+    signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
+    let caller = signature::signer(&parts.headers).and_then(|id| credentials.caller(&id));
+    let unknown =
+        || Refused::new("UnrecognizedClientException", "The security token included in the request is invalid.");
+    Ok((Request::from_parts(parts, body.into()), caller.ok_or_else(unknown)?))
+}
+
+/// Who a request's password or session says it is.
+pub fn known(headers: &HeaderMap, credentials: &Credentials, doors: &Doors) -> Option<Caller> {
+    basic(headers, credentials).or_else(|| session::read(headers, credentials, doors.handle.now()))
+}
+
+fn basic(headers: &HeaderMap, credentials: &Credentials) -> Option<Caller> {
     let given = headers
         .get(header::AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.strip_prefix("Basic "))
         .and_then(|v| STANDARD.decode(v.trim()).ok())
         .and_then(|v| String::from_utf8(v).ok());
-    let Some((user, password)) = given.as_deref().and_then(|v| v.split_once(':')) else { return false };
-    let Some(secret) = credentials.secret(user) else { return false };
-    secret.as_bytes().ct_eq(password.as_bytes()).into()
+    let (user, password) = given.as_deref().and_then(|v| v.split_once(':'))?;
+    credentials.check(user, password)
+}
+
+/// A page's own requests get no challenge: the browser would cover the page with a question of its own.
+fn unauthorized(headers: &HeaderMap) -> Response {
+    let mut response = rest::refuse(&Refused::new("Unauthorized", "Sign in first"));
+    *response.status_mut() = StatusCode::UNAUTHORIZED;
+    if !headers.contains_key("sec-fetch-mode") {
+        let challenge = HeaderValue::from_static("Basic realm=\"Conveyor\", charset=\"UTF-8\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
 }
 
 fn check_origin(request: &Request, auth: &Auth) -> Result<(), Refused> {
@@ -191,9 +302,19 @@ mod tests {
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
             headers
         };
-        assert!(basic(&header("ops:correct horse"), &credentials));
-        assert!(!basic(&header("ops:wrong"), &credentials));
-        assert!(!basic(&header("nobody:correct horse"), &credentials));
-        assert!(!basic(&HeaderMap::new(), &credentials));
+        let comes_in = |headers: &HeaderMap| basic(headers, &credentials).is_some();
+        assert!(comes_in(&header("ops:correct horse")));
+        assert!(!comes_in(&header("ops:wrong")));
+        assert!(!comes_in(&header("nobody:correct horse")));
+        assert!(!comes_in(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn each_role_may_what_those_before_it_may() {
+        let caller = |role| Caller { name: "ops".into(), role };
+        assert!(caller(Role::Admin).may(Role::Operator).is_ok());
+        assert!(caller(Role::Operator).may(Role::Operator).is_ok());
+        let refusal = caller(Role::Viewer).may(Role::Operator).unwrap_err();
+        assert!(refusal.message.contains("viewer") && refusal.message.contains("operator"), "{}", refusal.message);
     }
 }

@@ -3,8 +3,8 @@
 //! ```text
 //!            gate (room, origin, credentials)
 //!              |
-//!   POST /     aws/            Step Functions, AWS JSON 1.0
-//!   /api/v1    rest/  live     what the dashboard shows
+//!   POST /     aws/            Step Functions, AWS JSON 1.0; SQS and PutEvents, which resources::wire answers
+//!   /api/v1    rest/  live     what the dashboard shows; session, audit: who came in, what they did
 //!   /media     media           results
 //!   /start-workflow  /metrics  /healthz
 //!   /*         dashboard
@@ -14,19 +14,21 @@
 //! reader; a refusal is mapped to HTTP in one table ([`refused`]); a body is never read beyond its limit.
 
 mod arn;
+mod audit;
 mod aws;
 mod gate;
-pub mod history;
 mod live;
 mod media;
 mod names;
 mod refused;
 mod rest;
+mod session;
 mod signature;
 mod start_workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,19 +39,23 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::base::limits::REQUEST_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{Shares, fault};
 use crate::dashboard;
+use crate::resources::Services;
 use crate::run::Handle;
 use crate::store::Reader;
 
+pub use crate::logs::event as history;
 pub use arn::Place;
-pub use gate::{Auth, Credentials};
+pub use gate::{Auth, Credentials, Role};
 pub use refused::Refused;
 
 /// What the doors need. Built by `cli`.
 pub struct Settings {
     pub handle: Handle,
+    /// What answers the calls of other services that come in over the same port; `None`: nobody does.
+    pub services: Option<Arc<Services>>,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -61,12 +67,17 @@ pub struct Settings {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// How each watched share is, as JSON for screens.
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// The settings in force, without their secrets, as JSON for screens.
+    pub facts: serde_json::Value,
+    /// Where the reports of benchmarks lie.
+    pub data_dir: PathBuf,
 }
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
 struct Doors {
     handle: Handle,
+    services: Option<Arc<Services>>,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -76,6 +87,10 @@ struct Doors {
     workflows: Arc<BTreeMap<String, String>>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    facts: Arc<serde_json::Value>,
+    data_dir: Arc<PathBuf>,
+    devices: rest::Devices,
+    uploads: rest::Uploads,
     live: live::Live,
     redriven: aws::Redriven,
 }
@@ -86,6 +101,7 @@ pub fn router(settings: Settings) -> Router {
     let doors = Doors {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
+        services: settings.services,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),
@@ -94,18 +110,24 @@ pub fn router(settings: Settings) -> Router {
         workflows: Arc::new(settings.workflows),
         metrics: settings.metrics,
         watches: settings.watches,
+        facts: Arc::new(settings.facts),
+        data_dir: Arc::new(settings.data_dir),
+        devices: rest::Devices::default(),
+        uploads: rest::Uploads::default(),
         live,
         redriven: aws::Redriven::default(),
     };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
-        .nest("/api/v1", rest::routes())
+        .nest("/api/v1", rest::routes(&doors))
+        // A queue's own URL, which older clients of SQS post to.
+        .route("/{account}/{queue}", post(aws::queue).get(dashboard::file))
         .route("/start-workflow", post(start_workflow::start))
         .route("/media/{share}/{*key}", get(media::file))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .fallback(dashboard::file)
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(quotas().request_bytes()))
         .layer(axum::middleware::from_fn_with_state(doors.clone(), gate::guard))
         .layer(CatchPanicLayer::new())
         .with_state(doors)

@@ -39,6 +39,7 @@ fn status(code: &str) -> StatusCode {
         | "InvalidSignatureException"
         | "UnrecognizedClientException"
         | "AccessDeniedException" => StatusCode::FORBIDDEN,
+        "Unauthorized" => StatusCode::UNAUTHORIZED,
         "RequestEntityTooLargeException" => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     }
@@ -50,7 +51,12 @@ pub fn rest_status(code: &str) -> StatusCode {
         "ExecutionDoesNotExist" | "StateMachineDoesNotExist" | "ActivityDoesNotExist" | "ResourceNotFound" => {
             StatusCode::NOT_FOUND
         }
-        "ExecutionAlreadyExists" | "ExecutionNotRedrivable" | "StateMachineAlreadyExists" => StatusCode::CONFLICT,
+        "ExecutionAlreadyExists"
+        | "ExecutionNotRedrivable"
+        | "StateMachineAlreadyExists"
+        | "ConflictException"
+        | "TaskTimedOut" => StatusCode::CONFLICT,
+        "InsufficientStorage" => StatusCode::INSUFFICIENT_STORAGE,
         code => status(code),
     }
 }

@@ -56,7 +56,12 @@ pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Opt
     }
 }
 
-/// The access key id of a request's Authorization header, before anything is checked.
+/// The access key id of a request's Authorization header; says who signed it only after [`verify`] did not complain.
+pub fn signer(headers: &HeaderMap) -> Option<String> {
+    Some(Authorization::parse(text(headers, "authorization")?)?.key_id.to_owned())
+}
+
+/// Whether a request claims to be signed.
 pub fn is_signed(headers: &HeaderMap) -> bool {
     text(headers, "authorization").is_some_and(|h| h.starts_with(ALGORITHM))
 }

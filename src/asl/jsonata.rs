@@ -106,6 +106,20 @@ impl Jsonata {
         }
     }
 
+    /// The variables that it reads of those that a state machine may assign.
+    pub(super) fn free_variables(&self) -> impl Iterator<Item = &str> {
+        let names = self.expression.variables().iter().map(|variable| variable.name.as_str());
+        let is_name = |name: &&str| name.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_');
+        names.filter(is_name).filter(|name| *name != "states" && !crate::jsonata::is_function(name))
+    }
+
+    /// Whether the name may be one that the expression binds itself.
+    pub(super) fn may_bind(&self, name: &str) -> bool {
+        let text = self.text();
+        let binds = [":=", "function", "λ", "@$", "#$"].iter().any(|sign| text.contains(sign));
+        binds && text.matches(&format!("${name}")).count() > 1
+    }
+
     fn reads(&self, name: &str) -> bool {
         self.expression.variables().iter().any(|variable| variable.name == name)
     }

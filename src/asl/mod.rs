@@ -8,6 +8,7 @@
 //! machine       what comes out: states with everything in them compiled
 //! path/ reference_path template intrinsic/ jsonata query condition timestamp
 //!               the compiled pieces; each reads its own text and evaluates in a scope
+//! flow/         what can happen to data on its way through a definition
 //! scope         what they may look at, and how they fail
 //! ```
 //!
@@ -17,6 +18,7 @@
 pub mod condition;
 pub mod definition;
 pub mod distributed;
+pub mod flow;
 pub mod intrinsic;
 pub mod jsonata;
 pub mod machine;
@@ -32,7 +34,7 @@ pub mod timestamp;
 mod properties;
 
 pub use condition::Condition;
-pub use definition::{STATE_ALONE, WorkflowType, check, check_state, may_label, parse};
+pub use definition::{STATE_ALONE, WorkflowType, check, check_state, may_label, parse, resources, review};
 pub use distributed::*;
 pub use intrinsic::Intrinsic;
 pub use jsonata::Jsonata;

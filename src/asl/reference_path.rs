@@ -24,6 +24,10 @@ impl ReferencePath {
         }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// `input` with `result` at this place. Objects on the way are made; items of arrays must exist, or be
     /// the next one. Fails where something else is in the way, in AWS's words.
     pub fn insert(&self, mut input: Value, result: Value) -> Result<Value, String> {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::base::limits;
+
 /// The variables of a branch, those of the outer scopes included.
 pub type Variables = BTreeMap<String, Arc<Value>>;
 
@@ -30,11 +32,23 @@ pub struct Scope<'a> {
     /// What `$now` and `$millis` say: the time of the step, in milliseconds since the epoch.
     pub now_ms: i64,
     calls: Cell<u32>,
+    /// How much more may be copied, in bytes.
+    room: Cell<usize>,
 }
 
 impl<'a> Scope<'a> {
     pub fn new(input: &'a Value, context: &'a Value, variables: &'a Variables, seed: u64) -> Scope<'a> {
-        Scope { input, context, variables, result: None, error_output: None, seed, now_ms: 0, calls: Cell::new(0) }
+        Scope {
+            input,
+            context,
+            variables,
+            result: None,
+            error_output: None,
+            seed,
+            now_ms: 0,
+            calls: Cell::new(0),
+            room: Cell::new(room()),
+        }
     }
 
     pub fn at(self, now_ms: i64) -> Scope<'a> {
@@ -49,11 +63,41 @@ impl<'a> Scope<'a> {
         Scope { error_output: Some(error_output), ..self }
     }
 
+    /// Takes room for a copy of the value. False where there is not enough.
+    pub(super) fn take_room(&self, value: &Value) -> bool {
+        let mut left = self.room.get();
+        let fits = fits(value, &mut left);
+        self.room.set(left);
+        fits
+    }
+
     /// The next random number of this scope.
     pub(super) fn draw(&self) -> u64 {
         let call = self.calls.get();
         self.calls.set(call.wrapping_add(1));
         mix(self.seed ^ mix(u64::from(call).wrapping_add(0x9e37_79b9_7f4a_7c15)))
+    }
+}
+
+fn room() -> usize {
+    limits::COPIED_BYTES_MAX.max(8 * limits::quotas().payload_bytes())
+}
+
+/// Takes about what the value holds away from `left`; looks no further where that is too little.
+fn fits(value: &Value, left: &mut usize) -> bool {
+    let own = 16 + value.as_str().map_or(0, str::len);
+    let Some(rest) = left.checked_sub(own) else {
+        *left = 0;
+        return false;
+    };
+    *left = rest;
+    match value {
+        Value::Array(items) => items.iter().all(|item| fits(item, left)),
+        Value::Object(fields) => fields.iter().all(|(name, field)| {
+            *left = left.saturating_sub(name.len());
+            fits(field, left)
+        }),
+        _ => true,
     }
 }
 
@@ -84,6 +128,12 @@ impl EvalError {
     /// `States.Runtime`, which nothing catches.
     pub fn runtime(message: impl Into<String>) -> EvalError {
         EvalError { error: "States.Runtime", message: message.into(), location: None }
+    }
+
+    /// `States.DataLimitExceeded`: more would be copied than any result may hold.
+    pub(super) fn too_large() -> EvalError {
+        let message = "The data that the field makes exceeds the maximum number of bytes service limit.";
+        EvalError { error: "States.DataLimitExceeded", message: message.to_owned(), location: None }
     }
 
     /// `States.IntrinsicFailure`.

@@ -4,6 +4,8 @@
 //! order in which it is written. In JSONata any text may be an expression, `{% … %}`, and a template need not be
 //! an object.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::jsonata::{Jsonata, expression_of};
@@ -18,7 +20,7 @@ pub struct Template {
 }
 
 #[derive(Debug)]
-enum Node {
+pub(super) enum Node {
     /// Holds nothing to evaluate.
     Literal(Value),
     Array(Vec<Node>),
@@ -62,6 +64,10 @@ impl Template {
         let mut faults = Vec::new();
         let root = compile_jsonata(template, field, reads, &mut Vec::new(), &mut faults);
         if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
     }
 
     /// Whether it looks at the context object.
@@ -235,13 +241,18 @@ fn fill_path(field: &str, path: &Path, scope: &Scope) -> Result<Value, EvalError
     if *path.root() == Root::Input && scope.input.is_null() {
         return Err(nothing_to_apply_to());
     }
-    path.find(scope).map(std::borrow::Cow::into_owned).map_err(|_| {
+    let found = path.find(scope).map_err(|_| {
         EvalError::runtime(format!(
             "The JSONPath '{}' specified for the field '{field}' could not be found in the input '{}'",
             path.text(),
             path.root_value(scope).unwrap_or(scope.input),
         ))
-    })
+    })?;
+    match found {
+        Cow::Owned(value) => Ok(value),
+        Cow::Borrowed(value) if scope.take_room(value) => Ok(value.clone()),
+        Cow::Borrowed(_) => Err(EvalError::too_large()),
+    }
 }
 
 #[cfg(test)]

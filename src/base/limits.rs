@@ -1,7 +1,104 @@
 //! Every bound of the program, with its unit in the name and where the figure comes from.
 //!
-//! A limit is not configuration: an operator who needs another value needs another release, or one of
-//! the few settings that the configuration file documents.
+//! A limit is not configuration: an operator who needs another value needs another release. Some of AWS's quotas are
+//! where a box may be more generous than AWS: [`Quotas`], which are set once, before anything runs, and only upwards.
+
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+
+/// `[limits]`: AWS's quotas that a box may raise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quotas {
+    /// Largest input or output of a state, in KiB (AWS: 256).
+    pub payload_kib: usize,
+    /// Most events in the history of a standard execution (AWS: 25,000).
+    pub history_events: u64,
+    /// Largest definition, in KiB (AWS: 1,024).
+    pub definition_kib: usize,
+    /// Standard executions that run at the same time.
+    pub executions: usize,
+    /// Express executions that run at the same time.
+    pub express_executions: usize,
+    /// Tags of a state machine or activity (AWS: 50).
+    pub tags: usize,
+}
+
+static QUOTAS: OnceLock<Quotas> = OnceLock::new();
+
+/// Those of this process: AWS's, where none were set.
+pub fn quotas() -> &'static Quotas {
+    QUOTAS.get_or_init(Quotas::default)
+}
+
+/// Sets the quotas of this process. False where they are in use already.
+pub fn set_quotas(quotas: Quotas) -> bool {
+    QUOTAS.set(quotas).is_ok()
+}
+
+impl Default for Quotas {
+    fn default() -> Quotas {
+        Quotas {
+            payload_kib: PAYLOAD_BYTES_MAX / KIB,
+            history_events: HISTORY_EVENTS_MAX,
+            definition_kib: DEFINITION_BYTES_MAX / KIB,
+            executions: EXECUTIONS_ACTIVE_MAX,
+            express_executions: EXPRESS_ACTIVE_MAX,
+            tags: TAGS_MAX,
+        }
+    }
+}
+
+impl Quotas {
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_kib.saturating_mul(KIB)
+    }
+
+    pub fn definition_bytes(&self) -> usize {
+        self.definition_kib.saturating_mul(KIB)
+    }
+
+    /// Largest request body at the API: a payload or a definition may be escaped in it.
+    pub fn request_bytes(&self) -> usize {
+        REQUEST_BYTES_MAX.max(2 * self.payload_bytes() + self.definition_bytes())
+    }
+
+    /// What is wrong with the table, for the configuration's check.
+    pub fn faults(&self) -> Vec<String> {
+        let aws = Quotas::default();
+        let mut faults = Vec::new();
+        let mut check = |key: &str, value: u64, least: u64, most: u64| {
+            if value < least {
+                faults.push(format!("{key}: {value} is below AWS's {least}; what runs there would not run here"));
+            } else if value > most {
+                faults.push(format!("{key}: {value} is more than this release carries ({most})"));
+            }
+        };
+        check("payload_kib", self.payload_kib as u64, aws.payload_kib as u64, PAYLOAD_KIB_MAX);
+        check("history_events", self.history_events, aws.history_events, HISTORY_EVENTS_RAISED_MAX);
+        check("definition_kib", self.definition_kib as u64, aws.definition_kib as u64, DEFINITION_KIB_MAX);
+        check("executions", self.executions as u64, 1, u64::MAX);
+        check("express_executions", self.express_executions as u64, 1, u64::MAX);
+        check("tags", self.tags as u64, aws.tags as u64, TAGS_RAISED_MAX);
+        faults
+    }
+}
+
+const KIB: usize = 1_024;
+/// How far an operator may raise a quota: beyond it the store's batches and the readers' memory are not made for it.
+const PAYLOAD_KIB_MAX: u64 = 2_048;
+const HISTORY_EVENTS_RAISED_MAX: u64 = 1_000_000;
+const DEFINITION_KIB_MAX: u64 = 8_192;
+const TAGS_RAISED_MAX: u64 = 1_000;
+/// Tags of one resource (AWS: 50).
+pub const TAGS_MAX: usize = 50;
+/// What the paths, templates and intrinsic functions of one field may copy together, in bytes: a definition may name the
+/// same large input ten thousand times.
+pub const COPIED_BYTES_MAX: usize = 16 * 1_048_576;
+/// Deepest nesting of a state's input or output. What is stored must be readable again, by a reader whose own bound is
+/// 128; a definition that loops could nest without end otherwise.
+pub const PAYLOAD_DEPTH_MAX: usize = 100;
 
 /// Largest input or output of a state, in bytes of JSON (AWS: 256 KiB; `States.DataLimitExceeded`).
 pub const PAYLOAD_BYTES_MAX: usize = 262_144;
@@ -36,5 +133,17 @@ pub const REPORT_LINE_BYTES_MAX: usize = 4 * 1_048_576;
 pub const REDRIVABLE_MS: i64 = 14 * 86_400_000;
 /// Children of one Map run that are in flight, where the run has no lower bound (AWS: 10,000).
 pub const CHILDREN_IN_FLIGHT_MAX: u64 = 10_000;
+/// Longest that an express execution may take, in milliseconds (AWS: five minutes).
+pub const EXPRESS_MS_MAX: i64 = 300_000;
+/// Express executions in memory at once, above which the API answers 429.
+pub const EXPRESS_ACTIVE_MAX: usize = 100_000;
+/// Express executions that screens show of those that run, and of those that succeeded lately.
+pub const EXPRESS_SHOWN_MAX: usize = 200;
+/// Express executions that screens show of those that failed lately.
+pub const EXPRESS_FAILED_SHOWN_MAX: usize = 500;
+/// Size of the record of express starts beyond which it is rewritten, in bytes.
+pub const EXPRESS_RECORD_BYTES_MAX: u64 = 16 * 1_048_576;
+/// Execution events that wait to be written to log files, in bytes; more are dropped and counted.
+pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 /// Executions that have started and not ended, above which the API answers 429.
 pub const EXECUTIONS_ACTIVE_MAX: usize = 2_000_000;

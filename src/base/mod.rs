@@ -10,6 +10,7 @@ pub mod ids;
 pub mod limits;
 pub mod shares;
 pub mod span;
+pub mod speeds;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};

@@ -5,40 +5,53 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::{Duration, timeout};
 
 use super::config::Config;
+use super::lanes;
+use crate::base::limits::set_quotas;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
+use crate::logs::Delivery;
 use crate::resources::builtin::{self, Substitutions};
-use crate::resources::{All, Services, forward, functions, items, jobs, notify::Notifier};
+use crate::resources::{All, Services, events, forward, functions, http, items, jobs, notify::Notifier, queues};
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
-use crate::schedule::{Schedule, ScheduleSettings};
+use crate::schedule::{Alarms, Schedule, ScheduleSettings};
 use crate::store::{self, Options, Writer};
 
 /// This very binary, also after it was replaced on the disk by an upgrade.
 const OWN_BINARY: &str = "/proc/self/exe";
-/// Copies, hashes and other work that waits for disks and not for cores.
-const IO_CAPACITY: u32 = 8;
+/// How long the end of the appliance waits for log lines that are queued.
+const LOGS_WRITTEN_MAX: Duration = Duration::from_secs(2);
 
 /// Everything that runs but for the HTTP server.
 pub struct Appliance {
     pub handle: Handle,
+    pub services: Arc<Services>,
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
+    /// The settings in force, for screens.
+    pub facts: serde_json::Value,
     writer: Writer,
     tasks: Vec<JoinHandle<()>>,
+    /// Who writes what executions log, and how to end it.
+    logs: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Appliance {
     /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
     pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+        // Nothing was read of them before, as nothing runs yet.
+        let _ = set_quotas(config.limits);
         let data_dir = &config.data_dir;
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let services = Arc::new(Services {
             account: config.account.clone(),
@@ -51,37 +64,68 @@ impl Appliance {
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
                 .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
             notify: config.notify.clone(),
+            events: events::Bus::new(&config.rules, &config.account, &config.region),
+            queues: queues::Queues::new(&config.queues, &config.account, &config.region),
+            connections: http::Connections::new(&config.connections),
             retention: config.retention,
             outbox_grew: Arc::default(),
             claims: tokio::sync::Mutex::new(()),
+            predictor: Default::default(),
+            acceleration: config.acceleration,
             spawn: Arc::new(ChildProcesses {
                 program: OWN_BINARY.into(),
                 registry: data_dir.join("gstreamer.registry"),
             }),
-            data_dir,
+            data_dir: data_dir.clone(),
         });
+        services.queues.load(&reader)?;
         let handle = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),
             resources: Arc::new(All(services.clone())),
             clock: Arc::new(SystemClock),
-            lanes: lanes(config),
+            lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
         })
         .await?;
-        let mut appliance = Appliance { handle: handle.clone(), watches: Vec::new(), writer, tasks: Vec::new() };
+        let logs = handle.take_logs().map(|queue| {
+            let (end, closing) = oneshot::channel();
+            let clock = Arc::new(SystemClock);
+            (end, tokio::spawn(Delivery::new(queue, logs_dir, config.logs, clock).run(closing)))
+        });
+        let schedules = schedules(config);
+        let facts = super::facts::of(config, &schedules.iter().collect::<Vec<_>>());
+        let mut appliance = Appliance {
+            handle: handle.clone(),
+            services: services.clone(),
+            watches: Vec::new(),
+            facts,
+            writer,
+            tasks: Vec::new(),
+            logs,
+        };
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
         builtin::install_all(&handle, &substitutions(config), !config.shares.is_empty()).await?;
+        let again = handle.recover_express(&express_dir).await?;
+        if again > 0 {
+            tracing::info!(executions = again, "ran express executions anew that had not ended");
+        }
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
             appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
         }
-        let schedule = Schedule::new(schedules(config), Arc::new(handle.clone()), reader.clone());
+        let schedule = Schedule::new(schedules, Arc::new(handle.clone()), reader.clone());
         appliance.keep("the schedules".to_owned(), schedule.run());
+        let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
+        let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
+        appliance.keep("the alarms".to_owned(), alarms.run());
+        appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
+        let (queues, sweeping) = (services.clone(), handle.clone());
+        appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
         let notifier = Notifier::new(&services, handle);
         appliance.keep("the notifier".to_owned(), async {
             notifier.run().await;
@@ -102,6 +146,11 @@ impl Appliance {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.handle.shut_down().await;
+        if let Some((end, written)) = self.logs {
+            // It ends by itself where the other side is gone.
+            let _ = end.send(());
+            let _ = timeout(LOGS_WRITTEN_MAX, written).await;
+        }
         drop(self.handle);
         tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;
         Ok(())
@@ -125,11 +174,4 @@ fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
         schedules.entry(builtin::HOUSEKEEPING.to_owned()).or_insert_with(ScheduleSettings::housekeeping);
     }
     schedules
-}
-
-fn lanes(config: &Config) -> BTreeMap<String, u32> {
-    let cores = u32::try_from(conveyor_hw::Cpu::read().cores).unwrap_or(1);
-    let cpu = config.lanes.cpu.unwrap_or(cores);
-    let io = config.lanes.io.unwrap_or(IO_CAPACITY);
-    BTreeMap::from([("cpu".to_owned(), cpu), ("io".to_owned(), io)])
 }

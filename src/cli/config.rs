@@ -9,10 +9,16 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
+use super::lanes::LaneSettings;
+use crate::api::Role;
+use crate::base::limits::Quotas;
 use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
+use crate::logs::LogSettings;
+use crate::media::settings::Acceleration;
 use crate::resources::{
-    AwsSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, TableSettings,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
+    RetentionSettings, RuleSettings, TableSettings,
 };
 use crate::schedule::ScheduleSettings;
 
@@ -28,15 +34,23 @@ pub struct Config {
     pub shares: BTreeMap<String, ShareSettings>,
     /// Who may come in. Required as soon as `listen` is not loopback.
     pub credentials: Vec<Credential>,
+    /// How much each lane carries at once; what is absent follows the box.
     pub lanes: LaneSettings,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
     pub watch: Vec<WatchSettings>,
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
     pub retention: RetentionSettings,
+    pub logs: LogSettings,
+    pub limits: Quotas,
     pub functions: BTreeMap<String, FunctionSettings>,
     pub lambda: LambdaSettings,
     pub aws: AwsSettings,
     pub tables: BTreeMap<String, TableSettings>,
+    pub queues: BTreeMap<String, QueueSettings>,
+    pub rules: BTreeMap<String, RuleSettings>,
+    pub connections: BTreeMap<String, ConnectionSettings>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -54,20 +68,18 @@ pub struct ShareSettings {
 pub struct Credential {
     pub access_key_id: String,
     pub secret_access_key: String,
+    /// What that user may do.
+    #[serde(default)]
+    pub role: Role,
 }
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("access_key_id", &self.access_key_id)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
-}
-
-/// How much each lane carries at once; what is absent follows the box.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LaneSettings {
-    pub cpu: Option<u32>,
-    pub io: Option<u32>,
 }
 
 impl Default for Config {
@@ -80,14 +92,20 @@ impl Default for Config {
             shares: BTreeMap::new(),
             credentials: Vec::new(),
             lanes: LaneSettings::default(),
+            acceleration: Acceleration::default(),
             watch: Vec::new(),
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),
             retention: RetentionSettings::default(),
+            logs: LogSettings::default(),
+            limits: Quotas::default(),
             functions: BTreeMap::new(),
             lambda: LambdaSettings::default(),
             aws: AwsSettings::default(),
             tables: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            connections: BTreeMap::new(),
         }
     }
 }
@@ -170,11 +188,7 @@ impl Config {
             }
         }
         faults.extend(self.faults_of_folders());
-        for (lane, capacity) in [("cpu", self.lanes.cpu), ("io", self.lanes.io)] {
-            if capacity == Some(0) {
-                faults.push(format!("lanes.{lane}: a lane without capacity would let its work wait for ever"));
-            }
-        }
+        faults.extend(super::lanes::faults(&self.lanes));
         faults.extend(self.faults_of_sections());
         faults
     }
@@ -225,7 +239,22 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
+        let has_queue = |queue: &str| self.queues.contains_key(queue);
+        for (name, queue) in &self.queues {
+            let found = queue.faults(name, has_queue);
+            faults.extend(found.into_iter().map(|fault| within(&format!("queues.{name}"), &fault)));
+        }
+        for (name, rule) in &self.rules {
+            let found = rule.faults(has_queue, |connection| self.connections.contains_key(connection));
+            faults.extend(found.into_iter().map(|fault| within(&format!("rules.{name}"), &fault)));
+        }
+        for (name, connection) in &self.connections {
+            let found = connection.faults();
+            faults.extend(found.into_iter().map(|fault| within(&format!("connections.{name}"), &fault)));
+        }
         faults.extend(self.retention.faults().into_iter().map(|fault| within("retention", &fault)));
+        faults.extend(self.limits.faults().into_iter().map(|fault| within("limits", &fault)));
+        faults.extend(self.logs.faults().into_iter().map(|fault| within("logs", &fault)));
         faults.extend(self.notify.faults().into_iter().map(|fault| within("notify", &fault)));
         faults.extend(self.aws.faults().into_iter().map(|fault| within("aws", &fault)));
         faults
@@ -322,11 +351,15 @@ mod tests {
             share = "A_B"
             [lanes]
             cpu = 0
+            "gpu0.nvenc" = 0
+            gpu = 1
             "#,
         )
         .unwrap();
         let faults = config.faults();
-        for key in ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu"] {
+        for key in
+            ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu", "lanes.gpu:"]
+        {
             assert!(faults.iter().any(|f| f.starts_with(key)), "{key} in {faults:?}");
         }
         assert!(Config::default().faults().is_empty());

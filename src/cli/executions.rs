@@ -175,6 +175,29 @@ fn show(execution: &Value) -> anyhow::Result<()> {
         let error = state["error"].as_str().map(|error| format!("  {error}")).unwrap_or_default();
         println!("  {:<28} {:<9} {}{error}", text(&state["name"]), text(&state["type"]), moment(&state["enteredAt"]));
     }
+    for stage in execution["working"].as_array().into_iter().flatten().filter(|stage| stage["lane"] != "") {
+        let percent = stage["progress"]["fraction"].as_f64().unwrap_or(0.0) * 100.0;
+        println!(
+            "runs     {:<21} on {} since {}, {percent:.0} %",
+            text(&stage["state"]),
+            text(&stage["lane"]),
+            moment(&stage["startedAt"])
+        );
+    }
+    for stage in execution["waiting"].as_array().into_iter().flatten() {
+        let (state, why) = (text(&stage["state"]), text(&stage["why"]));
+        let before = stage["before"].as_u64().filter(|n| *n > 0).map(|n| format!("; {n} of its kind go first"));
+        println!(
+            "waits    {state:<21} since {} ({}): {why}{}",
+            moment(&stage["since"]),
+            text(&stage["band"]),
+            before.unwrap_or_default()
+        );
+        for moved in stage["moved"].as_array().into_iter().flatten() {
+            println!("         after {}", text(moved));
+        }
+    }
+    predictions(execution);
     if let Some(failure) = execution.get("failure").filter(|failure| !failure.is_null()) {
         println!("failed in state '{}' of '{}'", text(&failure["state"]), text(&failure["workflow"]));
         println!(
@@ -185,6 +208,32 @@ fn show(execution: &Value) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What is expected of transcodes that wait or run, and how predictions came out.
+fn predictions(execution: &Value) {
+    for expected in execution["predictions"].as_array().into_iter().flatten() {
+        let seconds = |key: &str| expected[key].as_f64().unwrap_or(0.0) / 1_000.0;
+        let start = match expected["startedAt"].is_null() {
+            true => format!("starts in about {:.0} s, ", seconds("startsInMs")),
+            false => String::new(),
+        };
+        println!(
+            "{}: {start}takes about {:.0} s, {:.0} s left (by {})",
+            text(&expected["state"]),
+            seconds("runMs"),
+            seconds("leftMs"),
+            text(&expected["by"])
+        );
+    }
+    for checked in execution["predicted"].as_array().into_iter().flatten() {
+        println!(
+            "transcode: predicted {} s (by {}), took {} s",
+            text(&checked["Seconds"]),
+            text(&checked["By"]),
+            text(&checked["TookSeconds"])
+        );
+    }
 }
 
 async fn history(api: &Api, id: &str) -> anyhow::Result<()> {

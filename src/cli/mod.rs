@@ -1,19 +1,23 @@
 //! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
 
 mod appliance;
+mod bench;
 mod config;
 mod demo;
 mod document;
 mod executions;
+mod facts;
 mod files;
 mod follow;
 mod hw;
+mod lanes;
+mod logs;
 mod serve;
 mod terminal;
+mod troubles;
 mod validate;
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -37,16 +41,16 @@ enum Command {
     Demo(demo::Demo),
     /// Run one file through a workflow, without a server.
     Run(demo::Run),
-    /// Print all problems of one or more definitions, each with line, column and JSON pointer.
-    Validate {
-        /// Amazon States Language, as JSON.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    /// Print all problems of one or more definitions and what can never happen in them, with line and column.
+    Validate(validate::Validate),
     /// List, show, stop and redrive the executions of a running appliance.
     Executions(executions::Executions),
+    /// Print what executions logged, from the appliance's files.
+    Logs(logs::Logs),
     /// Show what is in this box: CPU, memory, GPUs with their encoders and decoders, shares.
     Hw(hw::Hw),
+    /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
+    Bench(bench::Bench),
     /// Verify the store's files.
     Check(files::DataDir),
     /// Bring the store's files to this release's form.
@@ -68,8 +72,10 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => on_runtime(demo::demo(arguments)),
         Command::Run(arguments) => on_runtime(demo::run(arguments)),
         Command::Executions(arguments) => on_runtime(executions::run(arguments)),
-        Command::Validate { files } => validate::run(&files),
+        Command::Validate(arguments) => validate::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
+        Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage => Ok(sandbox::child_main(media::run)),

@@ -60,6 +60,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
     let address = listener.local_addr()?;
     let appliance = Appliance::start(&config).await?;
+    appliance.services.queues.served_at(&format!("http://{address}"));
     let upkeep = metrics.clone();
     tokio::spawn(async move {
         loop {
@@ -67,11 +68,13 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
             upkeep.run_upkeep();
         }
     });
-    let credentials = config.credentials.iter().map(|c| (c.access_key_id.clone(), c.secret_access_key.clone()));
-    let auth = Auth::for_address(address, Credentials::new(credentials)).context("credentials are needed")?;
+    let credentials = config.credentials.iter();
+    let credentials = credentials.map(|c| (c.access_key_id.clone(), c.secret_access_key.clone(), c.role));
+    let auth = Auth::for_address(address, Credentials::with_roles(credentials)).context("credentials are needed")?;
     let watches = appliance.watches.clone();
     let router = api::router(api::Settings {
         handle: appliance.handle.clone(),
+        services: Some(appliance.services.clone()),
         place: Place { region: config.region.clone(), account: config.account.clone() },
         auth,
         shares: config.shares(),
@@ -79,6 +82,8 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
         metrics: Arc::new(move || metrics.render()),
         watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
+        facts: appliance.facts.clone(),
+        data_dir: config.data_dir.clone(),
     });
     let server = tokio::spawn(api::serve(listener, router, std::future::pending()));
     println!("conveyor is ready on http://{address}");

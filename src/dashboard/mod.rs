@@ -4,7 +4,10 @@
 //! and fetches nothing from anywhere else; the content security policy sent with it holds it to that.
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY};
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    REFERRER_POLICY, VARY,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
@@ -41,6 +44,11 @@ pub async fn file(uri: Uri, headers: HeaderMap) -> Response {
 }
 
 fn embedded(path: &str, file: rust_embed::EmbeddedFile, headers: &HeaderMap) -> Response {
+    // The build lays a compressed copy beside what is worth it.
+    let wants_gzip = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"));
+    let packed = if wants_gzip { Web::get(&format!("{path}.gz")) } else { None };
+    let is_packed = packed.is_some();
+    let file = packed.unwrap_or(file);
     let tag: String = file.metadata.sha256_hash()[..12].iter().map(|b| format!("{b:02x}")).collect();
     let tag = format!("\"{tag}\"");
     let known = headers.get(IF_NONE_MATCH).is_some_and(|seen| seen.as_bytes() == tag.as_bytes());
@@ -55,6 +63,10 @@ fn embedded(path: &str, file: rust_embed::EmbeddedFile, headers: &HeaderMap) -> 
     out.insert(CONTENT_TYPE, text(kind.as_ref()));
     out.insert(CACHE_CONTROL, text(keep));
     out.insert(ETAG, text(&tag));
+    out.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if is_packed {
+        out.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     guard(out);
     response
 }

@@ -215,6 +215,9 @@ impl Surroundings {
     pub fn assigned(&self, state: &State, assign: Option<&Template>, scope: &Scope) -> Result<Vec<Assigned>, Raised> {
         let Some(template) = assign else { return Ok(Vec::new()) };
         let Value::Object(fields) = self.evaluated(state, template.eval(scope))? else { return Ok(Vec::new()) };
+        if fields.values().any(|value| is_too_deep(value, 1)) {
+            return Err(Raised::too_deep(&state.name));
+        }
         let assigned: Vec<Assigned> = fields
             .into_iter()
             .map(|(name, value)| {
@@ -223,7 +226,7 @@ impl Surroundings {
             })
             .collect();
         let bytes: usize = assigned.iter().map(|(_, _, text)| text.len()).sum();
-        match bytes <= limits::PAYLOAD_BYTES_MAX {
+        match bytes <= limits::quotas().payload_bytes() {
             true => Ok(assigned),
             false => Err(Raised::too_large(&state.name)),
         }
@@ -265,10 +268,23 @@ impl Surroundings {
     }
 
     pub fn bounded(&self, state: &State, value: Arc<Value>) -> Result<Payload, Raised> {
+        if is_too_deep(&value, 0) {
+            return Err(Raised::too_deep(&state.name));
+        }
         let payload = Payload::of(value);
-        match payload.text.len() <= limits::PAYLOAD_BYTES_MAX {
+        match payload.text.len() <= limits::quotas().payload_bytes() {
             true => Ok(payload),
             false => Err(Raised::too_large(&state.name)),
         }
+    }
+}
+
+/// Whether the value is nested deeper than what may be stored. Looks no deeper than that.
+fn is_too_deep(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(_) | Value::Object(_) if depth >= limits::PAYLOAD_DEPTH_MAX => true,
+        Value::Array(items) => items.iter().any(|item| is_too_deep(item, depth + 1)),
+        Value::Object(fields) => fields.values().any(|field| is_too_deep(field, depth + 1)),
+        _ => false,
     }
 }

@@ -10,7 +10,9 @@ pub struct Env {
     pub role_arn: String,
     pub machine_arn: String,
     pub express: bool,
-    /// Most events in the history; [`limits::HISTORY_EVENTS_MAX`] but for measurements.
+    /// Longest that the execution may take, whatever the definition says: express ones.
+    pub execution_ms_max: Option<i64>,
+    /// Most events in the history; the quota but for measurements.
     pub history_events_max: u64,
 }
 
@@ -22,13 +24,22 @@ impl Env {
             role_arn: role_arn.to_owned(),
             machine_arn: arn::machine(region, account, machine),
             express: false,
-            history_events_max: limits::HISTORY_EVENTS_MAX,
+            execution_ms_max: None,
+            history_events_max: limits::quotas().history_events,
         }
     }
 
     /// Whether the execution is express: its machine is, or it is a distributed Map's child and those are.
     pub fn is_express(&self, header: &Header) -> bool {
         header.child.as_ref().map_or(self.express, |child| child.express)
+    }
+
+    /// As an express state machine's: five minutes at most, and a history that is not kept may be long.
+    pub fn as_express(mut self) -> Env {
+        self.express = true;
+        self.execution_ms_max = Some(limits::EXPRESS_MS_MAX);
+        self.history_events_max = u64::MAX;
+        self
     }
 
     pub fn execution_arn(&self, header: &Header) -> String {

@@ -13,7 +13,7 @@ use super::execution::{Doing, RunPhase};
 use super::history::{Failure, HistoryKind};
 use super::{catch, end, map, parallel, retry};
 use crate::asl::{Kind, State};
-use crate::base::{BranchId, EventId};
+use crate::base::{BranchId, EventId, limits};
 
 pub(super) const RUNTIME: &str = "States.Runtime";
 pub(super) const DATA_LIMIT_EXCEEDED: &str = "States.DataLimitExceeded";
@@ -79,6 +79,12 @@ impl Raised {
         let cause = format!(
             "The state/task '{state}' returned a result with a size exceeding the maximum number of bytes service limit."
         );
+        Raised::new(Some(DATA_LIMIT_EXCEEDED.into()), Some(cause))
+    }
+
+    pub fn too_deep(state: &str) -> Raised {
+        let most = limits::PAYLOAD_DEPTH_MAX;
+        let cause = format!("The state/task '{state}' returned a result that is nested more than {most} deep.");
         Raised::new(Some(DATA_LIMIT_EXCEEDED.into()), Some(cause))
     }
 

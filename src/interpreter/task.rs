@@ -127,7 +127,7 @@ pub(super) fn time_out(draft: &mut Draft, id: BranchId, timer: TimerId) {
 
 fn succeed(draft: &mut Draft, id: BranchId, state: &State, family: &Family, output: &Json) {
     end_attempt(draft, id, None);
-    if output.len() > limits::PAYLOAD_BYTES_MAX {
+    if output.len() > limits::quotas().payload_bytes() {
         let raised = Raised::too_large(&state.name);
         return fail(draft, id, |f| family.failed(f), raised);
     }

@@ -53,6 +53,11 @@ pub struct Variable {
     pub at: usize,
 }
 
+/// Whether the language has a function of that name, without its `$`.
+pub fn is_function(name: &str) -> bool {
+    functions::native(name).is_some()
+}
+
 /// Time and chance, as far as an evaluation may know them.
 pub struct Setting<'a> {
     /// Milliseconds since the epoch.

@@ -22,6 +22,25 @@ pub struct Job {
     pub shares: Shares,
     /// Cores that the lane leased to this stage.
     pub threads: usize,
+    /// The GPU that was leased with them; without one everything runs on cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+}
+
+/// The part of a GPU that a stage was leased. The child sees this GPU and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// As people and lanes call it: `gpu0`.
+    pub name: String,
+    /// As the driver calls it: `GPU-8f3c...`.
+    pub uuid: String,
+    /// The processors beside it, as the kernel lists them: `0-15,32-47`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
+    /// Whether its decoder was leased, and its encoder.
+    pub decode: bool,
+    pub encode: bool,
 }
 
 /// How far a stage is.

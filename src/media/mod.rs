@@ -4,6 +4,7 @@
 //! It knows jobs and files, never workflows or the store.
 
 pub mod analysis;
+pub mod bench;
 pub mod clip;
 pub mod container;
 pub mod files;
@@ -19,7 +20,7 @@ pub mod settings;
 mod survey;
 pub mod transcode;
 
-pub use job::{Job, Progress, Reporter};
+pub use job::{Device, Job, Progress, Reporter};
 
 use serde_json::Value;
 
@@ -41,6 +42,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "publish" => files::publish::run(job, reporter),
         "archive" => files::archive::run(job, reporter),
         "quarantine" => files::quarantine::run(job, reporter),
+        "bench-clip" => bench::clip::run(job, reporter),
+        "bench-encode" => bench::encode::run(job, reporter),
+        "bench-decode" => bench::decode::run(job, reporter),
         other => Err(TaskError::new(
             "Media.UnknownStage",
             format!("there is no media stage named '{other}'; correct the Task's Resource"),

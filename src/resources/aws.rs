@@ -1,9 +1,9 @@
 //! The dress of AWS's answers: request ids, SDK metadata, and how service errors are worded.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Call;
-use crate::base::TaskError;
+use crate::base::{TaskError, Timestamp};
 
 /// Which of its two integrations a service was called through; they word errors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,29 +20,60 @@ pub fn request_id(call: &Call) -> String {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
 }
 
-/// Adds `SdkHttpMetadata` and `SdkResponseMetadata`, as AWS does to the answers of its services.
-pub fn with_metadata(mut answer: Value, request_id: &str, content_type: &str) -> Value {
-    let length = answer.to_string().len().to_string();
-    if let Some(map) = answer.as_object_mut() {
-        map.insert(
-            "SdkHttpMetadata".to_owned(),
-            json!({
-                "AllHttpHeaders": {
-                    "x-amzn-RequestId": [request_id],
-                    "Content-Length": [&length],
-                    "Content-Type": [content_type],
-                },
-                "HttpHeaders": {
-                    "x-amzn-RequestId": request_id,
-                    "Content-Length": length,
-                    "Content-Type": content_type,
-                },
-                "HttpStatusCode": 200,
-            }),
-        );
-        map.insert("SdkResponseMetadata".to_owned(), json!({ "RequestId": request_id }));
+/// Which headers a service's answers have, as recorded of AWS; lower case counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dress<'a> {
+    /// Events, notifications and most others.
+    Plain,
+    /// Step Functions and SQS.
+    KeptAlive,
+    DynamoDb,
+    Lambda {
+        version: &'a str,
+        payload_bytes: usize,
+    },
+}
+
+/// Adds `SdkHttpMetadata` and `SdkResponseMetadata`, as AWS does to the answers of its services. The fields of the
+/// whole are then in order, as AWS has them.
+pub fn with_metadata(answer: Value, request_id: &str, content_type: &str, now: Timestamp, dress: Dress) -> Value {
+    let body = answer.to_string();
+    let mut length = body.len().to_string();
+    let date = jiff::Timestamp::from_millisecond(now.0).unwrap_or_default();
+    let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let mut headers = vec![("x-amzn-RequestId", request_id.to_owned())];
+    match dress {
+        Dress::Plain => {}
+        Dress::KeptAlive => headers.push(("connection", "keep-alive".to_owned())),
+        Dress::DynamoDb => {
+            headers.insert(0, ("Server", "Server".to_owned()));
+            headers.insert(1, ("Connection", "keep-alive".to_owned()));
+            headers.push(("x-amz-crc32", crc32fast::hash(body.as_bytes()).to_string()));
+        }
+        Dress::Lambda { version, payload_bytes } => {
+            length = payload_bytes.to_string();
+            headers.insert(0, ("X-Amz-Executed-Version", version.to_owned()));
+            headers.insert(1, ("x-amzn-Remapped-Content-Length", "0".to_owned()));
+            headers.insert(2, ("Connection", "keep-alive".to_owned()));
+        }
     }
-    answer
+    headers.push(("Content-Length", length));
+    headers.push(("Date", date));
+    if let Dress::Lambda { .. } = dress {
+        let hex: String =
+            request_id.chars().filter(char::is_ascii_hexdigit).chain(std::iter::repeat('0')).take(32).collect();
+        headers.push(("X-Amzn-Trace-Id", format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..])));
+    }
+    headers.push(("Content-Type", content_type.to_owned()));
+    let all: Map<String, Value> = headers.iter().map(|(name, value)| ((*name).to_owned(), json!([value]))).collect();
+    headers.sort_by_key(|(name, _)| name.to_lowercase());
+    let one: Map<String, Value> = headers.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let Value::Object(mut fields) = answer else { return answer };
+    let http = json!({ "AllHttpHeaders": all, "HttpHeaders": one, "HttpStatusCode": 200 });
+    fields.insert("SdkHttpMetadata".to_owned(), http);
+    fields.insert("SdkResponseMetadata".to_owned(), json!({ "RequestId": request_id }));
+    fields.sort_keys();
+    Value::Object(fields)
 }
 
 /// The cause of an optimised integration's error: `… (Service: S; Status Code: 400; Error Code: C; Request ID: R; Proxy: null)`.

@@ -5,11 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::aws;
-use super::{Answer, Call, Services};
-use crate::base::{TaskError, Timestamp};
+use super::aws::{self, Dress};
+use super::{Answer, Call, Services, events};
+use crate::base::TaskError;
 use crate::interpreter::{Header, Outcome, Parent, Status};
-use crate::run::{Refused, Start};
+use crate::run::{Refused, Start, Started};
 
 /// How a Task waits for the execution that it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +36,19 @@ pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
         Pattern::FireAndForget | Pattern::Token => None,
     };
     let (machine, qualifier) = machine_of(arn);
-    let child = Child { machine, qualifier, name: name.clone(), input: input_text(p.get("Input")), shape };
-    let (id, machine) = (aws::request_id(call), child.machine.clone());
-    let started_at = start(call, child).await.map_err(|refused| {
+    let child = Child { machine, qualifier, name, input: input_text(p.get("Input")), shape };
+    let id = aws::request_id(call);
+    let started = start(call, child).await.map_err(|refused| {
         TaskError::new(
             format!("StepFunctions.{}Exception", refused.code),
             aws::optimised_cause(&refused.message, "AWSStepFunctions", 400, refused.code, &id),
         )
     })?;
     let answer = json!({
-        "ExecutionArn": call.services.execution_arn(&machine, &name),
-        "StartDate": started_at.0 as f64 / 1000.0,
+        "ExecutionArn": started.arn,
+        "StartDate": started.started_at.0 as f64 / 1000.0,
     });
-    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0");
+    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", call.handle.now(), Dress::KeptAlive);
     Ok(match pattern {
         Pattern::FireAndForget => Answer::Done(answer),
         _ => Answer::Submitted(answer),
@@ -68,7 +68,7 @@ pub struct Child {
 }
 
 /// Starts the child, or finds the one that this very attempt started before a crash.
-pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
+pub async fn start(call: &Call, child: Child) -> Result<Started, Refused> {
     let reader = &call.services.reader;
     let parent = child.shape.map(|shape| Parent {
         execution: call.execution,
@@ -83,7 +83,8 @@ pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
             name: Some(child.name.clone()),
             input: child.input.into(),
             parent: parent.clone(),
-            trace_header: None,
+            // Which rules led here goes along, so that a rule does not start itself by way of a child.
+            trace_header: events::lineage(&call.services, call.execution)?.trace_header(&derived_name(call)),
             once: true,
         })
         .await?;
@@ -99,7 +100,7 @@ pub async fn start(call: &Call, child: Child) -> Result<Timestamp, Refused> {
             return Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")));
         }
     }
-    Ok(started.started_at)
+    Ok(started)
 }
 
 fn derived_name(call: &Call) -> String {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::aws;
+use super::aws::{self, Integration};
 use super::{Answer, Call, Services, forward};
 use crate::base::limits::STDERR_TAIL_BYTES_MAX;
 use crate::base::{Span, TaskError};
@@ -82,30 +82,34 @@ impl Functions {
         self.endpoint.is_some() || self.configured.contains_key(name_of(function))
     }
 
-    async fn run(&self, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
-        let name = name_of(function);
+    async fn run(&self, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
+        let name = name_of(invocation.function);
         let (timeout, result) = match (self.configured.get(name), &self.endpoint) {
             (Some(settings), _) => {
                 let timeout = settings.timeout.unwrap_or(TIMEOUT);
                 let run = async {
                     match (&settings.command, &settings.url) {
-                        (Some(command), _) => self.command(name, command, settings, event).await,
-                        (None, Some(url)) => self.post(url, name, event, id).await,
-                        (None, None) => Err(unknown(function, id)),
+                        (Some(command), _) => self.command(name, command, settings, invocation.event).await,
+                        (None, Some(url)) => self.post(url, name, invocation).await,
+                        (None, None) => Err(invocation.unknown()),
                     }
                 };
                 (timeout, tokio::time::timeout(timeout.duration(), run).await)
             }
             (None, Some(endpoint)) => {
-                let url = format!("{endpoint}/2015-03-31/functions/{name}/invocations");
-                (TIMEOUT, tokio::time::timeout(TIMEOUT.duration(), self.post(&url, name, event, id)).await)
+                let mut url = format!("{endpoint}/2015-03-31/functions/{name}/invocations");
+                if let Some(qualifier) = invocation.qualifier() {
+                    url.push_str(&format!("?Qualifier={}", crate::base::escape::escaped(qualifier)));
+                }
+                (TIMEOUT, tokio::time::timeout(TIMEOUT.duration(), self.post(&url, name, invocation)).await)
             }
-            (None, None) => return Err(unknown(function, id)),
+            (None, None) => return Err(invocation.unknown()),
         };
         result.unwrap_or_else(|_| {
-            let message = format!("RequestId: {id} Error: Task timed out after {timeout}");
+            let seconds = timeout.ms as f64 / 1000.0;
+            let message = format!("RequestId: {} Error: Task timed out after {seconds:.2} seconds", invocation.id);
             let error = json!({ "errorType": "Sandbox.Timedout", "errorMessage": message });
-            Err(TaskError::new("Sandbox.Timedout", error.to_string()))
+            Ok(Invoked::failed(error.to_string()))
         })
     }
 
@@ -115,11 +119,22 @@ impl Functions {
         command: &[String],
         settings: &FunctionSettings,
         event: &str,
-    ) -> Result<Value, TaskError> {
-        let exit_error = |message: String| {
-            let error = json!({ "errorType": "Runtime.ExitError", "errorMessage": message });
-            TaskError::new("Runtime.ExitError", error.to_string())
-        };
+    ) -> Result<Invoked, TaskError> {
+        let ended = self.ran(name, command, settings, event).await;
+        Ok(ended.unwrap_or_else(|message| {
+            Invoked::failed(json!({ "errorType": "Runtime.ExitError", "errorMessage": message }).to_string())
+        }))
+    }
+
+    /// What the command wrote; or how it ended instead.
+    async fn ran(
+        &self,
+        name: &str,
+        command: &[String],
+        settings: &FunctionSettings,
+        event: &str,
+    ) -> Result<Invoked, String> {
+        let exit_error = |message: String| message;
         let (program, arguments) =
             command.split_first().ok_or_else(|| exit_error(format!("{name} names no program")))?;
         let mut builder = tokio::process::Command::new(program);
@@ -158,16 +173,16 @@ impl Functions {
             out.ok_or_else(|| exit_error(format!("the function '{name}' wrote more than {RESULT_BYTES_MAX} bytes")))?;
         let result: Option<Value> = serde_json::from_slice(&out).ok();
         if !status.success() {
-            if let Some(error) = result.filter(|r| r.get("errorType").is_some()) {
-                return Err(function_error(&error));
+            if result.is_some_and(|r| r.get("errorType").is_some()) {
+                return Ok(Invoked::failed(String::from_utf8_lossy(&out).trim().to_owned()));
             }
             let said = if err.is_empty() { String::new() } else { format!("; it said: {err}") };
             return Err(exit_error(format!("Runtime exited with error: {status}{said}")));
         }
         if out.trim_ascii().is_empty() {
-            return Ok(Value::Null);
+            return Ok(Invoked::done("null".to_owned()));
         }
-        result.ok_or_else(|| {
+        result.map(|result| Invoked::done(result.to_string())).ok_or_else(|| {
             let start = String::from_utf8_lossy(&out[..out.len().min(200)]).into_owned();
             exit_error(format!(
                 "the function '{name}' must write one JSON value to its standard output; it wrote: {start}"
@@ -175,103 +190,238 @@ impl Functions {
         })
     }
 
-    async fn post(&self, url: &str, name: &str, event: &str, id: &str) -> Result<Value, TaskError> {
+    async fn post(&self, url: &str, name: &str, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
         let lost = |e: reqwest::Error| {
-            let cause = crate::base::fault::chain(&e);
+            let cause = crate::base::fault::chain(&e.without_url());
             TaskError::new(
                 "Lambda.SdkClientException",
-                format!("the function '{name}' cannot be reached at {url}: {cause}"),
+                format!("the function '{name}' cannot be reached at {}: {cause}", url.split('?').next().unwrap_or(url)),
             )
         };
         let request = self.client.post(url).header("Content-Type", "application/json");
-        let request = request.header("X-Amz-Invocation-Type", "RequestResponse").body(event.to_owned());
+        let mut request = request.header("X-Amz-Invocation-Type", invocation.kind).body(invocation.event.to_owned());
+        if let Some(context) = invocation.client_context {
+            request = request.header("X-Amz-Client-Context", context);
+        }
+        if let Some(log_type) = invocation.log_type {
+            request = request.header("X-Amz-Log-Type", log_type);
+        }
         let response = request.send().await.map_err(lost)?;
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let (failed, kind) = (header("x-amz-function-error").is_some(), header("x-amzn-errortype"));
-        let status = response.status().as_u16();
-        let text = response.text().await.map_err(lost)?;
-        judged(status, failed, kind.as_deref(), &text, id)
+        let mut answer = Invoked {
+            status: response.status().as_u16(),
+            error: header("x-amz-function-error"),
+            version: header("x-amz-executed-version"),
+            log: header("x-amz-log-result"),
+            payload: String::new(),
+        };
+        let kind = header("x-amzn-errortype");
+        answer.payload = response.text().await.map_err(lost)?;
+        answer.judged(kind.as_deref(), invocation)
     }
 }
 
-/// The answer of a Lambda Invoke API as the function's result.
-fn judged(status: u16, failed: bool, kind: Option<&str>, text: &str, id: &str) -> Result<Value, TaskError> {
-    let payload: Value = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
-    if failed {
-        return Err(function_error(&payload));
+/// A call of a function.
+pub(super) struct Invocation<'a> {
+    /// ARN, partial ARN or name; with or without a qualifier.
+    pub function: &'a str,
+    pub qualifier: Option<&'a str>,
+    pub event: &'a str,
+    /// `RequestResponse`, `Event` or `DryRun`.
+    pub kind: &'a str,
+    pub client_context: Option<&'a str>,
+    pub log_type: Option<&'a str>,
+    pub id: &'a str,
+    /// `us-east-1:000000000000`, for the function's ARN.
+    place: String,
+}
+
+impl<'a> Invocation<'a> {
+    pub fn new(services: &Services, function: &'a str, event: &'a str, id: &'a str) -> Invocation<'a> {
+        let place = format!("{}:{}", services.region, services.account);
+        let kind = "RequestResponse";
+        Invocation { function, qualifier: None, event, kind, client_context: None, log_type: None, id, place }
     }
-    if (200..300).contains(&status) {
-        return Ok(if text.is_empty() { Value::Null } else { payload });
+
+    /// Version or alias: said beside the function, or in its name.
+    fn qualifier(&self) -> Option<&str> {
+        let rest = self.function.split_once("function:").map_or(self.function, |(_, rest)| rest);
+        self.qualifier.or_else(|| rest.split_once(':').map(|(_, qualifier)| qualifier))
     }
-    let message = payload.get("Message").or(payload.get("message")).and_then(Value::as_str).unwrap_or(text);
-    let kind = match kind.and_then(|k| k.split(':').next()) {
-        Some(kind) => kind.trim_end_matches("Exception").to_owned(),
-        None if status == 404 => "ResourceNotFound".to_owned(),
-        None if status == 429 => "TooManyRequests".to_owned(),
-        None if status >= 500 => "Service".to_owned(),
-        None => "InvalidRequestContent".to_owned(),
-    };
-    Err(TaskError::new(format!("Lambda.{kind}Exception"), aws::sdk_cause(message, "Lambda", status, id)))
+
+    fn unknown(&self) -> TaskError {
+        let name = name_of(self.function);
+        tracing::warn!(
+            "there is no function '{name}'; add [functions.{name}] or [lambda] endpoint to the configuration"
+        );
+        let qualifier = self.qualifier().map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
+        let message = format!("Function not found: arn:aws:lambda:{}:function:{name}{qualifier}", self.place);
+        TaskError::new("Lambda.ResourceNotFoundException", aws::sdk_cause(&message, "Lambda", 404, self.id))
+    }
+}
+
+/// What a function answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Invoked {
+    status: u16,
+    /// Set where the function failed.
+    error: Option<String>,
+    version: Option<String>,
+    /// The end of its log, where that was asked for.
+    log: Option<String>,
+    /// As it was written.
+    payload: String,
+}
+
+impl Invoked {
+    fn done(payload: String) -> Invoked {
+        Invoked { status: 200, payload, ..Invoked::default() }
+    }
+
+    fn failed(payload: String) -> Invoked {
+        Invoked { error: Some("Unhandled".to_owned()), ..Invoked::done(payload) }
+    }
+
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or("$LATEST")
+    }
+
+    /// The service's own refusal is an error; what the function said is not looked at.
+    fn judged(self, kind: Option<&str>, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
+        if (200..300).contains(&self.status) || self.error.is_some() {
+            return Ok(self);
+        }
+        let said: Value = serde_json::from_str(&self.payload).unwrap_or_default();
+        let message = said.get("Message").or(said.get("message")).and_then(Value::as_str).unwrap_or(&self.payload);
+        let kind = match kind.or(said["__type"].as_str()).map(|k| k.split(':').next().unwrap_or(k)) {
+            Some(kind) => kind.rsplit('#').next().unwrap_or(kind).trim_end_matches("Exception").to_owned(),
+            None if self.status == 404 => "ResourceNotFound".to_owned(),
+            None if self.status == 429 => "TooManyRequests".to_owned(),
+            None if self.status >= 500 => "Service".to_owned(),
+            None => "InvalidRequestContent".to_owned(),
+        };
+        let cause = aws::sdk_cause(message, "Lambda", self.status, invocation.id);
+        Err(TaskError::new(format!("Lambda.{kind}Exception"), cause))
+    }
+
+    /// The function's result. Its own error is the Task's: its type is the error's name, all that it said the cause.
+    fn result(&self) -> Result<Value, TaskError> {
+        if self.error.is_some() {
+            let said: Value = serde_json::from_str(&self.payload).unwrap_or_default();
+            let kind = said.get("errorType").and_then(Value::as_str).unwrap_or("Lambda.Unknown");
+            return Err(TaskError::new(kind, self.payload.clone()));
+        }
+        if self.payload.is_empty() {
+            return Ok(Value::Null);
+        }
+        Ok(serde_json::from_str(&self.payload).unwrap_or_else(|_| json!(self.payload)))
+    }
 }
 
 /// Runs a function where it is: here, at `[lambda]`'s endpoint, or else at that of `[aws]`.
-async fn run(services: &Services, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
+pub(super) async fn run(services: &Services, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
     let functions = &services.functions;
-    let (Some(endpoint), false) = (&services.endpoint, functions.serves(function)) else {
-        return functions.run(function, event, id).await;
+    let (Some(endpoint), false) = (&services.endpoint, functions.serves(invocation.function)) else {
+        return functions.run(invocation).await;
     };
-    let response = forward::invoke(endpoint, function, event).await;
+    let mut parameters = json!({
+        "FunctionName": invocation.function, "InvocationType": invocation.kind, "Payload": invocation.event,
+    });
+    for (name, value) in [
+        ("Qualifier", invocation.qualifier),
+        ("ClientContext", invocation.client_context),
+        ("LogType", invocation.log_type),
+    ] {
+        if let Some(value) = value {
+            parameters[name] = value.into();
+        }
+    }
+    let response = forward::invoke(endpoint, &parameters).await;
     let response = response.map_err(|what| TaskError::new("Lambda.SdkClientException", what))?;
-    let failed = response.header("x-amz-function-error").is_some();
-    judged(response.status, failed, response.header("x-amzn-errortype"), &response.text(), id)
+    let header = |name: &str| response.header(name).map(str::to_owned);
+    let answer = Invoked {
+        status: response.status,
+        error: header("x-amz-function-error"),
+        version: header("x-amz-executed-version"),
+        log: header("x-amz-log-result"),
+        payload: response.text(),
+    };
+    answer.judged(response.header("x-amzn-errortype"), invocation)
+}
+
+/// The function's result, for whom nothing else matters.
+pub(super) async fn result(services: &Services, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
+    run(services, &Invocation::new(services, function, event, id)).await?.result()
 }
 
 /// A task whose Resource is the function's ARN: the event is the task's input, the result is the task's.
 pub async fn call(call: &Call) -> Result<Answer, TaskError> {
-    let event = call.parameters.to_string();
-    let id = aws::request_id(call);
-    run(&call.services, &call.task.resource, &event, &id).await.map(Answer::Done)
+    let (event, id) = (call.parameters.to_string(), aws::request_id(call));
+    result(&call.services, &call.task.resource, &event, &id).await.map(Answer::Done)
 }
 
-/// `lambda:invoke`.
-pub async fn invoke(call: &Call) -> Result<Answer, TaskError> {
-    let function = aws::need_text(&call.parameters, "FunctionName", "lambda:invoke")?;
-    let event = call.parameters.get("Payload").map_or_else(|| "{}".to_owned(), Value::to_string);
-    let id = aws::request_id(call);
-    if call.parameters.get("InvocationType").is_some_and(|t| t == "Event") {
-        let (services, function, event, id_) = (call.services.clone(), function.to_owned(), event, id.clone());
-        tokio::spawn(async move {
-            if let Err(error) = run(&services, &function, &event, &id_).await {
-                tracing::warn!(function, %error, "a function that nobody waits for failed");
-            }
-        });
-        return Ok(Answer::Done(aws::with_metadata(json!({ "StatusCode": 202 }), &id, "application/json")));
+/// `lambda:invoke`, and `aws-sdk:lambda:invoke`, which answers what the service does.
+pub async fn invoke(call: &Call, integration: Integration) -> Result<Answer, TaskError> {
+    let p = &call.parameters;
+    let text = |name: &str| p.get(name).and_then(Value::as_str);
+    let function = aws::need_text(p, "FunctionName", "lambda:invoke")?.to_owned();
+    let event = match p.get("Payload") {
+        None => "{}".to_owned(),
+        // The SDK's payload is bytes; JSON in its place is written as such.
+        Some(Value::String(text)) if integration == Integration::Sdk => text.clone(),
+        Some(payload) => payload.to_string(),
+    };
+    let (id, kind) = (aws::request_id(call), text("InvocationType").unwrap_or("RequestResponse"));
+    let mut invocation = Invocation::new(&call.services, &function, &event, &id);
+    let context = text("ClientContext").map(str::to_owned);
+    let qualifier = text("Qualifier").map(str::to_owned);
+    (invocation.kind, invocation.client_context) = (kind, context.as_deref());
+    (invocation.qualifier, invocation.log_type) = (qualifier.as_deref(), text("LogType"));
+    let configured = call.services.functions.configured.contains_key(name_of(&function));
+    let invoked = match kind {
+        "Event" if configured => unattended(call, &function, &event, &id),
+        "DryRun" if configured => Invoked { status: 204, ..Invoked::default() },
+        _ => run(&call.services, &invocation).await?,
+    };
+    let mut answer = json!({ "StatusCode": invoked.status });
+    if kind == "RequestResponse" {
+        answer["ExecutedVersion"] = json!(invoked.version());
+        answer["Payload"] = match integration {
+            Integration::Optimised => invoked.result()?,
+            Integration::Sdk => json!(invoked.payload),
+        };
     }
-    let payload = run(&call.services, function, &event, &id).await?;
-    let answer = json!({ "ExecutedVersion": "$LATEST", "Payload": payload });
-    let mut answer = aws::with_metadata(answer, &id, "application/json");
-    answer["StatusCode"] = json!(200);
+    if let Some(log) = &invoked.log {
+        answer["LogResult"] = json!(log);
+    }
+    if integration == Integration::Sdk {
+        if let Some(error) = &invoked.error {
+            answer["FunctionError"] = json!(error);
+        }
+        return Ok(Answer::Done(answer));
+    }
+    let dress = aws::Dress::Lambda { version: invoked.version(), payload_bytes: invoked.payload.len() };
+    let mut answer = aws::with_metadata(answer, &id, "application/json", call.handle.now(), dress);
+    answer["SdkHttpMetadata"]["HttpStatusCode"] = json!(invoked.status);
     Ok(Answer::Done(answer))
 }
 
-/// Name of the function in an ARN, with or without a qualifier, or of a bare name.
+/// A function for whose end nobody waits.
+fn unattended(call: &Call, function: &str, event: &str, id: &str) -> Invoked {
+    let (services, function) = (call.services.clone(), function.to_owned());
+    let (event, id) = (event.to_owned(), id.to_owned());
+    tokio::spawn(async move {
+        if let Err(error) = result(&services, &function, &event, &id).await {
+            tracing::warn!(function, %error, "a function that nobody waits for failed");
+        }
+    });
+    Invoked { status: 202, ..Invoked::default() }
+}
+
+/// Name of the function in an ARN, whole or in part, with or without a qualifier, or of a bare name.
 fn name_of(function: &str) -> &str {
-    let rest = function.split_once(":function:").map_or(function, |(_, rest)| rest);
+    let rest = function.split_once("function:").map_or(function, |(_, rest)| rest);
     rest.split(':').next().unwrap_or(rest)
-}
-
-fn unknown(function: &str, id: &str) -> TaskError {
-    let message = format!(
-        "Function not found: {function}; add [functions.{}] or [lambda] endpoint to the configuration",
-        name_of(function)
-    );
-    TaskError::new("Lambda.ResourceNotFoundException", aws::sdk_cause(&message, "Lambda", 404, id))
-}
-
-/// A function's own error: its type is the error's name, the whole object the cause, as AWS has it.
-fn function_error(payload: &Value) -> TaskError {
-    let kind = payload.get("errorType").and_then(Value::as_str).unwrap_or("Lambda.Unknown");
-    TaskError::new(kind, payload.to_string())
 }
 
 /// Kills the function's whole process group when the attempt ends or is dropped.
@@ -326,7 +476,13 @@ mod tests {
     }
 
     async fn run(script: &str) -> Result<Value, TaskError> {
-        functions(script).run("arn:aws:lambda:us-east-1:000000000000:function:f:live", "{\"a\":1}", "id").await
+        functions(script).run(&invocation("arn:aws:lambda:us-east-1:000000000000:function:f:live")).await?.result()
+    }
+
+    fn invocation(function: &str) -> Invocation<'_> {
+        let (event, place) = (r#"{"a":1}"#, "us-east-1:000000000000".to_owned());
+        let (kind, id) = ("RequestResponse", "id");
+        Invocation { function, qualifier: None, event, kind, client_context: None, log_type: None, id, place }
     }
 
     #[tokio::test]
@@ -338,7 +494,12 @@ mod tests {
         assert!(exit.error == "Runtime.ExitError" && exit.cause.contains("broken"), "{exit}");
         assert!(run("echo nonsense").await.unwrap_err().cause.contains("nonsense"));
         assert_eq!(run("sleep 60 & echo 1").await.unwrap(), json!(1), "what it left running is not waited for");
-        let missing = functions("cat").run("other", "{}", "id").await.unwrap_err();
+        let missing = functions("cat").run(&invocation("123456789012:function:other:live")).await.unwrap_err();
         assert_eq!(missing.error, "Lambda.ResourceNotFoundException");
+        let arn = "arn:aws:lambda:us-east-1:000000000000:function:other:live";
+        assert_eq!(
+            missing.cause,
+            format!("Function not found: {arn} (Service: Lambda, Status Code: 404, Request ID: id)")
+        );
     }
 }

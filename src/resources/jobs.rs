@@ -94,7 +94,8 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         };
         TaskError::new("MediaConvert.BadRequestException", cause)
     };
-    let request = call.services.templates.resolve(&call.parameters).map_err(|e| refused(&e))?;
+    let mut request = call.services.templates.resolve(&call.parameters).map_err(|e| refused(&e))?;
+    inherit_priority(call, &mut request);
     crate::media::settings::parse(&request).map_err(|e| refused(&e.cause))?;
     let name = job_id(call, &request);
     let child = Child {
@@ -105,13 +106,29 @@ pub async fn create(call: &Call, sync: bool) -> Result<Answer, TaskError> {
         // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
         shape: Some(if sync { "job" } else { OWNED }),
     };
-    let started_at = start(call, child).await.map_err(|e| {
+    let started = start(call, child).await.map_err(|e| {
         let what = format!("the job could not be started: {}: {}", e.code, e.message);
         TaskError::new("MediaConvert.InternalServerErrorException", what)
     })?;
-    let job = shape(&call.services, &name, &request, "SUBMITTED", started_at);
-    let answer = aws::with_metadata(json!({ "Job": job }), &request_id, "application/json");
+    let job = shape(&call.services, &name, &request, "SUBMITTED", started.started_at);
+    let answer = aws::with_metadata(
+        json!({ "Job": job }),
+        &request_id,
+        "application/json",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(if sync { Answer::Submitted(answer) } else { Answer::Done(answer) })
+}
+
+/// A job without a priority of its own has that of the execution that asks for it.
+fn inherit_priority(call: &Call, request: &mut Value) {
+    if request.get("Priority").is_none()
+        && let Ok(Some(asker)) = call.services.reader.header(call.execution)
+        && let Some(priority) = crate::run::priority_of(&asker.input)
+    {
+        request["Priority"] = json!(priority);
+    }
 }
 
 /// The service's form of ids: milliseconds, then six letters and digits.
@@ -181,7 +198,7 @@ fn describe(services: &Services, header: &Header, fraction: Option<f64>) -> Valu
         Some(Outcome::Succeeded { output }) => {
             let result: Value = serde_json::from_str(output).unwrap_or_default();
             job["JobPercentComplete"] = json!(100);
-            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings"] {
+            for key in ["OutputGroupDetails", "InputDetails", "ToneMapping", "Warnings", "Prediction", "Energy"] {
                 if let Some(value) = result.get(key) {
                     job[key] = value.clone();
                 }
@@ -221,7 +238,7 @@ fn shape(services: &Services, id: &str, request: &Value, status: &str, at: Times
         "Status": status,
         "Timing": { "SubmitTime": at.to_string() },
     });
-    for key in ["UserMetadata", "StatusUpdateInterval", "ClientRequestToken", "Priority"] {
+    for key in ["UserMetadata", "StatusUpdateInterval", "ClientRequestToken", "Priority", "AccelerationSettings"] {
         if let Some(value) = request.get(key) {
             job[key] = value.clone();
         }

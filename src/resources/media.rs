@@ -4,19 +4,24 @@
 //! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Answer, Call, PRIORITY, mounts};
+use conveyor_hw::EnergyMeter;
+use serde_json::{Value, json};
+
+use super::{Answer, Call, mounts, predict};
 use crate::base::TaskError;
 use crate::media::Job;
-use crate::run::LaneNeed;
+use crate::media::settings::{self, Acceleration, VideoCode};
+use crate::run::Need;
+use crate::run::lanes::need::{Codec, Encodes, Pictures, Work};
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// How often the disk is looked at while a stage writes.
 const DISK_EVERY: Duration = Duration::from_millis(500);
 
-/// Every stage with its lane, how much of it, and its rank: what decodes or encodes needs cores, what moves bytes the
+/// Every stage with what it needs, how much of it, and its rank: what decodes or encodes needs cores, what moves bytes the
 /// disks. Lower ranks go first, and the end of the way has the lowest: of a hundred files that were dropped at once
 /// the bad ones are told at once, the first is published while the last still waits, and few lie half done on the disks.
 const STAGES: &[(&str, &str, u32, u8)] = &[
@@ -39,11 +44,37 @@ pub fn stage_named(name: &str) -> Option<String> {
     STAGES.iter().find(|(stage, ..)| *stage == name).map(|(stage, ..)| (*stage).to_owned())
 }
 
-/// The lane that a stage needs.
-pub fn lane(stage: &str) -> LaneNeed {
+/// What a stage needs. The box's own acceleration counts where the job says nothing.
+pub fn need(stage: &str, parameters: &str, acceleration: Acceleration) -> Need {
     let known = STAGES.iter().find(|(name, ..)| *name == stage);
-    let (lane, weight, priority) = known.map_or(("io", 1, PRIORITY), |(_, lane, weight, rank)| (*lane, *weight, *rank));
-    LaneNeed { lane: lane.to_owned(), weight, priority }
+    let (lane, weight, rank) = known.map_or(("io", 1, Need::RANK), |(_, lane, weight, rank)| (*lane, *weight, *rank));
+    let work = match (stage, lane) {
+        ("transcode", _) => pictures(parameters, weight, acceleration),
+        (_, "cpu") => Work::Cores { weight },
+        _ => Work::Disks { weight },
+    };
+    Need { work, rank, priority: None }
+}
+
+/// What a transcode is to make. Settings that cannot be read are for the stage itself to refuse.
+fn pictures(parameters: &str, cores: u32, acceleration: Acceleration) -> Work {
+    let parsed = serde_json::from_str::<Value>(parameters).ok().and_then(|value| settings::parse(&value).ok());
+    let Some(job) = parsed else { return Work::Cores { weight: cores } };
+    // Outputs of equal settings share one encode.
+    let mut distinct = Vec::new();
+    for video in job.groups.iter().flat_map(|group| &group.outputs).filter_map(|output| output.video.as_ref()) {
+        if let VideoCode::H264(code) = &video.code {
+            let encode = (video.width, video.height, video.scaling, code);
+            if !distinct.contains(&encode) {
+                distinct.push(encode);
+            }
+        }
+    }
+    let cores_only = distinct.iter().any(|(.., code)| code.only_on_cores().is_some());
+    // Without a size of its own an output has the source's, which is not known yet: mostly it is this one.
+    let sizes = distinct.iter().map(|(width, height, ..)| (width.unwrap_or(1_920), height.unwrap_or(1_080)));
+    let encodes = Encodes::of(Codec::H264, sizes, cores_only);
+    Work::Pictures(Pictures { cores, encodes, acceleration: job.acceleration.unwrap_or(acceleration) })
 }
 
 /// Runs the stage in its child process.
@@ -56,7 +87,13 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         work_dir: folder.path.clone(),
         shares: call.services.shares.clone(),
         threads: call.threads,
+        device: call.device.clone(),
     };
+    let transcodes = stage == "transcode";
+    let on_gpu = predict::on_gpu(call);
+    let hold = || call.services.predictor.hold(&call.services, &call.parameters, on_gpu, call.threads);
+    let held = transcodes.then(hold);
+    let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
     let result = tokio::select! {
@@ -68,7 +105,34 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
         mounts::check(call).await?;
     }
-    result.map(Answer::Done)
+    let mut result = result?;
+    if matches!(stage, "sanitize" | "probe") {
+        let uri = call.parameters["input"].as_str().unwrap_or_default();
+        call.services.predictor.saw(uri, result.get("metadata").unwrap_or(&result));
+    }
+    if transcodes {
+        if let Some(joules) = meter.joules() {
+            // Of all that ran meanwhile: the counters know no processes.
+            result["Energy"] = json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        call.services.predictor.check(call, held.flatten(), seconds, &mut result).await;
+    }
+    Ok(Answer::Done(with_moves(result, &call.moved)))
+}
+
+/// A result that took more than one device says so.
+fn with_moves(mut result: Value, moved: &[String]) -> Value {
+    if let Some(fields) = result.as_object_mut()
+        && !moved.is_empty()
+    {
+        let warnings = fields.entry("Warnings").or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(warnings) = warnings.as_array_mut() {
+            let words = moved.iter().map(|what| format!("a device failed, and the stage ran again elsewhere: {what}"));
+            warnings.extend(words.map(Value::String));
+        }
+    }
+    result
 }
 
 /// Resolves when the disk under the work folder has no room but the store's: work must never take that, since the
@@ -98,12 +162,12 @@ pub fn work_root(data_dir: &Path) -> PathBuf {
 }
 
 /// A work folder that goes when its attempt does, whether that ends, fails or is dropped.
-struct WorkDir {
-    path: PathBuf,
+pub(super) struct WorkDir {
+    pub path: PathBuf,
 }
 
 impl WorkDir {
-    fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
+    pub fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
         let path = work_root(data_dir).join(name);
         let made = match std::fs::remove_dir_all(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),

@@ -9,13 +9,16 @@
 //! A family reads the store through [`Services::reader`] and writes through [`Handle::commit`], nothing else.
 
 pub mod activities;
+pub mod approve;
 pub mod aws;
 pub mod builtin;
 pub mod claim;
+pub mod events;
 pub mod executions;
 pub mod forward;
 pub mod functions;
 pub mod housekeeping;
+pub mod http;
 pub mod items;
 pub mod jobs;
 pub mod map_items;
@@ -23,6 +26,9 @@ pub mod media;
 pub mod mounts;
 pub mod notify;
 pub mod objects;
+pub mod predict;
+pub mod queues;
+pub mod wire;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,23 +37,27 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+pub use events::RuleSettings;
 pub use forward::AwsSettings;
 pub use functions::{FunctionSettings, LambdaSettings};
 pub use housekeeping::RetentionSettings;
+pub use http::ConnectionSettings;
 pub use items::TableSettings;
 pub use notify::NotifySettings;
+pub use queues::QueueSettings;
 
 use crate::aws::Operation;
 use crate::base::{ExecutionId, Fault, Shares, TaskError, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::map_run::ReadItems;
-use crate::interpreter::{Header, RunTask};
-use crate::run::{Fill, Handle, ItemSink, LaneNeed, ProgressSink, Resource, Resources, TaskContext, TaskOutcome};
+use crate::interpreter::{Header, RunTask, Status};
+use crate::media::Device;
+use crate::media::settings::Acceleration;
+use crate::run::{
+    Announced, Fill, Handle, ItemSink, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell,
+};
 use crate::sandbox::Spawn;
-use crate::store::Reader;
-
-/// Lower goes first: what has no rank of its own stands in the midst of the media stages.
-const PRIORITY: u8 = 50;
+use crate::store::{Commit, Reader};
 
 /// One attempt of one Task, with all that its family may use.
 #[derive(Clone)]
@@ -61,6 +71,10 @@ pub struct Call {
     pub progress: ProgressSink,
     /// Cores that the lease allows.
     pub threads: usize,
+    /// The GPU that was leased with them.
+    pub device: Option<Device>,
+    /// Devices that failed under this attempt before.
+    pub moved: Vec<String>,
 }
 
 /// How a call ended well.
@@ -85,13 +99,20 @@ pub struct Services {
     pub endpoint: Option<forward::Endpoint>,
     pub templates: jobs::Templates,
     pub notify: NotifySettings,
+    pub events: events::Bus,
+    pub queues: queues::Queues,
+    pub connections: http::Connections,
     pub retention: RetentionSettings,
     /// Told when a notification was stored.
     pub outbox_grew: Arc<tokio::sync::Notify>,
     /// Held while a claim reads and writes.
     pub claims: tokio::sync::Mutex<()>,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
     /// Who runs media stages.
     pub spawn: Arc<dyn Spawn>,
+    /// How long transcodes take on this box.
+    pub predictor: predict::Predictor,
 }
 
 /// A group of resources.
@@ -101,6 +122,8 @@ pub enum Family {
     Stage(String),
     Claim(claim::Action),
     Notify,
+    /// A person decides.
+    Approve,
     Housekeeping,
     Executions(executions::Pattern),
     Activities(activities::Action),
@@ -111,10 +134,14 @@ pub enum Family {
     Items(String, aws::Integration),
     Objects(String),
     Publish,
+    PutEvents(aws::Integration),
+    /// One of SQS's operations.
+    Queues(&'static str, aws::Integration),
+    Http,
     /// The function's ARN as Resource: its result is the task's.
     Function,
     /// `lambda:invoke`: the result with metadata around it.
-    Invoke,
+    Invoke(aws::Integration),
     /// Any other operation of a service that is known, by the last parts of its Resource.
     Forward(String, String),
 }
@@ -136,6 +163,7 @@ impl Family {
             ("conveyor", "release") => Family::Claim(claim::Action::Release),
             ("conveyor", "record") => Family::Claim(claim::Action::Record),
             ("conveyor", "notify") => Family::Notify,
+            ("conveyor", "approve.waitForTaskToken") => Family::Approve,
             ("conveyor", "housekeeping") => Family::Housekeeping,
             ("conveyor", stage) => Family::Stage(media::stage_named(stage)?),
             ("states", "startExecution") => Family::Executions(executions::Pattern::FireAndForget),
@@ -159,7 +187,19 @@ impl Family {
                 Family::Activities(activities::Action::named(&operation["sfn:".len()..])?)
             }
             ("sns", "publish" | "publish.waitForTaskToken") | ("aws-sdk", "sns:publish") => Family::Publish,
-            ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke,
+            ("events", "putEvents" | "putEvents.waitForTaskToken") => Family::PutEvents(aws::Integration::Optimised),
+            ("aws-sdk", "eventbridge:putEvents" | "eventbridge:putEvents.waitForTaskToken") => {
+                Family::PutEvents(aws::Integration::Sdk)
+            }
+            ("sqs", "sendMessage" | "sendMessage.waitForTaskToken") => {
+                Family::Queues("SendMessage", aws::Integration::Optimised)
+            }
+            ("aws-sdk", operation) if queue_operation(operation).is_some() => {
+                Family::Queues(queue_operation(operation)?, aws::Integration::Sdk)
+            }
+            ("http", "invoke") => Family::Http,
+            ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke(aws::Integration::Optimised),
+            ("aws-sdk", "lambda:invoke" | "lambda:invoke.waitForTaskToken") => Family::Invoke(aws::Integration::Sdk),
             (service, operation) => {
                 forward::find(service, operation)?;
                 Family::Forward(service.to_owned(), operation.to_owned())
@@ -181,22 +221,28 @@ impl Family {
             Family::Objects(operation) if !objects::is_share(&call.services.shares, text("Bucket")) => {
                 forward::find("aws-sdk", &format!("s3:{operation}"))
             }
-            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => {
-                let (_, rest) = call.task.resource.split_once(":states:::")?;
-                let (service, operation) = rest.split_once(':')?;
-                forward::find(service, operation)
+            Family::PutEvents(_) if !events::is_here(&call.services.events, &call.parameters) => written(call),
+            Family::Queues("GetQueueUrl", _) if !call.services.queues.has(text("QueueName")) => written(call),
+            Family::Queues(operation, _)
+                if *operation != "GetQueueUrl" && !call.services.queues.has(text("QueueUrl")) =>
+            {
+                written(call)
             }
+            Family::Publish if !call.services.notify.has_topic(text("TopicArn")) => written(call),
             _ => None,
         }
     }
 
-    /// The lane it runs on; none for what only reads and writes the appliance's own store.
-    fn lane(&self) -> Option<LaneNeed> {
+    /// What it needs of the box; nothing where it only reads and writes the appliance's own store.
+    fn need(&self, services: &Services, task: &RunTask) -> Option<Need> {
         match self {
-            Family::Stage(stage) => Some(media::lane(stage)),
-            Family::Objects(_) | Family::Function | Family::Invoke | Family::Forward(..) | Family::Housekeeping => {
-                Some(LaneNeed { lane: "io".to_owned(), weight: 1, priority: PRIORITY })
-            }
+            Family::Stage(stage) => Some(media::need(stage, &task.parameters, services.acceleration)),
+            Family::Objects(_)
+            | Family::Http
+            | Family::Function
+            | Family::Invoke(_)
+            | Family::Forward(..)
+            | Family::Housekeeping => Some(Need::disks()),
             _ => None,
         }
     }
@@ -219,7 +265,11 @@ impl Family {
             Family::Stage(stage) => media::call(call, stage).await?,
             Family::Claim(action) => claim::call(call, *action).await?,
             Family::Notify => notify::event(call).await?,
+            Family::Approve => approve::ask(call).await?,
             Family::Publish => notify::publish(call).await?,
+            Family::PutEvents(integration) => events::call(call, *integration).await?,
+            Family::Queues(operation, integration) => queues::task(call, operation, *integration).await?,
+            Family::Http => http::call(call).await?,
             Family::Housekeeping => housekeeping::call(call).await?,
             Family::Executions(pattern) => executions::call(call, *pattern).await?,
             Family::Activities(action) => activities::call(call, *action).await?,
@@ -228,7 +278,7 @@ impl Family {
             Family::Items(operation, integration) => items::call(call, operation, *integration).await?,
             Family::Objects(operation) => objects::call(call, operation).await?,
             Family::Function => functions::call(call).await?,
-            Family::Invoke => functions::invoke(call).await?,
+            Family::Invoke(integration) => functions::invoke(call, *integration).await?,
             Family::Forward(service, operation) => {
                 let unknown = || TaskError::new("States.Runtime", format!("there is no {service}:{operation}"));
                 let (operation, integration) = forward::find(service, operation).ok_or_else(unknown)?;
@@ -236,6 +286,19 @@ impl Family {
             }
         })
     }
+}
+
+/// SQS's operation in `sqs:sendMessage.waitForTaskToken`.
+fn queue_operation(operation: &str) -> Option<&'static str> {
+    let operation = operation.strip_prefix("sqs:")?;
+    queues::operation(operation.strip_suffix(".waitForTaskToken").unwrap_or(operation))
+}
+
+/// The operation that the Resource names, as it would be called elsewhere.
+fn written(call: &Call) -> Option<(Operation, aws::Integration)> {
+    let (_, rest) = call.task.resource.split_once(":states:::")?;
+    let (service, operation) = rest.split_once(':')?;
+    forward::find(service, operation)
 }
 
 /// All resources of this box.
@@ -266,6 +329,23 @@ impl Resources for All {
     fn write_object(&self, bucket: String, key: String, fill: Fill) -> BoxFuture<'static, Result<u64, TaskError>> {
         Box::pin(map_items::write(self.0.clone(), bucket, key, fill))
     }
+
+    fn begun(&self, header: &Header, commit: &mut Commit) -> Vec<Announced> {
+        let mut announced = self.0.events.status_changed(&events::begun(header), header.started_at, commit);
+        if header.status != Status::Running {
+            announced.extend(self.status_changed(header, commit));
+        }
+        announced
+    }
+
+    fn status_changed(&self, header: &Header, commit: &mut Commit) -> Vec<Announced> {
+        let at = header.stopped_at.or(header.redriven_at).unwrap_or(header.started_at);
+        self.0.events.status_changed(header, at, commit)
+    }
+
+    fn announced(&self, announced: Vec<Announced>) {
+        self.0.events.stored(announced);
+    }
 }
 
 /// A family with what it needs.
@@ -275,8 +355,14 @@ struct Bound {
 }
 
 impl Resource for Bound {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
-        self.family.lane()
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        self.family.need(&self.services, task)
+    }
+
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        if matches!(&self.family, Family::Stage(stage) if stage == "transcode") {
+            predict::queued(&self.services, &task.parameters, tell);
+        }
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
@@ -299,6 +385,8 @@ impl Resource for Bound {
                 handle: context.handle,
                 progress: context.progress,
                 threads: context.threads,
+                device: context.device,
+                moved: context.moved,
             };
             match family.call(&call).await {
                 Ok(Answer::Done(value)) => TaskOutcome::Succeeded(value.to_string().into()),
@@ -371,7 +459,9 @@ mod tests {
             ("arn:aws:states:::aws-sdk:s3:copyObject", Family::Objects("copyObject".into())),
             ("arn:aws:states:::mediaconvert:createJob.sync", Family::CreateJob { sync: true }),
             ("arn:aws:lambda:us-east-1:000000000000:function:qc", Family::Function),
-            ("arn:aws:states:::sqs:sendMessage", Family::Forward("sqs".into(), "sendMessage".into())),
+            ("arn:aws:states:::sqs:sendMessage", Family::Queues("SendMessage", aws::Integration::Optimised)),
+            ("arn:aws:states:::aws-sdk:sqs:receiveMessage", Family::Queues("ReceiveMessage", aws::Integration::Sdk)),
+            ("arn:aws:states:::ecs:runTask", Family::Forward("ecs".into(), "runTask".into())),
             ("arn:aws:states:::dynamodb:putItem", Family::Items("putItem".into(), aws::Integration::Optimised)),
         ] {
             assert_eq!(Family::find(arn), Some(family), "{arn}");

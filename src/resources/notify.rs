@@ -22,6 +22,9 @@ use crate::base::{Fault, Span, TaskError, Timestamp};
 use crate::run::Handle;
 use crate::store::{Commit, OutboxRow, Reader};
 
+/// The table of what was delivered lately, for people to look at: its name is one that no DynamoDB call can say.
+pub const DELIVERED: &str = "$delivered";
+const DELIVERED_MAX: usize = 200;
 const BACKOFF_MS_MIN: i64 = 1_000;
 /// Only the first notification of a target is tried, so asking this often costs little.
 const BACKOFF_MS_MAX: i64 = 300_000;
@@ -75,7 +78,7 @@ impl NotifySettings {
         self.topics.contains(aws::last_part(topic))
     }
 
-    fn targets(&self) -> Vec<&'static str> {
+    pub fn targets(&self) -> Vec<&'static str> {
         let webhook = self.webhook.as_ref().map(|_| "webhook");
         webhook.into_iter().chain(self.log.as_ref().map(|_| "log")).collect()
     }
@@ -107,7 +110,13 @@ pub async fn publish(call: &Call) -> Result<Answer, TaskError> {
         }
     }
     let (id, _) = send(call, body).await?;
-    let answer = aws::with_metadata(json!({ "MessageId": id }), &aws::request_id(call), "text/xml");
+    let answer = aws::with_metadata(
+        json!({ "MessageId": id }),
+        &aws::request_id(call),
+        "text/xml",
+        call.handle.now(),
+        aws::Dress::Plain,
+    );
     Ok(Answer::Done(answer))
 }
 
@@ -118,25 +127,35 @@ async fn send(call: &Call, mut body: Map<String, Value>) -> Result<(String, Vec<
     body.insert("id".to_owned(), json!(id));
     body.insert("at".to_owned(), json!(now.to_string()));
     body.entry("execution").or_insert_with(|| json!(call.execution_arn));
-    let body = Value::Object(body).to_string();
-    let targets = call.services.notify.targets();
     let mut commit = Commit::new();
-    for target in &targets {
-        let row = OutboxRow {
-            target: (*target).to_owned(),
-            body: body.clone(),
-            created_at: now.into(),
-            attempts: 0,
-            next_at: now.into(),
-            last_error: String::new(),
-        };
-        commit.put_outbox(call.handle.outbox_number(), &row);
-    }
+    let targets = store(&call.services, &call.handle, &Value::Object(body), &mut commit);
     if !targets.is_empty() {
         call.handle.commit(commit).await.map_err(|e| fault(&e))?;
         call.services.outbox_grew.notify_one();
     }
     Ok((id, targets))
+}
+
+/// Adds a notification to a commit, for each target.
+pub(super) fn store(
+    services: &super::Services,
+    handle: &Handle,
+    body: &Value,
+    commit: &mut Commit,
+) -> Vec<&'static str> {
+    let (now, targets) = (handle.now(), services.notify.targets());
+    for target in &targets {
+        let row = OutboxRow {
+            target: (*target).to_owned(),
+            body: body.to_string(),
+            created_at: now.into(),
+            attempts: 0,
+            next_at: now.into(),
+            last_error: String::new(),
+        };
+        commit.put_outbox(handle.outbox_number(), &row);
+    }
+    targets
 }
 
 /// Delivers what stands in the outbox, for as long as it runs.
@@ -220,6 +239,7 @@ impl Notifier {
         let next = match outcome {
             Ok(()) => {
                 commit.drop_outbox(number);
+                self.note_delivered(&mut commit, number, &row)?;
                 (None, false)
             }
             Err(error) => {
@@ -240,6 +260,19 @@ impl Notifier {
         };
         self.handle.commit(commit).await?;
         Ok(next)
+    }
+
+    /// Newest first by key; the oldest makes room.
+    fn note_delivered(&self, commit: &mut Commit, number: u64, row: &OutboxRow) -> Result<(), Fault> {
+        let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
+        let shown = json!({"target": row.target, "event": body["event"], "body": row.body, "attempts": row.attempts + 1,
+            "createdAt": row.created_at.0, "deliveredAt": self.handle.now().0});
+        commit.put_item(DELIVERED, &format!("{:020}", u64::MAX - number), &shown.to_string());
+        let all = self.reader.items(DELIVERED, None, DELIVERED_MAX + 10)?;
+        for (key, _) in all.iter().skip(DELIVERED_MAX - 1) {
+            commit.delete_item(DELIVERED, key);
+        }
+        Ok(())
     }
 
     async fn post(&self, row: &OutboxRow) -> Result<(), String> {

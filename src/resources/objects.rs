@@ -34,12 +34,14 @@ pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
 
 /// An object's content.
 pub(super) fn open(shares: &Shares, bucket: &str, key: &str) -> Result<File, TaskError> {
-    Object::at(shares, bucket, key, "").and_then(|object| object.open()).map(|(file, _)| file)
+    let id = uuid::Uuid::new_v4().to_string();
+    Object::at(shares, bucket, key, &id).and_then(|object| object.open()).map(|(file, _)| file)
 }
 
 /// Writes an object, whole or not at all, and says how many bytes it has.
 pub(super) fn write_whole(shares: &Shares, bucket: &str, key: &str, fill: Fill) -> Result<u64, TaskError> {
-    let object = Object::at(shares, bucket, key, "")?;
+    let id = uuid::Uuid::new_v4().to_string();
+    let object = Object::at(shares, bucket, key, &id)?;
     object.write(|file| {
         let mut to = io::BufWriter::with_capacity(1 << 16, file);
         fill(&mut to)?;
@@ -50,7 +52,8 @@ pub(super) fn write_whole(shares: &Shares, bucket: &str, key: &str, fill: Fill) 
 
 /// All objects of a bucket below a prefix, by key, as a distributed Map's items show them.
 pub(super) fn list_all(shares: &Shares, bucket: &str, prefix: &str) -> Result<Vec<Value>, TaskError> {
-    let folder = Object::at(shares, bucket, ".", "")?;
+    let id = uuid::Uuid::new_v4().to_string();
+    let folder = Object::at(shares, bucket, ".", &id)?;
     let mut found = Vec::new();
     walk(&folder.path, "", &mut |key, meta| {
         if key.starts_with(prefix) {

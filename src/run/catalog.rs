@@ -6,10 +6,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::{Refused, events};
-use crate::asl::{self, StateMachine};
+use super::{LogTarget, Refused, events};
+use crate::asl::{self, Severity, StateMachine, WorkflowType};
 use crate::base::Fault;
-use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::interpreter::{Env, MachineRef, Status};
 use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Tag};
 
@@ -18,6 +18,8 @@ use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Tag};
 pub struct Machine {
     pub definition: StateMachine,
     pub env: Env,
+    /// Where its executions' events are logged.
+    pub logging: Option<Arc<LogTarget>>,
 }
 
 /// A machine to be made.
@@ -78,20 +80,30 @@ impl Catalog {
     }
 
     fn env(&self, machine: &MachineRow, row: &RevisionRow) -> Env {
-        let mut env = Env::new(&self.region, &self.account, &machine.name, &row.role_arn);
-        env.express = machine.kind == MachineKind::Express;
-        env
+        let env = Env::new(&self.region, &self.account, &machine.name, &row.role_arn);
+        match machine.kind {
+            MachineKind::Standard => env,
+            MachineKind::Express => env.as_express(),
+        }
     }
 }
 
 /// The definition, or AWS's text with all of its problems.
-fn parse(text: &str) -> Result<StateMachine, Refused> {
-    if text.len() > DEFINITION_BYTES_MAX {
-        let what = format!("the definition has {} bytes; {DEFINITION_BYTES_MAX} are allowed", text.len());
+fn parse(text: &str, kind: MachineKind) -> Result<StateMachine, Refused> {
+    let bytes_max = quotas().definition_bytes();
+    if text.len() > bytes_max {
+        let what = format!("the definition has {} bytes; {bytes_max} are allowed", text.len());
         return Err(Refused::new("InvalidDefinition", format!("Invalid State Machine Definition: '{what}'")));
     }
-    asl::parse(text).map_err(|problems| {
-        Refused::new("InvalidDefinition", format!("Invalid State Machine Definition: '{}'", asl::describe(&problems)))
+    let workflow = match kind {
+        MachineKind::Standard => WorkflowType::Standard,
+        MachineKind::Express => WorkflowType::Express,
+    };
+    let (definition, mut problems) = asl::check(text, workflow);
+    definition.ok_or_else(|| {
+        problems.retain(|problem| problem.severity == Severity::Error);
+        let words = format!("Invalid State Machine Definition: '{}'", asl::describe(&problems));
+        Refused::new("InvalidDefinition", words)
     })
 }
 
@@ -119,7 +131,7 @@ impl Core {
             // Deleted while its executions run on.
             None => Env::new(&self.region, &self.account, &machine.name, &row.role_arn),
         };
-        Ok(self.keep(key, Machine { definition, env }))
+        Ok(self.keep(key, Machine { definition, env, logging: LogTarget::of(&row.settings) }))
     }
 
     fn keep(&self, key: (String, u64), machine: Machine) -> Arc<Machine> {
@@ -135,9 +147,9 @@ impl Core {
     /// CreateStateMachine. Creating the same machine again answers the one that is there, as on AWS, whatever its role
     /// and tags.
     pub async fn create_machine(&self, new: NewMachine) -> Result<Changed, Refused> {
-        let definition = parse(&new.definition)?;
-        let _one_at_a_time = self.catalog.changing.lock().await;
         let kind = if new.express { MachineKind::Express } else { MachineKind::Standard };
+        let definition = parse(&new.definition, kind)?;
+        let _one_at_a_time = self.catalog.changing.lock().await;
         if let Some(there) = self.reader.machine(&new.name)? {
             self.refuse_if_leaving(&there)?;
             let row = self.current(&there)?;
@@ -188,7 +200,7 @@ impl Core {
         if new == old {
             return self.publish_if_asked(row, old, change.publish).await;
         }
-        let parsed = parse(&new.definition)?;
+        let parsed = parse(&new.definition, row.kind)?;
         let revision_id = Some(uuid::Uuid::new_v4().to_string());
         let new = RevisionRow { revision_id: revision_id.clone(), created_at: now.into(), ..new };
         row.revision = self.reader.newest_revision(name)?.unwrap_or(row.revision) + 1;
@@ -258,7 +270,8 @@ impl Core {
         };
         commit.put_machine(row).put_revision(&row.name, row.revision, &revision);
         self.commit(commit).await?;
-        self.keep((row.name.clone(), row.revision), Machine { definition: parsed, env });
+        let logging = LogTarget::of(&revision.settings);
+        self.keep((row.name.clone(), row.revision), Machine { definition: parsed, env, logging });
         Ok(version)
     }
 

@@ -1,6 +1,6 @@
 //! What all actors of the appliance share: the store's two ends, the clock, the lanes, and who is awake.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,19 +11,20 @@ use tokio::sync::{oneshot, watch};
 use super::activities::Activities;
 use super::catalog::Catalog;
 use super::execution::{self, ExecutionActor};
-use super::lane::{self, Lease};
+use super::express::Express;
+use super::lanes::need::{PRIORITY_MAX, PRIORITY_MIN};
+use super::lanes::spec::Lanes;
+use super::lanes::{self, Lease, Ticket};
+use super::logging::LogQueue;
 use super::map_runs::MapRuns;
 use super::notice::Board;
 use super::resource::Resources;
 use super::timers::Timers;
 use super::{Refused, events};
-use crate::base::{Attempt, Clock, ExecutionId, Fault, arn, fault};
+use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, arn, fault};
 use crate::interpreter::map_run::run_of;
 use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
 use crate::store::{Commit, Reader, Writer};
-
-/// Capacity of each lane, by name.
-pub type Lanes = BTreeMap<String, u32>;
 
 /// What the appliance is started with.
 pub struct Config {
@@ -56,10 +57,13 @@ pub(super) struct Core {
     pub timers: Timers,
     pub activities: Activities,
     pub map_runs: MapRuns,
+    pub express: Express,
+    pub logs: LogQueue,
     pub names: Vec<tokio::sync::Mutex<()>>,
     /// Held by each redrive, and alone by what archives and forgets ended executions.
     pub redrives: Arc<tokio::sync::RwLock<()>>,
-    pub lanes: OnceLock<BTreeMap<String, ActorRef<lane::Message>>>,
+    /// Absent where the box leases nothing.
+    pub lanes: OnceLock<ActorRef<lanes::Message>>,
     pub root: OnceLock<ActorCell>,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
@@ -90,6 +94,8 @@ impl Core {
             timers: Timers::new(),
             activities: Activities::default(),
             map_runs: MapRuns::default(),
+            express: Express::new(),
+            logs: LogQueue::new(),
             redrives: Arc::default(),
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
@@ -161,8 +167,8 @@ impl Core {
         answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
     }
 
-    /// A lane (or nobody, where none is needed) lets an attempt run.
-    pub fn lease(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>, lease: Option<Lease>) {
+    /// The lanes (or nobody, where none is needed) let an attempt run, or say why it never can.
+    pub fn lease(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>, lease: Result<Option<Lease>, TaskError>) {
         self.send(id, execution::Message::Leased { task, lease }, None);
     }
 
@@ -182,6 +188,12 @@ impl Core {
     /// Sends to an execution's actor. `known` is the execution as the sender has just stored it; it counts only
     /// where the sender announced it (see [`Core::expect`]) and nobody else has sent anything since.
     pub fn send(self: &Arc<Self>, id: ExecutionId, mut message: execution::Message, known: Option<Box<Execution>>) {
+        if known.is_none() {
+            match self.express.send(id, message) {
+                None => return,
+                Some(back) => message = back,
+            }
+        }
         let mut awake = self.awake.lock();
         let untouched = self.fresh.lock().remove(&id);
         let known = known.filter(|_| untouched);
@@ -239,7 +251,7 @@ impl Core {
         let id = execution.header.id;
         for command in commands {
             match command {
-                Command::RunTask(task) => self.run_task(id, task),
+                Command::RunTask(task) => self.run_task(id, task, &execution.header.input),
                 Command::CancelTask { attempt } => self.cancel(id, attempt),
                 Command::SetTimer { timer, due } => self.timers.set(due, id, timer),
                 Command::ClearTimer { timer, due } => self.timers.clear(due, id, timer),
@@ -251,40 +263,63 @@ impl Core {
         }
     }
 
-    /// Queues an attempt where it can run.
-    pub fn run_task(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>) {
+    /// Queues an attempt where it can run. `input`: the execution's.
+    pub fn run_task(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>, input: &str) {
         if super::activities::is_activity(&task.resource) {
             return self.activities.offer(id, task);
         }
         if run_of(&task.resource).is_some() {
             return self.take_up_run(id, task);
         }
-        let need = self.resources.find(&task.resource).and_then(|resource| resource.lane(&task));
-        let lane = need.as_ref().and_then(|need| self.lanes.get()?.get(&need.lane));
-        match (need, lane) {
-            (Some(need), Some(lane)) => {
-                let request =
-                    lane::Message::Request { execution: id, task, weight: need.weight, priority: need.priority };
-                // The lane is gone only when the appliance is, and then the row is issued again.
-                let _ = lane.cast(request);
+        let resource = self.resources.find(&task.resource);
+        if let Some(resource) = &resource {
+            self.predict(resource, id, &task);
+        }
+        let need = resource.and_then(|resource| resource.need(&task));
+        match (need, self.lanes.get()) {
+            (Some(mut need), Some(lanes)) => {
+                need.priority = need.priority.or_else(|| priority_of(input));
+                // The lanes are gone only when the appliance is, and then the row is issued again.
+                let _ = lanes.cast(lanes::Message::Request { execution: id, task, need });
             }
-            // No lane is needed, or none of that name exists; the stage says so where that is a fault.
-            _ => self.lease(id, task, None),
+            // Nothing is needed, or nothing is leased here.
+            _ => self.lease(id, task, Ok(None)),
         }
     }
 
-    fn cancel(self: &Arc<Self>, id: ExecutionId, attempt: Attempt) {
-        for lane in self.lanes.get().into_iter().flat_map(BTreeMap::values) {
-            let _ = lane.cast(lane::Message::Cancel { execution: id, attempt });
+    /// Queues an attempt again whose device failed.
+    pub fn run_elsewhere(&self, id: ExecutionId, task: Box<RunTask>, ticket: Ticket) {
+        if let Some(lanes) = self.lanes.get() {
+            // As above.
+            let _ = lanes.cast(lanes::Message::Again { execution: id, task, ticket });
         }
+    }
+
+    /// Lets go of an attempt that waits for a lane, a worker or a child.
+    pub fn cancel(self: &Arc<Self>, id: ExecutionId, attempt: Attempt) {
+        if let Some(lanes) = self.lanes.get() {
+            let _ = lanes.cast(lanes::Message::Cancel { execution: id, attempt });
+        }
+        self.board.predictions.end(id, attempt);
         self.activities.withdraw(id, attempt);
         self.stop_child_of(id, attempt);
         self.stop_run(id, attempt);
     }
 }
 
-/// The root of all actors. An execution that fails takes nothing else with it: its rows are still there. A lane that
-/// fails takes what waits for it along, which only a restart queues again.
+/// The `Priority` of an execution's input, as MediaConvert's jobs have it: a whole number from -50 to 50.
+pub fn priority_of(input: &str) -> Option<i8> {
+    // Most inputs have none, and are not read for it.
+    if !input.contains("riority\"") {
+        return None;
+    }
+    let input: serde_json::Value = serde_json::from_str(input).ok()?;
+    let priority = input.get("Priority").or_else(|| input.get("priority"))?.as_i64()?;
+    i8::try_from(priority).ok().filter(|priority| (PRIORITY_MIN..=PRIORITY_MAX).contains(priority))
+}
+
+/// The root of all actors. An execution that fails takes nothing else with it: its rows are still there. The lanes, when
+/// they fail, take what waits for them along, which only a restart queues again.
 pub(super) struct Root;
 
 impl Actor for Root {
@@ -304,9 +339,8 @@ impl Actor for Root {
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(who, error) = event {
             tracing::error!("an actor failed: {error}");
-            let lanes = core.lanes.get().into_iter().flatten();
-            for (name, _) in lanes.filter(|(_, lane)| lane.get_id() == who.get_id()) {
-                core.note(&Fault::fatal_plain(format!("lane '{name}' failed: {error}")));
+            if core.lanes.get().is_some_and(|lanes| lanes.get_id() == who.get_id()) {
+                core.note(&Fault::fatal_plain(format!("the lanes failed: {error}")));
             }
         }
         Ok(())

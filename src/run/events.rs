@@ -6,7 +6,7 @@
 use metrics::{counter, histogram};
 use tracing::{debug, error, info, warn};
 
-use crate::base::{Attempt, ExecutionId};
+use crate::base::{Attempt, ExecutionId, Timestamp};
 use crate::interpreter::Status;
 
 pub(super) struct ExecutionStarted<'a> {
@@ -66,6 +66,63 @@ impl StageEnded<'_> {
     }
 }
 
+/// A stage got its lanes.
+pub(super) struct StageLeased {
+    pub waited_ms: i64,
+}
+
+impl StageLeased {
+    pub fn emit(self) {
+        histogram!("conveyor_lane_wait_seconds").record(self.waited_ms as f64 / 1000.0);
+    }
+}
+
+/// A stage's device failed under it; the attempt goes on elsewhere.
+pub(super) struct StageMoved<'a> {
+    pub id: ExecutionId,
+    pub attempt: Attempt,
+    pub lane: &'a str,
+    pub error: &'a str,
+    pub cause: &'a str,
+}
+
+impl StageMoved<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_stages_moved_total", "lane" => self.lane.to_owned(), "error" => self.error.to_owned())
+            .increment(1);
+        warn!(
+            id = %self.id, attempt = %self.attempt, lane = self.lane, error = self.error,
+            "a stage's device failed, and the stage runs again elsewhere: {}", self.cause
+        );
+    }
+}
+
+/// A lane takes nothing for a while.
+pub(super) struct LaneDrained<'a> {
+    pub lane: &'a str,
+    pub error: &'a str,
+    pub cause: &'a str,
+    pub until: Timestamp,
+}
+
+impl LaneDrained<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_lanes_drained_total", "lane" => self.lane.to_owned(), "error" => self.error.to_owned())
+            .increment(1);
+        warn!(lane = self.lane, error = self.error, until = %self.until, "a lane is drained: {}", self.cause);
+    }
+}
+
+pub(super) struct LaneOpened<'a> {
+    pub lane: &'a str,
+}
+
+impl LaneOpened<'_> {
+    pub fn emit(self) {
+        info!(lane = self.lane, "a lane that was drained works again");
+    }
+}
+
 /// A step panicked: a bug of ours, held to the execution that met it.
 pub(super) struct StepPanicked<'a> {
     pub id: ExecutionId,
@@ -106,6 +163,33 @@ pub(super) struct Recovered {
 impl Recovered {
     pub fn emit(self) {
         info!(tasks = self.tasks, deliveries = self.deliveries, took_ms = self.took_ms, "took up what was in flight");
+    }
+}
+
+/// An acknowledged express start that will not be run any more. An operator must start it again where it matters.
+pub(super) struct ExpressGivenUp<'a> {
+    pub id: ExecutionId,
+    pub machine: &'a str,
+    pub why: &'a str,
+}
+
+impl ExpressGivenUp<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_express_given_up_total").increment(1);
+        error!(id = %self.id, machine = self.machine, "an express execution is not run anew: {}", self.why);
+    }
+}
+
+/// Log lines that found no room: the disk does not keep up.
+pub(super) struct LogLinesDropped<'a> {
+    pub group: &'a str,
+    pub lines: usize,
+}
+
+impl LogLinesDropped<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_log_lines_dropped_total").increment(self.lines as u64);
+        debug!(group = self.group, lines = self.lines, "log lines were dropped: the writer does not keep up");
     }
 }
 

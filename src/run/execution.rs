@@ -19,10 +19,10 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::catalog::Machine;
 use super::core::{Answer, SharedCore};
-use super::lane::Lease;
+use super::lanes::{Lease, Ticket};
 use super::stage::{self, Stage, StageActor};
 use super::{Notice, Refused, events, quarantine, recover};
-use crate::base::{Attempt, ExecutionId, Fault};
+use crate::base::{Attempt, ExecutionId, Fault, TaskError};
 use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
 use crate::store::Commit;
 
@@ -34,7 +34,12 @@ pub(super) enum Message {
     /// The attempt may run now.
     Leased {
         task: Box<RunTask>,
-        lease: Option<Lease>,
+        lease: Result<Option<Lease>, TaskError>,
+    },
+    /// The attempt's device failed, and its stage has given it up: it waits for another one.
+    Moved {
+        task: Box<RunTask>,
+        ticket: Ticket,
     },
     /// A stage's actor is no more. Comes after whatever that stage had to say.
     StageGone {
@@ -122,6 +127,7 @@ impl State {
         match message {
             Message::Event { event, answer } => self.event(event, answer).await,
             Message::Leased { task, lease } => self.run(myself, *task, lease).await,
+            Message::Moved { task, ticket } => self.moved(task, ticket),
             Message::StageGone { stage } => self.stage_gone(stage).await,
         }
         self.hear_the_early().await;
@@ -177,6 +183,14 @@ impl State {
         }
     }
 
+    /// Still the same attempt: nothing is decided, and nothing stored.
+    fn moved(&mut self, task: Box<RunTask>, ticket: Ticket) {
+        // One that was cancelled meanwhile is not known any more.
+        if self.stages.remove(&task.attempt).is_some() && !self.core.is_closing() {
+            self.core.run_elsewhere(self.id, task, ticket);
+        }
+    }
+
     /// A stage that is still known has ended without a word: nobody else would report the attempt's end.
     async fn stage_gone(&mut self, gone: ActorId) {
         let Some(attempt) = self.stages.iter().find(|(_, stage)| stage.get_id() == gone).map(|(attempt, _)| *attempt)
@@ -206,13 +220,22 @@ impl State {
         }
         let mut commit = Commit::new();
         commit.step(Some(execution), &step);
+        let announced = match &step.header {
+            // Of a Map run its parent tells.
+            Some(header) if header.status != execution.header.status && header.child.is_none() => {
+                core.resources.status_changed(header, &mut commit)
+            }
+            _ => Vec::new(),
+        };
         if let Err(fault) = core.commit(commit).await {
             self.execution = None;
             return Err(fault.into());
         }
+        core.resources.announced(announced);
         execution.apply(&step);
         announce(&core, execution);
-        let Step { commands, .. } = step;
+        let Step { commands, history, .. } = step;
+        core.logs.tell(machine, execution, history);
         for command in &commands {
             if let Command::CancelTask { attempt } = command
                 && let Some(stage) = self.stages.remove(attempt)
@@ -242,9 +265,9 @@ impl State {
         while let Some(task) = self.ready.pop_front() {
             let others_wait = self.pending.load(Ordering::SeqCst) > 1;
             if others_wait || self.core.is_closing() {
-                self.core.lease(self.id, task, None);
+                self.core.lease(self.id, task, Ok(None));
             } else {
-                self.run(myself, *task, None).await;
+                self.run(myself, *task, Ok(None)).await;
                 self.hear_the_early().await;
             }
         }
@@ -265,7 +288,7 @@ impl State {
     }
 
     /// Runs the attempt, unless it was fenced out while it waited for its lane.
-    async fn run(&mut self, myself: &ActorRef<Message>, task: RunTask, lease: Option<Lease>) {
+    async fn run(&mut self, myself: &ActorRef<Message>, task: RunTask, lease: Result<Option<Lease>, TaskError>) {
         let attempt = task.attempt;
         if self.load().is_err() || self.stages.contains_key(&attempt) {
             return;
@@ -280,7 +303,7 @@ impl State {
             return;
         }
         let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
-        let needs_no_lane = lease.is_none();
+        let needs_no_lane = !matches!(lease, Ok(Some(_)));
         let mut stage = Stage::new(self.core.clone(), &execution.header, arn, task, lease);
         if needs_no_lane && let Some(event) = stage.end_at_once().await {
             // Where this is refused the fault is noted, and the attempt is issued again after the restart.

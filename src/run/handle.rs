@@ -2,21 +2,22 @@
 //!
 //! Every call that changes something resolves once what it did is durable.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::core::{Core, SharedCore};
-use super::lane::{self, LaneStatus};
+use super::lanes::{self, LaneStatus, WaitingStage};
 use super::{
-    ActivityTask, AliasChange, Changed, Machine, MachineChange, NewMachine, Notice, Refused, TaskContext, TaskOutcome,
-    Working,
+    ActivityTask, AliasChange, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice, Refused,
+    TaskContext, TaskOutcome, Working,
 };
 use crate::base::{Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Doing, Event, MachineRef, Parent, RunTask, TaskPhase};
+use crate::interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask, TaskPhase};
 use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
@@ -49,6 +50,7 @@ pub struct Start {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
     pub id: ExecutionId,
+    pub arn: String,
     pub name: String,
     pub started_at: Timestamp,
     /// It was there already.
@@ -170,6 +172,35 @@ impl Handle {
         started.await.unwrap_or_else(gone)
     }
 
+    /// StartSyncExecution: resolves with the express execution as it ended.
+    pub async fn start_sync(&self, request: Start) -> Result<Header, Refused> {
+        let core = self.0.clone();
+        // A task of its own: a caller who hangs up does not stop what was begun.
+        let started = tokio::spawn(async move { super::express::start_sync(&core, request).await });
+        let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+        started.await.unwrap_or_else(gone)
+    }
+
+    /// What runs of express executions, and what ended lately.
+    pub fn express(&self) -> ExpressBoard {
+        self.0.express.board()
+    }
+
+    /// Stops an express execution that runs. False where there is none of that id.
+    pub async fn stop_express(&self, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
+        super::express::stop(&self.0, id, error, cause).await
+    }
+
+    /// Keeps the record of express starts in that folder from now on, and runs anew what it has no end of: how many.
+    pub async fn recover_express(&self, folder: &Path) -> Result<usize, Fault> {
+        super::express::recover(&self.0, folder).await
+    }
+
+    /// The end of the queue of what state machines log. There is one, and until it is taken nothing is queued.
+    pub fn take_logs(&self) -> Option<mpsc::UnboundedReceiver<LogBatch>> {
+        self.0.logs.take()
+    }
+
     /// StopExecution. Stopping what has ended changes nothing, and answers when it did.
     pub async fn stop(
         &self,
@@ -230,6 +261,15 @@ impl Handle {
         Ok(())
     }
 
+    /// Whether the Task of that token still waits for its report.
+    pub fn awaits(&self, token: &str) -> Result<bool, Fault> {
+        match self.check(token) {
+            Ok(_) => Ok(true),
+            Err(refused) if refused.code == "InternalFailure" => Err(Fault::fatal_plain(refused.message)),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// The token, if it is one of this box and its attempt is still open.
     fn check(&self, token: &str) -> Result<TaskToken, Refused> {
         let token: TaskToken = token.parse().map_err(|_| Refused::invalid_token())?;
@@ -271,7 +311,7 @@ impl Handle {
         let Some(resource) = self.0.resources.find(&task.resource) else {
             return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
         };
-        if resource.lane(&task).is_some_and(|need| need.lane != "io") {
+        if resource.need(&task).is_some_and(|need| !need.is_light()) {
             let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
             return Err(Refused::new("ValidationException", what));
         }
@@ -286,6 +326,8 @@ impl Handle {
             progress: super::stage::progress(&self.0, execution, task.attempt, None),
             handle: self.clone(),
             threads: 1,
+            device: None,
+            moved: Vec::new(),
             task,
         };
         match timeout_at(Instant::now() + TRIAL_MAX, resource.run(context)).await {
@@ -309,13 +351,20 @@ impl Handle {
     }
 
     pub async fn lanes(&self) -> Vec<LaneStatus> {
-        let mut all = Vec::new();
-        for lane in self.0.lanes.get().into_iter().flat_map(|lanes| lanes.values()) {
-            if let Ok(ractor::rpc::CallResult::Success(status)) = lane.call(lane::Message::Status, None).await {
-                all.push(status);
-            }
+        let Some(lanes) = self.0.lanes.get() else { return Vec::new() };
+        match lanes.call(lanes::Message::Status, None).await {
+            Ok(ractor::rpc::CallResult::Success(status)) => status,
+            _ => Vec::new(),
         }
-        all
+    }
+
+    /// What waits for lanes, in order and at most so many: of one execution, or of all.
+    pub async fn waiting(&self, of: Option<ExecutionId>, most: usize) -> Vec<WaitingStage> {
+        let Some(lanes) = self.0.lanes.get() else { return Vec::new() };
+        match lanes.call(|reply| lanes::Message::Waiting { of, most, reply }, None).await {
+            Ok(ractor::rpc::CallResult::Success(waiting)) => waiting,
+            _ => Vec::new(),
+        }
     }
 
     /// Executions that have an actor now.
@@ -353,7 +402,7 @@ impl Core {
     pub fn needs_no_lane(&self, task: &crate::interpreter::RunTask) -> bool {
         !super::activities::is_activity(&task.resource)
             && run_of(&task.resource).is_none()
-            && self.resources.find(&task.resource).is_none_or(|resource| resource.lane(task).is_none())
+            && self.resources.find(&task.resource).is_none_or(|resource| resource.need(task).is_none())
     }
 
     /// Whether a worker has the attempt already.

@@ -3,9 +3,10 @@
 //! ```text
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
-//!              ├─ lanes    one actor each: capacity, priority queue, leases
+//!              ├─ lanes    one actor: who goes next, where, leases
+//!              ├─ timers   one sleeper over the store's timer rows
 //!              ├─ map runs one driver each: starts and counts the children of a distributed Map
-//!              └─ timers   one sleeper over the store's timer rows
+//!              └─ express  executions that are kept in memory, a task each
 //! ```
 //!
 //! Decide, commit, act: an actor steps, stores the step in one commit, and only then carries out its commands.
@@ -18,10 +19,13 @@ mod core;
 mod deliver;
 mod events;
 mod execution;
+mod express;
 mod handle;
-mod lane;
+pub mod lanes;
+mod logging;
 mod map_runs;
 mod notice;
+mod predictions;
 mod quarantine;
 mod recover;
 mod refused;
@@ -34,14 +38,19 @@ mod versions;
 
 pub use activities::ActivityTask;
 pub use catalog::{Changed, Machine, MachineChange, NewMachine};
-pub use core::{Config, Lanes};
+pub use core::{Config, priority_of};
 pub use deliver::OWNED;
+pub use express::{Counts, Ended, ExpressBoard, Running};
 pub use handle::{Handle, Start, Started};
-pub use lane::LaneStatus;
+pub use lanes::need::Need;
+pub use lanes::spec::Lanes;
+pub use lanes::{LaneStatus, WaitingStage};
+pub use logging::{LogBatch, LogLevel, LogTarget};
 pub use map_runs::MapRunChange;
 pub use notice::{Notice, ProgressSink, Working};
+pub use predictions::{Forecast, Prediction, Tell};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{Fill, ItemSink, LaneNeed, Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Announced, Fill, ItemSink, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
 pub use versions::AliasChange;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::predictions::Predictions;
 use crate::base::{Attempt, Clock, EventId, ExecutionId, Timestamp};
 use crate::interpreter::{MachineRef, Status};
 use crate::media::Progress;
@@ -49,11 +50,16 @@ pub struct Working {
 pub(super) struct Board {
     notices: broadcast::Sender<Notice>,
     working: Mutex<BTreeMap<(ExecutionId, Attempt), Working>>,
+    pub predictions: Predictions,
 }
 
 impl Board {
     pub fn new() -> Board {
-        Board { notices: broadcast::channel(NOTICES_BUFFERED_MAX).0, working: Mutex::default() }
+        Board {
+            notices: broadcast::channel(NOTICES_BUFFERED_MAX).0,
+            working: Mutex::default(),
+            predictions: Predictions::default(),
+        }
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
@@ -70,11 +76,13 @@ impl Board {
 
     pub fn begin(&self, execution: ExecutionId, working: Working) {
         self.working.lock().insert((execution, working.attempt), working.clone());
+        self.predictions.begin(execution, working.attempt, working.started_at);
         self.tell(|| Notice::Progress { execution, working });
     }
 
     pub fn end(&self, execution: ExecutionId, attempt: Attempt) {
         self.working.lock().remove(&(execution, attempt));
+        self.predictions.end(execution, attempt);
     }
 
     pub fn working(&self, execution: ExecutionId) -> Vec<Working> {

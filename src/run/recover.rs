@@ -3,12 +3,10 @@
 //! Recovery looks at what was in flight and at nothing else: outstanding tasks and untold endings are tables of
 //! their own. Executions that only wait stay rows.
 
-use std::collections::BTreeMap;
-
 use ractor::Actor;
 
 use super::core::{Config, Core, Root, SharedCore};
-use super::lane::{self, LaneActor};
+use super::lanes::{self, LanesActor};
 use super::{Handle, activities, events, timers};
 use crate::base::{ExecutionId, Fault};
 use crate::interpreter::RunTask;
@@ -22,15 +20,13 @@ pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     let core = Core::new(config);
     let failed = |what: &str, e: ractor::SpawnErr| Fault::fatal(format!("{what} does not start"), e);
     let (root, _) = Root::spawn(None, Root, core.clone()).await.map_err(|e| failed("the root actor", e))?;
-    let mut actors = BTreeMap::new();
-    for (name, capacity) in lanes {
-        let arguments = lane::Arguments { name: name.clone(), capacity, core: core.clone() };
-        let spawned = LaneActor::spawn_linked(None, LaneActor, arguments, root.get_cell()).await;
-        actors.insert(name.clone(), spawned.map_err(|e| failed(&format!("lane {name}"), e))?.0);
-    }
     // Both are set here only, once.
     let _ = core.root.set(root.get_cell());
-    let _ = core.lanes.set(actors);
+    if !lanes.is_empty() {
+        let arguments = lanes::Arguments { lanes, core: core.clone() };
+        let spawned = LanesActor::spawn_linked(None, LanesActor, arguments, root.get_cell()).await;
+        let _ = core.lanes.set(spawned.map_err(|e| failed("leasing lanes", e))?.0);
+    }
     tokio::spawn(timers::run(core.clone()));
     tokio::spawn(take_up(core.clone()));
     Ok(Handle::of(core))
@@ -76,7 +72,8 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
 fn issue(core: &SharedCore, id: ExecutionId, task: RunTask) -> Result<(), Fault> {
     let with_worker = activities::is_activity(&task.resource) && core.is_with_a_worker(id, &task)?;
     if !with_worker {
-        core.run_task(id, Box::new(task));
+        let input = core.reader.header(id)?.map(|header| header.input).unwrap_or_default();
+        core.run_task(id, Box::new(task), &input);
     }
     Ok(())
 }

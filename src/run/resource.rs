@@ -8,31 +8,24 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::{Handle, ProgressSink};
+use super::{Handle, Need, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::map_run::ReadItems;
 use crate::interpreter::{Header, MachineRef, RunTask};
+use crate::media::Device;
+use crate::store::Commit;
 
 /// What runs the attempts of the Tasks that name it.
 ///
 /// The future is dropped when the attempt is cancelled or timed out: whatever it holds must end with it.
 /// After a crash of the box the same attempt is run again, so running twice must leave one result.
 pub trait Resource: Send + Sync {
-    /// Which lane the attempt needs, if any.
-    fn lane(&self, task: &RunTask) -> Option<LaneNeed>;
+    /// What the attempt needs of the box, if anything.
+    fn need(&self, task: &RunTask) -> Option<Need>;
+    /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
+    fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
-}
-
-/// A share of a lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaneNeed {
-    /// `cpu`, `io`, later `gpu0.nvenc` ...
-    pub lane: String,
-    /// How much of the lane's capacity; more than all of it means all of it.
-    pub weight: u32,
-    /// Lower goes first.
-    pub priority: u8,
 }
 
 /// An attempt, with what it may know and use.
@@ -47,6 +40,10 @@ pub struct TaskContext {
     pub progress: ProgressSink,
     /// Cores that the lease allows.
     pub threads: usize,
+    /// The GPU that was leased, and which of its engines.
+    pub device: Option<Device>,
+    /// Devices that failed under this attempt before.
+    pub moved: Vec<String>,
 }
 
 /// How running an attempt ended.
@@ -95,4 +92,21 @@ pub trait Resources: Send + Sync + 'static {
         let cause = format!("There is no bucket '{bucket}' that results could be written to.");
         async move { Err(TaskError::new("States.ResultWriterFailed", cause)) }.boxed()
     }
+
+    /// An execution is about to be stored for the first time, having run its first states: adds to the commit what
+    /// others are to be told. What it answers is handed to [`Resources::announced`] once the commit is durable.
+    fn begun(&self, _: &Header, _: &mut Commit) -> Vec<Announced> {
+        Vec::new()
+    }
+
+    /// The same for an execution whose status is another one after the step.
+    fn status_changed(&self, _: &Header, _: &mut Commit) -> Vec<Announced> {
+        Vec::new()
+    }
+
+    /// It is durable.
+    fn announced(&self, _: Vec<Announced>) {}
 }
+
+/// A row of the floor above, by its key.
+pub type Announced = (String, String);

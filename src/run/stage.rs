@@ -14,7 +14,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
 use super::core::SharedCore;
-use super::lane::Lease;
+use super::lanes::{Lease, Ticket};
 use super::notice::{ProgressSink, Working};
 use super::resource::{TaskContext, TaskOutcome};
 use super::{Handle, events};
@@ -37,14 +37,32 @@ pub(super) struct Stage {
     resource: String,
     started_at: Timestamp,
     lease: Option<Lease>,
+    /// For another device, should the one it runs on fail.
+    task: Option<Box<RunTask>>,
     work: BoxFuture<'static, TaskOutcome>,
+}
+
+/// How an attempt left its lane.
+pub(super) enum End {
+    Ended(Event),
+    /// Its device failed and not its work: it is to be queued again.
+    Moved {
+        task: Box<RunTask>,
+        ticket: Ticket,
+    },
 }
 
 /// A task's HeartbeatSeconds in milliseconds, and what to do as a sign of life.
 type Heartbeat = Option<(i64, Arc<dyn Fn() + Send + Sync>)>;
 
 impl Stage {
-    pub fn new(core: SharedCore, header: &Header, execution_arn: String, task: RunTask, lease: Option<Lease>) -> Stage {
+    pub fn new(
+        core: SharedCore,
+        header: &Header,
+        execution_arn: String,
+        task: RunTask,
+        lease: Result<Option<Lease>, TaskError>,
+    ) -> Stage {
         let (attempt, started_at) = (task.attempt, core.clock.now());
         let beating = (core.clone(), header.id);
         let heartbeat = task.heartbeat_ms.map(|ms| {
@@ -54,6 +72,12 @@ impl Stage {
         let progress = progress(&core, header.id, attempt, heartbeat);
         let (state, resource) = (task.state.clone(), task.resource.clone());
         let found = core.resources.find(&resource);
+        let (lease, refused) = match lease {
+            Ok(lease) => (lease, None),
+            Err(error) => (None, Some(error)),
+        };
+        let device = lease.as_ref().and_then(|lease| lease.device.clone());
+        let kept = device.is_some().then(|| Box::new(task.clone()));
         let context = TaskContext {
             execution: header.id,
             execution_name: header.name.clone(),
@@ -62,10 +86,15 @@ impl Stage {
             machine: header.machine.clone(),
             handle: Handle::of(core.clone()),
             progress,
-            threads: lease.as_ref().map_or(1, |lease| lease.weight() as usize),
+            threads: lease.as_ref().map_or(1, |lease| lease.cores as usize),
+            device,
+            moved: lease.as_ref().map_or_else(Vec::new, |lease| lease.moved().to_vec()),
             task,
         };
         let work = async move {
+            if let Some(error) = refused {
+                return TaskOutcome::Failed(error);
+            }
             let Some(found) = found else { return TaskOutcome::StartFailed(unknown(&context.task.resource)) };
             // Inside, so that a panic while the future is made is caught too.
             let work = async move { found.run(context).await };
@@ -76,7 +105,8 @@ impl Stage {
                 ))
             })
         };
-        Stage { core, execution: header.id, attempt, state, resource, started_at, lease, work: work.boxed() }
+        let execution = header.id;
+        Stage { core, execution, attempt, state, resource, started_at, lease, task: kept, work: work.boxed() }
     }
 
     /// The attempt's end, where it needs to wait for nothing.
@@ -84,6 +114,21 @@ impl Stage {
         match futures::poll!(&mut self.work) {
             Poll::Ready(outcome) => Some(self.ended(outcome)),
             Poll::Pending => None,
+        }
+    }
+
+    /// The attempt's end, however long it takes. On the board until then.
+    pub async fn end(mut self) -> End {
+        self.core.board.begin(self.execution, self.working());
+        let _shown = Shown { core: self.core.clone(), execution: self.execution, attempt: self.attempt };
+        let outcome = (&mut self.work).await;
+        self.end_of(outcome)
+    }
+
+    fn end_of(&mut self, outcome: TaskOutcome) -> End {
+        match self.moves_on(&outcome) {
+            Some((task, ticket)) => End::Moved { task, ticket },
+            None => End::Ended(self.ended(outcome)),
         }
     }
 
@@ -95,12 +140,22 @@ impl Stage {
         event
     }
 
+    /// Where its device failed and not its work, the attempt goes on elsewhere.
+    fn moves_on(&mut self, outcome: &TaskOutcome) -> Option<(Box<RunTask>, Ticket)> {
+        let TaskOutcome::Failed(error) = outcome else { return None };
+        let lease = self.lease.as_ref()?;
+        let ticket = lease.failed(error)?;
+        let (id, attempt, lane) = (self.execution, self.attempt, lease.label());
+        events::StageMoved { id, attempt, lane, error: &error.error, cause: &error.cause }.emit();
+        Some((self.task.take()?, ticket))
+    }
+
     fn working(&self) -> Working {
         Working {
             attempt: self.attempt,
             state: self.state.clone(),
             resource: self.resource.clone(),
-            lane: self.lease.as_ref().map(|lease| lease.lane().to_owned()).unwrap_or_default(),
+            lane: self.lease.as_ref().map(|lease| lease.label().to_owned()).unwrap_or_default(),
             started_at: self.started_at,
             progress: Progress::default(),
         }
@@ -110,6 +165,19 @@ impl Stage {
 pub(super) struct State {
     stage: Stage,
     _work: AbortOnDrop,
+}
+
+/// Takes the attempt off the board, also where it is cancelled.
+struct Shown {
+    core: SharedCore,
+    execution: ExecutionId,
+    attempt: Attempt,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.core.board.end(self.execution, self.attempt);
+    }
 }
 
 struct AbortOnDrop(JoinHandle<()>);
@@ -148,8 +216,14 @@ impl Actor for StageActor {
         Message::Ended(outcome): Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let event = state.stage.ended(outcome);
-        state.stage.core.post(state.stage.execution, event);
+        let stage = &mut state.stage;
+        match stage.end_of(outcome) {
+            End::Moved { task, ticket } => {
+                let moved = super::execution::Message::Moved { task, ticket };
+                stage.core.send(stage.execution, moved, None);
+            }
+            End::Ended(event) => stage.core.post(stage.execution, event),
+        }
         myself.stop(None);
         Ok(())
     }

@@ -297,6 +297,7 @@ mod tests {
             work_dir: dir.to_owned(),
             shares: Shares::default(),
             threads: 1,
+            device: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Floor 6: what starts by the clock.
+//! Floor 6: what starts by the clock; `alarms` looks by the clock at what is wrong.
 //!
 //! ```text
 //! (rule, last run) ──next_after──▶ due ──start by name `<schedule>-<due>`──▶ store last run
@@ -7,6 +7,7 @@
 //! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
 //! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up.
 
+pub mod alarms;
 pub mod rule;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+pub use alarms::{Alarm, Alarms, Wrongs};
 pub use rule::{Rule, RuleError};
 
 use crate::base::limits::NAME_CHARS_MAX;
@@ -247,6 +249,12 @@ impl Schedule {
         let row: Option<Value> = row.and_then(|text| serde_json::from_str(&text).ok());
         Ok(row.and_then(|row| row.get("last").and_then(Value::as_i64)).map(Timestamp))
     }
+}
+
+/// When a rule, as its text, is due next; `None` for never and for what is no rule or no zone.
+pub fn next_due(rule: &str, timezone: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+    let zone = timezone.map_or_else(|| Ok(TimeZone::system()), TimeZone::get).ok()?;
+    rule.parse::<Rule>().ok()?.next_after(now, &zone)
 }
 
 /// The newest due time after `last` that has come. Years of a rule that is due each minute are not walked through:

@@ -391,6 +391,9 @@ impl Check {
         readable::<rows::FileRow>(self, Table::Files)?;
         readable::<rows::ItemRow>(self, Table::Items)?;
         readable::<rows::OutboxRow>(self, Table::Outbox)?;
+        readable::<rows::EventRow>(self, Table::Events)?;
+        readable::<rows::MessageRow>(self, Table::Queues)?;
+        readable::<rows::DocumentRow>(self, Table::RemoteJobs)?;
         readable::<rows::DocumentRow>(self, Table::Schedules)?;
         readable::<rows::DocumentRow>(self, Table::Alarms)?;
         readable::<rows::MapRunRow>(self, Table::MapRuns)?;

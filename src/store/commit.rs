@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::record::{Op, Record};
 use super::rows::{
-    self, ActivityRow, AliasRow, BranchRow, DocumentRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow, MapRow,
-    MapRunRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
+    self, ActivityRow, AliasRow, BranchRow, DocumentRow, EventRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow,
+    MapRow, MapRunRow, MessageRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
 };
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
@@ -296,8 +296,45 @@ impl Commit {
         self
     }
 
+    /// An event that has not reached one target of a rule. The same event and target are one row.
+    pub fn put_event(&mut self, event: &str, target: &str, row: &EventRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Events, &tables::texts(event, target), row);
+        self
+    }
+
+    pub fn drop_event(&mut self, event: &str, target: &str) -> &mut Commit {
+        self.record.delete(Table::Events, &tables::texts(event, target));
+        self
+    }
+
+    pub fn put_message(&mut self, queue: &str, sequence: u64, row: &MessageRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Queues, &tables::text_number(queue, sequence), row);
+        self
+    }
+
+    pub fn drop_message(&mut self, queue: &str, sequence: u64) -> &mut Commit {
+        self.record.delete(Table::Queues, &tables::text_number(queue, sequence));
+        self
+    }
+
+    /// A job at another service for whose end an attempt waits.
+    pub fn put_remote_job(&mut self, id: ExecutionId, attempt: Attempt, json: &str) -> &mut Commit {
+        let row = DocumentRow { json: json.to_owned() };
+        self.record.row(Op::Put, Table::RemoteJobs, &tables::attempt(id, attempt), &row);
+        self
+    }
+
+    pub fn drop_remote_job(&mut self, id: ExecutionId, attempt: Attempt) -> &mut Commit {
+        self.record.delete(Table::RemoteJobs, &tables::attempt(id, attempt));
+        self
+    }
+
     pub fn put_schedule(&mut self, name: &str, json: &str) -> &mut Commit {
         self.document(Table::Schedules, name, json)
+    }
+
+    pub fn put_alarm(&mut self, name: &str, json: &str) -> &mut Commit {
+        self.document(Table::Alarms, name, json)
     }
 
     fn document(&mut self, table: Table, name: &str, json: &str) -> &mut Commit {

@@ -44,8 +44,8 @@ pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, RunChild};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MapRunRow, OutboxRow, RevisionRow, Route,
-    RunCounts, RunStatus, Stamp, Tag, VersionRow,
+    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MapRunRow, MessageRow, OutboxRow,
+    RevisionRow, Route, RunCounts, RunStatus, Stamp, Tag, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};

@@ -82,12 +82,18 @@ tables! {
     Archived = 22 "archived",
     /// parent, attempt → the child that the attempt started, until the child's end was told
     Children = 23 "children",
+    /// queue, sequence number → [`super::MessageRow`]
+    Queues = 24 "queues",
+    /// event, the rule's target that it has not reached yet → [`super::EventRow`]
+    Events = 25 "events",
+    /// id, attempt → JSON: the job at another service whose end the attempt waits for
+    RemoteJobs = 26 "remote_jobs",
     /// parent, attempt → [`super::MapRunRow`]
-    MapRuns = 24 "map_runs",
+    MapRuns = 27 "map_runs",
     /// the number of a Map run → parent, attempt
-    MapRunNames = 25 "map_run_names",
+    MapRunNames = 28 "map_run_names",
     /// parent, attempt, page → items of a Map run that were read, one a line
-    ItemPages = 26 "item_pages",
+    ItemPages = 29 "item_pages",
 }
 
 impl Table {

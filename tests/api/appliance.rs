@@ -14,7 +14,7 @@ use conveyor::base::{Shares, SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor::media::Progress;
-use conveyor::run::{self, Handle, LaneNeed, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{self, Handle, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ impl Appliance {
         std::fs::create_dir_all(&incoming).unwrap();
         std::fs::create_dir_all(&outputs).unwrap();
         let (writer, reader) = store::open(Options::at(dir.path().join("data"))).unwrap();
-        let lanes = BTreeMap::from([("cpu".to_owned(), 2)]);
+        let lanes = run::Lanes::of_cores(2, 0);
         let config = run::Config {
             writer,
             reader,
@@ -50,6 +50,7 @@ impl Appliance {
         let address = listener.local_addr().unwrap();
         let router = api::router(api::Settings {
             handle,
+            services: None,
             place: Place { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
             shares: Shares::new([("incoming".into(), incoming), ("outputs".into(), outputs.clone())]),
@@ -57,6 +58,8 @@ impl Appliance {
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
+            facts: json!({}),
+            data_dir: dir.path().to_owned(),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
         Appliance { address, outputs, client: reqwest::Client::new(), _dir: dir }
@@ -143,8 +146,8 @@ impl Resources for Scripts {
 struct Scripted;
 
 impl Resource for Scripted {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
-        Some(LaneNeed { lane: "cpu".into(), weight: 1, priority: 0 })
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        Some(Need::cores(1))
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
@@ -171,7 +174,7 @@ impl Resource for Scripted {
 struct Nested;
 
 impl Resource for Nested {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+    fn need(&self, _: &RunTask) -> Option<Need> {
         None
     }
 
@@ -203,7 +206,7 @@ async fn nested(handle: &Handle, start: Start) -> TaskOutcome {
 struct Somebody;
 
 impl Resource for Somebody {
-    fn lane(&self, _: &RunTask) -> Option<LaneNeed> {
+    fn need(&self, _: &RunTask) -> Option<Need> {
         None
     }
 

@@ -14,7 +14,8 @@ use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
 use conveyor::interpreter::{Header, HistoryEvent, Status};
 use conveyor::media::Job;
 use conveyor::resources::{
-    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, functions, items, jobs,
+    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, events, functions,
+    http, items, jobs, queues,
 };
 use conveyor::run::{self, Config, Handle, NewMachine, Start};
 use conveyor::sandbox::{OnProgress, Spawn};
@@ -74,9 +75,14 @@ impl Appliance {
             endpoint: None,
             templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
             notify: NotifySettings { log, ..notify },
+            events: events::Bus::new(&BTreeMap::new(), "000000000000", "us-east-1"),
+            queues: queues::Queues::new(&BTreeMap::new(), "000000000000", "us-east-1"),
+            connections: http::Connections::new(&BTreeMap::new()),
             retention: RetentionSettings::default(),
             outbox_grew: Arc::default(),
             claims: Default::default(),
+            predictor: Default::default(),
+            acceleration: Default::default(),
             spawn: Arc::new(Scripted(script)),
         });
         let handle = run::start(Config {
@@ -84,7 +90,7 @@ impl Appliance {
             reader,
             resources: Arc::new(All(services.clone())),
             clock: Arc::new(SystemClock),
-            lanes: BTreeMap::from([("cpu".to_owned(), 2), ("io".to_owned(), 8)]),
+            lanes: run::Lanes::of_cores(2, 8),
             account: "000000000000".into(),
             region: "us-east-1".into(),
         })

@@ -170,7 +170,7 @@ impl Life {
             reader: reader.clone(),
             resources: Arc::new(self.world.clone()),
             clock: clock.clone(),
-            lanes: Lanes::from([("cpu".into(), 2), ("gpu".into(), 1)]),
+            lanes: Lanes::of_cores(2, 1),
             account: "000000000000".into(),
             region: "us-east-1".into(),
         };

@@ -82,7 +82,7 @@ fn after(seconds: Option<u64>) -> Value {
 }
 
 pub fn all() -> Vec<Spec> {
-    [plain(), failing(), outside(), branching(), ended_from_outside()].concat()
+    [plain(), failing(), outside(), branching(), distributed(), ended_from_outside()].concat()
 }
 
 /// One task in the middle of states that have no effect, and waits.
@@ -125,12 +125,12 @@ fn failing() -> Vec<Spec> {
         json!({"Try": task(WORK, json!({"do": "flaky", "fails": 9, "ms": 10}), gives_up), "After": after(None)});
     let hangs = json!({"TimeoutSeconds": 5, "Catch": caught_by("States.Timeout"), "End": true});
     let hangs = json!({
-        "Hang": task(WORK, json!({"do": "hang", "lane": "gpu"}), hangs),
+        "Hang": task(WORK, json!({"do": "hang", "lane": "io"}), hangs),
         "After": after(Some(3)),
         "Last": {"Type": "Pass", "Result": "caught", "End": true},
     });
     let panics = json!({"Catch": caught_by("Stage.Panicked"), "End": true});
-    let panics = json!({"Panic": task(WORK, json!({"do": "panic", "lane": "gpu"}), panics), "After": after(None)});
+    let panics = json!({"Panic": task(WORK, json!({"do": "panic", "lane": "io"}), panics), "After": after(None)});
     let silent = json!({"HeartbeatSeconds": 3, "Catch": caught_by("States.Timeout"), "End": true});
     let silent = json!({"Hang": task(WORK, json!({"do": "hang"}), silent), "After": after(None)});
     let again =
@@ -198,7 +198,7 @@ fn branching() -> Vec<Spec> {
         "Fan": {
             "Type": "Parallel", "Catch": caught_by("Sim.Flaky"), "End": true,
             "Branches": [
-                work("Hang", json!({"do": "hang", "lane": "gpu"})),
+                work("Hang", json!({"do": "hang", "lane": "io"})),
                 work("Flaky", json!({"do": "flaky", "fails": 9, "ms": 1_000})),
                 chain("Pause", json!({"Pause": {"Type": "Wait", "Seconds": 600, "End": true}})),
             ],
@@ -208,7 +208,7 @@ fn branching() -> Vec<Spec> {
     let many = json!({
         "Many": {
             "Type": "Map", "MaxConcurrency": 2, "ItemsPath": "$.items", "End": true,
-            "ItemProcessor": work("Work", json!({"do": "ok", "ms": 200, "lane": "gpu"})),
+            "ItemProcessor": work("Work", json!({"do": "ok", "ms": 200, "lane": "io"})),
         },
     });
     let did = json!({"did": "ok"});
@@ -231,11 +231,61 @@ fn branching() -> Vec<Spec> {
     ]
 }
 
+/// How many children the run of a spec's distributed Map has had when all is over, where it has one.
+pub fn children_of(name: &str) -> Option<usize> {
+    match name {
+        "spread" => Some(5),
+        "batched" => Some(2),
+        "scattered" => Some(3),
+        _ => None,
+    }
+}
+
+/// Children of distributed Maps: executions of their own, whose events are not their parent's.
+fn distributed() -> Vec<Spec> {
+    let map = |processor: Value, more: Value| {
+        let mut processor = processor;
+        processor["ProcessorConfig"] = json!({"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"});
+        let mut state = json!({"Type": "Map", "ItemsPath": "$.items", "End": true, "ItemProcessor": processor});
+        for (field, value) in more.as_object().unwrap() {
+            state[field] = value.clone();
+        }
+        chain("Spread", json!({"Spread": state}))
+    };
+    let work = json!({"Work": task(WORK, json!({"do": "ok", "ms": 200, "lane": "io"}), json!({"End": true}))});
+    let spread = map(chain("Work", work), json!({"MaxConcurrency": 2}));
+    let keep = json!({"Keep": {"Type": "Pass", "End": true}});
+    let batched = map(chain("Keep", keep), json!({"ItemBatcher": {"MaxItemsPerBatch": 3}}));
+    let sleep = json!({"Sleep": {"Type": "Wait", "Seconds": 90_000, "End": true}});
+    let scattered = map(chain("Sleep", sleep), json!({"MaxConcurrency": 3}));
+    let did = json!({"did": "ok"});
+    let input = json!({"items": [1, 2, 3, 4, 5]});
+    vec![
+        Spec {
+            attempts: Some(0),
+            input: input.clone(),
+            ..spec("spread", spread, json!([did, did, did, did, did]), &["Spread"])
+        },
+        Spec {
+            attempts: Some(0),
+            input: input.clone(),
+            ..spec("batched", batched, json!([{"Items": [1, 2, 3]}, {"Items": [4, 5]}]), &["Spread"])
+        },
+        Spec {
+            end: End::Aborted,
+            then: Then::Stop,
+            attempts: Some(0),
+            input,
+            ..spec("scattered", scattered, Value::Null, &["Spread"])
+        },
+    ]
+}
+
 fn ended_from_outside() -> Vec<Spec> {
     let mut limit = chain("Ask", json!({"Ask": task(TOKEN, token_parameters(90_000, 20), json!({"End": true}))}));
     limit["TimeoutSeconds"] = json!(10);
     let young = json!({"Hang": task(WORK, json!({"do": "hang"}), json!({"End": true}))});
-    let hang = json!({"Hang": task(WORK, json!({"do": "hang", "lane": "gpu"}), json!({"End": true}))});
+    let hang = json!({"Hang": task(WORK, json!({"do": "hang", "lane": "io"}), json!({"End": true}))});
     let crowd = json!({
         "Crowd": {
             "Type": "Map", "MaxConcurrency": 3, "ItemsPath": "$.items", "End": true,

@@ -8,7 +8,7 @@ use conveyor::base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor::media::Progress;
-use conveyor::run::{LaneNeed, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{Need, Resource, Resources, Start, TaskContext, TaskOutcome};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
@@ -116,9 +116,12 @@ fn parameters(task: &RunTask) -> Value {
 }
 
 impl Resource for Scripted {
-    fn lane(&self, task: &RunTask) -> Option<LaneNeed> {
-        let lane = parameters(task)["lane"].as_str()?.to_owned();
-        Some(LaneNeed { lane, weight: 1, priority: (task.attempt.0 % 3) as u8 })
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        let need = match parameters(task)["lane"].as_str()? {
+            "cpu" => Need::cores(1),
+            _ => Need::disks(),
+        };
+        Some(Need { rank: (task.attempt.0 % 3) as u8, ..need })
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {

@@ -47,6 +47,11 @@ int cuMemAllocPitch_v2(unsigned long long *address, size_t *pitch, size_t width,
 int cuMemFree_v2(unsigned long long address) { logged("free memory"); free((void *)(uintptr_t)address); return OK; }
 int cuMemcpy2D_v2(const Copy *copy) {
     if (!depth) return INVALID_CONTEXT;
+    if (copy->src_kind == 2 && copy->dst_kind == 1) {
+        for (size_t row = 0; row < copy->height; row++)
+            memcpy((char *)copy->dst_host + row * copy->dst_pitch, (const char *)(uintptr_t)copy->src_device + row * copy->src_pitch, copy->width);
+        return OK;
+    }
     if (copy->src_kind != 1 || copy->dst_kind != 2) return UNKNOWN;
     for (size_t row = 0; row < copy->height; row++)
         memcpy((char *)(uintptr_t)copy->dst_device + row * copy->dst_pitch, (const char *)copy->src_host + row * copy->src_pitch, copy->width);

@@ -5,16 +5,20 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use crate::api::Refused;
 use crate::asl::{self, Problem, Severity, WorkflowType};
-use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::base::limits::quotas;
 
 pub fn validate(mut fields: Fields) -> Result<Value, Refused> {
-    let definition = fields.named("definition", DEFINITION_BYTES_MAX);
+    let definition = fields.named("definition", quotas().definition_bytes());
     let kind = fields.one_of("type", super::machines::TYPES);
     let severity = fields.one_of("severity", &["ERROR", "WARNING"]);
     let limit = fields.max_results(100, 100);
     fields.done()?;
-    let (_, problems) = asl::check(&definition, workflow_type(kind.as_deref()));
-    let failed = problems.iter().any(|p| p.severity == Severity::Error);
+    let (machine, mut problems) = asl::review(&definition, workflow_type(kind.as_deref()), None);
+    let failed = machine.is_none();
+    if !failed {
+        // What can never happen is no reason to refuse: AWS takes the definition.
+        problems.iter_mut().for_each(|problem| problem.severity = Severity::Warning);
+    }
     let wanted = |p: &&Problem| p.severity == Severity::Error || severity.as_deref() == Some("WARNING");
     let shown: Vec<&Problem> = problems.iter().filter(wanted).collect();
     Ok(json!({

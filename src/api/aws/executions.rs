@@ -17,19 +17,16 @@ const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTE
 
 pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let asked = Asked::of(doors, &mut fields)?;
-    let (machine, kind) = (asked.start.machine.clone(), asked.kind);
     let started = doors.handle.start(asked.start).await?;
-    let arn = match kind {
-        MachineKind::Standard => doors.place.execution(&machine, &started.name),
-        MachineKind::Express => doors.place.express(&machine, &started.name, started.id),
-    };
-    Ok(json!({"executionArn": arn, "startDate": started.started_at.as_seconds()}))
+    Ok(json!({"executionArn": started.arn, "startDate": started.started_at.as_seconds()}))
 }
 
 /// What StartExecution and StartSyncExecution are asked, checked.
 pub struct Asked {
     pub kind: MachineKind,
     pub start: Start,
+    /// Whether the answer of a synchronous start shows input and output.
+    pub with_data: bool,
 }
 
 impl Asked {
@@ -38,7 +35,7 @@ impl Asked {
         let name = fields.name("name", NAME_CHARS_MAX);
         let input = fields.payload("input");
         let trace_header = fields.optional("traceHeader", 256);
-        fields.one_of("includedData", INCLUDED);
+        let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");
         fields.done()?;
         let (machine, qualifier) = doors.place.read_machine(&arn)?;
         if let Some(name) = &name {
@@ -51,7 +48,7 @@ impl Asked {
         }
         let row = doors.reader.machine(&machine)?.ok_or_else(|| Refused::no_machine(&arn))?;
         let start = Start { machine, qualifier, name, input: input.into(), trace_header, ..Start::default() };
-        Ok(Asked { kind: row.kind, start })
+        Ok(Asked { kind: row.kind, start, with_data })
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::api::Refused;
-use crate::base::limits::PAYLOAD_BYTES_MAX;
+use crate::base::limits::quotas;
 
 /// Texts that AWS keeps out of its messages.
 const SENSITIVE: &[&str] =
@@ -51,8 +51,9 @@ impl Fields {
     /// A JSON document. Its length counts in bytes.
     pub fn payload(&mut self, key: &str) -> Option<String> {
         let text = self.text(key)?;
-        if text.len() > PAYLOAD_BYTES_MAX {
-            self.too_long(key, &text, PAYLOAD_BYTES_MAX);
+        let bytes_max = quotas().payload_bytes();
+        if text.len() > bytes_max {
+            self.too_long(key, &text, bytes_max);
         }
         Some(text)
     }

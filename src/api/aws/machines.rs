@@ -8,7 +8,7 @@ use super::{definitions, tags, token};
 use crate::api::{Doors, Refused, names};
 use crate::asl::{self, Problem, Severity};
 use crate::base::Timestamp;
-use crate::base::limits::{DEFINITION_BYTES_MAX, NAME_CHARS_MAX};
+use crate::base::limits::{NAME_CHARS_MAX, quotas};
 use crate::run::{Changed, MachineChange, NewMachine};
 use crate::store::{MachineKind, RevisionRow};
 
@@ -19,7 +19,7 @@ pub const INCLUDED: &[&str] = &["ALL_DATA", "METADATA_ONLY"];
 
 pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let name = fields.named("name", NAME_CHARS_MAX);
-    let definition = fields.named("definition", DEFINITION_BYTES_MAX);
+    let definition = fields.named("definition", quotas().definition_bytes());
     let role_arn = fields.named("roleArn", ARN_CHARS_MAX);
     let kind = fields.one_of("type", TYPES);
     let settings = Settings::of(&mut fields);
@@ -48,7 +48,7 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
 
 pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
-    let definition = fields.name("definition", DEFINITION_BYTES_MAX);
+    let definition = fields.name("definition", quotas().definition_bytes());
     let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
     let settings = Settings::of(&mut fields);
     let publish = publish(&mut fields);

@@ -19,12 +19,15 @@ mod test_state;
 mod versions;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::audit::{self, Deed};
+use super::gate::{Caller, Role};
 use super::{Doors, Refused};
+use crate::resources::wire;
 pub use executions::{redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
@@ -32,16 +35,109 @@ pub use redrive::Redriven;
 const TARGET: &str = "AWSStepFunctions.";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
-pub async fn handle(State(doors): State<Doors>, headers: HeaderMap, body: Bytes) -> Response {
-    let target = headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default();
+pub async fn handle(
+    State(doors): State<Doors>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let target = target(&headers);
+    if let Some(reply) = others(&doors, target, uri.path(), &headers, &body).await {
+        return passed_on(reply);
+    }
     let answer = match target.strip_prefix(TARGET) {
         Some(operation) => call(&doors, operation, &body).await,
         None => Err(unknown(target)),
     };
-    match answer {
+    let response = match answer {
         Ok(value) => respond(StatusCode::OK, None, &value),
         Err(refusal) => refuse(&refusal),
+    };
+    if let Some(operation) = target.strip_prefix(TARGET).filter(|operation| is_kept(operation)) {
+        let to = meant(&body);
+        let deed = Deed { caller: &caller, door: "aws", what: operation, to: &to, status: response.status() };
+        audit::note(&doors, deed).await;
     }
+    response
+}
+
+/// What a request is about: the ARN or the name in it.
+fn meant(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let named = body.as_object().into_iter().flatten().find(|(key, _)| key.ends_with("Arn") && *key != "roleArn");
+    let named = named.map(|(_, value)| value).unwrap_or(&body["name"]);
+    named.as_str().unwrap_or_default().chars().take(256).collect()
+}
+
+fn target(headers: &HeaderMap) -> &str {
+    headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+/// What a request's operation needs. Those of other services are for workers: messages and events.
+pub fn needs(headers: &HeaderMap) -> Role {
+    let target = target(headers);
+    let Some(operation) = target.strip_prefix(TARGET) else { return Role::Operator };
+    match operation {
+        // A worker takes the task that it asks for.
+        "GetActivityTask" => Role::Operator,
+        "StartExecution" | "StartSyncExecution" | "StopExecution" | "RedriveExecution" | "TestState"
+        | "UpdateMapRun" => Role::Operator,
+        operation if operation.starts_with("SendTask") => Role::Operator,
+        operation if is_read(operation) => Role::Viewer,
+        _ => Role::Admin,
+    }
+}
+
+fn is_read(operation: &str) -> bool {
+    ["List", "Describe", "Get", "Validate"].iter().any(|verb| operation.starts_with(verb))
+}
+
+/// Whether the audit log keeps it. Starts and reports of tasks are too many, and stand in the executions' history.
+fn is_kept(operation: &str) -> bool {
+    let many = operation.starts_with("SendTask") || matches!(operation, "StartExecution" | "StartSyncExecution");
+    !many && !is_read(operation)
+}
+
+/// `POST /ACCOUNT/QUEUE`
+pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let target = target(&headers);
+    match others(&doors, target, uri.path(), &headers, &body).await {
+        Some(reply) => passed_on(reply),
+        None => refuse(&unknown(target)),
+    }
+}
+
+/// The answer of another service of the box; `None` where the call is not for one.
+async fn others(doors: &Doors, target: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Option<wire::Reply> {
+    let services = doors.services.as_ref()?;
+    let form = "application/x-www-form-urlencoded";
+    let is_form = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(form));
+    if target.is_empty() && is_form {
+        let form: Vec<(String, String)> = form_fields(body);
+        return Some(wire::query(services, &doors.handle, path, &form).await);
+    }
+    wire::json(services, &doors.handle, target, body).await
+}
+
+fn form_fields(body: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(body);
+    let plain = |text: &str| crate::base::escape::unescaped(&text.replace('+', " "));
+    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
+}
+
+fn passed_on(reply: wire::Reply) -> Response {
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(reply.content_type));
+    let id = ("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
+    for (name, value) in reply.headers.into_iter().chain([id]) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    response
 }
 
 /// A refusal as AWS clients read it.
@@ -68,7 +164,7 @@ fn unknown(operation: &str) -> Refused {
     Refused::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
 }
 
-async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
+pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
     let body = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
         Ok(Value::Object(body)) => body,
         Ok(_) => return Err(Refused::new("SerializationException", "The request is not a JSON object")),

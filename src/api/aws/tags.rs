@@ -5,13 +5,12 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 use crate::api::arn::Named;
 use crate::api::{Doors, Refused};
+use crate::base::limits::quotas;
 use crate::store::Tag;
 
 const ARN_CHARS_MAX: usize = 256;
 const KEY_CHARS_MAX: usize = 128;
 const VALUE_CHARS_MAX: usize = 256;
-/// AWS: 50 tags of one resource.
-const TAGS_MAX: usize = 50;
 
 pub async fn tag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
@@ -71,8 +70,9 @@ pub fn added(old: &[Tag], new: Vec<Tag>) -> Result<Vec<Tag>, Refused> {
             None => all.push(tag),
         }
     }
-    match all.len() > TAGS_MAX {
-        true => Err(Refused::new("TooManyTags", format!("A resource has at most {TAGS_MAX} tags"))),
+    let most = quotas().tags;
+    match all.len() > most {
+        true => Err(Refused::new("TooManyTags", format!("A resource has at most {most} tags"))),
         false => Ok(all),
     }
 }

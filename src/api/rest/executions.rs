@@ -1,28 +1,22 @@
-//! Executions over REST: the list with progress and thumbnails, one execution with its states, start, stop, redrive.
+//! One execution over REST: its states, its failure, its outputs; start, stop, redrive. Lists stand in `list`.
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Json, Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
-use super::{Answer, Fresh, source};
+use super::{Answer, Body, Fresh, predictions, source};
 use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
-use crate::base::limits::PAYLOAD_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
 use crate::interpreter::{Header, HistoryEvent, Outcome, StateType};
 use crate::run::{self, Start};
-use crate::store::{Direction, ExecutionFilter};
+use crate::store::Direction;
 
-/// Rows of a page, and the most that one may ask for.
-const PAGE_ROWS: usize = 50;
-const PAGE_ROWS_MAX: usize = 500;
-/// Rows that one request looks at while it searches, so that a rare name does not hold the store.
-const SEARCH_ROWS_MAX: usize = 5_000;
 /// Events that one page of an execution is made of, and the states it shows.
-const EVENTS_MAX: usize = 25_000;
+pub(super) const EVENTS_MAX: usize = 25_000;
 const VISITS_MAX: usize = 1_000;
 /// Inputs, outputs and parameters that the page of one execution carries, in bytes.
 const PAYLOADS_BYTES_MAX: usize = 8 * 1_048_576;
@@ -31,66 +25,50 @@ const FAILURE_DEPTH_MAX: u32 = 8;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ListQuery {
-    status: Option<String>,
-    machine: Option<String>,
-    /// The file's name begins with this, in any case.
-    q: Option<String>,
-    nested: bool,
-    limit: Option<usize>,
-    next: Option<String>,
+pub struct OneQuery {
+    states: Option<bool>,
 }
 
-pub async fn list(State(doors): State<Doors>, Query(query): Query<ListQuery>) -> Answer {
-    let status = match query.status.as_deref().filter(|s| !s.is_empty()) {
-        None => None,
-        Some(name) => {
-            let unknown = || Refused::validation(format!("There is no status '{name}'"));
-            Some(aws::status_of(name).ok_or_else(unknown)?)
-        }
-    };
-    let filter = ExecutionFilter { machine: query.machine.filter(|m| !m.is_empty()), status };
-    let limit = query.limit.unwrap_or(PAGE_ROWS).clamp(1, PAGE_ROWS_MAX);
-    let wanted = query.q.unwrap_or_default().to_lowercase();
-    let mut next = query.next;
-    if next.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
-        return Err(Refused::invalid_page_token());
+pub async fn one(State(doors): State<Doors>, Path(id): Path<String>, Query(query): Query<OneQuery>) -> Answer {
+    let (inside, handle) = (doors.clone(), doors.handle.clone());
+    let mut shown = apart(move || detail(&inside, &id, query.states.unwrap_or(true))).await??;
+    if shown.0["stoppedAt"].is_null() {
+        let ids = nested_ids(&shown.0);
+        shown.0["working"] = working(&handle, &ids);
+        shown.0["waiting"] = waiting(&handle, &ids).await;
     }
-    let (mut rows, mut looked) = (Vec::new(), 0);
-    'pages: loop {
-        let page = doors.reader.executions(&filter, next.as_deref(), limit)?;
-        for found in &page.items {
-            looked += 1;
-            if (!query.nested && found.parent.is_some()) || rows.len() == limit {
-                continue;
-            }
-            let Some(header) = doors.reader.header(found.id)? else { continue };
-            let source = source(&header.input);
-            let name = source.as_ref().map_or(header.name.as_str(), |uri| uri.file_name()).to_lowercase();
-            if !name.starts_with(&wanted) {
-                continue;
-            }
-            rows.push(summary(&doors, &header));
-            if rows.len() == limit {
-                // The next page begins behind this row, wherever the store's own page ends.
-                let last = page.items.last().is_some_and(|last| last.id == found.id) && page.next.is_none();
-                next = (!last).then(|| found.id.to_string());
-                break 'pages;
-            }
-        }
-        next = page.next;
-        if next.is_none() || looked >= SEARCH_ROWS_MAX {
-            break;
-        }
+    Ok(shown)
+}
+
+/// The execution itself, and those that its states started.
+fn nested_ids(shown: &Value) -> Vec<ExecutionId> {
+    let children = shown["states"].as_array().into_iter().flatten().filter_map(|state| state["children"].as_array());
+    let ids = std::iter::once(&shown["id"]).chain(children.flatten());
+    ids.filter_map(|id| id.as_str()?.parse().ok()).collect()
+}
+
+/// What runs, and on which lane.
+fn working(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
+    let works = ids.iter().flat_map(|id| handle.working(*id).into_iter().map(|working| (*id, working)));
+    let shown = works.map(|(id, working)| {
+        json!({"execution": id.to_string(), "state": &*working.state, "resource": working.resource,
+            "lane": working.lane, "startedAt": working.started_at.0, "progress": working.progress})
+    });
+    shown.collect()
+}
+
+/// What waits for a lane, and why.
+async fn waiting(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
+    /// Iterations of a Map may be many, and wait for the same.
+    const WAITING_MAX: usize = 20;
+    let mut all = Vec::new();
+    for id in ids {
+        all.extend(handle.waiting(Some(*id), WAITING_MAX.saturating_sub(all.len())).await);
     }
-    Ok(Fresh(json!({"executions": rows, "next": next})))
+    json!(all)
 }
 
-pub async fn one(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    apart(move || detail(&doors, &id)).await?
-}
-
-fn detail(doors: &Doors, id: &str) -> Answer {
+fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
     let header = find(doors, id)?;
     let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let mut states = visits_of(doors, &header, &events);
@@ -100,8 +78,11 @@ fn detail(doors: &Doors, id: &str) -> Answer {
     let output = output(&header).map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
     let made = outputs(doors, texts, source(&header.input).as_ref());
-    let left_out = states.len().saturating_sub(VISITS_MAX);
-    states.truncate(VISITS_MAX);
+    let texts = output.iter().map(String::as_str).chain(states.iter().filter_map(|v| v.output.as_deref()));
+    let predicted = predictions::checked(texts);
+    let shown_max = if with_states { VISITS_MAX } else { 0 };
+    let left_out = states.len().saturating_sub(shown_max);
+    states.truncate(shown_max);
     visits::fit(&mut states, PAYLOADS_BYTES_MAX);
     let mut shown = summary(doors, &header);
     shown["input"] = (&*header.input).into();
@@ -114,6 +95,9 @@ fn detail(doors: &Doors, id: &str) -> Answer {
         shown["redrivable"] = false.into();
     }
     shown["redriveCount"] = header.redrive_count.into();
+    shown["predicted"] = predicted;
+    let runs = header.stopped_at.is_none();
+    shown["predictions"] = if runs { predictions::expected(doors, header.id) } else { json!([]) };
     Ok(Fresh(shown))
 }
 
@@ -123,6 +107,7 @@ pub struct HistoryQuery {
     from: u64,
     limit: Option<usize>,
     reverse: bool,
+    data: Option<bool>,
 }
 
 /// The events as AWS spells them.
@@ -130,10 +115,12 @@ pub async fn history(State(doors): State<Doors>, Path(id): Path<String>, Query(q
     let header = find(&doors, &id)?;
     let limit = query.limit.unwrap_or(1000).clamp(1, EVENTS_MAX);
     let direction = if query.reverse { Direction::Backward } else { Direction::Forward };
-    let mut events = doors.reader.history(header.id, EventId(query.from), limit + 1, direction)?;
+    let reader = doors.reader.clone();
+    let mut events = apart(move || reader.history(header.id, EventId(query.from), limit + 1, direction)).await??;
     let next = events.get(limit).map(|event| event.id.0);
     events.truncate(limit);
-    let shown: Vec<Value> = events.iter().map(|event| crate::api::history::wire(event, true)).collect();
+    let shown: Vec<Value> =
+        events.iter().map(|event| crate::api::history::wire(event, query.data.unwrap_or(true))).collect();
     Ok(Fresh(json!({"events": shown, "next": next})))
 }
 
@@ -142,39 +129,49 @@ pub async fn history(State(doors): State<Doors>, Path(id): Path<String>, Query(q
 pub struct StartBody {
     machine: String,
     name: Option<String>,
+    /// A version's number or an alias; the newest revision without it.
+    qualifier: Option<String>,
     #[serde(default)]
     input: Option<Value>,
 }
 
-pub async fn start(State(doors): State<Doors>, body: Result<Json<StartBody>, JsonRejection>) -> Answer {
-    let Json(body) = body.map_err(|e| Refused::validation(e.body_text()))?;
+/// The definition that the execution is pinned to.
+pub async fn definition(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
+    let machine = find(&doors, &id)?.machine;
+    super::machines::definition_of(&doors, &machine.name, machine.revision)
+}
+
+pub async fn start(State(doors): State<Doors>, body: Body<StartBody>) -> Answer {
+    let Json(body) = super::body(body)?;
     if let Some(name) = &body.name {
         names::check(name)?;
     }
     let input = body.input.unwrap_or_else(|| json!({})).to_string();
-    if input.len() > PAYLOAD_BYTES_MAX {
-        let words = format!("The input is larger than {PAYLOAD_BYTES_MAX} bytes");
+    let bytes_max = quotas().payload_bytes();
+    if input.len() > bytes_max {
+        let words = format!("The input is larger than {bytes_max} bytes");
         return Err(Refused::new("InvalidExecutionInput", words));
     }
-    let new = Start { machine: body.machine.clone(), name: body.name, input: input.into(), ..Start::default() };
+    let new = Start {
+        machine: body.machine.clone(),
+        qualifier: body.qualifier,
+        name: body.name,
+        input: input.into(),
+        ..Start::default()
+    };
     let started = doors.handle.start(new).await?;
-    let arn = doors.place.execution(&body.machine, &started.name);
-    Ok(Fresh(json!({"id": started.id.to_string(), "name": started.name, "arn": arn})))
+    Ok(Fresh(json!({"id": started.id.to_string(), "name": started.name, "arn": started.arn})))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StopBody {
-    error: Option<String>,
-    cause: Option<String>,
+    pub error: Option<String>,
+    pub cause: Option<String>,
 }
 
-pub async fn stop(
-    State(doors): State<Doors>,
-    Path(id): Path<String>,
-    body: Result<Json<StopBody>, JsonRejection>,
-) -> Answer {
-    let Json(body) = body.map_err(|e| Refused::validation(e.body_text()))?;
+pub async fn stop(State(doors): State<Doors>, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
+    let Json(body) = super::body(body)?;
     let header = find(&doors, &id)?;
     let at = match header.stopped_at {
         Some(at) => at,
@@ -189,21 +186,25 @@ pub async fn redrive(State(doors): State<Doors>, Path(id): Path<String>) -> Answ
     Ok(Fresh(json!({"redrivenAt": at.0})))
 }
 
-fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
+pub(super) fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
     let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
     doors.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))
 }
 
-fn summary(doors: &Doors, header: &Header) -> Value {
+pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
     let (error, cause) = failed_with(header);
     let (error, cause) = innermost(error, cause);
+    let file = source(&header.input);
     json!({
         "id": header.id.to_string(),
         "arn": doors.place.execution(&header.arn_machine(), &header.name),
         "name": header.name,
         "machine": header.machine.name,
+        "revision": header.machine.revision,
         "status": header.status.name(),
-        "file": source(&header.input).map(|uri| uri.file_name().to_owned()),
+        "file": file.as_ref().map(|uri| uri.file_name()),
+        "source": file.as_ref().map(|uri| uri.to_string()),
+        "sourceUrl": file.as_ref().and_then(|uri| crate::api::media::url(doors, uri)),
         "startedAt": header.started_at.0,
         "stoppedAt": header.stopped_at.map(|at| at.0),
         "error": error,
@@ -211,6 +212,8 @@ fn summary(doors: &Doors, header: &Header) -> Value {
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
         "progress": if header.stopped_at.is_none() { progress(doors, header.id) } else { None },
         "thumbnail": output(header).and_then(|text| outputs::thumbnail(doors, text)),
+        "mediaMs": output(header).and_then(outputs::duration_ms),
+        "events": header.last_event.0,
         "redrivable": run::not_redrivable(header, doors.handle.now()).is_none() && header.parent.is_none(),
     })
 }
@@ -263,9 +266,15 @@ fn shortened(cause: &str) -> String {
     }
 }
 
-fn visits_of(doors: &Doors, header: &Header, events: &[HistoryEvent]) -> Vec<Visit> {
+pub(super) fn visits_of(doors: &Doors, header: &Header, events: &[HistoryEvent]) -> Vec<Visit> {
     let mut visits = visits::visits(events, header.stopped_at.map(|at| at.0));
-    for visit in &mut visits {
+    children_of(doors, &mut visits);
+    visits
+}
+
+/// Finds the executions that visits started.
+pub(super) fn children_of(doors: &Doors, visits: &mut [Visit]) {
+    for visit in visits.iter_mut().filter(|visit| !visit.started.is_empty()) {
         let ids = visit.started.iter().filter_map(|arn| {
             let (machine, name) = match arn.split_once(":jobs/") {
                 Some((_, job)) => (JOB_MACHINE.to_owned(), job.to_owned()),
@@ -275,7 +284,6 @@ fn visits_of(doors: &Doors, header: &Header, events: &[HistoryEvent]) -> Vec<Vis
         });
         visit.children = ids.map(|id| id.to_string()).collect();
     }
-    visits
 }
 
 /// What failed, with which input and which error: in the nested execution where it happened, if it was one.

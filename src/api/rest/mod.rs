@@ -1,43 +1,53 @@
 //! The REST door, `/api/v1/…`: what the dashboard shows, and what people script. JSON; times in milliseconds.
 //!
-//! Each resource has a file of its own. Reads go to the store's reader; changes go to the handle.
+//! Each resource has a file of its own. Reads go to the store's reader; changes go to the handle. [`table`] lists every
+//! door with what it needs and what it does: routes, roles, the audit log and the OpenAPI document follow from it.
 
+mod alarms;
+mod approvals;
+mod benchmarks;
+mod devices;
 mod executions;
+mod express;
+mod list;
+mod machines;
+mod notifications;
+mod openapi;
 mod outputs;
+mod overview;
+mod predictions;
+mod shares;
 mod source;
+mod table;
+mod trace;
+mod uploads;
+mod visit;
 mod visits;
 
-use axum::Router;
-use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Json, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::refused::rest_status;
-use super::{Doors, Refused, live};
+use super::{Doors, Refused, audit};
 
+pub use devices::Devices;
 pub use source::source;
-
-pub fn routes() -> Router<Doors> {
-    Router::new()
-        .route("/executions", get(executions::list).post(executions::start))
-        .route("/executions/{id}", get(executions::one))
-        .route("/executions/{id}/history", get(executions::history))
-        .route("/executions/{id}/stop", post(executions::stop))
-        .route("/executions/{id}/redrive", post(executions::redrive))
-        .route("/machines", get(machines))
-        .route("/lanes", get(lanes))
-        .route("/shares", get(shares))
-        .route("/watches", get(watches))
-        .route("/events", get(live::events))
-        .fallback(|| async { refuse(&Refused::new("ResourceNotFound", "There is no such resource")) })
-}
+pub use table::routes;
+pub use uploads::Uploads;
 
 /// A refusal as REST clients read it.
 pub fn refuse(refusal: &Refused) -> Response {
     let body = json!({"error": refusal.message, "code": refusal.code});
     answer(rest_status(refusal.code), &body)
+}
+
+/// A JSON answer that no cache keeps.
+pub fn fresh(body: Value) -> Response {
+    answer(axum::http::StatusCode::OK, &body)
 }
 
 fn answer(status: axum::http::StatusCode, body: &Value) -> Response {
@@ -51,51 +61,50 @@ impl IntoResponse for Refused {
     }
 }
 
-/// A JSON answer that no cache keeps.
 struct Fresh(Value);
 
 impl IntoResponse for Fresh {
     fn into_response(self) -> Response {
-        answer(axum::http::StatusCode::OK, &self.0)
+        fresh(self.0)
     }
 }
 
 type Answer = Result<Fresh, Refused>;
 
-async fn machines(State(doors): State<Doors>) -> Answer {
-    const MACHINES_MAX: usize = 1000;
-    let counts = doors.reader.counts();
-    let rows = doors.reader.machines(None, MACHINES_MAX)?;
-    let shown = rows.iter().filter(|row| !row.deleting).map(|row| {
-        let counts: serde_json::Map<String, Value> = counts
-            .iter()
-            .filter(|((machine, _), _)| *machine == row.name)
-            .map(|((_, status), n)| (status.name().to_owned(), (*n).into()))
-            .collect();
-        json!({"name": row.name, "arn": doors.place.machine(&row.name), "revision": row.revision,
-            "updatedAt": row.updated_at.0, "executions": counts})
-    });
-    Ok(Fresh(json!({"machines": shown.collect::<Vec<_>>()})))
+/// A request's body, read as far as it could be.
+pub type Body<T> = Result<Json<T>, JsonRejection>;
+
+pub fn body<T>(body: Body<T>) -> Result<Json<T>, Refused> {
+    body.map_err(|e| Refused::validation(e.body_text()))
 }
 
 async fn lanes(State(doors): State<Doors>) -> Answer {
-    Ok(Fresh(json!({"lanes": doors.handle.lanes().await})))
+    /// Of what waits, the first ones tell why the others do.
+    const WAITING_MAX: usize = 50;
+    let waiting = doors.handle.waiting(None, WAITING_MAX).await;
+    Ok(Fresh(json!({"lanes": doors.handle.lanes().await, "waiting": waiting})))
 }
 
 async fn watches(State(doors): State<Doors>) -> Answer {
     Ok(Fresh(json!({"watches": (doors.watches)()})))
 }
 
-async fn shares(State(doors): State<Doors>) -> Answer {
-    Ok(Fresh(super::apart(move || shares_of(&doors)).await?))
+/// The settings in force.
+async fn settings(State(doors): State<Doors>) -> Answer {
+    let facts = json!({"version": env!("CARGO_PKG_VERSION"), "account": doors.place.account,
+        "region": doors.place.region, "settings": &*doors.facts});
+    Ok(Fresh(facts))
 }
 
-fn shares_of(doors: &Doors) -> Value {
-    let shown = doors.shares.names().map(|name| {
-        let path = doors.shares.root(name).ok();
-        let reachable = path.is_some_and(|p| p.is_dir());
-        json!({"name": name, "path": path.map(|p| p.display().to_string()), "reachable": reachable,
-            "served": doors.served.contains(name)})
-    });
-    json!({"shares": shown.collect::<Vec<_>>()})
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PageQuery {
+    limit: Option<usize>,
+    next: Option<String>,
+}
+
+/// Who did what.
+async fn deeds(State(doors): State<Doors>, Query(query): Query<PageQuery>) -> Answer {
+    let (rows, next) = audit::read(&doors, query.next.as_deref(), query.limit.unwrap_or(100).clamp(1, 1000))?;
+    Ok(Fresh(json!({"deeds": rows, "next": next})))
 }

@@ -22,7 +22,7 @@ pub struct Output {
 /// The files named in these texts, in their order, each once. `source` is what the execution was given.
 pub fn outputs<'a>(doors: &Doors, texts: impl Iterator<Item = &'a str>, source: Option<&Uri>) -> Vec<Output> {
     let mut found: Vec<Uri> = Vec::new();
-    for text in texts {
+    for text in texts.filter(|text| text.contains("s3://")) {
         if let Ok(value) = serde_json::from_str(text) {
             collect(&value, &mut found);
         }
@@ -37,6 +37,25 @@ pub fn thumbnail(doors: &Doors, text: &str) -> Option<String> {
     let mut found = Vec::new();
     collect(&serde_json::from_str(text).ok()?, &mut found);
     found.iter().filter(|uri| kind(uri.file_name()) == "image").find_map(|uri| media::url(doors, uri))
+}
+
+/// How long the media is that a text tells of, in milliseconds: the first of the fields that stages name it by.
+pub fn duration_ms(text: &str) -> Option<f64> {
+    if !text.contains("durationMs") && !text.contains("DurationInMs") {
+        return None;
+    }
+    fn look(value: &Value, depth: u32) -> Option<f64> {
+        match value {
+            Value::Object(fields) => {
+                let own = fields.get("durationMs").or_else(|| fields.get("DurationInMs")).and_then(Value::as_f64);
+                own.filter(|ms| *ms > 0.0)
+                    .or_else(|| depth.checked_sub(1).and_then(|d| fields.values().find_map(|v| look(v, d))))
+            }
+            Value::Array(items) => depth.checked_sub(1).and_then(|d| items.iter().find_map(|v| look(v, d))),
+            _ => None,
+        }
+    }
+    look(&serde_json::from_str(text).ok()?, 6)
 }
 
 fn output(doors: &Doors, uri: Uri) -> Output {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::base::EventId;
+use crate::interpreter::event::Json;
 use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K, StateType};
 
 /// One visit to one state.
@@ -39,8 +40,15 @@ pub struct Visit {
     pub started: Vec<String>,
     /// Their ids.
     pub children: Vec<String>,
+    /// The visit to the Parallel or Map state that it stands in.
     #[serde(skip)]
-    parent: Option<usize>,
+    pub parent: Option<usize>,
+    /// The event that began its line of control: 0 at the top, else a Parallel branch's or a Map iteration's first.
+    #[serde(skip)]
+    pub line: u64,
+    /// Variables that it assigned, as JSON.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub assigned: Vec<(String, Json)>,
 }
 
 /// One try of a Task.
@@ -52,14 +60,24 @@ pub struct Try {
     pub status: &'static str,
     pub resource: String,
     pub parameters: String,
+    /// The task's own result, before the state made its output of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }
 
+/// A history, read: its visits, and which of them each event belongs to.
+pub struct Read {
+    pub visits: Vec<Visit>,
+    /// In the order of the events.
+    pub of_events: Vec<Option<usize>>,
+}
+
 /// Reads a history from its beginning. `ended`: when the execution ended.
-pub fn visits(events: &[HistoryEvent], ended: Option<i64>) -> Vec<Visit> {
+pub fn read(events: &[HistoryEvent], ended: Option<i64>) -> Read {
     let mut reading = Reading::default();
     for event in events {
         reading.read(event);
@@ -67,7 +85,13 @@ pub fn visits(events: &[HistoryEvent], ended: Option<i64>) -> Vec<Visit> {
     for visit in &mut reading.visits {
         close(visit, ended);
     }
-    reading.visits
+    let of_events = events.iter().map(|event| reading.of.get(&event.id).copied()).collect();
+    Read { visits: reading.visits, of_events }
+}
+
+/// The visits alone.
+pub fn visits(events: &[HistoryEvent], ended: Option<i64>) -> Vec<Visit> {
+    read(events, ended).visits
 }
 
 /// The visit that failed the execution: the innermost one, the last of them.
@@ -86,7 +110,10 @@ pub fn fit(visits: &mut [Visit], bytes_max: usize) {
     for visit in visits {
         take(&mut visit.input);
         visit.output.iter_mut().for_each(&mut take);
-        visit.attempts.iter_mut().for_each(|attempt| take(&mut attempt.parameters));
+        for attempt in &mut visit.attempts {
+            take(&mut attempt.parameters);
+            attempt.result.iter_mut().for_each(&mut take);
+        }
     }
 }
 
@@ -105,13 +132,14 @@ impl Reading {
         let at = event.at.0;
         let visit = match &event.kind {
             K::StateEntered { state_type, name, input } => Some(self.enter(event, *state_type, name, input, before)),
-            K::StateExited { name, output, .. } => {
+            K::StateExited { name, output, assigned, .. } => {
                 let visit = self
                     .up(before, |v| v.exited_at.is_none() && v.name == **name)
                     .or_else(|| self.visits.iter().rposition(|v| v.exited_at.is_none() && v.name == **name));
                 if let Some(visit) = visit.and_then(|v| self.visits.get_mut(v)) {
                     visit.exited_at = Some(at);
                     visit.output = Some(output.to_string());
+                    visit.assigned = assigned.clone();
                 }
                 visit
             }
@@ -165,6 +193,10 @@ impl Reading {
             Some(iteration) => iteration,
             None => before.and_then(|v| self.visits[v].iteration),
         };
+        let line = match inward {
+            Some(_) => event.id.0,
+            None => before.map_or(0, |v| self.visits[v].line),
+        };
         self.visits.push(Visit {
             event: event.id.0,
             name: name.to_owned(),
@@ -182,6 +214,8 @@ impl Reading {
             started: Vec::new(),
             children: Vec::new(),
             parent,
+            line,
+            assigned: Vec::new(),
         });
         self.visits.len() - 1
     }
@@ -228,6 +262,7 @@ fn attempt(visit: &mut Visit, kind: &K, at: i64) {
             status: "RUNNING",
             resource,
             parameters: parameters.to_owned(),
+            result: None,
             error: None,
             cause: None,
         });
@@ -242,11 +277,15 @@ fn attempt(visit: &mut Visit, kind: &K, at: i64) {
         K::TaskSubmitted { resource, output, .. } => visit.started.extend(started(resource, output)),
         K::TaskSucceeded { resource, output, .. } => {
             end(visit, at, "SUCCEEDED", None);
+            result(visit, output);
             if let Some(arn) = started(resource, output).filter(|arn| !visit.started.contains(arn)) {
                 visit.started.push(arn);
             }
         }
-        K::ActivitySucceeded { .. } | K::LambdaFunctionSucceeded { .. } => end(visit, at, "SUCCEEDED", None),
+        K::ActivitySucceeded { output } | K::LambdaFunctionSucceeded { output } => {
+            end(visit, at, "SUCCEEDED", None);
+            result(visit, output);
+        }
         K::TaskFailed { failure, .. }
         | K::TaskStartFailed { failure, .. }
         | K::TaskSubmitFailed { failure, .. }
@@ -271,6 +310,12 @@ fn end(visit: &mut Visit, at: i64, status: &'static str, failure: Option<&Failur
         (attempt.ended_at, attempt.status) = (Some(at), status);
         attempt.error = failure.and_then(|f| f.error.clone());
         attempt.cause = failure.and_then(|f| f.cause.clone());
+    }
+}
+
+fn result(visit: &mut Visit, output: &str) {
+    if let Some(attempt) = visit.attempts.last_mut() {
+        attempt.result = Some(output.to_owned());
     }
 }
 

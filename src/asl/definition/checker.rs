@@ -19,6 +19,8 @@ pub(super) struct Checker<'t> {
     pub(super) place: Vec<Segment>,
     /// Every state that is whole so far.
     pub(super) states: HashMap<Name, State>,
+    /// Where each state stands.
+    pub(super) places: HashMap<Name, Vec<Segment>>,
     /// Every state's name, also of states that are not whole.
     pub(super) names: HashSet<Name>,
     /// Of the whole definition.
@@ -71,6 +73,7 @@ impl<'t> Checker<'t> {
             problems: Vec::new(),
             place: Vec::new(),
             states: HashMap::new(),
+            places: HashMap::new(),
             names: HashSet::new(),
             language: QueryLanguage::JsonPath,
             express,

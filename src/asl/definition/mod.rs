@@ -10,6 +10,7 @@ mod json;
 mod jsonata;
 mod processor;
 mod retry;
+mod review;
 mod scopes;
 mod state;
 
@@ -18,9 +19,10 @@ use std::sync::Arc;
 use super::machine::{Processor, ProcessorMode, QueryLanguage, StateMachine};
 use super::problem::{Problem, Severity};
 use super::template::Segment;
-use crate::base::limits::DEFINITION_BYTES_MAX;
+use crate::base::limits::quotas;
 use checker::{Checker, Fields};
 use json::{Kind, Member, Node};
+pub use review::{resources, review};
 pub use state::may_label;
 
 /// What a definition is checked for beyond the language itself.
@@ -92,8 +94,9 @@ impl Checker<'_> {
 
     /// The JSON object that a definition is.
     fn read(&mut self, text: &str) -> Option<Node> {
-        if text.len() > DEFINITION_BYTES_MAX {
-            let message = format!("The definition is larger than {DEFINITION_BYTES_MAX} bytes");
+        let bytes_max = quotas().definition_bytes();
+        if text.len() > bytes_max {
+            let message = format!("The definition is larger than {bytes_max} bytes");
             self.fault_nowhere(checker::SCHEMA, 0, &message);
             return None;
         }

@@ -106,6 +106,7 @@ impl Checker<'_> {
                     let message = format!("A state's name has 1 to {STATE_NAME_CHARS_MAX} characters");
                     c.fault_coded("INVALID_STATE_NAME", *at, message);
                 }
+                c.places.insert(name.clone(), c.place.clone());
                 let (state, leads) = c.state(name.clone(), value, around);
                 if let Some(state) = state {
                     c.states.insert(name.clone(), state);

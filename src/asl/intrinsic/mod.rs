@@ -71,6 +71,7 @@ impl Intrinsic {
             match failure {
                 Failure::Missing(_) => EvalError::runtime(message),
                 Failure::Inside(_) => EvalError::intrinsic(message),
+                Failure::TooLarge => EvalError::too_large(),
             }
         })
     }
@@ -78,6 +79,11 @@ impl Intrinsic {
     /// As written in the definition.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Shows each path among the arguments, those of nested calls included.
+    pub(super) fn each_path(&self, see: &mut dyn FnMut(&Path)) {
+        self.call.each_path(see);
     }
 
     /// Whether an argument begins at the context object.
@@ -92,12 +98,15 @@ enum Failure {
     Missing(String),
     /// The function refused its arguments.
     Inside(String),
+    /// More would be copied than any result may hold.
+    TooLarge,
 }
 
 impl Failure {
     fn reason(&self) -> &str {
         match self {
             Failure::Missing(reason) | Failure::Inside(reason) => reason,
+            Failure::TooLarge => "too much data",
         }
     }
 }
@@ -107,14 +116,29 @@ impl Call {
     fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, Failure> {
         if let Some((Argument::Format(format), values)) = self.arguments.split_first() {
             let values = evaluate(values, scope)?;
+            make_room(&values, scope)?;
             return format.fill(&values).map(|text| Cow::Owned(Value::String(text))).map_err(Failure::Inside);
         }
         let values = evaluate(&self.arguments, scope)?;
+        // What the others make is no larger than what they are given, but for escapes.
+        if matches!(self.function, Function::Array | Function::Format | Function::JsonToString | Function::JsonMerge) {
+            make_room(&values, scope)?;
+        }
         self.function.run(values, scope).map_err(Failure::Inside)
     }
 }
 
 impl Call {
+    fn each_path(&self, see: &mut dyn FnMut(&Path)) {
+        for argument in &self.arguments {
+            match argument {
+                Argument::Path(path) => see(path),
+                Argument::Call(call) => call.each_path(see),
+                Argument::Literal(_) | Argument::Format(_) => {}
+            }
+        }
+    }
+
     fn reads_context(&self) -> bool {
         self.arguments.iter().any(|argument| match argument {
             Argument::Path(path) => path.reads_context(),
@@ -122,6 +146,10 @@ impl Call {
             Argument::Literal(_) | Argument::Format(_) => false,
         })
     }
+}
+
+fn make_room(values: &[Cow<Value>], scope: &Scope) -> Result<(), Failure> {
+    if values.iter().all(|value| scope.take_room(value)) { Ok(()) } else { Err(Failure::TooLarge) }
 }
 
 fn evaluate<'a>(arguments: &'a [Argument], scope: &Scope<'a>) -> Result<Vec<Cow<'a, Value>>, Failure> {

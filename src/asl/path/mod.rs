@@ -15,10 +15,11 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::{EvalError, Scope};
+use crate::base::limits;
 use filter::Filter;
 
 /// Most values that a path may find on its way. A payload of the largest size holds fewer.
-const FOUND_MAX: usize = crate::base::limits::PAYLOAD_BYTES_MAX;
+const FOUND_MAX: usize = limits::PAYLOAD_BYTES_MAX;
 
 /// A JSONPath.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +88,10 @@ impl Path {
         }
         let found =
             select(root, &self.steps, scope).ok_or_else(|| format!("The path finds more than {FOUND_MAX} values"))?;
-        Ok(Cow::Owned(Value::Array(found.into_iter().cloned().collect())))
+        match found.iter().all(|value| scope.take_room(value)) {
+            true => Ok(Cow::Owned(Value::Array(found.into_iter().cloned().collect()))),
+            false => Err("The path finds more data than any result may hold".to_owned()),
+        }
     }
 
     /// As written in the definition.

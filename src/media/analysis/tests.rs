@@ -34,7 +34,7 @@ impl Bench {
         parameters["destination"] = json!("s3://s/full/");
         let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
         let work_dir = self.dir.path().join("work");
-        let job = Job { stage: stage.into(), parameters, work_dir, shares, threads: 1 };
+        let job = Job { stage: stage.into(), parameters, work_dir, shares, threads: 1, device: None };
         crate::media::run(&job, &|_: Progress| {}).unwrap_or_else(|e| panic!("{stage}: {e}"))
     }
 }

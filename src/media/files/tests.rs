@@ -38,7 +38,8 @@ impl Appliance {
         let root = self.dir.path();
         let shares = ["in", "outputs", "archive", "quarantine"].map(|s| (s.to_owned(), root.join(s)));
         let work_dir = root.to_owned();
-        let job = Job { stage: stage.into(), parameters, work_dir, shares: Shares::new(shares), threads: 1 };
+        let job =
+            Job { stage: stage.into(), parameters, work_dir, shares: Shares::new(shares), threads: 1, device: None };
         crate::media::run(&job, &|_: Progress| {})
     }
 

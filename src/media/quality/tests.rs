@@ -47,7 +47,7 @@ impl Bench {
         let parameters = json!({ "source": "s3://s/src.mp4", "outputs": outputs, "destination": "s3://s/report/" });
         let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
         let work_dir = self.path("work");
-        let job = Job { stage: "quality".into(), parameters, work_dir, shares, threads: 1 };
+        let job = Job { stage: "quality".into(), parameters, work_dir, shares, threads: 1, device: None };
         crate::media::run(&job, &|_: Progress| {}).unwrap()
     }
 }
@@ -165,6 +165,7 @@ fn the_transcodes_own_result_is_taken_and_passes() {
         work_dir: b.path("work"),
         shares,
         threads: 2,
+        device: None,
     };
     std::fs::create_dir_all(&job.work_dir).unwrap();
     let made = crate::media::run(&job, &|_: Progress| {}).unwrap();

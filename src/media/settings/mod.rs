@@ -3,6 +3,7 @@
 //! [`parse`] turns a request into [`Settings`], in which every value is one that this box carries out. What it
 //! does not support it refuses, all faults at once, each with its JSON pointer; it never ignores a setting.
 
+mod acceleration;
 mod group;
 mod reader;
 mod video;
@@ -12,12 +13,15 @@ use serde_json::Value;
 use crate::base::{TaskError, Uri};
 use reader::{Faults, Reader};
 
+pub use acceleration::Acceleration;
 pub use group::{Container, Group, GroupKind, Output};
 pub use video::{AudioCode, Capture, Deinterlace, GopSize, H264, Rate, RateControl, Scaling, VideoCode, VideoSpec};
 
 /// A whole job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// Where it differs from what the box is set to.
+    pub acceleration: Option<Acceleration>,
     pub input: InputSpec,
     pub groups: Vec<Group>,
 }
@@ -53,16 +57,20 @@ pub fn parse(request: &Value) -> Result<Settings, TaskError> {
             "StatusUpdateInterval",
             "Tags",
             "ClientRequestToken",
-            "Priority",
-            "AccelerationSettings",
             "BillingTagsSource",
             "HopDestinations",
             "SimulateReservedQueue",
             "JobEngineVersion",
         ]);
         refuse_template(&top);
+        if let Some(priority) = top.get("Priority")
+            && !priority.as_i64().is_some_and(|n| (-50..=50).contains(&n))
+        {
+            top.fault("Priority", format!("must be a whole number from -50 to 50, is {priority}"));
+        }
+        let acceleration = acceleration::read(&top);
         let settings = top.need_object("Settings");
-        settings.as_ref().and_then(read_settings)
+        settings.as_ref().and_then(|settings| read_settings(settings, acceleration))
     };
     let list = faults.into_list();
     match settings {
@@ -80,7 +88,7 @@ fn refuse_template(top: &Reader) {
     }
 }
 
-fn read_settings(settings: &Reader) -> Option<Settings> {
+fn read_settings(settings: &Reader, acceleration: Option<Acceleration>) -> Option<Settings> {
     settings.accept(&["AdAvailOffset", "FollowSource"]);
     if let Some(timecode) = settings.object("TimecodeConfig") {
         timecode.only("Source", &["EMBEDDED", "ZEROBASED"]);
@@ -99,7 +107,7 @@ fn read_settings(settings: &Reader) -> Option<Settings> {
     if !settings.has("OutputGroups") {
         settings.fault("OutputGroups", "is missing; a job needs at least one output group");
     }
-    Some(Settings { input: input?, groups })
+    Some(Settings { acceleration, input: input?, groups })
 }
 
 fn read_input(input: &Reader) -> Option<InputSpec> {

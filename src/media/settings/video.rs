@@ -103,6 +103,16 @@ pub struct AudioCode {
     pub rate: u32,
 }
 
+impl H264 {
+    /// What NVENC cannot be told through GStreamer 1.22: such encodes are made on cores, wherever the rest runs.
+    pub fn only_on_cores(&self) -> Option<&'static str> {
+        if self.level.is_some() {
+            return Some("CodecLevel");
+        }
+        self.refs.is_some().then_some("NumberReferenceFrames")
+    }
+}
+
 impl RateControl {
     /// x264's constant rate factor for a QVBR level: 10 → 17, 9 → 19, 8 → 21, 7 → 23 ... 1 → 35. Levels 8 and 7 are what
     /// the service recommends for 1080p and 720p; 21 and 23 look the same there at the presets used here.

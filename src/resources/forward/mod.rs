@@ -51,7 +51,13 @@ pub async fn call(call: &Call, operation: Operation, integration: Integration) -
     Ok(Answer::Done(match integration {
         Integration::Sdk => value,
         Integration::Optimised => {
-            aws::with_metadata(value, &id, answer.header("content-type").unwrap_or(content_type(operation.service)))
+            let kind = answer.header("content-type").unwrap_or(content_type(operation.service));
+            let dress = match operation.service.id() {
+                "SQS" | "SFN" => aws::Dress::KeptAlive,
+                "DynamoDB" => aws::Dress::DynamoDb,
+                _ => aws::Dress::Plain,
+            };
+            aws::with_metadata(value, &id, kind, call.handle.now(), dress)
         }
     }))
 }
@@ -81,11 +87,17 @@ pub fn answer(operation: Operation, response: &Response) -> Result<Value, String
 }
 
 /// Lambda's Invoke, as it is: the function's answer is its own, and no operation's.
-pub async fn invoke(endpoint: &Endpoint, function: &str, event: &str) -> Result<Response, String> {
+pub async fn invoke(endpoint: &Endpoint, parameters: &Value) -> Result<Response, String> {
     let operation = Service::find("lambda").and_then(|lambda| lambda.operation("Invoke"));
     let operation = operation.ok_or_else(|| "the model of Lambda is missing".to_owned())?;
-    let parameters = json!({ "FunctionName": function, "InvocationType": "RequestResponse", "Payload": event });
-    endpoint.send(operation.service, write::request(operation, &parameters)?).await
+    endpoint.send(operation.service, write::request(operation, parameters)?).await
+}
+
+/// A service's refusal as a Task's error, for those of its operations that the box carries out itself.
+pub fn refused(service: &str, integration: Integration, code: &str, message: &str, status: u16, id: &str) -> TaskError {
+    let Some(service) = Service::find(service) else { return TaskError::new("States.TaskFailed", message) };
+    let error = ServiceError { code: code.to_owned(), message: message.to_owned() };
+    Names::of(service, integration).error(&error, status, id)
 }
 
 fn content_type(service: Service) -> &'static str {

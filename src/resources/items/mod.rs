@@ -75,7 +75,13 @@ pub async fn call(call: &Call, operation: &str, integration: Integration) -> Res
     let id = aws::request_id(call);
     match operate(call, operation).await {
         Ok(answer) if integration == Integration::Sdk => Ok(Answer::Done(answer)),
-        Ok(answer) => Ok(Answer::Done(aws::with_metadata(answer, &id, "application/x-amz-json-1.0"))),
+        Ok(answer) => Ok(Answer::Done(aws::with_metadata(
+            answer,
+            &id,
+            "application/x-amz-json-1.0",
+            call.handle.now(),
+            aws::Dress::DynamoDb,
+        ))),
         Err(Outcome::Refused(refusal)) => Err(error(&refusal, integration, &id)),
         Err(Outcome::Failed(error)) => Err(error),
     }

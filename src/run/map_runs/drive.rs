@@ -13,12 +13,12 @@ use tokio::time::{Duration, timeout};
 
 use super::Driven;
 use super::results::{self, Gathered};
-use crate::base::limits::{CHILDREN_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX};
+use crate::base::limits::{CHILDREN_IN_FLIGHT_MAX, quotas};
 use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::history::Failure;
 use crate::interpreter::map_run::{Batch, ReadItems, batch_input, bounded, child, exceeds, threshold_exceeded};
-use crate::interpreter::{Command, Event, Execution, Feed, Item, MapChild, Plan, RunTask, Status, run_list};
+use crate::interpreter::{Event, Execution, Feed, Item, MapChild, Plan, RunTask, Status, Step, run_list};
 use crate::run::catalog::Machine;
 use crate::run::core::SharedCore;
 use crate::run::{quarantine, start};
@@ -137,7 +137,7 @@ struct Cursor {
 /// Children made and not yet stored.
 struct Batched {
     commit: Commit,
-    started: Vec<(Execution, Vec<Command>)>,
+    started: Vec<(Execution, Step)>,
     cursor: Cursor,
 }
 
@@ -374,8 +374,9 @@ impl<'a> Run<'a> {
             started.iter().for_each(|(execution, _)| self.core.expect_no_more(execution.header.id));
         }
         stored?;
-        for (execution, commands) in started {
-            start::act(self.core, execution, commands);
+        for (execution, step) in started {
+            self.core.logs.tell(&machine, &execution, step.history);
+            start::act(self.core, execution, step.commands);
         }
         Ok(None)
     }
@@ -411,7 +412,7 @@ impl<'a> Run<'a> {
             let step = quarantine::step(machine, &execution, &entry);
             commit.step(None, &step);
             execution.apply(&step);
-            started.push((execution, step.commands));
+            started.push((execution, step));
         }
         Ok(Ok(Batched { commit, started, cursor }))
     }
@@ -560,7 +561,8 @@ fn lost(parent: ExecutionId) -> Fault {
 }
 
 fn bytes_of(batch: &Batch) -> usize {
-    batch.max_bytes.map_or(PAYLOAD_BYTES_MAX, |most| (most as usize).min(PAYLOAD_BYTES_MAX))
+    let payload = quotas().payload_bytes();
+    batch.max_bytes.map_or(payload, |most| (most as usize).min(payload))
 }
 
 /// A line of a page: `[value]`, `[value, key]` or `[value, key, source]`.

@@ -3,13 +3,16 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::Reader;
-use crate::base::Fault;
+use crate::base::{Attempt, ExecutionId, Fault};
 use crate::store::overlay::Direction;
 use crate::store::rows::{
-    ActivityRow, AliasRow, Catalog, DocumentRow, FileRow, ItemRow, MachineRow, OutboxRow, RevisionRow, VersionRow,
-    damaged,
+    ActivityRow, AliasRow, Catalog, DocumentRow, EventRow, FileRow, ItemRow, MachineRow, MessageRow, OutboxRow,
+    RevisionRow, VersionRow, damaged,
 };
 use crate::store::tables::{self, Table};
+
+/// An event, and the target of a rule that it has not reached.
+type EventKey = (String, String);
 
 impl Reader {
     pub fn machine(&self, name: &str) -> Result<Option<MachineRow>, Fault> {
@@ -85,12 +88,56 @@ impl Reader {
         })
     }
 
+    pub fn event(&self, event: &str, target: &str) -> Result<Option<EventRow>, Fault> {
+        self.one(Table::Events, &tables::texts(event, target))
+    }
+
+    /// Events that have not reached a target of a rule, by event and target, going on after one.
+    pub fn events(&self, after: Option<&EventKey>, limit: usize) -> Result<Vec<(EventKey, EventRow)>, Fault> {
+        let after = after.map(|(event, target)| tables::texts(event, target));
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        self.collect(Table::Events, (start, Bound::Unbounded), Direction::Forward, limit, |key| {
+            let (event, rest) = tables::take_text(key)?;
+            Some((event, tables::take_text(rest)?.0))
+        })
+    }
+
+    pub fn message(&self, queue: &str, sequence: u64) -> Result<Option<MessageRow>, Fault> {
+        self.one(Table::Queues, &tables::text_number(queue, sequence))
+    }
+
+    /// Messages of a queue, oldest first, from a sequence number on.
+    pub fn messages(&self, queue: &str, from: u64, limit: usize) -> Result<Vec<(u64, MessageRow)>, Fault> {
+        let (first, last) = (tables::text_number(queue, from), tables::text_number(queue, u64::MAX));
+        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+        self.collect(Table::Queues, range, Direction::Forward, limit, |key| {
+            key.last_chunk().copied().map(u64::from_be_bytes)
+        })
+    }
+
+    pub fn remote_job(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<String>, Fault> {
+        Ok(self.one::<DocumentRow>(Table::RemoteJobs, &tables::attempt(id, attempt))?.map(|row| row.json))
+    }
+
+    /// Jobs at other services for whose end attempts wait.
+    pub fn remote_jobs(&self) -> Result<Vec<(ExecutionId, Attempt)>, Fault> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let found = self.collect::<_, DocumentRow>(Table::RemoteJobs, all, Direction::Forward, usize::MAX, |key| {
+            tables::split_id_number(key)
+        })?;
+        Ok(found.into_iter().map(|((id, attempt), _)| (id, Attempt(attempt))).collect())
+    }
+
     pub fn schedule(&self, name: &str) -> Result<Option<String>, Fault> {
         Ok(self.one::<DocumentRow>(Table::Schedules, &tables::text(name))?.map(|row| row.json))
     }
 
     pub fn schedules(&self) -> Result<Vec<(String, String)>, Fault> {
         self.documents(Table::Schedules)
+    }
+
+    pub fn alarms(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.documents(Table::Alarms)
     }
 
     pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {

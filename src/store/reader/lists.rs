@@ -1,4 +1,4 @@
-//! Lists of executions, newest first, page by page.
+//! Lists of executions by the time of their start, in either direction, page by page.
 //!
 //! One index (machine, status, id) serves every filter: lists that leave one of the two open merge the index's
 //! parts by id. The counts say which parts there are.
@@ -57,14 +57,25 @@ impl Reader {
         token: Option<&str>,
         limit: usize,
     ) -> Result<Page<ExecutionSummary>, Fault> {
-        let before = match token.map(str::parse::<ExecutionId>) {
+        self.executions_from(filter, token, limit, Direction::Backward)
+    }
+
+    /// The same in either direction: `Backward` is newest first.
+    pub fn executions_from(
+        &self,
+        filter: &ExecutionFilter,
+        token: Option<&str>,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Page<ExecutionSummary>, Fault> {
+        let behind = match token.map(str::parse::<ExecutionId>) {
             None => None,
             Some(Ok(id)) => Some(id),
             Some(Err(_)) => return Ok(Page { items: Vec::new(), next: None }),
         };
         let overlay = self.engine().overlay.read();
         let mut items = Vec::new();
-        for id in newest(&overlay, filter, before, limit + 1)? {
+        for id in first_of(&overlay, filter, behind, limit + 1, direction)? {
             let look = |row: &[u8]| summary(id, access::<HeaderRow>(Table::Executions, row)?);
             let found = overlay.get(Table::Executions, &id.to_bytes(), look)?;
             items.push(found.ok_or_else(|| damaged(Table::ByMachine, &format!("{id} is listed but not stored")))?);
@@ -76,33 +87,46 @@ impl Reader {
     }
 }
 
-/// The newest ids that the filter lets through.
-fn newest(
+/// The first ids in that direction that the filter lets through.
+fn first_of(
     overlay: &Overlay,
     filter: &ExecutionFilter,
-    before: Option<ExecutionId>,
+    behind: Option<ExecutionId>,
     limit: usize,
+    direction: Direction,
 ) -> Result<Vec<ExecutionId>, Fault> {
+    let newest_first = direction == Direction::Backward;
     let mut found = BTreeSet::new();
     for prefix in parts(overlay, filter) {
-        let mut end = prefix.clone();
-        end.extend_from_slice(&before.map_or([0xff; 16], ExecutionId::to_bytes));
-        let range = (Bound::Included(prefix.as_slice()), Bound::Excluded(end.as_slice()));
-        overlay.scan(Table::ByMachine, range, Direction::Backward, |key, _| {
+        let (mut low, mut high) = (prefix.clone(), prefix.clone());
+        low.extend_from_slice(&if newest_first { [0; 16] } else { behind.map_or([0; 16], ExecutionId::to_bytes) });
+        high.extend_from_slice(&if newest_first {
+            behind.map_or([0xff; 16], ExecutionId::to_bytes)
+        } else {
+            [0xff; 16]
+        });
+        // An id that was a page's last is not the next one's first.
+        let low = if newest_first { Bound::Included(low.as_slice()) } else { Bound::Excluded(low.as_slice()) };
+        overlay.scan(Table::ByMachine, (low, Bound::Excluded(high.as_slice())), direction, |key, _| {
             let id = key.get(prefix.len()..).and_then(tables::split_id);
             let (id, _) = id.ok_or_else(|| damaged(Table::ByMachine, "a key holds no id"))?;
-            // Once a page is full, only ids newer than its oldest can still enter it.
+            // Once a page is full, only ids before its last can still enter it.
             if found.len() == limit {
-                if found.first().is_some_and(|oldest| id < *oldest) {
+                let last = if newest_first { found.first() } else { found.last() };
+                if last.is_some_and(|last| if newest_first { id < *last } else { id > *last }) {
                     return Ok(ControlFlow::Break(()));
                 }
-                found.pop_first();
+                if newest_first {
+                    found.pop_first()
+                } else {
+                    found.pop_last()
+                };
             }
             found.insert(id);
             Ok(ControlFlow::Continue(()))
         })?;
     }
-    Ok(found.into_iter().rev().collect())
+    Ok(if newest_first { found.into_iter().rev().collect() } else { found.into_iter().collect() })
 }
 
 /// The parts of the index that the filter covers.

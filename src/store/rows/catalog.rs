@@ -38,6 +38,8 @@ catalog!(
     FileRow,
     ItemRow,
     OutboxRow,
+    EventRow,
+    MessageRow,
     DocumentRow,
     MapRunRow
 );
@@ -148,6 +150,42 @@ pub struct OutboxRow {
     pub next_at: Stamp,
     /// Why the newest attempt failed; empty before the first.
     pub last_error: String,
+}
+
+/// An event on its way to one target of a rule.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct EventRow {
+    /// The whole event, as JSON.
+    pub event: String,
+    /// The rules that led to the event, so that none goes round in a circle.
+    pub lineage: String,
+    pub created_at: Stamp,
+    pub attempts: u32,
+    pub next_at: Stamp,
+    /// Why the newest attempt failed; empty before the first.
+    pub last_error: String,
+}
+
+/// A message of a queue.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct MessageRow {
+    pub id: String,
+    pub body: String,
+    /// The sender's attributes as JSON; empty for none.
+    pub attributes: String,
+    /// Of a FIFO queue: messages of one group are received one after the other.
+    pub group: String,
+    /// Of a FIFO queue: what tells a second copy from another message.
+    pub deduplication: String,
+    pub sent_at: Stamp,
+    /// Not received before this time: delayed, or in somebody's hands.
+    pub visible_at: Stamp,
+    pub first_received_at: Stamp,
+    pub received: u32,
+    /// What the newest receipt handle must repeat.
+    pub receipt: u64,
+    /// Deleted, and kept only so that a second copy is known.
+    pub deleted: bool,
 }
 
 /// JSON whose shape its owner knows: schedules, alarms.

@@ -20,8 +20,8 @@ use crate::base::Fault;
 use crate::interpreter::Status;
 
 pub use catalog::{
-    ActivityRow, AliasRow, FileRow, Id, ItemRow, MachineKind, MachineRow, OutboxRow, RevisionRow, Route, Stamp, Tag,
-    VersionRow,
+    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MessageRow, OutboxRow, RevisionRow,
+    Route, Stamp, Tag, VersionRow,
 };
 pub(super) use catalog::{Catalog, DocumentRow};
 pub(super) use execution::{

@@ -15,7 +15,7 @@ use super::json_fault;
 use super::machines::{ARN_CHARS_MAX, check_role, refuse_definition};
 use crate::api::{Doors, Refused};
 use crate::asl::{self, STATE_ALONE, State, Variables, WorkflowType};
-use crate::base::limits::{DEFINITION_BYTES_MAX, STATE_NAME_CHARS_MAX};
+use crate::base::limits::{STATE_NAME_CHARS_MAX, quotas};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Ended, Env, Finding, Mock, RunTask, Trial, inspect};
 use crate::run::TaskOutcome;
@@ -77,7 +77,7 @@ pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, Refused> {
 
 impl Asked {
     fn of(mut fields: Fields) -> Result<Asked, Refused> {
-        let definition = fields.named("definition", DEFINITION_BYTES_MAX);
+        let definition = fields.named("definition", quotas().definition_bytes());
         let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
         let input = fields.payload("input").unwrap_or_else(|| "{}".to_owned());
         let level = fields.one_of("inspectionLevel", &["INFO", "DEBUG", "TRACE"]);

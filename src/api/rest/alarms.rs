@@ -1,0 +1,14 @@
+//! Alarms and their history, what is raised first.
+
+use axum::extract::State;
+use serde_json::json;
+
+use super::{Answer, Fresh};
+use crate::api::Doors;
+use crate::schedule::alarms;
+
+pub async fn alarms(State(doors): State<Doors>) -> Answer {
+    let mut all: Vec<_> = alarms::read(&doors.reader)?.into_values().collect();
+    all.sort_by_key(|alarm| (!alarm.raised, -alarm.since));
+    Ok(Fresh(json!({"alarms": all})))
+}

@@ -1,0 +1,30 @@
+//! `GET /benchmarks` and `GET /benchmarks/{id}`: what `conveyor bench` measured on this box.
+//!
+//! The list has the newest run first: `{"runs": [{"id", "startedAt", "tookSeconds", "mode", "version", "disturbed",
+//! "capacity", "comparison"}], "speeds": …}`, where `speeds` is what lanes and predictions go by
+//! ([`Speeds`](crate::base::speeds)), or null before the first run. One run is its whole report, as
+//! `conveyor bench --json` writes it ([`Report`](crate::bench::Report)). Only files are read: a run that goes on in
+//! another process is not disturbed.
+
+use axum::extract::{Path, State};
+use serde_json::json;
+
+use super::{Answer, Fresh};
+use crate::api::{Doors, Refused, apart};
+use crate::base::fault;
+use crate::base::speeds::Speeds;
+use crate::bench::kept::{self, KeptError};
+
+pub async fn all(State(doors): State<Doors>) -> Answer {
+    let data_dir = doors.data_dir.clone();
+    Ok(Fresh(apart(move || json!({"runs": kept::summaries(&data_dir), "speeds": Speeds::read(&data_dir)})).await?))
+}
+
+pub async fn one(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
+    let data_dir = doors.data_dir.clone();
+    match apart(move || kept::run(&data_dir, &id)).await? {
+        Ok(report) => Ok(Fresh(json!(report))),
+        Err(missing @ KeptError::Missing { .. }) => Err(Refused::new("ResourceNotFound", missing.to_string())),
+        Err(error) => Err(Refused::new("InternalFailure", fault::chain(&error))),
+    }
+}

@@ -1,0 +1,34 @@
+//! Notifications: what waits for its target and why, and what was delivered lately.
+
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::{Answer, Fresh};
+use crate::api::Doors;
+use crate::resources::notify;
+
+const ROWS_MAX: usize = 500;
+
+pub async fn all(State(doors): State<Doors>) -> Answer {
+    let waiting = doors.reader.outbox(None, ROWS_MAX)?.into_iter().map(|(number, row)| {
+        json!({
+            "number": number,
+            "target": row.target,
+            "event": event_of(&row.body),
+            "body": row.body,
+            "createdAt": row.created_at.0,
+            "attempts": row.attempts,
+            "nextAt": row.next_at.0,
+            "error": row.last_error,
+        })
+    });
+    let waiting: Vec<Value> = waiting.collect();
+    let delivered = doors.reader.items(notify::DELIVERED, None, ROWS_MAX)?;
+    let delivered = delivered.iter().filter_map(|(_, text)| serde_json::from_str(text).ok());
+    let delivered: Vec<Value> = delivered.collect();
+    Ok(Fresh(json!({"waiting": waiting, "delivered": delivered})))
+}
+
+fn event_of(body: &str) -> Value {
+    serde_json::from_str::<Value>(body).map(|body| body["event"].clone()).unwrap_or_default()
+}

@@ -1,0 +1,186 @@
+//! The box at a glance: what runs, what ended today, what the lanes do, when each share last gave a file.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::executions::summary;
+use super::{Answer, Fresh, source};
+use crate::api::{Doors, apart};
+use crate::base::{ExecutionId, Timestamp};
+use crate::interpreter::Status;
+use crate::schedule::alarms;
+use crate::store::ExecutionFilter;
+
+/// Running executions that are shown; how many there are is said.
+const RUNNING_SHOWN: usize = 60;
+/// Failures of today that are shown.
+const FAILED_SHOWN: usize = 8;
+/// Executions of today that are looked at; a busier box says "at least".
+const TODAY_MAX: usize = 20_000;
+const PAGE: usize = 500;
+/// Executions that are searched for each share's newest file.
+const LANDINGS_LOOKED: usize = 300;
+const HOUR_MS: i64 = 3_600_000;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OverviewQuery {
+    /// When today began where the viewer is.
+    since: Option<i64>,
+}
+
+pub async fn overview(State(doors): State<Doors>, Query(query): Query<OverviewQuery>) -> Answer {
+    let lanes = doors.handle.lanes().await;
+    let mut shown = apart(move || glance(&doors, query.since)).await??;
+    shown["lanes"] = json!(lanes);
+    Ok(Fresh(shown))
+}
+
+fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refused> {
+    let now = doors.handle.now();
+    let since = since.unwrap_or(now.0 - 24 * HOUR_MS).clamp(now.0 - 48 * HOUR_MS, now.0);
+    let (running, more) = running(doors)?;
+    let today = today(doors, since, now)?;
+    let alarms: Vec<_> = alarms::read(&doors.reader)?.into_values().filter(|alarm| alarm.raised).collect();
+    Ok(json!({
+        "now": now.0,
+        "running": running,
+        "runningMore": more,
+        "runningAll": doors.reader.count(Status::Running),
+        "today": today,
+        "landings": landings(doors)?,
+        "alarms": alarms,
+        "watches": (doors.watches)(),
+        "approvals": doors.reader.items(crate::resources::approve::TABLE, None, 1000)?.len(),
+        "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
+    }))
+}
+
+/// What runs of its own accord, newest first; nested executions are part of what started them.
+fn running(doors: &Doors) -> Result<(Vec<Value>, bool), crate::api::Refused> {
+    let filter = ExecutionFilter { machine: None, status: Some(Status::Running) };
+    let (mut shown, mut next, mut looked) = (Vec::new(), None, 0);
+    loop {
+        let page = doors.reader.executions(&filter, next.as_deref(), PAGE)?;
+        for found in page.items.iter().filter(|found| found.parent.is_none()) {
+            if shown.len() == RUNNING_SHOWN {
+                return Ok((shown, true));
+            }
+            if let Some(header) = doors.reader.header(found.id)? {
+                shown.push(summary(doors, &header));
+            }
+        }
+        looked += page.items.len();
+        next = page.next;
+        if next.is_none() || looked >= TODAY_MAX {
+            return Ok((shown, next.is_some()));
+        }
+    }
+}
+
+/// What was started since then and has ended, by hour; the newest failures whole.
+fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api::Refused> {
+    let hours = ((now.0 - since) / HOUR_MS + 1) as usize;
+    let (mut done, mut failed) = (vec![0u32; hours], vec![0u32; hours]);
+    let (mut failures, mut looked, mut cut_off) = (Vec::new(), 0, false);
+    for status in [Status::Succeeded, Status::Failed, Status::TimedOut, Status::Aborted] {
+        let filter = ExecutionFilter { machine: None, status: Some(status) };
+        let mut next = None;
+        'pages: loop {
+            let page = doors.reader.executions(&filter, next.as_deref(), PAGE)?;
+            for found in &page.items {
+                if found.started_at.0 < since {
+                    break 'pages;
+                }
+                if found.parent.is_some() {
+                    continue;
+                }
+                let hour = usize::try_from((found.started_at.0 - since) / HOUR_MS).unwrap_or(0).min(hours - 1);
+                match status {
+                    Status::Succeeded => done[hour] += 1,
+                    Status::Aborted => {}
+                    _ => {
+                        failed[hour] += 1;
+                        failures.push(found.id);
+                    }
+                }
+            }
+            looked += page.items.len();
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+            if looked >= TODAY_MAX {
+                cut_off = true;
+                break;
+            }
+        }
+    }
+    failures.sort_unstable_by_key(|id: &ExecutionId| std::cmp::Reverse(*id));
+    let mut newest = Vec::new();
+    for id in failures.into_iter().take(FAILED_SHOWN) {
+        newest.extend(doors.reader.header(id)?.map(|header| summary(doors, &header)));
+    }
+    Ok(json!({"since": since, "done": done, "failed": failed, "atLeast": cut_off, "failures": newest}))
+}
+
+/// When each share last gave a file to work on.
+fn landings(doors: &Doors) -> Result<Value, crate::api::Refused> {
+    let mut landings: BTreeMap<String, (i64, String)> = BTreeMap::new();
+    for found in doors.reader.executions(&ExecutionFilter::default(), None, LANDINGS_LOOKED)?.items {
+        if found.parent.is_some() {
+            continue;
+        }
+        let uri = doors.reader.header(found.id)?.and_then(|header| source(&header.input));
+        if let Some(uri) = uri {
+            let name = uri.file_name().to_owned();
+            landings.entry(uri.share).or_insert((found.started_at.0, name));
+        }
+    }
+    let shown = landings.into_iter().map(|(share, (at, file))| json!({"share": share, "at": at, "file": file}));
+    Ok(shown.collect())
+}
+
+/// What runs on which lane. What waits is only counted: a lane's queue is its own.
+pub async fn work(State(doors): State<Doors>) -> Answer {
+    let lanes = doors.handle.lanes().await;
+    let working = apart(move || {
+        let mut shown: Vec<Value> = Vec::new();
+        for (id, working) in doors.handle.all_working() {
+            let mut top = doors.reader.header(id)?;
+            while let Some(parent) = top.as_ref().and_then(|header| header.parent.as_ref()) {
+                top = doors.reader.header(parent.execution)?;
+            }
+            let file = top.as_ref().and_then(|header| source(&header.input)).map(|uri| uri.file_name().to_owned());
+            shown.push(
+                json!({"execution": id.to_string(), "root": top.map(|header| header.id.to_string()), "file": file,
+                "state": &*working.state, "resource": working.resource, "lane": working.lane,
+                "startedAt": working.started_at.0, "progress": working.progress}),
+            );
+        }
+        Ok::<_, crate::api::Refused>(shown)
+    });
+    Ok(Fresh(json!({"working": working.await??, "lanes": lanes})))
+}
+
+pub async fn schedules(State(doors): State<Doors>) -> Answer {
+    let mut shown = doors.facts["schedules"].clone();
+    for (name, text) in doors.reader.schedules()? {
+        let row: Value = serde_json::from_str(&text).unwrap_or_default();
+        for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
+            schedule["lastAt"] = row["last"].clone();
+        }
+    }
+    for schedule in shown.as_array_mut().into_iter().flatten() {
+        let rule = schedule["rule"].as_str().unwrap_or_default();
+        let zone = schedule["timezone"].as_str();
+        schedule["nextAt"] = match schedule["enabled"] == true {
+            true => crate::schedule::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
+            false => Value::Null,
+        };
+    }
+    Ok(Fresh(json!({"schedules": shown})))
+}

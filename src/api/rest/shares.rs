@@ -1,0 +1,90 @@
+//! Shares over REST: how much room there is, whether they answer, and what lies on them.
+
+use std::path::PathBuf;
+
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, Fresh};
+use crate::api::{Doors, Refused, apart, media};
+use crate::base::Uri;
+
+/// Entries of a folder that are listed; a larger folder says so.
+const ENTRIES_MAX: usize = 2_000;
+
+pub async fn all(State(doors): State<Doors>) -> Answer {
+    Ok(Fresh(apart(move || json!({"shares": read(&doors)})).await?))
+}
+
+/// Every share with its file system. A server that is gone costs three seconds, for all of them together.
+pub fn read(doors: &Doors) -> Vec<Value> {
+    let places: Vec<(String, PathBuf)> = doors
+        .shares
+        .names()
+        .filter_map(|name| Some((name.to_owned(), doors.shares.root(name).ok()?.to_path_buf())))
+        .collect();
+    let shares = conveyor_hw::Share::read_all(&places);
+    let shown = shares.iter().map(|share| {
+        let why = share.file_system.why();
+        let reachable = why.is_none() && share.path.is_dir();
+        json!({
+            "name": share.name,
+            "path": share.path.display().to_string(),
+            "reachable": reachable,
+            "why": why,
+            "served": doors.served.contains(&share.name),
+            "watched": doors.workflows.get(&share.name),
+            "fileSystem": share.file_system.known(),
+        })
+    });
+    shown.collect()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FilesQuery {
+    under: String,
+}
+
+pub async fn files(State(doors): State<Doors>, Path(share): Path<String>, Query(query): Query<FilesQuery>) -> Answer {
+    apart(move || listed(&doors, &share, query.under.trim_matches('/'))).await?
+}
+
+fn listed(doors: &Doors, share: &str, under: &str) -> Answer {
+    let folder = match under {
+        "" => doors.shares.root(share).map(std::path::Path::to_path_buf),
+        under => doors.shares.resolve(&Uri::new(share, under)),
+    };
+    let folder = folder.map_err(|e| Refused::new("ResourceNotFound", e.to_string()))?;
+    let unread =
+        |e: std::io::Error| Refused::new("ResourceNotFound", format!("s3://{share}/{under} cannot be read: {e}"));
+    let (mut entries, mut more) = (Vec::new(), false);
+    for entry in std::fs::read_dir(&folder).map_err(unread)? {
+        let entry = entry.map_err(unread)?;
+        // A name that is no text cannot stand in a key, and hidden files are the box's own or another program's.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        if entries.len() == ENTRIES_MAX {
+            more = true;
+            break;
+        }
+        let Ok(meta) = entry.metadata() else { continue };
+        let key = if under.is_empty() { name.clone() } else { format!("{under}/{name}") };
+        let modified = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let uri = Uri::new(share, &key);
+        entries.push(json!({
+            "name": name,
+            "key": key,
+            "folder": meta.is_dir(),
+            "bytes": meta.is_file().then_some(meta.len()),
+            "modifiedAt": modified.map(|d| d.as_millis() as i64),
+            "url": if meta.is_file() { media::url(doors, &uri) } else { None },
+        }));
+    }
+    let order = |e: &Value| (e["folder"] == false, e["name"].as_str().unwrap_or_default().to_lowercase());
+    entries.sort_by_key(order);
+    Ok(Fresh(json!({"share": share, "under": under, "files": entries, "more": more})))
+}

@@ -1,0 +1,293 @@
+//! Every door of the REST API in one table: its address, what it needs, and what it does in words.
+//!
+//! Invariant: nothing is routed that does not stand here, so that no door is without a role and none is missing from
+//! the OpenAPI document.
+
+use axum::Router;
+use axum::extract::{Extension, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+
+use super::{
+    alarms, approvals, benchmarks, deeds, devices, executions, express, lanes, list, machines, notifications, openapi,
+    overview, refuse, settings, shares, trace, uploads, visit, watches,
+};
+use crate::api::audit::{self, Deed};
+use crate::api::gate::{Caller, Role};
+use crate::api::{Doors, Refused, live, session};
+
+/// One door, as the OpenAPI document tells of it.
+#[derive(Clone, Copy)]
+pub struct Door {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub needs: Role,
+    /// The group that it stands in.
+    pub tag: &'static str,
+    pub summary: &'static str,
+    /// Names of query parameters and what they mean.
+    pub query: &'static [(&'static str, &'static str)],
+    /// The name of the body's schema; empty where it takes none.
+    pub body: &'static str,
+    /// The name of the answer's schema.
+    pub answer: &'static str,
+}
+
+/// Doors are added in groups; a group is what a reader looks for.
+struct Table<'d> {
+    doors: &'d Doors,
+    router: Router<Doors>,
+    listed: Vec<Door>,
+    tag: &'static str,
+}
+
+pub fn routes(doors: &Doors) -> Router<Doors> {
+    let mut table = Table { doors, router: Router::new(), listed: Vec::new(), tag: "" };
+    of_executions(&mut table);
+    of_workflows(&mut table);
+    of_the_box(&mut table);
+    of_files(&mut table);
+    of_people(&mut table);
+    let document = openapi::document(&table.listed);
+    table
+        .router
+        // Whoever may not come in may read how to.
+        .route("/openapi.json", get(move || async move { super::fresh(document) }))
+        .route("/session", get(session::show).post(session::sign_in).delete(session::sign_out))
+        .fallback(|| async { refuse(&Refused::new("ResourceNotFound", "There is no such resource")) })
+}
+
+const PAGE: (&str, &str) = ("limit", "rows of a page");
+const NEXT: (&str, &str) = ("next", "where the page begins: `next` of the page before");
+
+fn of_executions(t: &mut Table) {
+    t.tag = "executions";
+    let filters = &[
+        ("status", "RUNNING, SUCCEEDED, FAILED, TIMED_OUT, ABORTED or PENDING_REDRIVE"),
+        ("machine", "the workflow's name"),
+        ("q", "a part of the file's name or the execution's, in any case"),
+        ("error", "a part of the error's name, in any case"),
+        ("from", "started at this time or later"),
+        ("until", "started before this time"),
+        ("order", "newest (the default) or oldest"),
+        ("nested", "true: also executions that others started"),
+        PAGE,
+        NEXT,
+    ];
+    t.get("/executions", "Executions, page by page", filters, "ExecutionPage", get(list::list));
+    t.post("/executions", "Starts a workflow", "Start", "Started", post(executions::start));
+    t.post("/executions/stop", "Stops several", "Ids", "Outcomes", post(list::stop_all));
+    t.post("/executions/redrive", "Continues several", "Ids", "Outcomes", post(list::redrive_all));
+    t.get(
+        "/executions/{id}",
+        "One execution with its states and outputs",
+        &[("states", "false: without the states")],
+        "Execution",
+        get(executions::one),
+    );
+    let parts = &[
+        ("from", "the first event's number"),
+        PAGE,
+        ("reverse", "true: from the newest down"),
+        ("data", "false: without inputs and outputs"),
+    ];
+    t.get("/executions/{id}/history", "Events as AWS spells them", parts, "History", get(executions::history));
+    t.get("/executions/{id}/trace", "All events and states in columns, without data", &[], "Trace", get(trace::trace));
+    let what = "One visit to a state: data on its way, variables, attempts";
+    t.get("/executions/{id}/states/{event}", what, &[], "Visit", get(visit::visit));
+    t.get("/executions/{id}/definition", "What it runs", &[], "Definition", get(executions::definition));
+    t.post("/executions/{id}/stop", "Stops it", "Stop", "Stopped", post(executions::stop));
+    t.post("/executions/{id}/redrive", "Continues from where it failed", "", "Redriven", post(executions::redrive));
+    let filters =
+        &[("machine", "the workflow's name"), ("status", "FAILED: of those that ended, only what did not succeed")];
+    t.get("/express", "Express executions: what runs, what ended lately", filters, "Express", get(express::board));
+    t.post("/express/{id}/stop", "Stops an express execution", "Stop", "Stopped", post(express::stop));
+    t.get(
+        "/overview",
+        "What runs, what ended today, lanes, shares",
+        &[("since", "when today began")],
+        "Overview",
+        get(overview::overview),
+    );
+    t.get("/events", "Server-sent events: what happens, as it happens", &[], "Stream", get(live::events));
+}
+
+fn of_workflows(t: &mut Table) {
+    t.tag = "workflows";
+    t.get("/machines", "All workflows", &[], "Machines", get(machines::all));
+    t.change("POST", "/machines", "Makes a workflow", "NewMachine", "Machine", post(machines::create));
+    t.get("/machines/{name}", "One workflow with versions and aliases", &[], "Machine", get(machines::one));
+    t.change("PUT", "/machines/{name}", "Saves a new revision", "MachineChange", "Machine", put(machines::update));
+    t.change("DELETE", "/machines/{name}", "Deletes it", "", "Done", delete(machines::delete));
+    let what = "A revision's definition";
+    t.get("/machines/{name}/revisions/{revision}", what, &[], "Definition", get(machines::revision));
+    let what = "Makes an alias, or leads it elsewhere";
+    t.change("PUT", "/machines/{name}/aliases/{alias}", what, "Alias", "Done", put(machines::put_alias));
+    t.change(
+        "DELETE",
+        "/machines/{name}/aliases/{alias}",
+        "Deletes an alias",
+        "",
+        "Done",
+        delete(machines::delete_alias),
+    );
+    t.ask("/validate", Role::Viewer, "All problems of a definition", "Validate", "Problems", post(machines::validate));
+    t.ask("/test-state", Role::Operator, "Tries one state", "TestState", "Tried", post(machines::test_state));
+}
+
+fn of_the_box(t: &mut Table) {
+    t.tag = "box";
+    t.get("/devices", "Processors, memory, GPUs: load and temperature", &[], "Devices", get(devices::devices));
+    t.get("/benchmarks", "Runs of conveyor bench, the newest first", &[], "Benchmarks", get(benchmarks::all));
+    t.get("/benchmarks/{id}", "One run with every figure", &[], "Benchmark", get(benchmarks::one));
+    t.get("/lanes", "Lanes and how busy they are", &[], "Lanes", get(lanes));
+    t.get("/work", "What runs on which lane, and what waits", &[], "Work", get(overview::work));
+    t.get("/watches", "Watched shares", &[], "Watches", get(watches));
+    t.get("/schedules", "What runs by the clock", &[], "Schedules", get(overview::schedules));
+    t.get("/alarms", "Alarms and their history", &[], "Alarms", get(alarms::alarms));
+    t.get("/notifications", "Notifications: delivered and not yet", &[], "Notifications", get(notifications::all));
+    t.get("/settings", "The settings in force, without secrets", &[], "Settings", get(settings));
+    t.guarded_get("/audit", Role::Admin, "Who did what", &[PAGE, NEXT], "Deeds", get(deeds));
+}
+
+fn of_files(t: &mut Table) {
+    t.tag = "files";
+    t.get("/shares", "Shares: space, reachable or not", &[], "Shares", get(shares::all));
+    let under = &[("under", "a folder of the share")];
+    let what = "Files of a share's folder";
+    t.guarded_get("/shares/{share}/files", Role::Operator, what, under, "Files", get(shares::files));
+    t.post("/uploads", "Begins an upload (tus 1.0)", "", "", post(uploads::begin));
+    t.route(
+        "HEAD",
+        "/uploads/{id}",
+        Role::Operator,
+        "How far an upload is",
+        "",
+        "",
+        axum::routing::head(uploads::how_far),
+    );
+    t.route("PATCH", "/uploads/{id}", Role::Operator, "Goes on with an upload", "", "", patch(uploads::go_on));
+    t.route("DELETE", "/uploads/{id}", Role::Operator, "Gives an upload up", "", "", delete(uploads::give_up));
+}
+
+fn of_people(t: &mut Table) {
+    t.tag = "people";
+    t.get("/approvals", "What waits for a person's decision", &[], "Approvals", get(approvals::all));
+    t.post("/approvals/{id}/approve", "Approves it", "Approve", "Done", post(approvals::approve));
+    t.post("/approvals/{id}/reject", "Rejects it, with a reason", "Reject", "Done", post(approvals::reject));
+}
+
+impl Table<'_> {
+    fn get(
+        &mut self,
+        path: &'static str,
+        summary: &'static str,
+        query: &'static [(&'static str, &'static str)],
+        answer: &'static str,
+        handler: MethodRouter<Doors>,
+    ) {
+        self.guarded_get(path, Role::Viewer, summary, query, answer, handler);
+    }
+
+    fn guarded_get(
+        &mut self,
+        path: &'static str,
+        needs: Role,
+        summary: &'static str,
+        query: &'static [(&'static str, &'static str)],
+        answer: &'static str,
+        handler: MethodRouter<Doors>,
+    ) {
+        let door = Door { method: "GET", path, needs, tag: self.tag, summary, query, body: "", answer };
+        self.add(door, handler, false);
+    }
+
+    /// A change that operators may make.
+    fn post(
+        &mut self,
+        path: &'static str,
+        summary: &'static str,
+        body: &'static str,
+        answer: &'static str,
+        handler: MethodRouter<Doors>,
+    ) {
+        let needs = Role::Operator;
+        let door = Door { method: "POST", path, needs, tag: self.tag, summary, query: &[], body, answer };
+        self.add(door, handler, true);
+    }
+
+    /// A change that administrators may make.
+    fn change(
+        &mut self,
+        method: &'static str,
+        path: &'static str,
+        summary: &'static str,
+        body: &'static str,
+        answer: &'static str,
+        handler: MethodRouter<Doors>,
+    ) {
+        let door = Door { method, path, needs: Role::Admin, tag: self.tag, summary, query: &[], body, answer };
+        self.add(door, handler, true);
+    }
+
+    /// A question that is too long for an address.
+    fn ask(
+        &mut self,
+        path: &'static str,
+        needs: Role,
+        summary: &'static str,
+        body: &'static str,
+        answer: &'static str,
+        handler: MethodRouter<Doors>,
+    ) {
+        let door = Door { method: "POST", path, needs, tag: self.tag, summary, query: &[], body, answer };
+        self.add(door, handler, false);
+    }
+
+    /// A part of something whose beginning is in the audit log.
+    #[expect(clippy::too_many_arguments, reason = "a row of a table")]
+    fn route(
+        &mut self,
+        method: &'static str,
+        path: &'static str,
+        needs: Role,
+        summary: &'static str,
+        body: &'static str,
+        answer: &'static str,
+        handler: MethodRouter<Doors>,
+    ) {
+        let door = Door { method, path, needs, tag: self.tag, summary, query: &[], body, answer };
+        self.add(door, handler, false);
+    }
+
+    fn add(&mut self, door: Door, handler: MethodRouter<Doors>, is_kept: bool) {
+        let check = move |state: State<Doors>, caller: Extension<Caller>, request: Request, next: Next| {
+            passed(door, is_kept, state, caller, request, next)
+        };
+        let handler = handler.route_layer(middleware::from_fn_with_state(self.doors.clone(), check));
+        self.router = std::mem::take(&mut self.router).route(door.path, handler);
+        self.listed.push(door);
+    }
+}
+
+async fn passed(
+    door: Door,
+    is_kept: bool,
+    State(doors): State<Doors>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let to = request.uri().path().trim_start_matches("/api/v1").to_owned();
+    let response = match caller.may(door.needs) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    if is_kept {
+        let what = format!("{} {}", door.method, door.path);
+        audit::note(&doors, Deed { caller: &caller, door: "rest", what: &what, to: &to, status: response.status() })
+            .await;
+    }
+    response
+}

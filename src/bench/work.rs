@@ -1,0 +1,233 @@
+//! What all sections share: the run's own folders, its children, how far it is, and how it stops.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::report::Mode;
+use crate::base::{Shares, TaskError};
+use crate::media::Job;
+use crate::sandbox::{ChildProcesses, Spawn as _};
+
+/// How the folders of runs begin; the rest is the process's number. Hidden, so that no watch takes what is in them.
+const PREFIX: &str = ".conveyor-bench-";
+/// The share that holds the run's own media.
+pub const SHARE: &str = "bench";
+
+/// A folder of this run's own, removed however the run ends; what a killed run left beside it is removed first.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn make(parent: &Path) -> std::io::Result<Scratch> {
+        sweep(parent);
+        let path = parent.join(format!("{PREFIX}{}", std::process::id()));
+        std::fs::create_dir(&path)?;
+        Ok(Scratch(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(folder = %self.0.display(), %error, "the benchmark's folder could not be removed; remove it by hand");
+        }
+    }
+}
+
+/// Removes the folders of runs that are no more.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // It stays where it may not be removed, and the next run tries again.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Tells threads that nobody waits for them any more. Dropping it stops them.
+#[derive(Debug, Default)]
+pub struct Stopper(Arc<AtomicBool>);
+
+/// What threads ask.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stopper {
+    pub fn stop(&self) -> Stop {
+        Stop(self.0.clone())
+    }
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Stop {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// For those who ask it themselves.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
+    pub fn check(&self) -> std::io::Result<()> {
+        if self.is_set() { Err(std::io::Error::other("stopped")) } else { Ok(()) }
+    }
+}
+
+/// How far the run is, for the terminal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tick {
+    pub doing: String,
+    /// 0 to 1.
+    pub fraction: f64,
+    pub seconds_left: f64,
+}
+
+/// Called when something begins and while it goes on.
+pub type OnTick = Arc<dyn Fn(Tick) + Send + Sync>;
+
+#[derive(Default)]
+struct Pace {
+    expected_total: f64,
+    expected_done: f64,
+    took: f64,
+}
+
+/// The run as its sections see it.
+pub struct Work {
+    pub mode: Mode,
+    pub cores: usize,
+    scratch: Scratch,
+    shares: Shares,
+    children: ChildProcesses,
+    on_tick: OnTick,
+    begun: Instant,
+    pace: Mutex<Pace>,
+    jobs: AtomicU64,
+    stopper: Stopper,
+}
+
+impl Work {
+    /// Works in a folder of its own below `data_dir`; `also` are folders that children may read, as shares.
+    pub fn begin(
+        mode: Mode,
+        data_dir: &Path,
+        program: PathBuf,
+        also: Vec<(String, PathBuf)>,
+        on_tick: OnTick,
+    ) -> std::io::Result<Work> {
+        std::fs::create_dir_all(data_dir)?;
+        let scratch = Scratch::make(&data_dir.canonicalize()?)?;
+        let media = scratch.path().join(SHARE);
+        std::fs::create_dir(&media)?;
+        let children = ChildProcesses { program, registry: scratch.path().join("gstreamer.registry") };
+        Ok(Work {
+            mode,
+            cores: conveyor_hw::Cpu::read().cores.max(1),
+            shares: Shares::new(also.into_iter().chain([(SHARE.to_owned(), media)])),
+            scratch,
+            children,
+            on_tick,
+            begun: Instant::now(),
+            pace: Mutex::default(),
+            jobs: AtomicU64::new(0),
+            stopper: Stopper::default(),
+        })
+    }
+
+    /// On the disk that holds the appliance's data.
+    pub fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    pub fn stop(&self) -> Stop {
+        self.stopper.stop()
+    }
+
+    /// Runs one stage in a child of its own, with these many cores.
+    pub async fn stage(&self, stage: &str, parameters: Value, threads: usize) -> Result<Value, TaskError> {
+        let number = self.jobs.fetch_add(1, Ordering::Relaxed);
+        let work_dir = self.scratch.path().join(format!("work-{number}"));
+        std::fs::create_dir(&work_dir)
+            .map_err(|e| TaskError::new("Media.WorkDir", format!("cannot make {}: {e}", work_dir.display())))?;
+        let shares = self.shares.clone();
+        let job =
+            Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device: None };
+        let end = self.children.spawn(job, Box::new(|_| {})).await;
+        // The run's folder takes along what stays.
+        let _ = std::fs::remove_dir_all(work_dir);
+        end
+    }
+
+    /// Whether a quick run has used up so many of its seconds: a slow or busy box is measured less, never for long.
+    pub fn is_late(&self, quick_seconds: f64) -> bool {
+        self.mode == Mode::Quick && self.begun.elapsed().as_secs_f64() > quick_seconds
+    }
+
+    /// Says how long the sections that are to come will take.
+    pub fn expect(&self, seconds: f64) {
+        self.pace.lock().expected_total += seconds;
+    }
+
+    /// Does one thing that is expected to take so long; the time left follows from how such guesses came out so far.
+    pub async fn step<T>(&self, doing: &str, expected_seconds: f64, work: impl Future<Output = T>) -> T {
+        self.tick(doing, 0.0);
+        let begun = Instant::now();
+        let mut work = std::pin::pin!(work);
+        let mut clock = tokio::time::interval(std::time::Duration::from_millis(250));
+        let done = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                _ = clock.tick() => self.tick(doing, begun.elapsed().as_secs_f64().min(expected_seconds)),
+            }
+        };
+        let mut pace = self.pace.lock();
+        pace.expected_done += expected_seconds;
+        pace.took += begun.elapsed().as_secs_f64();
+        done
+    }
+
+    fn tick(&self, doing: &str, into: f64) {
+        let pace = self.pace.lock();
+        // The first guesses weigh as much as what was seen since, so that one slow step does not shock.
+        let slowness = (pace.took + 10.0) / (pace.expected_done + 10.0);
+        let left = (pace.expected_total - pace.expected_done - into).max(0.0);
+        let fraction = 1.0 - left / pace.expected_total.max(1.0);
+        drop(pace);
+        (self.on_tick)(Tick { doing: doing.to_owned(), fraction, seconds_left: left * slowness });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_leaves_no_folder_and_removes_those_of_dead_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dead, other) = (dir.path().join(format!("{PREFIX}999999999")), dir.path().join(".other"));
+        std::fs::create_dir(&dead).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        let scratch = Scratch::make(dir.path()).unwrap();
+        std::fs::write(scratch.path().join("file"), "x").unwrap();
+        assert!(scratch.path().is_dir() && !dead.exists() && other.exists());
+        drop(scratch);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,112 @@
+//! From the queue into the files: the lines as AWS writes them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use super::event;
+use super::files::{LogFiles, LogSettings};
+use crate::base::{Clock, Timestamp};
+use crate::interpreter::HistoryEvent;
+use crate::run::LogBatch;
+
+/// Batches that are written in one go.
+const BATCHES_MAX: usize = 1_024;
+/// Longest input, output or parameters of a line, in bytes (AWS: 248 KB; beyond it they are cut off).
+const DATA_BYTES_MAX: usize = 248 * 1_024;
+/// A disk that takes no lines is complained of no more often than this.
+const COMPLAINT_EVERY_MS: i64 = 60_000;
+
+/// The one that writes log lines.
+pub struct Delivery {
+    queue: mpsc::UnboundedReceiver<LogBatch>,
+    files: Arc<Mutex<LogFiles>>,
+    clock: Arc<dyn Clock>,
+    complained_at: Option<Timestamp>,
+}
+
+impl Delivery {
+    /// Writes below `root`, which is made when the first line comes.
+    pub fn new(
+        queue: mpsc::UnboundedReceiver<LogBatch>,
+        root: PathBuf,
+        settings: LogSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Delivery {
+        Delivery { queue, files: Arc::new(Mutex::new(LogFiles::new(root, settings))), clock, complained_at: None }
+    }
+
+    /// Until `closing` resolves; then what is queued is written still.
+    pub async fn run(mut self, mut closing: oneshot::Receiver<()>) {
+        let mut batches = Vec::new();
+        let mut closed = false;
+        loop {
+            let got = tokio::select! {
+                got = self.queue.recv_many(&mut batches, BATCHES_MAX) => got,
+                _ = &mut closing, if !closed => {
+                    closed = true;
+                    self.queue.close();
+                    continue;
+                }
+            };
+            if got == 0 {
+                return;
+            }
+            self.write(std::mem::take(&mut batches)).await;
+        }
+    }
+
+    async fn write(&mut self, batches: Vec<LogBatch>) {
+        let (files, now) = (self.files.clone(), self.clock.now());
+        let written = tokio::task::spawn_blocking(move || {
+            let mut files = files.lock();
+            let mut lost = (0, None);
+            for batch in batches {
+                let mut text = String::new();
+                for event in &batch.events {
+                    text.push_str(&line(event, &batch).to_string());
+                    text.push('\n');
+                }
+                if let Err(fault) = files.append(&batch.target.group, &text, now) {
+                    lost = (lost.0 + batch.events.len(), Some(fault));
+                }
+            }
+            lost
+        });
+        let Ok((lost, Some(fault))) = written.await else { return };
+        metrics::counter!("conveyor_log_lines_dropped_total").increment(lost as u64);
+        if self.complained_at.is_none_or(|at| now.since_ms(at) >= COMPLAINT_EVERY_MS) {
+            self.complained_at = Some(now);
+            tracing::warn!("{lost} log lines of executions were dropped: {fault}");
+        }
+    }
+}
+
+/// One event as CloudWatch Logs shows it: numbers are text there.
+fn line(event: &HistoryEvent, batch: &LogBatch) -> Value {
+    let mut details = event::details(&event.kind, batch.target.include_execution_data);
+    truncate(&mut details);
+    json!({
+        "id": event.id.to_string(),
+        "type": event::type_name(&event.kind),
+        "details": details,
+        "redrive_count": batch.redrive_count.to_string(),
+        "previous_event_id": event.previous.to_string(),
+        "event_timestamp": event.at.0.to_string(),
+        "execution_arn": batch.execution_arn,
+    })
+}
+
+fn truncate(details: &mut Map<String, Value>) {
+    for (key, note) in [("input", "inputDetails"), ("output", "outputDetails"), ("parameters", "parametersDetails")] {
+        let Some(Value::String(text)) = details.get_mut(key) else { continue };
+        if text.len() > DATA_BYTES_MAX {
+            let whole = (0..=DATA_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(whole);
+            details.insert(note.to_owned(), json!({"truncated": true}));
+        }
+    }
+}

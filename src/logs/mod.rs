@@ -1,0 +1,17 @@
+//! Floor 5: what state machines log, delivered to files of the box.
+//!
+//! ```text
+//! run ──queue──> delivery ──> files    data_dir/logs/GROUP/2026-01-31.jsonl, .1.jsonl …
+//!                   event      the spelling of a history event, which the doors use too
+//! ```
+//!
+//! A state machine's `loggingConfiguration` names a log group; the group is a folder here, and its lines are those that
+//! AWS writes to CloudWatch Logs. Best effort, as there: an execution never waits for its log, a disk that is full costs
+//! lines and nothing else.
+
+pub mod delivery;
+pub mod event;
+pub mod files;
+
+pub use delivery::Delivery;
+pub use files::{LogFile, LogSettings, list};

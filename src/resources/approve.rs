@@ -1,0 +1,46 @@
+//! `conveyor:approve.waitForTaskToken`: a person decides. The Task waits; what is asked stands as a to-do on the
+//! dashboard, with the media to judge.
+//!
+//! Parameters: `Title`, and where wanted `Question`, `Media` (an `s3://` name or a list of them) and any other fields,
+//! which are shown as they are. Approving gives `{"approved": true, "by", "at", "comment"}`; rejecting fails the Task
+//! with `Approval.Rejected` and the reason as cause.
+//!
+//! Invariant: the token stays in the store. A to-do whose Task has ended otherwise is dropped by whoever lists it.
+
+use serde_json::{Value, json};
+
+use super::{Answer, Call, fault};
+use crate::base::TaskError;
+use crate::store::Commit;
+
+/// To-dos lie among the items, in a table whose name no DynamoDB call can say.
+pub const TABLE: &str = "$approvals";
+/// What a rejected Task fails with.
+pub const REJECTED: &str = "Approval.Rejected";
+
+pub async fn ask(call: &Call) -> Result<Answer, TaskError> {
+    let Some(title) = call.parameters.get("Title").and_then(Value::as_str) else {
+        return Err(TaskError::new(
+            "States.Runtime",
+            "The field 'Title' is missing in the Parameters of conveyor:approve",
+        ));
+    };
+    let Some(token) = &call.task.token else {
+        let what = "conveyor:approve waits for a person: write the Resource with .waitForTaskToken";
+        return Err(TaskError::new("States.Runtime", what));
+    };
+    // The same attempt twice is the same to-do.
+    let id = format!("{}-{}", call.execution, call.task.attempt);
+    let row = json!({
+        "token": token.to_string(),
+        "execution": call.execution.to_string(),
+        "state": &*call.task.state,
+        "title": title,
+        "asked": call.parameters,
+        "since": call.task.scheduled_at.0,
+    });
+    let mut commit = Commit::new();
+    commit.put_item(TABLE, &id, &row.to_string());
+    call.handle.commit(commit).await.map_err(|e| fault(&e))?;
+    Ok(Answer::Submitted(json!({"approval": id})))
+}

@@ -1,0 +1,224 @@
+//! `http:invoke`: HTTP endpoints as Tasks, authorised by the box's connections.
+//!
+//! Never shows a secret: what a connection adds is in the request only, not in parameters, results, errors or logs.
+
+mod connections;
+mod encode;
+mod reach;
+
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use serde_json::{Map, Value, json};
+
+pub use connections::{ConnectionSettings, Connections};
+
+use super::{Answer, Call, aws};
+use crate::base::{TaskError, fault};
+
+/// How long a call may take, and how much of an answer is read, in bytes (Step Functions' own).
+const TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_BYTES_MAX: usize = 262_144;
+/// Headers that a definition may not set (developer guide, "Call HTTPS APIs").
+const HEADERS_REFUSED: [&str; 15] = [
+    "authorization",
+    "connection",
+    "content-md5",
+    "date",
+    "expect",
+    "host",
+    "max-forwards",
+    "proxy-authenticate",
+    "server",
+    "te",
+    "transfer-encoding",
+    "trailer",
+    "upgrade",
+    "via",
+    "www-authenticate",
+];
+
+/// One attempt.
+pub async fn call(call: &Call) -> Result<Answer, TaskError> {
+    let p = &call.parameters;
+    let connection = p["Authentication"]["ConnectionArn"].as_str().or(p["InvocationConfig"]["ConnectionArn"].as_str());
+    let connection = connection.ok_or_else(|| {
+        runtime("The field 'Authentication.ConnectionArn' is missing in the Arguments of http:invoke")
+    })?;
+    let connections = &call.services.connections;
+    let name = connection_name(connection);
+    if !connections.has(name) {
+        let what = format!("Connection {connection} does not exist; add [connections.{name}] to the configuration");
+        return Err(TaskError::new("Events.ConnectionResource.NotFound", what));
+    }
+    let request = Prepared::of(p, connections.body_of(name), &call.services.region)?;
+    let exchange = async {
+        let answer = request.send(connections, name).await?;
+        // A token that was taken back early is asked for once more.
+        if matches!(answer.status().as_u16(), 401 | 407) && connections.forget_token(name) {
+            return request.send(connections, name).await;
+        }
+        Ok(answer)
+    };
+    let whole = async { read(exchange.await?).await };
+    match tokio::time::timeout(TIMEOUT, whole).await {
+        Ok(answer) => answer.map(Answer::Done),
+        Err(_) => Err(socket(format!("no answer from {} within {} s", request.place(), TIMEOUT.as_secs()))),
+    }
+}
+
+/// A request, but for what the connection adds.
+struct Prepared {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<String>,
+}
+
+impl Prepared {
+    fn of(p: &Value, extra: &Map<String, Value>, region: &str) -> Result<Prepared, TaskError> {
+        let endpoint = aws::need_text(p, "ApiEndpoint", "http:invoke")?;
+        let mut url = Url::parse(endpoint)
+            .map_err(|e| runtime(format!("The field 'ApiEndpoint' is no address: '{endpoint}' ({e})")))?;
+        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+            return Err(runtime(format!(
+                "The field 'ApiEndpoint' must be an HTTPS URL without user and password: '{}'",
+                without_secrets(&url)
+            )));
+        }
+        let method = aws::need_text(p, "Method", "http:invoke")?;
+        let allowed = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"].contains(&method);
+        let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| allowed);
+        let method =
+            method.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))?;
+        if let Some(query) = p.get("QueryParameters").and_then(Value::as_object) {
+            let pairs =
+                query.iter().flat_map(|(name, value)| encode::values(value).into_iter().map(move |v| (name, v)));
+            url.query_pairs_mut().extend_pairs(pairs);
+        }
+        if url.query() == Some("") {
+            url.set_query(None);
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("user-agent", header_value(&format!("Amazon|StepFunctions|HttpInvoke|{region}"))?);
+        headers.insert("range", header_value(&format!("bytes=0-{ANSWER_BYTES_MAX}"))?);
+        for (name, value) in p.get("Headers").and_then(Value::as_object).into_iter().flatten() {
+            let lower = name.to_lowercase();
+            let refused = ["x-forwarded", "x-amz-", "x-amzn"].iter().any(|start| lower.starts_with(start));
+            if refused || HEADERS_REFUSED.contains(&lower.as_str()) {
+                return Err(runtime(format!("The header '{name}' cannot be set by a definition")));
+            }
+            let name =
+                HeaderName::from_bytes(lower.as_bytes()).map_err(|_| runtime(format!("'{name}' is no header")))?;
+            headers.remove(&name);
+            for text in encode::values(value) {
+                headers.append(&name, header_value(&text)?);
+            }
+        }
+        let body = body(p, extra, &mut headers)?;
+        Ok(Prepared { method, url, headers, body })
+    }
+
+    fn place(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    async fn send(&self, connections: &Connections, name: &str) -> Result<reqwest::Response, TaskError> {
+        let client = connections.client(name, &self.url).map_err(|what| socket(format!("{}: {what}", self.place())))?;
+        let mut request = client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
+        if let Some(body) = &self.body {
+            request = request.body(body.clone());
+        }
+        let request = connections.authorise(name, request).await;
+        let request =
+            request.map_err(|what| TaskError::new("Events.ConnectionResource.InvalidConnectionState", what))?;
+        request.send().await.map_err(|e| socket(format!("{}: {}", self.place(), fault::chain(&e.without_url()))))
+    }
+}
+
+/// The body as it is sent; sets its type where the definition does not.
+fn body(p: &Value, extra: &Map<String, Value>, headers: &mut HeaderMap) -> Result<Option<String>, TaskError> {
+    let mut body = p.get("RequestBody").cloned().unwrap_or(Value::Null);
+    if !extra.is_empty() && (body.is_null() || body.is_object()) {
+        let mut whole = extra.clone();
+        whole.extend(body.as_object().cloned().unwrap_or_default());
+        body = Value::Object(whole);
+    }
+    if body.is_null() {
+        return Ok(None);
+    }
+    let transform = p.get("Transform").unwrap_or(&Value::Null);
+    if transform["RequestBodyEncoding"] == "URL_ENCODED" {
+        let format = transform["RequestEncodingOptions"]["ArrayFormat"].as_str().unwrap_or("INDICES");
+        let form = "application/x-www-form-urlencoded";
+        let kind = headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/x-www-form-urlencoded"));
+        if !kind.to_str().is_ok_and(|kind| kind.starts_with(form)) {
+            return Err(runtime(format!("RequestBodyEncoding URL_ENCODED needs the Content-Type {form}")));
+        }
+        return encode::form(&body, format).map(Some).map_err(runtime);
+    }
+    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    Ok(Some(match body {
+        Value::String(text) => text,
+        json => json.to_string(),
+    }))
+}
+
+/// The task's result, or the error that the status stands for.
+async fn read(mut response: reqwest::Response) -> Result<Value, TaskError> {
+    let status = response.status();
+    let mut headers = Map::new();
+    for name in response.headers().keys() {
+        let values =
+            response.headers().get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        headers.insert(name.as_str().to_owned(), json!(values.collect::<Vec<_>>()));
+    }
+    let is_json = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind == "application/json" || kind.ends_with("+json")
+    });
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = response.chunk().await;
+        let Some(chunk) = chunk.map_err(|e| socket(fault::chain(&e.without_url())))? else { break };
+        if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
+            let what =
+                format!("The answer has more than {ANSWER_BYTES_MAX} bytes; a state's result has at most that many");
+            return Err(TaskError::new("States.DataLimitExceeded", what));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    if !status.is_success() {
+        return Err(TaskError::new(format!("States.Http.StatusCode.{}", status.as_u16()), text));
+    }
+    let body = if is_json { serde_json::from_str(&text).unwrap_or(Value::String(text)) } else { Value::String(text) };
+    Ok(json!({
+        "Headers": headers,
+        "ResponseBody": body,
+        "StatusCode": status.as_u16(),
+        "StatusText": status.canonical_reason().unwrap_or_default(),
+    }))
+}
+
+/// `arn:aws:events:REGION:ACCOUNT:connection/NAME/ID`, of any region and account.
+fn connection_name(arn: &str) -> &str {
+    arn.split_once(":connection/").map_or(arn, |(_, rest)| rest.split('/').next().unwrap_or(rest))
+}
+
+fn without_secrets(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, TaskError> {
+    HeaderValue::from_str(text).map_err(|_| runtime("a header's value has characters that headers cannot have"))
+}
+
+fn runtime(what: impl Into<String>) -> TaskError {
+    TaskError::new("States.Runtime", what)
+}
+
+fn socket(what: impl Into<String>) -> TaskError {
+    TaskError::new("States.Http.Socket", what)
+}

@@ -1,0 +1,424 @@
+//! How long a transcode will take, told before it runs and checked against what it took.
+//!
+//! The model adds what the graphs do: decoding the source's pixels and encoding each distinct output's, at this box's
+//! measured speeds ([`Speeds`], from `conveyor bench`), times what the measured ladder took beyond that, plus starting
+//! the child. What the model gets wrong is learnt: every transcode that ends moves a factor (its logarithm, weighed
+//! towards the last ones) by which the next prediction is multiplied. Without a benchmark the model has only the
+//! proportions right, and nothing is predicted before the first job has been learnt from.
+//!
+//! Input facts come from the box's own look at the file: `sanitize` and `probe` leave them here. A job whose file nobody
+//! has looked at is probed in a child, one at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Call, Services};
+use crate::base::speeds::{LaneSpeed, Speeds};
+use crate::media::Job;
+use crate::media::settings::{self, Rate, VideoCode};
+use crate::run::{Forecast, Tell};
+use crate::store::Commit;
+
+/// The store's setting that holds what was learnt.
+const LEARNT: &str = "predict.learnt";
+/// A child's start, its look at the file, and moving the results.
+const START_SECONDS: f64 = 0.7;
+/// Films whose facts are remembered.
+const FILMS_MAX: usize = 10_000;
+/// Jobs that wait for their file's probe, above which further ones get no prediction.
+const PROBES_MAX: usize = 32;
+/// How much a new job weighs once many were learnt from.
+const WEIGHT_MIN: f64 = 0.15;
+/// Cores that a transcode is leased where the box has as many.
+const CORES: usize = 4;
+/// Luma megapixels a second of two cores, by x264's presets: only their proportions count.
+const PRESETS: &[(&str, f64)] = &[
+    ("ultrafast", 330.0),
+    ("superfast", 250.0),
+    ("veryfast", 170.0),
+    ("faster", 110.0),
+    ("fast", 85.0),
+    ("medium", 70.0),
+    ("slow", 45.0),
+    ("slower", 20.0),
+    ("veryslow", 11.0),
+];
+const DECODE: f64 = 450.0;
+
+/// What is known of a source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Film {
+    pub seconds: f64,
+    pub width: f64,
+    pub height: f64,
+    pub fps: f64,
+    /// As speeds name it: `h264`.
+    pub codec: String,
+}
+
+impl Film {
+    /// Out of a probe's description of a file.
+    pub fn of_probe(description: &Value) -> Option<Film> {
+        let number = |key: &str| description[key].as_f64().filter(|n| n.is_finite() && *n > 0.0);
+        Some(Film {
+            seconds: number("duration")?,
+            width: number("width")?,
+            height: number("height")?,
+            fps: number("fps")?,
+            codec: codec(description["codec"].as_str().unwrap_or_default()),
+        })
+    }
+}
+
+impl Film {
+    /// Out of a transcode's own result.
+    fn of_result(result: &Value) -> Option<Film> {
+        let input = result.pointer("/InputDetails/0")?;
+        let number = |value: &Value| value.as_f64().filter(|n| *n > 0.0);
+        let seconds = number(&input["DurationInMs"])? / 1_000.0;
+        let (width, height) = (number(&input["WidthInPx"])?, number(&input["HeightInPx"])?);
+        let fps = number(&result["Frames"])? / seconds;
+        Some(Film { seconds, width, height, fps, codec: "h264".to_owned() })
+    }
+}
+
+/// Names of codecs as speeds are keyed.
+fn codec(name: &str) -> String {
+    let plain: String = name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    let known = [("h264", "h264"), ("avc", "h264"), ("h265", "hevc"), ("hevc", "hevc"), ("av1", "av1")];
+    known.iter().find(|(part, _)| plain.contains(part)).map_or(plain.clone(), |(_, name)| (*name).to_owned())
+}
+
+/// The work of one job: luma megapixels to decode, and to encode by x264's preset.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    pub codec: String,
+    pub decode_mpix: f64,
+    pub encodes: Vec<(&'static str, f64)>,
+}
+
+impl Outline {
+    /// What a job asks for, of this film; nothing where its settings cannot be read or it has no pictures to make.
+    pub fn of(parameters: &Value, film: &Film) -> Option<Outline> {
+        let settings = settings::parse(parameters).ok()?;
+        // Outputs of equal settings share one encode.
+        let mut distinct = Vec::new();
+        for video in settings.groups.iter().flat_map(|group| &group.outputs).filter_map(|output| output.video.as_ref())
+        {
+            if let VideoCode::H264(code) = &video.code
+                && !distinct.contains(&(video.width, video.height, code))
+            {
+                distinct.push((video.width, video.height, code));
+            }
+        }
+        let frames = film.seconds * film.fps;
+        let encodes = distinct.iter().map(|(width, height, code)| {
+            // Nothing is enlarged.
+            let (width, height) = (fit(*width, film.width), fit(*height, film.height));
+            let frames = match code.rate {
+                Rate::Source => frames,
+                Rate::Fixed { numerator, denominator } => {
+                    film.seconds * f64::from(numerator) / f64::from(denominator).max(1.0)
+                }
+            };
+            (code.preset, width * height / 1e6 * frames)
+        });
+        let encodes: Vec<_> = encodes.collect();
+        let decode_mpix = film.width * film.height / 1e6 * frames;
+        (!encodes.is_empty()).then(|| Outline { codec: film.codec.clone(), decode_mpix, encodes })
+    }
+
+    /// Seconds on the whole of a lane, by the model alone.
+    fn seconds(&self, lane: Option<&LaneSpeed>) -> f64 {
+        let veryfast = lane.and_then(|lane| lane.encode_mpix_s.get("h264/veryfast").copied());
+        let scale = veryfast.map_or(1.0, |speed| speed / listed("veryfast"));
+        let encode = |preset: &str| {
+            let measured = lane.and_then(|lane| lane.encode_mpix_s.get(&format!("h264/{preset}")).copied());
+            measured.unwrap_or_else(|| listed(preset) * scale)
+        };
+        let decode = lane.and_then(|lane| lane.decode_mpix_s.get(&self.codec).copied()).unwrap_or(DECODE * scale);
+        let overhead = lane.and_then(|lane| lane.ladder).map_or(1.1, |ladder| ladder.overhead);
+        let encodes: f64 = self.encodes.iter().map(|(preset, mpix)| mpix / encode(preset)).sum();
+        (self.decode_mpix / decode + encodes) * overhead
+    }
+}
+
+fn fit(wanted: Option<u32>, source: f64) -> f64 {
+    wanted.map_or(source, |wanted| f64::from(wanted).min(source))
+}
+
+fn listed(preset: &str) -> f64 {
+    PRESETS.iter().find(|(name, _)| *name == preset).map_or(70.0, |(_, speed)| *speed)
+}
+
+/// What past jobs taught, of cores and of GPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Lessons {
+    cores: Learnt,
+    gpus: Learnt,
+    /// The last job was encoded on a GPU: the next one that waits is taken to be so too.
+    last_on_gpu: bool,
+}
+
+impl Lessons {
+    fn of(&mut self, on_gpu: bool) -> &mut Learnt {
+        if on_gpu { &mut self.gpus } else { &mut self.cores }
+    }
+}
+
+/// By how much the model was off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Learnt {
+    pub jobs: u32,
+    /// Logarithm of how many times longer than the model said.
+    pub log_ratio: f64,
+}
+
+impl Learnt {
+    pub fn factor(&self) -> f64 {
+        self.log_ratio.exp()
+    }
+
+    pub fn learn(&mut self, modelled: f64, took: f64) {
+        if !(modelled > 0.0 && took > 0.0) {
+            return;
+        }
+        self.jobs = self.jobs.saturating_add(1);
+        let weight = (1.0 / f64::from(self.jobs)).max(WEIGHT_MIN);
+        // One job that hung for hours must not spoil the next ten.
+        let ratio = (took / modelled).ln().clamp(self.log_ratio - 2.0, self.log_ratio + 2.0);
+        let ratio = if self.jobs == 1 { (took / modelled).ln() } else { ratio };
+        self.log_ratio += weight * (ratio - self.log_ratio);
+    }
+}
+
+/// One per appliance.
+#[derive(Default)]
+pub struct Predictor {
+    films: Mutex<HashMap<String, Film>>,
+    learnt: Mutex<Option<Lessons>>,
+    probing: Mutex<usize>,
+    one_probe: tokio::sync::Mutex<()>,
+}
+
+/// A prediction of a run that has begun, to be held against its end.
+pub struct Held {
+    outline: Outline,
+    on_gpu: bool,
+    cores: usize,
+    predicted: Option<(f64, &'static str)>,
+}
+
+impl Predictor {
+    /// Remembers what a look at a file found.
+    pub fn saw(&self, uri: &str, description: &Value) {
+        let Some(film) = Film::of_probe(description) else { return };
+        let mut films = self.films.lock();
+        if films.len() >= FILMS_MAX {
+            // Which of ten thousand goes hardly matters: it is probed again.
+            let any = films.keys().next().cloned();
+            any.and_then(|any| films.remove(&any));
+        }
+        films.insert(uri.to_owned(), film);
+    }
+
+    fn film(&self, parameters: &Value) -> Option<Film> {
+        self.films.lock().get(input_of(parameters)?).cloned()
+    }
+
+    fn learnt(&self, services: &Services) -> Lessons {
+        let mut learnt = self.learnt.lock();
+        *learnt.get_or_insert_with(|| {
+            let stored = services.reader.setting(LEARNT).ok().flatten();
+            stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        })
+    }
+
+    /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
+    fn predict(
+        &self,
+        services: &Services,
+        outline: &Outline,
+        on_gpu: bool,
+        cores: usize,
+    ) -> Option<(f64, &'static str)> {
+        let lane = speeds_of_cores(services);
+        let learnt = *self.learnt(services).of(on_gpu);
+        // What cores were measured at says nothing of a GPU: only its own past jobs do.
+        let by = match (lane.is_some() && !on_gpu, learnt.jobs) {
+            (true, 0) => "benchmark",
+            (true, _) => "benchmark and past jobs",
+            (false, 0) => return None,
+            (false, _) => "past jobs",
+        };
+        Some((modelled(outline, lane.as_ref(), cores) * learnt.factor() + START_SECONDS, by))
+    }
+
+    /// What a run that begins now is expected to take.
+    pub fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: usize) -> Option<Held> {
+        let outline = Outline::of(parameters, &self.film(parameters)?)?;
+        let predicted = self.predict(services, &outline, on_gpu, cores);
+        Some(Held { outline, on_gpu, cores, predicted })
+    }
+
+    /// Learns from a run that ended well, and says in its result how the prediction came out. What was not known of the
+    /// film before is known from the result.
+    pub async fn check(&self, call: &Call, held: Option<Held>, took: f64, result: &mut Value) {
+        let (services, cores, on_gpu) = (&call.services, call.threads, on_gpu(call));
+        let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
+        let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
+        let Some(held) = held else { return };
+        let lane = speeds_of_cores(services);
+        let mut learnt = self.learnt(services);
+        learnt.of(held.on_gpu).learn(modelled(&held.outline, lane.as_ref(), held.cores), took - START_SECONDS);
+        learnt.last_on_gpu = held.on_gpu;
+        *self.learnt.lock() = Some(learnt);
+        let mut commit = Commit::new();
+        commit.put_setting(LEARNT, json!(learnt).to_string().as_bytes());
+        // What could not be stored is learnt again; a fatal fault has ended the appliance by itself.
+        let _ = call.handle.commit(commit).await;
+        if let Some((seconds, by)) = held.predicted {
+            metrics::histogram!("conveyor_prediction_error_ratio").record((seconds - took).abs() / took.max(0.001));
+            metrics::counter!("conveyor_predictions_checked_total", "by" => by).increment(1);
+            result["Prediction"] = json!({
+                "Seconds": round(seconds), "TookSeconds": round(took),
+                "ErrorPercent": round((seconds / took.max(0.001) - 1.0) * 100.0), "By": by,
+            });
+        }
+    }
+}
+
+/// Whether a GPU encodes for this attempt.
+pub fn on_gpu(call: &Call) -> bool {
+    call.device.as_ref().is_some_and(|device| device.encode)
+}
+
+fn speeds_of_cores(services: &Services) -> Option<LaneSpeed> {
+    Speeds::read(&services.data_dir)?.lanes.remove("cpu").filter(|lane| !lane.encode_mpix_s.is_empty())
+}
+
+fn round(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+/// On so many of the box's cores: speeds are of all of them.
+fn modelled(outline: &Outline, lane: Option<&LaneSpeed>, cores: usize) -> f64 {
+    let all = conveyor_hw::Cpu::read().cores.max(1);
+    outline.seconds(lane) * all as f64 / cores.clamp(1, all) as f64
+}
+
+/// The file that a job reads.
+fn input_of(parameters: &Value) -> Option<&str> {
+    parameters.pointer("/Settings/Inputs/0/FileInput").and_then(Value::as_str)
+}
+
+/// A transcode was queued: tells at once where its file is known, else after a look at it.
+pub fn queued(services: &Arc<Services>, parameters: &str, tell: &dyn Fn() -> Tell) {
+    let Ok(parameters) = serde_json::from_str::<Value>(parameters) else { return };
+    let predictor = &services.predictor;
+    if predictor.film(&parameters).is_some() {
+        return forecast(services, &parameters, tell());
+    }
+    // Without speeds and without past jobs a look at the file would tell nothing.
+    let learnt = predictor.learnt(services);
+    let jobs = learnt.cores.jobs.max(learnt.gpus.jobs);
+    let nothing_known = jobs == 0 && Speeds::read(&services.data_dir).is_none();
+    if nothing_known || *predictor.probing.lock() >= PROBES_MAX {
+        return;
+    }
+    let (services, tell) = (services.clone(), tell());
+    *services.predictor.probing.lock() += 1;
+    tokio::spawn(async move {
+        if let Some(uri) = input_of(&parameters) {
+            let _one = services.predictor.one_probe.lock().await;
+            if services.predictor.film(&parameters).is_none() {
+                look(&services, uri).await;
+            }
+        }
+        *services.predictor.probing.lock() -= 1;
+        forecast(&services, &parameters, tell);
+    });
+}
+
+fn forecast(services: &Services, parameters: &Value, tell: Tell) {
+    let cores = CORES.min(conveyor_hw::Cpu::read().cores.max(1));
+    let on_gpu = services.predictor.learnt(services).last_on_gpu;
+    let held = services.predictor.hold(services, parameters, on_gpu, cores);
+    if let Some((seconds, by)) = held.and_then(|held| held.predicted) {
+        tell(Forecast { run_ms: (seconds * 1_000.0) as i64, by });
+    }
+}
+
+/// Probes a file in a child. What is wrong with the file is for its job to say.
+async fn look(services: &Services, uri: &str) {
+    let name = format!("predict-{}", uuid::Uuid::new_v4().simple());
+    let Ok(folder) = super::media::WorkDir::create(&services.data_dir, &name) else { return };
+    let job = Job {
+        stage: "probe".to_owned(),
+        parameters: json!({ "input": uri }),
+        work_dir: folder.path.clone(),
+        shares: services.shares.clone(),
+        threads: 1,
+        device: None,
+    };
+    if let Ok(found) = services.spawn.spawn(job, Box::new(|_| {})).await {
+        services.predictor.saw(uri, &found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn film() -> Film {
+        Film { seconds: 100.0, width: 1920.0, height: 1080.0, fps: 30.0, codec: "h264".into() }
+    }
+
+    fn ladder() -> Value {
+        let (_, text) = super::super::builtin::JOB_TEMPLATES[0];
+        let mut job: Value = serde_json::from_str(&text.replace("{Destination}", "s3://out/x")).unwrap();
+        job["Settings"]["Inputs"] = json!([{ "FileInput": "s3://in/a.mp4" }]);
+        json!({ "Settings": job["Settings"] })
+    }
+
+    #[test]
+    fn the_ladders_work_is_its_pixels_and_equal_outputs_count_once() {
+        let outline = Outline::of(&ladder(), &film()).unwrap();
+        let full = 1920.0 * 1080.0 / 1e6 * 3_000.0;
+        assert_eq!(outline.decode_mpix, full);
+        assert_eq!(outline.encodes.len(), 2, "MP4 and HLS share: {outline:?}");
+        assert_eq!(outline.encodes[0], ("veryfast", full));
+        let small = Film { width: 640.0, height: 360.0, ..film() };
+        let of_small = Outline::of(&ladder(), &small).unwrap();
+        assert!(of_small.encodes.iter().all(|(_, mpix)| *mpix <= 640.0 * 360.0 / 1e6 * 3_000.0), "nothing is enlarged");
+        let lane = LaneSpeed {
+            encode_mpix_s: [("h264/veryfast".to_owned(), 100.0)].into(),
+            decode_mpix_s: [("h264".to_owned(), 400.0)].into(),
+            ..LaneSpeed::default()
+        };
+        let seconds = outline.seconds(Some(&lane));
+        let by_hand = (full / 400.0 + full * (1.0 + 4.0 / 9.0) / 100.0) * 1.1;
+        assert!((seconds - by_hand).abs() < 1e-6, "{seconds} against {by_hand}");
+    }
+
+    #[test]
+    fn predictions_learn_what_the_model_gets_wrong_and_survive_one_bad_job() {
+        let mut learnt = Learnt::default();
+        for modelled in [10.0, 30.0, 20.0, 50.0, 15.0] {
+            learnt.learn(modelled, modelled * 1.7);
+        }
+        assert!((learnt.factor() - 1.7).abs() < 0.01, "{}", learnt.factor());
+        learnt.learn(10.0, 10_000.0);
+        assert!(learnt.factor() < 2.6, "{}", learnt.factor());
+        for _ in 0..20 {
+            learnt.learn(10.0, 8.0);
+        }
+        assert!((learnt.factor() - 0.8).abs() < 0.08, "{}", learnt.factor());
+        learnt.learn(0.0, 5.0);
+        assert!(learnt.factor().is_finite());
+    }
+}

@@ -1,0 +1,231 @@
+//! Other services' calls that come in from outside over the box's own port: SQS for workers, EventBridge for whoever
+//! has events. Clients are told from each other by `X-Amz-Target`; of SQS the older query protocol is spoken too.
+//!
+//! Owns the form of answers and refusals; what is done is done by [`super::queues`] and [`super::events`].
+
+use serde_json::{Map, Value, json};
+
+use super::events::{Lineage, Refusal as EventsRefusal};
+use super::{Services, queues};
+use crate::base::fault;
+use crate::run::Handle;
+
+const SQS: &str = "AmazonSQS.";
+const EVENTS: &str = "AWSEvents.";
+const NAMESPACE: &str = "http://queue.amazonaws.com/doc/2012-11-05/";
+
+/// What the client gets.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+}
+
+/// Answers a call of the JSON protocol; `None` where the target is no service of these.
+pub async fn json(services: &Services, handle: &Handle, target: &str, body: &[u8]) -> Option<Reply> {
+    let is_sqs = target.starts_with(SQS);
+    let operation = target.strip_prefix(SQS).or_else(|| target.strip_prefix(EVENTS))?;
+    let request: Value = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
+        Ok(request) => request,
+        Err(e) => return Some(refused("SerializationException", &format!("The request is no JSON: {e}"), 400)),
+    };
+    Some(match is_sqs {
+        true => match sqs(services, handle, operation, &request).await {
+            Ok(answer) => reply(200, "application/x-amz-json-1.0", &answer),
+            Err(refusal) => {
+                let code = format!("com.amazonaws.sqs#{}", refusal.code);
+                let mut reply = refused(&code, &refusal.message, refusal.status);
+                let sender = if refusal.status < 500 { "Sender" } else { "Receiver" };
+                reply.headers.push(("x-amzn-query-error", format!("{};{sender}", refusal.query_code)));
+                reply
+            }
+        },
+        false => events(services, handle, operation, &request).await,
+    })
+}
+
+async fn sqs(services: &Services, handle: &Handle, operation: &str, p: &Value) -> Result<Value, queues::Refusal> {
+    let known = queues::operation(operation).ok_or_else(|| queues::Refusal::unknown(operation))?;
+    queues::call(&services.queues, handle, known, p, None).await
+}
+
+async fn events(services: &Services, handle: &Handle, operation: &str, p: &Value) -> Reply {
+    if operation != "PutEvents" {
+        let what = format!("The operation '{operation}' is not supported by this box; rules are configured in it");
+        return refused("UnknownOperationException", &what, 400);
+    }
+    let entries = p["Entries"].as_array().cloned().unwrap_or_default();
+    match services.events.put_events(handle, &entries, None, &[], &Lineage::default()).await {
+        Ok(answer) => reply(200, "application/x-amz-json-1.1", &answer),
+        Err(EventsRefusal::Validation(what)) => refused("ValidationException", &what, 400),
+        Err(EventsRefusal::Fault(e)) => refused("InternalException", &fault::chain(&e), 500),
+    }
+}
+
+fn reply(status: u16, content_type: &'static str, body: &Value) -> Reply {
+    Reply { status, content_type, headers: Vec::new(), body: body.to_string() }
+}
+
+fn refused(code: &str, message: &str, status: u16) -> Reply {
+    reply(status, "application/x-amz-json-1.0", &json!({ "__type": code, "message": message }))
+}
+
+/// Answers a call of SQS's query protocol: form fields in, XML out. `path` names the queue where the fields do not.
+pub async fn query(services: &Services, handle: &Handle, path: &str, form: &[(String, String)]) -> Reply {
+    let operation = form.iter().find(|(name, _)| name == "Action").map_or("", |(_, action)| action.as_str());
+    let mut request = fields(form);
+    if request.get("QueueUrl").is_none() && path.len() > 1 {
+        request["QueueUrl"] = path.into();
+    }
+    let id = uuid::Uuid::new_v4();
+    let (status, body) = match sqs(services, handle, operation, &request).await {
+        Ok(answer) => {
+            let mut result = String::new();
+            for (name, value) in answer.as_object().into_iter().flatten() {
+                element(name, value, &mut result);
+            }
+            let result = match result.is_empty() {
+                true => String::new(),
+                false => format!("<{operation}Result>{result}</{operation}Result>"),
+            };
+            let metadata = format!("<ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata>");
+            (200, format!("<{operation}Response xmlns=\"{NAMESPACE}\">{result}{metadata}</{operation}Response>"))
+        }
+        Err(refusal) => {
+            let kind = if refusal.status < 500 { "Sender" } else { "Receiver" };
+            let (code, message) = (escaped(refusal.query_code), escaped(&refusal.message));
+            let error = format!("<Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message><Detail/>");
+            let error = format!("<Error>{error}</Error><RequestId>{id}</RequestId>");
+            (refusal.status, format!("<ErrorResponse xmlns=\"{NAMESPACE}\">{error}</ErrorResponse>"))
+        }
+    };
+    let body = format!("<?xml version=\"1.0\"?>{body}");
+    Reply { status, content_type: "text/xml", headers: Vec::new(), body }
+}
+
+/// How the query protocol calls the lists and maps of the JSON one: name there, name here, and for a map its values'
+/// name.
+const FLATTENED: [(&str, &str, Option<&str>); 8] = [
+    ("AttributeName", "AttributeNames", None),
+    ("MessageAttributeName", "MessageAttributeNames", None),
+    ("MessageSystemAttributeName", "MessageSystemAttributeNames", None),
+    ("MessageAttribute", "MessageAttributes", Some("Value")),
+    ("SendMessageBatchRequestEntry", "Entries", None),
+    ("DeleteMessageBatchRequestEntry", "Entries", None),
+    ("ChangeMessageVisibilityBatchRequestEntry", "Entries", None),
+    ("Attribute", "Attributes", Some("Value")),
+];
+
+/// `A=1&B.1=x&B.2=y&C.1.Name=n&C.1.Value.StringValue=v` as the JSON protocol has it.
+fn fields(form: &[(String, String)]) -> Value {
+    let mut tree = Value::Object(Map::new());
+    for (name, text) in form.iter().filter(|(name, _)| !["Action", "Version"].contains(&name.as_str())) {
+        let mut at = &mut tree;
+        // Deeper than any operation has it is nothing of SQS.
+        for part in name.split('.').take(8) {
+            if !at.is_object() {
+                *at = Value::Object(Map::new());
+            }
+            at = &mut at[part];
+        }
+        *at = text.as_str().into();
+    }
+    unflattened(tree)
+}
+
+fn unflattened(tree: Value) -> Value {
+    let Value::Object(map) = tree else { return tree };
+    let mut out = Map::new();
+    for (name, value) in map {
+        let known = FLATTENED.iter().find(|(flat, ..)| *flat == name);
+        match (known, value) {
+            (Some((_, list, values)), Value::Object(numbered)) => {
+                let mut numbered: Vec<(u32, Value)> =
+                    numbered.into_iter().filter_map(|(n, value)| Some((n.parse().ok()?, unflattened(value)))).collect();
+                numbered.sort_by_key(|(n, _)| *n);
+                let members = numbered.into_iter().map(|(_, value)| value);
+                let value = match values {
+                    None => members.collect(),
+                    Some(values) => members
+                        .filter_map(|m| Some((m["Name"].as_str()?.to_owned(), m[*values].clone())))
+                        .collect::<Map<_, _>>()
+                        .into(),
+                };
+                out.insert((*list).to_owned(), value);
+            }
+            (_, value) => {
+                out.insert(name, unflattened(value));
+            }
+        }
+    }
+    Value::Object(out)
+}
+
+fn element(name: &str, value: &Value, out: &mut String) {
+    let name = match name {
+        "Messages" => "Message",
+        "QueueUrls" | "queueUrls" => "QueueUrl",
+        "Successful" => "BatchResultEntry",
+        "Failed" => "BatchResultErrorEntry",
+        "Attributes" => "Attribute",
+        "MessageAttributes" => "MessageAttribute",
+        name => name,
+    };
+    match value {
+        Value::Array(list) => list.iter().for_each(|one| element(name, one, out)),
+        Value::Object(map) if matches!(name, "Attribute" | "MessageAttribute") => {
+            for (key, value) in map {
+                out.push_str(&format!("<{name}><Name>{}</Name>", escaped(key)));
+                element("Value", value, out);
+                out.push_str(&format!("</{name}>"));
+            }
+        }
+        value => {
+            out.push_str(&format!("<{name}>"));
+            match value {
+                Value::Object(map) => map.iter().for_each(|(name, value)| element(name, value, out)),
+                Value::String(text) => out.push_str(&escaped(text)),
+                other => out.push_str(&other.to_string()),
+            }
+            out.push_str(&format!("</{name}>"));
+        }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\r' => out.push_str("&#xD;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn form_fields_are_read_as_the_json_protocol_has_them() {
+        let form = [
+            ("Action", "SendMessageBatch"),
+            ("SendMessageBatchRequestEntry.2.Id", "b"),
+            ("SendMessageBatchRequestEntry.1.Id", "a"),
+            ("SendMessageBatchRequestEntry.1.MessageAttribute.1.Name", "kind"),
+            ("SendMessageBatchRequestEntry.1.MessageAttribute.1.Value.DataType", "String"),
+            ("AttributeName.1", "All"),
+        ];
+        let form: Vec<(String, String)> = form.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let expected = json!({"Entries": [{"Id": "a", "MessageAttributes": {"kind": {"DataType": "String"}}},
+            {"Id": "b"}], "AttributeNames": ["All"]});
+        assert_eq!(fields(&form), expected);
+    }
+}

@@ -1,0 +1,155 @@
+//! What operators see of express executions: what runs, what ended lately, counts since the appliance started. Volatile.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use parking_lot::Mutex;
+
+use crate::base::limits::{EXPRESS_FAILED_SHOWN_MAX, EXPRESS_SHOWN_MAX};
+use crate::base::{ExecutionId, Timestamp};
+use crate::interpreter::{Header, Outcome, Status};
+use crate::run::catalog::Machine;
+
+/// Longest cause that is kept for showing, in characters: the log has it whole.
+const CAUSE_SHOWN_CHARS_MAX: usize = 2_000;
+
+/// An express execution that runs now.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub id: ExecutionId,
+    pub arn: String,
+    pub machine: String,
+    pub name: String,
+    pub started_at: Timestamp,
+    /// Somebody waits for its answer.
+    pub sync: bool,
+}
+
+/// One that ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub arn: String,
+    pub machine: String,
+    pub name: String,
+    pub status: Status,
+    pub started_at: Timestamp,
+    pub stopped_at: Timestamp,
+    pub error: Option<String>,
+    pub cause: Option<String>,
+    /// How many steps its history had.
+    pub events: u64,
+}
+
+/// Executions of one machine since the appliance started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub started: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    pub timed_out: u64,
+    pub aborted: u64,
+}
+
+/// The board at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ExpressBoard {
+    /// Oldest first, and how many there are beyond those shown.
+    pub running: Vec<Running>,
+    pub running_total: usize,
+    /// Newest first. Failures are kept longer than successes.
+    pub ended: Vec<Ended>,
+    pub counts: BTreeMap<String, Counts>,
+}
+
+#[derive(Default)]
+pub(super) struct Board {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    running: HashMap<ExecutionId, Running>,
+    succeeded: VecDeque<Ended>,
+    failed: VecDeque<Ended>,
+    counts: BTreeMap<String, Counts>,
+}
+
+impl Board {
+    pub fn started(&self, machine: &str) {
+        let mut state = self.state.lock();
+        match state.counts.get_mut(machine) {
+            Some(counts) => counts.started += 1,
+            None => drop(state.counts.insert(machine.to_owned(), Counts { started: 1, ..Counts::default() })),
+        }
+    }
+
+    pub fn runs(&self, machine: &Machine, header: &Header, sync: bool) {
+        let running = Running {
+            id: header.id,
+            arn: machine.env.execution_arn(header),
+            machine: header.machine.name.clone(),
+            name: header.name.clone(),
+            started_at: header.started_at,
+            sync,
+        };
+        self.state.lock().running.insert(header.id, running);
+    }
+
+    pub fn ended(&self, machine: &Machine, header: &Header) {
+        let (error, cause) = failure(header);
+        let ended = Ended {
+            arn: machine.env.execution_arn(header),
+            machine: header.machine.name.clone(),
+            name: header.name.clone(),
+            status: header.status,
+            started_at: header.started_at,
+            stopped_at: header.stopped_at.unwrap_or(header.started_at),
+            error: error.map(str::to_owned),
+            cause: cause.map(|cause| cause.chars().take(CAUSE_SHOWN_CHARS_MAX).collect()),
+            events: header.last_event.0,
+        };
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.running.remove(&header.id);
+        if let Some(counts) = state.counts.get_mut(&header.machine.name) {
+            match header.status {
+                Status::Succeeded => counts.succeeded += 1,
+                Status::TimedOut => counts.timed_out += 1,
+                Status::Aborted => counts.aborted += 1,
+                _ => counts.failed += 1,
+            }
+        }
+        let (list, most) = match header.status {
+            Status::Succeeded => (&mut state.succeeded, EXPRESS_SHOWN_MAX),
+            _ => (&mut state.failed, EXPRESS_FAILED_SHOWN_MAX),
+        };
+        if list.len() >= most {
+            list.pop_front();
+        }
+        list.push_back(ended);
+    }
+
+    /// One that was dropped without an end.
+    pub fn forget(&self, id: ExecutionId) {
+        self.state.lock().running.remove(&id);
+    }
+
+    pub fn show(&self) -> ExpressBoard {
+        let state = self.state.lock();
+        let mut running: Vec<Running> = state.running.values().cloned().collect();
+        running.sort_by_key(|one| (one.started_at, one.id));
+        running.truncate(EXPRESS_SHOWN_MAX);
+        let mut ended: Vec<Ended> = state.succeeded.iter().chain(&state.failed).cloned().collect();
+        ended.sort_by_key(|one| std::cmp::Reverse(one.stopped_at));
+        ExpressBoard { running, running_total: state.running.len(), ended, counts: state.counts.clone() }
+    }
+}
+
+/// Error and cause of an execution that ended without success.
+pub(super) fn failure(header: &Header) -> (Option<&str>, Option<&str>) {
+    match &header.outcome {
+        None | Some(Outcome::Succeeded { .. }) => (None, None),
+        Some(
+            Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause } | Outcome::Aborted { error, cause },
+        ) => (error.as_deref(), cause.as_deref()),
+    }
+}

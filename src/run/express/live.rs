@@ -1,0 +1,218 @@
+//! One express execution at work: a task of its own that steps and acts until the execution has ended.
+//!
+//! Invariants: whatever happens to the task, the execution leaves the registry and its stages end with it; a message
+//! that comes after the end finds nobody.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Duration, sleep};
+
+use super::super::catalog::Machine;
+use super::super::core::SharedCore;
+use super::super::execution::Message;
+use super::super::lanes::Lease;
+use super::super::stage::{End, Stage};
+use super::super::{events, quarantine};
+use crate::base::{Attempt, TaskError, TimerId, Timestamp};
+use crate::interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
+
+pub(super) struct Live {
+    core: SharedCore,
+    machine: Arc<Machine>,
+    execution: Execution,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    end: Option<oneshot::Sender<Header>>,
+    timers: BTreeSet<(Timestamp, TimerId)>,
+    stages: JoinSet<(Attempt, End)>,
+    running: HashMap<Attempt, AbortHandle>,
+    /// Attempts that need no lane, in the order in which they were commanded.
+    ready: VecDeque<Box<RunTask>>,
+}
+
+impl Live {
+    pub fn new(
+        core: SharedCore,
+        machine: Arc<Machine>,
+        execution: Execution,
+        inbox: mpsc::UnboundedReceiver<Message>,
+        end: Option<oneshot::Sender<Header>>,
+    ) -> Live {
+        Live {
+            core,
+            machine,
+            execution,
+            inbox,
+            end,
+            timers: BTreeSet::new(),
+            stages: JoinSet::new(),
+            running: HashMap::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Until the execution has ended.
+    pub async fn run(mut self, commands: Vec<Command>) {
+        let work = async {
+            self.act(commands);
+            while self.is_running() {
+                self.run_ready().await;
+                if self.is_running() {
+                    self.wait().await;
+                }
+            }
+        };
+        // `step` is guarded by itself, and so are stages: what panics here is the loop.
+        if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+            let text = quarantine::text_of(&*panic);
+            events::ActorPanicked { id: self.execution.header.id, text: &text, again: false }.emit();
+            self.decide(Event::Stopped {
+                error: Some("States.Runtime".into()),
+                cause: Some("Carrying out the execution failed inside the appliance; its log has the details.".into()),
+            });
+        }
+        self.close();
+    }
+
+    fn is_running(&self) -> bool {
+        self.execution.header.status == Status::Running
+    }
+
+    fn close(mut self) {
+        let header = self.execution.header.clone();
+        self.core.express.inboxes.lock().remove(&header.id);
+        self.core.express.ended(&self.machine, &header);
+        match self.end.take() {
+            // Who waited may have hung up.
+            Some(end) => drop(end.send(header)),
+            None => {
+                if let Some(record) = self.core.express.record.get() {
+                    record.ended(header.id);
+                }
+            }
+        }
+        // Whoever still asks for something is told that there is nobody.
+        self.inbox.close();
+    }
+
+    /// Waits for what comes first.
+    async fn wait(&mut self) {
+        let next = self.timers.first().copied();
+        let until_ms = next.map_or(0, |(due, _)| due.since_ms(self.core.clock.now()).max(0) as u64);
+        tokio::select! {
+            message = self.inbox.recv() => {
+                if let Some(message) = message {
+                    self.hear(message).await;
+                }
+            }
+            Some(end) = self.stages.join_next(), if !self.stages.is_empty() => {
+                // An error is an attempt that was cancelled: nobody asks for its outcome.
+                if let Ok((attempt, end)) = end {
+                    self.running.remove(&attempt);
+                    match end {
+                        End::Ended(event) => drop(self.decide(event)),
+                        End::Moved { task, ticket } => self.core.run_elsewhere(self.execution.header.id, task, ticket),
+                    }
+                }
+            }
+            () = sleep(Duration::from_millis(until_ms)), if next.is_some() => {
+                if let Some((due, timer)) = next.filter(|(due, _)| *due <= self.core.clock.now()) {
+                    self.timers.remove(&(due, timer));
+                    self.decide(Event::TimerFired { timer });
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) {
+        match message {
+            Message::Event { event, answer } => {
+                let changed = self.decide(event);
+                if let Some(answer) = answer {
+                    // Who asked may have hung up; the event counts all the same.
+                    let _ = answer.send(Ok(changed));
+                }
+            }
+            Message::Leased { task, lease } => self.begin(*task, lease).await,
+            // What the actors of stages tell; an express execution's stages have none.
+            Message::Moved { .. } | Message::StageGone { .. } => {}
+        }
+    }
+
+    /// Decide and act. True when the event changed something.
+    fn decide(&mut self, event: Event) -> bool {
+        let entry = self.core.entry(event);
+        let step = quarantine::step(&self.machine, &self.execution, &entry);
+        if step.header.is_none() {
+            return false;
+        }
+        self.execution.apply(&step);
+        self.core.logs.tell(&self.machine, &self.execution, step.history);
+        self.act(step.commands);
+        true
+    }
+
+    fn act(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::RunTask(task) if self.core.needs_no_lane(&task) => self.ready.push_back(task),
+                Command::RunTask(task) => {
+                    let header = &self.execution.header;
+                    self.core.run_task(header.id, task, &header.input);
+                }
+                Command::CancelTask { attempt } => {
+                    if let Some(stage) = self.running.remove(&attempt) {
+                        stage.abort();
+                    }
+                    self.core.cancel(self.execution.header.id, attempt);
+                }
+                Command::SetTimer { timer, due } => drop(self.timers.insert((due, timer))),
+                Command::ClearTimer { timer, due } => drop(self.timers.remove(&(due, timer))),
+                // It is nobody's child.
+                Command::Deliver(_) => {}
+            }
+        }
+    }
+
+    async fn run_ready(&mut self) {
+        while let Some(task) = self.ready.pop_front() {
+            self.begin(*task, Ok(None)).await;
+        }
+    }
+
+    /// Runs the attempt, unless it was fenced out while it waited for its lane.
+    async fn begin(&mut self, task: RunTask, lease: Result<Option<Lease>, TaskError>) {
+        let attempt = task.attempt;
+        let current = self
+            .execution
+            .branches
+            .get(&task.branch)
+            .is_some_and(|branch| matches!(branch.doing, Doing::Task { attempt: now, .. } if now == attempt));
+        if !current || self.running.contains_key(&attempt) {
+            return;
+        }
+        let arn = self.machine.env.execution_arn(&self.execution.header);
+        let needs_no_lane = matches!(lease, Ok(None));
+        let mut stage = Stage::new(self.core.clone(), &self.execution.header, arn, task, lease);
+        if needs_no_lane && let Some(event) = stage.end_at_once().await {
+            self.decide(event);
+            return;
+        }
+        let handle = self.stages.spawn(async move { (attempt, stage.end().await) });
+        self.running.insert(attempt, handle);
+    }
+}
+
+impl Drop for Live {
+    /// Also where the task itself is dropped, at the end of the appliance.
+    fn drop(&mut self) {
+        let id = self.execution.header.id;
+        if self.core.express.inboxes.lock().remove(&id).is_some() {
+            self.core.express.board.forget(id);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Express executions: decided by the same `step`, kept in memory, gone when they have ended.
+//!
+//! ```text
+//! start ──> first step ──ended──> log, board
+//!              │ waits for something
+//!              v
+//!           record of the start (asynchronous ones) ──> live: step, act, step, act … ──> log, board, record
+//! ```
+//!
+//! No step of theirs is stored and none waits for a sync. What an operator has of them is their log, and the board: what
+//! runs, what ended lately, and counts since the appliance started.
+//!
+//! - Started by StartExecution they run *at least once*: a start that cannot end in its first step is a line in a file
+//!   before it is acknowledged, and what has no end in that file runs anew, from its start, when the appliance
+//!   starts again. The line is written and not synced: it survives the process and not a power cut. Starts of which the
+//!   caller says that they must not get lost (a file that was dropped) are synced.
+//! - Started by StartSyncExecution they run *at most once*: who waits for the answer sees that it does not come.
+//! - Children for whose end a Standard execution waits are not run here: they are stored like their parents.
+
+mod board;
+mod live;
+mod record;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+pub use board::{Counts, Ended, ExpressBoard, Running};
+
+use super::core::{Core, SharedCore};
+use super::execution::Message;
+use super::handle::{Start, Started};
+use super::{Refused, events, quarantine};
+use crate::base::limits::quotas;
+use crate::base::{ExecutionId, Fault, Timestamp};
+use crate::interpreter::{Event, Execution, Header, MachineRef, Status};
+use crate::store::{MachineKind, MachineRow};
+use board::Board;
+use live::Live;
+use record::{Record, Recorded};
+
+use super::catalog::Machine;
+
+/// What all express executions of the appliance share.
+pub(super) struct Express {
+    inboxes: Mutex<HashMap<ExecutionId, mpsc::UnboundedSender<Message>>>,
+    board: Board,
+    /// Where starts are written down; none where nothing shall outlive the process.
+    record: std::sync::OnceLock<Record>,
+}
+
+impl Express {
+    pub fn new() -> Express {
+        Express { inboxes: Mutex::default(), board: Board::default(), record: std::sync::OnceLock::new() }
+    }
+
+    /// Hands a message to the express execution of that id; gives it back where there is none.
+    pub fn send(&self, id: ExecutionId, message: Message) -> Option<Message> {
+        let inboxes = self.inboxes.lock();
+        match inboxes.get(&id) {
+            Some(inbox) => inbox.send(message).err().map(|back| back.0),
+            None => Some(message),
+        }
+    }
+
+    pub fn board(&self) -> ExpressBoard {
+        self.board.show()
+    }
+}
+
+/// Whether the start is one for this module: of an express machine, and nobody's child.
+pub(super) fn is_meant(row: &MachineRow, request: &Start) -> bool {
+    row.kind == MachineKind::Express && request.parent.is_none()
+}
+
+/// StartExecution.
+pub(super) async fn start(core: &SharedCore, request: Start, row: &MachineRow) -> Result<Started, Refused> {
+    let must_not_get_lost = request.once;
+    let begun = Begun::new(core, request, row, None)?;
+    let header = &begun.execution.header;
+    let arn = begun.machine.env.execution_arn(header);
+    let (id, started_at) = (header.id, header.started_at);
+    let started = Started { id, arn, name: header.name.clone(), started_at, existed: false };
+    if begun.is_over() {
+        begun.end_at_once(core);
+        return Ok(started);
+    }
+    if let Some(record) = core.express.record.get() {
+        record.started(header, must_not_get_lost).await?;
+    }
+    begun.go_on(core, None);
+    Ok(started)
+}
+
+/// StartSyncExecution: resolves with the execution as it ended.
+pub(super) async fn start_sync(core: &SharedCore, request: Start) -> Result<Header, Refused> {
+    let row = machine_row(core, &request)?;
+    let begun = Begun::new(core, request, &row, None)?;
+    if begun.is_over() {
+        return Ok(begun.end_at_once(core));
+    }
+    let (end, ended) = oneshot::channel();
+    begun.go_on(core, Some(end));
+    ended.await.map_err(|_| Refused::new("ServiceUnavailable", "the appliance is shutting down"))
+}
+
+fn machine_row(core: &Core, request: &Start) -> Result<MachineRow, Refused> {
+    let missing = || Refused::no_machine(&core.machine_arn(&request.machine));
+    core.reader.machine(&request.machine)?.ok_or_else(missing)
+}
+
+/// Stops one that runs. False where there is none of that id.
+pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
+    let (answer, stopped) = oneshot::channel();
+    let message = Message::Event { event: Event::Stopped { error, cause }, answer: Some(answer) };
+    core.express.send(id, message).is_none() && matches!(stopped.await, Ok(Ok(true)))
+}
+
+/// Opens the record of starts in that folder and runs anew what was in flight. To be called once, before anything is
+/// started.
+pub(super) async fn recover(core: &SharedCore, folder: &Path) -> Result<usize, Fault> {
+    let (record, unfinished) = Record::open(folder)?;
+    if core.express.record.set(record).is_err() {
+        return Ok(0);
+    }
+    let mut again = 0;
+    for recorded in unfinished {
+        match run_again(core, &recorded).await {
+            Ok(()) => again += 1,
+            Err(refused) => {
+                events::ExpressGivenUp { id: recorded.id, machine: &recorded.machine, why: &refused.message }.emit();
+                if let Some(record) = core.express.record.get() {
+                    record.ended(recorded.id);
+                }
+            }
+        }
+    }
+    Ok(again)
+}
+
+async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused> {
+    if recorded.runs >= record::RUNS_MAX {
+        let what = format!("the appliance ended {} times while it ran", recorded.runs);
+        return Err(Refused::new("InternalFailure", what));
+    }
+    let request = recorded.to_start();
+    let row = machine_row(core, &request)?;
+    let begun = Begun::new(core, request, &row, Some(recorded))?;
+    if let Some(record) = core.express.record.get() {
+        record.runs_again(recorded.id).await?;
+        if begun.is_over() {
+            record.ended(recorded.id);
+        }
+    }
+    match begun.is_over() {
+        true => drop(begun.end_at_once(core)),
+        false => begun.go_on(core, None),
+    }
+    Ok(())
+}
+
+/// An execution after its first step.
+struct Begun {
+    machine: Arc<Machine>,
+    execution: Execution,
+    commands: Vec<crate::interpreter::Command>,
+}
+
+impl Begun {
+    fn new(core: &SharedCore, request: Start, row: &MachineRow, again: Option<&Recorded>) -> Result<Begun, Refused> {
+        if core.is_closing() {
+            return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+        }
+        if row.deleting {
+            let arn = core.machine_arn(&row.name);
+            return Err(Refused::new("StateMachineDeleting", format!("State Machine is being deleted: '{arn}'")));
+        }
+        if row.kind != MachineKind::Express {
+            let words = "This operation is not supported by this type of state machine";
+            return Err(Refused::new("StateMachineTypeNotSupported", words));
+        }
+        let most = quotas().express_executions;
+        if core.express.inboxes.lock().len() >= most {
+            let what = format!("{most} express executions are running; wait until some have ended");
+            return Err(Refused::new("ExecutionLimitExceeded", what));
+        }
+        let entry = core.entry(Event::Started);
+        let id = again.map_or_else(|| ExecutionId::generate(entry.at), |recorded| recorded.id);
+        let (qualifier, revision) = match (again, &request.qualifier) {
+            (Some(recorded), _) => (recorded.qualifier(), recorded.revision),
+            (None, None) => (None, row.revision),
+            (None, Some(qualifier)) => {
+                let (qualifier, revision) = core.resolve(&row.name, qualifier, id)?;
+                (Some(qualifier), revision)
+            }
+        };
+        let name = request.name.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let reference = MachineRef { name: request.machine, revision, qualifier };
+        let machine = core.machine(&reference)?;
+        let mut execution = Execution::start(id, name, reference, request.input, entry.at);
+        execution.header.trace_header = request.trace_header;
+        let step = quarantine::step(&machine, &execution, &entry);
+        execution.apply(&step);
+        let header = &execution.header;
+        events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();
+        core.express.board.started(&header.machine.name);
+        core.logs.tell(&machine, &execution, step.history);
+        Ok(Begun { machine, execution, commands: step.commands })
+    }
+
+    fn is_over(&self) -> bool {
+        self.execution.header.status != Status::Running
+    }
+
+    fn end_at_once(self, core: &SharedCore) -> Header {
+        core.express.ended(&self.machine, &self.execution.header);
+        self.execution.header
+    }
+
+    /// Runs on in a task of its own.
+    fn go_on(self, core: &SharedCore, end: Option<oneshot::Sender<Header>>) {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let header = &self.execution.header;
+        core.express.inboxes.lock().insert(header.id, sender);
+        core.express.board.runs(&self.machine, header, end.is_some());
+        let live = Live::new(core.clone(), self.machine, self.execution, inbox, end);
+        tokio::spawn(live.run(self.commands));
+    }
+}
+
+impl Express {
+    /// Tells logs, metrics and the board of an execution that ended.
+    fn ended(&self, machine: &Machine, header: &Header) {
+        let (error, _) = board::failure(header);
+        let stopped_at: Timestamp = header.stopped_at.unwrap_or(header.started_at);
+        events::ExecutionEnded {
+            id: header.id,
+            machine: &header.machine.name,
+            name: &header.name,
+            status: header.status,
+            error,
+            duration_ms: stopped_at.since_ms(header.started_at),
+        }
+        .emit();
+        self.board.ended(machine, header);
+    }
+}

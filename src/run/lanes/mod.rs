@@ -1,0 +1,392 @@
+//! The lanes: one actor that leases the box's cores, disks and engines to stages.
+//!
+//! ```text
+//! request ──> queue (who goes next) ──> place (where) ──> lease ──> stage
+//!                ^                        ^                │
+//!                └── moved on: its device failed ──────────┴── lease dropped: room again
+//! ```
+//!
+//! One actor for all lanes, because a lease may hold several of them (a GPU's decoder, its encoder, and a core for the
+//! sound) and must get all or none. The queue is volatile: what waits in it are outstanding rows, which are queued again
+//! after a crash. An attempt that waits here costs a queue entry and nothing else.
+//!
+//! **When a device fails**, the attempt that ran on it does not: its lane is drained, and the same attempt runs again
+//! elsewhere, on cores too unless its acceleration is `required`. History stays truthful, because an attempt there is a
+//! try of the state, with its timeout and its heartbeat, and not a visit to a device; what happened is in the log, in
+//! the metrics, and in the result's warnings. An attempt that has met [`MOVES_MAX`] failing devices fails with the last
+//! one's error, which Retry can match.
+
+pub mod health;
+pub mod need;
+pub mod place;
+pub mod queue;
+pub mod spec;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use serde::Serialize;
+use tokio::time::Duration;
+
+use super::core::SharedCore;
+use super::events;
+use crate::base::{Attempt, ExecutionId, TaskError, Timestamp};
+use crate::interpreter::RunTask;
+use crate::media::Device;
+use crate::media::settings::Acceleration;
+use health::Health;
+use need::{Need, Work};
+use place::Floor;
+use queue::{Next, Place, Queue};
+
+/// Devices that one attempt may meet failing.
+pub const MOVES_MAX: usize = 3;
+/// Places counted before a stage that waits.
+const BEFORE_COUNTED: usize = 1_000;
+
+/// A lane as screens show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaneStatus {
+    pub name: String,
+    pub capacity: u32,
+    pub busy: u32,
+    /// Stages that wait and could run here.
+    pub waiting: usize,
+    /// `open`, `drained`, `on trial`, or `absent`.
+    pub state: &'static str,
+    /// Why it is not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// When a drained lane is tried again, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+}
+
+/// A stage that waits, as screens show it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingStage {
+    #[serde(serialize_with = "as_text")]
+    pub execution: ExecutionId,
+    pub attempt: u32,
+    pub state: Arc<str>,
+    pub resource: String,
+    pub since: i64,
+    pub priority: i8,
+    /// `urgent`, `normal`, `background`.
+    pub band: &'static str,
+    /// How many of its kind go first; from [`BEFORE_COUNTED`] on there may be more.
+    pub before: usize,
+    pub why: String,
+    /// Devices that failed under it.
+    pub moved: Vec<String>,
+}
+
+fn as_text<S: serde::Serializer>(id: &ExecutionId, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(id)
+}
+
+/// The volatile right to run on lanes. Dropping it gives them back.
+pub(super) struct Lease {
+    lanes: ActorRef<Message>,
+    shares: Vec<(usize, u32)>,
+    label: String,
+    /// Threads that the stage may use.
+    pub cores: u32,
+    pub device: Option<Device>,
+    gpu: Option<usize>,
+    ticket: Ticket,
+}
+
+/// What an attempt takes along when it moves on.
+#[derive(Clone, Debug)]
+pub(super) struct Ticket {
+    pub place: Place,
+    pub work: Work,
+    since: Timestamp,
+    /// What its devices failed of.
+    pub moved: Vec<String>,
+}
+
+impl Lease {
+    /// The lanes by name: the engines of a GPU, or the one lane.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    pub fn moved(&self) -> &[String] {
+        &self.ticket.moved
+    }
+
+    /// Takes note that the device failed. The ticket on which the attempt may run again, where it may.
+    pub fn failed(&self, error: &TaskError) -> Option<Ticket> {
+        let gpu = self.gpu?;
+        if !health::may_pass_elsewhere(&error.error) {
+            return None;
+        }
+        // The actor is gone only when the appliance is.
+        let _ = self.lanes.cast(Message::Failed { gpu, error: error.clone() });
+        let mut ticket = self.ticket.clone();
+        ticket.moved.push(format!("{}: {error}", self.label));
+        let Work::Pictures(pictures) = &mut ticket.work else { return None };
+        let required = pictures.acceleration == Acceleration::Required;
+        // What no drained lane keeps away from the same device must not go there again; nor may one wander for ever.
+        let no_gpu = health::trouble(&error.error).is_none() || ticket.moved.len() >= MOVES_MAX;
+        if required && no_gpu {
+            return None;
+        }
+        if no_gpu {
+            pictures.acceleration = Acceleration::Disabled;
+        }
+        Some(ticket)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // The actor is gone only when the appliance is.
+        let _ = self.lanes.cast(Message::Release { shares: std::mem::take(&mut self.shares) });
+    }
+}
+
+pub(super) enum Message {
+    Request {
+        execution: ExecutionId,
+        task: Box<RunTask>,
+        need: Need,
+    },
+    Again {
+        execution: ExecutionId,
+        task: Box<RunTask>,
+        ticket: Ticket,
+    },
+    Cancel {
+        execution: ExecutionId,
+        attempt: Attempt,
+    },
+    Release {
+        shares: Vec<(usize, u32)>,
+    },
+    Failed {
+        gpu: usize,
+        error: TaskError,
+    },
+    /// A drained lane may be tried again.
+    Look,
+    Status(RpcReplyPort<Vec<LaneStatus>>),
+    Waiting {
+        of: Option<ExecutionId>,
+        most: usize,
+        reply: RpcReplyPort<Vec<WaitingStage>>,
+    },
+}
+
+pub(super) struct LanesActor;
+
+pub(super) struct Arguments {
+    pub lanes: spec::Lanes,
+    pub core: SharedCore,
+}
+
+struct Waits {
+    execution: ExecutionId,
+    task: Box<RunTask>,
+    since: Timestamp,
+    moved: Vec<String>,
+}
+
+pub(super) struct State {
+    floor: Floor,
+    core: SharedCore,
+    next: u64,
+    queue: Queue<Waits>,
+    /// Where an attempt waits, so that cancelling it does not search the queue.
+    places: BTreeMap<(ExecutionId, Attempt), (Work, Place)>,
+}
+
+impl Actor for LanesActor {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, _: ActorRef<Message>, a: Arguments) -> Result<State, ActorProcessingErr> {
+        Ok(State {
+            floor: Floor::new(a.lanes),
+            core: a.core,
+            next: 0,
+            queue: Queue::default(),
+            places: BTreeMap::new(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let now = state.core.clock.now();
+        match message {
+            Message::Request { execution, task, need } => {
+                let place = Place::new(need.priority.unwrap_or(0), need.rank, state.next);
+                state.next += 1;
+                state.wait(place, need.work, Waits { execution, task, since: now, moved: Vec::new() });
+            }
+            Message::Again { execution, task, ticket } => {
+                let Ticket { place, work, since, moved } = ticket;
+                state.wait(place, work, Waits { execution, task, since, moved });
+            }
+            Message::Cancel { execution, attempt } => {
+                if let Some((work, place)) = state.places.remove(&(execution, attempt)) {
+                    state.queue.remove(work, place);
+                }
+            }
+            Message::Release { shares } => state.release(&shares, now),
+            Message::Failed { gpu, error } => state.failed(&myself, gpu, &error, now),
+            Message::Look => {}
+            // Who asked may have gone.
+            Message::Status(reply) => {
+                let _ = reply.send(state.status(now));
+                return Ok(());
+            }
+            Message::Waiting { of, most, reply } => {
+                let _ = reply.send(state.waiting(of, most, now));
+                return Ok(());
+            }
+        }
+        state.grant(&myself, now);
+        Ok(())
+    }
+}
+
+impl State {
+    fn wait(&mut self, place: Place, work: Work, waits: Waits) {
+        self.places.insert((waits.execution, waits.task.attempt), (work, place));
+        self.queue.push(&self.floor, work, place, waits);
+    }
+
+    fn release(&mut self, shares: &[(usize, u32)], now: Timestamp) {
+        self.floor.give_back(shares);
+        for (lane, _) in shares {
+            let lane = &mut self.floor.lanes[*lane];
+            if lane.health.worked(now) {
+                events::LaneOpened { lane: &lane.name }.emit();
+            }
+        }
+    }
+
+    fn failed(&mut self, myself: &ActorRef<Message>, gpu: usize, error: &TaskError, now: Timestamp) {
+        let Some(trouble) = health::trouble(&error.error) else { return };
+        for lane in self.floor.lanes.iter_mut().filter(|lane| lane.gpu == Some(gpu) && lane.absent.is_none()) {
+            if !trouble.whole_gpu && !lane.name.ends_with(".nvenc") {
+                continue;
+            }
+            lane.health.failed(trouble, &error.to_string(), now);
+            if let Health::Drained { until, .. } = &lane.health {
+                events::LaneDrained { lane: &lane.name, error: &error.error, cause: &error.cause, until: *until }
+                    .emit();
+                let wait = Duration::from_millis(until.0.saturating_sub(now.0).max(0) as u64 + 1);
+                // Sent to this very actor, which may have ended by then.
+                drop(myself.send_after(wait, || Message::Look));
+            }
+        }
+    }
+
+    /// Leases as long as anybody who waits can go.
+    fn grant(&mut self, myself: &ActorRef<Message>, now: Timestamp) {
+        while let Some(next) = self.queue.next(&self.floor, now) {
+            match next {
+                Next::Cannot(waits, why) => {
+                    self.places.remove(&(waits.execution, waits.task.attempt));
+                    let what = format!("{why}; set Acceleration to preferred, or run it on a box that can");
+                    let error = TaskError::new("Device.Unsupported", what);
+                    self.core.lease(waits.execution, waits.task, Err(error));
+                }
+                Next::Goes(place, waits, way) => {
+                    self.floor.take(&way);
+                    let Waits { execution, task, since, moved } = waits;
+                    let work = self.places.remove(&(execution, task.attempt)).map(|(work, _)| work);
+                    events::StageLeased { waited_ms: now.since_ms(since) }.emit();
+                    let work = work.unwrap_or(Work::Disks { weight: 1 });
+                    let ticket = Ticket { place, work, since, moved };
+                    let lease = self.lease(myself, way, ticket);
+                    self.core.lease(execution, task, Ok(Some(lease)));
+                }
+            }
+        }
+    }
+
+    fn lease(&self, myself: &ActorRef<Message>, way: place::Way, ticket: Ticket) -> Lease {
+        let names = |engines: bool| {
+            let lanes = way.shares.iter().map(|(lane, _)| &self.floor.lanes[*lane]);
+            lanes.filter(move |lane| lane.gpu.is_some() == engines).map(|lane| lane.name.as_str()).collect::<Vec<_>>()
+        };
+        let label = names(way.gpu.is_some()).join("+");
+        let device = way.gpu.map(|gpu| {
+            let gpu = &self.floor.gpus[gpu];
+            Device {
+                name: gpu.name.clone(),
+                uuid: gpu.uuid.clone(),
+                cpus: gpu.cpus.clone(),
+                decode: way.decodes,
+                encode: way.encodes,
+            }
+        });
+        Lease { lanes: myself.clone(), shares: way.shares, label, cores: way.cores, device, gpu: way.gpu, ticket }
+    }
+
+    fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
+        let lanes = self.floor.lanes.iter().enumerate();
+        lanes
+            .map(|(index, lane)| {
+                let (state, why, retry_at) = match (&lane.absent, &lane.health) {
+                    (Some(why), _) => ("absent", Some(why.clone()), None),
+                    (None, Health::Open) => ("open", None, None),
+                    (None, Health::Drained { until, why, .. }) if *until > now => {
+                        ("drained", Some(why.clone()), Some(until.0))
+                    }
+                    (None, Health::Drained { why, .. }) => ("on trial", Some(why.clone()), None),
+                };
+                LaneStatus {
+                    name: lane.name.clone(),
+                    capacity: lane.capacity,
+                    busy: lane.busy,
+                    waiting: self.queue.waiting_for(index),
+                    state,
+                    why,
+                    retry_at,
+                    device: lane.gpu.map(|gpu| self.floor.gpus[gpu].to_string()),
+                }
+            })
+            .collect()
+    }
+
+    fn waiting(&self, of: Option<ExecutionId>, most: usize, now: Timestamp) -> Vec<WaitingStage> {
+        let describe = |work: Work, place: Place, waits: &Waits| WaitingStage {
+            execution: waits.execution,
+            attempt: waits.task.attempt.0,
+            state: waits.task.state.clone(),
+            resource: waits.task.resource.clone(),
+            since: waits.since.0,
+            priority: place.priority(),
+            band: need::band(place.priority()),
+            before: self.queue.before(&work, &place, BEFORE_COUNTED),
+            why: self.floor.explain(&work, now),
+            moved: waits.moved.clone(),
+        };
+        match of {
+            None => self.queue.firsts(most).into_iter().map(|(work, place, w)| describe(work, place, w)).collect(),
+            Some(id) => {
+                let range = (id, Attempt(0))..=(id, Attempt(u32::MAX));
+                let places = self.places.range(range).take(most).map(|(_, place)| *place);
+                places.filter_map(|(work, place)| Some(describe(work, place, self.queue.get(&work, &place)?))).collect()
+            }
+        }
+    }
+}

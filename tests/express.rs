@@ -1,0 +1,237 @@
+//! Express executions: in memory, at least once, logged; and what standard ones log.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conveyor::asl;
+use conveyor::base::{ExecutionId, SystemClock, TaskError, Timestamp};
+use conveyor::interpreter::event::Json;
+use conveyor::interpreter::{
+    Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step,
+};
+use conveyor::logs::{self, Delivery, LogSettings};
+use conveyor::run::{self, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::store;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+/// `…:echo` gives its parameters back after `ms` milliseconds, on the lane `cpu` where they say so.
+struct Echoes;
+struct Echo;
+
+impl Resources for Echoes {
+    fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
+        resource.ends_with(":echo").then(|| Arc::new(Echo) as Arc<dyn Resource>)
+    }
+
+    fn child_ended(&self, _: &str, _: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
+        Ok("{}".into())
+    }
+}
+
+impl Resource for Echo {
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        let on_lane = task.parameters.contains("\"lane\"");
+        on_lane.then(|| Need::cores(1))
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+        async move {
+            let parameters: Value = serde_json::from_str(&context.task.parameters).unwrap();
+            if let Some(error) = parameters["error"].as_str() {
+                return TaskOutcome::Failed(TaskError::new(error, "as asked"));
+            }
+            if let Some(ms) = parameters["ms"].as_u64() {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            }
+            TaskOutcome::Succeeded(context.task.parameters)
+        }
+        .boxed()
+    }
+}
+
+struct Appliance {
+    handle: Handle,
+    end_logs: oneshot::Sender<()>,
+    logs: tokio::task::JoinHandle<()>,
+}
+
+impl Appliance {
+    async fn start(dir: &Path) -> Appliance {
+        let (writer, reader) = store::open(store::Options::at(dir.join("store"))).unwrap();
+        let handle = run::start(run::Config {
+            writer,
+            reader,
+            resources: Arc::new(Echoes),
+            clock: Arc::new(SystemClock),
+            lanes: Lanes { cpu: 1, ..Lanes::default() },
+            account: "000000000000".into(),
+            region: "us-east-1".into(),
+        })
+        .await
+        .unwrap();
+        let queue = handle.take_logs().unwrap();
+        let (end_logs, closing) = oneshot::channel();
+        let delivery = Delivery::new(queue, dir.join("logs"), LogSettings::default(), Arc::new(SystemClock));
+        let logs = tokio::spawn(delivery.run(closing));
+        Appliance { handle, end_logs, logs }
+    }
+
+    async fn machine(&self, name: &str, express: bool, level: &str, definition: Value) {
+        let group =
+            json!({"cloudWatchLogsLogGroup": {"logGroupArn": "arn:aws:logs:us-east-1:0:log-group:/states/x:*"}});
+        let logging = json!({"level": level, "includeExecutionData": true, "destinations": [group]});
+        let new = NewMachine {
+            name: name.into(),
+            definition: definition.to_string(),
+            role_arn: "arn:aws:iam::000000000000:role/r".into(),
+            express,
+            settings: json!({"loggingConfiguration": logging}).to_string(),
+            ..NewMachine::default()
+        };
+        self.handle.create_machine(new).await.unwrap();
+    }
+
+    async fn lines(self, dir: &Path) -> Vec<Value> {
+        self.end_logs.send(()).unwrap();
+        self.logs.await.unwrap();
+        let mut lines = Vec::new();
+        for file in logs::list(&dir.join("logs")).unwrap() {
+            assert_eq!(file.group, "states/x");
+            let text = std::fs::read_to_string(file.path).unwrap();
+            lines.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+        lines
+    }
+}
+
+fn start(machine: &str, name: Option<&str>, input: Value) -> Start {
+    Start {
+        machine: machine.into(),
+        name: name.map(str::to_owned),
+        input: input.to_string().into(),
+        ..Start::default()
+    }
+}
+
+fn everything() -> Value {
+    let task = |name: &str, lane: bool| {
+        let mut parameters = json!({"ms": 20});
+        if lane {
+            parameters["lane"] = true.into();
+        }
+        json!({"StartAt": name, "States": {name: {"Type": "Task", "Resource": "arn:aws:states:::x:echo",
+            "Parameters": parameters, "End": true}}})
+    };
+    json!({"StartAt": "Wait", "States": {
+        "Wait": {"Type": "Wait", "Seconds": 1, "Next": "Both"},
+        "Both": {"Type": "Parallel", "Branches": [task("A", false), task("B", true), task("C", true)], "Next": "Fails"},
+        "Fails": {"Type": "Task", "Resource": "arn:aws:states:::x:echo", "Parameters": {"error": "Known"},
+            "Catch": [{"ErrorEquals": ["Known"], "Next": "Done"}], "Next": "Done"},
+        "Done": {"Type": "Pass", "Result": "done", "End": true}}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_express_execution_runs_in_memory_and_leaves_its_log_and_its_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let conveyor = Appliance::start(dir.path()).await;
+    conveyor.machine("fast", true, "ALL", everything()).await;
+    let handle = &conveyor.handle;
+    let header = handle.start_sync(start("fast", Some("one"), json!({"a": 1}))).await.unwrap();
+    assert_eq!(header.outcome, Some(Outcome::Succeeded { output: "\"done\"".into() }));
+    assert_eq!(handle.reader().header(header.id).unwrap(), None, "nothing of it is stored");
+
+    // Names of asynchronous ones may repeat, and each has a run of its own.
+    let (a, b) = (start("fast", Some("two"), json!({})), start("fast", Some("two"), json!({})));
+    let (a, b) = (handle.start(a).await.unwrap(), handle.start(b).await.unwrap());
+    assert!(a.arn.starts_with("arn:aws:states:us-east-1:000000000000:express:fast:two:") && a.arn != b.arn);
+    assert_eq!(handle.express().running.len(), 2);
+    assert!(handle.stop_express(a.id, Some("Enough".into()), None).await);
+    while handle.express().running_total > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let board = handle.express();
+    let counts = board.counts["fast"];
+    assert_eq!((counts.started, counts.succeeded, counts.aborted), (3, 2, 1));
+    assert_eq!(board.ended.iter().find(|e| e.arn == a.arn).unwrap().error.as_deref(), Some("Enough"));
+
+    let lines = conveyor.lines(dir.path()).await;
+    let of_first: Vec<&Value> =
+        lines.iter().filter(|l| l["execution_arn"].as_str().unwrap().contains(":one:")).collect();
+    assert_eq!(of_first[0]["type"], "ExecutionStarted");
+    assert_eq!(of_first[0]["details"]["input"], r#"{"a":1}"#);
+    assert_eq!((&of_first[1]["id"], &of_first[1]["previous_event_id"]), (&json!("2"), &json!("0")));
+    assert!(of_first.iter().any(|l| l["type"] == "TaskFailed" && l["details"]["error"] == "Known"));
+    assert_eq!(of_first.last().unwrap()["type"], "ExecutionSucceeded");
+    assert_eq!(of_first.len(), header.last_event.0 as usize);
+}
+
+/// The process ends while one runs: the next one runs it anew, under its name, and no more than thrice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_flight_runs_anew_after_a_restart() {
+    let (dir, record) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let waits = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}});
+    let first = Appliance::start(&dir.path().join("a")).await;
+    first.machine("waits", true, "OFF", waits.clone()).await;
+    assert_eq!(first.handle.recover_express(record.path()).await.unwrap(), 0);
+    let started = first.handle.start(start("waits", Some("w"), json!({"n": 1}))).await.unwrap();
+    // Another store, as after a power cut that lost nothing of the machines: `first` is still alive, and not asked again.
+    let second = Appliance::start(&dir.path().join("b")).await;
+    second.machine("waits", true, "OFF", waits).await;
+    assert_eq!(second.handle.recover_express(record.path()).await.unwrap(), 1);
+    assert_eq!(second.handle.express().running[0].arn, started.arn);
+    while second.handle.express().running_total > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(second.handle.express().counts["waits"].succeeded, 1);
+    let third = Appliance::start(&dir.path().join("c")).await;
+    assert_eq!(third.handle.recover_express(record.path()).await.unwrap(), 0, "it has its end now");
+}
+
+/// Standard executions log at the level that was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standard_execution_logs_what_its_level_lets_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let conveyor = Appliance::start(dir.path()).await;
+    let fails = json!({"StartAt": "P", "States": {"P": {"Type": "Pass", "Next": "F"},
+        "F": {"Type": "Fail", "Error": "E", "Cause": "c"}}});
+    for (name, level) in [("all", "ALL"), ("error", "ERROR"), ("fatal", "FATAL"), ("off", "OFF")] {
+        conveyor.machine(name, false, level, fails.clone()).await;
+        conveyor.handle.start(start(name, None, json!({}))).await.unwrap();
+    }
+    let lines = conveyor.lines(dir.path()).await;
+    let types = |machine: &str| -> Vec<&str> {
+        let part = format!(":execution:{machine}:");
+        let of = lines.iter().filter(|l| l["execution_arn"].as_str().unwrap().contains(&part));
+        of.map(|l| l["type"].as_str().unwrap()).collect()
+    };
+    assert_eq!(types("fatal"), ["ExecutionFailed"]);
+    assert_eq!(types("error"), ["FailStateEntered", "ExecutionFailed"]);
+    assert_eq!(types("all").len(), 5);
+    assert!(types("off").is_empty());
+}
+
+#[test]
+fn an_express_execution_ends_after_five_minutes_whatever_its_definition_says() {
+    let wait =
+        r#"{"TimeoutSeconds": 9000, "StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 8000, "End": true}}}"#;
+    let machine = asl::parse(wait).unwrap();
+    let env = Env::new("us-east-1", "0", "m", "r").as_express();
+    let reference = MachineRef { name: "m".into(), revision: 1, qualifier: None };
+    let mut execution =
+        Execution::start(ExecutionId::generate(Timestamp(0)), "n".into(), reference, "{}".into(), Timestamp(0));
+    let begun = step(&machine, &execution, &Entry { at: Timestamp(0), seed: 1, event: Event::Started }, &env);
+    execution.apply(&begun);
+    let first = begun.commands.iter().find_map(|command| match command {
+        Command::SetTimer { timer, due: Timestamp(300_000) } => Some(*timer),
+        _ => None,
+    });
+    let event = Event::TimerFired { timer: first.unwrap() };
+    let over = step(&machine, &execution, &Entry { at: Timestamp(300_000), seed: 1, event }, &env);
+    let header = over.header.unwrap();
+    assert_eq!(header.status, Status::TimedOut);
+    assert_eq!(header.outcome, Some(Outcome::TimedOut { error: Some("States.Timeout".into()), cause: None }));
+}
