@@ -163,7 +163,8 @@ fn echo(next: Value) -> Value {
         "Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "OutputPath": "$.Payload",
         "Parameters": {"FunctionName": "echo", "Payload.$": "$"},
     });
-    state[if next == json!(true) { "End" } else { "Next" }] = next;
+    let field = if next.is_boolean() { "End" } else { "Next" };
+    state[field] = next;
     state
 }
 
