@@ -306,7 +306,8 @@ impl<'a> Run<'a> {
         let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
         let parent = self.execution.clone();
         let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
-            return Ok(Ok(Batched { commit, started, cursor }));
+            let cause = "The execution is not in the Map state any more that the run belongs to.".to_owned();
+            return Ok(Err(Failure { error: Some("States.Runtime".into()), cause: Some(cause) }));
         };
         let express = self.plan.express;
         while (started.len() as u64) < room && bytes < START_BYTES_MAX && cursor.item < self.row.items {
