@@ -14,13 +14,16 @@ use super::history::{HistoryKind, StateType};
 use super::parallel::children;
 use super::raise::{RUNTIME, Raised};
 use crate::asl::Kind;
-use crate::base::{BranchId, EventId};
+use crate::base::{BranchId, EventId, limits};
 
 pub(super) fn set_execution_timeout(draft: &mut Draft) {
     // A distributed Map's children run its processor, and the definition's own time is their parent's.
-    let own = draft.machine.timeout_seconds.filter(|_| draft.header.child.is_none());
+    let (own, most) = match &draft.header.child {
+        None => (draft.machine.timeout_seconds, draft.env.execution_ms_max),
+        Some(child) => (None, child.express.then_some(limits::EXPRESS_MS_MAX)),
+    };
     let own_ms = own.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000));
-    if let Some(ms) = own_ms.into_iter().chain(draft.env.execution_ms_max).min() {
+    if let Some(ms) = own_ms.into_iter().chain(most).min() {
         let due = draft.at.plus_ms(ms);
         draft.header.timeout_timer = Some(draft.set_timer(due));
     }

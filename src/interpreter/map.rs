@@ -191,7 +191,7 @@ pub(super) fn items(around: &Surroundings, state: &State, map: &Map, input: &Val
             let found = template.eval_as("array", &around.scope(input)).map_err(|e| around.failed(state, e))?;
             (found, "Items")
         }
-        Items::Input if state.query_language == QueryLanguage::Jsonata && !input.is_array() && !input.is_object() => {
+        Items::Input if state.query_language == QueryLanguage::Jsonata && !input.is_array() => {
             let message = format!("Map state input must be an array but was: {}", kind_of(input));
             return Err(around.raised(state, QUERY_EVALUATION, &message).evaluating(None));
         }

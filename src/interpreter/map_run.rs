@@ -309,7 +309,7 @@ pub fn batch_input(batch: &Batch, items: &[Arc<Value>]) -> Value {
 
 /// A child's input may be as long as any payload.
 pub fn bounded(state: &str, input: Json) -> Result<Json, Failure> {
-    match input.len() <= limits::PAYLOAD_BYTES_MAX {
+    match input.len() <= limits::quotas().payload_bytes() {
         true => Ok(input),
         false => {
             let cause = format!("The input of a child of the Map state '{state}' exceeds the maximum number of bytes.");

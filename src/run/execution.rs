@@ -221,8 +221,10 @@ impl State {
         let mut commit = Commit::new();
         commit.step(Some(execution), &step);
         let announced = match &step.header {
-            // As on AWS, express executions tell nobody.
-            Some(header) if header.status != execution.header.status && !machine.env.express => {
+            // As on AWS, express executions tell nobody; of a Map run its parent tells.
+            Some(header)
+                if header.status != execution.header.status && header.child.is_none() && !machine.env.express =>
+            {
                 core.resources.status_changed(header, &mut commit)
             }
             _ => Vec::new(),

@@ -6,6 +6,7 @@
 //!              ├─ lanes    one actor: who goes next, where, leases
 //!              ├─ map runs one driver each: starts and counts the children of a distributed Map
 //!              ├─ timers   one sleeper over the store's timer rows
+//!              ├─ map runs one driver each: starts and counts the children of a distributed Map
 //!              └─ express  executions that are kept in memory, a task each
 //! ```
 //!

@@ -82,7 +82,7 @@ fn after(seconds: Option<u64>) -> Value {
 }
 
 pub fn all() -> Vec<Spec> {
-    [plain(), failing(), outside(), branching(), ended_from_outside()].concat()
+    [plain(), failing(), outside(), branching(), distributed(), ended_from_outside()].concat()
 }
 
 /// One task in the middle of states that have no effect, and waits.
@@ -227,6 +227,56 @@ fn branching() -> Vec<Spec> {
             attempts: Some(5),
             input: json!({"items": [1, 2, 3, 4, 5]}),
             ..spec("many", chain("Many", many), json!([did, did, did, did, did]), work_entered)
+        },
+    ]
+}
+
+/// How many children the run of a spec's distributed Map has had when all is over, where it has one.
+pub fn children_of(name: &str) -> Option<usize> {
+    match name {
+        "spread" => Some(5),
+        "batched" => Some(2),
+        "scattered" => Some(3),
+        _ => None,
+    }
+}
+
+/// Children of distributed Maps: executions of their own, whose events are not their parent's.
+fn distributed() -> Vec<Spec> {
+    let map = |processor: Value, more: Value| {
+        let mut processor = processor;
+        processor["ProcessorConfig"] = json!({"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"});
+        let mut state = json!({"Type": "Map", "ItemsPath": "$.items", "End": true, "ItemProcessor": processor});
+        for (field, value) in more.as_object().unwrap() {
+            state[field] = value.clone();
+        }
+        chain("Spread", json!({"Spread": state}))
+    };
+    let work = json!({"Work": task(WORK, json!({"do": "ok", "ms": 200, "lane": "io"}), json!({"End": true}))});
+    let spread = map(chain("Work", work), json!({"MaxConcurrency": 2}));
+    let keep = json!({"Keep": {"Type": "Pass", "End": true}});
+    let batched = map(chain("Keep", keep), json!({"ItemBatcher": {"MaxItemsPerBatch": 3}}));
+    let sleep = json!({"Sleep": {"Type": "Wait", "Seconds": 90_000, "End": true}});
+    let scattered = map(chain("Sleep", sleep), json!({"MaxConcurrency": 3}));
+    let did = json!({"did": "ok"});
+    let input = json!({"items": [1, 2, 3, 4, 5]});
+    vec![
+        Spec {
+            attempts: Some(0),
+            input: input.clone(),
+            ..spec("spread", spread, json!([did, did, did, did, did]), &["Spread"])
+        },
+        Spec {
+            attempts: Some(0),
+            input: input.clone(),
+            ..spec("batched", batched, json!([{"Items": [1, 2, 3]}, {"Items": [4, 5]}]), &["Spread"])
+        },
+        Spec {
+            end: End::Aborted,
+            then: Then::Stop,
+            attempts: Some(0),
+            input,
+            ..spec("scattered", scattered, Value::Null, &["Spread"])
         },
     ]
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conveyor::base::{EventId, ExecutionId, TaskToken, Timestamp};
-use conveyor::interpreter::{Execution, HistoryEvent, HistoryKind as K, Outcome, Status};
+use conveyor::interpreter::{Execution, HistoryEvent, HistoryKind as K, Outcome, Status, run_list};
 use conveyor::store::{Direction, ExecutionFilter, ExecutionSummary, Reader};
 use serde_json::Value;
 
@@ -33,6 +33,7 @@ pub fn check(life: &Life, reader: &Reader) {
         told.waits_long_enough_and_no_longer();
     }
     has_the_children_that_were_called(&everything);
+    everything.iter().for_each(|summary| has_the_children_of_its_map(reader, summary));
     runs_no_attempt_twice_in_one_boot(life);
     leaves_no_rows(reader);
 }
@@ -94,6 +95,31 @@ fn has_the_children_that_were_called(everything: &[ExecutionSummary]) {
     for summary in everything.iter().filter(|s| s.machine.name == "parent") {
         assert!(parents.contains(&summary.id), "{} ended without its child", summary.name);
     }
+}
+
+/// Each batch of items was given to one child, once, and every child has ended as the run did.
+fn has_the_children_of_its_map(reader: &Reader, summary: &ExecutionSummary) {
+    let runs = reader.map_runs_of(summary.id).unwrap();
+    let Some(wanted) = machines::children_of(&summary.machine.name) else {
+        return assert!(runs.is_empty(), "{} has a Map run", summary.name);
+    };
+    let [(_, run)] = runs.as_slice() else { panic!("{} has {} Map runs", summary.name, runs.len()) };
+    let list = run_list(&run.machine, &run.label, run.run.0);
+    let filter = ExecutionFilter { machine: Some(list), status: None };
+    let children = reader.executions(&filter, None, 10_000).unwrap().items;
+    let succeeded = summary.status == Status::Succeeded;
+    assert!(children.len() == wanted || (!succeeded && children.len() < wanted), "{} children", children.len());
+    let numbers: BTreeSet<u32> = children.iter().map(|child| child.child.as_ref().unwrap().number).collect();
+    assert_eq!(numbers.len(), children.len(), "an item was given to two children of {}", summary.name);
+    for child in &children {
+        assert_eq!(child.status, summary.status, "a child of {}", summary.name);
+        let history = reader.history(child.id, EventId(1), usize::MAX, Direction::Forward).unwrap();
+        let entered = history.iter().filter(|e| matches!(e.kind, K::StateEntered { .. })).count();
+        assert!(entered == 1 || !succeeded, "a child of {} entered {entered} states", summary.name);
+    }
+    let ended = run.ended.expect("the run has ended");
+    assert_eq!(ended.executions.iter().sum::<u64>(), children.len() as u64);
+    assert_eq!(ended.executions[0], 0, "a child of {} runs on", summary.name);
 }
 
 /// Scripted side effects may be seen twice, but only where a crash lay between, and as the same attempt.

@@ -7,18 +7,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::Value;
-use tokio::sync::mpsc;
 use tokio::time::{Duration, timeout};
 
 use super::Driven;
+use super::items::Cursor;
 use super::results::{self, Gathered};
-use crate::base::limits::{CHILDREN_IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX};
+use crate::base::limits::CHILDREN_IN_FLIGHT_MAX;
 use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
-use crate::interpreter::event::Json;
 use crate::interpreter::history::Failure;
-use crate::interpreter::map_run::{Batch, ReadItems, batch_input, bounded, child, exceeds, threshold_exceeded};
-use crate::interpreter::{Command, Event, Execution, Feed, Item, MapChild, Plan, RunTask, Status, run_list};
+use crate::interpreter::map_run::{child, exceeds, threshold_exceeded};
+use crate::interpreter::{Event, Execution, Feed, Item, MapChild, Plan, RunTask, Status, Step, run_list};
 use crate::run::catalog::Machine;
 use crate::run::core::SharedCore;
 use crate::run::{quarantine, start};
@@ -27,9 +25,6 @@ use crate::store::{Commit, MapRunRow, RunChild, RunStatus};
 /// Most children that one commit starts, and most bytes of their inputs.
 const STARTS_PER_COMMIT: u64 = 64;
 const START_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a page of items, and pages that one commit stores.
-const PAGE_BYTES: usize = 64 << 10;
-const PAGES_PER_COMMIT: usize = 16;
 /// How long a wake-up may be lost before the counts are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -98,7 +93,7 @@ pub(super) async fn forget_express(core: &SharedCore, parent: ExecutionId, attem
 }
 
 /// How driving came to an end.
-enum End {
+pub(super) enum End {
     /// All children have ended, and not too many of them failed.
     Done,
     Failed(Failure),
@@ -119,25 +114,17 @@ pub(super) struct Run<'a> {
     pub machine: Arc<Machine>,
     pub execution: Execution,
     /// Items that stand in the parent's input.
-    given: Vec<Item>,
+    pub given: Vec<Item>,
     /// The page of items that is read now.
-    page: Option<(u32, Vec<Item>)>,
+    pub page: Option<(u32, Vec<Item>)>,
     /// Children that the redrive has not begun again yet.
     redriving: VecDeque<RunChild>,
-}
-
-/// Where the next item lies.
-#[derive(Clone, Copy)]
-struct Cursor {
-    item: u32,
-    page: u32,
-    line: u32,
 }
 
 /// Children made and not yet stored.
 struct Batched {
     commit: Commit,
-    started: Vec<(Execution, Vec<Command>)>,
+    started: Vec<(Execution, Step)>,
     cursor: Cursor,
 }
 
@@ -179,12 +166,12 @@ impl<'a> Run<'a> {
         }))
     }
 
-    fn attempt(&self) -> Attempt {
+    pub fn attempt(&self) -> Attempt {
         self.task.attempt
     }
 
     /// Stores the row, with what UpdateMapRun may have changed about it, and whatever else the commit holds.
-    async fn store(&mut self, mut commit: Commit, change: impl FnOnce(&mut MapRunRow)) -> Result<(), Fault> {
+    pub async fn store(&mut self, mut commit: Commit, change: impl FnOnce(&mut MapRunRow)) -> Result<(), Fault> {
         let driven = self.driven.clone();
         let _one_at_a_time = driven.changing.lock().await;
         self.refresh()?;
@@ -203,7 +190,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn interrupted(&self) -> Option<End> {
+    pub fn interrupted(&self) -> Option<End> {
         if self.core.is_closing() {
             return Some(End::Closing);
         }
@@ -231,74 +218,6 @@ impl<'a> Run<'a> {
         }
         self.redriving.make_contiguous().sort_by_key(|child| child.number);
         Ok(())
-    }
-
-    /// Makes all items known: those of a reader become pages in the store, so that a file which changes or goes
-    /// meanwhile changes nothing.
-    async fn read(&mut self) -> Result<Result<(), End>, Fault> {
-        let machine = self.machine.clone();
-        let given = match &self.plan.reader {
-            Some(reader) if !self.row.is_read => return self.read_pages(reader.clone()).await,
-            Some(_) => return Ok(Ok(())),
-            None => Feed::of(&machine.definition, &self.execution, self.task.branch, &machine.env)
-                .map_or(Ok(Vec::new()), |feed| feed.items()),
-        };
-        Ok(match given {
-            Ok(given) => {
-                self.row.items = u32::try_from(given.len()).unwrap_or(u32::MAX);
-                self.given = given;
-                Ok(())
-            }
-            Err(failure) => Err(End::Failed(failure)),
-        })
-    }
-
-    async fn read_pages(&mut self, reader: ReadItems) -> Result<Result<(), End>, Fault> {
-        let attempt = self.attempt();
-        let (lines, mut read) = mpsc::channel::<Vec<String>>(4);
-        let reading = tokio::spawn(self.core.resources.read_items(reader, lines));
-        let (mut commit, mut pages, mut page, mut items) = (Commit::new(), 0, String::new(), 0u32);
-        let mut unstored = 0;
-        while let Some(lines) = read.recv().await {
-            if let Some(end) = self.interrupted() {
-                reading.abort();
-                return Ok(Err(end));
-            }
-            for line in lines {
-                items = items.saturating_add(1);
-                page.push_str(&line);
-                page.push('\n');
-                if page.len() >= PAGE_BYTES {
-                    commit.put_item_page(self.parent, attempt, pages, &page);
-                    (pages, unstored) = (pages + 1, unstored + 1);
-                    page.clear();
-                }
-            }
-            if unstored >= PAGES_PER_COMMIT {
-                self.core.commit(std::mem::take(&mut commit)).await?;
-                unstored = 0;
-            }
-        }
-        match reading.await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Ok(Err(End::Failed(failure(e.error, e.cause)))),
-            Err(e) => {
-                let cause = format!("Reading the items broke off: {e}");
-                return Ok(Err(End::Failed(failure("States.ItemReaderFailed", cause))));
-            }
-        }
-        if !page.is_empty() {
-            commit.put_item_page(self.parent, attempt, pages, &page);
-            pages += 1;
-        }
-        // What a reading that broke off left behind, of a file that was longer then.
-        let mut left = pages;
-        while self.core.reader.item_page(self.parent, attempt, left)?.is_some() {
-            commit.delete_item_page(self.parent, attempt, left);
-            left += 1;
-        }
-        self.store(commit, |row| (row.is_read, row.items, row.pages) = (true, items, pages)).await?;
-        Ok(Ok(()))
     }
 
     /// Starts children as concurrency allows, until all have ended or too many have failed.
@@ -374,8 +293,9 @@ impl<'a> Run<'a> {
             started.iter().for_each(|(execution, _)| self.core.expect_no_more(execution.header.id));
         }
         stored?;
-        for (execution, commands) in started {
-            start::act(self.core, execution, commands);
+        for (execution, step) in started {
+            self.core.logs.tell(&machine, &execution, step.history);
+            start::act(self.core, execution, step.commands);
         }
         Ok(None)
     }
@@ -386,7 +306,8 @@ impl<'a> Run<'a> {
         let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
         let parent = self.execution.clone();
         let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
-            return Ok(Ok(Batched { commit, started, cursor }));
+            let cause = "The execution is not in the Map state any more that the run belongs to.".to_owned();
+            return Ok(Err(Failure { error: Some("States.Runtime".into()), cause: Some(cause) }));
         };
         let express = self.plan.express;
         while (started.len() as u64) < room && bytes < START_BYTES_MAX && cursor.item < self.row.items {
@@ -411,81 +332,9 @@ impl<'a> Run<'a> {
             let step = quarantine::step(machine, &execution, &entry);
             commit.step(None, &step);
             execution.apply(&step);
-            started.push((execution, step.commands));
+            started.push((execution, step));
         }
         Ok(Ok(Batched { commit, started, cursor }))
-    }
-
-    /// The next child's input, and how many items it holds.
-    fn next_input(&mut self, feed: &mut Feed, cursor: &mut Cursor) -> Result<Result<(Json, u32), Failure>, Fault> {
-        let state = self.task.state.clone();
-        let Some(batch) = self.plan.batch.clone() else {
-            let index = cursor.item;
-            let item = self.next_item(cursor)?;
-            let made = feed.select(index, &item).and_then(|value| bounded(&state, value.to_string().into()));
-            return Ok(made.map(|input| (input, 1)));
-        };
-        let mut items: Vec<Arc<Value>> = Vec::new();
-        let most = batch.max_items.unwrap_or(u64::MAX);
-        let (mut bytes, bytes_max) = (batch_input(&batch, &[]).to_string().len(), bytes_of(&batch));
-        while (items.len() as u64) < most && cursor.item < self.row.items {
-            let mut ahead = *cursor;
-            let item = self.next_item(&mut ahead)?;
-            let value = match feed.select(cursor.item, &item) {
-                Ok(value) => value,
-                Err(failure) => return Ok(Err(failure)),
-            };
-            // And the comma before it.
-            bytes += value.to_string().len() + usize::from(!items.is_empty());
-            if bytes > bytes_max && !items.is_empty() {
-                break;
-            }
-            items.push(value);
-            *cursor = ahead;
-        }
-        let count = items.len() as u32;
-        Ok(bounded(&state, batch_input(&batch, &items).to_string().into()).map(|input| (input, count)))
-    }
-
-    fn next_item(&mut self, cursor: &mut Cursor) -> Result<Item, Fault> {
-        if self.plan.reader.is_none() {
-            let item = self.given.get(cursor.item as usize).cloned();
-            cursor.item += 1;
-            return Ok(item.unwrap_or_else(|| Item::of(Value::Null)));
-        }
-        loop {
-            if self.page.as_ref().is_none_or(|(page, _)| *page != cursor.page) {
-                let lines = self.core.reader.item_page(self.parent, self.attempt(), cursor.page)?;
-                let lines = lines.ok_or_else(|| lost(self.parent))?;
-                let source = self.core.resources.source_of(self.plan.reader.as_ref());
-                let items = lines.lines().map(|line| item_of(line, &source)).collect();
-                self.page = Some((cursor.page, items));
-            }
-            if let Some((_, items)) = &self.page
-                && let Some(item) = items.get(cursor.line as usize)
-            {
-                cursor.item += 1;
-                cursor.line += 1;
-                return Ok(item.clone());
-            }
-            (cursor.page, cursor.line) = (cursor.page + 1, 0);
-        }
-    }
-
-    /// What no child was given, as the inputs that children would have had.
-    pub(super) fn pending_inputs(&mut self, mut see: impl FnMut(&str)) -> Result<(), Fault> {
-        let (machine, parent) = (self.machine.clone(), self.execution.clone());
-        let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
-            return Ok(());
-        };
-        let mut cursor = Cursor { item: self.row.next_item, page: self.row.next_page, line: self.row.next_line };
-        while cursor.item < self.row.items {
-            match self.next_input(&mut feed, &mut cursor)? {
-                Ok((input, _)) => see(&input),
-                Err(_) => return Ok(()),
-            }
-        }
-        Ok(())
     }
 
     async fn fail(&mut self, failure: Failure) -> Result<(), Fault> {
@@ -549,28 +398,6 @@ impl<'a> Run<'a> {
             _ => Event::TaskFailed { attempt, error: self.row.error.clone(), cause: self.row.cause.clone() },
         }))
     }
-}
-
-fn failure(error: impl Into<String>, cause: impl Into<String>) -> Failure {
-    Failure { error: Some(error.into()), cause: Some(cause.into()) }
-}
-
-fn lost(parent: ExecutionId) -> Fault {
-    Fault::fatal_plain(format!("a page of items of a Map run of execution {parent} is gone; run `conveyor check`"))
-}
-
-fn bytes_of(batch: &Batch) -> usize {
-    batch.max_bytes.map_or(PAYLOAD_BYTES_MAX, |most| (most as usize).min(PAYLOAD_BYTES_MAX))
-}
-
-/// A line of a page: `[value]`, `[value, key]` or `[value, key, source]`.
-fn item_of(line: &str, source: &Arc<str>) -> Item {
-    let parts: Vec<Value> = serde_json::from_str(line).unwrap_or_default();
-    let mut parts = parts.into_iter();
-    let value = parts.next().unwrap_or_default();
-    let mut text = || parts.next().and_then(|part| part.as_str().map(Arc::from));
-    let (key, own) = (text(), text());
-    Item { key, source: own.or_else(|| Some(source.clone())), ..Item::of(value) }
 }
 
 async fn abort(

@@ -9,6 +9,7 @@
 //! up again after a crash: what is in memory here is only who drives. Invariant: one driver per run at a time.
 
 mod drive;
+mod items;
 mod results;
 
 use std::collections::HashMap;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::drive::Run;
 use crate::asl::{ResultForm, Transformation};
-use crate::base::limits::PAYLOAD_BYTES_MAX;
+use crate::base::limits::quotas;
 use crate::base::{ExecutionId, Fault, arn, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::history::Failure;
@@ -61,7 +61,7 @@ fn collect(run: &Run, form: ResultForm) -> Result<Result<Gathered, Failure>, Fau
         let Some(header) = run.core.reader.header(id)? else { continue };
         // Writing to memory does not fail.
         let _ = view.write(&header, form.transformation, &mut list);
-        if list.bytes > PAYLOAD_BYTES_MAX {
+        if list.bytes > quotas().payload_bytes() {
             return Ok(Err(too_large(&run.task.state)));
         }
     }
@@ -69,7 +69,7 @@ fn collect(run: &Run, form: ResultForm) -> Result<Result<Gathered, Failure>, Fau
     let text = String::from_utf8(text).unwrap_or_default();
     // Lines are no JSON: they come as a text.
     let output = if form.lines { Value::from(text).to_string() } else { text };
-    Ok(match output.len() <= PAYLOAD_BYTES_MAX {
+    Ok(match output.len() <= quotas().payload_bytes() {
         true => Ok(Gathered { output: output.into(), written: 0 }),
         false => Err(too_large(&run.task.state)),
     })
@@ -92,6 +92,9 @@ async fn export(run: &mut Run<'_>, parameters: &Value, form: ResultForm) -> Resu
         prefix => format!("{prefix}/{run_id}"),
     };
     let (mut files, mut written) = (Map::new(), 0);
+    for name in ["FAILED", "PENDING", "SUCCEEDED"] {
+        files.insert(name.to_owned(), json!([]));
+    }
     let suffix = if form.lines { "jsonl" } else { "json" };
     let groups: [(&str, &[Status], Transformation); 2] = [
         ("FAILED", &[Status::Failed, Status::TimedOut, Status::Aborted], Transformation::None),

@@ -201,11 +201,12 @@ impl Reader {
         counted.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// How many executions there are in that status.
+    /// How many executions there are in that status, but for the children of Map runs.
     pub fn count(&self, status: Status) -> u64 {
         let code = rows::status_code(status);
         let overlay = self.0.overlay.read();
-        let counted = overlay.counts.iter().filter(|(key, _)| key.last() == Some(&code));
+        let of_machine = |key: &[u8]| tables::is_of_machine(key) && key.last() == Some(&code);
+        let counted = overlay.counts.iter().filter(|(key, _)| of_machine(key));
         counted.map(|(_, count)| u64::try_from(*count).unwrap_or(0)).sum()
     }
 

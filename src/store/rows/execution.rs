@@ -1,4 +1,4 @@
-//! Rows of an execution: header, branch, outstanding task. JSON is kept as text.
+//! Rows of an execution: header and branches. JSON is kept as text.
 //!
 //! The header leaves out input and output, which may be large and have a table of their own.
 
@@ -9,13 +9,13 @@ use std::sync::Arc;
 use rkyv::{Archive, Serialize};
 use serde_json::Value;
 
+use super::maps::{ArchivedChildRow, ChildRow, MapItemRow};
 use super::{Row, damaged, status_code, status_of};
-use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TaskToken, TimerId, Timestamp};
+use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::execution::MapItems;
 use crate::interpreter::{
-    Branch, Doing, Header, Item, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, RunTask, Status,
-    TaskPhase, run_list,
+    Branch, Doing, Header, Item, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, Status, TaskPhase,
+    run_list,
 };
 use crate::store::tables::Table;
 
@@ -45,34 +45,6 @@ struct RareRow {
     redriven_at: Option<i64>,
     trace_header: Option<String>,
     child: Option<ChildRow>,
-}
-
-/// The place in a run of a distributed Map.
-#[derive(Archive, Serialize)]
-struct ChildRow {
-    run: u128,
-    parent: u128,
-    attempt: u32,
-    state: String,
-    label: String,
-    express: bool,
-    number: u32,
-    items: u32,
-}
-
-impl ChildRow {
-    fn of(child: &MapChild) -> ChildRow {
-        ChildRow {
-            run: child.run,
-            parent: child.parent.0,
-            attempt: child.attempt.0,
-            state: child.state.to_string(),
-            label: child.label.to_string(),
-            express: child.express,
-            number: child.number,
-            items: child.items,
-        }
-    }
 }
 
 /// The version that it was started as, and the alias that led there.
@@ -139,13 +111,6 @@ struct RareBranchRow {
     retries: Vec<u32>,
 }
 
-#[derive(Archive, Serialize)]
-struct MapItemRow {
-    index: u32,
-    value: String,
-    key: Option<String>,
-}
-
 /// The large ones lie apart: a value takes as much as the largest of its kinds.
 #[derive(Archive, Serialize)]
 enum DoingRow {
@@ -198,31 +163,8 @@ struct MapRunDoingRow {
     halted: bool,
 }
 
-/// What a Map works on: its raw input, and an array, with the names of the fields where it was an object.
-#[derive(Archive, Serialize)]
-pub(in crate::store) struct MapRow {
-    input: String,
-    items: String,
-    keys: Vec<String>,
-}
-
-#[derive(Archive, Serialize)]
-pub(in crate::store) struct TaskRow {
-    pub branch: u32,
-    pub state: String,
-    pub resource: String,
-    pub parameters: String,
-    pub token_nonce: Option<u128>,
-    pub timeout_ms: Option<i64>,
-    pub heartbeat_ms: Option<i64>,
-    pub retry_count: u32,
-    pub scheduled_at: i64,
-}
-
 impl Row for HeaderRow {}
 impl Row for BranchRow {}
-impl Row for TaskRow {}
-impl Row for MapRow {}
 
 impl TimerRow {
     fn of((timer, due): (TimerId, Timestamp)) -> TimerRow {
@@ -378,16 +320,7 @@ impl ArchivedHeaderRow {
     }
 
     pub(in crate::store) fn child(&self) -> Option<MapChild> {
-        self.rare()?.child.as_ref().map(|c| MapChild {
-            run: c.run.to_native(),
-            parent: ExecutionId(c.parent.to_native()),
-            attempt: Attempt(c.attempt.to_native()),
-            state: Arc::from(c.state.as_str()),
-            label: Arc::from(c.label.as_str()),
-            express: c.express,
-            number: c.number.to_native(),
-            items: c.items.to_native(),
-        })
+        self.rare()?.child.as_ref().map(ArchivedChildRow::get)
     }
 
     /// The list that shows the execution.
@@ -540,7 +473,7 @@ impl From<&Doing> for DoingRow {
     }
 }
 
-fn json(table: Table, text: &str) -> Result<Arc<Value>, Fault> {
+pub(super) fn json(table: Table, text: &str) -> Result<Arc<Value>, Fault> {
     serde_json::from_str(text).map(Arc::new).map_err(|e| damaged(table, &format!("a row holds no JSON ({e})")))
 }
 
@@ -625,52 +558,4 @@ fn doing_from(row: &ArchivedDoingRow) -> Result<Doing, Fault> {
         }
         ArchivedDoingRow::Halted => Doing::Halted,
     })
-}
-
-impl From<&MapItems> for MapRow {
-    fn from(map: &MapItems) -> MapRow {
-        let values: Vec<&Value> = map.items.iter().map(|item| &*item.value).collect();
-        let items = serde_json::to_string(&values).expect("every JSON value has a text");
-        let keys = map.items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
-        MapRow { input: map.input.to_string(), items, keys }
-    }
-}
-
-pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {
-    let values: Vec<Value> = serde_json::from_str(&row.items)
-        .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON array ({e})")))?;
-    let mut keys = row.keys.iter();
-    let item = |value| Item { key: keys.next().map(|key| Arc::from(key.as_str())), ..Item::of(value) };
-    Ok(MapItems { input: json(Table::MapItems, &row.input)?, items: values.into_iter().map(item).collect() })
-}
-
-impl From<&RunTask> for TaskRow {
-    fn from(task: &RunTask) -> TaskRow {
-        TaskRow {
-            branch: task.branch.0,
-            state: task.state.to_string(),
-            resource: task.resource.clone(),
-            parameters: task.parameters.to_string(),
-            token_nonce: task.token.map(|t| t.nonce),
-            timeout_ms: task.timeout_ms,
-            heartbeat_ms: task.heartbeat_ms,
-            retry_count: task.retry_count,
-            scheduled_at: task.scheduled_at.0,
-        }
-    }
-}
-
-pub(in crate::store) fn task_from(execution: ExecutionId, attempt: Attempt, row: &ArchivedTaskRow) -> RunTask {
-    RunTask {
-        attempt,
-        branch: BranchId(row.branch.to_native()),
-        state: Arc::from(row.state.as_str()),
-        resource: row.resource.to_string(),
-        parameters: Arc::from(row.parameters.as_str()),
-        token: row.token_nonce.as_ref().map(|nonce| TaskToken { execution, attempt, nonce: nonce.to_native() }),
-        timeout_ms: row.timeout_ms.as_ref().map(|ms| ms.to_native()),
-        heartbeat_ms: row.heartbeat_ms.as_ref().map(|ms| ms.to_native()),
-        retry_count: row.retry_count.to_native(),
-        scheduled_at: Timestamp(row.scheduled_at.to_native()),
-    }
 }

@@ -8,6 +8,8 @@ mod catalog;
 mod execution;
 mod history;
 mod map_run;
+mod maps;
+mod task;
 
 use rkyv::Portable;
 use rkyv::api::high::{HighSerializer, HighValidator};
@@ -25,11 +27,12 @@ pub use catalog::{
 };
 pub(super) use catalog::{Catalog, DocumentRow};
 pub(super) use execution::{
-    ArchivedHeaderRow, BranchRow, HeaderRow, MapRow, PayloadsRow, TaskRow, branch_from, child, child_from, header_from,
-    map_items_from, payloads_from, task_from,
+    ArchivedHeaderRow, BranchRow, HeaderRow, PayloadsRow, branch_from, child, child_from, header_from, payloads_from,
 };
 pub(super) use history::{HistoryRow, events_from};
 pub use map_run::{MapRunRow, RunCounts, RunStatus};
+pub(super) use maps::{MapRow, map_items_from};
+pub(super) use task::{TaskRow, task_from};
 
 /// What can be stored: an archive of a known version.
 pub(super) trait Row:

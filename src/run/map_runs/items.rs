@@ -1,0 +1,191 @@
+//! The items of a run: read once into pages of the store, and made into the inputs of children.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::drive::{End, Run};
+use crate::base::limits::quotas;
+use crate::base::{ExecutionId, Fault};
+use crate::interpreter::event::Json;
+use crate::interpreter::history::Failure;
+use crate::interpreter::map_run::{Batch, ReadItems, batch_input, bounded};
+use crate::interpreter::{Feed, Item};
+use crate::store::Commit;
+
+/// Bytes of a page of items, and pages that one commit stores.
+const PAGE_BYTES: usize = 64 << 10;
+const PAGES_PER_COMMIT: usize = 16;
+/// Where the next item lies.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor {
+    pub item: u32,
+    pub page: u32,
+    pub line: u32,
+}
+
+impl Run<'_> {
+    /// Makes all items known: those of a reader become pages in the store, so that a file which changes or goes
+    /// meanwhile changes nothing.
+    pub async fn read(&mut self) -> Result<Result<(), End>, Fault> {
+        let machine = self.machine.clone();
+        let given = match &self.plan.reader {
+            Some(reader) if !self.row.is_read => return self.read_pages(reader.clone()).await,
+            Some(_) => return Ok(Ok(())),
+            None => Feed::of(&machine.definition, &self.execution, self.task.branch, &machine.env)
+                .map_or(Ok(Vec::new()), |feed| feed.items()),
+        };
+        Ok(match given {
+            Ok(given) => {
+                self.row.items = u32::try_from(given.len()).unwrap_or(u32::MAX);
+                self.given = given;
+                Ok(())
+            }
+            Err(failure) => Err(End::Failed(failure)),
+        })
+    }
+
+    async fn read_pages(&mut self, reader: ReadItems) -> Result<Result<(), End>, Fault> {
+        let attempt = self.attempt();
+        let (lines, mut read) = mpsc::channel::<Vec<String>>(4);
+        let reading = tokio::spawn(self.core.resources.read_items(reader, lines));
+        let (mut commit, mut pages, mut page, mut items) = (Commit::new(), 0, String::new(), 0u32);
+        let mut unstored = 0;
+        while let Some(lines) = read.recv().await {
+            if let Some(end) = self.interrupted() {
+                reading.abort();
+                return Ok(Err(end));
+            }
+            for line in lines {
+                items = items.saturating_add(1);
+                page.push_str(&line);
+                page.push('\n');
+                if page.len() >= PAGE_BYTES {
+                    commit.put_item_page(self.parent, attempt, pages, &page);
+                    (pages, unstored) = (pages + 1, unstored + 1);
+                    page.clear();
+                }
+            }
+            if unstored >= PAGES_PER_COMMIT {
+                self.core.commit(std::mem::take(&mut commit)).await?;
+                unstored = 0;
+            }
+        }
+        match reading.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Ok(Err(End::Failed(failure(e.error, e.cause)))),
+            Err(e) => {
+                let cause = format!("Reading the items broke off: {e}");
+                return Ok(Err(End::Failed(failure("States.ItemReaderFailed", cause))));
+            }
+        }
+        if !page.is_empty() {
+            commit.put_item_page(self.parent, attempt, pages, &page);
+            pages += 1;
+        }
+        // What a reading that broke off left behind, of a file that was longer then.
+        let mut left = pages;
+        while self.core.reader.item_page(self.parent, attempt, left)?.is_some() {
+            commit.delete_item_page(self.parent, attempt, left);
+            left += 1;
+        }
+        self.store(commit, |row| (row.is_read, row.items, row.pages) = (true, items, pages)).await?;
+        Ok(Ok(()))
+    }
+
+    /// The next child's input, and how many items it holds.
+    pub fn next_input(&mut self, feed: &mut Feed, cursor: &mut Cursor) -> Result<Result<(Json, u32), Failure>, Fault> {
+        let state = self.task.state.clone();
+        let Some(batch) = self.plan.batch.clone() else {
+            let index = cursor.item;
+            let item = self.next_item(cursor)?;
+            let made = feed.select(index, &item).and_then(|value| bounded(&state, value.to_string().into()));
+            return Ok(made.map(|input| (input, 1)));
+        };
+        let mut items: Vec<Arc<Value>> = Vec::new();
+        let most = batch.max_items.unwrap_or(u64::MAX);
+        let (mut bytes, bytes_max) = (batch_input(&batch, &[]).to_string().len(), bytes_of(&batch));
+        while (items.len() as u64) < most && cursor.item < self.row.items {
+            let mut ahead = *cursor;
+            let item = self.next_item(&mut ahead)?;
+            let value = match feed.select(cursor.item, &item) {
+                Ok(value) => value,
+                Err(failure) => return Ok(Err(failure)),
+            };
+            // And the comma before it.
+            bytes += value.to_string().len() + usize::from(!items.is_empty());
+            if bytes > bytes_max && !items.is_empty() {
+                break;
+            }
+            items.push(value);
+            *cursor = ahead;
+        }
+        let count = items.len() as u32;
+        Ok(bounded(&state, batch_input(&batch, &items).to_string().into()).map(|input| (input, count)))
+    }
+
+    fn next_item(&mut self, cursor: &mut Cursor) -> Result<Item, Fault> {
+        if self.plan.reader.is_none() {
+            let item = self.given.get(cursor.item as usize).cloned();
+            cursor.item += 1;
+            return Ok(item.unwrap_or_else(|| Item::of(Value::Null)));
+        }
+        loop {
+            if self.page.as_ref().is_none_or(|(page, _)| *page != cursor.page) {
+                let lines = self.core.reader.item_page(self.parent, self.attempt(), cursor.page)?;
+                let lines = lines.ok_or_else(|| lost(self.parent))?;
+                let source = self.core.resources.source_of(self.plan.reader.as_ref());
+                let items = lines.lines().map(|line| item_of(line, &source)).collect();
+                self.page = Some((cursor.page, items));
+            }
+            if let Some((_, items)) = &self.page
+                && let Some(item) = items.get(cursor.line as usize)
+            {
+                cursor.item += 1;
+                cursor.line += 1;
+                return Ok(item.clone());
+            }
+            (cursor.page, cursor.line) = (cursor.page + 1, 0);
+        }
+    }
+
+    /// What no child was given, as the inputs that children would have had.
+    pub fn pending_inputs(&mut self, mut see: impl FnMut(&str)) -> Result<(), Fault> {
+        let (machine, parent) = (self.machine.clone(), self.execution.clone());
+        let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
+            return Ok(());
+        };
+        let mut cursor = Cursor { item: self.row.next_item, page: self.row.next_page, line: self.row.next_line };
+        while cursor.item < self.row.items {
+            match self.next_input(&mut feed, &mut cursor)? {
+                Ok((input, _)) => see(&input),
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failure(error: impl Into<String>, cause: impl Into<String>) -> Failure {
+    Failure { error: Some(error.into()), cause: Some(cause.into()) }
+}
+
+fn lost(parent: ExecutionId) -> Fault {
+    Fault::fatal_plain(format!("a page of items of a Map run of execution {parent} is gone; run `conveyor check`"))
+}
+
+fn bytes_of(batch: &Batch) -> usize {
+    let payload = quotas().payload_bytes();
+    batch.max_bytes.map_or(payload, |most| (most as usize).min(payload))
+}
+
+/// A line of a page: `[value]`, `[value, key]` or `[value, key, source]`.
+fn item_of(line: &str, source: &Arc<str>) -> Item {
+    let parts: Vec<Value> = serde_json::from_str(line).unwrap_or_default();
+    let mut parts = parts.into_iter();
+    let value = parts.next().unwrap_or_default();
+    let mut text = || parts.next().and_then(|part| part.as_str().map(Arc::from));
+    let (key, own) = (text(), text());
+    Item { key, source: own.or_else(|| Some(source.clone())), ..Item::of(value) }
+}
