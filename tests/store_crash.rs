@@ -111,7 +111,6 @@ fn header(id: u128) -> Header {
         next_timer: TimerId(1),
         timeout_timer: None,
         parent: None,
-        child: None,
         redrive_count: 0,
         redriven_at: None,
         trace_header: None,
