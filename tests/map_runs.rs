@@ -4,8 +4,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use regex::Regex;
 use serde_json::{Value, json};
 
 const ROLE: &str = "arn:aws:iam::000000000000:role/box";
@@ -139,13 +141,13 @@ fn plain(value: &mut Value) {
 }
 
 fn without_ids(text: &str) -> String {
-    let is_id = |part: &str| part.len() == 36 && part.parse::<uuid::Uuid>().is_ok();
-    let parts = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-    let plain = parts.map(|part| {
-        let id = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        if is_id(id) { part.replacen(id, "ID", 1) } else { part.to_owned() }
+    static IDS: LazyLock<Regex> = LazyLock::new(|| {
+        let uuid = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}";
+        let trace = "Root=1-[0-9a-f]{8}-[0-9a-f]{24}";
+        let date = "[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT";
+        Regex::new(&format!("{uuid}|{trace}|{date}")).unwrap()
     });
-    plain.collect()
+    IDS.replace_all(text, "ID").into_owned()
 }
 
 fn map(processor: Value, more: Value) -> Value {

@@ -49,10 +49,17 @@ impl Receiver {
                 assert!(credentials && body == "grant_type=client_credentials", "{body}");
                 (StatusCode::OK, json!({ "access_token": "the token", "expires_in": 3600 }))
             }
+            // Secrets Manager's GetSecretValue.
+            "/" if header("x-amz-target").as_deref() == Some("secretsmanager.GetSecretValue") => {
+                assert!(header("authorization").unwrap().contains("Credential=AKID/"));
+                (StatusCode::OK, json!({ "Name": "n", "SecretString": body }))
+            }
+            "/prod/missing" => (StatusCode::FORBIDDEN, json!({ "message": "Missing Authentication Token" })),
             "/missing" => (StatusCode::NOT_FOUND, json!({ "no": "such" })),
             _ => {
-                let said = json!({ "method": method.as_str(), "query": uri.query(), "body": body,
-                    "bearer": header("authorization"), "has_key": header("x-key").is_some() });
+                let said = json!({ "method": method.as_str(), "host": header("host"), "path": uri.path(),
+                    "query": uri.query(), "body": body, "bearer": header("authorization"),
+                    "has_key": header("x-key").is_some() });
                 (StatusCode::OK, said)
             }
         }
@@ -134,6 +141,21 @@ impl Served {
     }
 }
 
+impl Served {
+    /// The end of a Task: its result, or its error and cause.
+    async fn run(&self, resource: &str, parameters: Value) -> Result<Value, (String, String)> {
+        let state = json!({
+            "Type": "Task", "Resource": format!("arn:aws:states:::{resource}"), "Parameters": parameters, "End": true,
+        });
+        let request = json!({"definition": state.to_string(), "roleArn": "arn:aws:iam::000000000000:role/r"});
+        let found = self.call("AWSStepFunctions.TestState", request).await;
+        match found["output"].as_str() {
+            Some(output) => Ok(serde_json::from_str(output).unwrap()),
+            None => Err((found["error"].as_str().unwrap().into(), found["cause"].as_str().unwrap().into())),
+        }
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -141,9 +163,9 @@ impl Drop for Served {
     }
 }
 
-fn folder(receiver: &str) -> tempfile::TempDir {
+fn folder(configuration: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("conveyor.toml"), configuration(receiver)).unwrap();
+    std::fs::write(dir.path().join("conveyor.toml"), configuration).unwrap();
     dir
 }
 
@@ -157,7 +179,7 @@ async fn boto3_sends_receives_works_and_puts_events() {
     }
     let (receiver, address) = Receiver::start().await;
     receiver.takes.store(true, Ordering::SeqCst);
-    let dir = folder(&address);
+    let dir = folder(&configuration(&address));
     let served = Served::start(dir.path());
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/client.py"));
@@ -169,11 +191,61 @@ async fn boto3_sends_receives_works_and_puts_events() {
     assert!(!log.contains("a secret key") && !log.contains("the token"), "secrets stay out of logs");
 }
 
+/// What the box does not have goes to the endpoint of `[aws]`, signed where the service asks for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_serve_is_asked_of_the_endpoint() {
+    let (_receiver, address) = Receiver::start().await;
+    let dir = folder(&format!(
+        r#"
+        listen = "127.0.0.1:0"
+        data_dir = "data"
+        [aws]
+        endpoint = "http://{address}"
+        access_key_id = "AKID"
+        secret_access_key = "secret"
+        "#
+    ));
+    let served = Served::start(dir.path());
+    let host = "abc123.execute-api.us-east-1.amazonaws.com";
+    let api = |more: Value| {
+        let mut parameters = json!({"ApiEndpoint": host, "Method": "GET", "Stage": "prod"});
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        parameters
+    };
+
+    let parameters =
+        json!({"Path": "/bills of may", "QueryParameters": {"id": ["1", "a&b"]}, "Headers": {"k": ["v", "w"]}});
+    let said = served.run("apigateway:invoke", api(parameters)).await.unwrap();
+    assert_eq!((&said["StatusCode"], &said["StatusText"]), (&json!(200), &json!("OK")));
+    let seen = &said["ResponseBody"];
+    assert_eq!((&seen["host"], &seen["path"]), (&json!(host), &json!("/prod/bills%20of%20may")));
+    assert_eq!((&seen["query"], &seen["bearer"]), (&json!("id=1&id=a%26b"), &Value::Null));
+
+    let post = json!({"Method": "POST", "RequestBody": {"a": 1}, "AuthType": "IAM_ROLE"});
+    let said = served.run("apigateway:invoke", api(post)).await.unwrap();
+    let signature = said["ResponseBody"]["bearer"].as_str().unwrap();
+    assert!(signature.contains("/us-east-1/execute-api/aws4_request") && signature.contains("host;"), "{signature}");
+    assert_eq!(said["ResponseBody"]["body"], "{\"a\":1}");
+
+    let cause = json!({"message": "Missing Authentication Token"}).to_string();
+    for (more, expected) in [
+        (json!({"Path": "missing"}), ("ApiGateway.403", cause.as_str())),
+        (json!({"Headers": {"X-Amz-Date": "1"}}), ("States.Runtime", "The header 'X-Amz-Date' cannot be set")),
+        (json!({"ApiEndpoint": "127.0.0.1:80/x"}), ("States.Runtime", "'ApiEndpoint' must be an API's host")),
+        (json!({"Method": "BREW"}), ("States.Runtime", "unsupported value: \"BREW\"")),
+    ] {
+        let (error, cause) = served.run("apigateway:invoke", api(more)).await.unwrap_err();
+        assert!(error == expected.0 && cause.contains(expected.1), "{error}: {cause}");
+    }
+    let secret = served.run("aws-sdk:secretsmanager:getSecretValue", json!({"SecretId": "s"})).await.unwrap();
+    assert_eq!(secret, json!({"Name": "n", "SecretString": "{\"SecretId\":\"s\"}"}));
+}
+
 /// Statuses that were reached and events that were acknowledged get to their targets, whatever happens in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_outlive_kill_9() {
     let (receiver, address) = Receiver::start().await;
-    let dir = folder(&address);
+    let dir = folder(&configuration(&address));
     let served = Served::start(dir.path());
     let machine = json!({"StartAt": "P", "States": {"P": {"Type": "Pass", "End": true}}}).to_string();
     for name in ["after", "first"] {

@@ -146,6 +146,8 @@ pub enum Family {
     /// One of SQS's operations.
     Queues(&'static str, aws::Integration),
     Http,
+    /// An API of API Gateway.
+    Api,
     /// The function's ARN as Resource: its result is the task's.
     Function,
     /// `lambda:invoke`: the result with metadata around it.
@@ -212,6 +214,7 @@ impl Family {
                 Family::Queues(queue_operation(operation)?, aws::Integration::Sdk)
             }
             ("http", "invoke") => Family::Http,
+            ("apigateway", "invoke" | "invoke.waitForTaskToken") => Family::Api,
             ("lambda", "invoke" | "invoke.waitForTaskToken") => Family::Invoke(aws::Integration::Optimised),
             ("aws-sdk", "lambda:invoke" | "lambda:invoke.waitForTaskToken") => Family::Invoke(aws::Integration::Sdk),
             (service, operation) => {
@@ -251,7 +254,9 @@ impl Family {
     fn need(&self, services: &Services, task: &RunTask) -> Option<Need> {
         match self {
             Family::Stage(stage) => Some(media::need(stage, &task.parameters, services.acceleration)),
-            Family::Objects(_) | Family::Http | Family::Forward(..) | Family::Housekeeping => Some(Need::disks()),
+            Family::Objects(_) | Family::Http | Family::Api | Family::Forward(..) | Family::Housekeeping => {
+                Some(Need::disks())
+            }
             Family::Function => Some(services.functions.need(&task.resource)),
             Family::Invoke(_) => {
                 let parameters: Option<Value> = serde_json::from_str(&task.parameters).ok();
@@ -286,6 +291,7 @@ impl Family {
             Family::PutEvents(integration) => events::call(call, *integration).await?,
             Family::Queues(operation, integration) => queues::task(call, operation, *integration).await?,
             Family::Http => http::call(call).await?,
+            Family::Api => http::gateway::call(call).await?,
             Family::Housekeeping => housekeeping::call(call).await?,
             Family::Executions(pattern) => executions::call(call, *pattern).await?,
             Family::Activities(action) => activities::call(call, *action).await?,
@@ -323,7 +329,7 @@ pub struct All(pub Arc<Services>);
 impl Resources for All {
     fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
         let family = Family::find(resource)?;
-        if matches!(family, Family::Forward(..)) && self.0.endpoint.is_none() {
+        if matches!(family, Family::Forward(..) | Family::Api) && self.0.endpoint.is_none() {
             return None;
         }
         Some(Arc::new(Bound { family, services: self.0.clone() }))

@@ -1,3 +1,5 @@
+//! Every finding of the flow checks on a definition that has it, and none on one that has not.
+
 use serde_json::{Value, json};
 
 use crate::asl::{WorkflowType, review};

@@ -106,8 +106,32 @@ impl Endpoint {
     pub async fn send(&self, service: Service, request: Request) -> Result<Response, String> {
         let url = format!("{}{}", self.url.replace("{service}", service.endpoint_prefix()), request.path);
         let at = |what: String| format!("{} cannot be asked at {}: {what}", service.id(), self.url);
-        let signed = self.signed(service, &url, request).map_err(&at)?;
-        let request = reqwest::Request::try_from(signed).map_err(|e| at(fault::chain(&e)))?;
+        let signed = self.signed(service.signing_name(), service.protocol(), &url, request).map_err(&at)?;
+        self.exchange(signed).await.map_err(&at)
+    }
+
+    /// Calls an API of API Gateway by its host name. Where the endpoint is one address for all services, that finds the
+    /// API by the Host header, as emulators do. `sign` adds the signature that IAM authorisation asks for.
+    pub async fn send_to_api(&self, host: &str, request: Request, sign: bool) -> Result<Response, String> {
+        let at = |what: String| format!("{host} cannot be asked: {what}");
+        let public = format!("https://{host}{}", request.path);
+        let reached = match self.url.contains("{service}") {
+            true => public.clone(),
+            false => format!("{}{}", self.url, request.path),
+        };
+        let mut message = match sign {
+            true => self.signed("execute-api", Protocol::RestJson, &public, request),
+            false => message(&public, request),
+        }
+        .map_err(&at)?;
+        *message.uri_mut() = reached.parse().map_err(|e: http::uri::InvalidUri| at(e.to_string()))?;
+        let name = http::HeaderValue::from_str(host).map_err(|e| at(e.to_string()))?;
+        message.headers_mut().insert(http::header::HOST, name);
+        self.exchange(message).await.map_err(&at)
+    }
+
+    async fn exchange(&self, request: http::Request<Vec<u8>>) -> Result<Response, String> {
+        let request = reqwest::Request::try_from(request).map_err(|e| fault::chain(&e))?;
         let exchange = async {
             let response = self.client.execute(request).await?;
             let status = response.status().as_u16();
@@ -120,16 +144,22 @@ impl Endpoint {
         };
         match tokio::time::timeout(TIMEOUT, exchange).await {
             Ok(Ok(Some(response))) => Ok(response),
-            Ok(Ok(None)) => Err(at(format!("its answer has more than {ANSWER_BYTES_MAX} bytes"))),
-            Ok(Err(e)) => Err(at(fault::chain(&e))),
-            Err(_) => Err(at(format!("no answer within {} s", TIMEOUT.as_secs()))),
+            Ok(Ok(None)) => Err(format!("its answer has more than {ANSWER_BYTES_MAX} bytes")),
+            Ok(Err(e)) => Err(fault::chain(&e)),
+            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
         }
     }
 
-    fn signed(&self, service: Service, url: &str, request: Request) -> Result<http::Request<Vec<u8>>, String> {
+    fn signed(
+        &self,
+        name: &str,
+        protocol: Protocol,
+        url: &str,
+        request: Request,
+    ) -> Result<http::Request<Vec<u8>>, String> {
         let words = |e: &dyn std::error::Error| e.to_string();
         let mut settings = SigningSettings::default();
-        if service.protocol() == Protocol::RestXml {
+        if protocol == Protocol::RestXml {
             // S3 signs the path as it is sent.
             settings.percent_encoding_mode = PercentEncodingMode::Single;
             settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
@@ -139,7 +169,7 @@ impl Endpoint {
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(&self.region)
-            .name(service.signing_name())
+            .name(name)
             .time(std::time::SystemTime::now())
             .settings(settings)
             .build()
@@ -149,14 +179,18 @@ impl Endpoint {
         let signable = SignableRequest::new(request.method, url, headers, SignableBody::Bytes(&request.body))
             .map_err(|e| words(&e))?;
         let (instructions, _) = sign(signable, &parameters).map_err(|e| words(&e))?.into_parts();
-        let mut builder = http::Request::builder().method(request.method).uri(url);
-        for (name, value) in &request.headers {
-            builder = builder.header(name, value);
-        }
-        let mut signed = builder.body(request.body).map_err(|e| words(&e))?;
+        let mut signed = message(url, request)?;
         instructions.apply_to_request_http1x(&mut signed);
         Ok(signed)
     }
+}
+
+fn message(url: &str, request: Request) -> Result<http::Request<Vec<u8>>, String> {
+    let mut builder = http::Request::builder().method(request.method).uri(url);
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    builder.body(request.body).map_err(|e| e.to_string())
 }
 
 /// None where the body is longer than it may be.

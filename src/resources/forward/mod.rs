@@ -17,6 +17,7 @@ mod xml;
 use serde_json::{Value, json};
 
 pub use endpoint::{AwsSettings, Endpoint, Response};
+pub use write::Request;
 
 use super::aws::{self, Integration};
 use super::{Answer, Call};

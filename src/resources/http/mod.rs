@@ -4,12 +4,13 @@
 
 mod connections;
 mod encode;
+pub mod gateway;
 mod reach;
 
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
 pub use connections::{ConnectionSettings, Connections};
@@ -20,6 +21,7 @@ use crate::base::{TaskError, fault};
 /// How long a call may take, and how much of an answer is read, in bytes (Step Functions' own).
 const TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 262_144;
+const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"];
 /// Headers that a definition may not set (developer guide, "Call HTTPS APIs").
 const HEADERS_REFUSED: [&str; 15] = [
     "authorization",
@@ -38,6 +40,11 @@ const HEADERS_REFUSED: [&str; 15] = [
     "via",
     "www-authenticate",
 ];
+
+/// Whether a definition may not set that header, which is given in lower case.
+fn refuses_header(name: &str) -> bool {
+    ["x-forwarded", "x-amz-", "x-amzn"].iter().any(|start| name.starts_with(start)) || HEADERS_REFUSED.contains(&name)
+}
 
 /// One attempt.
 pub async fn call(call: &Call) -> Result<Answer, TaskError> {
@@ -88,7 +95,7 @@ impl Prepared {
             )));
         }
         let method = aws::need_text(p, "Method", "http:invoke")?;
-        let allowed = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"].contains(&method);
+        let allowed = METHODS.contains(&method);
         let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| allowed);
         let method =
             method.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))?;
@@ -105,8 +112,7 @@ impl Prepared {
         headers.insert("range", header_value(&format!("bytes=0-{ANSWER_BYTES_MAX}"))?);
         for (name, value) in p.get("Headers").and_then(Value::as_object).into_iter().flatten() {
             let lower = name.to_lowercase();
-            let refused = ["x-forwarded", "x-amz-", "x-amzn"].iter().any(|start| lower.starts_with(start));
-            if refused || HEADERS_REFUSED.contains(&lower.as_str()) {
+            if refuses_header(&lower) {
                 return Err(runtime(format!("The header '{name}' cannot be set by a definition")));
             }
             let name =
@@ -168,16 +174,9 @@ fn body(p: &Value, extra: &Map<String, Value>, headers: &mut HeaderMap) -> Resul
 /// The task's result, or the error that the status stands for.
 async fn read(mut response: reqwest::Response) -> Result<Value, TaskError> {
     let status = response.status();
-    let mut headers = Map::new();
-    for name in response.headers().keys() {
-        let values =
-            response.headers().get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        headers.insert(name.as_str().to_owned(), json!(values.collect::<Vec<_>>()));
-    }
-    let is_json = response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|kind| {
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        kind == "application/json" || kind.ends_with("+json")
-    });
+    let headers = response.headers().iter();
+    let headers: Vec<(String, String)> =
+        headers.map(|(k, v)| (k.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
     let mut bytes = Vec::new();
     loop {
         let chunk = response.chunk().await;
@@ -193,13 +192,27 @@ async fn read(mut response: reqwest::Response) -> Result<Value, TaskError> {
     if !status.is_success() {
         return Err(TaskError::new(format!("States.Http.StatusCode.{}", status.as_u16()), text));
     }
+    Ok(shown(status, &headers, text))
+}
+
+/// An answer as a task's result.
+fn shown(status: StatusCode, headers: &[(String, String)], text: String) -> Value {
+    let mut lists: Map<String, Value> = Map::new();
+    for (name, value) in headers {
+        let list = lists.entry(name.clone()).or_insert_with(|| json!([]));
+        list.as_array_mut().into_iter().for_each(|list| list.push(json!(value)));
+    }
+    let is_json = headers.iter().any(|(name, value)| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        name == CONTENT_TYPE.as_str() && (kind == "application/json" || kind.ends_with("+json"))
+    });
     let body = if is_json { serde_json::from_str(&text).unwrap_or(Value::String(text)) } else { Value::String(text) };
-    Ok(json!({
-        "Headers": headers,
+    json!({
+        "Headers": lists,
         "ResponseBody": body,
         "StatusCode": status.as_u16(),
         "StatusText": status.canonical_reason().unwrap_or_default(),
-    }))
+    })
 }
 
 /// `arn:aws:events:REGION:ACCOUNT:connection/NAME/ID`, of any region and account.

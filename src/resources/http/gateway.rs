@@ -1,0 +1,95 @@
+//! `apigateway:invoke`: the APIs of API Gateway as Tasks (developer guide, "Call API Gateway with Step Functions").
+//!
+//! A box has no API of its own to serve: every call goes through the endpoint of `[aws]`.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::encode::values;
+use super::{METHODS, refuses_header, runtime, shown};
+use crate::base::TaskError;
+use crate::resources::forward::{Endpoint, Request};
+use crate::resources::{Answer, Call, aws};
+
+const RESOURCE: &str = "apigateway:invoke";
+/// What stays as it is in a path and in a query.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One attempt.
+pub async fn call(call: &Call) -> Result<Answer, TaskError> {
+    let p = &call.parameters;
+    let host = aws::need_text(p, "ApiEndpoint", RESOURCE)?;
+    let is_api = host.split_once('.').is_some_and(|(id, rest)| {
+        !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()) && rest.starts_with("execute-api.")
+    });
+    if !is_api || host.contains(['/', '@', '?', '#']) {
+        let what =
+            format!("The field 'ApiEndpoint' must be an API's host, ID.execute-api.REGION.amazonaws.com: '{host}'");
+        return Err(runtime(what));
+    }
+    let sign = match p.get("AuthType").and_then(Value::as_str).unwrap_or("NO_AUTH") {
+        "NO_AUTH" => false,
+        "IAM_ROLE" | "RESOURCE_POLICY" => true,
+        other => return Err(runtime(format!("The field 'AuthType' has an unsupported value: {other}"))),
+    };
+    let request = request(p)?;
+    let client = |what: String| TaskError::new("ApiGateway.SdkClientException", what);
+    let unserved =
+        || client(format!("this box has no API {host}, and no other endpoint is configured; set [aws] endpoint"));
+    let endpoint: &Endpoint = call.services.endpoint.as_ref().ok_or_else(unserved)?;
+    let answer = endpoint.send_to_api(host, request, sign).await.map_err(client)?;
+    let status = StatusCode::from_u16(answer.status).map_err(|e| client(e.to_string()))?;
+    if !status.is_success() {
+        return Err(TaskError::new(format!("ApiGateway.{}", answer.status), answer.text()));
+    }
+    let text = answer.text();
+    Ok(Answer::Done(shown(status, &answer.headers, text)))
+}
+
+fn request(p: &Value) -> Result<Request, TaskError> {
+    let method = aws::need_text(p, "Method", RESOURCE)?;
+    let method = METHODS.into_iter().find(|known| *known == method);
+    let method =
+        method.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))?;
+    let mut path = String::new();
+    for part in ["Stage", "Path"].into_iter().filter_map(|name| p.get(name)?.as_str()) {
+        let part = part.trim_start_matches('/');
+        if !part.is_empty() {
+            path.push('/');
+            path.extend(utf8_percent_encode(part, PATH));
+        }
+    }
+    if path.is_empty() {
+        path.push('/');
+    }
+    let escaped = |text: &str| utf8_percent_encode(text, QUERY).to_string();
+    let queries = p.get("QueryParameters").and_then(Value::as_object).into_iter().flatten();
+    let pairs = queries.flat_map(|(name, value)| values(value).into_iter().map(move |v| (name, v)));
+    let query: Vec<String> = pairs.map(|(name, value)| format!("{}={}", escaped(name), escaped(&value))).collect();
+    if !query.is_empty() {
+        path = format!("{path}?{}", query.join("&"));
+    }
+    let mut headers = Vec::new();
+    for (name, value) in p.get("Headers").and_then(Value::as_object).into_iter().flatten() {
+        let lower = name.to_lowercase();
+        if refuses_header(&lower) {
+            return Err(runtime(format!("The header '{name}' cannot be set by a definition")));
+        }
+        headers.extend(values(value).into_iter().map(|text| (lower.clone(), text)));
+    }
+    let body = match p.get("RequestBody") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(body) => {
+            if !headers.iter().any(|(name, _)| name == "content-type") {
+                headers.push(("content-type".to_owned(), "application/json".to_owned()));
+            }
+            match body {
+                Value::String(text) => text.clone().into_bytes(),
+                json => json.to_string().into_bytes(),
+            }
+        }
+    };
+    Ok(Request { method, path, headers, body })
+}
