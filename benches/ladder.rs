@@ -1,14 +1,22 @@
-//! The recipe's outputs in one pass, against the best single ffmpeg command and against five separate ones.
+//! The recipe's outputs in one pass, against the best single ffmpeg command and against five separate ones; and several
+//! files at once on a served box, all lanes busy, against the better of ffmpeg's commands one after the other and all
+//! at the same time.
 //!
 //! Runs are interleaved, so that a noisy neighbour disturbs all alike; the figures are medians and their
-//! ratios. `LADDER_RUNS` sets the number of rounds (3), `LADDER_SECONDS` the length of the source (20).
-//! Needs ffmpeg on the path, as a yardstick only.
+//! ratios. `LADDER_RUNS` sets the number of rounds (3), `LADDER_SECONDS` the length of the source (20), `LADDER_FILES`
+//! how many files (4), each half as long, are there at once. Needs ffmpeg on the path, as a yardstick only.
 
+mod yard;
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use yard::http::Client;
 
 fn main() {
     // `cargo test --benches` and `cargo bench` both run this binary; only the latter asks for measurements.
@@ -21,19 +29,20 @@ fn main() {
     }
     let rounds = number("LADDER_RUNS", 3);
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let source = dir.path().join("in/source.mp4");
+    let source = dir.path().join("alone/in/source.mp4");
     make_source(&source, number("LADDER_SECONDS", 20));
 
+    alone(&dir.path().join("alone"), rounds, &source);
+    all_lanes_busy(&dir.path().join("busy"), rounds);
+}
+
+/// One file: what the box makes of it against what ffmpeg does.
+fn alone(dir: &Path, rounds: u32, source: &Path) {
     let (mut ours, mut one, mut five) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        let out = |name: &str| {
-            let path = dir.path().join(format!("{name}{round}"));
-            std::fs::create_dir_all(&path).expect("an output folder");
-            path
-        };
-        ours.push(timed(|| transcode(dir.path(), &out("ours"))));
-        one.push(timed(|| ffmpeg_one(&source, &out("one"))));
-        five.push(timed(|| ffmpeg_five(&source, &out("five"))));
+        ours.push(timed(|| transcode(source, &folder(dir, &format!("ours{round}")))));
+        one.push(timed(|| ffmpeg_one(source, &folder(dir, &format!("one{round}")))));
+        five.push(timed(|| ffmpeg_five(source, &folder(dir, &format!("five{round}")))));
     }
     let (ours, one, five) = (median(ours), median(one), median(five));
     println!(
@@ -44,6 +53,107 @@ fn main() {
         ours / one,
         ours / five
     );
+}
+
+/// Several files at once, as the box's own lanes place them.
+fn all_lanes_busy(dir: &Path, rounds: u32) {
+    let files = number("LADDER_FILES", 4);
+    let seconds = (number("LADDER_SECONDS", 20) / 2).max(1);
+    make_source(&dir.join("in/source0.mp4"), seconds);
+    let sources: Vec<_> = (0..files).map(|n| dir.join(format!("in/source{n}.mp4"))).collect();
+    for source in &sources[1..] {
+        std::fs::copy(&sources[0], source).expect("a copy of the source");
+    }
+    let (served, address) = serve(dir);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (mut ours, mut turns, mut crowds) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let out = |kind: &str, n: usize| folder(dir, &format!("{kind}{round}-{n}"));
+        ours.push(timed(|| runtime.block_on(transcode_all(address, files, round))));
+        turns.push(timed(|| sources.iter().enumerate().for_each(|(n, source)| ffmpeg_one(source, &out("turn", n)))));
+        crowds.push(timed(|| {
+            std::thread::scope(|scope| {
+                for (n, source) in sources.iter().enumerate() {
+                    scope.spawn(move || ffmpeg_one(source, &out("once", n)));
+                }
+            });
+        }));
+    }
+    drop(served);
+    let (ours, turns, crowds) = (median(ours), median(turns), median(crowds));
+    println!(
+        "ladder: {files} files: conveyor {ours:.2} s, ffmpeg one after the other {turns:.2} s, all at once {crowds:.2} s (medians of {rounds})"
+    );
+    println!("ladder: {:.3} of the throughput of ffmpeg's better way (at least 0.97)", turns.min(crowds) / ours);
+}
+
+fn folder(dir: &Path, name: &str) -> std::path::PathBuf {
+    let path = dir.join(name);
+    std::fs::create_dir_all(&path).expect("an output folder");
+    path
+}
+
+/// An appliance, ended with the value.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(dir: &Path) -> (Served, SocketAddr) {
+    let config =
+        "listen = '127.0.0.1:0'\ndata_dir = 'data'\n[shares.incoming]\npath = 'in'\n[shares.outputs]\npath = 'out'\n";
+    folder(dir, "out");
+    std::fs::write(dir.join("box.toml"), config).expect("a configuration");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+        .args(["serve", "--config"])
+        .arg(dir.join("box.toml"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the appliance starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("standard output")).lines().map_while(Result::ok);
+    let url = lines.find_map(|line| Some(line.split_once("http://")?.1.split_whitespace().next()?.to_owned()));
+    let address = url.and_then(|url| url.trim_end_matches('/').parse().ok()).expect("the appliance says its address");
+    (Served(child), address)
+}
+
+async fn transcode_all(address: SocketAddr, files: u32, round: u32) {
+    let mut settings = ladder_settings();
+    settings["Inputs"][0].as_object_mut().expect("an input").remove("FileInput");
+    settings["Inputs"][0]["FileInput.$"] = json!("States.Format('s3://incoming/source{}.mp4', $)");
+    for group in settings["OutputGroups"].as_array_mut().expect("groups") {
+        for of_type in group["OutputGroupSettings"].as_object_mut().expect("settings").values_mut() {
+            let Some(place) = of_type.as_object_mut().and_then(|fields| fields.remove("Destination")) else { continue };
+            let place =
+                place.as_str().expect("a place").replace("s3://outputs/", &format!("s3://outputs/{round}-{{}}/"));
+            of_type["Destination.$"] = json!(format!("States.Format('{place}', $)"));
+        }
+    }
+    let definition = json!({"StartAt": "All", "States": {"All": {"Type": "Map", "End": true, "ItemProcessor": {
+        "StartAt": "Transcode", "States": {"Transcode": {
+            "Type": "Task", "Resource": "arn:aws:states:::conveyor:transcode", "End": true,
+            "Parameters": {"Settings": settings},
+        }},
+    }}}});
+    let mut client = Client::connect(address).await.expect("the appliance listens");
+    let request = json!({"name": format!("all-{round}"), "definition": definition.to_string(),
+        "roleArn": "arn:aws:iam::000000000000:role/bench"});
+    let machine = client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].clone();
+    let input = json!((0..files).collect::<Vec<_>>()).to_string();
+    let request = json!({"stateMachineArn": machine, "input": input});
+    let execution = client.call("StartExecution", &request.to_string()).await["executionArn"].clone();
+    loop {
+        let found = client.call("DescribeExecution", &json!({"executionArn": execution}).to_string()).await;
+        match found["status"].as_str() {
+            Some("RUNNING") => tokio::time::sleep(Duration::from_millis(20)).await,
+            Some("SUCCEEDED") => return,
+            _ => panic!("the transcodes failed: {found}"),
+        }
+    }
 }
 
 fn number(name: &str, default: u32) -> u32 {
@@ -108,20 +218,21 @@ fn make_source(path: &Path, seconds: u32) {
 }
 
 /// The recipe's job through the same child process that the appliance starts.
-fn transcode(root: &Path, out: &Path) {
+fn transcode(source: &Path, out: &Path) {
+    let incoming = source.parent().expect("a source folder");
     let work = out.join("work");
     std::fs::create_dir_all(&work).expect("a work folder");
     let job = json!({
         "stage": "transcode",
         "parameters": { "Settings": ladder_settings() },
         "work_dir": work,
-        "shares": { "incoming": root.join("in"), "outputs": out },
+        "shares": { "incoming": incoming, "outputs": out },
         "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
     });
     let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
         .arg("stage")
         // As the appliance does: the list of plugins is made once, not by every child.
-        .env("GST_REGISTRY", root.join("registry.bin"))
+        .env("GST_REGISTRY", incoming.with_file_name("registry.bin"))
         .env("GST_REGISTRY_FORK", "no")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

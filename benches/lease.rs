@@ -59,7 +59,8 @@ fn grant(floor: &mut Floor, queue: &mut Queue<usize>, running: &mut VecDeque<Way
 
 fn main() {
     for waiting in [100usize, 1_000, 10_000, 100_000] {
-        let mut floor = Floor::new(Lanes { cpu: 16, io: 8, gpus: vec![gpu(0), gpu(1)], cores: CoreSpeed::default() });
+        let mut floor =
+            Floor::new(Lanes { cpu: 16, overlap: 4, io: 8, gpus: vec![gpu(0), gpu(1)], cores: CoreSpeed::default() });
         let (mut queue, mut running) = (Queue::default(), VecDeque::new());
         let mut number = 0;
         let push = |floor: &Floor, queue: &mut Queue<usize>, number: &mut usize| {

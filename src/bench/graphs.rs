@@ -11,7 +11,7 @@ use super::report::{Clip, Curve, Row, Section, SectionKind};
 use super::statistics::{Better, median};
 use super::work::{SHARE, Work};
 use crate::base::TaskError;
-use crate::media::Device;
+use crate::media::{Device, TRANSCODE_CORES};
 
 /// Settings and thumbnails as every file gets them.
 const LADDER: &str = include_str!("../../configs/jobs/ladder.json");
@@ -145,7 +145,8 @@ async fn parallel(work: &Work, clip: &Clip, lane: &Lane, alone: f64, section: &m
             break;
         }
         let begun = Instant::now();
-        let threads = (work.cores / files).max(1);
+        // As many as the appliance gives each of so many.
+        let threads = (work.cores / files).max(work.cores.min(TRANSCODE_CORES as usize)).max(1);
         let all = (0..files).map(|n| ladder(work, clip, lane, n, threads));
         let doing = format!("ladder on {}, {files} files at once", lane.name);
         let ends = work.step(&doing, work.mode.pick(7.0, 30.0) * files as f64, join_all(all)).await;

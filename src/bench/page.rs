@@ -190,23 +190,31 @@ impl Axes {
             text(x),
             l = Axes::LEFT,
         );
-        for n in 0..=4 {
-            let (low, high) = self.y;
-            let value = low + (high - low) * f64::from(n) / 4.0;
-            let along = self.x_most * f64::from(n) / 4.0;
-            let _ = write!(
-                out,
-                "<text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
-                 <text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-                Axes::LEFT - 6.0,
-                self.y(value) + 4.0,
-                number(value),
-                self.x(along),
-                bottom + 16.0,
-                number(along),
-            );
+        for value in ticks(self.y.0, self.y.1) {
+            let (left, y) = (Axes::LEFT - 6.0, self.y(value) + 4.0);
+            let _ = write!(out, "<text class=\"soft\" x=\"{left}\" y=\"{y:.1}\" text-anchor=\"end\">{value}</text>");
+        }
+        for along in ticks(0.0, self.x_most) {
+            let (x, y) = (self.x(along), bottom + 16.0);
+            let _ = write!(out, "<text class=\"soft\" x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{along}</text>");
         }
     }
+}
+
+/// Round values between two: at most six, 1, 2 or 5 times a power of ten apart, and whole where both ends are.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    const MOST: f64 = 6.0;
+    let rough = ((high - low) / MOST).max(f64::MIN_POSITIVE);
+    let power = 10f64.powf(rough.log10().floor());
+    let round = [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= rough);
+    let whole = low.fract() == 0.0 && high.fract() == 0.0;
+    let step = round.unwrap_or(rough).max(if whole { 1.0 } else { 0.0 });
+    let first = (low / step).ceil();
+    let count = ((high / step).floor() - first).max(0.0) as u32;
+    // Rounded, so that 0.1 times 3 is written as 0.3.
+    let places = (-step.log10().floor()).max(0.0) as i32;
+    let scale = 10f64.powi(places);
+    (0..=count).map(|n| ((first + f64::from(n)) * step * scale).round() / scale).collect()
 }
 
 /// How something grows: from 0 in both directions.
@@ -306,4 +314,18 @@ fn compared(out: &mut String, comparison: &Comparison) {
 /// Names come from drivers and files.
 fn text(raw: &str) -> String {
     raw.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ticks;
+
+    #[test]
+    fn axes_have_round_and_few_numbers() {
+        assert_eq!(ticks(0.0, 2.0), [0.0, 1.0, 2.0]);
+        assert_eq!(ticks(0.0, 194.8), [0.0, 50.0, 100.0, 150.0]);
+        assert_eq!(ticks(33.0, 39.0), [33.0, 34.0, 35.0, 36.0, 37.0, 38.0, 39.0]);
+        assert_eq!(ticks(0.0, 0.57), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]);
+        assert_eq!(ticks(0.0, 123_456.0).len(), 3);
+    }
 }

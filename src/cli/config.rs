@@ -133,9 +133,10 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
         let Document { value, mut faults, taken_out } = document::read::<Config>(&text);
         if let Some(mut config) = value {
-            // A bare file name has an empty folder, which is none that a process could be started in.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            config.set_folder(folder.unwrap_or(Path::new(".")));
+            // A bare file name has an empty folder.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let real = folder.canonicalize().map_err(|source| ConfigError::Read { path: path.into(), source })?;
+            config.set_folder(&real);
             // What follows only from a part that could not be read would be a fault of its own making.
             let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
             let meant = config.faults().into_iter().filter(|fault| !torn(fault));
@@ -148,13 +149,13 @@ impl Config {
         Err(ConfigError::Faults { path: path.into(), faults })
     }
 
-    /// Relative paths begin at the folder in which the file stands.
+    /// Relative paths begin at the folder in which the file stands, which is given without symbolic links.
     fn set_folder(&mut self, folder: &Path) {
-        self.data_dir = folder.join(&self.data_dir);
-        self.shares.values_mut().for_each(|share| share.path = folder.join(&share.path));
-        self.notify.log = self.notify.log.take().map(|log| folder.join(log));
+        self.data_dir = below(folder, &self.data_dir);
+        self.shares.values_mut().for_each(|share| share.path = below(folder, &share.path));
+        self.notify.log = self.notify.log.take().map(|log| below(folder, &log));
         for function in self.functions.values_mut() {
-            function.dir = Some(folder.join(function.dir.take().unwrap_or_default()));
+            function.dir = Some(below(folder, &function.dir.take().unwrap_or_default()));
         }
     }
 
@@ -267,6 +268,20 @@ impl Config {
         let served = self.shares.iter().filter(|(name, share)| share.serve || *name == "outputs");
         served.map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// A path as people write it: what goes up from a real folder does so before anything is appended.
+fn below(folder: &Path, path: &Path) -> PathBuf {
+    let mut whole = folder.to_owned();
+    for part in path.components() {
+        match part {
+            // Behind a name that may be a symbolic link, `..` is the file system's to say.
+            Component::ParentDir if folder.starts_with(&whole) => drop(whole.pop()),
+            Component::CurDir => {}
+            part => whole.push(part),
+        }
+    }
+    whole
 }
 
 /// The folder as it really is, as far as it exists; without `.` and `..` otherwise.

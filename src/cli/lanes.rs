@@ -12,6 +12,7 @@ use conveyor_hw::{Answer, Ask, Drivers, Inventory};
 
 use super::config::Config;
 use crate::base::speeds::{LaneSpeed, Speeds};
+use crate::media::TRANSCODE_CORES;
 use crate::run::Lanes;
 use crate::run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu};
 
@@ -72,6 +73,7 @@ fn lanes(inventory: &Inventory, settings: &LaneSettings, speeds: Option<&Speeds>
     let per_core = |speed: f64| speed * f64::from(cores);
     Lanes {
         cpu: set("cpu").unwrap_or(cores),
+        overlap: if set("cpu").is_some() { 0 } else { overlap(cores, on_cores.ladder.map(|ladder| ladder.files_best)) },
         io: set("io").unwrap_or(IO_CAPACITY),
         gpus: inventory.gpus.iter().filter_map(|gpu| gpu_lanes(gpu, &set, &measured)).collect(),
         cores: CoreSpeed {
@@ -79,6 +81,14 @@ fn lanes(inventory: &Inventory, settings: &LaneSettings, speeds: Option<&Speeds>
             encode_mpix_s: best(&on_cores.encode_mpix_s, "h264/veryfast").unwrap_or(per_core(CoreSpeed::ENCODE_MPIX_S)),
         },
     }
+}
+
+/// Room for as many ladders at once as the benchmark found best, and for one more than the cores have threads for
+/// until there is a benchmark; never more than two for the same cores.
+fn overlap(cores: u32, files_best: Option<u32>) -> u32 {
+    let ladder = TRANSCODE_CORES.min(cores);
+    let beyond = files_best.map_or(ladder, |files| (files.max(1) * ladder).saturating_sub(cores));
+    beyond.min(cores)
 }
 
 /// The highest speed of a codec, in whichever preset.

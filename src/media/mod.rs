@@ -27,6 +27,9 @@ use serde_json::Value;
 
 use crate::base::TaskError;
 
+/// Cores that a transcode gets where the box has as many: more make one file hardly faster, and all of them slower.
+pub const TRANSCODE_CORES: u32 = 4;
+
 /// Does one job: the stage named in it, on the files named in its parameters.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     init()?;

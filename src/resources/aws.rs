@@ -44,7 +44,10 @@ pub fn with_metadata(answer: Value, request_id: &str, content_type: &str, now: T
     let mut headers = vec![("x-amzn-RequestId", request_id.to_owned())];
     match dress {
         Dress::Plain => {}
-        Dress::KeptAlive => headers.push(("connection", "keep-alive".to_owned())),
+        Dress::KeptAlive => {
+            length = (body.len() + exponents(&answer)).to_string();
+            headers.push(("connection", "keep-alive".to_owned()));
+        }
         Dress::DynamoDb => {
             headers.insert(0, ("Server", "Server".to_owned()));
             headers.insert(1, ("Connection", "keep-alive".to_owned()));
@@ -74,6 +77,20 @@ pub fn with_metadata(answer: Value, request_id: &str, content_type: &str, now: T
     fields.insert("SdkResponseMetadata".to_owned(), json!({ "RequestId": request_id }));
     fields.sort_keys();
     Value::Object(fields)
+}
+
+/// How many more characters a value's fractions take where they are written as services written in Java do: `1.5E9`.
+fn exponents(value: &Value) -> usize {
+    match value {
+        Value::Object(fields) => fields.values().map(exponents).sum(),
+        Value::Array(items) => items.iter().map(exponents).sum(),
+        Value::Number(number) if number.is_f64() => {
+            let text = format!("{:e}", number.as_f64().unwrap_or_default());
+            let whole = if text.contains('.') { 0 } else { ".0".len() };
+            (text.len() + whole).saturating_sub(number.to_string().len())
+        }
+        _ => 0,
+    }
 }
 
 /// The cause of an optimised integration's error: `… (Service: S; Status Code: 400; Error Code: C; Request ID: R; Proxy: null)`.

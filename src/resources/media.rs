@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call, mounts};
 use crate::base::TaskError;
-use crate::media::Job;
 use crate::media::settings::{self, Acceleration, VideoCode};
+use crate::media::{Job, TRANSCODE_CORES};
 use crate::run::Need;
 use crate::run::lanes::need::{Codec, Encodes, Pictures, Work};
 
@@ -27,7 +27,7 @@ const DISK_EVERY: Duration = Duration::from_millis(500);
 const STAGES: &[(&str, &str, u32, u8)] = &[
     ("sanitize", "cpu", 1, 60),
     ("probe", "cpu", 1, 60),
-    ("transcode", "cpu", 4, 70),
+    ("transcode", "cpu", TRANSCODE_CORES, 70),
     ("labels", "cpu", 1, 50),
     ("transcript", "cpu", 1, 50),
     ("meaning", "cpu", 1, 50),
@@ -90,7 +90,7 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         device: call.device.clone(),
     };
     let transcodes = stage == "transcode";
-    let held = if transcodes { call.services.predictor.begin(call) } else { None };
+    let held = if transcodes { call.services.predictor.begin(call).await } else { None };
     let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use super::{Call, Services};
 use crate::base::speeds::{LaneSpeed, Speeds};
-use crate::media::Job;
 use crate::media::settings::{self, Rate, VideoCode};
+use crate::media::{Job, TRANSCODE_CORES};
 use crate::run::{Forecast, Tell};
 use crate::store::Commit;
 
@@ -33,8 +33,8 @@ const FILMS_MAX: usize = 10_000;
 const PROBES_MAX: usize = 32;
 /// How much a new job weighs once many were learnt from.
 const WEIGHT_MIN: f64 = 0.15;
-/// Cores that a transcode is leased where the box has as many.
-const CORES: usize = 4;
+/// As [`TRANSCODE_CORES`].
+const CORES: f64 = TRANSCODE_CORES as f64;
 /// Luma megapixels a second of two cores, by x264's presets: only their proportions count.
 const PRESETS: &[(&str, f64)] = &[
     ("ultrafast", 330.0),
@@ -209,7 +209,8 @@ pub struct Predictor {
 pub struct Held {
     outline: Outline,
     on_gpu: bool,
-    cores: usize,
+    /// That it has to itself, about.
+    cores: f64,
     predicted: Option<(f64, &'static str)>,
 }
 
@@ -239,13 +240,7 @@ impl Predictor {
     }
 
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
-    fn predict(
-        &self,
-        services: &Services,
-        outline: &Outline,
-        on_gpu: bool,
-        cores: usize,
-    ) -> Option<(f64, &'static str)> {
+    fn predict(&self, services: &Services, outline: &Outline, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
         let lane = speeds_of_cores(services);
         let learnt = *self.learnt(services).of(on_gpu);
         // What cores were measured at says nothing of a GPU: only its own past jobs do.
@@ -259,8 +254,8 @@ impl Predictor {
     }
 
     /// What the run that begins now is expected to take; whoever looks at it is told.
-    pub fn begin(&self, call: &Call) -> Option<Held> {
-        let held = self.hold(&call.services, &call.parameters, on_gpu(call), call.threads)?;
+    pub async fn begin(&self, call: &Call) -> Option<Held> {
+        let held = self.hold(&call.services, &call.parameters, on_gpu(call), own_cores(call).await)?;
         if let Some((seconds, by)) = held.predicted {
             let forecast = Forecast { run_ms: (seconds * 1_000.0) as i64, by };
             call.handle.foretell(call.execution, call.task.attempt, forecast);
@@ -268,7 +263,7 @@ impl Predictor {
         Some(held)
     }
 
-    fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: usize) -> Option<Held> {
+    fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: f64) -> Option<Held> {
         let outline = Outline::of(parameters, &self.film(parameters)?)?;
         let predicted = self.predict(services, &outline, on_gpu, cores);
         Some(Held { outline, on_gpu, cores, predicted })
@@ -277,7 +272,7 @@ impl Predictor {
     /// Learns from a run that ended well, and says in its result how the prediction came out. What was not known of the
     /// film before is known from the result.
     pub async fn check(&self, call: &Call, held: Option<Held>, took: f64, result: &mut Value) {
-        let (services, cores, on_gpu) = (&call.services, call.threads, on_gpu(call));
+        let (services, cores, on_gpu) = (&call.services, call.threads as f64, on_gpu(call));
         let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
         let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
         let Some(mut held) = held else { return };
@@ -321,9 +316,20 @@ fn round(value: f64) -> f64 {
 }
 
 /// On so many of the box's cores: speeds are of all of them.
-fn modelled(outline: &Outline, lane: Option<&LaneSpeed>, cores: usize) -> f64 {
-    let all = conveyor_hw::Cpu::read().cores.max(1);
-    outline.seconds(lane) * all as f64 / cores.clamp(1, all) as f64
+fn modelled(outline: &Outline, lane: Option<&LaneSpeed>, cores: f64) -> f64 {
+    let all = cores_of_box();
+    outline.seconds(lane) * all / cores.clamp(0.1, all)
+}
+
+fn cores_of_box() -> f64 {
+    conveyor_hw::Cpu::read().cores.max(1) as f64
+}
+
+/// The cores that were leased, or what is left of them where the lane has granted more than there are.
+async fn own_cores(call: &Call) -> f64 {
+    let lanes = call.handle.lanes().await;
+    let granted = lanes.iter().find(|lane| lane.name == "cpu").map_or(0.0, |lane| f64::from(lane.busy));
+    call.threads as f64 / (granted / cores_of_box()).max(1.0)
 }
 
 /// The file that a job reads.
@@ -360,7 +366,7 @@ pub fn queued(services: &Arc<Services>, parameters: &str, tell: &dyn Fn() -> Tel
 }
 
 fn forecast(services: &Services, parameters: &Value, tell: Tell) {
-    let cores = CORES.min(conveyor_hw::Cpu::read().cores.max(1));
+    let cores = cores_of_box().min(CORES);
     let on_gpu = services.predictor.learnt(services).last_on_gpu;
     let held = services.predictor.hold(services, parameters, on_gpu, cores);
     if let Some((seconds, by)) = held.and_then(|held| held.predicted) {

@@ -35,6 +35,8 @@ pub struct Floor {
     pub lanes: Vec<Lane>,
     pub gpus: Vec<Gpu>,
     cores: super::spec::CoreSpeed,
+    /// What one stage gets at most.
+    cores_most: u32,
     cpu: Option<usize>,
     io: Option<usize>,
     /// The lanes of each GPU.
@@ -79,9 +81,19 @@ pub enum Placement {
 
 impl Floor {
     pub fn new(spec: Lanes) -> Floor {
-        let mut floor =
-            Floor { lanes: Vec::new(), gpus: Vec::new(), cores: spec.cores, cpu: None, io: None, engines: Vec::new() };
-        floor.cpu = (spec.cpu > 0).then(|| floor.lane("cpu".into(), spec.cpu, None, None));
+        let mut floor = Floor {
+            lanes: Vec::new(),
+            gpus: Vec::new(),
+            cores: spec.cores,
+            cores_most: u32::MAX,
+            cpu: None,
+            io: None,
+            engines: Vec::new(),
+        };
+        if spec.cpu > 0 {
+            floor.cores_most = spec.cpu;
+            floor.cpu = Some(floor.lane("cpu".into(), spec.cpu.saturating_add(spec.overlap), None, None));
+        }
         floor.io = (spec.io > 0).then(|| floor.lane("io".into(), spec.io, None, None));
         for (index, gpu) in spec.gpus.into_iter().enumerate() {
             let off = || "switched off by the configuration".to_owned();
@@ -206,8 +218,7 @@ impl Floor {
     }
 
     fn cores(&self, weight: u32) -> u32 {
-        let capacity = self.cpu.map_or(u32::MAX, |cpu| self.lanes[cpu].capacity);
-        weight.clamp(1, capacity)
+        weight.clamp(1, self.cores_most)
     }
 
     fn ways_on(&self, gpu: usize, pictures: &Pictures, ways: &mut Vec<Way>) {
@@ -262,8 +273,7 @@ impl Floor {
         let mix = |seconds: &mut [f64; 3], add: [f64; 3]| seconds.iter_mut().zip(add).for_each(|(s, a)| *s += a);
         // On cores one after the other, on engines side by side.
         let (mut on_cores, mut on_gpu) = ([0.0; 3], [0f64; 3]);
-        let capacity = self.cpu.map_or(cores, |cpu| self.lanes[cpu].capacity);
-        let share = f64::from(capacity) / f64::from(cores);
+        let share = f64::from(self.cpu.map_or(cores, |_| self.cores_most)) / f64::from(cores);
         let core_work = |mpix: f64, speed: f64| [mpix / speed * share, mpix / speed * share, mpix / speed];
         let (frame, renditions, sessions) =
             pictures.encodes.map_or((2.0, 0.0, 0), |e| (f64::from(e.mpix).min(9.0), f64::from(e.mpix), e.sessions));

@@ -7,6 +7,9 @@ use std::fmt;
 pub struct Lanes {
     /// Cores; 0 where there is no such lane, and then work that needs one runs without.
     pub cpu: u32,
+    /// What the lane of cores grants beyond them, in cores: a file's beginning, its end and what goes on one thread leave
+    /// cores idle, unless another file is under way.
+    pub overlap: u32,
     /// Stages that wait for disks at once; 0 as for `cpu`.
     pub io: u32,
     pub gpus: Vec<Gpu>,

@@ -27,7 +27,7 @@ fn gpu(number: usize, sessions: Option<u32>) -> Gpu {
 
 fn floor(gpus: Vec<Gpu>) -> Floor {
     let cores = CoreSpeed { decode_mpix_s: 1_000.0, encode_mpix_s: 280.0 };
-    Floor::new(Lanes { cpu: 4, io: 8, gpus, cores })
+    Floor::new(Lanes { cpu: 4, io: 8, gpus, cores, overlap: 0 })
 }
 
 fn ladder(acceleration: Acceleration) -> Work {
@@ -65,6 +65,19 @@ fn a_file_stays_on_one_gpu_and_files_spread_over_gpus() {
     }
     floor.take(&second);
     assert_eq!(goes(&floor, &work).gpu, Some(0));
+}
+
+#[test]
+fn a_second_file_begins_on_the_same_cores_and_no_file_gets_more_than_there_are() {
+    let lanes = Lanes { cpu: 2, overlap: 2, io: 8, gpus: vec![], cores: CoreSpeed::default() };
+    let mut floor = Floor::new(lanes);
+    let work = ladder(Acceleration::Preferred);
+    for _ in 0..2 {
+        let way = goes(&floor, &work);
+        assert_eq!((names(&floor, &way), way.cores), (vec!["cpu 2".to_owned()], 2));
+        floor.take(&way);
+    }
+    assert!(matches!(floor.place(&work, 1, &[], now()), Placement::Later { .. }));
 }
 
 #[test]
