@@ -201,7 +201,7 @@ async fn a_persons_day_at_a_served_box() {
     }
     let dir = tempfile::tempdir().unwrap();
     let (_served, url) = serve(dir.path());
-    let clip = dir.path().join("evening <i>news</i>.mp4");
+    let clip = dir.path().join("evening <i>news.mp4");
     let made = Command::new("ffmpeg")
         .args(["-v", "error", "-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=4", "-f", "lavfi", "-i", "sine=d=4"])
         .args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-g", "50", "-c:a", "aac"])

@@ -17,6 +17,7 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
     });
     let functions = config.functions.keys().map(String::as_str);
     let credentials = config.credentials.iter().map(|c| json!({"user": c.access_key_id, "role": c.role}));
+    let (limits, logs) = (&config.limits, &config.logs);
     json!({
         "data_dir": config.data_dir.display().to_string(),
         "listen": config.listen.to_string(),
@@ -27,11 +28,30 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
         "retention": {"archive": config.retention.archive.to_string(),
             "executions": config.retention.executions.to_string()},
         "notify": {"targets": config.notify.targets()},
+        "lanes": config.lanes,
+        "acceleration": config.acceleration,
+        "limits": {"payload_kib": limits.payload_kib, "history_events": limits.history_events,
+            "definition_kib": limits.definition_kib, "executions": limits.executions,
+            "express_executions": limits.express_executions, "tags": limits.tags},
+        "logs": {"keep": logs.keep.to_string(), "file_mib": logs.file_mib, "total_mib": logs.total_mib},
+        "aws": {"endpoint": config.aws.endpoint.as_deref().map(without_user)},
+        "lambda": {"endpoint": config.lambda.endpoint.as_deref().map(without_user)},
+        "queues": config.queues.keys().collect::<Vec<_>>(),
+        "rules": config.rules.keys().collect::<Vec<_>>(),
+        "connections": config.connections.keys().collect::<Vec<_>>(),
         "functions": functions.collect::<Vec<_>>(),
         "tables": config.tables.keys().collect::<Vec<_>>(),
         "credentials": credentials.collect::<Vec<_>>(),
         "schedules": schedules.iter().map(|(name, schedule)| shown(name, schedule)).collect::<Vec<_>>(),
     })
+}
+
+/// An address without a user and a password.
+fn without_user(address: &str) -> String {
+    match (address.split_once("://"), address.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://{rest}"),
+        _ => address.to_owned(),
+    }
 }
 
 fn shown(name: &str, schedule: &ScheduleSettings) -> Value {

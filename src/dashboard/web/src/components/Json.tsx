@@ -121,7 +121,7 @@ export function Json({ text, value, label }: { text?: string; value?: unknown; l
           {copied || 'copy'}
         </button>
       </div>
-      {isTree ? <Node name={null} value={read} depth={0} find={find.trim().toLowerCase()} /> : <pre>{pretty(source)}</pre>}
+      {isTree ? <Node name={null} value={read} depth={0} find={find.trim().toLowerCase()} /> : <pre tabIndex={0}>{pretty(source)}</pre>}
     </div>
   );
 }

@@ -52,7 +52,7 @@ function FailureCard({ failure, id, onShow }: { failure: Failure; id: string; on
           <>
             <dt>Cause</dt>
             <dd>
-              <pre class="cause">{pretty(failure.cause)}</pre>
+              <pre class="cause" tabIndex={0}>{pretty(failure.cause)}</pre>
             </dd>
           </>
         ) : null}

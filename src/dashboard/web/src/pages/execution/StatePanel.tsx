@@ -28,7 +28,7 @@ export function Failed({ error, cause }: { error?: string; cause?: string }) {
   return (
     <div class="failed">
       <p class="error-name">{error ?? 'no error name'}</p>
-      {cause ? <pre class="cause">{pretty(cause)}</pre> : null}
+      {cause ? <pre class="cause" tabIndex={0}>{pretty(cause)}</pre> : null}
     </div>
   );
 }

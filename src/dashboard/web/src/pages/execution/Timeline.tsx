@@ -66,6 +66,13 @@ export function Timeline({ model, now, selected, onSelect }: Props) {
     left: `${((from - begin) / (end - begin)) * 100}%`,
     width: `max(2px, ${((to - from) / (end - begin)) * 100}%)`,
   });
+  // Behind the bar where there is room, else before it, else on it.
+  const beside = (from: number, to: number) => {
+    const [start, stop] = [from, to].map((at) => ((at - begin) / (end - begin)) * 100) as [number, number];
+    if (stop <= 88) return { left: `${stop}%` };
+    if (start >= 12) return { right: `${100 - start}%`, paddingRight: '5px' };
+    return { left: '6px', background: 'var(--card)', borderRadius: '3px', paddingRight: '5px' };
+  };
   const fold = (at: number) =>
     setFolded((old) => {
       const next = new Set(old);
@@ -125,7 +132,7 @@ export function Timeline({ model, now, selected, onSelect }: Props) {
                     title={`attempt ${n + 1}: ${statusWord(t.status)}, ${duration((t.endedAt ?? end) - t.startedAt)}`}
                   />
                 ))}
-                <span class="took" style={{ left: `min(calc(100% - 64px), ${((until - begin) / (end - begin)) * 100}%)` }}>
+                <span class="took" style={beside(row.enteredAt, until)}>
                   {took}
                 </span>
               </span>

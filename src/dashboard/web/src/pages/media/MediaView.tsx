@@ -91,7 +91,7 @@ function Reading({ title, output }: { title: string; output: Served }) {
   return (
     <details open={output.name.endsWith('.md')}>
       <summary>{title}</summary>
-      {output.name.endsWith('.json') ? <Json text={value} label={title} /> : <pre class="reading">{value}</pre>}
+      {output.name.endsWith('.json') ? <Json text={value} label={title} /> : <pre class="reading" tabIndex={0}>{value}</pre>}
     </details>
   );
 }
