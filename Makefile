@@ -10,7 +10,7 @@ SHELL := /bin/bash
 
 WEB     := src/dashboard/web
 VENV    := target/venv
-BROWSER := tests/dashboard
+NODE    := tests/api/node_modules/ready tests/dashboard/node_modules/ready
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
 .PHONY: demo serve test bench build web lint deps test-deps clean
@@ -42,14 +42,14 @@ bench: deps web
 deps:
 	@scripts/install-deps build
 
-test-deps: $(VENV)/ready $(BROWSER)/node_modules/ready
+test-deps: $(VENV)/ready $(NODE)
 	@scripts/install-deps test
 
 # `npm install --no-save` and not `npm ci`: the lock files name no registry, and `npm ci` refuses such a lock's entries
 # for other platforms.
-$(BROWSER)/node_modules/ready: $(BROWSER)/package-lock.json
+$(NODE): tests/%/node_modules/ready: tests/%/package-lock.json
 	@scripts/install-deps test
-	cd $(BROWSER) && npm install --no-save --no-audit --no-fund --loglevel=error
+	cd tests/$* && npm install --no-save --no-audit --no-fund --loglevel=error
 	touch $@
 
 $(VENV)/ready: tests/requirements.txt

@@ -71,6 +71,22 @@ async fn the_aws_command_line_drives_a_session() {
     assert!(output.status.success(), "{shown}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sdk_for_javascript_drives_a_session() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");
+    if !folder.join("node_modules/@aws-sdk/client-sfn").exists() {
+        assert!(std::env::var_os("CI").is_none(), "tests/api/node_modules is missing: run `make test`");
+        eprintln!("skipped: tests/api/node_modules has no SDK; `make test` installs it");
+        return;
+    }
+    let appliance = Appliance::start(&[]).await;
+    let mut command = Command::new("node");
+    command.arg(folder.join("session.mjs")).arg(appliance.url());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}");
+}
+
 #[tokio::test]
 async fn bad_requests_are_refused_in_the_words_of_aws() {
     let appliance = Appliance::start(&[]).await;
