@@ -10,7 +10,7 @@ import { Badge, Bar, Lazy, Moment, Notice, Tabs, Thumb } from '../../components/
 
 const STATUSES = ['RUNNING', 'SUCCEEDED', 'FAILED', 'TIMED_OUT', 'ABORTED'];
 /** Rows that a search looks at before it asks whether to go on. */
-const LOOK_MAX = 200_000;
+const LOOK_MAX = 2_000_000;
 
 const EMPTY: api.Filter = { status: '', machine: '', q: '', error: '', from: '', until: '', order: '', nested: false };
 
