@@ -90,14 +90,17 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
         device: call.device.clone(),
     };
     let transcodes = stage == "transcode";
-    let held = if transcodes { call.services.predictor.begin(call).await } else { None };
     let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
-    let result = tokio::select! {
-        result = work => result,
-        error = crowded(&folder.path) => Err(error),
+    let work = async {
+        tokio::select! {
+            result = work => result,
+            error = crowded(&folder.path) => Err(error),
+        }
     };
+    let (result, held) =
+        tokio::join!(work, async { if transcodes { call.services.predictor.begin(call).await } else { None } });
     drop(folder);
     if result.is_err() {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.

@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,10 @@ use crate::store::Commit;
 const LEARNT: &str = "predict.learnt";
 /// A child's start, its look at the file, and moving the results.
 const START_SECONDS: f64 = 0.7;
+/// How much of its cores a transcode uses that has them to itself; the rest waits for one thread or another.
+const ALONE: f64 = 0.93;
+/// Until a run has begun, others that were queued with it may not have: what it shares its cores with is asked later.
+const ALL_BEGUN: Duration = Duration::from_millis(300);
 /// Films whose facts are remembered.
 const FILMS_MAX: usize = 10_000;
 /// Jobs that wait for their file's probe, above which further ones get no prediction.
@@ -209,7 +214,7 @@ pub struct Predictor {
 pub struct Held {
     outline: Outline,
     on_gpu: bool,
-    /// That it has to itself, about.
+    /// That it keeps busy, about.
     cores: f64,
     predicted: Option<(f64, &'static str)>,
 }
@@ -255,6 +260,7 @@ impl Predictor {
 
     /// What the run that begins now is expected to take; whoever looks at it is told.
     pub async fn begin(&self, call: &Call) -> Option<Held> {
+        tokio::time::sleep(ALL_BEGUN).await;
         let held = self.hold(&call.services, &call.parameters, on_gpu(call), own_cores(call).await)?;
         if let Some((seconds, by)) = held.predicted {
             let forecast = Forecast { run_ms: (seconds * 1_000.0) as i64, by };
@@ -272,7 +278,7 @@ impl Predictor {
     /// Learns from a run that ended well, and says in its result how the prediction came out. What was not known of the
     /// film before is known from the result.
     pub async fn check(&self, call: &Call, held: Option<Held>, took: f64, result: &mut Value) {
-        let (services, cores, on_gpu) = (&call.services, call.threads as f64, on_gpu(call));
+        let (services, cores, on_gpu) = (&call.services, call.threads as f64 * ALONE, on_gpu(call));
         let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
         let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
         let Some(mut held) = held else { return };
@@ -284,7 +290,10 @@ impl Predictor {
         held.predicted = held.predicted.or_else(told);
         let lane = speeds_of_cores(services);
         let mut learnt = self.learnt(services);
-        learnt.of(held.on_gpu).learn(modelled(&held.outline, lane.as_ref(), held.cores), took - START_SECONDS);
+        // On cores what was computed counts: how long that took depended on what ran beside it.
+        let computed = result["ProcessorSeconds"].as_f64().filter(|_| !held.on_gpu).map(|used| used / held.cores);
+        let learnt_from = computed.unwrap_or(took) - START_SECONDS;
+        learnt.of(held.on_gpu).learn(modelled(&held.outline, lane.as_ref(), held.cores), learnt_from);
         learnt.last_on_gpu = held.on_gpu;
         *self.learnt.lock() = Some(learnt);
         let mut commit = Commit::new();
@@ -315,21 +324,23 @@ fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-/// On so many of the box's cores: speeds are of all of them.
+/// On so many of the box's cores: speeds were measured with all of them, and nothing beside it.
 fn modelled(outline: &Outline, lane: Option<&LaneSpeed>, cores: f64) -> f64 {
-    let all = cores_of_box();
-    outline.seconds(lane) * all / cores.clamp(0.1, all)
+    let all = cores_of_box() * ALONE;
+    outline.seconds(lane) * all / cores.clamp(0.1, all.max(0.1))
 }
 
 fn cores_of_box() -> f64 {
     conveyor_hw::Cpu::read().cores.max(1) as f64
 }
 
-/// The cores that were leased, or what is left of them where the lane has granted more than there are.
+/// What a run keeps busy of the cores that were leased, or is left of them where the lane has granted more than there
+/// are: those are never idle.
 async fn own_cores(call: &Call) -> f64 {
     let lanes = call.handle.lanes().await;
     let granted = lanes.iter().find(|lane| lane.name == "cpu").map_or(0.0, |lane| f64::from(lane.busy));
-    call.threads as f64 / (granted / cores_of_box()).max(1.0)
+    let crowd = granted / cores_of_box();
+    if crowd > 1.0 { call.threads as f64 / crowd } else { call.threads as f64 * ALONE }
 }
 
 /// The file that a job reads.
@@ -366,7 +377,7 @@ pub fn queued(services: &Arc<Services>, parameters: &str, tell: &dyn Fn() -> Tel
 }
 
 fn forecast(services: &Services, parameters: &Value, tell: Tell) {
-    let cores = cores_of_box().min(CORES);
+    let cores = cores_of_box().min(CORES) * ALONE;
     let on_gpu = services.predictor.learnt(services).last_on_gpu;
     let held = services.predictor.hold(services, parameters, on_gpu, cores);
     if let Some((seconds, by)) = held.and_then(|held| held.predicted) {

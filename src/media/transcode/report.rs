@@ -231,8 +231,18 @@ pub fn result(
         "ToneMapping": grade.map(|(v, g)| json!({
             "From": v.hdr.name(), "To": "BT.709", "PeakNits": g.peak, "WhiteNits": REFERENCE_WHITE, "Method": METHOD,
         })),
+        "ProcessorSeconds": processor_seconds(),
         "Warnings": plan.warnings,
     })
+}
+
+/// What this process has computed so far, on all of its threads. What else ran on the cores does not change it, unlike
+/// the time that a job takes.
+fn processor_seconds() -> Option<f64> {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike;
+    let used = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    Some((used.user_time() + used.system_time()).num_milliseconds() as f64 / 1_000.0)
 }
 
 fn output_json(output: &MadeOutput, plan: &Plan, made: &Made) -> Value {
