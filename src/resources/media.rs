@@ -93,14 +93,18 @@ pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
     let (begun, meter) = (Instant::now(), EnergyMeter::start());
     let progress = call.progress.clone();
     let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
-    let work = async {
-        tokio::select! {
-            result = work => result,
-            error = crowded(&folder.path) => Err(error),
+    let mut held = None;
+    let foretell = async {
+        if transcodes {
+            held = call.services.predictor.begin(call).await;
         }
+        std::future::pending().await
     };
-    let (result, held) =
-        tokio::join!(work, async { if transcodes { call.services.predictor.begin(call).await } else { None } });
+    let result = tokio::select! {
+        result = work => result,
+        error = crowded(&folder.path) => Err(error),
+        result = foretell => result,
+    };
     drop(folder);
     if result.is_err() {
         // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.

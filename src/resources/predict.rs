@@ -261,6 +261,9 @@ impl Predictor {
     /// What the run that begins now is expected to take; whoever looks at it is told.
     pub async fn begin(&self, call: &Call) -> Option<Held> {
         tokio::time::sleep(ALL_BEGUN).await;
+        while self.film(&call.parameters).is_none() && *self.probing.lock() > 0 {
+            tokio::time::sleep(ALL_BEGUN).await;
+        }
         let held = self.hold(&call.services, &call.parameters, on_gpu(call), own_cores(call).await)?;
         if let Some((seconds, by)) = held.predicted {
             let forecast = Forecast { run_ms: (seconds * 1_000.0) as i64, by };
