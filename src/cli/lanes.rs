@@ -70,10 +70,13 @@ fn lanes(inventory: &Inventory, settings: &LaneSettings, speeds: Option<&Speeds>
     let set = |lane: &str| settings.get(lane).copied();
     let measured = |lane: &str| speeds.and_then(|speeds| speeds.lanes.get(lane)).cloned().unwrap_or_default();
     let on_cores = measured("cpu");
+    // A quick run looks at few seconds of two files: too little to say how many are best.
+    let thorough = speeds.is_some_and(|speeds| speeds.mode == "full" && !speeds.disturbed);
+    let files_best = on_cores.ladder.filter(|_| thorough).map(|ladder| ladder.files_best);
     let per_core = |speed: f64| speed * f64::from(cores);
     Lanes {
         cpu: set("cpu").unwrap_or(cores),
-        overlap: if set("cpu").is_some() { 0 } else { overlap(cores, on_cores.ladder.map(|ladder| ladder.files_best)) },
+        overlap: if set("cpu").is_some() { 0 } else { overlap(cores, files_best) },
         io: set("io").unwrap_or(IO_CAPACITY),
         gpus: inventory.gpus.iter().filter_map(|gpu| gpu_lanes(gpu, &set, &measured)).collect(),
         cores: CoreSpeed {
@@ -83,7 +86,7 @@ fn lanes(inventory: &Inventory, settings: &LaneSettings, speeds: Option<&Speeds>
     }
 }
 
-/// Room for as many ladders at once as the benchmark found best, and for one more than the cores have threads for
+/// Room for as many ladders at once as a full benchmark found best, and for one more than the cores have threads for
 /// until there is a benchmark; never more than two for the same cores.
 fn overlap(cores: u32, files_best: Option<u32>) -> u32 {
     let ladder = TRANSCODE_CORES.min(cores);

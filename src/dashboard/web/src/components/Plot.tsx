@@ -12,18 +12,20 @@ interface Props {
   /** Of the x axis; a clock's by default. */
   x: number[];
   xLabel?: (x: number) => string;
+  /** The x axis has whole numbers only. */
+  whole?: boolean;
   unit: string;
   series: Series[];
   height?: number;
   onPick?: (x: number) => void;
 }
 
+/** Steps of an axis of whole numbers, such as seconds, which its labels tell apart. */
+const WHOLE = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18_000];
 // Told apart in both schemes, and by people who do not tell red from green.
-/** Steps of an axis of time: whole seconds, which its labels tell apart. */
-const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 18_000];
 const COLOURS = ['#2f7ed8', '#d97706', '#0d9488', '#a855f7', '#db2777', '#65a30d'];
 
-export function Plot({ title, x, xLabel, unit, series, height = 180, onPick }: Props) {
+export function Plot({ title, x, xLabel, whole, unit, series, height = 180, onPick }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const pick = useRef(onPick);
   pick.current = onPick;
@@ -43,7 +45,11 @@ export function Plot({ title, x, xLabel, unit, series, height = 180, onPick }: P
         height,
         scales: { x: { time: false } },
         axes: [
-          { ...axis, ...(xLabel ? { incrs: SECONDS, values: (_: uPlot, all: number[]) => all.map(xLabel) } : {}) },
+          {
+            ...axis,
+            ...(xLabel || whole ? { incrs: WHOLE } : {}),
+            ...(xLabel ? { values: (_: uPlot, all: number[]) => all.map(xLabel) } : {}),
+          },
           { ...axis, size: 64 },
         ],
         series: [

@@ -11,6 +11,15 @@ import { Plot } from '../../components/Plot';
 const RUNS_READ = 12;
 const PLOTS_MAX = 8;
 
+/** As the report in the terminal names its parts. */
+const TITLES: Record<string, string> = {
+  raw: 'Raw engines',
+  graphs: 'Media graphs',
+  cpu: 'Encoders and decoders on cores',
+  shares: 'Shares',
+  store: 'Store',
+};
+
 const short = (n: number): string => (Math.abs(n) >= 100 ? n.toFixed(0) : Math.abs(n) >= 1 ? n.toFixed(1) : n.toPrecision(3));
 
 type Figures = Map<string, { median: number; unit: string; better: string; label: string }>;
@@ -51,8 +60,8 @@ function Sections({ report, before }: { report: BenchmarkReport; before: Benchma
   return (
     <>
       {report.sections.map((section) => (
-        <section key={section.kind} aria-label={section.kind}>
-          <h2>{section.kind.replace(/^./, (c) => c.toUpperCase())}</h2>
+        <section key={section.kind} aria-label={TITLES[section.kind] ?? section.kind}>
+          <h2>{TITLES[section.kind] ?? section.kind}</h2>
           {section.says.map((line) => (
             <p key={line} class="quiet small">
               {line}
@@ -66,8 +75,8 @@ function Sections({ report, before }: { report: BenchmarkReport; before: Benchma
                   <th>Figure</th>
                   <th class="number">Median</th>
                   <th class="number">Spread</th>
-                  <th class="number">Compared run</th>
-                  <th>Change</th>
+                  {before ? <th class="number">Compared run</th> : null}
+                  {before ? <th>Change</th> : null}
                 </tr>
               </thead>
               <tbody>
@@ -81,9 +90,13 @@ function Sections({ report, before }: { report: BenchmarkReport; before: Benchma
                         <td class="number">
                           {short(f.median)} {f.unit}
                         </td>
-                        <td class="number">{(f.spread * 100).toFixed(0)} %</td>
-                        <td class="number">{then ? `${short(then.median)} ${f.unit}` : ''}</td>
-                        <td>{before ? <Change now={f.median} then={then?.median} better={f.better} spread={f.spread} /> : null}</td>
+                        <td class="number">{f.samples.length > 1 ? `${(f.spread * 100).toFixed(0)} %` : 'once'}</td>
+                        {before ? <td class="number">{then ? `${short(then.median)} ${f.unit}` : ''}</td> : null}
+                        {before ? (
+                          <td>
+                            <Change now={f.median} then={then?.median} better={f.better} spread={f.spread} />
+                          </td>
+                        ) : null}
                       </tr>
                     );
                   }),
@@ -108,7 +121,7 @@ function Grows({ curve }: { curve: BenchmarkReport['sections'][number]['curves']
     [curve],
   );
   if (drawn.x.length < 2) return null;
-  return <Plot title={`${curve.title}, by ${curve.x}`} x={drawn.x} unit="" series={drawn.series} />;
+  return <Plot title={`${curve.title}, by ${curve.x}`} x={drawn.x} whole unit="" series={drawn.series} />;
 }
 
 function Trends({ runs, reports }: { runs: BenchmarkRun[]; reports: Map<string, BenchmarkReport> }) {
@@ -182,12 +195,14 @@ export function Benchmarks() {
             {runs.map(option)}
           </select>
         </label>
-        <label>
-          compared with{' '}
-          <select value={before?.id ?? ''} onChange={(e) => setOther(e.currentTarget.value)}>
-            {runs.filter((r) => r !== run).map(option)}
-          </select>
-        </label>
+        {runs.length > 1 ? (
+          <label>
+            compared with{' '}
+            <select value={before?.id ?? ''} onChange={(e) => setOther(e.currentTarget.value)}>
+              {runs.filter((r) => r !== run).map(option)}
+            </select>
+          </label>
+        ) : null}
       </div>
       <Notice error={failed} />
       {run ? (
