@@ -26,6 +26,38 @@ export function Notice({ error }: { error: string | null }) {
   ) : null;
 }
 
+interface TableProps {
+  /** Names of the columns; one of numbers stands on the right. */
+  head: (string | { number: string })[];
+  hidden?: boolean;
+  /** The rows. */
+  children: ComponentChildren;
+}
+
+/** A table that scrolls by itself where it is wider than the screen, also by the keyboard. */
+export function Table({ head, hidden = false, children }: TableProps) {
+  return (
+    <div class="table-scroll" tabIndex={0}>
+      <table hidden={hidden}>
+        <thead>
+          <tr>
+            {head.map((name) =>
+              typeof name === 'string' ? (
+                <th key={name}>{name}</th>
+              ) : (
+                <th key={name.number} class="number">
+                  {name.number}
+                </th>
+              ),
+            )}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+      </table>
+    </div>
+  );
+}
+
 /** Says that something is asked for, or why it did not come. */
 export function Waiting({ error }: { error: string | null }) {
   return error ? <Notice error={error} /> : <p class="empty">Loading…</p>;

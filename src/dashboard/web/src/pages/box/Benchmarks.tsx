@@ -4,7 +4,7 @@ import * as api from '../../api/client';
 import type { BenchmarkReport, BenchmarkRun } from '../../api/types';
 import { duration, exactMoment } from '../../base/format';
 import { useAsk } from '../../base/hooks';
-import { Moment, Notice, Waiting } from '../../components/basics';
+import { Moment, Notice, Table, Waiting } from '../../components/basics';
 import { Plot } from '../../components/Plot';
 
 /** Runs whose reports are read for the plots over the runs. */
@@ -67,43 +67,32 @@ function Sections({ report, before }: { report: BenchmarkReport; before: Benchma
               {line}
             </p>
           ))}
-          <div class="table-scroll" tabIndex={0}>
-            <table hidden={section.rows.length === 0}>
-              <thead>
-                <tr>
-                  <th>What</th>
-                  <th>Figure</th>
-                  <th class="number">Median</th>
-                  <th class="number">Spread</th>
-                  {before ? <th class="number">Compared run</th> : null}
-                  {before ? <th>Change</th> : null}
-                </tr>
-              </thead>
-              <tbody>
-                {section.rows.flatMap((row) =>
-                  row.figures.map((f, n) => {
-                    const then = old.get(`${section.kind}/${row.key} ${f.name}`);
-                    return (
-                      <tr key={`${row.key} ${f.name}`}>
-                        <td>{n === 0 ? row.name : ''}</td>
-                        <td>{f.name}</td>
-                        <td class="number">
-                          {short(f.median)} {f.unit}
-                        </td>
-                        <td class="number">{f.samples.length > 1 ? `${(f.spread * 100).toFixed(0)} %` : 'once'}</td>
-                        {before ? <td class="number">{then ? `${short(then.median)} ${f.unit}` : ''}</td> : null}
-                        {before ? (
-                          <td>
-                            <Change now={f.median} then={then?.median} better={f.better} spread={f.spread} />
-                          </td>
-                        ) : null}
-                      </tr>
-                    );
-                  }),
-                )}
-              </tbody>
-            </table>
-          </div>
+          <Table
+            head={['What', 'Figure', { number: 'Median' }, { number: 'Spread' }, ...(before ? [{ number: 'Compared run' }, 'Change'] : [])]}
+            hidden={section.rows.length === 0}
+          >
+            {section.rows.flatMap((row) =>
+              row.figures.map((f, n) => {
+                const then = old.get(`${section.kind}/${row.key} ${f.name}`);
+                return (
+                  <tr key={`${row.key} ${f.name}`}>
+                    <td>{n === 0 ? row.name : ''}</td>
+                    <td>{f.name}</td>
+                    <td class="number">
+                      {short(f.median)} {f.unit}
+                    </td>
+                    <td class="number">{f.samples.length > 1 ? `${(f.spread * 100).toFixed(0)} %` : 'once'}</td>
+                    {before ? <td class="number">{then ? `${short(then.median)} ${f.unit}` : ''}</td> : null}
+                    {before ? (
+                      <td>
+                        <Change now={f.median} then={then?.median} better={f.better} spread={f.spread} />
+                      </td>
+                    ) : null}
+                  </tr>
+                );
+              }),
+            )}
+          </Table>
           <div class="plots">
             {section.curves.map((curve) => (
               <Grows key={curve.key} curve={curve} />

@@ -6,7 +6,7 @@ import { useMay } from '../../base/feed';
 import { duration, statusWord } from '../../base/format';
 import { useAction, useAsk, useFresh, useNow, useTitle } from '../../base/hooks';
 import { href, toExecution } from '../../base/route';
-import { Moment, Notice, Tabs, Waiting } from '../../components/basics';
+import { Moment, Notice, Table, Tabs, Waiting } from '../../components/basics';
 import { Json } from '../../components/Json';
 import { Benchmarks } from './Benchmarks';
 import { DevicesView } from './DevicesView';
@@ -17,72 +17,47 @@ function Lanes() {
   if (!value) return <Waiting error={error} />;
   return (
     <>
-      <div class="table-scroll" tabIndex={0}>
-        <table>
-          <thead>
-            <tr>
-              <th>Lane</th>
-              <th>Busy</th>
-              <th class="number">Waiting</th>
-            </tr>
-          </thead>
-          <tbody>
-            {value.lanes.map((lane) => (
-              <tr key={lane.name}>
-                <td>
-                  {lane.name} {lane.device ? <small>{lane.device}</small> : null}
-                  {lane.state && lane.state !== 'open' ? (
-                    <p class="notice small">
-                      {lane.state}
-                      {lane.why ? `: ${lane.why}` : ''}
-                    </p>
-                  ) : null}
-                </td>
-                <td>
-                  <meter min={0} max={Math.max(1, lane.capacity)} value={lane.busy} aria-label={`${lane.name} busy`} /> {lane.busy} of{' '}
-                  {lane.capacity}
-                </td>
-                <td class="number">{lane.waiting}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table head={['Lane', 'Busy', { number: 'Waiting' }]}>
+        {value.lanes.map((lane) => (
+          <tr key={lane.name}>
+            <td>
+              {lane.name} {lane.device ? <small>{lane.device}</small> : null}
+              {lane.state && lane.state !== 'open' ? (
+                <p class="notice small">
+                  {lane.state}
+                  {lane.why ? `: ${lane.why}` : ''}
+                </p>
+              ) : null}
+            </td>
+            <td>
+              <meter min={0} max={Math.max(1, lane.capacity)} value={lane.busy} aria-label={`${lane.name} busy`} /> {lane.busy} of{' '}
+              {lane.capacity}
+            </td>
+            <td class="number">{lane.waiting}</td>
+          </tr>
+        ))}
+      </Table>
       <h2>Leases</h2>
       {value.working.length === 0 ? <p class="quiet">Nothing holds a lane now.</p> : null}
-      <div class="table-scroll" tabIndex={0}>
-        <table hidden={value.working.length === 0}>
-          <thead>
-            <tr>
-              <th>File</th>
-              <th>State</th>
-              <th>Resource</th>
-              <th>Lane</th>
-              <th>For</th>
-              <th>Progress</th>
-            </tr>
-          </thead>
-          <tbody>
-            {value.working.map((w, n) => (
-              <tr key={n}>
-                <td>
-                  <a href={toExecution(w.root ?? w.execution)}>{w.file ?? w.execution.slice(0, 13)}</a>
-                </td>
-                <td>{w.state}</td>
-                <td>
-                  <code>{w.resource.replace(/^arn:aws:states:::/, '')}</code>
-                </td>
-                <td>{w.lane || 'none needed'}</td>
-                <td>{duration(now - w.startedAt)}</td>
-                <td>
-                  {Math.round(w.progress.fraction * 100)} % {w.progress.fps ? `· ${w.progress.fps.toFixed(0)} fps` : ''}{' '}
-                  {w.progress.doing ?? ''}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table head={['File', 'State', 'Resource', 'Lane', 'For', 'Progress']} hidden={value.working.length === 0}>
+        {value.working.map((w, n) => (
+          <tr key={n}>
+            <td>
+              <a href={toExecution(w.root ?? w.execution)}>{w.file ?? w.execution.slice(0, 13)}</a>
+            </td>
+            <td>{w.state}</td>
+            <td>
+              <code>{w.resource.replace(/^arn:aws:states:::/, '')}</code>
+            </td>
+            <td>{w.lane || 'none needed'}</td>
+            <td>{duration(now - w.startedAt)}</td>
+            <td>
+              {Math.round(w.progress.fraction * 100)} % {w.progress.fps ? `· ${w.progress.fps.toFixed(0)} fps` : ''}{' '}
+              {w.progress.doing ?? ''}
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }
@@ -91,38 +66,24 @@ function Schedules() {
   const { value, error } = useFresh(api.schedules, 'schedules', 30_000);
   if (!value) return <Waiting error={error} />;
   return (
-    <div class="table-scroll" tabIndex={0}>
-      <table>
-        <thead>
-          <tr>
-            <th>Schedule</th>
-            <th>Rule</th>
-            <th>Workflow</th>
-            <th>Last</th>
-            <th>Next</th>
-            <th>Missed runs</th>
-          </tr>
-        </thead>
-        <tbody>
-          {value.schedules.map((s) => (
-            <tr key={s.name}>
-              <td>
-                {s.name} {s.enabled ? '' : <small>(off)</small>}
-              </td>
-              <td>
-                <code>{s.rule}</code> {s.timezone ? <small>{s.timezone}</small> : null}
-              </td>
-              <td>
-                <a href={href(['workflows', s.workflow])}>{s.workflow}</a>
-              </td>
-              <td>{s.lastAt ? <Moment at={s.lastAt} /> : 'never'}</td>
-              <td>{s.nextAt ? <Moment at={s.nextAt} /> : ''}</td>
-              <td>{s.missed === 'Skip' ? 'skipped' : 'run once, late'}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table head={['Schedule', 'Rule', 'Workflow', 'Last', 'Next', 'Missed runs']}>
+      {value.schedules.map((s) => (
+        <tr key={s.name}>
+          <td>
+            {s.name} {s.enabled ? '' : <small>(off)</small>}
+          </td>
+          <td>
+            <code>{s.rule}</code> {s.timezone ? <small>{s.timezone}</small> : null}
+          </td>
+          <td>
+            <a href={href(['workflows', s.workflow])}>{s.workflow}</a>
+          </td>
+          <td>{s.lastAt ? <Moment at={s.lastAt} /> : 'never'}</td>
+          <td>{s.nextAt ? <Moment at={s.nextAt} /> : ''}</td>
+          <td>{s.missed === 'Skip' ? 'skipped' : 'run once, late'}</td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -216,36 +177,23 @@ function Audit() {
     <>
       <p class="quiet">Every change made here or through AWS's API, but for starts and task reports, which stand in the executions.</p>
       {rows.length === 0 ? <p class="empty">Nobody changed anything yet.</p> : null}
-      <div class="table-scroll" tabIndex={0}>
-        <table hidden={rows.length === 0}>
-          <thead>
-            <tr>
-              <th>When</th>
-              <th>Who</th>
-              <th>What</th>
-              <th>To</th>
-              <th>Outcome</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.map((d, n) => (
-              <tr key={n}>
-                <td>
-                  <Moment at={d.at} />
-                </td>
-                <td>
-                  {d.who} <small>{d.role}</small>
-                </td>
-                <td>
-                  <code>{d.what}</code> <small>{d.door}</small>
-                </td>
-                <td class="long">{d.to}</td>
-                <td>{d.status < 300 ? 'done' : <span class="bad">refused ({d.status})</span>}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table head={['When', 'Who', 'What', 'To', 'Outcome']} hidden={rows.length === 0}>
+        {rows.map((d, n) => (
+          <tr key={n}>
+            <td>
+              <Moment at={d.at} />
+            </td>
+            <td>
+              {d.who} <small>{d.role}</small>
+            </td>
+            <td>
+              <code>{d.what}</code> <small>{d.door}</small>
+            </td>
+            <td class="long">{d.to}</td>
+            <td>{d.status < 300 ? 'done' : <span class="bad">refused ({d.status})</span>}</td>
+          </tr>
+        ))}
+      </Table>
       <Notice error={failed} />
       {at ? (
         <button type="button" class="more" disabled={busy} onClick={load}>

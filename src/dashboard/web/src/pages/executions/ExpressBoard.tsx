@@ -6,7 +6,7 @@ import { useMay } from '../../base/feed';
 import { count, duration } from '../../base/format';
 import { useAction, useFresh, useNow, useTitle } from '../../base/hooks';
 import { href } from '../../base/route';
-import { Badge, Moment, Notice, Waiting } from '../../components/basics';
+import { Badge, Moment, Notice, Table, Waiting } from '../../components/basics';
 
 export function ExpressBoard() {
   useTitle('Express executions');
@@ -20,34 +20,23 @@ export function ExpressBoard() {
   return (
     <>
       <Notice error={trouble} />
-      <div class="table-scroll" tabIndex={0}>
-        <table hidden={Object.keys(value.machines).length === 0}>
-          <thead>
-            <tr>
-              <th>Workflow, since the box started</th>
-              <th class="number">Started</th>
-              <th class="number">Done</th>
-              <th class="number">Failed</th>
-              <th class="number">Timed out</th>
-              <th class="number">Stopped</th>
-            </tr>
-          </thead>
-          <tbody>
-            {Object.entries(value.machines).map(([name, c]) => (
-              <tr key={name}>
-                <td>
-                  <a href={href(['workflows', name])}>{name}</a>
-                </td>
-                <td class="number">{count(c.started)}</td>
-                <td class="number">{count(c.succeeded)}</td>
-                <td class="number">{count(c.failed)}</td>
-                <td class="number">{count(c.timedOut)}</td>
-                <td class="number">{count(c.aborted)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table
+        head={['Workflow, since the box started', { number: 'Started' }, { number: 'Done' }, { number: 'Failed' }, { number: 'Timed out' }, { number: 'Stopped' }]}
+        hidden={Object.keys(value.machines).length === 0}
+      >
+        {Object.entries(value.machines).map(([name, c]) => (
+          <tr key={name}>
+            <td>
+              <a href={href(['workflows', name])}>{name}</a>
+            </td>
+            <td class="number">{count(c.started)}</td>
+            <td class="number">{count(c.succeeded)}</td>
+            <td class="number">{count(c.failed)}</td>
+            <td class="number">{count(c.timedOut)}</td>
+            <td class="number">{count(c.aborted)}</td>
+          </tr>
+        ))}
+      </Table>
       <h2>Running now {count(value.runningTotal)}</h2>
       {value.running.length === 0 ? <p class="quiet">None.</p> : null}
       <ul class="plain-list">
@@ -67,38 +56,24 @@ export function ExpressBoard() {
         <input type="checkbox" checked={failed} onChange={(e) => setFailed(e.currentTarget.checked)} /> only what did not succeed
       </label>
       {ended.length === 0 ? <p class="quiet">None.</p> : null}
-      <div class="table-scroll" tabIndex={0}>
-        <table hidden={ended.length === 0}>
-          <thead>
-            <tr>
-              <th>Workflow</th>
-              <th>Name</th>
-              <th>Status</th>
-              <th>Started</th>
-              <th>Took</th>
-              <th>Error</th>
-            </tr>
-          </thead>
-          <tbody>
-            {ended.map((e) => (
-              <tr key={e.arn}>
-                <td>{e.machine}</td>
-                <td class="long">{e.name}</td>
-                <td>
-                  <Badge status={e.status} />
-                </td>
-                <td>
-                  <Moment at={e.startedAt} />
-                </td>
-                <td>{duration(e.stoppedAt - e.startedAt)}</td>
-                <td class="long">
-                  {e.error ? <span class="error-name">{e.error}</span> : null} <small>{e.cause}</small>
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table head={['Workflow', 'Name', 'Status', 'Started', 'Took', 'Error']} hidden={ended.length === 0}>
+        {ended.map((e) => (
+          <tr key={e.arn}>
+            <td>{e.machine}</td>
+            <td class="long">{e.name}</td>
+            <td>
+              <Badge status={e.status} />
+            </td>
+            <td>
+              <Moment at={e.startedAt} />
+            </td>
+            <td>{duration(e.stoppedAt - e.startedAt)}</td>
+            <td class="long">
+              {e.error ? <span class="error-name">{e.error}</span> : null} <small>{e.cause}</small>
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }

@@ -4,7 +4,7 @@ import type { Output } from '../../api/types';
 import { text } from '../../api/client';
 import { clock } from '../../base/format';
 import { useAsk } from '../../base/hooks';
-import { Waiting } from '../../components/basics';
+import { Table, Waiting } from '../../components/basics';
 import { Plot, type Series } from '../../components/Plot';
 import { bitrate, type Bitrate } from './bitrate';
 
@@ -103,34 +103,19 @@ export function Quality({ report, playlists, onPick }: Props) {
               ))}
             </ul>
           ) : null}
-          <div class="table-scroll" tabIndex={0}>
-            <table>
-              <thead>
-                <tr>
-                  <th>Output</th>
-                  <th>Score</th>
-                  <th>Size</th>
-                  <th>PSNR</th>
-                  <th>SSIM</th>
-                  <th>Loudness</th>
-                  <th>True peak</th>
-                </tr>
-              </thead>
-              <tbody>
-                {(value.outputs ?? []).filter((o) => o.psnr !== undefined || o.loudnessLufs !== undefined).map((o) => (
-                  <tr key={o.uri}>
-                    <td>{file(o.uri)}</td>
-                    <td>{o.score.toFixed(2)}</td>
-                    <td>{o.width ? `${o.width}×${o.height}` : ''}</td>
-                    <td>{o.psnr !== undefined ? `${o.psnr.toFixed(1)} dB` : ''}</td>
-                    <td>{o.ssim?.toFixed(4)}</td>
-                    <td>{o.loudnessLufs !== undefined ? `${o.loudnessLufs} LUFS` : ''}</td>
-                    <td>{o.truePeakDbtp !== undefined ? `${o.truePeakDbtp} dBTP` : ''}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table head={['Output', 'Score', 'Size', 'PSNR', 'SSIM', 'Loudness', 'True peak']}>
+            {(value.outputs ?? []).filter((o) => o.psnr !== undefined || o.loudnessLufs !== undefined).map((o) => (
+              <tr key={o.uri}>
+                <td>{file(o.uri)}</td>
+                <td>{o.score.toFixed(2)}</td>
+                <td>{o.width ? `${o.width}×${o.height}` : ''}</td>
+                <td>{o.psnr !== undefined ? `${o.psnr.toFixed(1)} dB` : ''}</td>
+                <td>{o.ssim?.toFixed(4)}</td>
+                <td>{o.loudnessLufs !== undefined ? `${o.loudnessLufs} LUFS` : ''}</td>
+                <td>{o.truePeakDbtp !== undefined ? `${o.truePeakDbtp} dBTP` : ''}</td>
+              </tr>
+            ))}
+          </Table>
         </>
       ) : null}
       <div class="plots">

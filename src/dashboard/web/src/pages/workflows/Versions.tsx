@@ -5,7 +5,7 @@ import type { Machine } from '../../api/types';
 import { useMay } from '../../base/feed';
 import { useAction } from '../../base/hooks';
 import { href } from '../../base/route';
-import { Dialog, Moment, Notice } from '../../components/basics';
+import { Dialog, Moment, Notice, Table } from '../../components/basics';
 
 type Alias = Machine['aliases'][number];
 
@@ -121,42 +121,29 @@ export function Versions({ machine, reload }: { machine: Machine; reload: () => 
       </ul>
       <h2>Versions</h2>
       {machine.publishedVersions.length === 0 ? <p class="quiet">None is published. Saving here publishes one.</p> : null}
-      <div class="table-scroll" tabIndex={0}>
-        <table>
-          <thead>
-            <tr>
-              <th>Version</th>
-              <th>Revision</th>
-              <th>What changed</th>
-              <th>Published</th>
-              <th />
-            </tr>
-          </thead>
-          <tbody>
-            {machine.publishedVersions.map((v) => (
-              <tr key={v.version}>
-                <td>{v.version}</td>
-                <td>
-                  {v.revision}
-                  {v.revision === machine.revision ? ' (newest)' : ''}
-                </td>
-                <td>{v.description}</td>
-                <td>
-                  <Moment at={v.createdAt} />
-                </td>
-                <td>
-                  <a href={href(['workflows', machine.name, 'definition'], { revision: v.revision })}>look</a>{' '}
-                  {may && v.revision !== machine.revision ? (
-                    <button type="button" disabled={busy} onClick={() => back(v.version, v.revision)}>
-                      Roll back to this
-                    </button>
-                  ) : null}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table head={['Version', 'Revision', 'What changed', 'Published', '']}>
+        {machine.publishedVersions.map((v) => (
+          <tr key={v.version}>
+            <td>{v.version}</td>
+            <td>
+              {v.revision}
+              {v.revision === machine.revision ? ' (newest)' : ''}
+            </td>
+            <td>{v.description}</td>
+            <td>
+              <Moment at={v.createdAt} />
+            </td>
+            <td>
+              <a href={href(['workflows', machine.name, 'definition'], { revision: v.revision })}>look</a>{' '}
+              {may && v.revision !== machine.revision ? (
+                <button type="button" disabled={busy} onClick={() => back(v.version, v.revision)}>
+                  Roll back to this
+                </button>
+              ) : null}
+            </td>
+          </tr>
+        ))}
+      </Table>
       {editing ? (
         <AliasForm machine={machine} alias={editing === 'new' ? null : editing} onClose={() => setEditing(null)} done={reload} />
       ) : null}

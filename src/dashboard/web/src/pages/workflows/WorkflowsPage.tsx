@@ -5,7 +5,7 @@ import { useMay } from '../../base/feed';
 import { count } from '../../base/format';
 import { useAction, useFresh, useTitle } from '../../base/hooks';
 import { go, href } from '../../base/route';
-import { Dialog, Moment, Notice, Waiting } from '../../components/basics';
+import { Dialog, Moment, Notice, Table, Waiting } from '../../components/basics';
 import { WorkflowPage } from './WorkflowPage';
 
 const FIRST = `{
@@ -64,48 +64,35 @@ function List() {
           </button>
         ) : null}
       </h1>
-      <div class="table-scroll" tabIndex={0}>
-        <table>
-          <thead>
-            <tr>
-              <th>Name</th>
-              <th>Type</th>
-              <th class="number">Running</th>
-              <th class="number">Done</th>
-              <th class="number">Failed</th>
-              <th class="number">Versions</th>
-              <th>Changed</th>
+      <Table
+        head={['Name', 'Type', { number: 'Running' }, { number: 'Done' }, { number: 'Failed' }, { number: 'Versions' }, 'Changed']}
+      >
+        {value.machines.map((m) => {
+          const failed = (m.executions.FAILED ?? 0) + (m.executions.TIMED_OUT ?? 0);
+          const toList = (status: string) => href(['executions'], { machine: m.name, status, nested: true });
+          return (
+            <tr key={m.name}>
+              <td>
+                <a href={href(['workflows', m.name])}>{m.name}</a>
+              </td>
+              <td>{m.type.toLowerCase()}</td>
+              <td class="number">
+                <a href={toList('RUNNING')}>{count(total(m, 'RUNNING'))}</a>
+              </td>
+              <td class="number">
+                <a href={toList('SUCCEEDED')}>{count(total(m, 'SUCCEEDED'))}</a>
+              </td>
+              <td class="number">
+                <a href={toList('FAILED')}>{count(failed)}</a>
+              </td>
+              <td class="number">{m.versions}</td>
+              <td>
+                <Moment at={m.updatedAt} />
+              </td>
             </tr>
-          </thead>
-          <tbody>
-            {value.machines.map((m) => {
-              const failed = (m.executions.FAILED ?? 0) + (m.executions.TIMED_OUT ?? 0);
-              const toList = (status: string) => href(['executions'], { machine: m.name, status, nested: true });
-              return (
-                <tr key={m.name}>
-                  <td>
-                    <a href={href(['workflows', m.name])}>{m.name}</a>
-                  </td>
-                  <td>{m.type.toLowerCase()}</td>
-                  <td class="number">
-                    <a href={toList('RUNNING')}>{count(total(m, 'RUNNING'))}</a>
-                  </td>
-                  <td class="number">
-                    <a href={toList('SUCCEEDED')}>{count(total(m, 'SUCCEEDED'))}</a>
-                  </td>
-                  <td class="number">
-                    <a href={toList('FAILED')}>{count(failed)}</a>
-                  </td>
-                  <td class="number">{m.versions}</td>
-                  <td>
-                    <Moment at={m.updatedAt} />
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
+          );
+        })}
+      </Table>
       {creating ? <Create onClose={() => setCreating(false)} /> : null}
     </>
   );
