@@ -12,6 +12,12 @@ pub fn values(value: &Value) -> Vec<String> {
     }
 }
 
+/// The names of an object with the texts of their values; none of what is no object.
+pub fn pairs(value: &Value) -> impl Iterator<Item = (&String, String)> {
+    let fields = value.as_object().into_iter().flatten();
+    fields.flat_map(|(name, value)| values(value).into_iter().map(move |text| (name, text)))
+}
+
 /// `application/x-www-form-urlencoded`. How lists are written is said by `format`, as Step Functions' ArrayFormat.
 pub fn form(body: &Value, format: &str) -> Result<String, String> {
     if !["INDICES", "REPEAT", "COMMAS", "BRACKETS"].contains(&format) {

@@ -6,8 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use super::encode::values;
-use super::{METHODS, refuses_header, runtime, shown};
+use super::encode::pairs;
+use super::{method, own_headers, runtime, shown};
 use crate::base::TaskError;
 use crate::resources::forward::{Endpoint, Request};
 use crate::resources::{Answer, Call, aws};
@@ -49,10 +49,7 @@ pub async fn call(call: &Call) -> Result<Answer, TaskError> {
 }
 
 fn request(p: &Value) -> Result<Request, TaskError> {
-    let method = aws::need_text(p, "Method", RESOURCE)?;
-    let method = METHODS.into_iter().find(|known| *known == method);
-    let method =
-        method.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))?;
+    let method = method(p, RESOURCE)?;
     let mut path = String::new();
     for part in ["Stage", "Path"].into_iter().filter_map(|name| p.get(name)?.as_str()) {
         let part = part.trim_start_matches('/');
@@ -65,19 +62,14 @@ fn request(p: &Value) -> Result<Request, TaskError> {
         path.push('/');
     }
     let escaped = |text: &str| utf8_percent_encode(text, QUERY).to_string();
-    let queries = p.get("QueryParameters").and_then(Value::as_object).into_iter().flatten();
-    let pairs = queries.flat_map(|(name, value)| values(value).into_iter().map(move |v| (name, v)));
+    let pairs = pairs(&p["QueryParameters"]);
     let query: Vec<String> = pairs.map(|(name, value)| format!("{}={}", escaped(name), escaped(&value))).collect();
     if !query.is_empty() {
         path = format!("{path}?{}", query.join("&"));
     }
     let mut headers = Vec::new();
-    for (name, value) in p.get("Headers").and_then(Value::as_object).into_iter().flatten() {
-        let lower = name.to_lowercase();
-        if refuses_header(&lower) {
-            return Err(runtime(format!("The header '{name}' cannot be set by a definition")));
-        }
-        headers.extend(values(value).into_iter().map(|text| (lower.clone(), text)));
+    for (name, values) in own_headers(p)? {
+        headers.extend(values.into_iter().map(|text| (name.clone(), text)));
     }
     let body = match p.get("RequestBody") {
         None | Some(Value::Null) => Vec::new(),

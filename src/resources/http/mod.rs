@@ -41,9 +41,24 @@ const HEADERS_REFUSED: [&str; 15] = [
     "www-authenticate",
 ];
 
-/// Whether a definition may not set that header, which is given in lower case.
-fn refuses_header(name: &str) -> bool {
-    ["x-forwarded", "x-amz-", "x-amzn"].iter().any(|start| name.starts_with(start)) || HEADERS_REFUSED.contains(&name)
+fn method(p: &Value, resource: &str) -> Result<&'static str, TaskError> {
+    let method = aws::need_text(p, "Method", resource)?;
+    let known = METHODS.into_iter().find(|known| *known == method);
+    known.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))
+}
+
+/// The headers that a definition sets, with their values. Names are in lower case.
+fn own_headers(p: &Value) -> Result<Vec<(String, Vec<String>)>, TaskError> {
+    let headers = p.get("Headers").and_then(Value::as_object).into_iter().flatten();
+    let checked = headers.map(|(name, value)| {
+        let lower = name.to_lowercase();
+        let refused = ["x-forwarded", "x-amz-", "x-amzn"].iter().any(|start| lower.starts_with(start));
+        if refused || HEADERS_REFUSED.contains(&lower.as_str()) {
+            return Err(runtime(format!("The header '{name}' cannot be set by a definition")));
+        }
+        Ok((lower, encode::values(value)))
+    });
+    checked.collect()
 }
 
 /// One attempt.
@@ -94,31 +109,19 @@ impl Prepared {
                 without_secrets(&url)
             )));
         }
-        let method = aws::need_text(p, "Method", "http:invoke")?;
-        let allowed = METHODS.contains(&method);
-        let method = Method::from_bytes(method.as_bytes()).ok().filter(|_| allowed);
-        let method =
-            method.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))?;
-        if let Some(query) = p.get("QueryParameters").and_then(Value::as_object) {
-            let pairs =
-                query.iter().flat_map(|(name, value)| encode::values(value).into_iter().map(move |v| (name, v)));
-            url.query_pairs_mut().extend_pairs(pairs);
-        }
+        let method = Method::from_bytes(method(p, "http:invoke")?.as_bytes()).map_err(|e| runtime(e.to_string()))?;
+        url.query_pairs_mut().extend_pairs(encode::pairs(&p["QueryParameters"]));
         if url.query() == Some("") {
             url.set_query(None);
         }
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", header_value(&format!("Amazon|StepFunctions|HttpInvoke|{region}"))?);
         headers.insert("range", header_value(&format!("bytes=0-{ANSWER_BYTES_MAX}"))?);
-        for (name, value) in p.get("Headers").and_then(Value::as_object).into_iter().flatten() {
-            let lower = name.to_lowercase();
-            if refuses_header(&lower) {
-                return Err(runtime(format!("The header '{name}' cannot be set by a definition")));
-            }
+        for (name, values) in own_headers(p)? {
             let name =
-                HeaderName::from_bytes(lower.as_bytes()).map_err(|_| runtime(format!("'{name}' is no header")))?;
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| runtime(format!("'{name}' is no header")))?;
             headers.remove(&name);
-            for text in encode::values(value) {
+            for text in values {
                 headers.append(&name, header_value(&text)?);
             }
         }
