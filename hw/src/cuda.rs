@@ -287,15 +287,17 @@ impl Frame {
         self.context.raw == context.raw
     }
 
+    fn check_bytes(&self, bytes: usize) -> Result<(), Fault> {
+        let one = self.bytes();
+        if bytes == one {
+            return Ok(());
+        }
+        Err(Fault::Misuse(format!("a picture of {bytes} bytes, where {one} make one")))
+    }
+
     /// Copies a whole picture from this machine's memory, rows without gaps.
     pub fn upload(&mut self, picture: &[u8]) -> Result<(), Fault> {
-        if picture.len() != self.bytes() {
-            return Err(Fault::Misuse(format!(
-                "a picture of {} bytes, where {} make one",
-                picture.len(),
-                self.bytes()
-            )));
-        }
+        self.check_bytes(picture.len())?;
         let row = self.format.row_bytes(self.width);
         let _entered = self.context.enter()?;
         let copy = CUDA_MEMCPY2D {
@@ -324,13 +326,7 @@ impl Frame {
 
     /// Copies the whole picture to this machine's memory, rows without gaps.
     pub fn download(&self, picture: &mut [u8]) -> Result<(), Fault> {
-        if picture.len() != self.bytes() {
-            return Err(Fault::Misuse(format!(
-                "a picture of {} bytes, where {} make one",
-                picture.len(),
-                self.bytes()
-            )));
-        }
+        self.check_bytes(picture.len())?;
         let row = self.format.row_bytes(self.width);
         let _entered = self.context.enter()?;
         let copy = CUDA_MEMCPY2D {

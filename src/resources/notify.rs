@@ -135,15 +135,7 @@ pub(super) fn store(
 ) -> Vec<&'static str> {
     let (now, targets) = (handle.now(), services.notify.targets());
     for target in &targets {
-        let row = OutboxRow {
-            target: (*target).to_owned(),
-            body: body.to_string(),
-            created_at: now.into(),
-            attempts: 0,
-            next_at: now.into(),
-            last_error: String::new(),
-        };
-        commit.put_outbox(handle.outbox_number(), &row);
+        commit.put_outbox(handle.outbox_number(), &OutboxRow::new(target, body.to_string(), now));
     }
     targets
 }

@@ -111,14 +111,7 @@ impl Alarms {
             let id = uuid::Uuid::new_v4().to_string();
             let body = json!({"event": event, "alarm": name, "reason": alarm.reason, "id": id, "at": now.to_string()});
             for target in &self.targets {
-                let row = OutboxRow {
-                    target: (*target).to_owned(),
-                    body: body.to_string(),
-                    created_at: now.into(),
-                    attempts: 0,
-                    next_at: now.into(),
-                    last_error: String::new(),
-                };
+                let row = OutboxRow::new(target, body.to_string(), now);
                 commit.put_outbox(self.handle.outbox_number(), &row);
                 told = true;
             }

@@ -79,26 +79,24 @@ impl Fields {
     pub fn integer(&mut self, key: &str, least: i64, most: i64) -> Option<i64> {
         let value = self.value(key)?.clone();
         let Some(number) = value.as_i64() else { return self.mistyped(&value, "Integer") };
-        let limit = match number {
-            number if number < least => format!("Member must have value greater than or equal to {least}"),
-            number if number > most => format!("Member must have value less than or equal to {most}"),
-            number => return Some(number),
-        };
-        self.problem(&format!("'{number}'"), key, &limit);
-        Some(number.clamp(least, most))
+        Some(self.within(key, number, least, most))
     }
 
     /// A number that may have a fraction.
     pub fn number(&mut self, key: &str, least: f64, most: f64) -> Option<f64> {
         let value = self.value(key)?.clone();
         let Some(number) = value.as_f64() else { return self.mistyped(&value, "Float") };
-        let limit = match number {
-            number if number < least => format!("Member must have value greater than or equal to {least}"),
-            number if number > most => format!("Member must have value less than or equal to {most}"),
-            number => return Some(number),
+        Some(self.within(key, number, least, most))
+    }
+
+    fn within<N: PartialOrd + std::fmt::Display>(&mut self, key: &str, number: N, least: N, most: N) -> N {
+        let (limit, nearest) = match number {
+            ref n if *n < least => (format!("Member must have value greater than or equal to {least}"), least),
+            ref n if *n > most => (format!("Member must have value less than or equal to {most}"), most),
+            number => return number,
         };
         self.problem(&format!("'{number}'"), key, &limit);
-        Some(number.clamp(least, most))
+        nearest
     }
 
     /// `maxResults`: 0 and absence mean the default.

@@ -12,7 +12,7 @@ use gstreamer::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{failed, launch, wait_for_end};
+use super::{failed, launch, minute, one, wait_for_end};
 use crate::base::TaskError;
 use crate::media::input::Input;
 use crate::media::{Job, Progress, Reporter};
@@ -30,14 +30,6 @@ struct Parameters {
     /// No repetition is begun after this.
     #[serde(default = "minute")]
     seconds_max: f64,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn minute() -> f64 {
-    60.0
 }
 
 /// Pictures that came out, and when the first and the last did.

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::codec::Encoder;
-use super::{FPS, SEED, failed, launch, raw_caps, run_to_end};
+use super::{FPS, SEED, failed, launch, minute, one, raw_caps, run_to_end};
 use crate::base::TaskError;
 use crate::media::{Job, Progress, Reporter};
 
@@ -35,14 +35,6 @@ struct Parameters {
     repetitions: usize,
     #[serde(default = "minute")]
     seconds_max: f64,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn minute() -> f64 {
-    60.0
 }
 
 /// A frame that several runs read.

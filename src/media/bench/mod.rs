@@ -27,6 +27,15 @@ const RUN_MAX: Duration = Duration::from_secs(600);
 /// Pictures a second of everything that is made here.
 pub const FPS: u32 = 30;
 
+/// What parameters are where a job leaves them out: one of a thing, and no repetition after a minute.
+fn one() -> usize {
+    1
+}
+
+fn minute() -> f64 {
+    60.0
+}
+
 /// The film's seed: every box measures with the same pictures.
 const SEED: u64 = 2_026;
 

@@ -152,6 +152,14 @@ pub struct OutboxRow {
     pub last_error: String,
 }
 
+impl OutboxRow {
+    /// One that is to be delivered at once.
+    pub fn new(target: &str, body: String, now: Timestamp) -> OutboxRow {
+        let (target, attempts, last_error) = (target.to_owned(), 0, String::new());
+        OutboxRow { target, body, created_at: now.into(), attempts, next_at: now.into(), last_error }
+    }
+}
+
 /// An event on its way to one target of a rule.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct EventRow {
