@@ -188,6 +188,26 @@ pub struct Header {
 }
 
 impl Header {
+    /// What came out, of an execution that succeeded.
+    pub fn output(&self) -> Option<&str> {
+        match &self.outcome {
+            Some(Outcome::Succeeded { output }) => Some(output),
+            _ => None,
+        }
+    }
+
+    /// Error and cause, of an execution that ended without success.
+    pub fn failure(&self) -> (Option<&str>, Option<&str>) {
+        match &self.outcome {
+            None | Some(Outcome::Succeeded { .. }) => (None, None),
+            Some(
+                Outcome::Failed { error, cause }
+                | Outcome::TimedOut { error, cause }
+                | Outcome::Aborted { error, cause },
+            ) => (error.as_deref(), cause.as_deref()),
+        }
+    }
+
     /// What stands for the state machine in its ARN: `machine`, or `machine/label` of a distributed Map's child.
     pub fn arn_machine(&self) -> Cow<'_, str> {
         match &self.child {

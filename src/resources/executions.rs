@@ -146,13 +146,9 @@ fn describe(services: &Services, child: &Header, pattern: Pattern) -> Value {
     };
     let mut map = Map::new();
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
-    if let Some(
-        Outcome::Failed { error, cause } | Outcome::Aborted { error, cause } | Outcome::TimedOut { error, cause },
-    ) = &child.outcome
-    {
-        cause.iter().for_each(|cause| drop(put("Cause", json!(cause))));
-        error.iter().for_each(|error| drop(put("Error", json!(error))));
-    }
+    let (error, cause) = child.failure();
+    cause.iter().for_each(|cause| drop(put("Cause", json!(cause))));
+    error.iter().for_each(|error| drop(put("Error", json!(error))));
     put("ExecutionArn", json!(services.execution_arn(&child.arn_machine(), &child.name)));
     put("Input", json_value(&child.input));
     put("InputDetails", json!({ "Included": true }));

@@ -7,7 +7,7 @@ use metrics::{counter, histogram};
 use tracing::{debug, error, info, warn};
 
 use crate::base::{Attempt, ExecutionId, Timestamp};
-use crate::interpreter::Status;
+use crate::interpreter::{Header, Status};
 
 pub(super) struct ExecutionStarted<'a> {
     pub id: ExecutionId,
@@ -31,7 +31,18 @@ pub(super) struct ExecutionEnded<'a> {
     pub duration_ms: i64,
 }
 
-impl ExecutionEnded<'_> {
+impl<'a> ExecutionEnded<'a> {
+    pub fn of(header: &'a Header, stopped_at: Timestamp) -> ExecutionEnded<'a> {
+        ExecutionEnded {
+            id: header.id,
+            machine: &header.machine.name,
+            name: &header.name,
+            status: header.status,
+            error: header.failure().0,
+            duration_ms: stopped_at.since_ms(header.started_at),
+        }
+    }
+
     pub fn emit(self) {
         let status = format!("{:?}", self.status).to_lowercase();
         counter!("conveyor_executions_ended_total", "machine" => self.machine.to_owned(), "status" => status)

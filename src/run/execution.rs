@@ -360,7 +360,7 @@ pub(super) fn announce(core: &SharedCore, execution: &Execution) {
         status: header.status,
         last_event: header.last_event,
     });
-    if let (Some(outcome), Some(stopped_at)) = (&header.outcome, header.stopped_at) {
+    if let (Some(_), Some(stopped_at)) = (&header.outcome, header.stopped_at) {
         if core.is_leaving(&header.machine.name) {
             let (core, machine) = (core.clone(), header.machine.name.clone());
             tokio::spawn(async move {
@@ -369,20 +369,6 @@ pub(super) fn announce(core: &SharedCore, execution: &Execution) {
                 }
             });
         }
-        let error = match outcome {
-            Outcome::Succeeded { .. } => None,
-            Outcome::Failed { error, .. } | Outcome::TimedOut { error, .. } | Outcome::Aborted { error, .. } => {
-                error.as_deref()
-            }
-        };
-        events::ExecutionEnded {
-            id: header.id,
-            machine: &header.machine.name,
-            name: &header.name,
-            status: header.status,
-            error,
-            duration_ms: stopped_at.since_ms(header.started_at),
-        }
-        .emit();
+        events::ExecutionEnded::of(header, stopped_at).emit();
     }
 }

@@ -11,7 +11,7 @@ use crate::api::live::Shown;
 use crate::api::{Doors, Refused, apart, aws, names};
 use crate::base::limits::quotas;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
-use crate::interpreter::{Header, HistoryEvent, Outcome, StateType};
+use crate::interpreter::{Header, HistoryEvent, StateType};
 use crate::run::{self, Start};
 use crate::store::Direction;
 
@@ -75,7 +75,7 @@ fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
     let failure = failure(doors, &header, &states, FAILURE_DEPTH_MAX);
     // A workflow that has cleaned up after its failure would only fail again.
     let at_its_end = visits::failed(&states).is_some_and(|visit| visit.state_type == StateType::Fail);
-    let output = output(&header).map(str::to_owned);
+    let output = header.output().map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
     let made = outputs(doors, texts, source(&header.input).as_ref());
     let texts = output.iter().map(String::as_str).chain(states.iter().filter_map(|v| v.output.as_deref()));
@@ -192,7 +192,7 @@ pub(super) fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
 }
 
 pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
-    let (error, cause) = failed_with(header);
+    let (error, cause) = header.failure();
     let (error, cause) = innermost(error, cause);
     let file = source(&header.input);
     json!({
@@ -211,8 +211,8 @@ pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
         "cause": cause.as_deref().map(shortened),
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
         "progress": if header.stopped_at.is_none() { progress(doors, header.id) } else { None },
-        "thumbnail": output(header).and_then(|text| outputs::thumbnail(doors, text)),
-        "mediaMs": output(header).and_then(outputs::duration_ms),
+        "thumbnail": header.output().and_then(|text| outputs::thumbnail(doors, text)),
+        "mediaMs": header.output().and_then(outputs::duration_ms),
         "events": header.last_event.0,
         "redrivable": run::not_redrivable(header, doors.handle.now()).is_none() && header.parent.is_none(),
     })
@@ -223,22 +223,6 @@ fn progress(doors: &Doors, id: ExecutionId) -> Option<Shown> {
     let shown = doors.live.progress(id)?;
     let works = |id: ExecutionId| !doors.handle.working(id).is_empty();
     shown.execution.parse().is_ok_and(works).then_some(shown)
-}
-
-fn output(header: &Header) -> Option<&str> {
-    match &header.outcome {
-        Some(Outcome::Succeeded { output }) => Some(output),
-        _ => None,
-    }
-}
-
-fn failed_with(header: &Header) -> (Option<&str>, Option<&str>) {
-    match &header.outcome {
-        Some(
-            Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause } | Outcome::Aborted { error, cause },
-        ) => (error.as_deref(), cause.as_deref()),
-        _ => (None, None),
-    }
 }
 
 /// A failed nested execution stands in its parent's cause as JSON; what it failed with says more than that it did.
@@ -304,7 +288,7 @@ fn failure(doors: &Doors, header: &Header, visits: &[Visit], depth: u32) -> Opti
             }
         }
     }
-    let (error, cause) = failed_with(header);
+    let (error, cause) = header.failure();
     let error = failed.and_then(|v| v.error.as_deref()).or(error);
     let cause = failed.and_then(|v| v.cause.as_deref()).or(cause);
     Some(json!({
@@ -332,7 +316,7 @@ fn origin<'a>(doors: &Doors, visits: &'a [Visit], last: &'a Visit) -> &'a Visit 
             || visit
                 .children
                 .iter()
-                .any(|child| find(doors, child).is_ok_and(|header| failed_with(&header).0 == last.error.as_deref()))
+                .any(|child| find(doors, child).is_ok_and(|header| header.failure().0 == last.error.as_deref()))
     });
     began.unwrap_or(last)
 }

@@ -28,7 +28,7 @@ pub use rules::{DEFAULT_BUS, RuleSettings, TransformerSettings};
 use super::aws::{self, Integration};
 use super::{Answer, Call, forward};
 use crate::base::{Fault, JOB_MACHINE, TaskError, Timestamp, arn};
-use crate::interpreter::{Header, Outcome, Status};
+use crate::interpreter::{Header, Status};
 use crate::run::Handle;
 use crate::store::{Commit, EventRow};
 use rules::Rule;
@@ -166,17 +166,9 @@ impl Bus {
         let machine_arn = arn::machine(&self.region, &self.account, machine);
         let qualified = |part: String| format!("{machine_arn}:{part}");
         let qualifier = header.machine.qualifier.as_ref();
-        let (output, error, cause) = match &header.outcome {
-            Some(Outcome::Succeeded { output }) => (Some(output), None, None),
-            Some(
-                Outcome::Failed { error, cause }
-                | Outcome::TimedOut { error, cause }
-                | Outcome::Aborted { error, cause },
-            ) => (None, error.as_ref(), cause.as_ref()),
-            None => (None, None, None),
-        };
+        let (output, (error, cause)) = (header.output(), header.failure());
         let escaped = |text: &str| json!(text).to_string().len();
-        let output_bytes = output.map_or(0, |output| escaped(output));
+        let output_bytes = output.map_or(0, escaped);
         let (gives_input, gives_output) =
             (escaped(&header.input) + output_bytes <= PAYLOADS_BYTES_MAX, output_bytes <= PAYLOADS_BYTES_MAX);
         let reason = crate::run::not_redrivable(header, now);

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::base::limits::{EXPRESS_FAILED_SHOWN_MAX, EXPRESS_SHOWN_MAX};
 use crate::base::{ExecutionId, Timestamp};
-use crate::interpreter::{Header, Outcome, Status};
+use crate::interpreter::{Header, Status};
 use crate::run::catalog::Machine;
 
 /// Longest cause that is kept for showing, in characters: the log has it whole.
@@ -95,7 +95,7 @@ impl Board {
     }
 
     pub fn ended(&self, machine: &Machine, header: &Header) {
-        let (error, cause) = failure(header);
+        let (error, cause) = header.failure();
         let ended = Ended {
             arn: machine.env.execution_arn(header),
             machine: header.machine.name.clone(),
@@ -141,15 +141,5 @@ impl Board {
         let mut ended: Vec<Ended> = state.succeeded.iter().chain(&state.failed).cloned().collect();
         ended.sort_by_key(|one| std::cmp::Reverse(one.stopped_at));
         ExpressBoard { running, running_total: state.running.len(), ended, counts: state.counts.clone() }
-    }
-}
-
-/// Error and cause of an execution that ended without success.
-pub(super) fn failure(header: &Header) -> (Option<&str>, Option<&str>) {
-    match &header.outcome {
-        None | Some(Outcome::Succeeded { .. }) => (None, None),
-        Some(
-            Outcome::Failed { error, cause } | Outcome::TimedOut { error, cause } | Outcome::Aborted { error, cause },
-        ) => (error.as_deref(), cause.as_deref()),
     }
 }

@@ -35,7 +35,7 @@ use super::execution::Message;
 use super::handle::{Start, Started};
 use super::{Refused, events, quarantine};
 use crate::base::limits::quotas;
-use crate::base::{ExecutionId, Fault, Timestamp};
+use crate::base::{ExecutionId, Fault};
 use crate::interpreter::{Event, Execution, Header, MachineRef, Status};
 use crate::store::{MachineKind, MachineRow};
 use board::Board;
@@ -234,17 +234,7 @@ impl Begun {
 impl Express {
     /// Tells logs, metrics and the board of an execution that ended.
     fn ended(&self, machine: &Machine, header: &Header) {
-        let (error, _) = board::failure(header);
-        let stopped_at: Timestamp = header.stopped_at.unwrap_or(header.started_at);
-        events::ExecutionEnded {
-            id: header.id,
-            machine: &header.machine.name,
-            name: &header.name,
-            status: header.status,
-            error,
-            duration_ms: stopped_at.since_ms(header.started_at),
-        }
-        .emit();
+        events::ExecutionEnded::of(header, header.stopped_at.unwrap_or(header.started_at)).emit();
         self.board.ended(machine, header);
     }
 }
