@@ -13,10 +13,8 @@ use serde_json::{Value, json};
 use super::Doors;
 use super::gate::Caller;
 use crate::base::{Fault, fault};
-use crate::store::Commit;
+use crate::store::{AuditKey, AuditRow, Commit};
 
-/// Rows lie among the items, in a table whose name no DynamoDB call can say.
-const TABLE: &str = "$audit";
 const ROWS_MAX: usize = 20_000;
 /// How many rows come in between two looks at how many there are.
 const TRIM_EVERY: u64 = 500;
@@ -43,16 +41,21 @@ pub async fn note(doors: &Doors, deed: Deed<'_>) {
 async fn try_note(doors: &Doors, deed: &Deed<'_>) -> Result<(), Fault> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let (now, count) = (doors.handle.now(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let row = json!({"at": now.0, "who": deed.caller.name, "role": deed.caller.role, "door": deed.door,
-        "what": deed.what, "to": deed.to, "status": deed.status.as_u16()});
-    // Keys sort the newest first, also within a millisecond.
-    let key = format!("{:020}-{:020}", u64::MAX - now.0.max(0) as u64, u64::MAX - count);
+    let row = AuditRow {
+        at: now.into(),
+        who: deed.caller.name.clone(),
+        role: deed.caller.role.name().to_owned(),
+        door: deed.door.to_owned(),
+        what: deed.what.to_owned(),
+        to: deed.to.to_owned(),
+        status: deed.status.as_u16(),
+    };
     let mut commit = Commit::new();
-    commit.put_item(TABLE, &key, &row.to_string());
+    commit.put_audit(AuditKey { at: now, number: count }, &row);
     if count.is_multiple_of(TRIM_EVERY) {
-        let all = doors.reader.items(TABLE, None, ROWS_MAX + TRIM_EVERY as usize * 2)?;
+        let all = doors.reader.audit(None, ROWS_MAX + TRIM_EVERY as usize * 2)?;
         for (key, _) in all.iter().skip(ROWS_MAX) {
-            commit.delete_item(TABLE, key);
+            commit.delete_audit(*key);
         }
     }
     doors.handle.commit(commit).await
@@ -60,7 +63,16 @@ async fn try_note(doors: &Doors, deed: &Deed<'_>) -> Result<(), Fault> {
 
 /// Rows, newest first, and where the next page begins.
 pub fn read(doors: &Doors, after: Option<&str>, limit: usize) -> Result<(Vec<Value>, Option<String>), Fault> {
-    let rows = doors.reader.items(TABLE, after, limit)?;
-    let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.clone());
-    Ok((rows.iter().filter_map(|(_, row)| serde_json::from_str(row).ok()).collect(), next))
+    let after = match after.map(str::parse) {
+        None => None,
+        Some(Ok(key)) => Some(key),
+        Some(Err(_)) => return Ok((Vec::new(), None)),
+    };
+    let rows = doors.reader.audit(after, limit)?;
+    let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.to_string());
+    let shown = |(_, row): (AuditKey, AuditRow)| {
+        json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,
+            "status": row.status})
+    };
+    Ok((rows.into_iter().map(shown).collect(), next))
 }

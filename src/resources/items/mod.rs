@@ -11,13 +11,13 @@ mod value;
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Integration};
 use super::{Answer, Call};
 use crate::base::TaskError;
-use crate::store::Commit;
+use crate::store::{Commit, TableRow};
 use expression::Placeholders;
 use value::Item;
 
@@ -28,13 +28,12 @@ const KEY_GUESSES: &[&str] = &["JobId", "jobId", "Id", "id", "ID", "PK", "pk"];
 const LOCKS: usize = 64;
 
 /// `[tables.NAME]`: the key of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableSettings {
     /// The partition key.
     pub key: String,
     /// The sort key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
 }
 
@@ -182,11 +181,9 @@ async fn schema(call: &Call, table: &str, given: &Item, operation: &str) -> Resu
     if let Some(known) = tables.configured.get(table).or(tables.found.lock().get(table)) {
         return Ok(known.clone());
     }
-    let setting = format!("tables.{table}");
     let failed = |e: &crate::base::Fault| Outcome::Failed(super::fault(e));
-    if let Some(stored) = call.services.reader.setting(&setting).map_err(|e| failed(&e))?
-        && let Ok(known) = serde_json::from_slice::<TableSettings>(&stored)
-    {
+    if let Some(TableRow { key, range }) = call.services.reader.table(table).map_err(|e| failed(&e))? {
+        let known = TableSettings { key, range };
         tables.found.lock().insert(table.to_owned(), known.clone());
         return Ok(known);
     }
@@ -200,7 +197,7 @@ async fn schema(call: &Call, table: &str, given: &Item, operation: &str) -> Resu
     };
     if operation != "getItem" {
         let mut commit = Commit::new();
-        commit.put_setting(&setting, serde_json::to_string(&schema).unwrap_or_default().as_bytes());
+        commit.put_table(table, &TableRow { key: schema.key.clone(), range: schema.range.clone() });
         call.handle.commit(commit).await.map_err(|e| failed(&e))?;
         tables.found.lock().insert(table.to_owned(), schema.clone());
     }
