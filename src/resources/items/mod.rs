@@ -114,15 +114,33 @@ fn error(refusal: &Refusal, integration: Integration, id: &str) -> TaskError {
 
 /// The table's name in an ARN, or the name as it is.
 fn name_of(table: &str) -> &str {
-    aws::last_part(table).rsplit('/').next().unwrap_or_default()
+    match table.strip_prefix("arn:") {
+        Some(arn) => aws::last_part(arn).split('/').nth(1).unwrap_or_default(),
+        None => table,
+    }
+}
+
+/// Why DynamoDB would refuse a table's name (developer guide, "Supported data types and naming rules in Amazon DynamoDB":
+/// 3 to 255 characters of a-z, A-Z, 0-9, `_`, `-` and `.`), in its words.
+pub fn name_fault(name: &str) -> Option<String> {
+    if !(3..=255).contains(&name.chars().count()) {
+        return Some("TableName must be at least 3 characters long and at most 255 characters long".to_owned());
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (!name.chars().all(is_allowed)).then(|| {
+        format!(
+            "1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: Member must \
+             satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
+        )
+    })
 }
 
 async fn operate(call: &Call, operation: &str) -> Result<Value, Outcome> {
     let request = &call.parameters;
     let table = request.get("TableName").and_then(Value::as_str).unwrap_or_default();
     let table = name_of(table);
-    if table.len() < 3 || table.len() > 255 {
-        return Err("TableName must be at least 3 characters long and at most 255 characters long".to_owned().into());
+    if let Some(fault) = name_fault(table) {
+        return Err(fault.into());
     }
     let named = if operation == "putItem" { "Item" } else { "Key" };
     let given = attributes(request, named)?;
