@@ -45,7 +45,7 @@ impl Drop for Writing {
 }
 
 pub async fn begin(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
