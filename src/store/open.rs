@@ -18,6 +18,7 @@ use super::journal::{self, Journal, StoreId, Tail};
 use super::overlay::{Generation, Overlay, StateView};
 use super::reader::Reader;
 use super::tables::Table;
+use super::upgrade::interrupted;
 use super::writer::{Threads, Writer};
 use crate::base::Fault;
 
@@ -27,7 +28,9 @@ use crate::base::Fault;
 pub const FORMAT_VERSION: u32 = 5;
 
 pub(super) const FORMAT: &[u8] = b"store.format";
-const STORE_ID: &[u8] = b"store.id";
+pub(super) const STORE_ID: &[u8] = b"store.id";
+/// From which format the files are being upgraded. There only until that has come to its end.
+pub(super) const UPGRADING: &[u8] = b"store.upgrading";
 /// redb's cache of the state file.
 const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Size of a file of the journal: some 2,000 commits that come one by one, or 80 ms of as many as the disk takes.
@@ -161,6 +164,12 @@ pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result
             disk.place()
         )));
     }
+    if interrupted(&state)?.is_some() {
+        return Err(Fault::fatal_plain(format!(
+            "{}/{STATE} was being upgraded when that was interrupted; run `conveyor upgrade` again",
+            disk.place()
+        )));
+    }
     let store_id = setting(&state, STORE_ID)?.and_then(|id| id.try_into().ok());
     let store_id = store_id.ok_or_else(|| Fault::fatal_plain(format!("{STATE} does not say which store it is of")))?;
     let (journal, tail) = Journal::open(disk.clone(), store_id, segment_bytes, applied(&state)?)?;
@@ -178,7 +187,7 @@ pub(super) fn format_of(state: &Database) -> Result<u32, Fault> {
 }
 
 /// One of the store's own settings, verified: everything else hangs on them.
-fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+pub(super) fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     let Some(value) = value(state, key)? else { return Ok(None) };
     let row = Sealed::new(Table::Settings, key, &value);
     row.verify()?;

@@ -522,7 +522,7 @@ fn raw(path: &std::path::Path) -> Vec<Raw> {
     let database = redb::Database::open(path).unwrap();
     let read = database.begin_read().unwrap();
     let mut rows = Vec::new();
-    for handle in read.list_tables().unwrap() {
+    for handle in read.list_tables().unwrap().filter(|handle| handle.name() != "form") {
         let name = handle.name().to_owned();
         let definition = redb::TableDefinition::<&[u8], &[u8]>::new(&name);
         match read.open_table(definition) {
