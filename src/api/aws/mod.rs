@@ -110,14 +110,14 @@ pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, bod
 
 /// The answer of another service of the box; `None` where the call is not for one.
 async fn others(doors: &Doors, target: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Option<wire::Reply> {
-    let services = doors.services.as_ref()?;
+    let messaging = doors.messaging.as_ref()?;
     let form = "application/x-www-form-urlencoded";
     let is_form = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(form));
     if target.is_empty() && is_form {
         let form: Vec<(String, String)> = form_fields(body);
-        return Some(wire::query(services, &doors.handle, path, &form).await);
+        return Some(wire::query(messaging, &doors.handle, path, &form).await);
     }
-    wire::json(services, &doors.handle, target, body).await
+    wire::json(messaging, &doors.handle, target, body).await
 }
 
 fn form_fields(body: &[u8]) -> Vec<(String, String)> {

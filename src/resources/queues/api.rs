@@ -6,10 +6,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::Duration;
 
 use super::message::attributes_md5;
+use super::task::OPERATIONS;
 use super::{BY_TASK, NewMessage, Queue, Queues, Received, md5_hex, name_of, receipt_of};
-use crate::base::{Fault, TaskError, fault};
-use crate::resources::aws::{self, Integration};
-use crate::resources::{Answer, Call, forward};
+use crate::base::{Fault, fault};
 use crate::run::Handle;
 
 /// Most entries of a batch, and most messages of one receive.
@@ -59,25 +58,8 @@ impl From<Fault> for Refusal {
 
 /// An operation by its name in either case; `None` for what SQS does not have or this box does not do.
 pub fn operation(name: &str) -> Option<&'static str> {
-    const ALL: [&str; 15] = [
-        "SendMessage",
-        "SendMessageBatch",
-        "ReceiveMessage",
-        "DeleteMessage",
-        "DeleteMessageBatch",
-        "ChangeMessageVisibility",
-        "ChangeMessageVisibilityBatch",
-        "GetQueueUrl",
-        "GetQueueAttributes",
-        "ListQueues",
-        "ListQueueTags",
-        "ListDeadLetterSourceQueues",
-        "PurgeQueue",
-        "CreateQueue",
-        "SetQueueAttributes",
-    ];
     let name = crate::aws::pascal(name);
-    ALL.into_iter().find(|known| *known == name)
+    OPERATIONS.iter().copied().find(|known| *known == name)
 }
 
 /// One call. `seed` stands for the Task's attempt, which sends a message once however often it is issued.
@@ -404,26 +386,6 @@ impl At<'_> {
         let names: Vec<&str> = strings(p, "AttributeNames").collect();
         attributes.retain(|name, _| names.contains(&"All") || names.contains(&name.as_str()));
         if attributes.is_empty() { json!({}) } else { json!({ "Attributes": attributes }) }
-    }
-}
-
-/// A Task's call: `sqs:sendMessage` and `aws-sdk:sqs:…`.
-pub async fn task(call: &Call, operation: &str, integration: Integration) -> Result<Answer, TaskError> {
-    let seed = format!("{}/{}", call.execution, call.task.attempt);
-    let id = aws::request_id(call);
-    match self::call(&call.services.queues, &call.handle, operation, &call.parameters, Some(&seed)).await {
-        Ok(answer) if integration == Integration::Sdk => Ok(Answer::Done(answer)),
-        Ok(answer) => Ok(Answer::Done(aws::with_metadata(
-            answer,
-            &id,
-            "application/x-amz-json-1.0",
-            call.handle.now(),
-            aws::Dress::KeptAlive,
-        ))),
-        Err(Refusal { code, query_code, message, status }) => {
-            let error = forward::ServiceError { code: query_code.to_owned(), shape: Some(code.to_owned()), message };
-            Err(forward::refused_as("sqs", integration, &error, status, &id))
-        }
     }
 }
 

@@ -16,6 +16,7 @@ mod api;
 mod message;
 mod settings;
 mod shelf;
+mod task;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -26,8 +27,9 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-pub use api::{Refusal, call, operation, task};
+pub use api::{Refusal, call, operation};
 pub use settings::QueueSettings;
+pub use task::{NAMES, adapter};
 
 use super::aws;
 use crate::base::{Fault, Timestamp};
@@ -90,7 +92,13 @@ pub struct Received {
 }
 
 impl Queues {
-    pub fn new(configured: &BTreeMap<String, QueueSettings>, account: &str, region: &str) -> Queues {
+    /// Takes up what the store holds.
+    pub fn open(
+        configured: &BTreeMap<String, QueueSettings>,
+        account: &str,
+        region: &str,
+        reader: &Reader,
+    ) -> Result<Queues, Fault> {
         let queue = |settings: &QueueSettings| Queue {
             settings: settings.clone(),
             shelf: parking_lot::Mutex::default(),
@@ -98,11 +106,13 @@ impl Queues {
             arrived: Notify::new(),
         };
         let queues = configured.iter().map(|(name, settings)| (name.clone(), queue(settings))).collect();
-        Queues { queues, account: account.to_owned(), region: region.to_owned(), address: OnceLock::new() }
+        let (account, region) = (account.to_owned(), region.to_owned());
+        let queues = Queues { queues, account, region, address: OnceLock::new() };
+        queues.load(reader)?;
+        Ok(queues)
     }
 
-    /// Takes up what the store holds.
-    pub fn load(&self, reader: &Reader) -> Result<(), Fault> {
+    fn load(&self, reader: &Reader) -> Result<(), Fault> {
         for (name, queue) in &self.queues {
             let mut from = 0;
             loop {
