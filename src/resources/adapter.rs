@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::base::{ExecutionId, TaskError};
 use crate::interpreter::RunTask;
 use crate::media::Device;
-use crate::run::{Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
+use crate::run::{Attempted, Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
 
 /// One attempt of one Task.
 #[derive(Clone)]
@@ -82,14 +82,14 @@ impl Resource for Adapted {
         self.0.predict(task, tell);
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         let adapter = self.0.clone();
         Box::pin(async move {
             let parameters = match serde_json::from_str(&context.task.parameters) {
                 Ok(parameters) => parameters,
                 Err(e) => {
                     let what = format!("the task's parameters are no JSON: {e}");
-                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what));
+                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what)).into();
                 }
             };
             let call = Call {
@@ -105,7 +105,7 @@ impl Resource for Adapted {
                 device: context.device,
                 moved: context.moved,
             };
-            outcome(&call.task.resource, adapter.call(&call).await)
+            outcome(&call.task.resource, adapter.call(&call).await).into()
         })
     }
 }

@@ -12,7 +12,7 @@ mod value;
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 pub use task::{NAMES, adapter};
@@ -20,7 +20,7 @@ pub use task::{NAMES, adapter};
 use super::aws;
 use crate::base::TaskError;
 use crate::run::Handle;
-use crate::store::{Commit, Reader};
+use crate::store::{Commit, Reader, TableRow};
 use expression::Placeholders;
 use value::Item;
 
@@ -31,13 +31,12 @@ const KEY_GUESSES: &[&str] = &["JobId", "jobId", "Id", "id", "ID", "PK", "pk"];
 const LOCKS: usize = 64;
 
 /// `[tables.NAME]`: the key of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableSettings {
     /// The partition key.
     pub key: String,
     /// The sort key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
 }
 
@@ -77,10 +76,8 @@ impl Tables {
     async fn operate(&self, handle: &Handle, operation: &str, request: &Value) -> Result<Value, Outcome> {
         let table = request.get("TableName").and_then(Value::as_str).unwrap_or_default();
         let table = name_of(table);
-        if table.len() < 3 || table.len() > 255 {
-            return Err("TableName must be at least 3 characters long and at most 255 characters long"
-                .to_owned()
-                .into());
+        if let Some(fault) = name_fault(table) {
+            return Err(fault.into());
         }
         let named = if operation == "putItem" { "Item" } else { "Key" };
         let given = attributes(request, named)?;
@@ -126,11 +123,9 @@ impl Tables {
         if let Some(known) = self.configured.get(table).or(self.found.lock().get(table)) {
             return Ok(known.clone());
         }
-        let setting = format!("tables.{table}");
         let failed = |e: &crate::base::Fault| Outcome::Failed(super::fault(e));
-        if let Some(stored) = self.reader.setting(&setting).map_err(|e| failed(&e))?
-            && let Ok(known) = serde_json::from_slice::<TableSettings>(&stored)
-        {
+        if let Some(TableRow { key, range }) = self.reader.table(table).map_err(|e| failed(&e))? {
+            let known = TableSettings { key, range };
             self.found.lock().insert(table.to_owned(), known.clone());
             return Ok(known);
         }
@@ -144,7 +139,7 @@ impl Tables {
         };
         if operation != "getItem" {
             let mut commit = Commit::new();
-            commit.put_setting(&setting, serde_json::to_string(&schema).unwrap_or_default().as_bytes());
+            commit.put_table(table, &TableRow { key: schema.key.clone(), range: schema.range.clone() });
             handle.commit(commit).await.map_err(|e| failed(&e))?;
             self.found.lock().insert(table.to_owned(), schema.clone());
         }
@@ -165,7 +160,25 @@ impl<T: Into<Refusal>> From<T> for Outcome {
 
 /// The table's name in an ARN, or the name as it is.
 fn name_of(table: &str) -> &str {
-    aws::last_part(table).rsplit('/').next().unwrap_or_default()
+    match table.strip_prefix("arn:") {
+        Some(arn) => aws::last_part(arn).split('/').nth(1).unwrap_or_default(),
+        None => table,
+    }
+}
+
+/// Why DynamoDB would refuse a table's name (developer guide, "Supported data types and naming rules in Amazon DynamoDB":
+/// 3 to 255 characters of a-z, A-Z, 0-9, `_`, `-` and `.`), in its words.
+pub fn name_fault(name: &str) -> Option<String> {
+    if !(3..=255).contains(&name.chars().count()) {
+        return Some("TableName must be at least 3 characters long and at most 255 characters long".to_owned());
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (!name.chars().all(is_allowed)).then(|| {
+        format!(
+            "1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: Member must \
+             satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
+        )
+    })
 }
 
 fn damaged(table: &str, error: &serde_json::Error) -> TaskError {
