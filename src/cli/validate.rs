@@ -108,3 +108,30 @@ fn not_here(text: &str, workflow: WorkflowType, config: &Config) -> Vec<Problem>
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_without_endpoint_and_functions_says_what_it_has_not() {
+        let said = |resource: &str| {
+            let text = json!({"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": resource, "End": true}}});
+            let problems = not_here(&text.to_string(), WorkflowType::Standard, &Config::default());
+            problems.into_iter().map(|problem| problem.message).collect::<String>()
+        };
+        for here in ["conveyor:claim", "aws-sdk:s3:getObject", "aws-sdk:sqs:sendMessage", "sqs:sendMessage"] {
+            assert_eq!(said(&format!("arn:aws:states:::{here}")), "", "{here}");
+        }
+        assert_eq!(said("arn:aws:states:us-east-1:000000000000:activity:encode"), "");
+        for (resource, words) in [
+            ("arn:aws:states:::conveyor:nonsense", "no resource"),
+            ("arn:aws:states:::aws-sdk:sfn:deleteStateMachine", "no resource"),
+            ("arn:aws:states:::ecs:runTask", "an operation of AWS"),
+            ("arn:aws:states:::aws-sdk:sqs:addPermission", "an operation of AWS"),
+            ("arn:aws:lambda:us-east-1:000000000000:function:qc:live", "no function 'qc'"),
+        ] {
+            assert!(said(resource).contains(words), "{resource}: {}", said(resource));
+        }
+    }
+}
