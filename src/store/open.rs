@@ -199,6 +199,7 @@ pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fa
     for row in view.table(Table::Counts).iter().map_err(state_fault)? {
         let (key, value) = row.map_err(state_fault)?;
         let row = Sealed::new(Table::Counts, key.value(), value.value());
+        row.verify()?;
         let count = row.plain()?.try_into().map_err(|_| row.damaged("a row is no count"))?;
         counts.insert(key.value().to_vec(), i64::from_le_bytes(count));
     }
