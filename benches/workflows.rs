@@ -91,7 +91,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
         facts: json!({}),
-        services: None,
+        messaging: None,
         data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));
