@@ -4,7 +4,6 @@
 //! can leave a file that redb refuses. The journal is made before the state file, so a lone journal means that the
 //! making was interrupted, and a lone state file that somebody took the journal away.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, state_fault};
 use super::engine::{APPLIED, Engine};
 use super::journal::{self, Journal, StoreId, Tail};
-use super::overlay::{Generation, Overlay, StateView};
+use super::overlay::{Counts, Overlay, StateView};
 use super::reader::Reader;
 use super::tables::Table;
 use super::writer::{Threads, Writer};
@@ -184,14 +183,12 @@ fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 /// Loads the counts and replays the journal's tail; says the next outbox number too.
 pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fault> {
     let view = StateView::open(state)?;
-    let mut counts = BTreeMap::new();
+    let mut counts = Counts::new();
     for row in view.table(Table::Counts).iter().map_err(state_fault)? {
         let (key, value) = row.map_err(state_fault)?;
-        counts.insert(key.value().to_vec(), value.value().try_into().map_or(0, i64::from_le_bytes));
+        counts.insert(key.value().into(), value.value().try_into().map_or(0, i64::from_le_bytes));
     }
-    let mut active = Generation::new();
-    active.newest = applied(state)?;
-    let mut overlay = Overlay { active, frozen: None, state: Arc::new(view), counts };
+    let mut overlay = Overlay::new(view, counts, applied(state)?);
     for (number, records) in tail {
         let damaged = |e| Fault::fatal(format!("batch {number} of the journal cannot be replayed"), e);
         overlay.publish(number, &Arc::new(records)).map_err(damaged)?;
@@ -200,10 +197,11 @@ pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fa
     let last = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
         Ok::<_, Fault>(table.last().map_err(state_fault)?.and_then(|(key, _)| key.value().try_into().ok()))
     };
-    if let Some(key) = last(overlay.state.table(Table::Outbox))? {
+    let recovered = overlay.snapshot();
+    if let Some(key) = last(recovered.state.table(Table::Outbox))? {
         newest_outbox = u64::from_be_bytes(key);
     }
-    for key in overlay.active.tables[Table::Outbox as usize].keys() {
+    for key in recovered.active().tables[Table::Outbox as usize].keys() {
         newest_outbox = newest_outbox.max(key.bytes().try_into().map_or(0, u64::from_be_bytes));
     }
     Ok((overlay, newest_outbox + 1))

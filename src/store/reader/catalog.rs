@@ -141,7 +141,7 @@ impl Reader {
     }
 
     pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {
-        self.engine().overlay.read().get(Table::Settings, key.as_bytes(), |value| Ok(value.to_vec()))
+        self.engine().get(Table::Settings, key.as_bytes(), |value| Ok(value.to_vec()))
     }
 
     fn documents(&self, table: Table) -> Result<Vec<(String, String)>, Fault> {
@@ -150,7 +150,7 @@ impl Reader {
     }
 
     fn one<T: Catalog>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
-        self.engine().overlay.read().get(table, key, |row| T::read(table, row))
+        self.engine().get(table, key, |row| T::read(table, row))
     }
 
     /// Rows whose key is `prefix` and a text, by that text.
@@ -201,7 +201,7 @@ impl Reader {
         if limit == 0 {
             return Ok(found);
         }
-        self.engine().overlay.read().scan(table, range, direction, |key, row| {
+        self.engine().snapshot().scan(table, range, direction, |key, row| {
             let name = name(key).ok_or_else(|| damaged(table, "a key is not what was written"))?;
             found.push((name, T::read(table, row)?));
             Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
