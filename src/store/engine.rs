@@ -14,7 +14,9 @@ use super::archive::Archives;
 use super::disk::{Backends, state_fault};
 use super::journal::Journal;
 use super::overlay::{Change, Counts, Found, Generation, Overlay, Snapshot, StateView};
+use super::reader::Places;
 use super::tables::Table;
+use super::writer::Threads;
 use crate::base::Fault;
 
 /// Number of the newest journal batch that the state file holds.
@@ -34,6 +36,7 @@ pub(super) struct Engine {
     failed: OnceLock<String>,
     pub outbox_next: AtomicU64,
     pub archives: Archives,
+    pub places: Places,
     /// Held for as long as anybody may touch the files; dropped last.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -45,6 +48,7 @@ impl Engine {
         journal: Journal,
         disk: Arc<dyn Backends>,
         lock: Box<dyn Any + Send + Sync>,
+        threads: Threads,
     ) -> Engine {
         Engine {
             overlay: RwLock::new(overlay),
@@ -55,6 +59,7 @@ impl Engine {
             failed: OnceLock::new(),
             outbox_next: AtomicU64::new(1),
             archives: Archives::new(disk),
+            places: Places::new(threads),
             _lock: lock,
         }
     }

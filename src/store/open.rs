@@ -61,7 +61,7 @@ pub fn open(options: Options) -> Result<(Writer, Reader), Fault> {
     create(&*disk, options.segment_bytes)?;
     let Files { state, journal, tail } = open_files(&disk, options.segment_bytes)?;
     let (overlay, outbox_next) = recover(&state, tail)?;
-    let engine = Arc::new(Engine::new(overlay, state, journal, disk, lock));
+    let engine = Arc::new(Engine::new(overlay, state, journal, disk, lock, options.threads));
     engine.outbox_next.store(outbox_next, Ordering::Relaxed);
     let reader = Reader::new(engine.clone());
     Ok((Writer::start(engine, options.threads, options.checkpoint_ms)?, reader))

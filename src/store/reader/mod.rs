@@ -2,6 +2,7 @@
 //!
 //! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
 
+mod blocking;
 mod catalog;
 mod children;
 mod lists;
@@ -20,6 +21,8 @@ use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Times
 use crate::interpreter::event::Json;
 use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
 
+pub(super) use blocking::Places;
+pub use blocking::Rows;
 pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
 pub use map_runs::RunChild;
