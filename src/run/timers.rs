@@ -143,14 +143,11 @@ impl Timers {
 }
 
 /// Runs until the appliance ends.
-pub(super) async fn run(core: Arc<Core>) {
+pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
     while !core.is_closing() {
         let now = core.clock.now();
         let read = |until| core.reader.blocking(move |rows| rows.timers(until, ROWS_PER_READ));
-        if let Err(fault) = core.timers.load(now, read).await {
-            core.note(&fault);
-            return;
-        }
+        core.timers.load(now, read).await?;
         let due = core.timers.take_due(now);
         if !due.is_empty() {
             fire(&core, due).await;
@@ -162,6 +159,7 @@ pub(super) async fn run(core: Arc<Core>) {
             () = core.timers.changed.notified() => {}
         }
     }
+    Ok(())
 }
 
 async fn fire(core: &Arc<Core>, due: Vec<Key>) {

@@ -49,4 +49,4 @@ pub use rows::{
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};
-pub use writer::{Threads, Writer};
+pub use writer::{Durable, Threads, Writer};

@@ -73,7 +73,7 @@ pub struct Approve {
 }
 
 pub async fn approve(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body<Approve>,
@@ -92,7 +92,7 @@ pub struct Reject {
 }
 
 pub async fn reject(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body<Reject>,

@@ -57,7 +57,7 @@ struct Upload {
 }
 
 pub async fn begin(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
