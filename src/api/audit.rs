@@ -12,16 +12,13 @@ use std::future::Future;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::gate::Caller;
 use super::{Doors, Refused};
 use crate::base::{Fault, fault};
 use crate::run::{AuditEntry, OnBehalf};
-use crate::store::Commit;
-
-/// Rows lie among the items, in a table whose name no DynamoDB call can say.
-const TABLE: &str = "$audit";
+use crate::store::{AuditKey, AuditRow, Commit};
 
 /// One thing that is about to be done.
 pub struct Action {
@@ -80,7 +77,16 @@ impl Doors {
 
 /// Rows, newest first, and where the next page begins.
 pub fn read(doors: &Doors, after: Option<&str>, limit: usize) -> Result<(Vec<Value>, Option<String>), Fault> {
-    let rows = doors.reader.items(TABLE, after, limit)?;
-    let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.clone());
-    Ok((rows.iter().filter_map(|(_, row)| serde_json::from_str(row).ok()).collect(), next))
+    let after = match after.map(str::parse) {
+        None => None,
+        Some(Ok(key)) => Some(key),
+        Some(Err(_)) => return Ok((Vec::new(), None)),
+    };
+    let rows = doors.reader.audit(after, limit)?;
+    let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.to_string());
+    let shown = |(_, row): (AuditKey, AuditRow)| {
+        json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,
+            "status": row.status})
+    };
+    Ok((rows.into_iter().map(shown).collect(), next))
 }

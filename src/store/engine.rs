@@ -12,6 +12,7 @@ use redb::Database;
 
 use super::archive::Archives;
 use super::disk::{Backends, state_fault};
+use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::Journal;
 use super::overlay::{Change, Counts, Found, Generation, Overlay, Snapshot, StateView};
 use super::reader::Places;
@@ -104,7 +105,7 @@ impl Engine {
         &self,
         table: Table,
         key: &[u8],
-        look: impl FnOnce(&[u8]) -> Result<T, Fault>,
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
         let [found] = self.find([(table, key)]);
         found.look(table, key, look)
@@ -172,10 +173,12 @@ impl Engine {
         {
             let mut counts = transaction.open_table(Table::Counts.definition()).map_err(state_fault)?;
             for (key, count) in &frozen.counts {
-                counts.insert(&**key, count.to_le_bytes().as_slice()).map_err(state_fault)?;
+                let value = seal(Table::Counts, PLAIN, key, &count.to_le_bytes());
+                counts.insert(&**key, value.as_slice()).map_err(state_fault)?;
             }
             let mut settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
-            settings.insert(APPLIED, frozen.newest.to_le_bytes().as_slice()).map_err(state_fault)?;
+            let applied = seal(Table::Settings, PLAIN, APPLIED, &frozen.newest.to_le_bytes());
+            settings.insert(APPLIED, applied.as_slice()).map_err(state_fault)?;
         }
         transaction.commit().map_err(state_fault)?;
         StateView::open(&self.state)

@@ -14,10 +14,11 @@ use std::ops::{Bound, ControlFlow};
 
 use super::archive::{Kept, day_of, file_name};
 use super::commit::{Commit, Forgotten};
+use super::envelope::Sealed;
 use super::overlay::{Direction, Snapshot};
 use super::reader::Reader;
 use super::record::Op;
-use super::rows::{HeaderRow, PayloadsRow, access, damaged};
+use super::rows::{HeaderRow, PayloadsRow, damaged};
 use super::tables::{self, Payload, Table};
 use super::writer::Writer;
 use crate::base::{EventId, ExecutionId, Fault, Timestamp};
@@ -177,8 +178,8 @@ pub(super) fn archived_day(snapshot: &Snapshot, id: ExecutionId) -> Result<Optio
     snapshot.get(Table::Archived, &id.to_bytes(), day_from)
 }
 
-pub(super) fn day_from(row: &[u8]) -> Result<u32, Fault> {
-    row.try_into().map(u32::from_be_bytes).map_err(|_| damaged(Table::Archived, "a row is no day"))
+pub(super) fn day_from(row: Sealed<'_>) -> Result<u32, Fault> {
+    row.plain()?.try_into().map(u32::from_be_bytes).map_err(|_| row.damaged("a row is no day"))
 }
 
 impl Reader {
@@ -238,7 +239,7 @@ impl Reader {
         let range = (Bound::Included(first.as_slice()), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let mut keys = Vec::new();
         self.engine().snapshot().scan(table, range, Direction::Forward, |key, row| {
-            keys.push((key.to_vec(), key.len() + row.len()));
+            keys.push((key.to_vec(), row.bytes()));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(keys)
@@ -248,7 +249,7 @@ impl Reader {
         let snapshot = self.engine().snapshot();
         let text = |which| {
             snapshot.get(Table::Payloads, &tables::payload(id, which), |text| {
-                String::from_utf8(text.to_vec()).map_err(|_| damaged(Table::Payloads, "a row is no text"))
+                String::from_utf8(text.plain()?.to_vec()).map_err(|_| damaged(Table::Payloads, "a row is no text"))
             })
         };
         let input = text(Payload::Input)?;
@@ -258,7 +259,7 @@ impl Reader {
 
     fn ended(&self, id: ExecutionId) -> Result<Option<Ended>, Fault> {
         let ended = self.engine().get(Table::Executions, &id.to_bytes(), |row| {
-            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let row = row.access::<HeaderRow>()?;
             let over = !matches!(row.status()?, Status::Running | Status::PendingRedrive);
             let succeeded = row.succeeded();
             Ok(row.stopped_at().filter(|_| over).map(|stopped_at| Ended { id, stopped_at, succeeded }))
@@ -273,9 +274,10 @@ impl Reader {
         }
         let told = snapshot.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
         let found = snapshot.get(Table::Executions, &id.to_bytes(), |row| {
-            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let row = row.access::<HeaderRow>()?;
             let (list, name, status) = (row.list().into_owned(), row.name.to_string(), row.status()?);
-            let owner = snapshot.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row == id.to_bytes()))?;
+            let owner =
+                snapshot.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row.plain()? == id.to_bytes()))?;
             let items = row.child().map_or(1, |child| child.items);
             Ok(Fate::Forgettable(Forgotten { list, name, status, owns_name: owner == Some(true), items }))
         })?;

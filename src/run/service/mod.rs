@@ -42,7 +42,7 @@ use actor::{Mail, ServiceActor};
 
 /// A service's memory and how it decides. Neither function waits for anything: what takes time is begun with
 /// [`Turn::act`] and comes back as a message.
-pub trait Service: Send + Sync + 'static {
+pub trait Service: Send + 'static {
     type Message: Send + 'static;
 
     /// Decides on one message.
@@ -123,6 +123,11 @@ impl<M: Send + 'static> Turn<'_, M> {
     /// Rows as they are on the disk. The service's own newest decisions may not be there yet: see [`Pending`].
     pub fn reader(&self) -> &Reader {
         &self.seat.core.reader
+    }
+
+    /// Reads a row. `None` where the store cannot be read, which ends the process.
+    pub fn read<T>(&self, read: impl FnOnce(&Reader) -> Result<T, Fault>) -> Option<T> {
+        read(&self.seat.core.reader).inspect_err(|fault| self.seat.core.note(fault)).ok()
     }
 
     pub fn handle(&self) -> Handle {

@@ -28,6 +28,7 @@ use redb::{AccessGuard, ReadOnlyTable, ReadableDatabase};
 pub(super) use generation::{Change, Counts, Generation, Slice};
 
 use super::disk::state_fault;
+use super::envelope::Sealed;
 use super::record::{self, Malformed, Op, changes};
 use super::tables::Table;
 use crate::base::Fault;
@@ -183,8 +184,9 @@ impl Found {
         &self,
         table: Table,
         key: &[u8],
-        look: impl FnOnce(&[u8]) -> Result<T, Fault>,
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
+        let look = |row: &[u8]| look(Sealed::new(table, key, row));
         match self {
             Found::Row(row) => look(row.bytes()).map(Some),
             Found::Deleted => Ok(None),
@@ -208,8 +210,9 @@ impl Snapshot {
         &self,
         table: Table,
         key: &[u8],
-        look: impl FnOnce(&[u8]) -> Result<T, Fault>,
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
+        let look = |row: &[u8]| look(Sealed::new(table, key, row));
         let sought = Sought::from(key);
         match self.generations().find_map(|generation| generation.tables[table as usize].get(&sought)) {
             Some(change) => change.value().map(|value| look(value.bytes())).transpose(),

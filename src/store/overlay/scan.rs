@@ -8,6 +8,7 @@ use super::generation::{Change, Key, Rows, Sought};
 use super::{Direction, Snapshot};
 use crate::base::Fault;
 use crate::store::disk::state_fault;
+use crate::store::envelope::Sealed;
 use crate::store::tables::Table;
 
 impl Snapshot {
@@ -17,8 +18,9 @@ impl Snapshot {
         table: Table,
         range: (Bound<&[u8]>, Bound<&[u8]>),
         direction: Direction,
-        mut look: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
+        mut look: impl FnMut(&[u8], Sealed<'_>) -> Result<ControlFlow<()>, Fault>,
     ) -> Result<(), Fault> {
+        let mut look = |key: &[u8], value: &[u8]| look(key, Sealed::new(table, key, value));
         if is_empty(range) {
             return Ok(());
         }

@@ -13,9 +13,10 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use super::engine::Engine;
+use super::envelope::Sealed;
 use super::overlay::{Direction, Snapshot};
 use super::retention::{archived_day, day_from};
-use super::rows::{self, HeaderRow, HistoryRow, TaskRow, access, damaged};
+use super::rows::{self, HeaderRow, HistoryRow, TaskRow, damaged};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::event::Json;
@@ -54,7 +55,7 @@ impl Reader {
         ]);
         let read = |input, output: &dyn Fn() -> Result<Option<Json>, Fault>| {
             of_header.look(Table::Executions, &key, |row| {
-                let row = access::<HeaderRow>(Table::Executions, row)?;
+                let row = row.access::<HeaderRow>()?;
                 let output = if row.succeeded() { output()? } else { None };
                 rows::header_from(id, row, input, output)
             })
@@ -83,12 +84,12 @@ impl Reader {
         let Some(header) = header(&snapshot, id, input, output)? else { return Ok(None) };
         let (mut branches, mut items) = (BTreeMap::new(), BTreeMap::new());
         each(&snapshot, Table::Branches, &id.to_bytes(), |key, row| {
-            let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
+            let branch = rows::branch_from(row.access::<rows::BranchRow>()?)?;
             branches.insert(branch_of(Table::Branches, key)?, branch);
             Ok(())
         })?;
         each(&snapshot, Table::MapItems, &id.to_bytes(), |key, row| {
-            let map = rows::map_items_from(access::<rows::MapRow>(Table::MapItems, row)?)?;
+            let map = rows::map_items_from(row.access::<rows::MapRow>()?)?;
             items.insert(branch_of(Table::MapItems, key)?, Arc::new(map));
             Ok(())
         })?;
@@ -127,7 +128,7 @@ impl Reader {
         }
         let key = tables::texts(machine, name);
         self.0.get(Table::ByName, &key, |row| {
-            tables::split_id(row).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
+            tables::split_id(row.plain()?).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
         })
     }
 
@@ -170,7 +171,7 @@ impl Reader {
             reader.page(Table::Outstanding, after, |key, row| {
                 let (id, attempt) =
                     tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
-                let row = access::<TaskRow>(Table::Outstanding, row)?;
+                let row = row.access::<TaskRow>()?;
                 Ok((id, rows::task_from(id, Attempt(attempt), row)))
             })
         })
@@ -179,7 +180,7 @@ impl Reader {
     /// Whether the task must still be issued again after a crash.
     pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
         self.0.get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
-            Ok(rows::task_from(id, attempt, access::<TaskRow>(Table::Outstanding, row)?))
+            Ok(rows::task_from(id, attempt, row.access::<TaskRow>()?))
         })
     }
 
@@ -226,7 +227,7 @@ impl Reader {
         &self,
         table: Table,
         after: Option<Vec<u8>>,
-        mut read: impl FnMut(&[u8], &[u8]) -> Result<T, Fault>,
+        mut read: impl FnMut(&[u8], Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<(Vec<T>, Option<Vec<u8>>), Fault> {
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let (mut found, mut reached) = (Vec::new(), None);
@@ -296,7 +297,7 @@ fn each(
     snapshot: &Snapshot,
     table: Table,
     prefix: &[u8],
-    mut look: impl FnMut(&[u8], &[u8]) -> Result<(), Fault>,
+    mut look: impl FnMut(&[u8], Sealed<'_>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let end = tables::after_prefix(prefix);
     let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
@@ -307,8 +308,8 @@ fn payload(snapshot: &Snapshot, id: ExecutionId, which: Payload) -> Result<Optio
     snapshot.get(Table::Payloads, &tables::payload(id, which), payload_from)
 }
 
-fn payload_from(row: &[u8]) -> Result<Json, Fault> {
-    std::str::from_utf8(row).map(Arc::from).map_err(|_| damaged(Table::Payloads, "a row is no text"))
+fn payload_from(row: Sealed<'_>) -> Result<Json, Fault> {
+    std::str::from_utf8(row.plain()?).map(Arc::from).map_err(|_| row.damaged("a row is no text"))
 }
 
 fn header(
@@ -318,7 +319,7 @@ fn header(
     output: impl FnOnce() -> Result<Option<Json>, Fault>,
 ) -> Result<Option<Header>, Fault> {
     snapshot.get(Table::Executions, &id.to_bytes(), |row| {
-        let row = access::<HeaderRow>(Table::Executions, row)?;
+        let row = row.access::<HeaderRow>()?;
         let output = if row.succeeded() { output()? } else { None };
         rows::header_from(id, row, input, output)
     })
@@ -348,7 +349,7 @@ fn live_history(
     let mut events = Vec::new();
     let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
     snapshot.scan(Table::History, range, direction, |_, row| {
-        let mut step = rows::events_from(access::<HistoryRow>(Table::History, row)?)?;
+        let mut step = rows::events_from(row.access::<HistoryRow>()?)?;
         match direction {
             Direction::Forward => step.retain(|event| event.id >= from),
             Direction::Backward => {
