@@ -264,10 +264,10 @@ fn a_walk_sees_one_moment_and_keeps_no_commit_waiting() {
     let seen = |meanwhile: &dyn Fn(&str)| {
         let mut seen = Vec::new();
         let range = (Bound::Included(&b"w."[..]), Bound::Excluded(&b"w/"[..]));
-        let look = |key: &[u8], value: &[u8]| {
+        let look = |key: &[u8], row: envelope::Sealed<'_>| {
             let key = String::from_utf8_lossy(key).into_owned();
             meanwhile(&key);
-            seen.push(format!("{key}={}", String::from_utf8_lossy(value)));
+            seen.push(format!("{key}={}", String::from_utf8_lossy(row.plain()?)));
             Ok(ControlFlow::Continue(()))
         };
         writer.engine().snapshot().scan(Table::Settings, range, Direction::Forward, look).unwrap();
