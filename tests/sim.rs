@@ -14,6 +14,8 @@
 //!
 //! `CONVEYOR_SIM_SEEDS` widens the search; `CONVEYOR_SIM_FROM` is the first seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "sim/life.rs"]
 mod life;
 #[path = "sim/machines.rs"]
