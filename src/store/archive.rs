@@ -2,7 +2,8 @@
 //! which executions ended.
 //!
 //! The files are written, read and removed whole; they are never rewritten, so that the database does not grow and
-//! retention costs the removal of a file. A file says in which form it was written. Only a few are kept open. A fault here is a fault of one day's file and not
+//! retention costs the removal of a file. A file says in which form it was written. Only a few are kept open, each under
+//! a lock of its own. A fault here is a fault of one day's file and not
 //! of the store: it never stops the appliance.
 
 use std::collections::BTreeMap;
@@ -52,8 +53,13 @@ pub(super) struct Kept {
 /// The files of the days, opened when touched.
 pub(super) struct Archives {
     disk: Arc<dyn Backends>,
-    open: Mutex<BTreeMap<u32, Arc<Database>>>,
+    /// Locked to find a place, and never while a file is opened, made or closed. Places stay: there is one for each day.
+    places: Mutex<BTreeMap<u32, Arc<Place>>>,
 }
+
+/// One day's file, where it is open. Locked while it is opened, made, closed or removed: the same file must not be
+/// opened twice, and the other days' need not wait for that.
+type Place = Mutex<Option<Arc<Database>>>;
 
 pub(super) fn day_of(at: Timestamp) -> u32 {
     u32::try_from(at.0.max(0) / DAY_MS).unwrap_or(u32::MAX)
@@ -74,12 +80,18 @@ fn archive_fault(day: u32, error: impl Into<redb::Error>) -> Fault {
 
 impl Archives {
     pub fn new(disk: Arc<dyn Backends>) -> Archives {
-        Archives { disk, open: Mutex::default() }
+        Archives { disk, places: Mutex::default() }
+    }
+
+    /// Where the day's file is, whether or not there is one.
+    fn place(&self, day: u32) -> Arc<Place> {
+        self.places.lock().entry(day).or_default().clone()
     }
 
     fn day(&self, day: u32, make: bool) -> Result<Option<Arc<Database>>, Fault> {
-        let mut open = self.open.lock();
-        if let Some(database) = open.get(&day) {
+        let place = self.place(day);
+        let mut file = place.lock();
+        if let Some(database) = &*file {
             return Ok(Some(database.clone()));
         }
         let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
@@ -89,22 +101,35 @@ impl Archives {
             }
             self.create(day)?;
         }
-        // One that somebody reads stays: the same file must not be opened twice.
-        if let Some(idle) = open.iter().find(|(_, d)| Arc::strong_count(d) == 1).map(|(day, _)| *day)
-            && open.len() >= OPEN_MAX
-        {
-            open.remove(&idle);
-        }
-        let file = Disk(self.disk.open(&name).map_err(io)?);
+        let stored = Disk(self.disk.open(&name).map_err(io)?);
         let mut builder = redb::Builder::new();
-        let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(file);
+        let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(stored);
         let database = Arc::new(database.map_err(|e| archive_fault(day, e))?);
         if !is_of_this_form(day, &database)? {
             let what = format!("the archive {name} was written by an older release; run `conveyor upgrade`");
             return Err(Fault::Retryable { what, source: None });
         }
-        open.insert(day, database.clone());
+        *file = Some(database.clone());
+        drop(file);
+        self.close_idle(day);
         Ok(Some(database))
+    }
+
+    /// Closes files beyond the most that stay open, but for that day's and those that somebody uses.
+    fn close_idle(&self, newest: u32) {
+        let places = self.places.lock().clone();
+        let is_open = |place: &&Arc<Place>| place.try_lock().is_none_or(|file| file.is_some());
+        let mut open = places.values().filter(is_open).count();
+        for (_, place) in places.iter().filter(|(day, _)| **day != newest) {
+            // Whoever has it locked opens or closes it; whoever holds the database reads it.
+            if open > OPEN_MAX
+                && let Some(mut file) = place.try_lock()
+                && file.as_ref().is_some_and(|database| Arc::strong_count(database) == 1)
+            {
+                *file = None;
+                open -= 1;
+            }
+        }
     }
 
     fn create(&self, day: u32) -> Result<(), Fault> {
@@ -204,7 +229,9 @@ impl Archives {
     }
 
     pub fn remove(&self, day: u32) -> Result<(), Fault> {
-        self.open.lock().remove(&day);
+        let place = self.place(day);
+        let mut file = place.lock();
+        *file = None;
         self.disk.remove(&file_name(day)).map_err(|e| archive_fault(day, redb::Error::Io(e)))
     }
 
@@ -215,7 +242,9 @@ impl Archives {
 
     /// redb's own check of one file. False: it was repaired.
     pub fn check_integrity(&self, day: u32) -> Result<bool, Fault> {
-        self.open.lock().remove(&day);
+        let place = self.place(day);
+        let mut open = place.lock();
+        *open = None;
         let name = file_name(day);
         let file = Disk(self.disk.open(&name).map_err(|e| archive_fault(day, redb::Error::Io(e)))?);
         let mut database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
@@ -287,4 +316,74 @@ fn packed(blobs: Blobs, id: ExecutionId, version: u8, archive: &[u8]) -> Result<
     let packed = zstd::bulk::compress(archive, ZSTD_LEVEL)
         .map_err(|e| Fault::retryable(format!("the rows of execution {id} cannot be packed"), e))?;
     Ok(seal(blobs.of, version, &id.to_bytes(), &packed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::io;
+    use std::sync::Barrier;
+
+    use redb::StorageBackend;
+
+    use super::*;
+    use crate::store::sim::SimDisk;
+
+    /// A disk that is slow to open one file: it waits at the barrier, and then again.
+    struct Slow(SimDisk, Barrier);
+
+    impl Backends for Slow {
+        fn exists(&self, name: &str) -> io::Result<bool> {
+            self.0.exists(name)
+        }
+
+        fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+            if name == file_name(1) {
+                self.1.wait();
+                self.1.wait();
+            }
+            self.0.open(name)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.0.names()
+        }
+
+        fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+            self.0.lock()
+        }
+
+        fn place(&self) -> String {
+            self.0.place()
+        }
+    }
+
+    #[test]
+    fn a_day_waits_for_no_other_days_file_and_few_stay_open() {
+        let slow = Arc::new(Slow(SimDisk::new(1), Barrier::new(2)));
+        let archives = Archives::new(slow.clone());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| archives.write(1, &[]));
+            slow.1.wait();
+            for day in 2..20 {
+                archives.write(day, &[]).unwrap();
+                assert!(archives.ids(day).unwrap().is_empty());
+            }
+            archives.remove(19).unwrap();
+            assert_eq!(archives.days().unwrap().len(), 17, "days 2 to 18; the first is not made yet");
+            slow.1.wait();
+            waiting.join().unwrap().unwrap();
+        });
+        let open = archives.places.lock().values().filter(|place| place.lock().is_some()).count();
+        assert_eq!(open, OPEN_MAX);
+        assert_eq!(archives.days().unwrap().len(), 18);
+    }
 }

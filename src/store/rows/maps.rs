@@ -73,8 +73,8 @@ impl Row for MapRow {}
 
 impl From<&MapItems> for MapRow {
     fn from(map: &MapItems) -> MapRow {
-        let values: Vec<&Value> = map.items.iter().map(|item| &*item.value).collect();
-        let items = serde_json::to_string(&values).expect("every JSON value has a text");
+        let values: Vec<String> = map.items.iter().map(|item| item.value.to_string()).collect();
+        let items = format!("[{}]", values.join(","));
         let keys = map.items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
         MapRow { input: map.input.to_string(), items, keys }
     }

@@ -257,6 +257,44 @@ fn a_task_is_outstanding_until_it_is_submitted_or_over() {
 }
 
 #[test]
+fn a_walk_sees_one_moment_and_keeps_no_commit_waiting() {
+    use std::ops::{Bound, ControlFlow};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _reader) = open(Options::at(dir.path())).unwrap();
+    let set = |key: &str, value: &str| commit(&writer, |c| c.put_setting(key, value.as_bytes()));
+    let seen = |meanwhile: &dyn Fn(&str)| {
+        let mut seen = Vec::new();
+        let range = (Bound::Included(&b"w."[..]), Bound::Excluded(&b"w/"[..]));
+        let look = |key: &[u8], row: envelope::Sealed<'_>| {
+            let key = String::from_utf8_lossy(key).into_owned();
+            meanwhile(&key);
+            seen.push(format!("{key}={}", String::from_utf8_lossy(row.plain()?)));
+            Ok(ControlFlow::Continue(()))
+        };
+        writer.engine().snapshot().scan(Table::Settings, range, Direction::Forward, look).unwrap();
+        seen.join(" ")
+    };
+    // One row in each of the three places: the state file, what is carried over during the walk, and the newest.
+    set("w.a", "1");
+    set("w.c", "1");
+    writer.checkpoint().unwrap();
+    set("w.b", "1");
+    set("w.d", "1");
+    let walked = seen(&|key| {
+        // With a lock held, the first of these would never come back.
+        set("w.c", key);
+        commit(&writer, |c| c.delete_setting("w.d"));
+        set(&format!("{key}x"), "new");
+        if key == "w.b" {
+            writer.checkpoint().unwrap();
+        }
+    });
+    assert_eq!(walked, "w.a=1 w.b=1 w.c=1 w.d=1");
+    assert_eq!(seen(&|_| ()), "w.a=1 w.ax=new w.b=1 w.bx=new w.c=w.d w.cx=new w.dx=new");
+}
+
+#[test]
 fn lists_are_newest_first_and_pages_meet() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, reader) = open(on_caller(dir.path())).unwrap();

@@ -181,7 +181,7 @@ fn convert(
 fn row(build: impl FnOnce(&mut Commit) -> &mut Commit) -> Option<NewRow> {
     let mut commit = Commit::new();
     build(&mut commit);
-    let record = std::mem::take(&mut commit.record).into_shared();
+    let record = std::mem::take(&mut commit.record).into_shared().ok()?;
     let change = changes(&record).next()?.ok()?;
     let part = |(start, length): (u32, u32)| record[start as usize..][..length as usize].to_vec();
     Some(NewRow { table: change.table, key: part(change.key), value: part(change.value) })
