@@ -6,17 +6,35 @@ use serde_json::{Map, Value, json};
 
 use super::draft::Draft;
 use super::execution::{Branch, Item};
+use super::observer::Observer;
 use crate::base::TaskToken;
 
+/// Where the context object comes from.
+pub(super) enum Context {
+    /// Made when a state first reads it: that parses the execution's whole input.
+    Unmade,
+    /// As it was last made in this step.
+    Made(Arc<Value>),
+    /// Handed in whole by whoever tries a state out.
+    Given(Arc<Value>),
+}
+
 /// The context object as the branch sees it. The execution's part is made once in a step.
-pub(super) fn of(draft: &mut Draft, branch: &Branch, token: Option<TaskToken>) -> Arc<Value> {
-    let mut context = draft.context.take().unwrap_or_else(|| Arc::new(execution_part(draft)));
+pub(super) fn of(draft: &mut Draft<impl Observer>, branch: &Branch, token: Option<TaskToken>) -> Arc<Value> {
+    let mut context = match std::mem::replace(&mut draft.context, Context::Unmade) {
+        Context::Unmade => Arc::new(execution_part(draft)),
+        Context::Made(context) => context,
+        Context::Given(whole) => {
+            draft.context = Context::Given(whole.clone());
+            return whole;
+        }
+    };
     if let Value::Object(fields) = Arc::make_mut(&mut context) {
         fields.insert("State".into(), state_part(branch));
         put(fields, "Task", token.map(|token| json!({"Token": token.to_string()})));
         put(fields, "Map", branch.map_item.as_ref().map(|(index, item)| map_part(*index, item)));
     }
-    draft.context = Some(context.clone());
+    draft.context = Context::Made(context.clone());
     context
 }
 
@@ -48,7 +66,7 @@ fn state_part(branch: &Branch) -> Value {
     state
 }
 
-fn execution_part(draft: &Draft) -> Value {
+fn execution_part(draft: &Draft<impl Observer>) -> Value {
     let (header, env) = (&draft.header, draft.env);
     let mut execution = json!({
         "Id": env.execution_arn(header),

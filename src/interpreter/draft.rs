@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::context::Context;
 use super::env::Env;
 use super::event::{Command, Entry, Json, Outcome, RunTask};
 use super::execution::{Branch, Execution, Header, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
-use super::inspect::Watch;
+use super::observer::{Nobody, Observer};
 use crate::asl::scope::mix;
 use crate::asl::{Name, StateMachine};
 use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
@@ -44,7 +45,7 @@ pub(super) enum Work {
     Redrive(BranchId),
 }
 
-pub(super) struct Draft<'a> {
+pub(super) struct Draft<'a, O: Observer> {
     pub machine: &'a StateMachine,
     pub env: &'a Env,
     pub at: Timestamp,
@@ -52,10 +53,8 @@ pub(super) struct Draft<'a> {
     pub work: Vec<Work>,
     /// The branch that entered its state last, and the event before that.
     pub entered_after: Option<(BranchId, EventId)>,
-    /// The context object as it was last needed.
-    pub context: Option<Arc<Value>>,
-    /// Set where one state is tried out by itself.
-    pub trial: Option<Watch>,
+    pub context: Context,
+    pub observer: O,
     base: &'a Execution,
     seed: u128,
     draws: u64,
@@ -69,8 +68,20 @@ pub(super) struct Draft<'a> {
     ended: bool,
 }
 
-impl<'a> Draft<'a> {
-    pub fn new(machine: &'a StateMachine, base: &'a Execution, entry: &Entry, env: &'a Env) -> Draft<'a> {
+impl<'a> Draft<'a, Nobody> {
+    pub fn new(machine: &'a StateMachine, base: &'a Execution, entry: &Entry, env: &'a Env) -> Draft<'a, Nobody> {
+        Draft::observed(machine, base, entry, env, Nobody)
+    }
+}
+
+impl<'a, O: Observer> Draft<'a, O> {
+    pub fn observed(
+        machine: &'a StateMachine,
+        base: &'a Execution,
+        entry: &Entry,
+        env: &'a Env,
+        observer: O,
+    ) -> Draft<'a, O> {
         Draft {
             machine,
             env,
@@ -78,8 +89,8 @@ impl<'a> Draft<'a> {
             header: base.header.clone(),
             work: Vec::new(),
             entered_after: None,
-            context: None,
-            trial: None,
+            context: Context::Unmade,
+            observer,
             base,
             seed: entry.seed,
             draws: 0,

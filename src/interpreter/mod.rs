@@ -18,6 +18,7 @@ mod end;
 mod inspect;
 mod map;
 pub mod map_run;
+mod observer;
 mod parallel;
 mod pass;
 mod raise;

@@ -13,6 +13,7 @@ use super::env::Env;
 use super::event::{Entry, Event};
 use super::execution::{Branch, Doing, Execution, Status, Step};
 use super::history::{HistoryKind, StateType};
+use super::observer::Observer;
 use super::raise::{RUNTIME, Raised, raise};
 use super::{choice, end, map, map_run, parallel, pass, task, wait};
 use crate::asl::{Kind, Name, State, StateMachine, Transition};
@@ -32,7 +33,7 @@ pub fn step(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &
 }
 
 /// Hands the event to whom it wakes. False where it is not current.
-fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
+fn take(draft: &mut Draft<impl Observer>, execution: &Execution, event: &Event) -> bool {
     let running = execution.header.status == Status::Running;
     match event {
         Event::Redriven => return !running && end::redrive(draft),
@@ -57,7 +58,7 @@ fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
     true
 }
 
-fn start(draft: &mut Draft) -> bool {
+fn start(draft: &mut Draft<impl Observer>) -> bool {
     if draft.header.last_event != EventId(0) {
         return false;
     }
@@ -82,7 +83,7 @@ fn start(draft: &mut Draft) -> bool {
 }
 
 /// The first state: a distributed Map's child runs that Map's processor.
-fn start_of(draft: &Draft) -> Name {
+fn start_of(draft: &Draft<impl Observer>) -> Name {
     let map = draft.header.child.as_ref().and_then(|child| draft.machine.state(&child.state));
     match map.map(|state| &state.kind) {
         Some(Kind::Map(map)) => map.processor.start_at.clone(),
@@ -90,7 +91,7 @@ fn start_of(draft: &Draft) -> Name {
     }
 }
 
-fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
+fn fire(draft: &mut Draft<impl Observer>, execution: &Execution, timer: TimerId) -> bool {
     if draft.header.timeout_timer.is_some_and(|(id, _)| id == timer) {
         draft.header.timeout_timer = None;
         end::time_out(draft);
@@ -121,7 +122,7 @@ fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
 }
 
 /// Runs states until every line of control waits.
-fn run_on(draft: &mut Draft) {
+fn run_on(draft: &mut Draft<impl Observer>) {
     let mut left = limits::STATES_PER_STEP_MAX;
     while let Some(work) = draft.work.pop() {
         if draft.history_is_full() || !draft.is_running() {
@@ -140,7 +141,7 @@ fn run_on(draft: &mut Draft) {
 }
 
 /// Leaves what this step does not run to a timer that is due at once.
-fn put_off(draft: &mut Draft, work: Work) {
+fn put_off(draft: &mut Draft<impl Observer>, work: Work) {
     let id = match &work {
         Work::Enter(id, ..) | Work::Iterate(id) | Work::Redrive(id) => *id,
     };
@@ -164,7 +165,7 @@ fn put_off(draft: &mut Draft, work: Work) {
     }
 }
 
-fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
+fn enter(draft: &mut Draft<impl Observer>, id: BranchId, name: &Name, payload: Payload) {
     let at = draft.at;
     let Some(branch) = draft.edit(id) else { return };
     branch.state = name.clone();
@@ -186,7 +187,7 @@ fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
 }
 
 /// A back-off is over: the state runs again, without being entered again.
-fn run_again(draft: &mut Draft, id: BranchId) {
+fn run_again(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(branch) = draft.edit(id) else { return };
     branch.doing = Doing::Halted;
     let (name, payload) = (branch.state.clone(), Payload::of(branch.input.clone()));
@@ -196,7 +197,7 @@ fn run_again(draft: &mut Draft, id: BranchId) {
     }
 }
 
-pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) {
+pub(super) fn run(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, payload: Payload) {
     let ran = match &state.kind {
         Kind::Pass { result } => pass::run(draft, id, state, result.as_ref(), payload),
         Kind::Succeed => pass::succeed(draft, id, state, payload),
@@ -213,7 +214,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Paylo
 }
 
 /// The state is over: records it and goes where the transition leads.
-pub(super) fn leave(draft: &mut Draft, id: BranchId, state: &State, output: Output, to: &Transition) {
+pub(super) fn leave(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, output: Output, to: &Transition) {
     let Output { payload, assigned } = output;
     draft.say(
         id,
@@ -235,7 +236,7 @@ pub(super) fn leave(draft: &mut Draft, id: BranchId, state: &State, output: Outp
 }
 
 /// The line of control is over.
-fn finish(draft: &mut Draft, id: BranchId, payload: Payload) {
+fn finish(draft: &mut Draft<impl Observer>, id: BranchId, payload: Payload) {
     let Some(branch) = draft.edit(id) else { return };
     let Some((parent, index)) = branch.parent else { return end::succeed(draft, payload) };
     // Nothing of the row but its output is needed any more.
