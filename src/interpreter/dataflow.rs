@@ -45,11 +45,8 @@ impl Surroundings {
                 entered: EventId(0),
             };
         };
-        // Making it reads the execution's whole input, so only a state that asks for it pays.
-        let context = match draft.machine.state(&branch.state).is_some_and(State::reads_context) {
-            true => context::of(draft, &branch, token),
-            false => Arc::new(Value::Null),
-        };
+        let read = draft.machine.state(&branch.state).map(State::context_use).unwrap_or_default();
+        let context = context::of(draft, &branch, token, read);
         Surroundings {
             context,
             entered: branch.state_entered_event,
