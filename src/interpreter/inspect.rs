@@ -18,6 +18,7 @@ use super::execution::{Branch, Doing, Execution, Item, MachineRef};
 use super::history::HistoryKind;
 use super::map::Tolerated;
 use super::observer::Observer;
+use super::partial::Base;
 use super::raise::{Raised, raise, restart_later};
 use super::step::{self, leave, transition};
 use super::{map, task, wait};
@@ -108,7 +109,7 @@ pub fn inspect(trial: &Trial, env: &Env) -> Finding {
     let id = ExecutionId::generate(trial.at);
     let execution = Execution::start(id, String::new(), reference, trial.input.clone(), trial.at);
     let entry = Entry { at: trial.at, seed: trial.seed, event: Event::Started };
-    let mut draft = Draft::observed(trial.machine, &execution, &entry, env, Notes::default());
+    let mut draft = Draft::observed(trial.machine, Base::Whole(&execution), &entry, env, Notes::default());
     draft.context = Context::Given(trial.context.clone().into());
     let payload = match serde_json::from_str::<Value>(&trial.input) {
         Ok(value) => Payload { value: value.into(), text: trial.input.clone() },
@@ -206,7 +207,7 @@ fn note_result(draft: &mut Draft<Notes>, text: &Json) {
 /// The items of a Map, and what its ItemSelector makes of them.
 fn note_selected(draft: &mut Draft<Notes>, trial: &Trial) {
     let state = trial.state;
-    let (Kind::Map(map), Some(held)) = (&state.kind, draft.map_items(ROOT)) else { return };
+    let (Kind::Map(map), Some(held)) = (&state.kind, draft.begun_map(ROOT).cloned()) else { return };
     let list = |items: &[Arc<Value>]| Arc::new(Value::Array(items.iter().map(|item| (**item).clone()).collect()));
     let inputs: Vec<Arc<Value>> = held.items.iter().map(Item::input).collect();
     let mut selected = Vec::new();
@@ -238,7 +239,7 @@ fn finding(mut draft: Draft<Notes>, trial: &Trial, known: &[Payload]) -> Finding
         _ => None,
     });
     let failed = matches!(draft.header.outcome, Some(Outcome::Failed { .. }));
-    let step = draft.into_step();
+    let step = draft.into_step().unwrap_or_default();
     let exit = step.history.iter().find_map(|event| match &event.kind {
         HistoryKind::StateExited { output, assigned, .. } => Some((output.clone(), assigned)),
         _ => None,

@@ -95,24 +95,25 @@ pub(super) fn iterate(draft: &mut Draft<impl Observer>, id: BranchId) {
 }
 
 fn start(draft: &mut Draft<impl Observer>, id: BranchId, child_id: BranchId, index: u32, after: Option<EventId>) {
-    let (Some(held), Some(outer)) = (draft.map_items(id), draft.branch(id).cloned()) else { return };
+    let Some(outer) = draft.branch(id).cloned() else { return };
     let machine = draft.machine;
     let Some((state, map)) = map_of(machine, &outer.state) else { return };
-    let Some(item) = held.items.get(index as usize) else { return };
+    let Some(item) = draft.map_item(id, index) else { return };
     let input = match &map.item_selector {
         None => Ok(Payload::of(item.input())),
         Some(selector) => {
             let mut around = Surroundings::of(draft, id, None);
-            around.set_item(index, item);
+            around.set_item(index, &item);
+            let Some(raw) = draft.map_input(id) else { return };
             around
-                .input(&mut draft.observer, state, &held.input)
+                .input(&mut draft.observer, state, &raw)
                 .and_then(|input| around.template(state, selector, &input))
                 .and_then(|selected| around.bounded(state, selected))
         }
     };
     let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
     child.variables = outer.variables;
-    child.map_item = Some((index, item.clone()));
+    child.map_item = Some((index, item));
     let name = state.name.clone();
     let previous = after.unwrap_or(outer.previous_event);
     child.previous_event = draft.record(previous, HistoryKind::MapIterationStarted { name, index });
@@ -169,7 +170,7 @@ fn go_on(draft: &mut Draft<impl Observer>, id: BranchId) {
 }
 
 fn complete(draft: &mut Draft<impl Observer>, id: BranchId, last_succeeded: EventId) {
-    let (Some(held), Some(branch)) = (draft.map_items(id), draft.branch(id)) else { return };
+    let (Some(raw), Some(branch)) = (draft.map_input(id), draft.branch(id)) else { return };
     let name = branch.state.clone();
     let Some((state, _)) = map_of(draft.machine, &name) else { return };
     let outputs = gather(draft, id);
@@ -178,7 +179,7 @@ fn complete(draft: &mut Draft<impl Observer>, id: BranchId, last_succeeded: Even
         branch.previous_event = last_succeeded;
     }
     let around = Surroundings::of(draft, id, None);
-    match around.result(&mut draft.observer, state, &held.input, Arc::new(Value::Array(outputs))) {
+    match around.result(&mut draft.observer, state, &raw, Arc::new(Value::Array(outputs))) {
         Ok(output) => {
             remove_children(draft, id);
             draft.drop_map_items(id);

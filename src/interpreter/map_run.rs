@@ -22,6 +22,7 @@ use super::execution::{Branch, Doing, Execution, Header, Item, MapChild, RunPhas
 use super::history::{Failure, HistoryKind};
 use super::map::{Tolerated, count, items, map_of};
 use super::observer::Observer;
+use super::partial::Base;
 use super::raise::{DATA_LIMIT_EXCEEDED, Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::{Format, Map, ReadWith, ResultForm, State, StateMachine, Template, Text, may_label};
@@ -292,7 +293,7 @@ impl<'m> Feed<'m> {
         let (state, map) = map_of(machine, &row.state)?;
         // The same time and randomness whenever it is asked: the run may go on after a crash.
         let entry = Entry { at: row.state_entered_at, seed: run, event: Event::Started };
-        let mut draft = Draft::new(machine, parent, &entry, env);
+        let mut draft = Draft::new(machine, Base::Whole(parent), &entry, env);
         let around = Surroundings::of(&mut draft, branch, None).seeded(run as u64);
         let input = around.input(&mut draft.observer, state, &row.input).ok()?;
         Some(Feed { state, map, around, input })

@@ -81,12 +81,11 @@ pub(super) fn gather(draft: &Draft<impl Observer>, id: BranchId) -> Vec<Value> {
 
 /// The branches right below one that is in a Parallel or Map.
 pub(super) fn children(draft: &Draft<impl Observer>, id: BranchId) -> Vec<BranchId> {
-    let (first, count) = match draft.branch(id).map(|b| &b.doing) {
-        Some(Doing::Parallel { first, count, .. }) => (first.0, *count),
-        Some(Doing::Map { first, next_index, .. }) => (first.0, *next_index),
-        _ => return Vec::new(),
-    };
-    (first..first.saturating_add(count)).map(BranchId).filter(|child| draft.branch(*child).is_some()).collect()
+    match draft.branch(id).map(|b| &b.doing) {
+        Some(Doing::Parallel { first, count, .. }) => draft.branches_from(*first, *count),
+        Some(Doing::Map { first, next_index, .. }) => draft.branches_from(*first, *next_index),
+        _ => Vec::new(),
+    }
 }
 
 /// Removes all that lies below, at any depth, with whatever it still waited for.

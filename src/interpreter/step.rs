@@ -11,9 +11,10 @@ use super::dataflow::Output;
 use super::draft::{Draft, Payload, Work};
 use super::env::Env;
 use super::event::{Entry, Event};
-use super::execution::{Branch, Doing, Execution, Status, Step};
+use super::execution::{Branch, Doing, Execution, Step};
 use super::history::{HistoryKind, StateType};
 use super::observer::Observer;
+use super::partial::{Base, Partial, Unread};
 use super::raise::{RUNTIME, Raised, raise};
 use super::{choice, end, map, map_run, parallel, pass, task, wait};
 use crate::asl::{Kind, Name, State, StateMachine, Transition};
@@ -21,26 +22,38 @@ use crate::base::{BranchId, EventId, TimerId, limits};
 
 /// Decides what an event means for an execution.
 pub fn step(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &Env) -> Step {
-    let mut draft = Draft::new(machine, execution, entry, env);
-    if !take(&mut draft, execution, &entry.event) {
-        return Step::default();
+    // Of an execution that is whole no row is unread.
+    decide(machine, Base::Whole(execution), entry, env).unwrap_or_default()
+}
+
+/// The same, of an execution of which only some rows were read: what it would be of the whole, or what is lacking to
+/// say so. Once that is read ([`Partial::read`]), the same entry is to be decided again.
+pub fn step_partly(machine: &StateMachine, partial: &Partial, entry: &Entry, env: &Env) -> Result<Step, Unread> {
+    decide(machine, Base::Part(partial), entry, env)
+}
+
+fn decide(machine: &StateMachine, base: Base, entry: &Entry, env: &Env) -> Result<Step, Unread> {
+    let mut draft = Draft::new(machine, base, entry, env);
+    let is_current = take(&mut draft, &entry.event);
+    if is_current {
+        run_on(&mut draft);
+        if draft.history_is_full() {
+            end::fail_for_history(&mut draft);
+        }
     }
-    run_on(&mut draft);
-    if draft.history_is_full() {
-        end::fail_for_history(&mut draft);
-    }
-    draft.into_step()
+    let step = draft.into_step()?;
+    Ok(if is_current { step } else { Step::default() })
 }
 
 /// Hands the event to whom it wakes. False where it is not current.
-fn take(draft: &mut Draft<impl Observer>, execution: &Execution, event: &Event) -> bool {
-    let running = execution.header.status == Status::Running;
+fn take(draft: &mut Draft<impl Observer>, event: &Event) -> bool {
+    let running = draft.is_running();
     match event {
         Event::Redriven => return !running && end::redrive(draft),
         _ if !running => return false,
         Event::Started => return start(draft),
         Event::Stopped { error, cause } => end::abort(draft, Raised::new(error.clone(), cause.clone())),
-        Event::TimerFired { timer } => return fire(draft, execution, *timer),
+        Event::TimerFired { timer } => return fire(draft, *timer),
         Event::TaskStarted { attempt, .. }
         | Event::TaskSubmitted { attempt, .. }
         | Event::TaskSucceeded { attempt, .. }
@@ -48,8 +61,8 @@ fn take(draft: &mut Draft<impl Observer>, execution: &Execution, event: &Event) 
         | Event::TaskSubmitFailed { attempt, .. }
         | Event::TaskStartFailed { attempt, .. }
         | Event::HeartbeatSeen { attempt } => {
-            let Some(id) = execution.branch_of_attempt(*attempt) else { return false };
-            return match execution.branches.get(&id).map(|branch| &branch.doing) {
+            let Some(id) = draft.branch_of_attempt(*attempt) else { return false };
+            return match draft.branch(id).map(|branch| &branch.doing) {
                 Some(Doing::MapRun { .. }) => map_run::report(draft, id, event),
                 _ => task::report(draft, id, event),
             };
@@ -91,14 +104,14 @@ fn start_of(draft: &Draft<impl Observer>) -> Name {
     }
 }
 
-fn fire(draft: &mut Draft<impl Observer>, execution: &Execution, timer: TimerId) -> bool {
+fn fire(draft: &mut Draft<impl Observer>, timer: TimerId) -> bool {
     if draft.header.timeout_timer.is_some_and(|(id, _)| id == timer) {
         draft.header.timeout_timer = None;
         end::time_out(draft);
         return true;
     }
-    let Some(id) = execution.branch_of_timer(timer) else { return false };
-    let Some(branch) = execution.branches.get(&id) else { return false };
+    let Some(id) = draft.branch_of_timer(timer) else { return false };
+    let Some(branch) = draft.branch(id) else { return false };
     match &branch.doing {
         Doing::Task { .. } => task::time_out(draft, id, timer),
         Doing::Wait { .. } => wait::over(draft, id),
@@ -125,7 +138,7 @@ fn fire(draft: &mut Draft<impl Observer>, execution: &Execution, timer: TimerId)
 fn run_on(draft: &mut Draft<impl Observer>) {
     let mut left = limits::STATES_PER_STEP_MAX;
     while let Some(work) = draft.work.pop() {
-        if draft.history_is_full() || !draft.is_running() {
+        if draft.history_is_full() || !draft.is_running() || draft.is_void() {
             return;
         }
         match (work, left) {

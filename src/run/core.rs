@@ -21,9 +21,9 @@ use super::notice::Board;
 use super::resource::Resources;
 use super::timers::Timers;
 use super::{Refused, events};
-use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, arn, fault};
+use crate::base::{Attempt, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
 use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
+use crate::interpreter::{Command, Entry, Event, Execution, Header, RunTask};
 use crate::store::{Commit, Reader, Writer};
 
 /// What the appliance is started with.
@@ -167,6 +167,18 @@ impl Core {
         answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
     }
 
+    /// The same, of a timer that is set: it wakes that branch, or is the execution's own.
+    pub async fn fire(
+        self: &Arc<Self>,
+        id: ExecutionId,
+        timer: TimerId,
+        of: Option<BranchId>,
+    ) -> Result<bool, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.send(id, execution::Message::Fired { timer, of, answer }, None);
+        answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
+    }
+
     /// The lanes (or nobody, where none is needed) let an attempt run, or say why it never can.
     pub fn lease(self: &Arc<Self>, id: ExecutionId, task: Box<RunTask>, lease: Result<Option<Lease>, TaskError>) {
         self.send(id, execution::Message::Leased { task, lease }, None);
@@ -247,17 +259,17 @@ impl Core {
     }
 
     /// Carries out what a durable step commands, but for cancelling what runs in the execution's own actor.
-    pub fn act(self: &Arc<Self>, execution: &Execution, commands: Vec<Command>) {
-        let id = execution.header.id;
+    pub fn act(self: &Arc<Self>, header: &Header, commands: Vec<Command>) {
+        let id = header.id;
         for command in commands {
             match command {
-                Command::RunTask(task) => self.run_task(id, task, &execution.header.input),
+                Command::RunTask(task) => self.run_task(id, task, &header.input),
                 Command::CancelTask { attempt } => self.cancel(id, attempt),
                 Command::SetTimer { timer, due } => self.timers.set(due, id, timer),
                 Command::ClearTimer { timer, due } => self.timers.clear(due, id, timer),
-                Command::Deliver(_) => match &execution.header.child {
+                Command::Deliver(_) => match &header.child {
                     Some(child) => self.map_runs.child_ended(child),
-                    None => self.deliver(execution.header.clone()),
+                    None => self.deliver(header.clone()),
                 },
             }
         }

@@ -22,8 +22,10 @@ use super::core::{Answer, SharedCore};
 use super::lanes::{Lease, Ticket};
 use super::stage::{self, Stage, StageActor};
 use super::{Notice, Refused, events, quarantine, recover};
-use crate::base::{Attempt, ExecutionId, Fault, TaskError};
-use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
+use crate::base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
+use crate::interpreter::{
+    Branch, Command, Doing, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
+};
 use crate::store::Commit;
 
 pub(super) enum Message {
@@ -40,6 +42,12 @@ pub(super) enum Message {
     Moved {
         task: Box<RunTask>,
         ticket: Ticket,
+    },
+    /// A timer that is set is due. It wakes that branch, or is the execution's own.
+    Fired {
+        timer: TimerId,
+        of: Option<BranchId>,
+        answer: Answer,
     },
     /// A stage's actor is no more. Comes after whatever that stage had to say.
     StageGone {
@@ -61,7 +69,7 @@ pub(super) struct State {
     id: ExecutionId,
     core: SharedCore,
     pending: Arc<AtomicUsize>,
-    execution: Option<Box<Execution>>,
+    execution: Option<Box<Partial>>,
     machine: Option<Arc<Machine>>,
     stages: HashMap<Attempt, ActorRef<stage::Message>>,
     /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
@@ -81,7 +89,7 @@ impl Actor for ExecutionActor {
             id: a.id,
             core: a.core,
             pending: a.pending,
-            execution: a.known,
+            execution: a.known.map(|known| Box::new(Partial::from(*known))),
             machine: None,
             stages: HashMap::new(),
             early: Vec::new(),
@@ -128,6 +136,10 @@ impl State {
             Message::Event { event, answer } => self.event(event, answer).await,
             Message::Leased { task, lease } => self.run(myself, *task, lease).await,
             Message::Moved { task, ticket } => self.moved(task, ticket),
+            Message::Fired { timer, of, answer } => {
+                let done = self.fired(timer, of).await;
+                reply(Some(answer), done);
+            }
             Message::StageGone { stage } => self.stage_gone(stage).await,
         }
         self.hear_the_early().await;
@@ -183,6 +195,15 @@ impl State {
         }
     }
 
+    async fn fired(&mut self, timer: TimerId, of: Option<BranchId>) -> Result<bool, Refused> {
+        self.load()?;
+        if let Some(execution) = &mut self.execution {
+            let read = execution.read_timer(timer, of, &self.core.reader.rows(self.id));
+            read.inspect_err(|fault| self.core.note(fault))?;
+        }
+        self.decide(Event::TimerFired { timer }).await
+    }
+
     /// Still the same attempt: nothing is decided, and nothing stored.
     fn moved(&mut self, task: Box<RunTask>, ticket: Ticket) {
         // One that was cancelled meanwhile is not known any more.
@@ -214,16 +235,24 @@ impl State {
             return Err(Refused::no_execution(self.id));
         };
         let entry = core.entry(event);
-        let step = quarantine::step(machine, execution, &entry);
+        let step = loop {
+            match quarantine::step_partly(machine, execution, &entry) {
+                Ok(step) => break step,
+                Err(unread) => {
+                    let read = execution.read(unread, &core.reader.rows(self.id));
+                    read.inspect_err(|fault| core.note(fault))?;
+                }
+            }
+        };
         if step.header.is_none() {
             return Ok(false);
         }
         let mut commit = Commit::new();
-        commit.step(Some(execution), &step);
+        commit.step_of(execution, &step);
         let announced = match &step.header {
             // As on AWS, express executions tell nobody; of a Map run its parent tells.
             Some(header)
-                if header.status != execution.header.status && header.child.is_none() && !machine.env.express =>
+                if header.status != execution.header().status && header.child.is_none() && !machine.env.express =>
             {
                 core.resources.status_changed(header, &mut commit)
             }
@@ -235,9 +264,10 @@ impl State {
         }
         core.resources.announced(announced);
         execution.apply(&step);
-        announce(&core, execution);
+        let header = execution.header();
+        announce(&core, header);
         let Step { commands, history, .. } = step;
-        core.logs.tell(machine, execution, history);
+        core.logs.tell(machine, header, history);
         for command in &commands {
             if let Command::CancelTask { attempt } = command
                 && let Some(stage) = self.stages.remove(attempt)
@@ -252,11 +282,9 @@ impl State {
                 other => others.push(other),
             }
         }
-        core.act(execution, others);
-        if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) =
-            &execution.header.outcome
-        {
-            core.stop_owned(execution.header.id);
+        core.act(header, others);
+        if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) = &header.outcome {
+            core.stop_owned(header.id);
         }
         Ok(true)
     }
@@ -277,13 +305,13 @@ impl State {
 
     fn load(&mut self) -> Result<(), Fault> {
         if self.execution.is_none() {
-            let read = self.core.reader.execution(self.id);
+            let read = self.core.reader.partial(self.id);
             self.execution = read.inspect_err(|fault| self.core.note(fault))?.map(Box::new);
         }
         if self.machine.is_none()
             && let Some(execution) = &self.execution
         {
-            let machine = self.core.machine(&execution.header.machine);
+            let machine = self.core.machine(&execution.header().machine);
             self.machine = Some(machine.inspect_err(|fault| self.core.note(fault))?);
         }
         Ok(())
@@ -295,18 +323,24 @@ impl State {
         if self.load().is_err() || self.stages.contains_key(&attempt) {
             return;
         }
-        let Some(execution) = &self.execution else { return };
-        let current = execution.branches.get(&task.branch).is_some_and(|branch| match branch.doing {
+        let Some(execution) = &mut self.execution else { return };
+        let read = execution.read(Unread::Branch(task.branch), &self.core.reader.rows(self.id));
+        if read.inspect_err(|fault| self.core.note(fault)).is_err() {
+            return;
+        }
+        let current = match execution.branch(task.branch) {
             // Issued twice, as when recovery reads what was just started, it is submitted once.
-            Doing::Task { attempt: now, phase, .. } => now == attempt && phase != TaskPhase::Submitted,
+            Known::There(Branch { doing: Doing::Task { attempt: now, phase, .. }, .. }) => {
+                *now == attempt && *phase != TaskPhase::Submitted
+            }
             _ => false,
-        });
+        };
         if !current {
             return;
         }
-        let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
+        let arn = self.machine.as_ref().map(|m| m.env.execution_arn(execution.header())).unwrap_or_default();
         let needs_no_lane = !matches!(lease, Ok(Some(_)));
-        let mut stage = Stage::new(self.core.clone(), &execution.header, arn, task, lease);
+        let mut stage = Stage::new(self.core.clone(), execution.header(), arn, task, lease);
         if needs_no_lane && let Some(event) = stage.end_at_once().await {
             // Where this is refused the fault is noted, and the attempt is issued again after the restart.
             let _ = self.decide(event).await;
@@ -347,8 +381,7 @@ fn last_words(event: &Event) -> Option<Attempt> {
 }
 
 /// Tells screens, logs and metrics what a commit did.
-pub(super) fn announce(core: &SharedCore, execution: &Execution) {
-    let header = &execution.header;
+pub(super) fn announce(core: &SharedCore, header: &Header) {
     // Screens that watch executions do not watch each of a Map run's children.
     if header.child.is_some() {
         return;

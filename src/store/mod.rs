@@ -41,7 +41,7 @@ pub use commit::Commit;
 pub use disk::{Backends, Directory};
 pub use open::{FORMAT_VERSION, Options, open};
 pub use overlay::Direction;
-pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, RunChild};
+pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, RunChild, StoredRows};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MapRunRow, MessageRow, OutboxRow,

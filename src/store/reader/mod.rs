@@ -2,6 +2,7 @@
 //!
 //! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
 
+mod branches;
 mod catalog;
 mod children;
 mod lists;
@@ -20,6 +21,7 @@ use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Times
 use crate::interpreter::event::Json;
 use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
 
+pub use branches::StoredRows;
 pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
 pub use map_runs::RunChild;
@@ -56,7 +58,12 @@ impl Reader {
         header(&self.0.overlay.read(), id, input, || Ok(output))
     }
 
-    /// The whole execution, as the next step needs it.
+    /// Whether there is such an execution.
+    pub fn is_known(&self, id: ExecutionId) -> Result<bool, Fault> {
+        Ok(self.0.overlay.read().get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_some())
+    }
+
+    /// The whole execution. What this costs grows with its branches: see [`Reader::partial`].
     pub fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, Fault> {
         let overlay = self.0.overlay.read();
         let Some(input) = payload(&overlay, id, Payload::Input)? else {

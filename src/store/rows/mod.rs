@@ -31,7 +31,7 @@ pub(super) use execution::{
 };
 pub(super) use history::{HistoryRow, events_from};
 pub use map_run::{MapRunRow, RunCounts, RunStatus};
-pub(super) use maps::{MapRow, map_items_from};
+pub(super) use maps::{ArchivedMapRow, MapRow, map_input_from, map_item_from, map_items_from};
 pub(super) use task::{TaskRow, task_from};
 
 /// What can be stored: an archive of a known version.

@@ -1,0 +1,112 @@
+//! Reads of single branches, and of who waits for what: what they cost does not grow with the execution.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Reader, branch_of};
+use crate::base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
+use crate::interpreter::{Branch, Item, Partial, Rows};
+use crate::store::overlay::Direction;
+use crate::store::rows::{self, BranchRow, MapRow, TaskRow, access, damaged};
+use crate::store::tables::{self, Table};
+
+impl Reader {
+    /// The execution's header; the rest of it is read as steps need it, from [`Reader::rows`].
+    pub fn partial(&self, id: ExecutionId) -> Result<Option<Partial>, Fault> {
+        Ok(self.header(id)?.map(Partial::of))
+    }
+
+    /// The rows of one execution, one by one.
+    pub fn rows(&self, id: ExecutionId) -> StoredRows<'_> {
+        StoredRows { reader: self, id }
+    }
+
+    pub fn branch(&self, id: ExecutionId, branch: BranchId) -> Result<Option<Branch>, Fault> {
+        let read = |row: &[u8]| rows::branch_from(access::<BranchRow>(Table::Branches, row)?);
+        self.engine().overlay.read().get(Table::Branches, &tables::branch(id, branch), read)
+    }
+
+    /// The branch that waits for the attempt's outcome; `None` where nobody does any more.
+    pub fn branch_of_attempt(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
+        let key = tables::attempt(id, attempt);
+        // Under one lock: a submission moves the attempt from one table to the other.
+        let overlay = self.engine().overlay.read();
+        let submitted = overlay.get(Table::Submitted, &key, |value| waiter(Table::Submitted, value))?;
+        if submitted.is_some() {
+            return Ok(submitted);
+        }
+        overlay.get(Table::Outstanding, &key, |row| {
+            Ok(BranchId(access::<TaskRow>(Table::Outstanding, row)?.branch.to_native()))
+        })
+    }
+
+    /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not
+    /// set any more.
+    pub fn timer(&self, due: Timestamp, id: ExecutionId, timer: TimerId) -> Result<Option<Option<BranchId>>, Fault> {
+        self.engine().overlay.read().get(Table::Timers, &tables::timer(due, id, timer), |value| match value {
+            [] => Ok(None),
+            value => waiter(Table::Timers, value).map(Some),
+        })
+    }
+}
+
+fn waiter(table: Table, value: &[u8]) -> Result<BranchId, Fault> {
+    tables::waiter_from(value).ok_or_else(|| damaged(table, "a row leads to no branch"))
+}
+
+/// The rows of one execution as they are stored, for [`Partial::read`].
+#[derive(Clone, Copy)]
+pub struct StoredRows<'r> {
+    reader: &'r Reader,
+    id: ExecutionId,
+}
+
+impl StoredRows<'_> {
+    fn map<T>(
+        &self,
+        branch: BranchId,
+        look: impl FnOnce(&rows::ArchivedMapRow) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let key = tables::branch(self.id, branch);
+        self.reader
+            .engine()
+            .overlay
+            .read()
+            .get(Table::MapItems, &key, |row| look(access::<MapRow>(Table::MapItems, row)?))
+    }
+}
+
+impl Rows for StoredRows<'_> {
+    type Fault = Fault;
+
+    fn branch(&self, id: BranchId) -> Result<Option<Branch>, Fault> {
+        self.reader.branch(self.id, id)
+    }
+
+    fn branches(&self, first: BranchId, count: u32) -> Result<Vec<(BranchId, Branch)>, Fault> {
+        let end = BranchId(first.0.saturating_add(count));
+        let (first, end) = (tables::branch(self.id, first), tables::branch(self.id, end));
+        let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
+        let mut branches = Vec::new();
+        self.reader.engine().overlay.read().scan(Table::Branches, range, Direction::Forward, |key, row| {
+            let branch = rows::branch_from(access::<BranchRow>(Table::Branches, row)?)?;
+            branches.push((branch_of(Table::Branches, key)?, branch));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(branches)
+    }
+
+    fn awaits(&self, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
+        self.reader.branch_of_attempt(self.id, attempt)
+    }
+
+    fn map_input(&self, id: BranchId) -> Result<Option<Arc<Value>>, Fault> {
+        self.map(id, rows::map_input_from)
+    }
+
+    fn map_item(&self, id: BranchId, index: u32) -> Result<Option<Item>, Fault> {
+        Ok(self.map(id, |row| rows::map_item_from(row, index))?.flatten())
+    }
+}
