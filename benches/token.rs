@@ -15,7 +15,9 @@ use conveyor::base::{ExecutionId, SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, RunTask};
 use conveyor::run::lanes::spec::Lanes;
-use conveyor::run::{self, Config, Handle, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{
+    self, Attempted, Config, Handle, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
+};
 use conveyor::store::{Options, open};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -51,10 +53,10 @@ impl Resource for Tokens {
         None
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         let Some(token) = context.task.token else { return futures::future::pending().boxed() };
         self.0.lock().unwrap().entry(context.execution).or_default().push(token.to_string());
-        futures::future::ready(TaskOutcome::Submitted { output: "{}".into() }).boxed()
+        futures::future::ready(TaskOutcome::Submitted { output: "{}".into() }.into()).boxed()
     }
 }
 

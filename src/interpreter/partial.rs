@@ -117,7 +117,8 @@ impl Partial {
         all.then_some(&self.execution.branches)
     }
 
-    pub(super) fn branch_of_attempt(&self, attempt: Attempt) -> Known<BranchId> {
+    /// The branch that waits for the attempt's outcome.
+    pub fn branch_of_attempt(&self, attempt: Attempt) -> Known<BranchId> {
         let Partial { execution, others } = self;
         match (execution.branch_of_attempt(attempt), others) {
             (Some(id), _) => Known::There(id),

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::catalog::Machine;
+use super::core::Core;
 use super::events;
 use crate::base::limits::CAUSE_CHARS_MAX;
-use crate::base::{BranchId, EventId, Timestamp};
+use crate::base::{BranchId, EventId, Fault, Timestamp};
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
     self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial, RunPhase,
@@ -27,8 +28,26 @@ pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> S
         .unwrap_or_else(|panic| panicked(machine, &execution.header, &execution.branches, entry.at, &*panic))
 }
 
-/// The same, of an execution of which only some rows were read.
-pub(super) fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
+/// The same, of an execution of which only some rows were read: the others are read as the step needs them.
+pub(super) fn step_reading(
+    machine: &Machine,
+    execution: &mut Partial,
+    entry: &Entry,
+    core: &Core,
+) -> Result<Step, Fault> {
+    let id = execution.header().id;
+    loop {
+        match step_partly(machine, execution, entry) {
+            Ok(step) => return Ok(step),
+            Err(unread) => {
+                let read = execution.read(unread, &core.reader.rows(id));
+                read.inspect_err(|fault| core.note(fault))?;
+            }
+        }
+    }
+}
+
+fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
     let decide = || interpreter::step_partly(&machine.definition, execution, entry, &machine.env);
     catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| match execution.branches() {
         Some(branches) => Ok(panicked(machine, execution.header(), branches, entry.at, &*panic)),

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::{Reader, branch_of};
 use crate::base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::{Branch, Item, Partial, Rows};
+use crate::store::envelope::Sealed;
 use crate::store::overlay::Direction;
-use crate::store::rows::{self, BranchRow, MapRow, TaskRow, access, damaged};
+use crate::store::rows::{self, BranchRow, MapRow, TaskRow};
 use crate::store::tables::{self, Table};
 
 impl Reader {
@@ -24,7 +25,7 @@ impl Reader {
     }
 
     pub fn branch(&self, id: ExecutionId, branch: BranchId) -> Result<Option<Branch>, Fault> {
-        let read = |row: &[u8]| rows::branch_from(access::<BranchRow>(Table::Branches, row)?);
+        let read = |row: Sealed| rows::branch_from(row.access::<BranchRow>()?);
         self.engine().overlay.read().get(Table::Branches, &tables::branch(id, branch), read)
     }
 
@@ -33,27 +34,24 @@ impl Reader {
         let key = tables::attempt(id, attempt);
         // Under one lock: a submission moves the attempt from one table to the other.
         let overlay = self.engine().overlay.read();
-        let submitted = overlay.get(Table::Submitted, &key, |value| waiter(Table::Submitted, value))?;
+        let submitted = overlay.get(Table::Submitted, &key, waiter)?;
         if submitted.is_some() {
             return Ok(submitted);
         }
-        overlay.get(Table::Outstanding, &key, |row| {
-            Ok(BranchId(access::<TaskRow>(Table::Outstanding, row)?.branch.to_native()))
-        })
+        overlay.get(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native())))
     }
 
     /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not
     /// set any more.
     pub fn timer(&self, due: Timestamp, id: ExecutionId, timer: TimerId) -> Result<Option<Option<BranchId>>, Fault> {
-        self.engine().overlay.read().get(Table::Timers, &tables::timer(due, id, timer), |value| match value {
-            [] => Ok(None),
-            value => waiter(Table::Timers, value).map(Some),
+        self.engine().overlay.read().get(Table::Timers, &tables::timer(due, id, timer), |value| {
+            if value.plain()?.is_empty() { Ok(None) } else { waiter(value).map(Some) }
         })
     }
 }
 
-fn waiter(table: Table, value: &[u8]) -> Result<BranchId, Fault> {
-    tables::waiter_from(value).ok_or_else(|| damaged(table, "a row leads to no branch"))
+fn waiter(value: Sealed) -> Result<BranchId, Fault> {
+    tables::waiter_from(value.plain()?).ok_or_else(|| value.damaged("a row leads to no branch"))
 }
 
 /// The rows of one execution as they are stored, for [`Partial::read`].
@@ -70,11 +68,7 @@ impl StoredRows<'_> {
         look: impl FnOnce(&rows::ArchivedMapRow) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
         let key = tables::branch(self.id, branch);
-        self.reader
-            .engine()
-            .overlay
-            .read()
-            .get(Table::MapItems, &key, |row| look(access::<MapRow>(Table::MapItems, row)?))
+        self.reader.engine().overlay.read().get(Table::MapItems, &key, |row| look(row.access::<MapRow>()?))
     }
 }
 
@@ -91,7 +85,7 @@ impl Rows for StoredRows<'_> {
         let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
         let mut branches = Vec::new();
         self.reader.engine().overlay.read().scan(Table::Branches, range, Direction::Forward, |key, row| {
-            let branch = rows::branch_from(access::<BranchRow>(Table::Branches, row)?)?;
+            let branch = rows::branch_from(row.access::<BranchRow>()?)?;
             branches.push((branch_of(Table::Branches, key)?, branch));
             Ok(ControlFlow::Continue(()))
         })?;
