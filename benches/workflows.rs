@@ -18,7 +18,7 @@ use conveyor::api::{self, Auth, Credentials, Place};
 use conveyor::base::{Shares, SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, RunTask, Status};
-use conveyor::run::{self, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
+use conveyor::run::{self, Attempted, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -119,8 +119,8 @@ impl Resource for Echo {
         None
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
-        Box::pin(async move { TaskOutcome::Succeeded(context.task.parameters) })
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
+        Box::pin(async move { TaskOutcome::Succeeded(context.task.parameters).into() })
     }
 }
 

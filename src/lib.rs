@@ -3,9 +3,10 @@
 //! The modules are floors: each may import only from those below it (`tests/tidy.rs` checks that).
 //!
 //! ```text
-//! floor 7  cli
-//! floor 6  ingest   api   dashboard
-//! floor 5  resources   schedule   logs   bench
+//! floor 8  cli
+//! floor 7  ingest   api   dashboard
+//! floor 6  resources   schedule   logs   bench
+//! floor 5  services
 //! floor 4  run
 //! floor 3  store
 //! floor 2  interpreter
@@ -35,4 +36,5 @@ pub mod resources;
 pub mod run;
 pub mod sandbox;
 pub mod schedule;
+pub mod services;
 pub mod store;

@@ -13,7 +13,9 @@ use conveyor::interpreter::{
     Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step,
 };
 use conveyor::logs::{self, Delivery, LogSettings};
-use conveyor::run::{self, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{
+    self, Attempted, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
+};
 use conveyor::store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -41,16 +43,16 @@ impl Resource for Echo {
         on_lane.then(|| Need::cores(1))
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         async move {
             let parameters: Value = serde_json::from_str(&context.task.parameters).unwrap();
             if let Some(error) = parameters["error"].as_str() {
-                return TaskOutcome::Failed(TaskError::new(error, "as asked"));
+                return TaskOutcome::Failed(TaskError::new(error, "as asked")).into();
             }
             if let Some(ms) = parameters["ms"].as_u64() {
                 tokio::time::sleep(Duration::from_millis(ms)).await;
             }
-            TaskOutcome::Succeeded(context.task.parameters)
+            TaskOutcome::Succeeded(context.task.parameters).into()
         }
         .boxed()
     }

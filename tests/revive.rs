@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use conveyor::base::{SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, RunTask, Status};
-use conveyor::run::{self, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{self, Attempted, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
 use conveyor::store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -36,8 +36,8 @@ impl Resource for Echo {
         None
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
-        async move { TaskOutcome::Succeeded(context.task.parameters) }.boxed()
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
+        async move { TaskOutcome::Succeeded(context.task.parameters).into() }.boxed()
     }
 }
 

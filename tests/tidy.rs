@@ -14,14 +14,15 @@ const FLOORS: &[(&str, u8)] = &[
     ("interpreter", 2),
     ("store", 3),
     ("run", 4),
-    ("bench", 5),
-    ("logs", 5),
-    ("resources", 5),
-    ("schedule", 5),
-    ("ingest", 6),
-    ("api", 6),
-    ("dashboard", 6),
-    ("cli", 7),
+    ("services", 5),
+    ("bench", 6),
+    ("logs", 6),
+    ("resources", 6),
+    ("schedule", 6),
+    ("ingest", 7),
+    ("api", 7),
+    ("dashboard", 7),
+    ("cli", 8),
 ];
 
 /// Imports that the floors alone would allow or forbid, and that are decided otherwise.

@@ -1,66 +1,92 @@
 //! Who did what: every change that came in through a door, kept as rows.
 //!
 //! Starting executions and reporting tasks through the AWS door is not kept here: those are the executions' own
-//! history, and there are thousands of them a minute. All other changes are a row before they are answered.
+//! history, and there are thousands of them a minute. Every other change and its entry are one commit; what was refused,
+//! or changed nothing, has an entry of its own before it is answered.
 //!
-//! Invariants: newest first by key; a body is never kept, since it may hold a secret; the log stops growing.
+//! Invariants: a change runs to its end, with its entry, whether or not its caller still listens; newest first by key; a
+//! body is never kept, since it may hold a secret.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::Future;
 
+use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use serde_json::{Value, json};
 
-use super::Doors;
 use super::gate::Caller;
+use super::{Doors, Refused};
 use crate::base::{Fault, fault};
-use crate::store::Commit;
+use crate::run::{AuditEntry, OnBehalf};
+use crate::store::{AuditKey, AuditRow, Commit};
 
-/// Rows lie among the items, in a table whose name no DynamoDB call can say.
-const TABLE: &str = "$audit";
-const ROWS_MAX: usize = 20_000;
-/// How many rows come in between two looks at how many there are.
-const TRIM_EVERY: u64 = 500;
-
-/// One thing done.
-pub struct Deed<'a> {
-    pub caller: &'a Caller,
+/// One thing that is about to be done.
+pub struct Action {
     /// `rest` or `aws`.
     pub door: &'static str,
     /// The operation, such as `StopExecution` or `POST /executions/{id}/stop`.
-    pub what: &'a str,
-    /// What it was done to, as far as the request's address says it.
-    pub to: &'a str,
-    pub status: StatusCode,
+    pub what: String,
+    /// What it is done to, as far as the request says it.
+    pub to: String,
+    /// The status that it is answered with where it succeeds.
+    pub success: StatusCode,
 }
 
-/// Keeps a row. The change itself is done already, so a store that cannot take the row is only said in the log.
-pub async fn note(doors: &Doors, deed: Deed<'_>) {
-    if let Err(fault) = try_note(doors, &deed).await {
-        tracing::error!(who = deed.caller.name, what = deed.what, "not in the audit log: {}", fault::chain(&fault));
-    }
+/// The entry of an action, to go into the commit of what it changes.
+pub fn entry(doors: &Doors, caller: &Caller, action: Action) -> OnBehalf {
+    let Action { door, what, to, success } = action;
+    let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
+    OnBehalf::of(AuditEntry { at: doors.handle.now(), who, role, door, what, to, status: success.as_u16() })
 }
 
-async fn try_note(doors: &Doors, deed: &Deed<'_>) -> Result<(), Fault> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let (now, count) = (doors.handle.now(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let row = json!({"at": now.0, "who": deed.caller.name, "role": deed.caller.role, "door": deed.door,
-        "what": deed.what, "to": deed.to, "status": deed.status.as_u16()});
-    // Keys sort the newest first, also within a millisecond.
-    let key = format!("{:020}-{:020}", u64::MAX - now.0.max(0) as u64, u64::MAX - count);
+/// Stores the entry where no commit took it along: the action was refused, or changed nothing.
+pub async fn settle(doors: &Doors, entry: &OnBehalf, status: StatusCode) {
+    let Some(mut left) = entry.left_over() else { return };
+    left.status = status.as_u16();
     let mut commit = Commit::new();
-    commit.put_item(TABLE, &key, &row.to_string());
-    if count.is_multiple_of(TRIM_EVERY) {
-        let all = doors.reader.items(TABLE, None, ROWS_MAX + TRIM_EVERY as usize * 2)?;
-        for (key, _) in all.iter().skip(ROWS_MAX) {
-            commit.delete_item(TABLE, key);
-        }
+    left.store(&mut commit);
+    if let Err(fault) = doors.handle.commit(commit).await {
+        tracing::error!(who = left.who, what = left.what, "not in the audit log: {}", fault::chain(&fault));
     }
-    doors.handle.commit(commit).await
+}
+
+/// Runs what may change something to its end, whether or not its caller still listens.
+pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Refused> {
+    let ended = tokio::spawn(work).await;
+    ended.map_err(|e| Refused::new("InternalFailure", format!("the request ended in a panic: {e}")))
+}
+
+/// The state of a handler that changes something: its changes are made on behalf of the request's caller.
+impl FromRequestParts<Doors> for Doors {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Doors, Self::Rejection> {
+        Ok(match parts.extensions.get::<OnBehalf>() {
+            Some(entry) => doors.on_behalf(entry),
+            None => doors.clone(),
+        })
+    }
+}
+
+impl Doors {
+    /// The same, whose next change takes this entry into its commit.
+    pub fn on_behalf(&self, entry: &OnBehalf) -> Doors {
+        Doors { handle: self.handle.on_behalf(entry.clone()), ..self.clone() }
+    }
 }
 
 /// Rows, newest first, and where the next page begins.
 pub fn read(doors: &Doors, after: Option<&str>, limit: usize) -> Result<(Vec<Value>, Option<String>), Fault> {
-    let rows = doors.reader.items(TABLE, after, limit)?;
-    let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.clone());
-    Ok((rows.iter().filter_map(|(_, row)| serde_json::from_str(row).ok()).collect(), next))
+    let after = match after.map(str::parse) {
+        None => None,
+        Some(Ok(key)) => Some(key),
+        Some(Err(_)) => return Ok((Vec::new(), None)),
+    };
+    let rows = doors.reader.audit(after, limit)?;
+    let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.to_string());
+    let shown = |(_, row): (AuditKey, AuditRow)| {
+        json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,
+            "status": row.status})
+    };
+    Ok((rows.into_iter().map(shown).collect(), next))
 }

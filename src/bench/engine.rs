@@ -26,7 +26,8 @@ use crate::base::{ExecutionId, Fault, SystemClock, TaskError, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Header, RunTask, Status};
 use crate::run::{
-    self, Handle, Lanes, Need, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext, TaskOutcome,
+    self, Attempted, Handle, Lanes, Need, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext,
+    TaskOutcome,
 };
 use crate::store::{self, Commit, Options, Writer};
 
@@ -379,7 +380,7 @@ impl Resource for Answering {
         None
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         let this = self.clone();
         Box::pin(async move {
             this.0.steps.fetch_add(1, Ordering::Relaxed);
@@ -387,7 +388,7 @@ impl Resource for Answering {
             if state == "Awake" || state.strip_prefix("Step").is_some_and(|n| n.parse() == Ok(STEPS - 1)) {
                 this.reached(context.execution, context.handle.now());
             }
-            TaskOutcome::Succeeded(Json::from("{}"))
+            TaskOutcome::Succeeded(Json::from("{}")).into()
         })
     }
 }

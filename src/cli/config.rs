@@ -18,7 +18,7 @@ use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::{
     AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
-    RetentionSettings, RuleSettings, TableSettings,
+    RetentionSettings, RuleSettings, TableSettings, items,
 };
 use crate::schedule::ScheduleSettings;
 
@@ -242,6 +242,11 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
+        for name in self.tables.keys().filter(|name| items::name_fault(name).is_some()) {
+            faults.push(format!(
+                "tables.{name}: a table's name has 3 to 255 of a-z, A-Z, 0-9, '_', '-', '.' (as DynamoDB's)"
+            ));
+        }
         let has_queue = |queue: &str| self.queues.contains_key(queue);
         for (name, queue) in &self.queues {
             let found = queue.faults(name, has_queue);
@@ -370,13 +375,15 @@ mod tests {
             cpu = 0
             "gpu0.nvenc" = 0
             gpu = 1
+            [tables."$audit"]
+            key = "Id"
             "#,
         )
         .unwrap();
         let faults = config.faults();
-        for key in
-            ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu", "lanes.gpu:"]
-        {
+        let keys =
+            ["account", "region", "shares.A_B", "shares.inside", "shares.same", "listen", "lanes.cpu", "lanes.gpu:"];
+        for key in keys.into_iter().chain(["tables.$audit"]) {
             assert!(faults.iter().any(|f| f.starts_with(key)), "{key} in {faults:?}");
         }
         assert!(Config::default().faults().is_empty());

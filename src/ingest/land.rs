@@ -14,16 +14,11 @@ use super::name;
 use super::settle::{Settling, Sight, digest};
 use super::{Start, Starter};
 use crate::base::{Fault, Timestamp};
-use crate::store::{Commit, Reader};
+use crate::store::{Commit, LandingRow, Reader};
 
 /// Rows read at once.
 const PAGE: usize = 1_000;
 const REASON_SUFFIX: &str = ".error.json";
-
-/// The table of landings of one share.
-fn table(share: &str) -> String {
-    format!(".landings.{share}")
-}
 
 /// Starts the execution for a whole file and stores the landing.
 pub async fn land(
@@ -45,9 +40,9 @@ pub async fn land(
     }
     let start = starter.start(workflow, &name, input.to_string()).await?;
     if !matches!(start, Start::Refused(_)) {
-        let row = json!({ "sight": sight.digest().to_string(), "execution": name });
+        let row = LandingRow { sight: sight.digest(), execution: name };
         let mut commit = Commit::new();
-        commit.put_item(&table(share), key, &row.to_string());
+        commit.put_landing(share, key, &row);
         starter.commit(commit).await?;
     }
     Ok(start)
@@ -58,15 +53,12 @@ pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize
     let mut after: Option<String> = None;
     let mut count = 0;
     loop {
-        let rows = reader.items(&table(share), after.as_deref(), PAGE)?;
+        let rows = reader.landings(share, after.as_deref(), PAGE)?;
         let Some((last, _)) = rows.last() else { return Ok(count) };
         after = Some(last.clone());
         for (key, row) in rows {
-            let row: serde_json::Value = serde_json::from_str(&row).unwrap_or_default();
-            if let Some(sight) = row.get("sight").and_then(|s| s.as_str()).and_then(|s| s.parse().ok()) {
-                into.remember(&key, sight);
-                count += 1;
-            }
+            into.remember(&key, row.sight);
+            count += 1;
         }
     }
 }
@@ -75,12 +67,12 @@ pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize
 pub async fn forget(starter: &dyn Starter, reader: &Reader, share: &str, seen: &HashSet<u64>) -> Result<(), Fault> {
     let mut after: Option<String> = None;
     loop {
-        let rows = reader.items(&table(share), after.as_deref(), PAGE)?;
+        let rows = reader.landings(share, after.as_deref(), PAGE)?;
         let Some((last, _)) = rows.last() else { return Ok(()) };
         after = Some(last.clone());
         let mut commit = Commit::new();
         for (key, _) in rows.iter().filter(|(key, _)| !seen.contains(&digest(key.as_bytes()))) {
-            commit.delete_item(&table(share), key);
+            commit.delete_landing(share, key);
         }
         if !commit.is_empty() {
             starter.commit(commit).await?;

@@ -11,10 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call, fault};
 use crate::base::TaskError;
-use crate::store::Commit;
+use crate::store::{ApprovalRow, Commit};
 
-/// To-dos lie among the items, in a table whose name no DynamoDB call can say.
-pub const TABLE: &str = "$approvals";
 /// What a rejected Task fails with.
 pub const REJECTED: &str = "Approval.Rejected";
 
@@ -29,18 +27,16 @@ pub async fn ask(call: &Call) -> Result<Answer, TaskError> {
         let what = "conveyor:approve waits for a person: write the Resource with .waitForTaskToken";
         return Err(TaskError::new("States.Runtime", what));
     };
-    // The same attempt twice is the same to-do.
     let id = format!("{}-{}", call.execution, call.task.attempt);
-    let row = json!({
-        "token": token.to_string(),
-        "execution": call.execution.to_string(),
-        "state": &*call.task.state,
-        "title": title,
-        "asked": call.parameters,
-        "since": call.task.scheduled_at.0,
-    });
+    let row = ApprovalRow {
+        token: token.to_string(),
+        state: call.task.state.to_string(),
+        title: title.to_owned(),
+        asked: call.parameters.to_string(),
+        since: call.task.scheduled_at.into(),
+    };
     let mut commit = Commit::new();
-    commit.put_item(TABLE, &id, &row.to_string());
+    commit.put_approval(call.execution, call.task.attempt, &row);
     call.handle.commit(commit).await.map_err(|e| fault(&e))?;
     Ok(Answer::Submitted(json!({"approval": id})))
 }

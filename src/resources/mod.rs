@@ -55,7 +55,8 @@ use crate::interpreter::{Header, RunTask, Status};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
 use crate::run::{
-    Announced, Fill, Handle, ItemSink, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome, Tell,
+    Announced, Attempted, Fill, Handle, ItemSink, Need, ProgressSink, Resource, Resources, TaskContext, TaskOutcome,
+    Tell,
 };
 use crate::sandbox::Spawn;
 use crate::store::{Commit, Reader};
@@ -387,14 +388,14 @@ impl Resource for Bound {
         }
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         let (family, services) = (self.family.clone(), self.services.clone());
         Box::pin(async move {
             let parameters = match serde_json::from_str(&context.task.parameters) {
                 Ok(parameters) => parameters,
                 Err(e) => {
                     let what = format!("the task's parameters are no JSON: {e}");
-                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what));
+                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what)).into();
                 }
             };
             let submits = waits(&context.task.resource);
@@ -412,12 +413,12 @@ impl Resource for Bound {
                 device: context.device,
                 moved: context.moved,
             };
-            match family.call(&call).await {
+            Attempted::Ended(match family.call(&call).await {
                 Ok(Answer::Done(value)) => TaskOutcome::Succeeded(value.to_string().into()),
                 Ok(Answer::Submitted(value)) => TaskOutcome::Submitted { output: value.to_string().into() },
                 Err(error) if submits => TaskOutcome::SubmitFailed(error),
                 Err(error) => TaskOutcome::Failed(error),
-            }
+            })
         })
     }
 }

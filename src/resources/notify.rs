@@ -20,10 +20,9 @@ use super::aws;
 use super::{Answer, Call, fault};
 use crate::base::{Fault, Span, TaskError, Timestamp};
 use crate::run::Handle;
-use crate::store::{Commit, OutboxRow, Reader};
+use crate::store::{Commit, DeliveredRow, OutboxRow, Reader};
 
-/// The table of what was delivered lately, for people to look at: its name is one that no DynamoDB call can say.
-pub const DELIVERED: &str = "$delivered";
+/// How many delivered ones are kept for people to look at.
 const DELIVERED_MAX: usize = 200;
 const BACKOFF_MS_MIN: i64 = 1_000;
 /// Only the first notification of a target is tried, so asking this often costs little.
@@ -244,15 +243,18 @@ impl Notifier {
         Ok(next)
     }
 
-    /// Newest first by key; the oldest makes room.
+    /// The oldest makes room.
     fn note_delivered(&self, commit: &mut Commit, number: u64, row: &OutboxRow) -> Result<(), Fault> {
-        let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
-        let shown = json!({"target": row.target, "event": body["event"], "body": row.body, "attempts": row.attempts + 1,
-            "createdAt": row.created_at.0, "deliveredAt": self.handle.now().0});
-        commit.put_item(DELIVERED, &format!("{:020}", u64::MAX - number), &shown.to_string());
-        let all = self.reader.items(DELIVERED, None, DELIVERED_MAX + 10)?;
-        for (key, _) in all.iter().skip(DELIVERED_MAX - 1) {
-            commit.delete_item(DELIVERED, key);
+        let delivered = DeliveredRow {
+            target: row.target.clone(),
+            body: row.body.clone(),
+            created_at: row.created_at,
+            delivered_at: self.handle.now().into(),
+            attempts: row.attempts + 1,
+        };
+        commit.put_delivered(number, &delivered);
+        for (number, _) in self.reader.delivered(DELIVERED_MAX + 10)?.iter().skip(DELIVERED_MAX - 1) {
+            commit.delete_delivered(*number);
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Call, Services};
@@ -22,10 +21,8 @@ use crate::base::speeds::{LaneSpeed, Speeds};
 use crate::media::settings::{self, Rate, VideoCode};
 use crate::media::{Job, TRANSCODE_CORES};
 use crate::run::{Forecast, Tell};
-use crate::store::Commit;
+use crate::store::{Commit, CorrectionRow, LearntRow};
 
-/// The store's setting that holds what was learnt.
-const LEARNT: &str = "predict.learnt";
 /// A child's start, its look at the file, and moving the results.
 const START_SECONDS: f64 = 0.7;
 /// How much of its cores a transcode uses that has them to itself; the rest waits for one thread or another.
@@ -161,7 +158,7 @@ fn listed(preset: &str) -> f64 {
 }
 
 /// What past jobs taught, of cores and of GPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Lessons {
     cores: Learnt,
     gpus: Learnt,
@@ -170,13 +167,23 @@ struct Lessons {
 }
 
 impl Lessons {
+    fn of_row(row: LearntRow) -> Lessons {
+        let of = |row: CorrectionRow| Learnt { jobs: row.jobs, log_ratio: row.log_ratio };
+        Lessons { cores: of(row.cores), gpus: of(row.gpus), last_on_gpu: row.last_on_gpu }
+    }
+
+    fn row(self) -> LearntRow {
+        let of = |learnt: Learnt| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
+        LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu }
+    }
+
     fn of(&mut self, on_gpu: bool) -> &mut Learnt {
         if on_gpu { &mut self.gpus } else { &mut self.cores }
     }
 }
 
 /// By how much the model was off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Learnt {
     pub jobs: u32,
     /// Logarithm of how many times longer than the model said.
@@ -238,10 +245,7 @@ impl Predictor {
 
     fn learnt(&self, services: &Services) -> Lessons {
         let mut learnt = self.learnt.lock();
-        *learnt.get_or_insert_with(|| {
-            let stored = services.reader.setting(LEARNT).ok().flatten();
-            stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-        })
+        *learnt.get_or_insert_with(|| services.reader.learnt().ok().flatten().map(Lessons::of_row).unwrap_or_default())
     }
 
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
@@ -300,7 +304,7 @@ impl Predictor {
         learnt.last_on_gpu = held.on_gpu;
         *self.learnt.lock() = Some(learnt);
         let mut commit = Commit::new();
-        commit.put_setting(LEARNT, json!(learnt).to_string().as_bytes());
+        commit.put_learnt(&learnt.row());
         // What could not be stored is learnt again; a fatal fault has ended the appliance by itself.
         let _ = call.handle.commit(commit).await;
         if let Some((seconds, by)) = held.predicted {

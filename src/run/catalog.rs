@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::audit::By;
 use super::core::Core;
 use super::{LogTarget, Refused, events};
 use crate::asl::{self, Severity, StateMachine, WorkflowType};
@@ -146,7 +147,7 @@ impl Core {
 
     /// CreateStateMachine. Creating the same machine again answers the one that is there, as on AWS, whatever its role
     /// and tags.
-    pub async fn create_machine(&self, new: NewMachine) -> Result<Changed, Refused> {
+    pub async fn create_machine(&self, new: NewMachine, by: By<'_>) -> Result<Changed, Refused> {
         let kind = if new.express { MachineKind::Express } else { MachineKind::Standard };
         let definition = parse(&new.definition, kind)?;
         let _one_at_a_time = self.catalog.changing.lock().await;
@@ -158,7 +159,7 @@ impl Core {
                 let what = format!("State Machine Already Exists: '{}'", self.machine_arn(&new.name));
                 return Err(Refused::new("StateMachineAlreadyExists", what));
             }
-            return self.publish_if_asked(there, row, new.publish).await;
+            return self.publish_if_asked(there, row, new.publish, by).await;
         }
         let now = self.clock.now();
         // Revisions of an earlier machine of this name may still be run by its executions.
@@ -180,12 +181,12 @@ impl Core {
             revision_id: None,
             created_at: now.into(),
         };
-        let version = self.store_revision(&mut row, revision_row, definition, new.publish).await?;
+        let version = self.store_revision(&mut row, revision_row, definition, new.publish, by).await?;
         Ok(Changed { machine: row, revision_id: None, version })
     }
 
     /// UpdateStateMachine: a new revision; executions that run keep theirs. What changes nothing makes none.
-    pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<Changed, Refused> {
+    pub async fn update_machine(&self, name: &str, change: MachineChange, by: By<'_>) -> Result<Changed, Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let mut row = self.changeable(name)?;
         let old = self.current(&row)?;
@@ -198,14 +199,14 @@ impl Core {
             created_at: old.created_at,
         };
         if new == old {
-            return self.publish_if_asked(row, old, change.publish).await;
+            return self.publish_if_asked(row, old, change.publish, by).await;
         }
         let parsed = parse(&new.definition, row.kind)?;
         let revision_id = Some(uuid::Uuid::new_v4().to_string());
         let new = RevisionRow { revision_id: revision_id.clone(), created_at: now.into(), ..new };
         row.revision = self.reader.newest_revision(name)?.unwrap_or(row.revision) + 1;
         row.updated_at = now.into();
-        let version = self.store_revision(&mut row, new, parsed, change.publish).await?;
+        let version = self.store_revision(&mut row, new, parsed, change.publish, by).await?;
         Ok(Changed { machine: row, revision_id, version })
     }
 
@@ -214,13 +215,14 @@ impl Core {
         &self,
         name: &str,
         change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
+        by: By<'_>,
     ) -> Result<(), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let mut row = self.changeable(name)?;
         change(&mut row.tags)?;
         let mut commit = Commit::new();
         commit.put_machine(&row);
-        Ok(self.commit(commit).await?)
+        Ok(self.commit_for(commit, by).await?)
     }
 
     async fn publish_if_asked(
@@ -228,10 +230,11 @@ impl Core {
         machine: MachineRow,
         revision: RevisionRow,
         publish: Option<String>,
+        by: By<'_>,
     ) -> Result<Changed, Refused> {
         let revision_id = revision.revision_id;
         let Some(description) = publish else { return Ok(Changed { machine, revision_id, version: None }) };
-        let (machine, version, _) = self.publish(machine, description).await?;
+        let (machine, version, _) = self.publish(machine, description, by).await?;
         Ok(Changed { machine, revision_id, version: Some(version) })
     }
 
@@ -261,6 +264,7 @@ impl Core {
         revision: RevisionRow,
         parsed: StateMachine,
         publish: Option<String>,
+        by: By<'_>,
     ) -> Result<Option<u64>, Refused> {
         let env = self.catalog.env(row, &revision);
         let mut commit = Commit::new();
@@ -269,7 +273,7 @@ impl Core {
             Some(description) => Some(self.add_version(&mut commit, row, description)?),
         };
         commit.put_machine(row).put_revision(&row.name, row.revision, &revision);
-        self.commit(commit).await?;
+        self.commit_for(commit, by).await?;
         let logging = LogTarget::of(&revision.settings);
         self.keep((row.name.clone(), row.revision), Machine { definition: parsed, env, logging });
         Ok(version)
@@ -277,25 +281,25 @@ impl Core {
 
     /// DeleteStateMachine, with its versions and aliases, once none of its executions runs. Deleting what does not
     /// exist succeeds, as on AWS.
-    pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
+    pub async fn delete_machine(&self, name: &str, by: By<'_>) -> Result<(), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let Some(mut row) = self.reader.machine(name)? else { return Ok(()) };
         if self.reader.count_of(name, Status::Running) == 0 {
-            return Ok(self.remove(name).await?);
+            return Ok(self.remove(name, by).await?);
         }
         row.deleting = true;
         let mut commit = Commit::new();
         commit.put_machine(&row);
-        self.commit(commit).await?;
+        self.commit_for(commit, by).await?;
         self.catalog.leaving.lock().insert(name.to_owned());
         // The last one may have ended meanwhile, and told nobody.
         if self.reader.count_of(name, Status::Running) == 0 {
-            self.remove(name).await?;
+            self.remove(name, None).await?;
         }
         Ok(())
     }
 
-    async fn remove(&self, name: &str) -> Result<(), Fault> {
+    async fn remove(&self, name: &str, by: By<'_>) -> Result<(), Fault> {
         let mut commit = Commit::new();
         for (version, _) in self.reader.versions(name, None, usize::MAX)? {
             commit.delete_version(name, version);
@@ -304,7 +308,7 @@ impl Core {
             commit.delete_alias(name, &alias);
         }
         commit.delete_machine(name);
-        self.commit(commit).await?;
+        self.commit_for(commit, by).await?;
         self.catalog.leaving.lock().remove(name);
         Ok(())
     }
@@ -320,7 +324,7 @@ impl Core {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let waits = self.reader.machine(name)?.is_some_and(|row| row.deleting);
         match waits && self.reader.count_of(name, Status::Running) == 0 {
-            true => self.remove(name).await,
+            true => self.remove(name, None).await,
             false => Ok(()),
         }
     }

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
+use ractor::{ActorCell, ActorRef, MessagingErr};
 use tokio::sync::{oneshot, watch};
 
 use super::activities::Activities;
+use super::audit::OnBehalf;
 use super::catalog::Catalog;
+use super::catalog::Machine;
 use super::execution::{self, ExecutionActor};
 use super::express::Express;
 use super::lanes::need::{PRIORITY_MAX, PRIORITY_MIN};
@@ -18,12 +20,13 @@ use super::lanes::{self, Lease, Ticket};
 use super::logging::LogQueue;
 use super::map_runs::MapRuns;
 use super::notice::Board;
-use super::resource::Resources;
+use super::resource::{Announced, Resources};
+use super::supervise::Supervision;
 use super::timers::Timers;
 use super::{Refused, events};
 use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, arn, fault};
 use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Command, Entry, Event, Execution, RunTask};
+use crate::interpreter::{Command, Entry, Event, Execution, RunTask, Step};
 use crate::store::{Commit, Reader, Writer};
 
 /// What the appliance is started with.
@@ -65,6 +68,7 @@ pub(super) struct Core {
     /// Absent where the box leases nothing.
     pub lanes: OnceLock<ActorRef<lanes::Message>>,
     pub root: OnceLock<ActorCell>,
+    pub supervision: Supervision,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
     fresh: Mutex<HashSet<ExecutionId>>,
@@ -100,6 +104,7 @@ impl Core {
             names: (0..NAME_LOCKS).map(|_| tokio::sync::Mutex::new(())).collect(),
             lanes: OnceLock::new(),
             root: OnceLock::new(),
+            supervision: Supervision::default(),
             awake: Mutex::default(),
             fresh: Mutex::default(),
             begun_anew: Mutex::default(),
@@ -130,6 +135,31 @@ impl Core {
         end
     }
 
+    /// The same on somebody's behalf: the entry is part of the commit.
+    pub async fn commit_for(&self, mut commit: Commit, on_behalf: Option<&OnBehalf>) -> Result<(), Fault> {
+        if let Some(entry) = on_behalf {
+            entry.join(&mut commit);
+        }
+        self.commit(commit).await
+    }
+
+    /// Adds to the commit of a step what others are to be told where it changes the execution's status.
+    pub fn status_changed(
+        &self,
+        machine: &Machine,
+        before: &Execution,
+        step: &Step,
+        commit: &mut Commit,
+    ) -> Vec<Announced> {
+        match &step.header {
+            // As on AWS, express executions tell nobody; of a Map run its parent tells.
+            Some(header) if header.status != before.header.status && header.child.is_none() && !machine.env.express => {
+                self.resources.status_changed(header, commit)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes note of a fault: a fatal one ends the appliance.
     pub fn note(&self, fault: &Fault) {
         if let Fault::Fatal { .. } = fault {
@@ -157,13 +187,23 @@ impl Core {
 
     /// Hands an event to an execution, waking it where it sleeps.
     pub fn post(self: &Arc<Self>, id: ExecutionId, event: Event) {
-        self.send(id, execution::Message::Event { event, answer: None }, None);
+        self.send(id, execution::Message::Event { event, answer: None, on_behalf: None }, None);
     }
 
     /// The same, and tells when what came of it is durable.
     pub async fn post_and_wait(self: &Arc<Self>, id: ExecutionId, event: Event) -> Result<bool, Refused> {
+        self.post_for(id, event, None).await
+    }
+
+    /// The same on somebody's behalf: where the event changes something, the entry is part of the commit.
+    pub async fn post_for(
+        self: &Arc<Self>,
+        id: ExecutionId,
+        event: Event,
+        on_behalf: Option<OnBehalf>,
+    ) -> Result<bool, Refused> {
         let (answer, answered) = oneshot::channel();
-        self.send(id, execution::Message::Event { event, answer: Some(answer) }, None);
+        self.send(id, execution::Message::Event { event, answer: Some(answer), on_behalf }, None);
         answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
     }
 
@@ -316,33 +356,4 @@ pub fn priority_of(input: &str) -> Option<i8> {
     let input: serde_json::Value = serde_json::from_str(input).ok()?;
     let priority = input.get("Priority").or_else(|| input.get("priority"))?.as_i64()?;
     i8::try_from(priority).ok().filter(|priority| (PRIORITY_MIN..=PRIORITY_MAX).contains(priority))
-}
-
-/// The root of all actors. An execution that fails takes nothing else with it: its rows are still there. The lanes, when
-/// they fail, take what waits for them along, which only a restart queues again.
-pub(super) struct Root;
-
-impl Actor for Root {
-    type Msg = ();
-    type State = SharedCore;
-    type Arguments = SharedCore;
-
-    async fn pre_start(&self, _: ActorRef<()>, core: SharedCore) -> Result<SharedCore, ActorProcessingErr> {
-        Ok(core)
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        _: ActorRef<()>,
-        event: SupervisionEvent,
-        core: &mut SharedCore,
-    ) -> Result<(), ActorProcessingErr> {
-        if let SupervisionEvent::ActorFailed(who, error) = event {
-            tracing::error!("an actor failed: {error}");
-            if core.lanes.get().is_some_and(|lanes| lanes.get_id() == who.get_id()) {
-                core.note(&Fault::fatal_plain(format!("the lanes failed: {error}")));
-            }
-        }
-        Ok(())
-    }
 }

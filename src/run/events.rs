@@ -227,3 +227,38 @@ impl DefinitionUnreadable<'_> {
         warn!(machine = self.machine, revision = self.revision, "a stored definition is refused: {}", self.problems);
     }
 }
+
+/// A part of the appliance failed; it is started again. Look at what it says.
+pub(super) struct PartFailed<'a> {
+    pub name: &'a str,
+    pub what: &'a str,
+}
+
+impl PartFailed<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_parts_failed_total", "part" => self.name.to_owned()).increment(1);
+        error!(part = self.name, "a part of the appliance failed: {}", self.what);
+    }
+}
+
+pub(super) struct PartRestarted<'a> {
+    pub name: &'a str,
+}
+
+impl PartRestarted<'_> {
+    pub fn emit(self) {
+        info!(part = self.name, "a part of the appliance that failed runs again");
+    }
+}
+
+/// What follows from a commit panicked: a bug of ours, held to who would have been answered.
+pub(super) struct AnswerPanicked<'a> {
+    pub text: &'a str,
+}
+
+impl AnswerPanicked<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_answer_panics_total").increment(1);
+        error!("answering what is durable panicked: {}", self.text);
+    }
+}

@@ -17,10 +17,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use super::audit::OnBehalf;
 use super::catalog::Machine;
 use super::core::{Answer, SharedCore};
+use super::ending::{Ended, Ending, Settle};
 use super::lanes::{Lease, Ticket};
-use super::stage::{self, Stage, StageActor};
+use super::resource::Announced;
+use super::stage::{self, End, Stage, StageActor, Told};
 use super::{Notice, Refused, events, quarantine, recover};
 use crate::base::{Attempt, ExecutionId, Fault, TaskError};
 use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
@@ -30,21 +33,17 @@ pub(super) enum Message {
     Event {
         event: Event,
         answer: Option<Answer>,
+        /// Whose doing it is, where the audit log is to say so.
+        on_behalf: Option<OnBehalf>,
     },
+    /// A service ends the attempt, in one commit with what it changes.
+    Settle { settle: Settle, told: Told },
     /// The attempt may run now.
-    Leased {
-        task: Box<RunTask>,
-        lease: Result<Option<Lease>, TaskError>,
-    },
+    Leased { task: Box<RunTask>, lease: Result<Option<Lease>, TaskError> },
     /// The attempt's device failed, and its stage has given it up: it waits for another one.
-    Moved {
-        task: Box<RunTask>,
-        ticket: Ticket,
-    },
+    Moved { task: Box<RunTask>, ticket: Ticket },
     /// A stage's actor is no more. Comes after whatever that stage had to say.
-    StageGone {
-        stage: ActorId,
-    },
+    StageGone { stage: ActorId },
 }
 
 pub(super) struct ExecutionActor;
@@ -66,7 +65,7 @@ pub(super) struct State {
     stages: HashMap<Attempt, ActorRef<stage::Message>>,
     /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
     /// or a token that was used, before its submission was recorded. The stage's answer goes first.
-    early: Vec<(Attempt, Event, Option<Answer>)>,
+    early: Vec<(Attempt, Event, Option<Answer>, Option<OnBehalf>)>,
     /// Attempts that need no lane, in the order in which they were commanded.
     ready: VecDeque<Box<RunTask>>,
 }
@@ -125,7 +124,11 @@ impl Actor for ExecutionActor {
 impl State {
     async fn hear(&mut self, myself: &ActorRef<Message>, message: Message) {
         match message {
-            Message::Event { event, answer } => self.event(event, answer).await,
+            Message::Event { event, answer, on_behalf } => self.event(event, answer, on_behalf).await,
+            Message::Settle { settle, told } => {
+                self.settle(settle, &told).await;
+                self.stages.remove(&told.attempt);
+            }
             Message::Leased { task, lease } => self.run(myself, *task, lease).await,
             Message::Moved { task, ticket } => self.moved(task, ticket),
             Message::StageGone { stage } => self.stage_gone(stage).await,
@@ -157,17 +160,17 @@ impl State {
         }
     }
 
-    async fn event(&mut self, event: Event, answer: Option<Answer>) {
+    async fn event(&mut self, event: Event, answer: Option<Answer>, on_behalf: Option<OnBehalf>) {
         if let Some(attempt) = outsiders_outcome(&event)
             && answer.is_some()
             && self.stages.contains_key(&attempt)
         {
-            self.early.push((attempt, event, answer));
+            self.early.push((attempt, event, answer, on_behalf));
             return;
         }
         // Stages ask for no answer, others do.
         let last_words_of = last_words(&event).filter(|_| answer.is_none());
-        let done = self.decide(event).await;
+        let done = self.decide(event, on_behalf).await;
         reply(answer, done);
         if let Some(attempt) = last_words_of {
             self.stages.remove(&attempt);
@@ -177,8 +180,8 @@ impl State {
     /// What was reported early is heard as soon as the attempt's stage is through, in whichever way.
     async fn hear_the_early(&mut self) {
         while let Some(at) = self.early.iter().position(|(attempt, ..)| !self.stages.contains_key(attempt)) {
-            let (_, event, answer) = self.early.remove(at);
-            let done = self.decide(event).await;
+            let (_, event, answer, on_behalf) = self.early.remove(at);
+            let done = self.decide(event, on_behalf).await;
             reply(answer, done);
         }
     }
@@ -202,12 +205,43 @@ impl State {
             let error = Some("Stage.Panicked".into());
             let cause = Some("The stage ended inside the appliance without a result; its log has the details.".into());
             // Where this is refused the fault is noted, and the attempt is issued again after the restart.
-            let _ = self.decide(Event::TaskFailed { attempt, error, cause }).await;
+            let _ = self.decide(Event::TaskFailed { attempt, error, cause }, None).await;
+        }
+    }
+
+    /// Has a service end an attempt: it decides, and its change and the attempt's end are one commit.
+    async fn settle(&mut self, settle: Settle, told: &Told) {
+        let attempt = told.attempt;
+        if self.load().is_err() {
+            return;
+        }
+        let core = self.core.clone();
+        let (Some(execution), Some(machine)) = (self.execution.take(), &self.machine) else { return };
+        if execution.branch_of_attempt(attempt).is_none() {
+            // It was cancelled while it was about to be settled, and changes nothing.
+            self.execution = Some(execution);
+            return;
+        }
+        let (ending, ended) = Ending::lend(&core, execution, machine.clone(), attempt);
+        settle(ending);
+        match ended.await {
+            Ok(Ended::Durable { execution, step, announced, outcome }) => {
+                told.ended(&core, outcome);
+                self.execution = Some(execution);
+                self.carry_out(step, announced);
+            }
+            Ok(Ended::Outcome { execution, outcome }) => {
+                self.execution = execution;
+                // Where this is refused the fault is noted, and the attempt is issued again after the restart.
+                let _ = self.decide(told.ended(&core, outcome), None).await;
+            }
+            // The service failed, or there is none just now; nothing was stored. The attempt is issued again.
+            Err(_) => recover::take_up_one_later(&core, self.id),
         }
     }
 
     /// Decide, commit, act. True when the event changed something.
-    async fn decide(&mut self, event: Event) -> Result<bool, Refused> {
+    async fn decide(&mut self, event: Event, on_behalf: Option<OnBehalf>) -> Result<bool, Refused> {
         let core = self.core.clone();
         self.load()?;
         let (Some(execution), Some(machine)) = (&mut self.execution, &self.machine) else {
@@ -220,19 +254,22 @@ impl State {
         }
         let mut commit = Commit::new();
         commit.step(Some(execution), &step);
-        let announced = match &step.header {
-            // As on AWS, express executions tell nobody; of a Map run its parent tells.
-            Some(header)
-                if header.status != execution.header.status && header.child.is_none() && !machine.env.express =>
-            {
-                core.resources.status_changed(header, &mut commit)
-            }
-            _ => Vec::new(),
-        };
+        let announced = core.status_changed(machine, execution, &step, &mut commit);
+        if let Some(entry) = on_behalf {
+            entry.join(&mut commit);
+        }
         if let Err(fault) = core.commit(commit).await {
             self.execution = None;
             return Err(fault.into());
         }
+        self.carry_out(step, announced);
+        Ok(true)
+    }
+
+    /// Acts on a step that is durable.
+    fn carry_out(&mut self, step: Step, announced: Vec<Announced>) {
+        let core = self.core.clone();
+        let (Some(execution), Some(machine)) = (&mut self.execution, &self.machine) else { return };
         core.resources.announced(announced);
         execution.apply(&step);
         announce(&core, execution);
@@ -258,7 +295,6 @@ impl State {
         {
             core.stop_owned(execution.header.id);
         }
-        Ok(true)
     }
 
     /// Runs what needs no lane. One such Task after the other goes on here, without a message in between; but
@@ -307,9 +343,13 @@ impl State {
         let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
         let needs_no_lane = !matches!(lease, Ok(Some(_)));
         let mut stage = Stage::new(self.core.clone(), &execution.header, arn, task, lease);
-        if needs_no_lane && let Some(event) = stage.end_at_once().await {
-            // Where this is refused the fault is noted, and the attempt is issued again after the restart.
-            let _ = self.decide(event).await;
+        if needs_no_lane && let Some(end) = stage.end_at_once().await {
+            match end {
+                // Where this is refused the fault is noted, and the attempt is issued again after the restart.
+                End::Ended(event) => drop(self.decide(event, None).await),
+                End::Settle(settle, told) => self.settle(settle, &told).await,
+                End::Moved { task, ticket } => self.core.run_elsewhere(self.id, task, ticket),
+            }
             return;
         }
         let spawned = ractor::ActorRuntime::spawn_linked_instant(None, StageActor, stage, myself.get_cell());

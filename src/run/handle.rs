@@ -8,11 +8,13 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
+use super::audit::{By, OnBehalf};
 use super::core::{Core, SharedCore};
+use super::ending::{self, Ended, Ending};
 use super::lanes::{self, LaneStatus, WaitingStage};
 use super::{
-    ActivityTask, AliasChange, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice, Refused,
-    TaskContext, TaskOutcome, Working,
+    ActivityTask, AliasChange, Attempted, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice,
+    Refused, TaskContext, TaskOutcome, Working,
 };
 use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
@@ -58,57 +60,74 @@ pub struct Started {
 }
 
 #[derive(Clone)]
-pub struct Handle(SharedCore);
+pub struct Handle {
+    core: SharedCore,
+    on_behalf: Option<OnBehalf>,
+}
 
 impl Handle {
     pub(super) fn of(core: SharedCore) -> Handle {
-        Handle(core)
+        Handle { core, on_behalf: None }
     }
 
     pub(super) fn core(&self) -> &SharedCore {
-        &self.0
+        &self.core
+    }
+
+    /// The same, whose next change takes this entry of the audit log into its commit.
+    pub fn on_behalf(&self, entry: OnBehalf) -> Handle {
+        Handle { core: self.core.clone(), on_behalf: Some(entry) }
+    }
+
+    /// Whose doing the changes made through this are, for services that store them.
+    pub fn entry(&self) -> Option<OnBehalf> {
+        self.on_behalf.clone()
+    }
+
+    fn by(&self) -> By<'_> {
+        self.on_behalf.as_ref()
     }
 
     pub fn reader(&self) -> &Reader {
-        &self.0.reader
+        &self.core.reader
     }
 
     pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.0.clock
+        &self.core.clock
     }
 
     pub fn now(&self) -> Timestamp {
-        self.0.clock.now()
+        self.core.clock.now()
     }
 
     pub fn account(&self) -> &str {
-        &self.0.account
+        &self.core.account
     }
 
     pub fn region(&self) -> &str {
-        &self.0.region
+        &self.core.region
     }
 
     /// Stores rows that belong to the caller.
     pub async fn commit(&self, commit: Commit) -> Result<(), Fault> {
-        self.0.commit(commit).await
+        self.core.commit_for(commit, self.by()).await
     }
 
     /// A number for a new outbox row.
     pub fn outbox_number(&self) -> u64 {
-        self.0.writer.outbox_number()
+        self.core.writer.outbox_number()
     }
 
     pub async fn create_machine(&self, new: NewMachine) -> Result<Changed, Refused> {
-        self.0.create_machine(new).await
+        self.core.create_machine(new, self.by()).await
     }
 
     pub async fn update_machine(&self, name: &str, change: MachineChange) -> Result<Changed, Refused> {
-        self.0.update_machine(name, change).await
+        self.core.update_machine(name, change, self.by()).await
     }
 
     pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
-        self.0.delete_machine(name).await
+        self.core.delete_machine(name, self.by()).await
     }
 
     pub async fn retag_machine(
@@ -116,7 +135,7 @@ impl Handle {
         name: &str,
         change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
     ) -> Result<(), Refused> {
-        self.0.retag_machine(name, change).await
+        self.core.retag_machine(name, change, self.by()).await
     }
 
     /// With the version's number; `revision_id`: only if that is still the newest revision.
@@ -126,23 +145,23 @@ impl Handle {
         revision_id: Option<String>,
         description: String,
     ) -> Result<(u64, VersionRow), Refused> {
-        self.0.publish_version(machine, revision_id, description).await
+        self.core.publish_version(machine, revision_id, description, self.by()).await
     }
 
     pub async fn delete_version(&self, machine: &str, version: u64) -> Result<(), Refused> {
-        self.0.delete_version(machine, version).await
+        self.core.delete_version(machine, version, self.by()).await
     }
 
     pub async fn create_alias(&self, machine: &str, name: &str, new: AliasChange) -> Result<AliasRow, Refused> {
-        self.0.create_alias(machine, name, new).await
+        self.core.create_alias(machine, name, new, self.by()).await
     }
 
     pub async fn update_alias(&self, machine: &str, name: &str, change: AliasChange) -> Result<AliasRow, Refused> {
-        self.0.update_alias(machine, name, change).await
+        self.core.update_alias(machine, name, change, self.by()).await
     }
 
     pub async fn delete_alias(&self, machine: &str, name: &str) -> Result<(), Refused> {
-        self.0.delete_alias(machine, name).await
+        self.core.delete_alias(machine, name, self.by()).await
     }
 
     /// Changes of activities happen one after another.
@@ -150,31 +169,31 @@ impl Handle {
         &self,
         change: impl FnOnce(&mut Commit) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
-        let _one_at_a_time = self.0.catalog.changing.lock().await;
+        let _one_at_a_time = self.core.catalog.changing.lock().await;
         let mut commit = Commit::new();
         let changed = change(&mut commit)?;
         if !commit.is_empty() {
-            self.0.commit(commit).await?;
+            self.core.commit_for(commit, self.by()).await?;
         }
         Ok(changed)
     }
 
     /// A definition, parsed.
     pub fn machine(&self, machine: &MachineRef) -> Result<Arc<Machine>, Fault> {
-        self.0.machine(machine)
+        self.core.machine(machine)
     }
 
     pub async fn start(&self, request: Start) -> Result<Started, Refused> {
-        let core = self.0.clone();
+        let (core, on_behalf) = (self.core.clone(), self.on_behalf.clone());
         // A task of its own: a caller who hangs up must not leave an execution that is stored and not acted on.
-        let started = tokio::spawn(async move { super::start::start(&core, request).await });
+        let started = tokio::spawn(async move { super::start::start(&core, request, on_behalf.as_ref()).await });
         let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
         started.await.unwrap_or_else(gone)
     }
 
     /// StartSyncExecution: resolves with the express execution as it ended.
     pub async fn start_sync(&self, request: Start) -> Result<Header, Refused> {
-        let core = self.0.clone();
+        let core = self.core.clone();
         // A task of its own: a caller who hangs up does not stop what was begun.
         let started = tokio::spawn(async move { super::express::start_sync(&core, request).await });
         let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
@@ -183,22 +202,22 @@ impl Handle {
 
     /// What runs of express executions, and what ended lately.
     pub fn express(&self) -> ExpressBoard {
-        self.0.express.board()
+        self.core.express.board()
     }
 
     /// Stops an express execution that runs. False where there is none of that id.
     pub async fn stop_express(&self, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
-        super::express::stop(&self.0, id, error, cause).await
+        super::express::stop(&self.core, id, error, cause).await
     }
 
     /// Keeps the record of express starts in that folder from now on, and runs anew what it has no end of: how many.
     pub async fn recover_express(&self, folder: &Path) -> Result<usize, Fault> {
-        super::express::recover(&self.0, folder).await
+        super::express::recover(&self.core, folder).await
     }
 
     /// The end of the queue of what state machines log. There is one, and until it is taken nothing is queued.
     pub fn take_logs(&self) -> Option<mpsc::UnboundedReceiver<LogBatch>> {
-        self.0.logs.take()
+        self.core.logs.take()
     }
 
     /// StopExecution. Stopping what has ended changes nothing, and answers when it did.
@@ -208,17 +227,17 @@ impl Handle {
         error: Option<String>,
         cause: Option<String>,
     ) -> Result<Timestamp, Refused> {
-        self.0.post_and_wait(id, Event::Stopped { error, cause }).await?;
-        let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+        self.core.post_for(id, Event::Stopped { error, cause }, self.on_behalf.clone()).await?;
+        let header = self.core.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
         Ok(header.stopped_at.unwrap_or(header.started_at))
     }
 
     /// RedriveExecution: goes on from where it failed.
     pub async fn redrive(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
         // What it goes on from must not be archived meanwhile.
-        let _held = self.0.redrives.read().await;
-        let header = self.0.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
-        let arn = || self.0.execution_arn(&header.arn_machine(), &header.name);
+        let _held = self.core.redrives.read().await;
+        let header = self.core.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+        let arn = || self.core.execution_arn(&header.arn_machine(), &header.name);
         let refused = |why: &str| {
             Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
         };
@@ -228,11 +247,13 @@ impl Handle {
         if let Some(why) = super::not_redrivable(&header, self.now()) {
             return Err(refused(&format!("{why}.")));
         }
-        if self.0.reader.is_archived(id)? {
+        if self.core.reader.is_archived(id)? {
             return Err(refused("it was archived, and what it would go on from is gone."));
         }
-        match self.0.post_and_wait(id, Event::Redriven).await? {
-            true => Ok(self.0.reader.header(id)?.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now())),
+        match self.core.post_for(id, Event::Redriven, self.on_behalf.clone()).await? {
+            true => {
+                Ok(self.core.reader.header(id)?.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now()))
+            }
             false => Err(refused("nothing is left to continue from.")),
         }
     }
@@ -257,7 +278,7 @@ impl Handle {
     /// SendTaskHeartbeat.
     pub async fn send_task_heartbeat(&self, token: &str) -> Result<(), Refused> {
         let token = self.check(token)?;
-        self.0.post_and_wait(token.execution, Event::HeartbeatSeen { attempt: token.attempt }).await?;
+        self.core.post_and_wait(token.execution, Event::HeartbeatSeen { attempt: token.attempt }).await?;
         Ok(())
     }
 
@@ -273,7 +294,7 @@ impl Handle {
     /// The token, if it is one of this box and its attempt is still open.
     fn check(&self, token: &str) -> Result<TaskToken, Refused> {
         let token: TaskToken = token.parse().map_err(|_| Refused::invalid_token())?;
-        let execution = self.0.reader.execution(token.execution)?.ok_or_else(Refused::invalid_token)?;
+        let execution = self.core.reader.execution(token.execution)?.ok_or_else(Refused::invalid_token)?;
         let open = execution.branches.values().any(|branch| {
             matches!(branch.doing, Doing::Task { attempt, nonce, .. } if attempt == token.attempt && nonce == token.nonce)
         });
@@ -282,7 +303,7 @@ impl Handle {
 
     /// Whether the attempt's outcome is still awaited.
     pub fn waits_for(&self, id: ExecutionId, attempt: Attempt) -> Result<bool, Fault> {
-        Ok(self.0.reader.execution(id)?.is_some_and(|execution| execution.branch_of_attempt(attempt).is_some()))
+        Ok(self.core.reader.execution(id)?.is_some_and(|execution| execution.branch_of_attempt(attempt).is_some()))
     }
 
     /// The end of what a Task submitted elsewhere. False where nobody waits for it any more.
@@ -296,11 +317,11 @@ impl Handle {
             Ok(output) => Event::TaskSucceeded { attempt, output },
             Err(e) => Event::TaskFailed { attempt, error: Some(e.error), cause: Some(e.cause) },
         };
-        self.0.post_and_wait(id, event).await
+        self.core.post_and_wait(id, event).await
     }
 
     async fn report(&self, token: TaskToken, event: Event) -> Result<(), Refused> {
-        match self.0.post_and_wait(token.execution, event).await? {
+        match self.core.post_for(token.execution, event, self.on_behalf.clone()).await? {
             true => Ok(()),
             false => Err(Refused::task_timed_out()),
         }
@@ -309,16 +330,25 @@ impl Handle {
     /// GetActivityTask: waits up to a minute for work.
     pub async fn activity_task(&self, activity: &str, worker: Option<String>) -> Result<Option<ActivityTask>, Refused> {
         let until = Instant::now() + ACTIVITY_POLL;
-        // Only the waiting ends with the time: a task that was taken is handed out, or nobody would have it.
-        while let Ok((id, task)) = timeout_at(until, self.0.activities.take(activity)).await {
+        // Only the waiting ends with the time, or with the worker: a task that was taken is handed out, or nobody would
+        // have it.
+        while let Ok((id, task)) = timeout_at(until, self.core.activities.take(activity)).await {
             let event = Event::TaskStarted { attempt: task.attempt, worker: worker.clone() };
-            match self.0.post_and_wait(id, event).await {
-                Ok(false) => {}
-                Ok(true) => return Ok(task.token.map(|token| ActivityTask { token, input: task.parameters })),
-                Err(refused) => {
-                    self.0.activities.offer(id, task);
-                    return Err(refused);
+            let core = self.core.clone();
+            let handed_out = tokio::spawn(async move {
+                let handed_out = core.post_and_wait(id, event).await;
+                match handed_out {
+                    Ok(true) => Ok(Some(task)),
+                    Ok(false) => Ok(None),
+                    Err(refused) => {
+                        core.activities.offer(id, task);
+                        Err(refused)
+                    }
                 }
+            });
+            let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+            if let Some(task) = handed_out.await.unwrap_or_else(gone)? {
+                return Ok(task.token.map(|token| ActivityTask { token, input: task.parameters }));
             }
         }
         Ok(None)
@@ -327,7 +357,7 @@ impl Handle {
     /// Runs a Task's resource once, for nobody: there is no execution, no lease and no retry. What needs an engine or
     /// cores is refused: nothing may take those past their lanes.
     pub async fn try_task(&self, task: RunTask) -> Result<TaskOutcome, Refused> {
-        let Some(resource) = self.0.resources.find(&task.resource) else {
+        let Some(resource) = self.core.resources.find(&task.resource) else {
             return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
         };
         if resource.need(&task).is_some_and(|need| !need.is_light()) {
@@ -338,40 +368,52 @@ impl Handle {
         let name = execution.to_string();
         let context = TaskContext {
             execution,
-            execution_arn: self.0.execution_arn(TRIED_OUT, &name),
+            execution_arn: self.core.execution_arn(TRIED_OUT, &name),
             execution_name: name,
             execution_started_at: now,
             trace_header: None,
             machine: MachineRef { name: TRIED_OUT.to_owned(), revision: 0, qualifier: None },
-            progress: super::stage::progress(&self.0, execution, task.attempt, None),
+            progress: super::stage::progress(&self.core, execution, task.attempt, None),
             handle: self.clone(),
             threads: 1,
             device: None,
             moved: Vec::new(),
             task,
         };
-        match timeout_at(Instant::now() + TRIAL_MAX, resource.run(context)).await {
-            Ok(outcome) => Ok(outcome),
-            Err(_) => Ok(TaskOutcome::Failed(TaskError::new("States.Timeout", ""))),
-        }
+        let attempt = context.task.attempt;
+        let attempted = match timeout_at(Instant::now() + TRIAL_MAX, resource.run(context)).await {
+            Ok(attempted) => attempted,
+            Err(_) => return Ok(TaskOutcome::Failed(TaskError::new("States.Timeout", ""))),
+        };
+        Ok(match attempted {
+            Attempted::Ended(outcome) => outcome,
+            Attempted::Settle(settle) => {
+                let (ending, ended) = Ending::alone(&self.core, attempt);
+                settle(ending);
+                match ended.await {
+                    Ok(Ended::Outcome { outcome, .. } | Ended::Durable { outcome, .. }) => outcome,
+                    Err(_) => ending::lost(),
+                }
+            }
+        })
     }
 
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
-        self.0.board.subscribe()
+        self.core.board.subscribe()
     }
 
     /// What runs for an execution right now.
     pub fn working(&self, id: ExecutionId) -> Vec<Working> {
-        self.0.board.working(id)
+        self.core.board.working(id)
     }
 
     /// What runs on the box right now.
     pub fn all_working(&self) -> Vec<(ExecutionId, Working)> {
-        self.0.board.all()
+        self.core.board.all()
     }
 
     pub async fn lanes(&self) -> Vec<LaneStatus> {
-        let Some(lanes) = self.0.lanes.get() else { return Vec::new() };
+        let Some(lanes) = self.core.lanes.get() else { return Vec::new() };
         match lanes.call(lanes::Message::Status, None).await {
             Ok(ractor::rpc::CallResult::Success(status)) => status,
             _ => Vec::new(),
@@ -380,7 +422,7 @@ impl Handle {
 
     /// What waits for lanes, in order and at most so many: of one execution, or of all.
     pub async fn waiting(&self, of: Option<ExecutionId>, most: usize) -> Vec<WaitingStage> {
-        let Some(lanes) = self.0.lanes.get() else { return Vec::new() };
+        let Some(lanes) = self.core.lanes.get() else { return Vec::new() };
         match lanes.call(|reply| lanes::Message::Waiting { of, most, reply }, None).await {
             Ok(ractor::rpc::CallResult::Success(waiting)) => waiting,
             _ => Vec::new(),
@@ -389,28 +431,28 @@ impl Handle {
 
     /// Executions that have an actor now.
     pub fn awake(&self) -> usize {
-        self.0.awake()
+        self.core.awake()
     }
 
     /// Whether the store takes commits.
     pub async fn check_store(&self) -> Result<(), Fault> {
         let mut commit = Commit::new();
         commit.put_setting("run.checked_at", &self.now().0.to_be_bytes());
-        self.0.commit(commit).await
+        self.core.commit(commit).await
     }
 
     /// Turns to the reason when the appliance cannot go on.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
-        self.0.fatal()
+        self.core.fatal()
     }
 
     /// Takes no new work. What is awake finishes its commit; children end with their actors.
     pub async fn shut_down(&self) {
-        self.0.close();
-        if let Some(root) = self.0.root.get() {
+        self.core.close();
+        if let Some(root) = self.core.root.get() {
             // An actor ends after the message that it is at, and its stages with it.
             root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
-            self.0.map_runs.end(SHUT_DOWN_MAX).await;
+            self.core.map_runs.end(SHUT_DOWN_MAX).await;
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }

@@ -3,8 +3,8 @@
 //! ```text
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
 //!              │          └─ StageActor (one per attempt, linked) ──> Resource ──> child process
+//!              ├─ services one actor each: what else on the box has state (`service`)
 //!              ├─ lanes    one actor: who goes next, where, leases
-//!              ├─ map runs one driver each: starts and counts the children of a distributed Map
 //!              ├─ timers   one sleeper over the store's timer rows
 //!              ├─ map runs one driver each: starts and counts the children of a distributed Map
 //!              └─ express  executions that are kept in memory, a task each
@@ -15,9 +15,11 @@
 //! execution that only waits has no actor. A wake-up that gets lost is harmless: rows are looked at again.
 
 mod activities;
+mod audit;
 mod catalog;
 mod core;
 mod deliver;
+mod ending;
 mod events;
 mod execution;
 mod express;
@@ -32,15 +34,19 @@ mod recover;
 mod refused;
 mod resource;
 mod retention;
+pub mod service;
 mod stage;
 mod start;
+mod supervise;
 mod timers;
 mod versions;
 
 pub use activities::ActivityTask;
+pub use audit::{AuditEntry, OnBehalf};
 pub use catalog::{Changed, Machine, MachineChange, NewMachine};
 pub use core::{Config, priority_of};
 pub use deliver::OWNED;
+pub use ending::{Ending, Settle};
 pub use express::{Counts, Ended, ExpressBoard, Running};
 pub use handle::{Handle, Start, Started};
 pub use lanes::need::Need;
@@ -52,6 +58,7 @@ pub use notice::{Notice, ProgressSink, Working};
 pub use predictions::{Forecast, Prediction, Tell};
 pub use recover::start;
 pub use refused::Refused;
-pub use resource::{Announced, Fill, ItemSink, Resource, Resources, TaskContext, TaskOutcome};
+pub use resource::{Announced, Attempted, Fill, ItemSink, Resource, Resources, TaskContext, TaskOutcome};
 pub use retention::{Ages, Retired, not_redrivable};
+pub use supervise::{FailedPart, OnFailure, RECENT_MS, current_part};
 pub use versions::AliasChange;

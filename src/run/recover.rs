@@ -3,14 +3,19 @@
 //! Recovery looks at what was in flight and at nothing else: outstanding tasks and untold endings are tables of
 //! their own. Executions that only wait stay rows.
 
+use std::time::Duration;
+
 use ractor::Actor;
 
-use super::core::{Config, Core, Root, SharedCore};
+use super::core::{Config, Core, SharedCore};
 use super::lanes::{self, LanesActor};
+use super::supervise::{Begun, OnFailure, Root, keep, supervise};
 use super::{Handle, activities, events, timers};
 use crate::base::{ExecutionId, Fault};
 use crate::interpreter::RunTask;
 
+/// How long an attempt waits whose service failed under it.
+const TAKE_UP_AGAIN: Duration = Duration::from_millis(200);
 /// Tasks taken up between two yields to everybody else.
 const TAKEN_UP_PER_TURN: usize = 256;
 
@@ -23,24 +28,36 @@ pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     // Both are set here only, once.
     let _ = core.root.set(root.get_cell());
     if !lanes.is_empty() {
-        let arguments = lanes::Arguments { lanes, core: core.clone() };
-        let spawned = LanesActor::spawn_linked(None, LanesActor, arguments, root.get_cell()).await;
-        let _ = core.lanes.set(spawned.map_err(|e| failed("leasing lanes", e))?.0);
+        let leasing = core.clone();
+        // What waits for a lane is in its memory alone, which only a restart builds again.
+        supervise(&core, "the lanes", OnFailure::End, move |root| {
+            let (core, lanes) = (leasing.clone(), lanes.clone());
+            Box::pin(async move {
+                let arguments = lanes::Arguments { lanes, core: core.clone() };
+                let spawned = LanesActor::spawn_linked(None, LanesActor, arguments, root).await;
+                let (lanes, _) = spawned.map_err(|e| e.to_string())?;
+                // Set here only, once.
+                let _ = core.lanes.set(lanes.clone());
+                Ok(Begun { actor: lanes.get_cell(), go: Box::new(|| {}) })
+            })
+        })
+        .await?;
     }
-    tokio::spawn(timers::run(core.clone()));
-    tokio::spawn(take_up(core.clone()));
+    // Without these no Wait, time-out or Retry of the box would go on, and nothing would say so.
+    let sleeping = core.clone();
+    keep(&core, "the timers", OnFailure::End, move || timers::run(sleeping.clone())).await?;
+    let taking_up = core.clone();
+    keep(&core, "the recovery", OnFailure::End, move || take_up(taking_up.clone())).await?;
     Ok(Handle::of(core))
 }
 
-async fn take_up(core: SharedCore) {
+async fn take_up(core: SharedCore) -> Result<(), Fault> {
     let begun = core.clock.now();
-    match issue_again(&core).await {
-        Ok((0, 0)) => {}
-        Ok((tasks, deliveries)) => {
-            events::Recovered { tasks, deliveries, took_ms: core.clock.now().since_ms(begun) }.emit();
-        }
-        Err(fault) => core.note(&fault),
+    let (tasks, deliveries) = issue_again(&core).await?;
+    if (tasks, deliveries) != (0, 0) {
+        events::Recovered { tasks, deliveries, took_ms: core.clock.now().since_ms(begun) }.emit();
     }
+    Ok(())
 }
 
 async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
@@ -77,6 +94,17 @@ fn issue(core: &SharedCore, id: ExecutionId, task: RunTask) -> Result<(), Fault>
         core.run_task(id, Box::new(task), header.as_ref().map_or("", |header| &header.input));
     }
     Ok(())
+}
+
+/// The same after a moment: what its attempt needs is on its way back.
+pub(super) fn take_up_one_later(core: &SharedCore, id: ExecutionId) {
+    let core = core.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(TAKE_UP_AGAIN).await;
+        if !core.is_closing() {
+            take_up_one(&core, id);
+        }
+    });
 }
 
 /// Takes up one execution from its rows.

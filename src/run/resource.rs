@@ -8,6 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::ending::Settle;
 use super::{Handle, Need, ProgressSink, Tell};
 use crate::base::{ExecutionId, TaskError, Timestamp};
 use crate::interpreter::event::Json;
@@ -25,7 +26,21 @@ pub trait Resource: Send + Sync {
     fn need(&self, task: &RunTask) -> Option<Need>;
     /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
     fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome>;
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted>;
+}
+
+/// What running an attempt came to.
+pub enum Attempted {
+    Ended(TaskOutcome),
+    /// A service of the box ends the attempt, in the commit of what it changes for it. Nothing is changed before this
+    /// is called, and it may never be: of an attempt that was cancelled meanwhile.
+    Settle(Settle),
+}
+
+impl From<TaskOutcome> for Attempted {
+    fn from(outcome: TaskOutcome) -> Attempted {
+        Attempted::Ended(outcome)
+    }
 }
 
 /// An attempt, with what it may know and use.

@@ -14,16 +14,17 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
 use super::core::SharedCore;
+use super::ending::Settle;
 use super::lanes::{Lease, Ticket};
 use super::notice::{ProgressSink, Working};
-use super::resource::{TaskContext, TaskOutcome};
+use super::resource::{Attempted, TaskContext, TaskOutcome};
 use super::{Handle, events};
 use crate::base::{Attempt, ExecutionId, TaskError, Timestamp};
 use crate::interpreter::{Event, Header, RunTask};
 use crate::media::Progress;
 
 pub(super) enum Message {
-    Ended(TaskOutcome),
+    Ended(Attempted),
 }
 
 pub(super) struct StageActor;
@@ -31,20 +32,39 @@ pub(super) struct StageActor;
 /// An attempt that has not ended.
 pub(super) struct Stage {
     core: SharedCore,
-    execution: ExecutionId,
-    attempt: Attempt,
+    told: Told,
     state: Arc<str>,
-    resource: String,
-    started_at: Timestamp,
     lease: Option<Lease>,
     /// For another device, should the one it runs on fail.
     task: Option<Box<RunTask>>,
-    work: BoxFuture<'static, TaskOutcome>,
+    work: BoxFuture<'static, Attempted>,
+}
+
+/// Which attempt it is that ends, for logs and metrics.
+#[derive(Clone)]
+pub(super) struct Told {
+    execution: ExecutionId,
+    pub attempt: Attempt,
+    resource: String,
+    started_at: Timestamp,
+}
+
+impl Told {
+    /// The event of an attempt's end, which is told to logs and metrics.
+    pub fn ended(&self, core: &SharedCore, outcome: TaskOutcome) -> Event {
+        let (event, outcome) = event(self.attempt, outcome);
+        let duration_ms = core.clock.now().since_ms(self.started_at);
+        let (id, attempt, resource) = (self.execution, self.attempt, self.resource.as_str());
+        events::StageEnded { id, attempt, resource, outcome, duration_ms }.emit();
+        event
+    }
 }
 
 /// How an attempt left its lane.
 pub(super) enum End {
     Ended(Event),
+    /// A service ends it.
+    Settle(Settle, Told),
     /// Its device failed and not its work: it is to be queued again.
     Moved {
         task: Box<RunTask>,
@@ -94,9 +114,9 @@ impl Stage {
         };
         let work = async move {
             if let Some(error) = refused {
-                return TaskOutcome::Failed(error);
+                return TaskOutcome::Failed(error).into();
             }
-            let Some(found) = found else { return TaskOutcome::StartFailed(unknown(&context.task.resource)) };
+            let Some(found) = found else { return TaskOutcome::StartFailed(unknown(&context.task.resource)).into() };
             // Inside, so that a panic while the future is made is caught too.
             let work = async move { found.run(context).await };
             AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
@@ -104,41 +124,39 @@ impl Stage {
                     "Stage.Panicked",
                     "The stage failed inside the appliance; its log has the details. Please report it.",
                 ))
+                .into()
             })
         };
-        let execution = header.id;
-        Stage { core, execution, attempt, state, resource, started_at, lease, task: kept, work: work.boxed() }
+        let told = Told { execution: header.id, attempt, resource, started_at };
+        Stage { core, told, state, lease, task: kept, work: work.boxed() }
     }
 
-    /// The attempt's end, where it needs to wait for nothing.
-    pub async fn end_at_once(&mut self) -> Option<Event> {
+    /// The attempt's end, where it needs to wait for nothing. Never moved elsewhere: it holds no device.
+    pub async fn end_at_once(&mut self) -> Option<End> {
         match futures::poll!(&mut self.work) {
-            Poll::Ready(outcome) => Some(self.ended(outcome)),
+            Poll::Ready(attempted) => Some(self.end_of(attempted)),
             Poll::Pending => None,
         }
     }
 
     /// The attempt's end, however long it takes. On the board until then.
     pub async fn end(mut self) -> End {
-        self.core.board.begin(self.execution, self.working());
-        let _shown = Shown { core: self.core.clone(), execution: self.execution, attempt: self.attempt };
-        let outcome = (&mut self.work).await;
-        self.end_of(outcome)
+        self.core.board.begin(self.told.execution, self.working());
+        let (execution, attempt) = (self.told.execution, self.told.attempt);
+        let _shown = Shown { core: self.core.clone(), execution, attempt };
+        let attempted = (&mut self.work).await;
+        self.end_of(attempted)
     }
 
-    fn end_of(&mut self, outcome: TaskOutcome) -> End {
+    fn end_of(&mut self, attempted: Attempted) -> End {
+        let outcome = match attempted {
+            Attempted::Settle(settle) => return End::Settle(settle, self.told.clone()),
+            Attempted::Ended(outcome) => outcome,
+        };
         match self.moves_on(&outcome) {
             Some((task, ticket)) => End::Moved { task, ticket },
-            None => End::Ended(self.ended(outcome)),
+            None => End::Ended(self.told.ended(&self.core, outcome)),
         }
-    }
-
-    fn ended(&self, outcome: TaskOutcome) -> Event {
-        let (event, outcome) = event(self.attempt, outcome);
-        let duration_ms = self.core.clock.now().since_ms(self.started_at);
-        let (id, attempt, resource) = (self.execution, self.attempt, self.resource.as_str());
-        events::StageEnded { id, attempt, resource, outcome, duration_ms }.emit();
-        event
     }
 
     /// Where its device failed and not its work, the attempt goes on elsewhere.
@@ -146,18 +164,18 @@ impl Stage {
         let TaskOutcome::Failed(error) = outcome else { return None };
         let lease = self.lease.as_ref()?;
         let ticket = lease.failed(error)?;
-        let (id, attempt, lane) = (self.execution, self.attempt, lease.label());
+        let (id, attempt, lane) = (self.told.execution, self.told.attempt, lease.label());
         events::StageMoved { id, attempt, lane, error: &error.error, cause: &error.cause }.emit();
         Some((self.task.take()?, ticket))
     }
 
     fn working(&self) -> Working {
         Working {
-            attempt: self.attempt,
+            attempt: self.told.attempt,
             state: self.state.clone(),
-            resource: self.resource.clone(),
+            resource: self.told.resource.clone(),
             lane: self.lease.as_ref().map(|lease| lease.label().to_owned()).unwrap_or_default(),
-            started_at: self.started_at,
+            started_at: self.told.started_at,
             progress: Progress::default(),
         }
     }
@@ -191,7 +209,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.stage.core.board.end(self.stage.execution, self.stage.attempt);
+        self.stage.core.board.end(self.stage.told.execution, self.stage.told.attempt);
     }
 }
 
@@ -201,12 +219,12 @@ impl Actor for StageActor {
     type Arguments = Stage;
 
     async fn pre_start(&self, myself: ActorRef<Message>, mut stage: Stage) -> Result<State, ActorProcessingErr> {
-        stage.core.board.begin(stage.execution, stage.working());
+        stage.core.board.begin(stage.told.execution, stage.working());
         let work = std::mem::replace(&mut stage.work, futures::future::pending().boxed());
         let work = tokio::spawn(async move {
-            let outcome = work.await;
+            let attempted = work.await;
             // The actor is gone only when it was cancelled, and then nobody asks for the outcome.
-            let _ = myself.cast(Message::Ended(outcome));
+            let _ = myself.cast(Message::Ended(attempted));
         });
         Ok(State { stage, _work: AbortOnDrop(work) })
     }
@@ -214,16 +232,20 @@ impl Actor for StageActor {
     async fn handle(
         &self,
         myself: ActorRef<Message>,
-        Message::Ended(outcome): Message,
+        Message::Ended(attempted): Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let stage = &mut state.stage;
-        match stage.end_of(outcome) {
+        let id = stage.told.execution;
+        match stage.end_of(attempted) {
             End::Moved { task, ticket } => {
                 let moved = super::execution::Message::Moved { task, ticket };
-                stage.core.send(stage.execution, moved, None);
+                stage.core.send(id, moved, None);
             }
-            End::Ended(event) => stage.core.post(stage.execution, event),
+            End::Settle(settle, told) => {
+                stage.core.send(id, super::execution::Message::Settle { settle, told }, None);
+            }
+            End::Ended(event) => stage.core.post(id, event),
         }
         myself.stop(None);
         Ok(())
@@ -255,7 +277,8 @@ pub(super) fn unknown(resource: &str) -> TaskError {
     )
 }
 
-fn event(attempt: Attempt, outcome: TaskOutcome) -> (Event, &'static str) {
+/// An outcome as the event that `step` takes, and as metrics name it.
+pub(super) fn event(attempt: Attempt, outcome: TaskOutcome) -> (Event, &'static str) {
     let parts = |e: TaskError| (Some(e.error), Some(e.cause));
     match outcome {
         TaskOutcome::Succeeded(output) => (Event::TaskSucceeded { attempt, output }, "succeeded"),

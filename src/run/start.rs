@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use super::audit::By;
 use super::core::SharedCore;
 use super::execution::announce;
 use super::handle::{Start, Started};
@@ -12,7 +13,7 @@ use crate::interpreter::{Command, Event, Execution, MachineRef, Status};
 use crate::store::{Commit, MachineRow};
 
 /// StartExecution. Idempotent by name: the same name with the same input answers the running execution.
-pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, Refused> {
+pub(super) async fn start(core: &SharedCore, request: Start, by: By<'_>) -> Result<Started, Refused> {
     if core.is_closing() {
         return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
     }
@@ -26,7 +27,7 @@ pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, 
         return express::start(core, request, row).await;
     }
     match request.name.clone() {
-        None => begin(core, request, row, uuid::Uuid::new_v4().to_string()).await,
+        None => begin(core, request, row, uuid::Uuid::new_v4().to_string(), by).await,
         Some(name) => {
             // Two starts of one name must not both find it free.
             let mut hasher = DefaultHasher::new();
@@ -35,7 +36,7 @@ pub(super) async fn start(core: &SharedCore, request: Start) -> Result<Started, 
             if let Some(id) = core.reader.by_name(&request.machine, &name)? {
                 return existing(core, &request, id, name);
             }
-            begin(core, request, row, name).await
+            begin(core, request, row, name, by).await
         }
     }
 }
@@ -53,7 +54,13 @@ fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: String) -
     Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")))
 }
 
-async fn begin(core: &SharedCore, request: Start, row: Option<MachineRow>, name: String) -> Result<Started, Refused> {
+async fn begin(
+    core: &SharedCore,
+    request: Start,
+    row: Option<MachineRow>,
+    name: String,
+    by: By<'_>,
+) -> Result<Started, Refused> {
     let arn = || core.machine_arn(&request.machine);
     let row = row.ok_or_else(|| Refused::no_machine(&arn()))?;
     if row.deleting {
@@ -82,7 +89,7 @@ async fn begin(core: &SharedCore, request: Start, row: Option<MachineRow>, name:
         None => Vec::new(),
     };
     core.expect(id);
-    core.commit(commit).await.inspect_err(|_| core.expect_no_more(id))?;
+    core.commit_for(commit, by).await.inspect_err(|_| core.expect_no_more(id))?;
     core.resources.announced(announced);
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();

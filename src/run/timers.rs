@@ -84,13 +84,10 @@ impl Timers {
 }
 
 /// Runs until the appliance ends.
-pub(super) async fn run(core: Arc<Core>) {
+pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
     while !core.is_closing() {
         let now = core.clock.now();
-        if let Err(fault) = load(&core, now) {
-            core.note(&fault);
-            return;
-        }
+        load(&core, now)?;
         let due = core.timers.take_due(now);
         if !due.is_empty() {
             fire(&core, due).await;
@@ -102,6 +99,7 @@ pub(super) async fn run(core: Arc<Core>) {
             () = core.timers.changed.notified() => {}
         }
     }
+    Ok(())
 }
 
 /// Brings the next minutes of rows into memory, when half of what is there has passed.

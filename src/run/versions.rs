@@ -4,6 +4,7 @@
 //! an alias led an execution to is stored with that execution, so nothing is drawn twice.
 
 use super::Refused;
+use super::audit::By;
 use super::core::Core;
 use crate::base::ExecutionId;
 use crate::interpreter::Qualifier;
@@ -28,6 +29,7 @@ impl Core {
         machine: &str,
         revision_id: Option<String>,
         description: String,
+        by: By<'_>,
     ) -> Result<(u64, VersionRow), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let row = self.changeable(machine)?;
@@ -40,7 +42,7 @@ impl Core {
             );
             return Err(Refused::new("ConflictException", what));
         }
-        let (_, number, version) = self.publish(row, description).await?;
+        let (_, number, version) = self.publish(row, description, by).await?;
         Ok((number, version))
     }
 
@@ -48,6 +50,7 @@ impl Core {
         &self,
         mut row: MachineRow,
         description: String,
+        by: By<'_>,
     ) -> Result<(MachineRow, u64, VersionRow), Refused> {
         let newest = self.reader.versions(&row.name, None, 1)?.pop();
         if let Some((number, version)) = newest.filter(|(_, version)| version.revision == row.revision) {
@@ -56,7 +59,7 @@ impl Core {
         let mut commit = Commit::new();
         let number = self.add_version(&mut commit, &mut row, description)?;
         commit.put_machine(&row);
-        self.commit(commit).await?;
+        self.commit_for(commit, by).await?;
         let missing = || Refused::no_machine(&self.version_arn(&row.name, number));
         let version = self.reader.version(&row.name, number)?.ok_or_else(missing)?;
         Ok((row, number, version))
@@ -82,7 +85,7 @@ impl Core {
     }
 
     /// DeleteStateMachineVersion. Deleting what does not exist succeeds.
-    pub async fn delete_version(&self, machine: &str, version: u64) -> Result<(), Refused> {
+    pub async fn delete_version(&self, machine: &str, version: u64, by: By<'_>) -> Result<(), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         if self.reader.version(machine, version)?.is_none() {
             return Ok(());
@@ -100,11 +103,17 @@ impl Core {
         }
         let mut commit = Commit::new();
         commit.delete_version(machine, version);
-        Ok(self.commit(commit).await?)
+        Ok(self.commit_for(commit, by).await?)
     }
 
     /// CreateStateMachineAlias. Creating the same alias again answers the one that is there.
-    pub async fn create_alias(&self, machine: &str, name: &str, new: AliasChange) -> Result<AliasRow, Refused> {
+    pub async fn create_alias(
+        &self,
+        machine: &str,
+        name: &str,
+        new: AliasChange,
+        by: By<'_>,
+    ) -> Result<AliasRow, Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         self.changeable(machine)?;
         let (description, routes) = (new.description.unwrap_or_default(), new.routes.unwrap_or_default());
@@ -123,11 +132,17 @@ impl Core {
         }
         let now = self.clock.now().into();
         let row = AliasRow { description, routes, created_at: now, updated_at: now };
-        self.store_alias(machine, name, row).await
+        self.store_alias(machine, name, row, by).await
     }
 
     /// UpdateStateMachineAlias.
-    pub async fn update_alias(&self, machine: &str, name: &str, change: AliasChange) -> Result<AliasRow, Refused> {
+    pub async fn update_alias(
+        &self,
+        machine: &str,
+        name: &str,
+        change: AliasChange,
+        by: By<'_>,
+    ) -> Result<AliasRow, Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         let mut row = self.reader.alias(machine, name)?.ok_or_else(Refused::no_reference)?;
         self.changeable(machine)?;
@@ -137,24 +152,24 @@ impl Core {
         }
         row.description = change.description.unwrap_or(row.description);
         row.updated_at = self.clock.now().into();
-        self.store_alias(machine, name, row).await
+        self.store_alias(machine, name, row, by).await
     }
 
     /// DeleteStateMachineAlias.
-    pub async fn delete_alias(&self, machine: &str, name: &str) -> Result<(), Refused> {
+    pub async fn delete_alias(&self, machine: &str, name: &str, by: By<'_>) -> Result<(), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
         if self.reader.alias(machine, name)?.is_none() {
             return Err(Refused::no_reference());
         }
         let mut commit = Commit::new();
         commit.delete_alias(machine, name);
-        Ok(self.commit(commit).await?)
+        Ok(self.commit_for(commit, by).await?)
     }
 
-    async fn store_alias(&self, machine: &str, name: &str, row: AliasRow) -> Result<AliasRow, Refused> {
+    async fn store_alias(&self, machine: &str, name: &str, row: AliasRow, by: By<'_>) -> Result<AliasRow, Refused> {
         let mut commit = Commit::new();
         commit.put_alias(machine, name, &row);
-        self.commit(commit).await?;
+        self.commit_for(commit, by).await?;
         Ok(row)
     }
 

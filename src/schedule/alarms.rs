@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::base::{Fault, Timestamp};
 use crate::run::Handle;
-use crate::store::{Commit, OutboxRow};
+use crate::store::{AlarmChangeRow, AlarmRow, Commit, OutboxRow, Stamp};
 
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const HISTORY_MAX: usize = 50;
@@ -25,7 +25,7 @@ const HISTORY_MAX: usize = 50;
 pub type Wrongs = BTreeMap<String, String>;
 
 /// An alarm as it is kept and shown.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Alarm {
     pub name: String,
@@ -37,7 +37,7 @@ pub struct Alarm {
     pub history: Vec<Change>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
     pub at: i64,
     pub raised: bool,
@@ -45,6 +45,26 @@ pub struct Change {
 }
 
 impl Alarm {
+    fn of_row(name: String, row: AlarmRow) -> Alarm {
+        let change = |row: AlarmChangeRow| Change { at: row.at.0, raised: row.raised, reason: row.reason };
+        let history = row.history.into_iter().map(change).collect();
+        Alarm { name, raised: row.raised, reason: row.reason, since: row.since.0, history }
+    }
+
+    fn row(&self) -> AlarmRow {
+        let change = |change: &Change| AlarmChangeRow {
+            at: Stamp(change.at),
+            raised: change.raised,
+            reason: change.reason.clone(),
+        };
+        AlarmRow {
+            raised: self.raised,
+            reason: self.reason.clone(),
+            since: Stamp(self.since),
+            history: self.history.iter().map(change).collect(),
+        }
+    }
+
     /// Takes note of a look; whether it is raised or cleared by it.
     fn seen(&mut self, wrong: Option<&String>, now: Timestamp) -> bool {
         let raised = wrong.is_some();
@@ -107,7 +127,7 @@ impl Alarms {
             }
             let event = if alarm.raised { "alarm.raised" } else { "alarm.cleared" };
             tracing::warn!(alarm = name, reason = alarm.reason, "{event}");
-            commit.put_alarm(name, &json!(alarm).to_string());
+            commit.put_alarm(name, &alarm.row());
             let id = uuid::Uuid::new_v4().to_string();
             let body = json!({"event": event, "alarm": name, "reason": alarm.reason, "id": id, "at": now.to_string()});
             for target in &self.targets {
@@ -128,8 +148,7 @@ impl Alarms {
 
 /// All alarms that were ever raised, by name.
 pub fn read(reader: &crate::store::Reader) -> Result<BTreeMap<String, Alarm>, Fault> {
-    let rows = reader.alarms()?;
-    Ok(rows.into_iter().filter_map(|(name, text)| Some((name, serde_json::from_str(&text).ok()?))).collect())
+    Ok(reader.alarms()?.into_iter().map(|(name, row)| (name.clone(), Alarm::of_row(name, row))).collect())
 }
 
 #[cfg(test)]

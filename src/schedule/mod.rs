@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub use alarms::{Alarm, Alarms, Wrongs};
 pub use rule::{Rule, RuleError};
@@ -25,7 +25,7 @@ pub use rule::{Rule, RuleError};
 use crate::base::limits::NAME_CHARS_MAX;
 use crate::base::{Fault, Timestamp, fault};
 use crate::run::{self, Handle};
-use crate::store::{Commit, Reader};
+use crate::store::{Commit, Reader, ScheduleRow};
 
 /// A due time that is no older than this is on time and not missed.
 const ON_TIME_MS: i64 = 60_000;
@@ -238,16 +238,14 @@ impl Schedule {
 
     async fn settle(&mut self, name: &str, due: Timestamp) -> Result<(), Fault> {
         let mut commit = Commit::new();
-        commit.put_schedule(name, &json!({ "last": due.0 }).to_string());
+        commit.put_schedule(name, &ScheduleRow { last: due.into() });
         self.starter.commit(commit).await?;
         self.last.insert(name.to_owned(), due);
         Ok(())
     }
 
     fn stored(&self, name: &str) -> Result<Option<Timestamp>, Fault> {
-        let row = self.reader.schedule(name)?;
-        let row: Option<Value> = row.and_then(|text| serde_json::from_str(&text).ok());
-        Ok(row.and_then(|row| row.get("last").and_then(Value::as_i64)).map(Timestamp))
+        Ok(self.reader.schedule(name)?.map(|row| row.last.into()))
     }
 }
 

@@ -12,20 +12,29 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::disk::{Backends, Disk};
-use super::rows::{self, HistoryRow, PayloadsRow, access, damaged};
+use super::envelope::{Sealed, seal};
+use super::rows::{self, HistoryRow, PayloadsRow, Row, damaged};
 use super::tables::Table;
 use crate::base::{ExecutionId, Fault, Timestamp};
 use crate::interpreter::HistoryEvent;
 use crate::interpreter::event::Json;
 
-/// One compressed blob for each execution. They are apart because lists want the payloads and not the history.
-const PAYLOADS: TableDefinition<u128, &[u8]> = TableDefinition::new("payloads");
-const HISTORIES: TableDefinition<u128, &[u8]> = TableDefinition::new("history");
+/// One compressed blob for each execution, in the envelope of a row of that table of the database. They are apart because
+/// lists want the payloads and not the history.
+const PAYLOADS: Blobs = Blobs { of: Table::Payloads, definition: TableDefinition::new("payloads") };
+const HISTORIES: Blobs = Blobs { of: Table::History, definition: TableDefinition::new("history") };
 const ZSTD_LEVEL: i32 = 3;
 const DAY_MS: i64 = 86_400_000;
 const CACHE_BYTES: usize = 4 << 20;
 /// Most files that stay open while nobody reads them.
 const OPEN_MAX: usize = 6;
+
+/// A table of a day's file.
+#[derive(Clone, Copy)]
+struct Blobs {
+    of: Table,
+    definition: TableDefinition<'static, u128, &'static [u8]>,
+}
 
 /// What leaves the database with an ended execution.
 pub(super) struct Kept {
@@ -95,8 +104,8 @@ impl Archives {
         let file = Disk(self.disk.open(&temporary).map_err(io)?);
         let database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
         let transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
-        for table in [PAYLOADS, HISTORIES] {
-            transaction.open_table(table).map_err(|e| archive_fault(day, e))?;
+        for blobs in [PAYLOADS, HISTORIES] {
+            transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
         }
         transaction.commit().map_err(|e| archive_fault(day, e))?;
         drop(database);
@@ -105,31 +114,45 @@ impl Archives {
 
     /// `None`: the day has no file, or the file does not know the execution.
     pub fn payloads(&self, day: u32, id: ExecutionId) -> Result<Option<(Json, Option<Json>)>, Fault> {
-        let Some(row) = self.unpacked(day, id, PAYLOADS)? else { return Ok(None) };
-        Ok(Some(rows::payloads_from(access::<PayloadsRow>(Table::Archived, &row)?)))
+        let Some(row) = self.unpacked::<PayloadsRow>(day, id, PAYLOADS)? else { return Ok(None) };
+        Ok(Some(rows::payloads_from(rows::archived::<PayloadsRow>(Table::Archived, &row)?)))
     }
 
     /// `None`: the day has no file, or the file does not know the execution.
     pub fn history(&self, day: u32, id: ExecutionId) -> Result<Option<Vec<HistoryEvent>>, Fault> {
-        let Some(row) = self.unpacked(day, id, HISTORIES)? else { return Ok(None) };
-        rows::events_from(access::<HistoryRow>(Table::Archived, &row)?).map(Some)
+        let Some(row) = self.unpacked::<HistoryRow>(day, id, HISTORIES)? else { return Ok(None) };
+        rows::events_from(rows::archived::<HistoryRow>(Table::Archived, &row)?).map(Some)
     }
 
-    fn unpacked(
-        &self,
-        day: u32,
-        id: ExecutionId,
-        table: TableDefinition<u128, &'static [u8]>,
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    fn unpacked<T: Row>(&self, day: u32, id: ExecutionId, blobs: Blobs) -> Result<Option<Vec<u8>>, Fault> {
         let Some(database) = self.day(day, false)? else { return Ok(None) };
         let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
-        let blobs = transaction.open_table(table).map_err(|e| archive_fault(day, e))?;
-        let Some(blob) = blobs.get(id.0).map_err(|e| archive_fault(day, e))? else { return Ok(None) };
-        let row = zstd::stream::decode_all(blob.value());
-        row.map(Some).map_err(|e| {
+        let rows = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+        let Some(blob) = rows.get(id.0).map_err(|e| archive_fault(day, e))? else { return Ok(None) };
+        let key = id.to_bytes();
+        let packed = Sealed::new(blobs.of, &key, blob.value()).content(T::VERSION)?;
+        zstd::stream::decode_all(packed).map(Some).map_err(|e| {
             let what = format!("what {} holds of execution {id} does not unpack ({e})", file_name(day));
             damaged(Table::Archived, &what)
         })
+    }
+
+    /// Verifies the checksums of a day's file. Says of which executions something is damaged.
+    pub fn verify(&self, day: u32) -> Result<Vec<ExecutionId>, Fault> {
+        let mut damaged = Vec::new();
+        let Some(database) = self.day(day, false)? else { return Ok(damaged) };
+        let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
+        for blobs in [PAYLOADS, HISTORIES] {
+            let rows = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+            for row in rows.iter().map_err(|e| archive_fault(day, e))? {
+                let (id, blob) = row.map_err(|e| archive_fault(day, e))?;
+                let id = ExecutionId(id.value());
+                if Sealed::new(blobs.of, &id.to_bytes(), blob.value()).verify().is_err() {
+                    damaged.push(id);
+                }
+            }
+        }
+        Ok(damaged)
     }
 
     /// Durable once it returns. What is there already is replaced by the same.
@@ -138,12 +161,12 @@ impl Archives {
         let mut transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
         transaction.set_quick_repair(true);
         {
-            let mut payloads = transaction.open_table(PAYLOADS).map_err(|e| archive_fault(day, e))?;
-            let mut histories = transaction.open_table(HISTORIES).map_err(|e| archive_fault(day, e))?;
+            let mut payloads = transaction.open_table(PAYLOADS.definition).map_err(|e| archive_fault(day, e))?;
+            let mut histories = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
             for kept in kept {
-                let blob = packed(kept.id, &kept.payloads)?;
+                let blob = packed(PAYLOADS, kept.id, &kept.payloads)?;
                 payloads.insert(kept.id.0, blob.as_slice()).map_err(|e| archive_fault(day, e))?;
-                let blob = packed(kept.id, &HistoryRow::new(&kept.events))?;
+                let blob = packed(HISTORIES, kept.id, &HistoryRow::new(&kept.events))?;
                 histories.insert(kept.id.0, blob.as_slice()).map_err(|e| archive_fault(day, e))?;
             }
         }
@@ -154,7 +177,7 @@ impl Archives {
     pub fn ids(&self, day: u32) -> Result<Vec<ExecutionId>, Fault> {
         let Some(database) = self.day(day, false)? else { return Ok(Vec::new()) };
         let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
-        let blobs = transaction.open_table(HISTORIES).map_err(|e| archive_fault(day, e))?;
+        let blobs = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
         let rows = blobs.iter().map_err(|e| archive_fault(day, e))?;
         rows.map(|row| row.map(|(id, _)| ExecutionId(id.value())).map_err(|e| archive_fault(day, e))).collect()
     }
@@ -179,9 +202,10 @@ impl Archives {
     }
 }
 
-fn packed<T: rows::Row>(id: ExecutionId, row: &T) -> Result<Vec<u8>, Fault> {
+fn packed<T: Row>(blobs: Blobs, id: ExecutionId, row: &T) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::new();
     rows::write(row, &mut bytes);
-    zstd::bulk::compress(&bytes, ZSTD_LEVEL)
-        .map_err(|e| Fault::retryable(format!("the rows of execution {id} cannot be packed"), e))
+    let packed = zstd::bulk::compress(&bytes, ZSTD_LEVEL)
+        .map_err(|e| Fault::retryable(format!("the rows of execution {id} cannot be packed"), e))?;
+    Ok(seal(blobs.of, T::VERSION, &id.to_bytes(), &packed))
 }

@@ -1,4 +1,4 @@
-//! `check` reads everything and says what does not fit.
+//! `check` reads everything and says what does not fit: first every row's envelope, then what the rows say.
 //!
 //! It does not run beside an open store, whose lock it takes, and changes nothing but what recovery itself does.
 
@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::archive::{Archives, day_of, file_name};
 use super::disk::{Backends, state_fault};
-use super::open::{Files, lock, must_be_there, open_files, recover};
+use super::envelope::Sealed;
+use super::open::{FORMAT, Files, lock, must_be_there, open_files, recover};
 use super::overlay::{Direction, Overlay};
 use super::retention::archived_day;
-use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow, access};
+use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow};
 use super::tables::{self, Payload, Table};
 use crate::base::{EventId, ExecutionId, Fault};
 use crate::interpreter::{Doing, HistoryEvent, Status};
@@ -73,6 +74,7 @@ pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     let archives = Archives::new(backends.clone());
     archive_files(&archives, &mut report)?;
     let mut check = Check { overlay, archives, report, expected: Expected::default() };
+    check.envelopes()?;
     check.executions()?;
     check.branches()?;
     check.belongings()?;
@@ -93,6 +95,16 @@ fn archive_files(archives: &Archives, report: &mut Report) -> Result<(), Fault> 
         match archives.check_integrity(day) {
             Ok(true) => {}
             Ok(false) => report.problem(format!("redb repaired the archive {} while checking it", file_name(day))),
+            Err(fault) => {
+                report.problem(crate::base::fault::chain(&fault));
+                continue;
+            }
+        }
+        match archives.verify(day) {
+            Ok(damaged) => damaged.into_iter().for_each(|id| {
+                let file = file_name(day);
+                report.problem(format!("{file}: what it holds of execution {id} is not what was written"));
+            }),
             Err(fault) => report.problem(crate::base::fault::chain(&fault)),
         }
     }
@@ -117,7 +129,7 @@ fn all(
     overlay: &Overlay,
     table: Table,
     report: &mut Report,
-    mut look: impl FnMut(&[u8], &[u8], &mut Report) -> Result<(), Fault>,
+    mut look: impl FnMut(&[u8], Sealed<'_>, &mut Report) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut rows = 0;
     overlay.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Forward, |key, row| {
@@ -152,11 +164,20 @@ struct Check {
 }
 
 impl Check {
+    /// Every row of every table is what was written under its key.
+    fn envelopes(&mut self) -> Result<(), Fault> {
+        let Check { overlay, report, .. } = self;
+        for &table in Table::ALL {
+            all(overlay, table, report, |key, row, _| if key == FORMAT { Ok(()) } else { row.verify() })?;
+        }
+        Ok(())
+    }
+
     fn executions(&mut self) -> Result<(), Fault> {
         let Check { overlay, archives, report, expected } = self;
         all(overlay, Table::Executions, report, |key, row, report| {
             let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Executions))?;
-            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let row = row.access::<HeaderRow>()?;
             let (machine, status) = (row.machine.as_str(), row.status()?);
             let list = row.list();
             expected.key(Table::ByMachine, tables::by_machine(&list, status, id));
@@ -178,7 +199,7 @@ impl Check {
             if !is_there(overlay, Table::Revisions, &tables::text_number(machine, row.revision.to_native()))? {
                 report.problem(format!("execution {id} runs revision {} of '{machine}', which is gone", row.revision));
             }
-            let named = overlay.get(Table::ByName, &tables::texts(machine, &row.name), |of| Ok(of == key))?;
+            let named = overlay.get(Table::ByName, &tables::texts(machine, &row.name), |of| Ok(of.plain()? == key))?;
             if named != Some(true) && !row.is_child() {
                 report.problem(format!("execution {id} cannot be found by its name '{}'", row.name));
             }
@@ -196,7 +217,7 @@ impl Check {
         let Check { overlay, report, expected, .. } = self;
         all(overlay, Table::Branches, report, |key, row, report| {
             let (id, number) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Branches))?;
-            let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
+            let branch = rows::branch_from(row.access::<rows::BranchRow>()?)?;
             let waits = branch.doing.attempt().is_some() || branch.doing.timers().next().is_some();
             if waits && !expected.running.contains(&id) {
                 report.problem(format!("branch {number} of execution {id} waits, and the execution is not running"));
@@ -225,12 +246,12 @@ impl Check {
                 let (id, rest) = tables::split_id(key).ok_or_else(|| not_a_key(table))?;
                 match table {
                     Table::MapItems => {
-                        rows::map_items_from(access::<rows::MapRow>(table, row)?)?;
+                        rows::map_items_from(row.access::<rows::MapRow>()?)?;
                         if !is_there(overlay, Table::Branches, key)? {
                             report.problem(format!("execution {id} has items of a Map that no branch is in"));
                         }
                     }
-                    Table::Payloads if rest.len() != 1 || std::str::from_utf8(row).is_err() => {
+                    Table::Payloads if rest.len() != 1 || std::str::from_utf8(row.plain()?).is_err() => {
                         return Err(not_a_key(table));
                     }
                     _ => {}
@@ -254,9 +275,10 @@ impl Check {
     fn names(&mut self) -> Result<(), Fault> {
         let Check { overlay, report, .. } = self;
         all(overlay, Table::ByName, report, |key, row, report| {
-            let (id, _) = tables::split_id(row).ok_or_else(|| rows::damaged(Table::ByName, "a row is no id"))?;
+            let (id, _) =
+                tables::split_id(row.plain()?).ok_or_else(|| rows::damaged(Table::ByName, "a row is no id"))?;
             let borne = overlay.get(Table::Executions, &id.to_bytes(), |row| {
-                let row = access::<HeaderRow>(Table::Executions, row)?;
+                let row = row.access::<HeaderRow>()?;
                 Ok(tables::texts(&row.machine, &row.name) == key)
             })?;
             if borne != Some(true) {
@@ -272,9 +294,9 @@ impl Check {
         let Check { overlay, report, .. } = self;
         all(overlay, Table::Children, report, |key, row, report| {
             let (parent, attempt) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Children))?;
-            let (id, shape) = rows::child_from(row)?;
+            let (id, shape) = rows::child_from(row.plain()?)?;
             let known = overlay.get(Table::Executions, &id.to_bytes(), |row| {
-                let row = access::<HeaderRow>(Table::Executions, row)?;
+                let row = row.access::<HeaderRow>()?;
                 let of = row
                     .parent()
                     .is_some_and(|of| of.execution == parent && of.attempt.0 == attempt && of.shape == shape);
@@ -294,7 +316,7 @@ impl Check {
         all(overlay, Table::Deliveries, report, |key, _, report| {
             let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Deliveries))?;
             let ended = overlay.get(Table::Executions, key, |row| {
-                let row = access::<HeaderRow>(Table::Executions, row)?;
+                let row = row.access::<HeaderRow>()?;
                 Ok(row.parent().is_some() && row.stopped_at.is_some())
             })?;
             if ended != Some(true) {
@@ -303,12 +325,12 @@ impl Check {
             Ok(())
         })?;
         all(overlay, Table::Executions, report, |key, row, report| {
-            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let row = row.access::<HeaderRow>()?;
             // A redriven child works on for itself.
             let Some(parent) = row.parent().filter(|_| row.redrive_count() == 0) else { return Ok(()) };
             let waited_for = row.status()? == Status::Running || is_there(overlay, Table::Deliveries, key)?;
             let link = tables::attempt(parent.execution, parent.attempt);
-            let child = overlay.get(Table::Children, &link, |row| Ok(row.starts_with(key)))?;
+            let child = overlay.get(Table::Children, &link, |row| Ok(row.plain()?.starts_with(key)))?;
             if waited_for && child != Some(true) {
                 let id = hex(key);
                 report.problem(format!("child {id} cannot be found from its parent {}", parent.execution));
@@ -324,7 +346,7 @@ impl Check {
         let name = table.name();
         all(overlay, table, report, |key, row, report| {
             if table == Table::Outstanding {
-                access::<TaskRow>(table, row)?;
+                row.access::<TaskRow>()?;
             }
             if !wanted.remove(key) {
                 report.problem(format!("table '{name}' has a row that belongs to nothing (key {})", hex(key)));
@@ -354,14 +376,14 @@ impl Check {
     fn definitions(&mut self) -> Result<(), Fault> {
         let Check { overlay, report, .. } = self;
         all(overlay, Table::Machines, report, |_, row, report| {
-            let row = rows::MachineRow::read(Table::Machines, row)?;
+            let row = rows::MachineRow::read(row)?;
             if !is_there(overlay, Table::Revisions, &tables::text_number(&row.name, row.revision))? {
                 report.problem(format!("revision {} of state machine '{}' is gone", row.revision, row.name));
             }
             Ok(())
         })?;
         all(overlay, Table::Versions, report, |key, row, report| {
-            let row = rows::VersionRow::read(Table::Versions, row)?;
+            let row = rows::VersionRow::read(row)?;
             let (machine, _) = tables::take_text(key).ok_or_else(|| not_a_key(Table::Versions))?;
             if !is_there(overlay, Table::Revisions, &tables::text_number(&machine, row.revision))? {
                 report.problem(format!("a version of '{machine}' leads to revision {}, which is gone", row.revision));
@@ -369,7 +391,7 @@ impl Check {
             Ok(())
         })?;
         all(overlay, Table::Aliases, report, |key, row, report| {
-            let row = rows::AliasRow::read(Table::Aliases, row)?;
+            let row = rows::AliasRow::read(row)?;
             let (machine, _) = tables::take_text(key).ok_or_else(|| not_a_key(Table::Aliases))?;
             for route in &row.routes {
                 if !is_there(overlay, Table::Versions, &tables::text_number(&machine, route.version))? {
@@ -384,7 +406,7 @@ impl Check {
     /// Tables that stand alone: every row must be readable.
     fn others(&mut self) -> Result<(), Fault> {
         fn readable<T: Catalog>(check: &mut Check, table: Table) -> Result<(), Fault> {
-            all(&check.overlay, table, &mut check.report, |_, row, _| T::read(table, row).map(drop))
+            all(&check.overlay, table, &mut check.report, |_, row, _| T::read(row).map(drop))
         }
         readable::<rows::RevisionRow>(self, Table::Revisions)?;
         readable::<rows::ActivityRow>(self, Table::Activities)?;
@@ -393,10 +415,17 @@ impl Check {
         readable::<rows::OutboxRow>(self, Table::Outbox)?;
         readable::<rows::EventRow>(self, Table::Events)?;
         readable::<rows::MessageRow>(self, Table::Queues)?;
-        readable::<rows::DocumentRow>(self, Table::RemoteJobs)?;
-        readable::<rows::DocumentRow>(self, Table::Schedules)?;
-        readable::<rows::DocumentRow>(self, Table::Alarms)?;
-        readable::<rows::MapRunRow>(self, Table::MapRuns)?;
+        readable::<rows::RemoteJobRow>(self, Table::RemoteJobs)?;
+        readable::<rows::ScheduleRow>(self, Table::Schedules)?;
+        readable::<rows::AlarmRow>(self, Table::Alarms)?;
+        readable::<rows::AuditRow>(self, Table::Audit)?;
+        readable::<rows::UploadRow>(self, Table::Uploads)?;
+        readable::<rows::ApprovalRow>(self, Table::Approvals)?;
+        readable::<rows::DeliveredRow>(self, Table::Delivered)?;
+        readable::<rows::LandingRow>(self, Table::Landings)?;
+        readable::<rows::ObjectRow>(self, Table::Objects)?;
+        readable::<rows::TableRow>(self, Table::TableKeys)?;
+        readable::<rows::LearntRow>(self, Table::Learnt)?;
         self.map_runs()?;
         all(&self.overlay, Table::Settings, &mut self.report, |_, _, _| Ok(()))
     }
@@ -407,26 +436,26 @@ impl Check {
     fn map_runs(&mut self) -> Result<(), Fault> {
         let Check { overlay, report, .. } = self;
         all(overlay, Table::MapRuns, report, |key, row, report| {
-            let row = rows::MapRunRow::read(Table::MapRuns, row)?;
+            let row = rows::MapRunRow::read(row)?;
             let (id, _) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::MapRuns))?;
             if !is_there(overlay, Table::Executions, &id.to_bytes())? {
                 report.problem(format!("a Map run belongs to execution {id}, which does not exist"));
             }
-            let named = overlay.get(Table::MapRunNames, &row.run.0.to_be_bytes(), |of| Ok(of == key))?;
+            let named = overlay.get(Table::MapRunNames, &row.run.0.to_be_bytes(), |of| Ok(of.plain()? == key))?;
             if named != Some(true) {
                 report.problem(format!("a Map run of execution {id} cannot be found by its number"));
             }
             Ok(())
         })?;
         all(overlay, Table::MapRunNames, report, |_, row, report| {
-            if !is_there(overlay, Table::MapRuns, row)? {
-                report.problem(format!("a number leads to a Map run that does not exist (key {})", hex(row)));
+            if !is_there(overlay, Table::MapRuns, row.plain()?)? {
+                report.problem(format!("a number leads to a Map run that does not exist (key {})", hex(row.plain()?)));
             }
             Ok(())
         })?;
         all(overlay, Table::ItemPages, report, |key, row, report| {
             let run = key.get(..20).ok_or_else(|| not_a_key(Table::ItemPages))?;
-            if !is_there(overlay, Table::MapRuns, run)? || std::str::from_utf8(row).is_err() {
+            if !is_there(overlay, Table::MapRuns, run)? || std::str::from_utf8(row.plain()?).is_err() {
                 report.problem(format!("a page of items belongs to no Map run (key {})", hex(key)));
             }
             Ok(())
@@ -452,7 +481,7 @@ fn live(overlay: &Overlay, id: ExecutionId, row: &ArchivedHeaderRow, report: &mu
     let range = (Bound::Included(first.as_slice()), Bound::Included(end.as_slice()));
     let mut events = Events::default();
     overlay.scan(Table::History, range, Direction::Forward, |_, row| {
-        events.see(&rows::events_from(access::<HistoryRow>(Table::History, row)?)?);
+        events.see(&rows::events_from(row.access::<HistoryRow>()?)?);
         Ok(ControlFlow::Continue(()))
     })?;
     events.report(id, last, report);

@@ -2,15 +2,13 @@
 //!
 //! Rows are encoded here, in the committing task, so that the one writer thread only copies bytes. Knows which rows
 //! follow from a step: the indexes from the header, the timers from the commands, the outstanding task from what
-//! the branches do before and after.
+//! the branches do before and after. What else a commit can store each owner of rows adds in its own file
+//! ([`super::rows`]).
 
 use std::sync::Arc;
 
 use super::record::{Op, Record};
-use super::rows::{
-    self, ActivityRow, AliasRow, BranchRow, DocumentRow, EventRow, FileRow, HeaderRow, HistoryRow, ItemRow, MachineRow,
-    MapRow, MapRunRow, MessageRow, OutboxRow, RevisionRow, TaskRow, VersionRow,
-};
+use super::rows::{self, BranchRow, HeaderRow, HistoryRow, MapRow, MapRunRow, TaskRow};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
 use crate::interpreter::{Branch, Command, Doing, Execution, Header, Outcome, RunPhase, Status, Step, TaskPhase};
@@ -99,12 +97,11 @@ impl Commit {
 
     fn count(&mut self, list: &str, status: Status, by: i64, items: u32) {
         let key = tables::machine_status(list, status);
-        self.record.plain(Op::Add, Table::Counts, &key, &by.to_le_bytes());
+        self.record.add(Table::Counts, &key, by);
         // Most children have one item, and are counted already.
         if items > 1 {
             let key = tables::machine_status(&tables::more_items(list), status);
-            let by = by * i64::from(items - 1);
-            self.record.plain(Op::Add, Table::Counts, &key, &by.to_le_bytes());
+            self.record.add(Table::Counts, &key, by * i64::from(items - 1));
         }
     }
 
@@ -214,142 +211,6 @@ impl Commit {
         if let Some(parent) = &child.parent {
             self.record.delete(Table::Children, &tables::attempt(parent.execution, parent.attempt));
         }
-        self
-    }
-
-    pub fn put_machine(&mut self, row: &MachineRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Machines, &tables::text(&row.name), row);
-        self
-    }
-
-    /// The machine goes; its revisions stay for the executions that ran them.
-    pub fn delete_machine(&mut self, name: &str) -> &mut Commit {
-        self.record.delete(Table::Machines, &tables::text(name));
-        self
-    }
-
-    pub fn put_revision(&mut self, machine: &str, revision: u64, row: &RevisionRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Revisions, &tables::text_number(machine, revision), row);
-        self
-    }
-
-    pub fn put_version(&mut self, machine: &str, version: u64, row: &VersionRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Versions, &tables::text_number(machine, version), row);
-        self
-    }
-
-    pub fn delete_version(&mut self, machine: &str, version: u64) -> &mut Commit {
-        self.record.delete(Table::Versions, &tables::text_number(machine, version));
-        self
-    }
-
-    pub fn put_alias(&mut self, machine: &str, alias: &str, row: &AliasRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Aliases, &tables::texts(machine, alias), row);
-        self
-    }
-
-    pub fn delete_alias(&mut self, machine: &str, alias: &str) -> &mut Commit {
-        self.record.delete(Table::Aliases, &tables::texts(machine, alias));
-        self
-    }
-
-    pub fn put_activity(&mut self, row: &ActivityRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Activities, &tables::text(&row.name), row);
-        self
-    }
-
-    pub fn delete_activity(&mut self, name: &str) -> &mut Commit {
-        self.record.delete(Table::Activities, &tables::text(name));
-        self
-    }
-
-    /// What was done with a content. `hash` is its name, such as the hexadecimal BLAKE3.
-    pub fn put_file(&mut self, hash: &str, row: &FileRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Files, &tables::text(hash), row);
-        self
-    }
-
-    pub fn delete_file(&mut self, hash: &str) -> &mut Commit {
-        self.record.delete(Table::Files, &tables::text(hash));
-        self
-    }
-
-    pub fn put_item(&mut self, table: &str, key: &str, json: &str) -> &mut Commit {
-        let row = ItemRow { json: json.to_owned() };
-        self.record.row(Op::Put, Table::Items, &tables::texts(table, key), &row);
-        self
-    }
-
-    pub fn delete_item(&mut self, table: &str, key: &str) -> &mut Commit {
-        self.record.delete(Table::Items, &tables::texts(table, key));
-        self
-    }
-
-    /// Numbers come from [`super::Writer::outbox_number`].
-    pub fn put_outbox(&mut self, number: u64, row: &OutboxRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Outbox, &number.to_be_bytes(), row);
-        self
-    }
-
-    pub fn drop_outbox(&mut self, number: u64) -> &mut Commit {
-        self.record.delete(Table::Outbox, &number.to_be_bytes());
-        self
-    }
-
-    /// An event that has not reached one target of a rule. The same event and target are one row.
-    pub fn put_event(&mut self, event: &str, target: &str, row: &EventRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Events, &tables::texts(event, target), row);
-        self
-    }
-
-    pub fn drop_event(&mut self, event: &str, target: &str) -> &mut Commit {
-        self.record.delete(Table::Events, &tables::texts(event, target));
-        self
-    }
-
-    pub fn put_message(&mut self, queue: &str, sequence: u64, row: &MessageRow) -> &mut Commit {
-        self.record.row(Op::Put, Table::Queues, &tables::text_number(queue, sequence), row);
-        self
-    }
-
-    pub fn drop_message(&mut self, queue: &str, sequence: u64) -> &mut Commit {
-        self.record.delete(Table::Queues, &tables::text_number(queue, sequence));
-        self
-    }
-
-    /// A job at another service for whose end an attempt waits.
-    pub fn put_remote_job(&mut self, id: ExecutionId, attempt: Attempt, json: &str) -> &mut Commit {
-        let row = DocumentRow { json: json.to_owned() };
-        self.record.row(Op::Put, Table::RemoteJobs, &tables::attempt(id, attempt), &row);
-        self
-    }
-
-    pub fn drop_remote_job(&mut self, id: ExecutionId, attempt: Attempt) -> &mut Commit {
-        self.record.delete(Table::RemoteJobs, &tables::attempt(id, attempt));
-        self
-    }
-
-    pub fn put_schedule(&mut self, name: &str, json: &str) -> &mut Commit {
-        self.document(Table::Schedules, name, json)
-    }
-
-    pub fn put_alarm(&mut self, name: &str, json: &str) -> &mut Commit {
-        self.document(Table::Alarms, name, json)
-    }
-
-    fn document(&mut self, table: Table, name: &str, json: &str) -> &mut Commit {
-        self.record.row(Op::Put, table, &tables::text(name), &DocumentRow { json: json.to_owned() });
-        self
-    }
-
-    /// Keys of other modules are their own; those that begin with `store.` are the store's.
-    pub fn put_setting(&mut self, key: &str, value: &[u8]) -> &mut Commit {
-        self.record.plain(Op::Put, Table::Settings, key.as_bytes(), value);
-        self
-    }
-
-    pub fn delete_setting(&mut self, key: &str) -> &mut Commit {
-        self.record.delete(Table::Settings, key.as_bytes());
         self
     }
 

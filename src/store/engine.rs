@@ -12,6 +12,7 @@ use redb::Database;
 
 use super::archive::Archives;
 use super::disk::{Backends, state_fault};
+use super::envelope::{PLAIN, seal};
 use super::journal::Journal;
 use super::overlay::{Fate, Generation, Overlay, StateView};
 use super::tables::Table;
@@ -138,10 +139,12 @@ impl Engine {
         {
             let mut counts = transaction.open_table(Table::Counts.definition()).map_err(state_fault)?;
             for (key, count) in &frozen.counts {
-                counts.insert(key.as_slice(), count.to_le_bytes().as_slice()).map_err(state_fault)?;
+                let value = seal(Table::Counts, PLAIN, key, &count.to_le_bytes());
+                counts.insert(key.as_slice(), value.as_slice()).map_err(state_fault)?;
             }
             let mut settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
-            settings.insert(APPLIED, frozen.newest.to_le_bytes().as_slice()).map_err(state_fault)?;
+            let applied = seal(Table::Settings, PLAIN, APPLIED, &frozen.newest.to_le_bytes());
+            settings.insert(APPLIED, applied.as_slice()).map_err(state_fault)?;
         }
         transaction.commit().map_err(state_fault)?;
         StateView::open(&self.state)

@@ -10,6 +10,9 @@
 //!                                        +--> acknowledged
 //! ```
 //!
+//! Every row lies in an [`envelope`](self): a version, and a checksum that [`check`] verifies. Every row has an owner, who
+//! has a table of its own and one file of [`rows`](self).
+//!
 //! Ended executions leave the state file for compressed files of their days (`archive`), and after their time leave
 //! altogether (`retention`): the files stop growing.
 //!
@@ -21,6 +24,7 @@ mod check;
 mod commit;
 mod disk;
 mod engine;
+mod envelope;
 mod journal;
 mod open;
 mod overlay;
@@ -44,9 +48,11 @@ pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, RunChild};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MapRunRow, MessageRow, OutboxRow,
-    RevisionRow, Route, RunCounts, RunStatus, Stamp, Tag, VersionRow,
+    ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CorrectionRow, DeliveredRow,
+    EventRow, FileRow, Id, ItemRow, LandingRow, LearntRow, MachineKind, MachineRow, MapRunRow, MessageRow,
+    NotAnAuditKey, ObjectField, ObjectRow, OutboxRow, RemoteJobRow, RevisionRow, Route, RunCounts, RunStatus,
+    ScheduleRow, Stamp, TableRow, Tag, UploadRow, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};
-pub use writer::{Threads, Writer};
+pub use writer::{Durable, Threads, Writer};

@@ -13,6 +13,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, state_fault};
 use super::engine::{APPLIED, Engine};
+use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::{self, Journal, StoreId, Tail};
 use super::overlay::{Generation, Overlay, StateView};
 use super::reader::Reader;
@@ -21,8 +22,9 @@ use super::writer::{Threads, Writer};
 use crate::base::Fault;
 
 /// The form of the files. A newer release reads older ones after `conveyor upgrade`; an older one refuses newer.
-/// Forms 1 to 3 were those of builds before the first release, whose rows lie otherwise.
-pub const FORMAT_VERSION: u32 = 4;
+/// Forms 1 to 3 were those of builds before the first release; form 4, of release 0.1, had no envelopes, and kept what is
+/// the box's own among the users' items.
+pub const FORMAT_VERSION: u32 = 5;
 
 pub(super) const FORMAT: &[u8] = b"store.format";
 const STORE_ID: &[u8] = b"store.id";
@@ -130,10 +132,10 @@ fn create_state(file: Disk, store_id: StoreId) -> Result<(), Fault> {
     }
     {
         let mut settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
-        let rows: [(&[u8], &[u8]); 3] =
-            [(FORMAT, &FORMAT_VERSION.to_le_bytes()), (STORE_ID, &store_id), (APPLIED, &0u64.to_le_bytes())];
-        for (key, value) in rows {
-            settings.insert(key, value).map_err(state_fault)?;
+        settings.insert(FORMAT, FORMAT_VERSION.to_le_bytes().as_slice()).map_err(state_fault)?;
+        let rows: [(&[u8], &[u8]); 2] = [(STORE_ID, &store_id), (APPLIED, &0u64.to_le_bytes())];
+        for (key, content) in rows {
+            settings.insert(key, seal(Table::Settings, PLAIN, key, content).as_slice()).map_err(state_fault)?;
         }
     }
     transaction.commit().map_err(state_fault)
@@ -171,11 +173,20 @@ fn applied(state: &Database) -> Result<u64, Fault> {
 }
 
 pub(super) fn format_of(state: &Database) -> Result<u32, Fault> {
-    let bytes = setting(state, FORMAT)?.and_then(|b| b.try_into().ok());
+    let bytes = value(state, FORMAT)?.and_then(|b| b.try_into().ok());
     bytes.map(u32::from_le_bytes).ok_or_else(|| Fault::fatal_plain(format!("{STATE} does not say its format")))
 }
 
+/// One of the store's own settings, verified: everything else hangs on them.
 fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    let Some(value) = value(state, key)? else { return Ok(None) };
+    let row = Sealed::new(Table::Settings, key, &value);
+    row.verify()?;
+    Ok(Some(row.plain()?.to_vec()))
+}
+
+/// The value as it lies there, with its envelope: the format has none.
+fn value(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     let transaction = state.begin_read().map_err(state_fault)?;
     let settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
     Ok(settings.get(key).map_err(state_fault)?.map(|value| value.value().to_vec()))
@@ -187,7 +198,9 @@ pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fa
     let mut counts = BTreeMap::new();
     for row in view.table(Table::Counts).iter().map_err(state_fault)? {
         let (key, value) = row.map_err(state_fault)?;
-        counts.insert(key.value().to_vec(), value.value().try_into().map_or(0, i64::from_le_bytes));
+        let row = Sealed::new(Table::Counts, key.value(), value.value());
+        let count = row.plain()?.try_into().map_err(|_| row.damaged("a row is no count"))?;
+        counts.insert(key.value().to_vec(), i64::from_le_bytes(count));
     }
     let mut active = Generation::new();
     active.newest = applied(state)?;

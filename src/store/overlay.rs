@@ -16,6 +16,7 @@ use std::sync::Arc;
 use redb::{AccessGuard, ReadOnlyTable, ReadableDatabase};
 
 use super::disk::state_fault;
+use super::envelope::Sealed;
 use super::record::{Change, Malformed, Op, changes};
 use super::tables::Table;
 use crate::base::Fault;
@@ -207,14 +208,14 @@ impl Overlay {
         &self,
         table: Table,
         key: &[u8],
-        look: impl FnOnce(&[u8]) -> Result<T, Fault>,
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
         for generation in self.generations() {
             if let Some(fate) = generation.tables[table as usize].get(key) {
-                return fate.value().map(look).transpose();
+                return fate.value().map(|value| look(Sealed::new(table, key, value))).transpose();
             }
         }
-        self.state.get(table, key)?.map(|guard| look(guard.value())).transpose()
+        self.state.get(table, key)?.map(|guard| look(Sealed::new(table, key, guard.value()))).transpose()
     }
 
     /// Looks at the rows of a range in order, in place, until told to break.
@@ -223,8 +224,9 @@ impl Overlay {
         table: Table,
         range: (Bound<&[u8]>, Bound<&[u8]>),
         direction: Direction,
-        mut look: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
+        mut look: impl FnMut(&[u8], Sealed<'_>) -> Result<ControlFlow<()>, Fault>,
     ) -> Result<(), Fault> {
+        let mut look = |key: &[u8], value: &[u8]| look(key, Sealed::new(table, key, value));
         if is_empty(range) {
             return Ok(());
         }

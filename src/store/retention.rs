@@ -17,7 +17,7 @@ use super::commit::{Commit, Forgotten};
 use super::overlay::{Direction, Overlay};
 use super::reader::Reader;
 use super::record::Op;
-use super::rows::{HeaderRow, PayloadsRow, access, damaged};
+use super::rows::{HeaderRow, PayloadsRow, damaged};
 use super::tables::{self, Payload, Table};
 use super::writer::Writer;
 use crate::base::{EventId, ExecutionId, Fault, Timestamp};
@@ -175,7 +175,7 @@ enum Fate {
 /// The day whose file holds the execution's payloads and history.
 pub(super) fn archived_day(overlay: &Overlay, id: ExecutionId) -> Result<Option<u32>, Fault> {
     overlay.get(Table::Archived, &id.to_bytes(), |day| {
-        day.try_into().map(u32::from_be_bytes).map_err(|_| damaged(Table::Archived, "a row is no day"))
+        day.plain()?.try_into().map(u32::from_be_bytes).map_err(|_| damaged(Table::Archived, "a row is no day"))
     })
 }
 
@@ -237,7 +237,7 @@ impl Reader {
         let range = (Bound::Included(first.as_slice()), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let mut keys = Vec::new();
         self.engine().overlay.read().scan(table, range, Direction::Forward, |key, row| {
-            keys.push((key.to_vec(), key.len() + row.len()));
+            keys.push((key.to_vec(), row.bytes()));
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(keys)
@@ -247,7 +247,7 @@ impl Reader {
         let overlay = self.engine().overlay.read();
         let text = |which| {
             overlay.get(Table::Payloads, &tables::payload(id, which), |text| {
-                String::from_utf8(text.to_vec()).map_err(|_| damaged(Table::Payloads, "a row is no text"))
+                String::from_utf8(text.plain()?.to_vec()).map_err(|_| damaged(Table::Payloads, "a row is no text"))
             })
         };
         let input = text(Payload::Input)?;
@@ -257,7 +257,7 @@ impl Reader {
 
     fn ended(&self, id: ExecutionId) -> Result<Option<Ended>, Fault> {
         let ended = self.engine().overlay.read().get(Table::Executions, &id.to_bytes(), |row| {
-            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let row = row.access::<HeaderRow>()?;
             let over = !matches!(row.status()?, Status::Running | Status::PendingRedrive);
             let succeeded = row.succeeded();
             Ok(row.stopped_at().filter(|_| over).map(|stopped_at| Ended { id, stopped_at, succeeded }))
@@ -272,9 +272,10 @@ impl Reader {
         }
         let told = overlay.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
         let found = overlay.get(Table::Executions, &id.to_bytes(), |row| {
-            let row = access::<HeaderRow>(Table::Executions, row)?;
+            let row = row.access::<HeaderRow>()?;
             let (list, name, status) = (row.list().into_owned(), row.name.to_string(), row.status()?);
-            let owner = overlay.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row == id.to_bytes()))?;
+            let owner =
+                overlay.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row.plain()? == id.to_bytes()))?;
             let items = row.child().map_or(1, |child| child.items);
             Ok(Fate::Forgettable(Forgotten { list, name, status, owns_name: owner == Some(true), items }))
         })?;

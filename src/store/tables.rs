@@ -66,15 +66,15 @@ tables! {
     Counts = 14 "counts",
     /// content hash → [`super::FileRow`]
     Files = 15 "files",
-    /// table, key → JSON
+    /// table, key → [`super::ItemRow`]
     Items = 16 "items",
     /// number → [`super::OutboxRow`]
     Outbox = 17 "outbox",
     /// name → [`super::ActivityRow`]
     Activities = 18 "activities",
-    /// name → JSON
+    /// name → [`super::ScheduleRow`]
     Schedules = 19 "schedules",
-    /// name → JSON
+    /// name → [`super::AlarmRow`]
     Alarms = 20 "alarms",
     /// key → bytes; the store's own keys begin with `store.`
     Settings = 21 "settings",
@@ -86,7 +86,7 @@ tables! {
     Queues = 24 "queues",
     /// event, the rule's target that it has not reached yet → [`super::EventRow`]
     Events = 25 "events",
-    /// id, attempt → JSON: the job at another service whose end the attempt waits for
+    /// id, attempt → [`super::RemoteJobRow`]: the job at another service whose end the attempt waits for
     RemoteJobs = 26 "remote_jobs",
     /// parent, attempt → [`super::MapRunRow`]
     MapRuns = 27 "map_runs",
@@ -94,6 +94,22 @@ tables! {
     MapRunNames = 28 "map_run_names",
     /// parent, attempt, page → items of a Map run that were read, one a line
     ItemPages = 29 "item_pages",
+    /// time and number, newest first → [`super::AuditRow`]
+    Audit = 30 "audit",
+    /// id → [`super::UploadRow`]
+    Uploads = 31 "uploads",
+    /// id, attempt → [`super::ApprovalRow`]
+    Approvals = 32 "approvals",
+    /// number, newest first → [`super::DeliveredRow`]
+    Delivered = 33 "delivered",
+    /// share, key → [`super::LandingRow`]
+    Landings = 34 "landings",
+    /// share, key → [`super::ObjectRow`]
+    Objects = 35 "objects",
+    /// table of items → [`super::TableRow`]
+    TableKeys = 36 "table_keys",
+    /// `transcodes` → [`super::LearntRow`]
+    Learnt = 37 "learnt",
 }
 
 impl Table {
@@ -214,6 +230,15 @@ pub(super) fn split_timer(key: &[u8]) -> Option<(Timestamp, ExecutionId, TimerId
 /// Flipping the sign bit makes two's complement sort as unsigned.
 fn time(at: Timestamp) -> [u8; 8] {
     ((at.0 as u64) ^ (1 << 63)).to_be_bytes()
+}
+
+/// A number of which the largest sorts first.
+pub(super) fn newest_first(number: u64) -> [u8; 8] {
+    (u64::MAX - number).to_be_bytes()
+}
+
+pub(super) fn split_newest_first(key: &[u8]) -> Option<u64> {
+    Some(u64::MAX - u64::from_be_bytes(key.try_into().ok()?))
 }
 
 pub(super) fn split_id(key: &[u8]) -> Option<(ExecutionId, &[u8])> {

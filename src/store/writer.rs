@@ -4,8 +4,10 @@
 //! linger timer: while one batch syncs, the next one gathers. A commit never waits for a checkpoint, unless so much
 //! has piled up that memory would not be bounded otherwise.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -101,23 +103,26 @@ impl Writer {
     /// The order of two commits is that of the first polls of their futures. A future that is dropped before it is
     /// done leaves open whether the commit was stored.
     pub async fn commit(&self, commit: Commit) -> Result<(), Fault> {
+        self.submit(commit).await
+    }
+
+    /// Hands a commit on without waiting: its place in the order of all commits is taken when this returns. What comes
+    /// back resolves once the commit is on the disk and readers see it; dropping that changes nothing.
+    pub fn submit(&self, commit: Commit) -> Durable {
         if commit.is_empty() {
-            return self.0.shared.engine.alive();
+            return Durable(Progress::Here { end: Some(self.0.shared.engine.alive()), yields: 0 });
         }
-        match self.0.mode {
-            Threads::Own => {
-                let answer = self.0.shared.enqueue(commit)?;
-                answer.await.unwrap_or_else(|_| self.0.shared.gone())
-            }
+        Durable(match self.0.mode {
+            Threads::Own => match self.0.shared.enqueue(commit) {
+                Ok(answer) => Progress::Queued { answer, shared: self.0.shared.clone() },
+                Err(fault) => Progress::Here { end: Some(Err(fault)), yields: 0 },
+            },
             Threads::Caller { checkpoint_every } => {
                 let end = self.0.commit_here(commit, checkpoint_every);
                 // As from a thread of the store's own, the answer comes later than the rows are seen.
-                for _ in 0..self.0.answers_after() {
-                    tokio::task::yield_now().await;
-                }
-                end
+                Progress::Here { end: Some(end), yields: self.0.answers_after() }
             }
-        }
+        })
     }
 
     /// The same for threads that may block.
@@ -155,6 +160,40 @@ impl Writer {
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
         &self.0.shared.engine
+    }
+}
+
+/// Resolves once a commit that was handed on is durable, or cannot be. See [`Writer::submit`].
+#[must_use = "a commit that failed must end the process"]
+pub struct Durable(Progress);
+
+enum Progress {
+    Queued {
+        answer: oneshot::Receiver<Result<(), Fault>>,
+        shared: Arc<Shared>,
+    },
+    /// It was stored by whoever handed it on; others may go first so many times before that is told.
+    Here {
+        end: Option<Result<(), Fault>>,
+        yields: u64,
+    },
+}
+
+impl Future for Durable {
+    type Output = Result<(), Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Progress::Queued { answer, shared } => {
+                Pin::new(answer).poll(context).map(|end| end.unwrap_or_else(|_| shared.gone()))
+            }
+            Progress::Here { yields, .. } if *yields > 0 => {
+                *yields -= 1;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Progress::Here { end, .. } => Poll::Ready(end.take().unwrap_or(Ok(()))),
+        }
     }
 }
 

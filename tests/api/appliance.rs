@@ -14,7 +14,7 @@ use conveyor::base::{Shares, SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor::media::Progress;
-use conveyor::run::{self, Handle, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{self, Attempted, Handle, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -150,7 +150,7 @@ impl Resource for Scripted {
         Some(Need::cores(1))
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         Box::pin(async move {
             let script: Value = serde_json::from_str(&context.task.parameters).unwrap();
             let ms = script["ms"].as_u64().unwrap_or(0);
@@ -163,10 +163,10 @@ impl Resource for Scripted {
                 });
                 tokio::time::sleep(Duration::from_millis(ms / 10)).await;
             }
-            match script["error"].as_str() {
+            Attempted::Ended(match script["error"].as_str() {
                 Some(error) => TaskOutcome::Failed(TaskError::new(error, script["cause"].as_str().unwrap_or_default())),
                 None => TaskOutcome::Succeeded(script["output"].to_string().into()),
-            }
+            })
         })
     }
 }
@@ -178,7 +178,7 @@ impl Resource for Nested {
         None
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         Box::pin(async move {
             let asked: Value = serde_json::from_str(&context.task.parameters).unwrap();
             let machine = asked["StateMachineArn"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
@@ -186,7 +186,7 @@ impl Resource for Nested {
                 Parent { execution: context.execution, attempt: context.task.attempt, shape: "sync2".to_owned() };
             let start =
                 Start { machine, input: asked["Input"].to_string().into(), parent: Some(parent), ..Start::default() };
-            nested(&context.handle, start).await
+            nested(&context.handle, start).await.into()
         })
     }
 }
@@ -210,7 +210,7 @@ impl Resource for Somebody {
         None
     }
 
-    fn run(&self, _: TaskContext) -> BoxFuture<'static, TaskOutcome> {
-        Box::pin(async { TaskOutcome::Submitted { output: "{}".into() } })
+    fn run(&self, _: TaskContext) -> BoxFuture<'static, Attempted> {
+        Box::pin(async { TaskOutcome::Submitted { output: "{}".into() }.into() })
     }
 }

@@ -8,7 +8,7 @@ use conveyor::base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor::media::Progress;
-use conveyor::run::{Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::run::{Attempted, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
@@ -124,7 +124,7 @@ impl Resource for Scripted {
         Some(Need { rank: (task.attempt.0 % 3) as u8, ..need })
     }
 
-    fn run(&self, context: TaskContext) -> BoxFuture<'static, TaskOutcome> {
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         let world = self.0.clone();
         {
             let mut inner = world.0.lock();
@@ -134,11 +134,11 @@ impl Resource for Scripted {
         Box::pin(async move {
             world.jitter().await;
             let resource = context.task.resource.clone();
-            match resource.as_str() {
+            Attempted::Ended(match resource.as_str() {
                 "arn:aws:states:::sim:work" => work(world, context).await,
                 "arn:aws:states:::sim:job.waitForTaskToken" => submit(world, context).await,
                 _ => nest(world, context).await,
-            }
+            })
         })
     }
 }

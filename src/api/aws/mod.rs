@@ -24,7 +24,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::audit::{self, Deed};
+use super::audit::{self, Action};
 use super::gate::{Caller, Role};
 use super::{Doors, Refused};
 use crate::resources::wire;
@@ -43,23 +43,30 @@ pub async fn handle(
     body: Bytes,
 ) -> Response {
     let target = target(&headers);
-    if let Some(reply) = others(&doors, target, uri.path(), &headers, &body).await {
-        return passed_on(reply);
-    }
-    let answer = match target.strip_prefix(TARGET) {
-        Some(operation) => call(&doors, operation, &body).await,
-        None => Err(unknown(target)),
+    let Some(operation) = target.strip_prefix(TARGET) else {
+        return match others(&doors, uri, headers.clone(), body).await {
+            Some(response) => response,
+            None => refuse(&unknown(target)),
+        };
     };
-    let response = match answer {
+    if !is_kept(operation) {
+        return answered(call(&doors, operation, &body).await);
+    }
+    let (what, to, success) = (operation.to_owned(), meant(&body), StatusCode::OK);
+    let entry = audit::entry(&doors, &caller, Action { door: "aws", what: what.clone(), to, success });
+    let change = async move {
+        let response = answered(call(&doors.on_behalf(&entry), &what, &body).await);
+        audit::settle(&doors, &entry, response.status()).await;
+        response
+    };
+    audit::to_its_end(change).await.unwrap_or_else(|refusal| refuse(&refusal))
+}
+
+fn answered(answer: Result<Value, Refused>) -> Response {
+    match answer {
         Ok(value) => respond(StatusCode::OK, None, &value),
         Err(refusal) => refuse(&refusal),
-    };
-    if let Some(operation) = target.strip_prefix(TARGET).filter(|operation| is_kept(operation)) {
-        let to = meant(&body);
-        let deed = Deed { caller: &caller, door: "aws", what: operation, to: &to, status: response.status() };
-        audit::note(&doors, deed).await;
     }
-    response
 }
 
 /// What a request is about: the ARN or the name in it.
@@ -101,23 +108,38 @@ fn is_kept(operation: &str) -> bool {
 
 /// `POST /ACCOUNT/QUEUE`
 pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let target = target(&headers);
-    match others(&doors, target, uri.path(), &headers, &body).await {
-        Some(reply) => passed_on(reply),
-        None => refuse(&unknown(target)),
-    }
+    let unknown = unknown(target(&headers));
+    others(&doors, uri, headers, body).await.unwrap_or_else(|| refuse(&unknown))
 }
 
 /// The answer of another service of the box; `None` where the call is not for one.
-async fn others(doors: &Doors, target: &str, path: &str, headers: &HeaderMap, body: &[u8]) -> Option<wire::Reply> {
-    let services = doors.services.as_ref()?;
-    let form = "application/x-www-form-urlencoded";
-    let is_form = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(form));
-    if target.is_empty() && is_form {
-        let form: Vec<(String, String)> = form_fields(body);
-        return Some(wire::query(services, &doors.handle, path, &form).await);
-    }
-    wire::json(services, &doors.handle, target, body).await
+async fn others(doors: &Doors, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
+    let services = doors.services.clone()?;
+    let handle = doors.handle.clone();
+    let waits = waits(target(&headers), &body);
+    let call = async move {
+        let form = "application/x-www-form-urlencoded";
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let target = target(&headers);
+        if target.is_empty() && kind.is_some_and(|kind| kind.starts_with(form)) {
+            return Some(wire::query(&services, &handle, uri.path(), &form_fields(&body)).await);
+        }
+        wire::json(&services, &handle, target, &body).await
+    };
+    let reply = match waits {
+        true => call.await,
+        false => match audit::to_its_end(call).await {
+            Ok(reply) => reply,
+            Err(refusal) => return Some(refuse(&refusal)),
+        },
+    };
+    reply.map(passed_on)
+}
+
+/// Whether the call waits for something that would be lost on a caller who has gone meanwhile.
+fn waits(target: &str, body: &[u8]) -> bool {
+    let name: &[u8] = b"ReceiveMessage";
+    target.ends_with("ReceiveMessage") || target.is_empty() && body.windows(name.len()).any(|part| part == name)
 }
 
 fn form_fields(body: &[u8]) -> Vec<(String, String)> {

@@ -10,7 +10,8 @@ use super::{Answer, Body, Fresh, source};
 use crate::api::gate::Caller;
 use crate::api::{Doors, Refused, apart};
 use crate::base::limits::CAUSE_CHARS_MAX;
-use crate::resources::approve::{REJECTED, TABLE};
+use crate::base::{Attempt, ExecutionId};
+use crate::resources::approve::REJECTED;
 use crate::store::Commit;
 
 const ROWS_MAX: usize = 1_000;
@@ -20,8 +21,8 @@ pub async fn all(State(doors): State<Doors>) -> Answer {
     let (shown, gone) = apart(move || listed(&reading)).await??;
     if !gone.is_empty() {
         let mut commit = Commit::new();
-        for id in &gone {
-            commit.delete_item(TABLE, id);
+        for (id, attempt) in gone {
+            commit.delete_approval(id, attempt);
         }
         handle.commit(commit).await?;
     }
@@ -29,34 +30,33 @@ pub async fn all(State(doors): State<Doors>) -> Answer {
 }
 
 /// What waits still, and the ids of what does not: stopped, timed out, or decided by somebody with the token.
-fn listed(doors: &Doors) -> Result<(Vec<Value>, Vec<String>), Refused> {
+fn listed(doors: &Doors) -> Result<(Vec<Value>, Vec<Key>), Refused> {
     let (mut shown, mut gone) = (Vec::new(), Vec::new());
-    for (id, text) in doors.reader.items(TABLE, None, ROWS_MAX)? {
-        let row: Value = serde_json::from_str(&text).unwrap_or_default();
-        if !doors.handle.awaits(row["token"].as_str().unwrap_or_default())? {
-            gone.push(id);
+    for (execution, attempt, row) in doors.reader.approvals(ROWS_MAX)? {
+        if !doors.handle.awaits(&row.token)? {
+            gone.push((execution, attempt));
             continue;
         }
-        let header = find(doors, row["execution"].as_str().unwrap_or_default())?;
-        let asked = row["asked"].to_string();
+        let header = find(doors, &execution.to_string())?;
+        let asked: Value = serde_json::from_str(&row.asked).unwrap_or_default();
         let file = source(&header.input);
         let mut top = header.clone();
         while let Some(parent) = top.parent.as_ref().and_then(|p| doors.reader.header(p.execution).ok().flatten()) {
             top = parent;
         }
-        let mut media = outputs(doors, [asked.as_str()].into_iter(), None);
+        let mut media = outputs(doors, [row.asked.as_str()].into_iter(), None);
         if media.is_empty() {
             media = outputs(doors, [&*header.input].into_iter(), None);
         }
         shown.push(json!({
-            "id": id,
-            "title": row["title"],
-            "question": row["asked"]["Question"],
-            "asked": row["asked"],
-            "since": row["since"],
-            "execution": row["execution"],
+            "id": format!("{execution}-{attempt}"),
+            "title": row.title,
+            "question": asked["Question"],
+            "asked": asked,
+            "since": row.since.0,
+            "execution": execution.to_string(),
             "workflow": header.machine.name,
-            "state": row["state"],
+            "state": row.state,
             "file": file.as_ref().map(|uri| uri.file_name()),
             "root": top.id.to_string(),
             "media": media,
@@ -73,7 +73,7 @@ pub struct Approve {
 }
 
 pub async fn approve(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body<Approve>,
@@ -92,7 +92,7 @@ pub struct Reject {
 }
 
 pub async fn reject(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body<Reject>,
@@ -106,15 +106,29 @@ pub async fn reject(
     settled(&doors, &id).await
 }
 
+/// The attempt that asks.
+type Key = (ExecutionId, Attempt);
+
+/// `EXECUTION-ATTEMPT`
+fn key(id: &str) -> Option<Key> {
+    let (execution, attempt) = id.rsplit_once('-')?;
+    Some((execution.parse().ok()?, Attempt(attempt.parse().ok()?)))
+}
+
 fn token(doors: &Doors, id: &str) -> Result<String, Refused> {
-    let row: Option<Value> = doors.reader.item(TABLE, id)?.and_then(|text| serde_json::from_str(&text).ok());
-    let token = row.and_then(|row| row["token"].as_str().map(str::to_owned));
-    token.ok_or_else(|| Refused::new("ResourceNotFound", "This is decided already, or its execution has ended"))
+    let row = match key(id) {
+        Some((execution, attempt)) => doors.reader.approval(execution, attempt)?,
+        None => None,
+    };
+    let decided = || Refused::new("ResourceNotFound", "This is decided already, or its execution has ended");
+    row.map(|row| row.token).ok_or_else(decided)
 }
 
 async fn settled(doors: &Doors, id: &str) -> Answer {
     let mut commit = Commit::new();
-    commit.delete_item(TABLE, id);
+    if let Some((execution, attempt)) = key(id) {
+        commit.delete_approval(execution, attempt);
+    }
     doors.handle.commit(commit).await?;
     Ok(Fresh(json!({})))
 }

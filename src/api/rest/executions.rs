@@ -141,7 +141,7 @@ pub async fn definition(State(doors): State<Doors>, Path(id): Path<String>) -> A
     super::machines::definition_of(&doors, &machine.name, machine.revision)
 }
 
-pub async fn start(State(doors): State<Doors>, body: Body<StartBody>) -> Answer {
+pub async fn start(doors: Doors, body: Body<StartBody>) -> Answer {
     let Json(body) = super::body(body)?;
     if let Some(name) = &body.name {
         names::check(name)?;
@@ -170,7 +170,7 @@ pub struct StopBody {
     pub cause: Option<String>,
 }
 
-pub async fn stop(State(doors): State<Doors>, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
+pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
     let Json(body) = super::body(body)?;
     let header = find(&doors, &id)?;
     let at = match header.stopped_at {
@@ -180,7 +180,7 @@ pub async fn stop(State(doors): State<Doors>, Path(id): Path<String>, body: Body
     Ok(Fresh(json!({"stoppedAt": at.0})))
 }
 
-pub async fn redrive(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
+pub async fn redrive(doors: Doors, Path(id): Path<String>) -> Answer {
     let header = find(&doors, &id)?;
     let at = doors.handle.redrive(header.id).await?;
     Ok(Fresh(json!({"redrivenAt": at.0})))

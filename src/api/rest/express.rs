@@ -50,7 +50,7 @@ pub async fn board(State(doors): State<Doors>, Query(query): Query<BoardQuery>) 
     })))
 }
 
-pub async fn stop(State(doors): State<Doors>, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
+pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
     let Json(body) = super::body(body)?;
     let missing = || Refused::no_execution(&id);
     let number: ExecutionId = id.parse().map_err(|_| missing())?;

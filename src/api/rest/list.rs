@@ -148,7 +148,7 @@ fn checked(body: Body<Several>) -> Result<Vec<String>, Refused> {
     Ok(ids)
 }
 
-pub async fn stop_all(State(doors): State<Doors>, body: Body<Several>) -> Answer {
+pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
     let mut all = Vec::new();
     for id in checked(body)? {
         let stopped = async {
@@ -162,7 +162,7 @@ pub async fn stop_all(State(doors): State<Doors>, body: Body<Several>) -> Answer
     Ok(outcomes(all))
 }
 
-pub async fn redrive_all(State(doors): State<Doors>, body: Body<Several>) -> Answer {
+pub async fn redrive_all(doors: Doors, body: Body<Several>) -> Answer {
     let mut all = Vec::new();
     for id in checked(body)? {
         let redriven = async { doors.handle.redrive(find(&doors, &id)?.id).await.map(drop) };

@@ -118,7 +118,7 @@ pub struct NewBody {
     express: bool,
 }
 
-pub async fn create(State(doors): State<Doors>, body: Body<NewBody>) -> Answer {
+pub async fn create(doors: Doors, body: Body<NewBody>) -> Answer {
     let Json(body) = super::body(body)?;
     names::check(&body.name)?;
     let new = NewMachine {
@@ -143,7 +143,7 @@ pub struct ChangeBody {
     publish: Option<String>,
 }
 
-pub async fn update(State(doors): State<Doors>, Path(name): Path<String>, body: Body<ChangeBody>) -> Answer {
+pub async fn update(doors: Doors, Path(name): Path<String>, body: Body<ChangeBody>) -> Answer {
     let Json(body) = super::body(body)?;
     let row = find(&doors, &name)?;
     if let Some(based_on) = body.based_on.filter(|revision| *revision != row.revision) {
@@ -158,7 +158,7 @@ pub async fn update(State(doors): State<Doors>, Path(name): Path<String>, body: 
     shown(&doors, &name)
 }
 
-pub async fn delete(State(doors): State<Doors>, Path(name): Path<String>) -> Answer {
+pub async fn delete(doors: Doors, Path(name): Path<String>) -> Answer {
     find(&doors, &name)?;
     doors.handle.delete_machine(&name).await?;
     Ok(Fresh(json!({})))
@@ -179,11 +179,7 @@ pub struct RouteBody {
     weight: u8,
 }
 
-pub async fn put_alias(
-    State(doors): State<Doors>,
-    Path((name, alias)): Path<(String, String)>,
-    body: Body<AliasBody>,
-) -> Answer {
+pub async fn put_alias(doors: Doors, Path((name, alias)): Path<(String, String)>, body: Body<AliasBody>) -> Answer {
     let Json(body) = super::body(body)?;
     let routes = body.routes.iter().map(|route| {
         let version = doors.place.qualified(&name, &route.version.to_string());
@@ -204,7 +200,7 @@ pub async fn put_alias(
     aws::call(&doors, operation, asked.to_string().as_bytes()).await.map(Fresh)
 }
 
-pub async fn delete_alias(State(doors): State<Doors>, Path((name, alias)): Path<(String, String)>) -> Answer {
+pub async fn delete_alias(doors: Doors, Path((name, alias)): Path<(String, String)>) -> Answer {
     doors.handle.delete_alias(&name, &alias).await?;
     Ok(Fresh(json!({})))
 }
@@ -223,7 +219,7 @@ pub async fn validate(body: Body<ValidateBody>) -> Answer {
 }
 
 /// TestState's own fields, `definition` and `input` among them.
-pub async fn test_state(State(doors): State<Doors>, body: Body<Map<String, Value>>) -> Answer {
+pub async fn test_state(doors: Doors, body: Body<Map<String, Value>>) -> Answer {
     let Json(mut asked) = super::body(body)?;
     asked.entry("inspectionLevel").or_insert_with(|| "DEBUG".into());
     aws::call(&doors, "TestState", Value::Object(asked).to_string().as_bytes()).await.map(Fresh)

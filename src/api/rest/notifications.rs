@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
 use crate::api::Doors;
-use crate::resources::notify;
 
 const ROWS_MAX: usize = 500;
 
@@ -23,8 +22,16 @@ pub async fn all(State(doors): State<Doors>) -> Answer {
         })
     });
     let waiting: Vec<Value> = waiting.collect();
-    let delivered = doors.reader.items(notify::DELIVERED, None, ROWS_MAX)?;
-    let delivered = delivered.iter().filter_map(|(_, text)| serde_json::from_str(text).ok());
+    let delivered = doors.reader.delivered(ROWS_MAX)?.into_iter().map(|(_, row)| {
+        json!({
+            "target": row.target,
+            "event": event_of(&row.body),
+            "body": row.body,
+            "attempts": row.attempts,
+            "createdAt": row.created_at.0,
+            "deliveredAt": row.delivered_at.0,
+        })
+    });
     let delivered: Vec<Value> = delivered.collect();
     Ok(Fresh(json!({"waiting": waiting, "delivered": delivered})))
 }

@@ -349,6 +349,7 @@ mod tests {
             query: &[],
             body,
             answer,
+            success: axum::http::StatusCode::OK,
         };
         let document = document(&[door("Stop", "Stopped")]);
         let operation = &document["paths"]["/api/v1/executions/{id}/stop"]["post"];

@@ -68,7 +68,7 @@ fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refuse
         "landings": landings(doors)?,
         "alarms": alarms,
         "watches": (doors.watches)(),
-        "approvals": doors.reader.items(crate::resources::approve::TABLE, None, 1000)?.len(),
+        "approvals": doors.reader.approvals(1000)?.len(),
         "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
     }))
 }
@@ -193,10 +193,9 @@ pub async fn work(State(doors): State<Doors>) -> Answer {
 
 pub async fn schedules(State(doors): State<Doors>) -> Answer {
     let mut shown = doors.facts["schedules"].clone();
-    for (name, text) in doors.reader.schedules()? {
-        let row: Value = serde_json::from_str(&text).unwrap_or_default();
+    for (name, row) in doors.reader.schedules()? {
         for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
-            schedule["lastAt"] = row["last"].clone();
+            schedule["lastAt"] = row.last.0.into();
         }
     }
     for schedule in shown.as_array_mut().into_iter().flatten() {

@@ -5,6 +5,7 @@
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
@@ -13,7 +14,7 @@ use super::{
     alarms, approvals, benchmarks, deeds, devices, executions, express, lanes, list, machines, notifications, openapi,
     overview, refuse, settings, shares, trace, uploads, visit, watches,
 };
-use crate::api::audit::{self, Deed};
+use crate::api::audit::{self, Action};
 use crate::api::gate::{Caller, Role};
 use crate::api::{Doors, Refused, live, session};
 
@@ -32,6 +33,8 @@ pub struct Door {
     pub body: &'static str,
     /// The name of the answer's schema.
     pub answer: &'static str,
+    /// The status of an answer that is no refusal.
+    pub success: StatusCode,
 }
 
 /// Doors are added in groups; a group is what a reader looks for.
@@ -157,7 +160,18 @@ fn of_files(t: &mut Table) {
     let under = &[("under", "a folder of the share")];
     let what = "Files of a share's folder";
     t.guarded_get("/shares/{share}/files", Role::Operator, what, under, "Files", get(shares::files));
-    t.post("/uploads", "Begins an upload (tus 1.0)", "", "", post(uploads::begin));
+    let begins = Door {
+        method: "POST",
+        path: "/uploads",
+        needs: Role::Operator,
+        tag: t.tag,
+        summary: "Begins an upload (tus 1.0)",
+        query: &[],
+        body: "",
+        answer: "",
+        success: StatusCode::CREATED,
+    };
+    t.add(begins, post(uploads::begin), true);
     t.route(
         "HEAD",
         "/uploads/{id}",
@@ -199,7 +213,17 @@ impl Table<'_> {
         answer: &'static str,
         handler: MethodRouter<Doors>,
     ) {
-        let door = Door { method: "GET", path, needs, tag: self.tag, summary, query, body: "", answer };
+        let door = Door {
+            method: "GET",
+            path,
+            needs,
+            tag: self.tag,
+            summary,
+            query,
+            body: "",
+            answer,
+            success: StatusCode::OK,
+        };
         self.add(door, handler, false);
     }
 
@@ -213,7 +237,17 @@ impl Table<'_> {
         handler: MethodRouter<Doors>,
     ) {
         let needs = Role::Operator;
-        let door = Door { method: "POST", path, needs, tag: self.tag, summary, query: &[], body, answer };
+        let door = Door {
+            method: "POST",
+            path,
+            needs,
+            tag: self.tag,
+            summary,
+            query: &[],
+            body,
+            answer,
+            success: StatusCode::OK,
+        };
         self.add(door, handler, true);
     }
 
@@ -227,7 +261,17 @@ impl Table<'_> {
         answer: &'static str,
         handler: MethodRouter<Doors>,
     ) {
-        let door = Door { method, path, needs: Role::Admin, tag: self.tag, summary, query: &[], body, answer };
+        let door = Door {
+            method,
+            path,
+            needs: Role::Admin,
+            tag: self.tag,
+            summary,
+            query: &[],
+            body,
+            answer,
+            success: StatusCode::OK,
+        };
         self.add(door, handler, true);
     }
 
@@ -241,7 +285,17 @@ impl Table<'_> {
         answer: &'static str,
         handler: MethodRouter<Doors>,
     ) {
-        let door = Door { method: "POST", path, needs, tag: self.tag, summary, query: &[], body, answer };
+        let door = Door {
+            method: "POST",
+            path,
+            needs,
+            tag: self.tag,
+            summary,
+            query: &[],
+            body,
+            answer,
+            success: StatusCode::OK,
+        };
         self.add(door, handler, false);
     }
 
@@ -257,7 +311,8 @@ impl Table<'_> {
         answer: &'static str,
         handler: MethodRouter<Doors>,
     ) {
-        let door = Door { method, path, needs, tag: self.tag, summary, query: &[], body, answer };
+        let door =
+            Door { method, path, needs, tag: self.tag, summary, query: &[], body, answer, success: StatusCode::OK };
         self.add(door, handler, false);
     }
 
@@ -279,15 +334,33 @@ async fn passed(
     request: Request,
     next: Next,
 ) -> Response {
+    if door.method == "GET" {
+        return match caller.may(door.needs) {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        };
+    }
+    let change = change(door, is_kept, doors, caller, request, next);
+    audit::to_its_end(change).await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// What a door changes, together with its entry of the audit log.
+async fn change(door: Door, is_kept: bool, doors: Doors, caller: Caller, mut request: Request, next: Next) -> Response {
     let to = request.uri().path().trim_start_matches("/api/v1").to_owned();
+    let what = format!("{} {}", door.method, door.path);
+    let action = Action { door: "rest", what, to, success: door.success };
+    let entry = is_kept.then(|| audit::entry(&doors, &caller, action));
     let response = match caller.may(door.needs) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            if let Some(entry) = &entry {
+                request.extensions_mut().insert(entry.clone());
+            }
+            next.run(request).await
+        }
         Err(refusal) => refusal.into_response(),
     };
-    if is_kept {
-        let what = format!("{} {}", door.method, door.path);
-        audit::note(&doors, Deed { caller: &caller, door: "rest", what: &what, to: &to, status: response.status() })
-            .await;
+    if let Some(entry) = &entry {
+        audit::settle(&doors, entry, response.status()).await;
     }
     response
 }

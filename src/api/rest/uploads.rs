@@ -20,16 +20,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::api::gate::Caller;
 use crate::api::{Doors, Refused, apart};
 use crate::base::Uri;
-use crate::store::Commit;
+use crate::store::{Commit, UploadRow};
 
-/// Rows lie among the items, in a table whose name no DynamoDB call can say.
-const TABLE: &str = "$uploads";
 const BYTES_MAX: u64 = 16 << 40;
 /// What a share must have left when the upload is whole.
 const ROOM_LEFT: u64 = 64 << 20;
@@ -47,17 +44,8 @@ impl Drop for Writing {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Upload {
-    share: String,
-    key: String,
-    part: PathBuf,
-    bytes: u64,
-    by: String,
-}
-
 pub async fn begin(
-    State(doors): State<Doors>,
+    doors: Doors,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
@@ -78,9 +66,10 @@ pub async fn begin(
     let id = uuid::Uuid::new_v4().simple().to_string();
     let (shares, uri, part_name) = (doors.shares.clone(), Uri::new(&share, &key), format!(".{name}.{}.part", &id[..8]));
     let part = apart(move || open_part(&shares, &uri, &part_name, bytes)).await??;
-    let upload = Upload { share, key, part, bytes, by: caller.name };
+    let part = part.to_string_lossy().into_owned();
+    let upload = UploadRow { share, key, part, bytes, by: caller.name };
     let mut commit = Commit::new();
-    commit.put_item(TABLE, &id, &serde_json::to_string(&upload).unwrap_or_default());
+    commit.put_upload(&id, &upload);
     doors.handle.commit(commit).await?;
     let mut answer = reply(StatusCode::CREATED, &[("upload-offset", 0)]);
     set(&mut answer, header::LOCATION, &format!("/api/v1/uploads/{id}"));
@@ -92,7 +81,7 @@ pub async fn begin(
 
 pub async fn how_far(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Refused> {
     let upload = find(&doors, &id)?;
-    let offset = offset(&upload.part).await?;
+    let offset = offset(FilePath::new(&upload.part)).await?;
     let mut answer = reply(StatusCode::OK, &[("upload-offset", offset), ("upload-length", upload.bytes)]);
     set(&mut answer, header::CACHE_CONTROL, "no-store");
     Ok(answer)
@@ -113,7 +102,7 @@ pub async fn go_on(
         return Err(Refused::new("ConflictException", "This upload is being written to by another request"));
     }
     let _writing = Writing(doors.uploads.clone(), id.clone());
-    let at = offset(&upload.part).await?;
+    let at = offset(FilePath::new(&upload.part)).await?;
     if number(&headers, "upload-offset") != Some(at) {
         return Err(Refused::new("ConflictException", format!("The upload is at {at}; go on from there")));
     }
@@ -158,7 +147,7 @@ fn open_part(shares: &crate::base::Shares, uri: &Uri, part: &str, bytes: u64) ->
 }
 
 /// Writes what comes, as far as it comes; the end of the connection is no error, it may go on later.
-async fn write(upload: &Upload, at: u64, body: HttpBody) -> Result<u64, Refused> {
+async fn write(upload: &UploadRow, at: u64, body: HttpBody) -> Result<u64, Refused> {
     let unwritable =
         |e: std::io::Error| Refused::new("ServiceUnavailable", format!("{} cannot be written: {e}", upload.key));
     let file = tokio::fs::OpenOptions::new().append(true).open(&upload.part).await.map_err(unwritable)?;
@@ -177,8 +166,9 @@ async fn write(upload: &Upload, at: u64, body: HttpBody) -> Result<u64, Refused>
 }
 
 /// The key that it came to have.
-async fn finish(doors: &Doors, id: &str, upload: &Upload) -> Result<String, Refused> {
-    let (shares, part, uri) = (doors.shares.clone(), upload.part.clone(), Uri::new(&upload.share, &upload.key));
+async fn finish(doors: &Doors, id: &str, upload: &UploadRow) -> Result<String, Refused> {
+    let (shares, uri) = (doors.shares.clone(), Uri::new(&upload.share, &upload.key));
+    let part = PathBuf::from(&upload.part);
     let landed = apart(move || land(&shares, &part, uri)).await??;
     forget(doors, id).await?;
     tracing::info!(file = %landed, bytes = upload.bytes, by = upload.by, "an upload landed");
@@ -214,14 +204,13 @@ fn numbered(key: &str, n: u32) -> String {
 
 async fn forget(doors: &Doors, id: &str) -> Result<(), Refused> {
     let mut commit = Commit::new();
-    commit.delete_item(TABLE, id);
+    commit.delete_upload(id);
     Ok(doors.handle.commit(commit).await?)
 }
 
-fn find(doors: &Doors, id: &str) -> Result<Upload, Refused> {
-    let row = doors.reader.item(TABLE, id)?;
+fn find(doors: &Doors, id: &str) -> Result<UploadRow, Refused> {
     let missing = || Refused::new("ResourceNotFound", "There is no such upload; it may have ended");
-    row.and_then(|text| serde_json::from_str(&text).ok()).ok_or_else(missing)
+    doors.reader.upload(id)?.ok_or_else(missing)
 }
 
 async fn offset(part: &FilePath) -> Result<u64, Refused> {

@@ -19,7 +19,7 @@ use crate::base::{Attempt, ExecutionId, Fault, TaskError, fault};
 use crate::resources::aws::Integration;
 use crate::resources::{Call, Services};
 use crate::run::Handle;
-use crate::store::Commit;
+use crate::store::{Commit, RemoteJobRow};
 
 /// Between two questions: the first comes soon, later ones less often.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -294,19 +294,25 @@ fn filled(fields: &[(&str, &str)], answer: &Value, parameters: &Value) -> Value 
 /// The answer to the start, where this very attempt has started its job before a crash.
 pub fn started(call: &Call) -> Result<Option<Value>, Fault> {
     let row = call.services.reader.remote_job(call.execution, call.task.attempt)?;
-    let row: Option<Value> = row.and_then(|text| serde_json::from_str(&text).ok());
-    Ok(row.map(|mut row| row["answer"].take()))
+    Ok(row.map(|row| json_of(&row.answer)))
+}
+
+/// JSON of a row, which was JSON when it was stored.
+fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// Remembers the job and follows it.
 pub async fn follow(call: &Call, rule: &'static Rule, answer: &Value) -> Result<(), Fault> {
-    let row = json!({
-        "service": rule.service, "start": rule.start, "answer": answer,
-        "ask": filled(rule.asks, answer, &call.parameters),
-        "stop": filled(rule.stops, answer, &call.parameters),
-    });
+    let row = RemoteJobRow {
+        service: rule.service.to_owned(),
+        start: rule.start.to_owned(),
+        answer: answer.to_string(),
+        ask: filled(rule.asks, answer, &call.parameters).to_string(),
+        stop: filled(rule.stops, answer, &call.parameters).to_string(),
+    };
     let mut commit = Commit::new();
-    commit.put_remote_job(call.execution, call.task.attempt, &row.to_string());
+    commit.put_remote_job(call.execution, call.task.attempt, &row);
     call.handle.commit(commit).await?;
     spawn(&call.services, &call.handle, call.execution, call.task.attempt);
     Ok(())
@@ -332,18 +338,17 @@ fn spawn(services: &Arc<Services>, handle: &Handle, id: ExecutionId, attempt: At
 
 async fn watch(services: &Services, handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {
     let Some(row) = services.reader.remote_job(id, attempt)? else { return Ok(()) };
-    let row: Value = serde_json::from_str(&row).unwrap_or_default();
-    let text = |name: &str| row[name].as_str().unwrap_or_default();
-    let Some(rule) = rule(text("service"), text("start")) else { return forget(handle, id, attempt).await };
+    let Some(rule) = rule(&row.service, &row.start) else { return forget(handle, id, attempt).await };
+    let (question, request_to_stop) = (json_of(&row.ask), json_of(&row.stop));
     let (mut pause, mut refusals) = (PAUSE_MIN, 0);
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(PAUSE_MAX);
         if !handle.waits_for(id, attempt)? {
-            stop(services, rule, &row["stop"]).await;
+            stop(services, rule, &request_to_stop).await;
             return forget(handle, id, attempt).await;
         }
-        let state = match ask(services, rule, &row["ask"]).await {
+        let state = match ask(services, rule, &question).await {
             Ok(answer) => {
                 refusals = 0;
                 rule.state(&answer)

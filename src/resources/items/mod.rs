@@ -11,13 +11,13 @@ mod value;
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Integration};
 use super::{Answer, Call};
 use crate::base::TaskError;
-use crate::store::Commit;
+use crate::store::{Commit, TableRow};
 use expression::Placeholders;
 use value::Item;
 
@@ -28,13 +28,12 @@ const KEY_GUESSES: &[&str] = &["JobId", "jobId", "Id", "id", "ID", "PK", "pk"];
 const LOCKS: usize = 64;
 
 /// `[tables.NAME]`: the key of a table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableSettings {
     /// The partition key.
     pub key: String,
     /// The sort key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
 }
 
@@ -115,15 +114,33 @@ fn error(refusal: &Refusal, integration: Integration, id: &str) -> TaskError {
 
 /// The table's name in an ARN, or the name as it is.
 fn name_of(table: &str) -> &str {
-    aws::last_part(table).rsplit('/').next().unwrap_or_default()
+    match table.strip_prefix("arn:") {
+        Some(arn) => aws::last_part(arn).split('/').nth(1).unwrap_or_default(),
+        None => table,
+    }
+}
+
+/// Why DynamoDB would refuse a table's name (developer guide, "Supported data types and naming rules in Amazon DynamoDB":
+/// 3 to 255 characters of a-z, A-Z, 0-9, `_`, `-` and `.`), in its words.
+pub fn name_fault(name: &str) -> Option<String> {
+    if !(3..=255).contains(&name.chars().count()) {
+        return Some("TableName must be at least 3 characters long and at most 255 characters long".to_owned());
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (!name.chars().all(is_allowed)).then(|| {
+        format!(
+            "1 validation error detected: Value '{name}' at 'tableName' failed to satisfy constraint: Member must \
+             satisfy regular expression pattern: [a-zA-Z0-9_.-]+"
+        )
+    })
 }
 
 async fn operate(call: &Call, operation: &str) -> Result<Value, Outcome> {
     let request = &call.parameters;
     let table = request.get("TableName").and_then(Value::as_str).unwrap_or_default();
     let table = name_of(table);
-    if table.len() < 3 || table.len() > 255 {
-        return Err("TableName must be at least 3 characters long and at most 255 characters long".to_owned().into());
+    if let Some(fault) = name_fault(table) {
+        return Err(fault.into());
     }
     let named = if operation == "putItem" { "Item" } else { "Key" };
     let given = attributes(request, named)?;
@@ -182,11 +199,9 @@ async fn schema(call: &Call, table: &str, given: &Item, operation: &str) -> Resu
     if let Some(known) = tables.configured.get(table).or(tables.found.lock().get(table)) {
         return Ok(known.clone());
     }
-    let setting = format!("tables.{table}");
     let failed = |e: &crate::base::Fault| Outcome::Failed(super::fault(e));
-    if let Some(stored) = call.services.reader.setting(&setting).map_err(|e| failed(&e))?
-        && let Ok(known) = serde_json::from_slice::<TableSettings>(&stored)
-    {
+    if let Some(TableRow { key, range }) = call.services.reader.table(table).map_err(|e| failed(&e))? {
+        let known = TableSettings { key, range };
         tables.found.lock().insert(table.to_owned(), known.clone());
         return Ok(known);
     }
@@ -200,7 +215,7 @@ async fn schema(call: &Call, table: &str, given: &Item, operation: &str) -> Resu
     };
     if operation != "getItem" {
         let mut commit = Commit::new();
-        commit.put_setting(&setting, serde_json::to_string(&schema).unwrap_or_default().as_bytes());
+        commit.put_table(table, &TableRow { key: schema.key.clone(), range: schema.range.clone() });
         call.handle.commit(commit).await.map_err(|e| failed(&e))?;
         tables.found.lock().insert(table.to_owned(), schema.clone());
     }

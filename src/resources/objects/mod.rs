@@ -20,10 +20,8 @@ use crate::base::escape::unescaped;
 use crate::base::shares::ShareError;
 use crate::base::{Shares, TaskError, Timestamp, Uri};
 use crate::run::Fill;
-use crate::store::Commit;
+use crate::store::{Commit, ObjectField, ObjectRow};
 
-/// The store's table of what files cannot keep: share and key → JSON.
-const BESIDE: &str = "conveyor.objects";
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =
     ["CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Metadata", "Expires"];
@@ -38,10 +36,7 @@ pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
     let (operation, id, reader) = (operation.to_owned(), aws::request_id(call), call.services.reader.clone());
     // Shares may be slow or hang: never on the threads that everything else runs on.
     let done = tokio::task::spawn_blocking(move || {
-        let beside = |share: &str, key: &str| -> Option<Value> {
-            let row = reader.item(BESIDE, &format!("{share}/{key}")).ok()??;
-            serde_json::from_str(&row).ok()
-        };
+        let beside = |share: &str, key: &str| reader.object(share, key).ok().flatten();
         operate(&shares, &operation, &parameters, &id, &beside)
     });
     let done =
@@ -49,10 +44,10 @@ pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
     let Done { answer, beside } = done?;
     if !beside.is_empty() {
         let mut commit = Commit::new();
-        for (object, row) in beside {
+        for (uri, row) in beside {
             match row {
-                Some(row) => commit.put_item(BESIDE, &object, &row.to_string()),
-                None => commit.delete_item(BESIDE, &object),
+                Some(row) => commit.put_object(&uri.share, &uri.key, &row),
+                None => commit.delete_object(&uri.share, &uri.key),
             };
         }
         call.handle.commit(commit).await.map_err(|e| super::fault(&e))?;
@@ -63,7 +58,7 @@ pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
 /// What an operation did: its answer, and what is to be kept beside objects.
 struct Done {
     answer: Value,
-    beside: Vec<(String, Option<Value>)>,
+    beside: Vec<(Uri, Option<ObjectRow>)>,
 }
 
 impl From<Value> for Done {
@@ -73,7 +68,7 @@ impl From<Value> for Done {
 }
 
 /// What is kept beside an object.
-type Beside<'a> = &'a dyn Fn(&str, &str) -> Option<Value>;
+type Beside<'a> = &'a dyn Fn(&str, &str) -> Option<ObjectRow>;
 
 /// An object's content.
 pub(super) fn open(shares: &Shares, bucket: &str, key: &str) -> Result<File, TaskError> {
@@ -110,7 +105,7 @@ pub(super) fn list_all(shares: &Shares, bucket: &str, prefix: &str) -> Result<Ve
     Ok(found.into_iter().map(shown).collect())
 }
 
-fn nothing_beside(_: &str, _: &str) -> Option<Value> {
+fn nothing_beside(_: &str, _: &str) -> Option<ObjectRow> {
     None
 }
 
@@ -228,15 +223,12 @@ impl<'a> Object<'a> {
     }
 
     /// What of the request is kept beside the object.
-    fn kept(&self, p: &Value, meta: &fs::Metadata) -> (String, Option<Value>) {
-        let fields = KEPT.iter().filter_map(|name| Some(((*name).to_owned(), p.get(*name)?.clone())));
-        let mut fields: Map<String, Value> = fields.filter(|(_, value)| !value.is_null()).collect();
-        let object = format!("{}/{}", self.uri.share, self.uri.key);
-        if fields.is_empty() {
-            return (object, None);
-        }
-        fields.insert("ETag".to_owned(), etag(meta).into());
-        (object, Some(Value::Object(fields)))
+    fn kept(&self, p: &Value, meta: &fs::Metadata) -> (Uri, Option<ObjectRow>) {
+        let given = KEPT.iter().filter_map(|name| Some((*name, p.get(*name)?))).filter(|(_, value)| !value.is_null());
+        let field = |(name, value): (&str, &Value)| ObjectField { name: name.to_owned(), json: value.to_string() };
+        let fields: Vec<ObjectField> = given.map(field).collect();
+        let row = (!fields.is_empty()).then(|| ObjectRow { etag: etag(meta), fields });
+        (self.uri.clone(), row)
     }
 
     fn described(&self, meta: &fs::Metadata) -> Value {
@@ -250,8 +242,8 @@ impl<'a> Object<'a> {
         });
         let beside = (self.beside)(&self.uri.share, &self.uri.key);
         // Of a file that was written since by somebody else nothing is known.
-        if let Some(Value::Object(fields)) = beside.filter(|row| row["ETag"] == described["ETag"]) {
-            described.as_object_mut().into_iter().for_each(|map| map.extend(fields.clone()));
+        if let Some(row) = beside.filter(|row| described["ETag"] == *row.etag) {
+            described.as_object_mut().into_iter().for_each(|map| map.extend(fields_of(&row)));
         }
         described
     }
@@ -280,7 +272,7 @@ impl<'a> Object<'a> {
             _ => Ok(Done {
                 answer: json!({}),
                 beside: match (self.beside)(&self.uri.share, &self.uri.key) {
-                    Some(_) => vec![(format!("{}/{}", self.uri.share, self.uri.key), None)],
+                    Some(_) => vec![(self.uri.clone(), None)],
                     None => Vec::new(),
                 },
             }),
@@ -375,8 +367,8 @@ fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -
     let kept = match p.get("MetadataDirective").and_then(Value::as_str) {
         Some("REPLACE") => target.kept(p, &copied),
         _ => {
-            let source = beside(&source.uri.share, &source.uri.key).filter(|row| row["ETag"] == etag(&meta));
-            target.kept(&source.unwrap_or_default(), &copied)
+            let source = beside(&source.uri.share, &source.uri.key).filter(|row| row.etag == etag(&meta));
+            target.kept(&Value::Object(source.as_ref().map(fields_of).unwrap_or_default()), &copied)
         }
     };
     let answer = json!({ "CopyObjectResult": { "ETag": etag(&copied), "LastModified": modified(&copied) } });
@@ -411,6 +403,12 @@ fn delete_all<'a>(p: &Value, of: &dyn Fn(&str) -> Result<Object<'a>, TaskError>)
     Ok(Done { answer, beside })
 }
 
+/// What was put with an object, as its describing calls show it.
+fn fields_of(row: &ObjectRow) -> Map<String, Value> {
+    let field = |field: &ObjectField| (field.name.clone(), serde_json::from_str(&field.json).unwrap_or_default());
+    row.fields.iter().map(field).collect()
+}
+
 fn content_type(name: &str) -> String {
     mime_guess::from_path(name).first_or_octet_stream().essence_str().to_owned()
 }
@@ -440,9 +438,9 @@ mod tests {
         fs::create_dir_all(dir.path().join("a/day 1")).unwrap();
         fs::create_dir_all(dir.path().join("b")).unwrap();
         fs::write(dir.path().join("a/day 1/x+y.mp4"), b"pictures").unwrap();
-        let rows = std::cell::RefCell::new(std::collections::BTreeMap::<String, Value>::new());
+        let rows = std::cell::RefCell::new(std::collections::BTreeMap::<Uri, ObjectRow>::new());
         let run = |operation: &str, p: Value| -> Result<Value, TaskError> {
-            let beside = |share: &str, key: &str| rows.borrow().get(&format!("{share}/{key}")).cloned();
+            let beside = |share: &str, key: &str| rows.borrow().get(&Uri::new(share, key)).cloned();
             let done = operate(&shares, operation, &p, "id", &beside)?;
             for (object, row) in done.beside {
                 let _ = match row {

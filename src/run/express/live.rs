@@ -15,9 +15,10 @@ use tokio::time::{Duration, sleep};
 
 use super::super::catalog::Machine;
 use super::super::core::SharedCore;
+use super::super::ending::{Ended, Ending, Settle};
 use super::super::execution::Message;
 use super::super::lanes::Lease;
-use super::super::stage::{End, Stage};
+use super::super::stage::{End, Stage, Told};
 use super::super::{events, quarantine};
 use crate::base::{Attempt, TaskError, TimerId, Timestamp};
 use crate::interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
@@ -121,10 +122,7 @@ impl Live {
                 // An error is an attempt that was cancelled: nobody asks for its outcome.
                 if let Ok((attempt, end)) = end {
                     self.running.remove(&attempt);
-                    match end {
-                        End::Ended(event) => drop(self.decide(event)),
-                        End::Moved { task, ticket } => self.core.run_elsewhere(self.execution.header.id, task, ticket),
-                    }
+                    self.ended(end).await;
                 }
             }
             () = sleep(Duration::from_millis(until_ms)), if next.is_some() => {
@@ -138,7 +136,7 @@ impl Live {
 
     async fn hear(&mut self, message: Message) {
         match message {
-            Message::Event { event, answer } => {
+            Message::Event { event, answer, .. } => {
                 let changed = self.decide(event);
                 if let Some(answer) = answer {
                     // Who asked may have hung up; the event counts all the same.
@@ -147,8 +145,27 @@ impl Live {
             }
             Message::Leased { task, lease } => self.begin(*task, lease).await,
             // What the actors of stages tell; an express execution's stages have none.
-            Message::Moved { .. } | Message::StageGone { .. } => {}
+            Message::Moved { .. } | Message::StageGone { .. } | Message::Settle { .. } => {}
         }
+    }
+
+    async fn ended(&mut self, end: End) {
+        match end {
+            End::Ended(event) => drop(self.decide(event)),
+            End::Settle(settle, told) => self.settle(settle, &told).await,
+            End::Moved { task, ticket } => self.core.run_elsewhere(self.execution.header.id, task, ticket),
+        }
+    }
+
+    /// Has a service end an attempt. Its change is durable by itself: nothing of an express execution is stored.
+    async fn settle(&mut self, settle: Settle, told: &Told) {
+        let (ending, ended) = Ending::alone(&self.core, told.attempt);
+        settle(ending);
+        let outcome = match ended.await {
+            Ok(Ended::Outcome { outcome, .. } | Ended::Durable { outcome, .. }) => outcome,
+            Err(_) => super::super::ending::lost(),
+        };
+        self.decide(told.ended(&self.core, outcome));
     }
 
     /// Decide and act. True when the event changed something.
@@ -209,9 +226,8 @@ impl Live {
         let arn = self.machine.env.execution_arn(&self.execution.header);
         let needs_no_lane = matches!(lease, Ok(None));
         let mut stage = Stage::new(self.core.clone(), &self.execution.header, arn, task, lease);
-        if needs_no_lane && let Some(event) = stage.end_at_once().await {
-            self.decide(event);
-            return;
+        if needs_no_lane && let Some(end) = stage.end_at_once().await {
+            return self.ended(end).await;
         }
         let handle = self.stages.spawn(async move { (attempt, stage.end().await) });
         self.running.insert(attempt, handle);

@@ -115,7 +115,8 @@ fn machine_row(core: &Core, request: &Start) -> Result<MachineRow, Refused> {
 /// Stops one that runs. False where there is none of that id.
 pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
     let (answer, stopped) = oneshot::channel();
-    let message = Message::Event { event: Event::Stopped { error, cause }, answer: Some(answer) };
+    let event = Event::Stopped { error, cause };
+    let message = Message::Event { event, answer: Some(answer), on_behalf: None };
     core.express.send(id, message).is_none() && matches!(stopped.await, Ok(Ok(true)))
 }
 

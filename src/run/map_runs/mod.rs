@@ -193,7 +193,7 @@ impl Handle {
         change.apply(&mut row);
         let mut commit = Commit::new();
         commit.put_map_run(parent, attempt, &row);
-        core.commit(commit).await?;
+        self.commit(commit).await?;
         driven.woken.notify_one();
         Ok(true)
     }

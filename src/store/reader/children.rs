@@ -3,6 +3,7 @@
 use super::{Paged, Reader, each};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::Parent;
+use crate::store::envelope::Sealed;
 use crate::store::rows::{child_from, damaged};
 use crate::store::tables::{self, Table};
 
@@ -13,10 +14,10 @@ pub struct Child {
     pub parent: Parent,
 }
 
-fn child(key: &[u8], row: &[u8]) -> Result<Child, Fault> {
+fn child(key: &[u8], row: Sealed<'_>) -> Result<Child, Fault> {
     let (execution, attempt) =
         tables::split_id_number(key).ok_or_else(|| damaged(Table::Children, "a key is no attempt"))?;
-    let (id, shape) = child_from(row)?;
+    let (id, shape) = child_from(row.plain()?)?;
     Ok(Child { id, parent: Parent { execution, attempt: Attempt(attempt), shape: shape.to_owned() } })
 }
 

@@ -9,9 +9,10 @@ use std::ops::{Bound, ControlFlow};
 use super::Reader;
 use crate::base::{EventId, ExecutionId, Fault, Timestamp};
 use crate::interpreter::{MachineRef, MapChild, Parent, Status};
+use crate::store::envelope::Sealed;
 use crate::store::overlay::{Direction, Overlay};
 use crate::store::rows::{ArchivedHeaderRow, HeaderRow};
-use crate::store::rows::{STATUSES, access, damaged, status_code};
+use crate::store::rows::{STATUSES, damaged, status_code};
 use crate::store::tables::{self, Table};
 
 /// Which executions. Empty: all but the children of distributed Maps, which their runs' lists show:
@@ -76,7 +77,7 @@ impl Reader {
         let overlay = self.engine().overlay.read();
         let mut items = Vec::new();
         for id in first_of(&overlay, filter, behind, limit + 1, direction)? {
-            let look = |row: &[u8]| summary(id, access::<HeaderRow>(Table::Executions, row)?);
+            let look = |row: Sealed<'_>| summary(id, row.access::<HeaderRow>()?);
             let found = overlay.get(Table::Executions, &id.to_bytes(), look)?;
             items.push(found.ok_or_else(|| damaged(Table::ByMachine, &format!("{id} is listed but not stored")))?);
         }

@@ -5,8 +5,9 @@ use std::ops::{Bound, ControlFlow};
 use super::{Reader, each};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::Status;
+use crate::store::envelope::Sealed;
 use crate::store::overlay::Direction;
-use crate::store::rows::{Catalog, HeaderRow, MapRunRow, RunCounts, STATUSES, access, damaged};
+use crate::store::rows::{Catalog, HeaderRow, MapRunRow, RunCounts, STATUSES, damaged};
 use crate::store::tables::{self, Table};
 
 /// Rows that are looked at under one lock.
@@ -26,15 +27,14 @@ pub struct RunChild {
 impl Reader {
     pub fn map_run(&self, parent: ExecutionId, attempt: Attempt) -> Result<Option<MapRunRow>, Fault> {
         let key = tables::attempt(parent, attempt);
-        let read = |row: &[u8]| MapRunRow::read(Table::MapRuns, row);
-        self.engine().overlay.read().get(Table::MapRuns, &key, read)
+        self.engine().overlay.read().get(Table::MapRuns, &key, MapRunRow::read)
     }
 
     /// The execution and the attempt that a run belongs to, by the run's number.
     pub fn map_run_named(&self, run: u128) -> Result<Option<(ExecutionId, Attempt)>, Fault> {
         self.engine().overlay.read().get(Table::MapRunNames, &run.to_be_bytes(), |key| {
-            let (id, attempt) =
-                tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRunNames, "a row is no attempt"))?;
+            let (id, attempt) = tables::split_id_number(key.plain()?)
+                .ok_or_else(|| damaged(Table::MapRunNames, "a row is no attempt"))?;
             Ok((id, Attempt(attempt)))
         })
     }
@@ -45,7 +45,7 @@ impl Reader {
         each(&self.engine().overlay.read(), Table::MapRuns, &parent.to_bytes(), |key, row| {
             let (_, attempt) =
                 tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
-            runs.push((Attempt(attempt), MapRunRow::read(Table::MapRuns, row)?));
+            runs.push((Attempt(attempt), MapRunRow::read(row)?));
             Ok(())
         })?;
         Ok(runs)
@@ -57,7 +57,7 @@ impl Reader {
         each(&self.engine().overlay.read(), Table::MapRuns, &[], |key, row| {
             let (id, attempt) =
                 tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
-            runs.push((id, Attempt(attempt), MapRunRow::read(Table::MapRuns, row)?));
+            runs.push((id, Attempt(attempt), MapRunRow::read(row)?));
             Ok(())
         })?;
         Ok(runs)
@@ -66,7 +66,7 @@ impl Reader {
     /// The lines of a page of items.
     pub fn item_page(&self, parent: ExecutionId, attempt: Attempt, page: u32) -> Result<Option<String>, Fault> {
         self.engine().overlay.read().get(Table::ItemPages, &tables::item_page(parent, attempt, page), |lines| {
-            String::from_utf8(lines.to_vec()).map_err(|_| damaged(Table::ItemPages, "a page is no text"))
+            String::from_utf8(lines.plain()?.to_vec()).map_err(|_| damaged(Table::ItemPages, "a page is no text"))
         })
     }
 
@@ -104,8 +104,8 @@ impl Reader {
                 Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;
             for id in &ids {
-                let look = |row: &[u8]| {
-                    let row = access::<HeaderRow>(Table::Executions, row)?;
+                let look = |row: Sealed<'_>| {
+                    let row = row.access::<HeaderRow>()?;
                     Ok(row.child().map(|child| (child.number, child.items, row.stopped_at())))
                 };
                 let found = overlay.get(Table::Executions, &id.to_bytes(), look)?.flatten();
@@ -127,7 +127,7 @@ impl Reader {
     pub(super) fn child_by_name(&self, label: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
         let Ok(id) = name.parse::<ExecutionId>() else { return Ok(None) };
         let found = self.engine().overlay.read().get(Table::Executions, &id.to_bytes(), |row| {
-            let child = access::<HeaderRow>(Table::Executions, row)?.child();
+            let child = row.access::<HeaderRow>()?.child();
             Ok(child.is_some_and(|child| *child.label == *label))
         })?;
         Ok((found == Some(true)).then_some(id))

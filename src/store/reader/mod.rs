@@ -12,9 +12,10 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use super::engine::Engine;
+use super::envelope::Sealed;
 use super::overlay::{Direction, Overlay};
 use super::retention::archived_day;
-use super::rows::{self, HeaderRow, HistoryRow, TaskRow, access, damaged};
+use super::rows::{self, HeaderRow, HistoryRow, TaskRow, damaged};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::event::Json;
@@ -69,12 +70,12 @@ impl Reader {
         let Some(header) = header(&overlay, id, input, output)? else { return Ok(None) };
         let (mut branches, mut items) = (BTreeMap::new(), BTreeMap::new());
         each(&overlay, Table::Branches, &id.to_bytes(), |key, row| {
-            let branch = rows::branch_from(access::<rows::BranchRow>(Table::Branches, row)?)?;
+            let branch = rows::branch_from(row.access::<rows::BranchRow>()?)?;
             branches.insert(branch_of(Table::Branches, key)?, branch);
             Ok(())
         })?;
         each(&overlay, Table::MapItems, &id.to_bytes(), |key, row| {
-            let map = rows::map_items_from(access::<rows::MapRow>(Table::MapItems, row)?)?;
+            let map = rows::map_items_from(row.access::<rows::MapRow>()?)?;
             items.insert(branch_of(Table::MapItems, key)?, Arc::new(map));
             Ok(())
         })?;
@@ -114,7 +115,7 @@ impl Reader {
         }
         let key = tables::texts(machine, name);
         self.0.overlay.read().get(Table::ByName, &key, |row| {
-            tables::split_id(row).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
+            tables::split_id(row.plain()?).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
         })
     }
 
@@ -157,7 +158,7 @@ impl Reader {
             reader.page(Table::Outstanding, after, |key, row| {
                 let (id, attempt) =
                     tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
-                let row = access::<TaskRow>(Table::Outstanding, row)?;
+                let row = row.access::<TaskRow>()?;
                 Ok((id, rows::task_from(id, Attempt(attempt), row)))
             })
         })
@@ -166,7 +167,7 @@ impl Reader {
     /// Whether the task must still be issued again after a crash.
     pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
         self.0.overlay.read().get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
-            Ok(rows::task_from(id, attempt, access::<TaskRow>(Table::Outstanding, row)?))
+            Ok(rows::task_from(id, attempt, row.access::<TaskRow>()?))
         })
     }
 
@@ -215,7 +216,7 @@ impl Reader {
         &self,
         table: Table,
         after: Option<Vec<u8>>,
-        mut read: impl FnMut(&[u8], &[u8]) -> Result<T, Fault>,
+        mut read: impl FnMut(&[u8], Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<(Vec<T>, Option<Vec<u8>>), Fault> {
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let (mut found, mut reached) = (Vec::new(), None);
@@ -285,7 +286,7 @@ fn each(
     overlay: &Overlay,
     table: Table,
     prefix: &[u8],
-    mut look: impl FnMut(&[u8], &[u8]) -> Result<(), Fault>,
+    mut look: impl FnMut(&[u8], Sealed<'_>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let end = tables::after_prefix(prefix);
     let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
@@ -294,7 +295,7 @@ fn each(
 
 fn payload(overlay: &Overlay, id: ExecutionId, which: Payload) -> Result<Option<Json>, Fault> {
     overlay.get(Table::Payloads, &tables::payload(id, which), |text| {
-        std::str::from_utf8(text).map(Arc::from).map_err(|_| damaged(Table::Payloads, "a row is no text"))
+        std::str::from_utf8(text.plain()?).map(Arc::from).map_err(|_| damaged(Table::Payloads, "a row is no text"))
     })
 }
 
@@ -305,7 +306,7 @@ fn header(
     output: impl FnOnce() -> Result<Option<Json>, Fault>,
 ) -> Result<Option<Header>, Fault> {
     overlay.get(Table::Executions, &id.to_bytes(), |row| {
-        let row = access::<HeaderRow>(Table::Executions, row)?;
+        let row = row.access::<HeaderRow>()?;
         let output = if row.succeeded() { output()? } else { None };
         rows::header_from(id, row, input, output)
     })
@@ -335,7 +336,7 @@ fn live_history(
     let mut events = Vec::new();
     let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
     overlay.scan(Table::History, range, direction, |_, row| {
-        let mut step = rows::events_from(access::<HistoryRow>(Table::History, row)?)?;
+        let mut step = rows::events_from(row.access::<HistoryRow>()?)?;
         match direction {
             Direction::Forward => step.retain(|event| event.id >= from),
             Direction::Backward => {

@@ -6,6 +6,8 @@ use super::{Id, Stamp};
 use crate::interpreter::map_run::run_of;
 use crate::interpreter::{Header, Plan, RunTask};
 
+super::catalog!(MapRunRow);
+
 /// A run of a distributed Map. Changes with each batch of children that starts; as large for a million items as for one.
 #[derive(Clone, PartialEq, Debug, Archive, Serialize, Deserialize)]
 pub struct MapRunRow {

@@ -1,15 +1,36 @@
-//! The rows: rkyv archives with a version byte before them, read in place and never trusted.
+//! The rows: rkyv archives, read in place and never trusted. Each lies in an envelope that has its version and its
+//! checksum ([`super::envelope`]).
+//!
+//! What one owner keeps is in one file: the rows, how a [`Commit`](super::Commit) stores them and how a
+//! [`Reader`](super::Reader) finds them. Only executions, which a step changes as a whole, have theirs in `commit`.
 //!
 //! Row types are their own, apart from the interpreter's and the wire's, so that those may change without changing
 //! what lies on disks. Every access is checked (`bytecheck`). Invariant: a row type is changed only together with
 //! its `VERSION`, and the old reader stays until `upgrade` has left no such row behind.
 
+mod activities;
+mod alarms;
+mod approvals;
+mod audit;
 mod catalog;
+mod events;
 mod execution;
+mod files;
 mod history;
+mod items;
+mod landings;
+mod learnt;
+mod machines;
 mod map_run;
 mod maps;
+mod notifications;
+mod objects;
+mod queues;
+mod remote_jobs;
+mod schedules;
+mod settings;
 mod task;
+mod uploads;
 
 use rkyv::Portable;
 use rkyv::api::high::{HighSerializer, HighValidator};
@@ -21,18 +42,32 @@ use super::tables::Table;
 use crate::base::Fault;
 use crate::interpreter::Status;
 
-pub use catalog::{
-    ActivityRow, AliasRow, EventRow, FileRow, Id, ItemRow, MachineKind, MachineRow, MessageRow, OutboxRow, RevisionRow,
-    Route, Stamp, Tag, VersionRow,
-};
-pub(super) use catalog::{Catalog, DocumentRow};
+pub use activities::ActivityRow;
+pub use alarms::{AlarmChangeRow, AlarmRow};
+pub use approvals::ApprovalRow;
+pub use audit::{AuditKey, AuditRow, NotAnAuditKey};
+pub(super) use catalog::Catalog;
+use catalog::catalog;
+pub use catalog::{Id, Stamp, Tag};
+pub use events::EventRow;
 pub(super) use execution::{
     ArchivedHeaderRow, BranchRow, HeaderRow, PayloadsRow, branch_from, child, child_from, header_from, payloads_from,
 };
+pub use files::FileRow;
 pub(super) use history::{HistoryRow, events_from};
+pub use items::{ItemRow, TableRow};
+pub use landings::LandingRow;
+pub use learnt::{CorrectionRow, LearntRow};
+pub use machines::{AliasRow, MachineKind, MachineRow, RevisionRow, Route, VersionRow};
 pub use map_run::{MapRunRow, RunCounts, RunStatus};
 pub(super) use maps::{MapRow, map_items_from};
+pub use notifications::{DeliveredRow, OutboxRow};
+pub use objects::{ObjectField, ObjectRow};
+pub use queues::MessageRow;
+pub use remote_jobs::RemoteJobRow;
+pub use schedules::ScheduleRow;
 pub(super) use task::{TaskRow, task_from};
+pub use uploads::UploadRow;
 
 /// What can be stored: an archive of a known version.
 pub(super) trait Row:
@@ -42,21 +77,15 @@ pub(super) trait Row:
     const VERSION: u8 = 1;
 }
 
-/// Appends a row's version and archive. Archives hold relative pointers only, so any place in a buffer will do.
+/// Appends a row's archive. Archives hold relative pointers only, so any place in a buffer will do.
 pub(super) fn write<T: Row>(row: &T, buffer: &mut Vec<u8>) {
-    buffer.push(T::VERSION);
     let taken = std::mem::take(buffer);
     *buffer = rkyv::api::high::to_bytes_in::<_, rancor::Error>(row, taken).expect("a Vec takes every archive");
 }
 
-/// A row, in place.
-pub(super) fn access<T: Row>(table: Table, bytes: &[u8]) -> Result<&T::Archived, Fault> {
-    let (&version, archive) = bytes.split_first().ok_or_else(|| damaged(table, "a row is empty"))?;
-    if version != T::VERSION {
-        let what = format!("a row has version {version}, and this release reads version {}", T::VERSION);
-        return Err(damaged(table, &what));
-    }
-    rkyv::access::<T::Archived, rancor::Error>(archive)
+/// What is in a row's envelope, in place.
+pub(super) fn archived<T: Row>(table: Table, content: &[u8]) -> Result<&T::Archived, Fault> {
+    rkyv::access::<T::Archived, rancor::Error>(content)
         .map_err(|e| damaged(table, &format!("a row is not what was written ({e})")))
 }
 

@@ -1,0 +1,128 @@
+//! The end of a Task's attempt as part of another's commit: what the Task changed in the box's own store and the end of
+//! its attempt become durable together, so that a crash repeats both or neither.
+//!
+//! ```text
+//!  execution's actor                      service's actor                  writer
+//!  lends the execution ── message ──────> decides
+//!          (waits)                        joins: step(execution, outcome)
+//!                                         one commit ────────────────────> durable
+//!  applies the step, acts <───────────────────────────────────────────────────┘
+//! ```
+//!
+//! Invariant: an execution is lent to one service at a time and its actor decides nothing meanwhile, so what the step
+//! saw is what the store holds when the commit does.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::catalog::Machine;
+use super::core::SharedCore;
+use super::quarantine;
+use super::resource::{Announced, TaskOutcome};
+use super::stage;
+use crate::base::{Attempt, TaskError};
+use crate::interpreter::{Execution, Step};
+use crate::store::Commit;
+
+/// An attempt that a service of the box may end.
+pub struct Ending(Option<Lent>);
+
+/// How a service ends an attempt: gets the [`Ending`] and sends it on with its question. Waits for nothing.
+pub type Settle = Box<dyn FnOnce(Ending) + Send>;
+
+struct Lent {
+    core: SharedCore,
+    attempt: Attempt,
+    /// Absent where the end is not stored: of express executions, and of a Task that is only tried out.
+    stored: Option<Stored>,
+    /// Set once the end is part of a commit.
+    joined: Option<Joined>,
+    back: oneshot::Sender<Ended>,
+}
+
+struct Stored {
+    execution: Box<Execution>,
+    machine: Arc<Machine>,
+}
+
+struct Joined {
+    outcome: TaskOutcome,
+    step: Step,
+    announced: Vec<Announced>,
+}
+
+/// What became of a lent attempt.
+pub(super) enum Ended {
+    /// Its end is durable. The execution comes back as it was lent.
+    Durable { execution: Box<Execution>, step: Step, announced: Vec<Announced>, outcome: TaskOutcome },
+    /// The attempt is over with this, and nothing of the execution is stored yet.
+    Outcome { execution: Option<Box<Execution>>, outcome: TaskOutcome },
+}
+
+impl Ending {
+    /// Lends an execution to whoever ends that attempt. What comes back errs where nobody ended it: the service that
+    /// had it failed, and nothing was stored.
+    pub(super) fn lend(
+        core: &SharedCore,
+        execution: Box<Execution>,
+        machine: Arc<Machine>,
+        attempt: Attempt,
+    ) -> (Ending, oneshot::Receiver<Ended>) {
+        Ending::new(core, Some(Stored { execution, machine }), attempt)
+    }
+
+    /// The same where the end is stored by nobody, or elsewhere.
+    pub(super) fn alone(core: &SharedCore, attempt: Attempt) -> (Ending, oneshot::Receiver<Ended>) {
+        Ending::new(core, None, attempt)
+    }
+
+    fn new(core: &SharedCore, stored: Option<Stored>, attempt: Attempt) -> (Ending, oneshot::Receiver<Ended>) {
+        let (back, ended) = oneshot::channel();
+        (Ending(Some(Lent { core: core.clone(), attempt, stored, joined: None, back })), ended)
+    }
+
+    /// Adds the attempt's end to a commit. False: the attempt is over already, and nothing may be stored for it.
+    pub(super) fn join(&mut self, outcome: TaskOutcome, commit: &mut Commit) -> bool {
+        let Some(lent) = &mut self.0 else { return false };
+        let Some(Stored { execution, machine }) = &lent.stored else {
+            lent.joined = Some(Joined { outcome, step: Step::default(), announced: Vec::new() });
+            return true;
+        };
+        let entry = lent.core.entry(stage::event(lent.attempt, outcome.clone()).0);
+        let step = quarantine::step(machine, execution, &entry);
+        if step.header.is_none() {
+            return false;
+        }
+        commit.step(Some(execution), &step);
+        let announced = lent.core.status_changed(machine, execution, &step, commit);
+        lent.joined = Some(Joined { outcome, step, announced });
+        true
+    }
+
+    /// The commit that it joined is durable.
+    pub(super) fn durable(mut self) {
+        let Some(Lent { stored, joined: Some(joined), back, .. }) = self.0.take() else { return };
+        let Joined { outcome, step, announced } = joined;
+        // The actor that waits is gone only with the appliance.
+        let _ = back.send(match stored {
+            Some(Stored { execution, .. }) => Ended::Durable { execution, step, announced, outcome },
+            None => Ended::Outcome { execution: None, outcome },
+        });
+    }
+
+    /// Ends the attempt where the service changed nothing.
+    pub fn answer(mut self, outcome: TaskOutcome) {
+        let Some(Lent { stored, back, .. }) = self.0.take() else { return };
+        let execution = stored.map(|stored| stored.execution);
+        let _ = back.send(Ended::Outcome { execution, outcome });
+    }
+}
+
+/// The outcome where the service that had the attempt failed.
+pub(super) fn lost() -> TaskOutcome {
+    TaskOutcome::Failed(TaskError::new(
+        "States.TaskFailed",
+        "The part of the appliance that this Task asks failed and is being started again; its log has the details.",
+    ))
+}

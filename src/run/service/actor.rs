@@ -1,0 +1,130 @@
+//! The actor of a service: one message after the other, its alarm clock, and its start out of the rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{HandedOn, Seat, Service, Turn, words};
+use crate::base::{Fault, Timestamp};
+use crate::run::supervise::{Begun, as_part};
+use crate::store::Reader;
+
+/// The longest sleep: the clock may be set meanwhile.
+const SLEEP_MS_MAX: i64 = 30_000;
+
+pub(in crate::run) enum Mail<M> {
+    Message(M),
+    /// The alarm clock.
+    Wake,
+}
+
+pub(super) struct ServiceActor<S>(std::marker::PhantomData<fn() -> S>);
+
+pub(super) type Load<S> = Arc<dyn Fn(&Reader) -> Result<S, Fault> + Send + Sync>;
+
+pub(super) struct State<S: Service> {
+    service: S,
+    seat: Arc<Seat<S::Message>>,
+    /// When the service asked to be woken.
+    wake: Option<Timestamp>,
+    sleeper: Option<(Timestamp, JoinHandle<()>)>,
+}
+
+impl<S: Service> Drop for State<S> {
+    fn drop(&mut self) {
+        if let Some((_, sleeper)) = self.sleeper.take() {
+            sleeper.abort();
+        }
+    }
+}
+
+impl<S: Service> ServiceActor<S> {
+    pub async fn start(seat: Arc<Seat<S::Message>>, load: Load<S>, root: ActorCell) -> Result<Begun, String> {
+        let address = seat.address.clone();
+        // Until it is there nobody reaches it.
+        *address.0.write() = None;
+        let spawned =
+            ServiceActor::spawn_linked(None, ServiceActor(std::marker::PhantomData), (seat, load), root).await;
+        let (actor, _) = spawned.map_err(|e| e.to_string())?;
+        let cell = actor.get_cell();
+        let go = Box::new(move || {
+            *address.0.write() = Some(actor.clone());
+            // Its first look at what is to be done; it is gone only when the appliance ends.
+            let _ = actor.cast(Mail::Wake);
+        });
+        Ok(Begun { actor: cell, go })
+    }
+}
+
+impl<S: Service> Actor for ServiceActor<S> {
+    type Msg = Mail<S::Message>;
+    type State = State<S>;
+    type Arguments = (Arc<Seat<S::Message>>, Load<S>);
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        (seat, load): Self::Arguments,
+    ) -> Result<State<S>, ActorProcessingErr> {
+        // What the former actor decided is on the disk before the rows are read.
+        let (done, all_durable) = oneshot::channel();
+        let then = Box::new(move || {
+            // Whoever starts the service may have given up.
+            let _ = done.send(());
+        });
+        let _ = seat.commits.send(HandedOn { commit: None, then });
+        all_durable.await.map_err(|_| "the store is closed")?;
+        let reader = seat.core.reader.clone();
+        let loaded = tokio::task::spawn_blocking(move || load(&reader)).await;
+        let service = loaded.map_err(|e| e.to_string())?.map_err(|fault| words(&fault))?;
+        Ok(State { service, seat, wake: None, sleeper: None })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        state: &mut State<S>,
+    ) -> Result<(), ActorProcessingErr> {
+        let State { service, seat, wake, .. } = state;
+        as_part(&seat.name.clone(), || {
+            let now = seat.core.clock.now();
+            match mail {
+                Mail::Message(message) => service.handle(&mut Turn { now, seat, wake }, message),
+                Mail::Wake => {
+                    let too_early = wake.is_some_and(|at| at > now);
+                    if !too_early {
+                        *wake = None;
+                        service.wake(&mut Turn { now, seat, wake });
+                    }
+                }
+            }
+        });
+        state.set_alarm(&myself);
+        Ok(())
+    }
+}
+
+impl<S: Service> State<S> {
+    fn set_alarm(&mut self, myself: &ActorRef<Mail<S::Message>>) {
+        let Some(at) = self.wake else { return };
+        let rings = |(set_for, sleeper): &(Timestamp, JoinHandle<()>)| *set_for == at && !sleeper.is_finished();
+        if self.sleeper.as_ref().is_some_and(rings) {
+            return;
+        }
+        if let Some((_, sleeper)) = self.sleeper.take() {
+            sleeper.abort();
+        }
+        let wait_ms = at.since_ms(self.seat.core.clock.now()).clamp(0, SLEEP_MS_MAX);
+        let myself = myself.clone();
+        let sleeper = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())).await;
+            // It is gone with the appliance, or has been started again with an alarm of its own.
+            let _ = myself.cast(Mail::Wake);
+        });
+        self.sleeper = Some((at, sleeper));
+    }
+}

@@ -1,0 +1,127 @@
+//! Who asked a service for something, and what joins its commit on their behalf.
+
+use tokio::sync::oneshot;
+
+use super::super::audit::OnBehalf;
+use super::super::ending::Ending;
+use super::super::resource::TaskOutcome;
+use crate::store::Commit;
+
+/// The service cannot answer just now: it is being started, or the appliance ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this part of the appliance is being started again; try again in a moment")]
+pub struct Unavailable;
+
+/// A question with what its asker adds to the commit that answers it.
+pub struct Asked<A>(Kind<A>);
+
+enum Kind<A> {
+    Caller {
+        reply: Option<oneshot::Sender<A>>,
+        on_behalf: Option<OnBehalf>,
+    },
+    /// The attempt ends with the service's change, in one commit.
+    Task {
+        ending: Ending,
+        shape: Option<Box<dyn FnOnce(&A) -> TaskOutcome + Send>>,
+    },
+    /// Another service, whose rows go along.
+    Service {
+        join: Option<Box<dyn FnOnce(&A, &mut Commit) + Send>>,
+        then: Box<dyn FnOnce(A) + Send>,
+    },
+}
+
+impl<A: Send + 'static> Asked<A> {
+    /// Somebody who waits for the answer, and may stop waiting at any time.
+    pub fn by_caller() -> (Asked<A>, oneshot::Receiver<A>) {
+        let (reply, answer) = oneshot::channel();
+        (Asked(Kind::Caller { reply: Some(reply), on_behalf: None }), answer)
+    }
+
+    /// Nobody who waits.
+    pub fn by_nobody() -> Asked<A> {
+        Asked(Kind::Caller { reply: None, on_behalf: None })
+    }
+
+    /// An attempt whose end is what `shape` makes of the answer.
+    pub fn by_task(ending: Ending, shape: impl FnOnce(&A) -> TaskOutcome + Send + 'static) -> Asked<A> {
+        Asked(Kind::Task { ending, shape: Some(Box::new(shape)) })
+    }
+
+    /// Another service: `join` adds its rows to a commit that changes something, and `then` gets every answer.
+    pub fn by_service(
+        join: impl FnOnce(&A, &mut Commit) + Send + 'static,
+        then: impl FnOnce(A) + Send + 'static,
+    ) -> Asked<A> {
+        Asked(Kind::Service { join: Some(Box::new(join)), then: Box::new(then) })
+    }
+
+    /// With an entry of the audit log, where the caller has one.
+    pub fn on_behalf(self, entry: Option<OnBehalf>) -> Asked<A> {
+        match self.0 {
+            Kind::Caller { reply, .. } => Asked(Kind::Caller { reply, on_behalf: entry }),
+            kind => Asked(kind),
+        }
+    }
+
+    /// Whether nobody waits for the answer any more. Of a Task somebody always does.
+    pub fn has_hung_up(&self) -> bool {
+        matches!(&self.0, Kind::Caller { reply: Some(reply), .. } if reply.is_closed())
+    }
+
+    pub(super) fn is_a_task(&self) -> bool {
+        matches!(self.0, Kind::Task { .. })
+    }
+
+    /// Adds what belongs to the asker. False: the attempt is over, and nothing may be changed on its behalf.
+    pub(super) fn join(&mut self, answer: &A, commit: &mut Commit) -> bool {
+        match &mut self.0 {
+            Kind::Caller { on_behalf, .. } => {
+                if let Some(entry) = on_behalf.take() {
+                    entry.join(commit);
+                }
+                true
+            }
+            Kind::Task { ending, shape } => match shape.take() {
+                Some(shape) => ending.join(shape(answer), commit),
+                None => false,
+            },
+            Kind::Service { join, .. } => {
+                if let Some(join) = join.take() {
+                    join(answer, commit);
+                }
+                true
+            }
+        }
+    }
+
+    /// The commit is durable.
+    pub(super) fn durable(self, answer: A) {
+        match self.0 {
+            Kind::Caller { reply, .. } => tell(reply, answer),
+            Kind::Task { ending, .. } => ending.durable(),
+            Kind::Service { then, .. } => then(answer),
+        }
+    }
+
+    /// Nothing was changed.
+    pub(super) fn unchanged(self, answer: A) {
+        match self.0 {
+            Kind::Caller { reply, .. } => tell(reply, answer),
+            Kind::Task { ending, shape } => {
+                if let Some(shape) = shape {
+                    ending.answer(shape(&answer));
+                }
+            }
+            Kind::Service { then, .. } => then(answer),
+        }
+    }
+}
+
+fn tell<A>(reply: Option<oneshot::Sender<A>>, answer: A) {
+    if let Some(reply) = reply {
+        // Who asked may have hung up: what was decided holds all the same.
+        let _ = reply.send(answer);
+    }
+}

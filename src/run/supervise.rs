@@ -1,0 +1,323 @@
+//! Supervision: what runs under the root for as long as the appliance does, and comes back when it fails.
+//!
+//! ```text
+//! root ──┬─ executions (and their stages)     fail alone: their rows are still there
+//!        ├─ lanes, timers, recovery           cannot be done without: a failure ends the process, which recovers
+//!        └─ parts: services, watchers, …      started again, later each time; raise an alarm and turn /healthz
+//! ```
+//!
+//! Invariants: a part that failed is known by name until it has run for [`RECENT_MS`] without failing again; a part is
+//! started again from nothing but what the store holds; once the appliance closes nothing is started any more.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use super::core::SharedCore;
+use super::{Handle, events, quarantine};
+use crate::base::{Fault, Timestamp, fault};
+
+/// The first pause before a part is started again; each further one is twice as long.
+const BACKOFF_MS_MIN: u64 = 50;
+const BACKOFF_MS_MAX: u64 = 60_000;
+/// How long a part must run before its failures are forgotten: longer than the pause between two looks of the alarms.
+pub const RECENT_MS: i64 = 60_000;
+
+tokio::task_local! {
+    static PART: Arc<str>;
+}
+
+/// The name of the supervised part that the caller runs in, if any: for logs, and for tests that make a part fail.
+pub fn current_part() -> Option<Arc<str>> {
+    PART.try_with(Clone::clone).ok()
+}
+
+/// Runs a piece of work as that part's.
+pub(super) fn as_part<T>(name: &Arc<str>, work: impl FnOnce() -> T) -> T {
+    PART.sync_scope(name.clone(), work)
+}
+
+/// What becomes of the appliance when a part fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The part is started again.
+    Restart,
+    /// Nothing goes on without it: the process ends, so that its restart recovers.
+    End,
+}
+
+/// A part that failed lately, or is down now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedPart {
+    pub name: String,
+    /// Whether it runs again.
+    pub running: bool,
+    /// How often in a row.
+    pub failures: u32,
+    pub failed_at: Timestamp,
+    pub what: String,
+}
+
+/// How a part is started: linked to the root, with everything rebuilt from the store.
+type Start = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<Begun, String>> + Send + Sync>;
+
+/// A part that was started and has done nothing yet: nobody would know whose failure it was.
+pub(super) struct Begun {
+    pub actor: ActorCell,
+    /// Sets it to work.
+    pub go: Box<dyn FnOnce() + Send>,
+}
+
+#[derive(Clone)]
+struct Part {
+    start: Start,
+    on_failure: OnFailure,
+    running: bool,
+    failures: u32,
+    failed: Option<(Timestamp, String)>,
+}
+
+/// The parts of one appliance.
+#[derive(Default)]
+pub(super) struct Supervision(Mutex<Parts>);
+
+#[derive(Default)]
+struct Parts {
+    by_name: BTreeMap<Arc<str>, Part>,
+    running: HashMap<ActorId, Arc<str>>,
+}
+
+impl Supervision {
+    /// What a person must hear of, by name.
+    pub fn failed(&self, now: Timestamp) -> Vec<FailedPart> {
+        let parts = self.0.lock();
+        let failed = parts.by_name.iter().filter_map(|(name, part)| {
+            let (failed_at, what) = part.failed.clone()?;
+            let shown = !part.running || now.since_ms(failed_at) < RECENT_MS;
+            let (running, failures) = (part.running, part.failures);
+            shown.then(|| FailedPart { name: name.to_string(), running, failures, failed_at, what })
+        });
+        failed.collect()
+    }
+
+    fn running(&self, name: &Arc<str>, actor: ActorId) {
+        let mut parts = self.0.lock();
+        parts.running.insert(actor, name.clone());
+        if let Some(part) = parts.by_name.get_mut(name) {
+            part.running = true;
+        }
+    }
+
+    /// The part that this actor was.
+    fn ended(&self, actor: ActorId) -> Option<Arc<str>> {
+        self.0.lock().running.remove(&actor)
+    }
+
+    fn forget(&self, name: &str) {
+        self.0.lock().by_name.remove(name);
+    }
+
+    /// Takes note of a failure: how long to wait before the part is started again, or `None` where it is not.
+    fn note(&self, name: &str, now: Timestamp, what: &str) -> Option<(OnFailure, Duration)> {
+        let mut parts = self.0.lock();
+        let part = parts.by_name.get_mut(name)?;
+        if part.failed.as_ref().is_some_and(|(at, _)| now.since_ms(*at) >= RECENT_MS) {
+            part.failures = 0;
+        }
+        let pause = (BACKOFF_MS_MIN << part.failures.min(16)).min(BACKOFF_MS_MAX);
+        part.failures += 1;
+        part.running = false;
+        part.failed = Some((now, what.to_owned()));
+        Some((part.on_failure, Duration::from_millis(pause)))
+    }
+
+    fn start_of(&self, name: &str) -> Option<Start> {
+        self.0.lock().by_name.get(name).map(|part| part.start.clone())
+    }
+}
+
+/// Adds a part and starts it. An error is that of its first start, after which it is no part.
+pub(super) async fn supervise(
+    core: &SharedCore,
+    name: &str,
+    on_failure: OnFailure,
+    start: impl Fn(ActorCell) -> BoxFuture<'static, Result<Begun, String>> + Send + Sync + 'static,
+) -> Result<(), Fault> {
+    let (name, start): (Arc<str>, Start) = (Arc::from(name), Arc::new(start));
+    let part = Part { start, on_failure, running: false, failures: 0, failed: None };
+    core.supervision.0.lock().by_name.insert(name.clone(), part);
+    begin(core, &name).await.map_err(|why| {
+        core.supervision.forget(&name);
+        Fault::fatal_plain(format!("{name} cannot start: {why}"))
+    })
+}
+
+async fn begin(core: &SharedCore, name: &Arc<str>) -> Result<(), String> {
+    let Some(start) = core.supervision.start_of(name) else { return Ok(()) };
+    let root = core.root.get().cloned().ok_or("the appliance has no root")?;
+    let begun = AssertUnwindSafe(start(root)).catch_unwind().await;
+    let Begun { actor, go } = begun.unwrap_or_else(|panic| Err(quarantine::text_of(&*panic)))?;
+    core.supervision.running(name, actor.get_id());
+    go();
+    Ok(())
+}
+
+/// Starts a part again until it runs or the appliance closes.
+fn restart(core: &SharedCore, name: Arc<str>, what: String) {
+    let core = core.clone();
+    tokio::spawn(async move {
+        let mut what = what;
+        loop {
+            let Some((on_failure, pause)) = core.supervision.note(&name, core.clock.now(), &what) else { return };
+            if core.is_closing() {
+                return;
+            }
+            events::PartFailed { name: &name, what: &what }.emit();
+            if on_failure == OnFailure::End {
+                return core.note(&Fault::fatal_plain(format!("{name} failed: {what}")));
+            }
+            tokio::time::sleep(pause).await;
+            match begin(&core, &name).await {
+                Ok(()) => return events::PartRestarted { name: &name }.emit(),
+                Err(why) => what = why,
+            }
+        }
+    });
+}
+
+/// The root of all actors.
+pub(super) struct Root;
+
+impl Actor for Root {
+    type Msg = ();
+    type State = SharedCore;
+    type Arguments = SharedCore;
+
+    async fn pre_start(&self, _: ActorRef<()>, core: SharedCore) -> Result<SharedCore, ActorProcessingErr> {
+        Ok(core)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<()>,
+        event: SupervisionEvent,
+        core: &mut SharedCore,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => match core.supervision.ended(who.get_id()) {
+                Some(name) => restart(core, name, error.to_string()),
+                None => tracing::error!("an actor failed: {error}"),
+            },
+            SupervisionEvent::ActorTerminated(who, _, _) => {
+                let ended = core.supervision.ended(who.get_id());
+                if let Some(name) = ended.filter(|_| !core.is_closing()) {
+                    core.supervision.forget(&name);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A part that is a loop: its work runs in a task that lives and dies with this actor.
+struct LoopActor(Arc<str>);
+
+type Work = BoxFuture<'static, Result<(), Fault>>;
+
+enum Loop {
+    Begin(Work),
+    /// Only a failure brings it back.
+    Ended(Result<(), String>),
+}
+
+#[derive(Default)]
+struct Looping(Option<JoinHandle<()>>);
+
+impl Drop for Looping {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take() {
+            work.abort();
+        }
+    }
+}
+
+impl Actor for LoopActor {
+    type Msg = Loop;
+    type State = Looping;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Loop>, (): ()) -> Result<Looping, ActorProcessingErr> {
+        Ok(Looping::default())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Loop>,
+        message: Loop,
+        state: &mut Looping,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Loop::Begin(work) => {
+                state.0 = Some(tokio::spawn(PART.scope(self.0.clone(), async move {
+                    let end = match AssertUnwindSafe(work).catch_unwind().await {
+                        Ok(end) => end.map_err(|fault| fault::chain(&fault)),
+                        Err(panic) => Err(format!("it panicked: {}", quarantine::text_of(&*panic))),
+                    };
+                    // The actor is gone only when the appliance ends, and then nobody asks.
+                    let _ = myself.cast(Loop::Ended(end));
+                })));
+            }
+            Loop::Ended(Ok(())) => myself.stop(None),
+            Loop::Ended(Err(what)) => return Err(what.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Runs a loop as a part of the appliance; `make` makes its work anew at each start.
+pub(super) async fn keep<F, W>(core: &SharedCore, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
+where
+    F: Fn() -> W + Send + Sync + 'static,
+    W: Future<Output = Result<(), Fault>> + Send + 'static,
+{
+    let part: Arc<str> = Arc::from(name);
+    let start = move |root: ActorCell| -> BoxFuture<'static, Result<Begun, String>> {
+        let (part, work) = (part.clone(), make().boxed());
+        Box::pin(async move {
+            let spawned = LoopActor::spawn_linked(None, LoopActor(part), (), root).await;
+            let (actor, _) = spawned.map_err(|e| e.to_string())?;
+            let cell = actor.get_cell();
+            // It is gone only when the appliance ends.
+            let go = Box::new(move || drop(actor.cast(Loop::Begin(work))));
+            Ok(Begun { actor: cell, go })
+        })
+    };
+    supervise(core, name, on_failure, start).await
+}
+
+impl Handle {
+    /// Runs a loop for as long as the appliance runs. One that returns a fault or panics is started again, later each
+    /// time; one that returns is done. What it is doing is dropped when the appliance shuts down.
+    pub async fn keep<F, W>(&self, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
+    where
+        F: Fn() -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        keep(self.core(), name, on_failure, make).await
+    }
+
+    /// The parts of the appliance that are down, or failed within the last minute.
+    pub fn failed_parts(&self) -> Vec<FailedPart> {
+        self.core().supervision.failed(self.now())
+    }
+}

@@ -1,0 +1,10 @@
+//! Floor 5: what of the box has state besides executions, each a service under the law of the kernel
+//! ([`run::service`](crate::run::service)).
+//!
+//! A service has a folder: its settings and its pure core, which decides; the actor that owns the core's memory; and
+//! what others hold of it, which is an address to send messages to. Rows are tables of its own in the store. What a
+//! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the doors.
+
+pub mod queues;
+
+pub use queues::QueueSettings;

@@ -1,0 +1,54 @@
+//! Rows of approvals: what waits for a person's decision. Owned by `conveyor:approve`.
+
+use std::ops::Bound;
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::Stamp;
+use crate::base::{Attempt, ExecutionId, Fault};
+use crate::store::commit::Commit;
+use crate::store::overlay::Direction;
+use crate::store::reader::Reader;
+use crate::store::record::Op;
+use crate::store::tables::{self, Table};
+
+super::catalog!(ApprovalRow);
+
+/// What an attempt asks a person.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct ApprovalRow {
+    /// The task token that the decision is sent with.
+    pub token: String,
+    /// The name of the state that asks.
+    pub state: String,
+    pub title: String,
+    /// All that was asked, as JSON: the Task's parameters.
+    pub asked: String,
+    pub since: Stamp,
+}
+
+impl Commit {
+    /// The same attempt twice is the same approval.
+    pub fn put_approval(&mut self, id: ExecutionId, attempt: Attempt, row: &ApprovalRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Approvals, &tables::attempt(id, attempt), row);
+        self
+    }
+
+    pub fn delete_approval(&mut self, id: ExecutionId, attempt: Attempt) -> &mut Commit {
+        self.record.delete(Table::Approvals, &tables::attempt(id, attempt));
+        self
+    }
+}
+
+impl Reader {
+    pub fn approval(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<ApprovalRow>, Fault> {
+        self.one(Table::Approvals, &tables::attempt(id, attempt))
+    }
+
+    /// What waits for a decision, those of the oldest executions first.
+    pub fn approvals(&self, limit: usize) -> Result<Vec<(ExecutionId, Attempt, ApprovalRow)>, Fault> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let found = self.collect(Table::Approvals, all, Direction::Forward, limit, tables::split_id_number)?;
+        Ok(found.into_iter().map(|((id, attempt), row)| (id, Attempt(attempt), row)).collect())
+    }
+}

@@ -1,0 +1,44 @@
+//! What past jobs taught of how long jobs take. Owned by the predictions.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::base::Fault;
+use crate::store::commit::Commit;
+use crate::store::reader::Reader;
+use crate::store::record::Op;
+use crate::store::tables::{self, Table};
+
+super::catalog!(LearntRow);
+
+/// The only key of the table.
+const TRANSCODES: &str = "transcodes";
+
+/// Of cores and of GPUs apart: by how much the model of a transcode's time was off.
+#[derive(Clone, Copy, PartialEq, Debug, Archive, Serialize, Deserialize)]
+pub struct LearntRow {
+    pub cores: CorrectionRow,
+    pub gpus: CorrectionRow,
+    /// The last job was encoded on a GPU.
+    pub last_on_gpu: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Archive, Serialize, Deserialize)]
+pub struct CorrectionRow {
+    /// How many jobs it was learnt from.
+    pub jobs: u32,
+    /// The natural logarithm of how many times longer than the model said they took.
+    pub log_ratio: f64,
+}
+
+impl Commit {
+    pub fn put_learnt(&mut self, row: &LearntRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Learnt, &tables::text(TRANSCODES), row);
+        self
+    }
+}
+
+impl Reader {
+    pub fn learnt(&self) -> Result<Option<LearntRow>, Fault> {
+        self.one(Table::Learnt, &tables::text(TRANSCODES))
+    }
+}

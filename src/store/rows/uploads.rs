@@ -1,0 +1,44 @@
+//! Rows of uploads that are under way. Owned by the uploads.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::base::Fault;
+use crate::store::commit::Commit;
+use crate::store::reader::Reader;
+use crate::store::record::Op;
+use crate::store::tables::{self, Table};
+
+super::catalog!(UploadRow);
+
+/// A file that comes in piece by piece. How far it has come the length of its part says.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct UploadRow {
+    /// The share that it goes to.
+    pub share: String,
+    /// Its path below the share's root, once it is whole.
+    pub key: String,
+    /// The file that has what came so far.
+    pub part: String,
+    /// How long it will be, in bytes.
+    pub bytes: u64,
+    /// Who began it.
+    pub by: String,
+}
+
+impl Commit {
+    pub fn put_upload(&mut self, id: &str, row: &UploadRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Uploads, &tables::text(id), row);
+        self
+    }
+
+    pub fn delete_upload(&mut self, id: &str) -> &mut Commit {
+        self.record.delete(Table::Uploads, &tables::text(id));
+        self
+    }
+}
+
+impl Reader {
+    pub fn upload(&self, id: &str) -> Result<Option<UploadRow>, Fault> {
+        self.one(Table::Uploads, &tables::text(id))
+    }
+}
