@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench services`, or with a word to measure only the lines that begin with it; each at concurrency 1,
 //! 32 and 256, over the port of the served binary. `CONVEYOR_BENCH_SECONDS` sets how long each runs, and
-//! `CONVEYOR_BENCH_SERVED` names another build of the box to measure, so that two can be measured in turns. Rates are
+//! `CONVEYOR_SERVED` names another build of the box to measure, so that two can be measured in turns. Rates are
 //! also given as ratios to yardsticks run beside them: the store's plain commits of one row of 256 bytes at the same
 //! concurrency, for what comes over HTTP; the same executions with a Task that only reads, for what executions do.
 
@@ -10,7 +10,6 @@
 mod served;
 mod yard;
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,12 +57,7 @@ fn main() {
 
 async fn measure(folder: &Path, wanted: &str) {
     std::fs::write(folder.join("conveyor.toml"), CONFIGURATION).unwrap();
-    let program = std::env::var_os("CONVEYOR_BENCH_SERVED");
-    let bench = Bench {
-        served: Served::start_of(program.unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_conveyor"))), folder),
-        yard: Yard::open(&folder.join("yard")),
-        number: Arc::default(),
-    };
+    let bench = Bench { served: Served::start(folder), yard: Yard::open(&folder.join("yard")), number: Arc::default() };
     bench.create_machines().await;
     let is_wanted = |name: &str| name.starts_with(wanted);
     for tasks in CONCURRENCY {

@@ -6,12 +6,12 @@ mod served;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use served::http::Client;
+use served::http::{self, Client};
 use served::{Served, execution_arn, folder, machine_arn};
 
 /// The webhook is one that nobody serves, so that what was stored for it stays to be counted.
@@ -38,6 +38,7 @@ const ITEMS: usize = 8;
 /// often be told from its first time, and a counter cannot.
 const KINDS: [(&str, usize); 7] =
     [("count", 8), ("send", 1), ("put", 1), ("claim", 1), ("notify", 1), ("publish", 1), ("start", 1)];
+const EXECUTIONS: usize = 14;
 
 /// What is done for each item, which is a text of its own.
 fn task(kind: &str) -> Value {
@@ -73,8 +74,21 @@ fn items(execution: &str) -> Vec<String> {
     (0..ITEMS).map(|n| format!("{execution}/{n}")).collect()
 }
 
+/// An execution, by its kind and its name.
+type Started = (&'static str, String);
+
+/// Fails where the box is killed meanwhile.
+async fn start(client: &mut Client, kind: &str, name: &str) -> std::io::Result<()> {
+    let input = json!(items(name)).to_string();
+    let request = json!({"stateMachineArn": machine_arn(kind), "name": name, "input": input});
+    let answer = client.exchange(&http::aws("AWSStepFunctions.StartExecution", &request)).await?;
+    // It may have begun, and ended, without that anybody was told.
+    assert!(answer.is_success() || answer.text().contains("ExecutionAlreadyExists"), "{name}: {}", answer.text());
+    Ok(())
+}
+
 /// All items that executions of a kind were started with.
-fn all_items(started: &[(&'static str, String)], kind: &str) -> Vec<String> {
+fn all_items(started: &[Started], kind: &str) -> Vec<String> {
     started.iter().filter(|(of, _)| *of == kind).flat_map(|(_, name)| items(name)).collect()
 }
 
@@ -94,32 +108,52 @@ async fn what_a_task_changes_in_the_box_is_there_once_after_twenty_power_cuts() 
     let dir = folder(CONFIGURATION);
     let mut served = Served::start(dir.path());
     served.create("child", &json!({"StartAt": "P", "States": {"P": {"Type": "Pass", "End": true}}})).await;
+    assert_eq!(KINDS.map(|(_, count)| count).iter().sum::<usize>(), EXECUTIONS);
     for (kind, _) in KINDS {
         served.create(kind, &machine(kind)).await;
     }
-    let mut started: Vec<(&'static str, String)> = Vec::new();
+    let (mut started, mut unanswered): (Vec<Started>, Vec<Started>) = (Vec::new(), Vec::new());
     for kill in 0..KILLS {
         let mut client = served.client().await;
-        let (begun, lives) = (Instant::now(), Duration::from_millis(random.random_range(60..400)));
-        // Those that began last are the ones in flight when the power goes.
-        let (first, last) = KINDS.split_at(kill % KINDS.len());
-        for (kind, count) in [last, first].concat() {
-            for n in 0..count {
-                let name = format!("{kind}-{kill}-{n}");
-                let input = json!(items(&name)).to_string();
-                let request = json!({"stateMachineArn": machine_arn(kind), "name": name, "input": input});
-                client.call("AWSStepFunctions.StartExecution", &request).await;
-                started.push((kind, name));
-            }
+        // Whether these were begun nobody knows; the same name begins one once.
+        for (kind, name) in std::mem::take(&mut unanswered) {
+            start(&mut client, kind, &name).await.unwrap();
         }
-        tokio::time::sleep(lives.saturating_sub(begun.elapsed())).await;
+        let mut next: Vec<Started> = KINDS
+            .iter()
+            .flat_map(|(kind, count)| (0..*count).map(move |n| (*kind, format!("{kind}-{kill}-{n}"))))
+            .collect();
+        next.rotate_left(kill * 3 % EXECUTIONS);
+        started.extend(next.clone());
+        // Some begin one after the other while the box lives; the others all at once just before the power goes, so
+        // that there is always something in flight.
+        let last = next.split_off(EXECUTIONS / 2);
+        for (kind, name) in next {
+            start(&mut client, kind, &name).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..50))).await;
+        }
+        let address = served.address;
+        let starts = last.into_iter().map(|(kind, name)| {
+            tokio::spawn(async move {
+                let Ok(mut client) = Client::connect(address).await else { return Some((kind, name)) };
+                start(&mut client, kind, &name).await.is_err().then_some((kind, name))
+            })
+        });
+        let starts: Vec<_> = starts.collect();
+        tokio::time::sleep(Duration::from_millis(random.random_range(5..60))).await;
         served.kill();
+        for start in starts {
+            unanswered.extend(start.await.unwrap());
+        }
         served = Served::start(dir.path());
+    }
+    let mut client = served.client().await;
+    for (kind, name) in unanswered {
+        start(&mut client, kind, &name).await.unwrap();
     }
     served.idle().await;
 
     let mut wrong: BTreeMap<&str, BTreeMap<String, usize>> = BTreeMap::new();
-    let mut client = served.client().await;
     for (kind, name) in &started {
         let request = json!({"executionArn": execution_arn(kind, name)});
         let found = client.call("AWSStepFunctions.DescribeExecution", &request).await;

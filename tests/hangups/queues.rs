@@ -90,10 +90,13 @@ impl Sender {
     /// ids that were acknowledged.
     async fn send(&self, address: SocketAddr, first: usize) -> Vec<Value> {
         let (mut client, mut ids) = (Client::connect(address).await.unwrap(), Vec::new());
+        let mut answered_after = Duration::ZERO;
         for n in 0..Self::MESSAGES {
             let request = self.request(n);
-            hang_up(address, &request, first + n).await;
+            hang_up(address, &request, first + n, answered_after).await;
+            let begun = Instant::now();
             let answer = client.exchange(&request).await.unwrap();
+            answered_after = begun.elapsed();
             assert!(answer.is_success(), "{} was answered {}: {}", self.body(n), answer.status, answer.text());
             ids.push(answer.json()["MessageId"].take());
         }
@@ -196,7 +199,7 @@ impl Fates {
 async fn work_off(served: &Served, fates: &mut Fates) {
     let (mut client, address) = (served.client().await, served.address);
     let begun = Instant::now();
-    let mut n = 0;
+    let (mut n, mut answered_after) = (0, Duration::ZERO);
     loop {
         let mut idle = true;
         for queue in ["work", "dead"] {
@@ -212,7 +215,7 @@ async fn work_off(served: &Served, fates: &mut Fates) {
                     let mut request = receipt.clone();
                     request["VisibilityTimeout"] = 0.into();
                     let request = http::aws("AmazonSQS.ChangeMessageVisibility", &request);
-                    hang_up(address, &request, n).await;
+                    hang_up(address, &request, n, answered_after).await;
                     // It is in no hands any more where the first one was heard.
                     let answer = client.exchange(&request).await.unwrap();
                     let given_back = answer.is_success() || answer.text().contains("MessageNotInflight");
@@ -220,8 +223,10 @@ async fn work_off(served: &Served, fates: &mut Fates) {
                     continue;
                 }
                 let request = http::aws("AmazonSQS.DeleteMessage", &receipt);
-                hang_up(address, &request, n).await;
+                hang_up(address, &request, n, answered_after).await;
+                let since = Instant::now();
                 assert!(client.exchange(&request).await.unwrap().is_success());
+                answered_after = since.elapsed();
                 fates.deleted.insert(message["MessageId"].as_str().unwrap().to_owned());
             }
         }
@@ -244,15 +249,21 @@ async fn standard_messages_are_neither_lost_nor_risen_whoever_hung_up_on_receivi
     // Half of the senders hang up; what became of theirs nobody knows, but each is there once at most.
     let sent = all_clients(|client| async move {
         let (mut stays, mut ids) = (Client::connect(address).await.unwrap(), Vec::new());
+        let mut answered_after = Duration::ZERO;
         for n in 0..EACH {
             let send = |who: &str| json!({"QueueUrl": "work", "MessageBody": format!("{who}/{client}/{n}")});
-            hang_up(address, &http::aws("AmazonSQS.SendMessage", &send("gone")), client * EACH + n).await;
+            let request = http::aws("AmazonSQS.SendMessage", &send("gone"));
+            hang_up(address, &request, client * EACH + n, answered_after).await;
+            let begun = Instant::now();
             let answer = stays.call("AmazonSQS.SendMessage", &send("stays")).await;
+            answered_after = begun.elapsed();
             ids.push(answer["MessageId"].as_str().unwrap().to_owned());
         }
-        ids
+        (ids, answered_after)
     });
-    let sent: BTreeSet<String> = sent.await.concat().into_iter().collect();
+    let (sent, answered_after): (Vec<_>, Vec<_>) = sent.await.into_iter().unzip();
+    let sent: BTreeSet<String> = sent.concat().into_iter().collect();
+    let answered_after = answered_after[0];
     // Receivers that hang up three times over: what they took becomes visible again after its time-out, and in the end
     // goes to the dead letters.
     for round in 0..3 {
@@ -260,7 +271,7 @@ async fn standard_messages_are_neither_lost_nor_risen_whoever_hung_up_on_receivi
             let request = json!({"QueueUrl": "work", "MaxNumberOfMessages": 5});
             let request = http::aws("AmazonSQS.ReceiveMessage", &request);
             for n in 0..EACH {
-                hang_up(address, &request, round + client * EACH + n).await;
+                hang_up(address, &request, round + client * EACH + n, answered_after).await;
             }
         })
         .await;
@@ -297,10 +308,13 @@ async fn events_reach_their_targets_whoever_hung_up_on_putting_them() {
         json!({"Entries": [{"Source": "studio", "DetailType": "t", "Detail": detail}]})
     };
     all_clients(|client| async move {
-        let mut stays = Client::connect(address).await.unwrap();
+        let (mut stays, mut answered_after) = (Client::connect(address).await.unwrap(), Duration::ZERO);
         for n in 0..EACH {
-            hang_up(address, &http::aws("AWSEvents.PutEvents", &put("gone", client, n)), client * EACH + n).await;
+            let request = http::aws("AWSEvents.PutEvents", &put("gone", client, n));
+            hang_up(address, &request, client * EACH + n, answered_after).await;
+            let begun = Instant::now();
             let answer = stays.call("AWSEvents.PutEvents", &put("stays", client, n)).await;
+            answered_after = begun.elapsed();
             assert_eq!(answer["FailedEntryCount"], 0, "{answer}");
         }
     })

@@ -20,10 +20,11 @@ enum Way {
 }
 
 impl Way {
-    /// The moments go through 0.2 to 3 ms, in which most requests are somewhere between read and answered. Some are four
-    /// and ten times as late, since a busy machine takes that long.
-    fn of(n: usize) -> Way {
-        let after = Duration::from_micros(200 + (n as u64 * 619) % 2_800) * [1, 1, 4, 1, 10][n % 5];
+    /// The moments go through 0.2 to 3 ms, in which most requests are somewhere between read and answered; or, where
+    /// answers take longer as on a busy machine, through that time and half as much again.
+    fn of(n: usize, answered_after: Duration) -> Way {
+        let (first, last) = (Duration::from_micros(200), Duration::from_millis(3).max(answered_after * 3 / 2));
+        let after = first + (last - first) * ((n * 619) % 2_800) as u32 / 2_800;
         match n % 8 {
             1 => Way::ClosesAtOnce,
             4 => Way::BreaksOff(after),
@@ -33,9 +34,10 @@ impl Way {
     }
 }
 
-/// Makes a request and hangs up: the `n`th way, so that many requests are broken off in every way at every moment.
-pub async fn hang_up(address: SocketAddr, request: &[u8], n: usize) {
-    let way = Way::of(n);
+/// Makes a request and hangs up: the `n`th way, so that many requests are broken off in every way at every moment until
+/// the answer would have come.
+pub async fn hang_up(address: SocketAddr, request: &[u8], n: usize, answered_after: Duration) {
+    let way = Way::of(n, answered_after);
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (sent, after) = match way {

@@ -5,7 +5,6 @@
 pub mod hangup;
 pub mod http;
 
-use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -45,12 +44,9 @@ pub struct Served {
 
 impl Served {
     /// Serves `conveyor.toml` of the folder; returns once the box says where it listens. Its log goes to `log` there.
+    /// `CONVEYOR_SERVED` names another build of the box, so that one test or bench can look at several.
     pub fn start(folder: &Path) -> Served {
-        Served::start_of(env!("CARGO_BIN_EXE_conveyor").into(), folder)
-    }
-
-    /// The same with another build of the box.
-    pub fn start_of(program: OsString, folder: &Path) -> Served {
+        let program = std::env::var_os("CONVEYOR_SERVED").unwrap_or_else(|| env!("CARGO_BIN_EXE_conveyor").into());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = Command::new(program)
             .args(["serve", "--config"])
