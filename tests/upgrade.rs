@@ -3,6 +3,8 @@
 //!
 //! The files are that release's own (`tests/data/release-0.1`), and so is the list of rows that they are judged by.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
