@@ -6,8 +6,12 @@
 mod machines;
 #[path = "interpreter/oracle.rs"]
 mod oracle;
+#[path = "interpreter/rows.rs"]
+mod rows;
 #[path = "interpreter/scenarios.rs"]
 mod scenarios;
+#[path = "interpreter/width.rs"]
+mod width;
 
 use conveyor::asl;
 use conveyor::interpreter::{Event, Status};

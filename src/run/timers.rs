@@ -17,7 +17,6 @@ use tokio::time::Duration;
 
 use super::core::Core;
 use crate::base::{ExecutionId, Fault, TimerId, Timestamp};
-use crate::interpreter::Event;
 
 /// How far ahead timers are held in memory.
 const HORIZON_MS: i64 = 120_000;
@@ -166,9 +165,15 @@ async fn fire(core: &Arc<Core>, due: Vec<Key>) {
     stream::iter(due)
         .for_each_concurrent(FIRING_MAX, |(due, id, timer)| async move {
             metrics::histogram!("conveyor_timer_lag_seconds").record(core.clock.now().since_ms(due) as f64 / 1000.0);
-            let fired = core.post_and_wait(id, Event::TimerFired { timer }).await;
-            if let Ok(false) = fired {
-                drop_row(core, due, id, timer).await;
+            match core.reader.timer(due, id, timer) {
+                Ok(Some(of)) => {
+                    if let Ok(false) = core.fire(id, timer, of).await {
+                        drop_row(core, due, id, timer).await;
+                    }
+                }
+                // Its execution does not wait for it any more.
+                Ok(None) => {}
+                Err(fault) => core.note(&fault),
             }
         })
         .await;

@@ -15,7 +15,7 @@ use super::overlay::{Direction, Snapshot};
 use super::retention::archived_day;
 use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow};
 use super::tables::{self, Payload, Table};
-use crate::base::{EventId, ExecutionId, Fault};
+use crate::base::{BranchId, EventId, ExecutionId, Fault};
 use crate::interpreter::{Doing, HistoryEvent, Status};
 
 /// Most problems that a report lists; it counts all.
@@ -80,7 +80,7 @@ pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     check.belongings()?;
     check.names()?;
     check.children()?;
-    for table in [Table::ByMachine, Table::Timers, Table::Outstanding, Table::Archived] {
+    for table in [Table::ByMachine, Table::Timers, Table::Outstanding, Table::Submitted, Table::Archived] {
         check.compare(table)?;
     }
     check.counts();
@@ -150,6 +150,23 @@ fn hex(bytes: &[u8]) -> String {
 
 fn not_a_key(table: Table) -> Fault {
     rows::damaged(table, "a key is not what was written")
+}
+
+/// A row by which a branch that waits is found must be there, and lead to it.
+fn waiter(
+    snapshot: &Snapshot,
+    table: Table,
+    key: Vec<u8>,
+    branch: BranchId,
+    report: &mut Report,
+    expected: &mut Expected,
+) -> Result<(), Fault> {
+    let leads = snapshot.get(table, &key, |value| Ok(tables::waiter_from(value.plain()?) == Some(branch)))?;
+    if leads == Some(false) {
+        report.problem(format!("table '{}' leads to another branch than {branch} (key {})", table.name(), hex(&key)));
+    }
+    expected.key(table, key);
+    Ok(())
 }
 
 fn is_there(snapshot: &Snapshot, table: Table, key: &[u8]) -> Result<bool, Fault> {
@@ -222,8 +239,12 @@ impl Check {
             if waits && !expected.running.contains(&id) {
                 report.problem(format!("branch {number} of execution {id} waits, and the execution is not running"));
             }
+            let number = BranchId(number);
             for (timer, due) in branch.doing.timers() {
-                expected.key(Table::Timers, tables::timer(due, id, timer));
+                waiter(snapshot, Table::Timers, tables::timer(due, id, timer), number, report, expected)?;
+            }
+            if let Some(attempt) = super::commit::submitted(&branch.doing) {
+                waiter(snapshot, Table::Submitted, tables::attempt(id, attempt), number, report, expected)?;
             }
             if let Doing::Map { .. } = branch.doing
                 && !is_there(snapshot, Table::MapItems, key)?

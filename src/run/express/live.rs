@@ -145,8 +145,8 @@ impl Live {
                 }
             }
             Message::Leased { task, lease } => self.begin(*task, lease).await,
-            // What the actors of stages tell; an express execution's stages have none.
-            Message::Moved { .. } | Message::StageGone { .. } | Message::Settle { .. } => {}
+            // What the actors of stages tell, and rows of timers; an express execution has none.
+            Message::Moved { .. } | Message::StageGone { .. } | Message::Settle { .. } | Message::Fired { .. } => {}
         }
     }
 
@@ -180,7 +180,7 @@ impl Live {
             return false;
         }
         self.execution.apply(&step);
-        self.core.logs.tell(&self.machine, &self.execution, step.history);
+        self.core.logs.tell(&self.machine, &self.execution.header, step.history);
         self.act(step.commands);
         true
     }

@@ -211,7 +211,7 @@ impl Begun {
         let header = &execution.header;
         events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();
         core.express.board.started(&header.machine.name);
-        core.logs.tell(&machine, &execution, step.history);
+        core.logs.tell(&machine, &execution.header, step.history);
         Ok(Begun { machine, execution, commands: step.commands })
     }
 

@@ -3,6 +3,7 @@
 //! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
 
 mod blocking;
+mod branches;
 mod catalog;
 mod children;
 mod lists;
@@ -24,6 +25,7 @@ use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
 
 pub(super) use blocking::Places;
 pub use blocking::Rows;
+pub use branches::StoredRows;
 pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
 pub use map_runs::RunChild;
@@ -72,7 +74,12 @@ impl Reader {
         read(input, &|| Ok(output.clone()))
     }
 
-    /// The whole execution, as the next step needs it.
+    /// Whether there is such an execution.
+    pub fn is_known(&self, id: ExecutionId) -> Result<bool, Fault> {
+        Ok(self.0.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_some())
+    }
+
+    /// The whole execution. What this costs grows with its branches: see [`Reader::partial`].
     pub fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, Fault> {
         let snapshot = self.0.snapshot();
         let Some(input) = payload(&snapshot, id, Payload::Input)? else {

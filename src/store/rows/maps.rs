@@ -80,6 +80,14 @@ impl From<&MapItems> for MapRow {
     }
 }
 
+pub(in crate::store) fn map_input_from(row: &ArchivedMapRow) -> Result<Arc<Value>, Fault> {
+    json(Table::MapItems, &row.input)
+}
+
+pub(in crate::store) fn map_item_from(row: &ArchivedMapRow, index: u32) -> Result<Option<Item>, Fault> {
+    Ok(map_items_from(row)?.items.into_iter().nth(index as usize))
+}
+
 pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {
     let values: Vec<Value> = serde_json::from_str(&row.items)
         .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON array ({e})")))?;

@@ -33,8 +33,8 @@ fn header(id: ExecutionId, name: &str, status: Status) -> Header {
         last_event: EventId(4),
         next_branch: BranchId(2),
         next_attempt: Attempt(1),
-        next_timer: TimerId(1),
-        timeout_timer: Some((TimerId(0), Timestamp(900))),
+        next_timer: TimerId(2),
+        timeout_timer: Some((TimerId(1), Timestamp(950))),
         parent: Some(Parent { execution: ExecutionId(9), attempt: Attempt(id.0 as u32), shape: "sync2".into() }),
         child: None,
         redrive_count: 0,
@@ -157,6 +157,7 @@ fn ending(before: &Execution) -> Step {
     header.status = Status::Succeeded;
     header.stopped_at = Some(Timestamp(10));
     header.outcome = Some(outcome.clone());
+    header.timeout_timer = None;
     header.last_event = EventId(6);
     Step {
         header: Some(header),
@@ -237,22 +238,30 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
 }
 
 #[test]
-fn a_task_is_outstanding_until_it_is_submitted_or_over() {
+fn a_task_is_outstanding_until_it_is_submitted_and_leads_to_its_branch_until_it_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, reader) = open(on_caller(dir.path())).unwrap();
     let id = ExecutionId::generate(Timestamp(1_000));
     let start = starting(id, "one");
     let mut execution = after(&start);
     commit(&writer, |c| c.step(None, &start));
-    for (phase, still) in [(TaskPhase::Started, true), (TaskPhase::Submitted, false)] {
+    let waits = Some(BranchId(1));
+    assert_eq!(reader.timer(Timestamp(900), id, TimerId(0)).unwrap(), Some(waits));
+    assert_eq!(reader.timer(Timestamp(950), id, TimerId(1)).unwrap(), Some(None), "it is the execution's own");
+    let done = Doing::Done { output: Arc::new(json!(1)) };
+    for (doing, outstanding, waits) in
+        [(task(TaskPhase::Started), true, waits), (task(TaskPhase::Submitted), false, waits), (done, false, None)]
+    {
         let step = Step {
             header: Some(execution.header.clone()),
-            branches: BTreeMap::from([(BranchId(1), Some(branch(task(phase))))]),
+            branches: BTreeMap::from([(BranchId(1), Some(branch(doing)))]),
             ..Step::default()
         };
         commit(&writer, |c| c.step(Some(&execution), &step));
         execution.apply(&step);
-        assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), still);
+        assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), outstanding);
+        assert_eq!(reader.branch_of_attempt(id, Attempt(0)).unwrap(), waits);
+        assert_eq!(reader.timer(Timestamp(900), id, TimerId(0)).unwrap(), waits.map(Some));
     }
 }
 
@@ -549,6 +558,18 @@ fn check_finds_every_row_that_does_not_fit() {
         ("lacks a row", delete(Table::Timers, tables::timer(Timestamp(900), running, TimerId(0)))),
         ("belongs to nothing", put(Table::Timers, tables::timer(Timestamp(5), failed, TimerId(0)), vec![])),
         ("lacks a row", delete(Table::Outstanding, tables::attempt(running, Attempt(0)))),
+        (
+            "to another branch",
+            put(
+                Table::Timers,
+                tables::timer(Timestamp(900), running, TimerId(0)),
+                tables::waiter(BranchId(0)).to_vec(),
+            ),
+        ),
+        (
+            "belongs to nothing",
+            put(Table::Submitted, tables::attempt(running, Attempt(0)), tables::waiter(BranchId(1)).to_vec()),
+        ),
         ("has no input", delete(Table::Payloads, tables::payload(running, Payload::Input))),
         ("lacks its output", delete(Table::Payloads, tables::payload(succeeded, Payload::Output))),
         ("archived or gone", put(Table::Payloads, tables::payload(archived, Payload::Input), b"1".to_vec())),
