@@ -6,6 +6,8 @@
 //! ratios. `LADDER_RUNS` sets the number of rounds (3), `LADDER_SECONDS` the length of the source (20), `LADDER_FILES`
 //! how many files (4), each half as long, are there at once. Needs ffmpeg on the path, as a yardstick only.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod yard;
 
 use std::io::{BufRead as _, BufReader};

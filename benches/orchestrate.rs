@@ -4,6 +4,8 @@
 //! `cargo bench --bench orchestrate`; `CONVEYOR_BENCH_FILES` sets how many files are dropped, one after the other. The
 //! time that the workflow spends in Wait states, between two looks at the transcode, is taken off.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "../tests/appliance/mod.rs"]
 mod appliance;
 mod yard;
@@ -36,7 +38,7 @@ async fn drop_files(files: usize) {
     let appliance = Appliance::start(at_once, BTreeMap::new()).await;
     let settings: WatchSettings =
         toml::from_str(&format!("share = \"source\"\nsettle = \"{SETTLE_MS}ms\"\nscan = \"5s\"")).unwrap();
-    let (shares, reader) = (appliance.services.shares.clone(), appliance.handle.reader().clone());
+    let (shares, reader) = (appliance.shares.clone(), appliance.handle.reader().clone());
     tokio::spawn(Watcher::new(settings, shares, Arc::new(appliance.handle.clone()), reader).run());
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (mut to_first_stage, mut whole) = (Vec::new(), Vec::new());

@@ -3,6 +3,8 @@
 //! `cargo bench --bench recover`; `CONVEYOR_BENCH_EXECUTIONS` sets how many sleep (20,000 unless told; NUMBERS are
 //! for 1,000,000). A thousand more are due while the box is dead: they must fire once it is back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod yard;
 
 use std::io::{BufRead as _, BufReader};

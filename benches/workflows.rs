@@ -5,6 +5,8 @@
 //! express executions, which are kept in memory. A workflow is timed from the request's first byte to its end being
 //! durable, or, of express ones (StartSyncExecution), to its answer. `CONVEYOR_BENCH_SECONDS` sets how long each runs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod yard;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -91,7 +93,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
         facts: json!({}),
-        services: None,
+        messaging: None,
         data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));

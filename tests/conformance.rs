@@ -4,6 +4,8 @@
 //! The recordings lie beside the repository (`../shared/conformance`) or where `CONVEYOR_CONFORMANCE` says. What the
 //! developer guide and the language's specification promise, recorded or not, stands in `documented` and `jsonata`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "conformance/documented.rs"]
 mod documented;
 #[path = "conformance/jsonata.rs"]

@@ -1,5 +1,7 @@
 //! Express executions: in memory, at least once, logged; and what standard ones log.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

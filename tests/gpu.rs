@@ -4,6 +4,8 @@
 //! The driver here registers, negotiates and refuses; it decodes and encodes nothing. What comes out of a real NVENC or
 //! NVDEC is for a box that has one to show.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "../hw/tests/fake/mod.rs"]
 mod fake;
 

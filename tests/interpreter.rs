@@ -1,5 +1,7 @@
 //! `step` against properties and against the clock. Everything here is pure: no store, no actors.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "interpreter/machines.rs"]
 mod machines;
 #[path = "interpreter/oracle.rs"]

@@ -1,6 +1,8 @@
 //! A state machine that is deleted while an execution of it runs: it stays as long as that, also over a restart, and
 //! goes with all that hung on it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

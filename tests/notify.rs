@@ -1,5 +1,7 @@
 //! Notifications against a real receiver: signed, in order, each until it is taken, and none in the way of the others.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod appliance;
 
 use std::collections::BTreeMap;
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use appliance::Appliance;
 use axum::http::{HeaderMap, StatusCode};
 use conveyor::resources::NotifySettings;
-use conveyor::resources::notify::{Notifier, signature};
+use conveyor::resources::notify::signature;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -62,7 +64,7 @@ async fn a_receiver_gets_everything_in_order_whatever_it_answers_at_first() {
     for number in ["1", "2", "poison", "3"] {
         conveyor.run("tell", &format!("job-{number}"), number).await;
     }
-    let notifier = Notifier::new(&conveyor.services, conveyor.handle.clone());
+    let notifier = conveyor.parts.notifier(conveyor.handle.clone());
     let delivering = tokio::spawn(notifier.run());
     conveyor.until("the last one arrives", || (taken.numbers.lock().len() == 3).then_some(())).await;
     assert_eq!(*taken.numbers.lock(), ["1", "2", "3"]);

@@ -3,6 +3,8 @@
 //! The recordings lie beside the repository (`../shared/conformance`) or where `CONVEYOR_CONFORMANCE` says; without
 //! them this is skipped. Each category gets a server of its own: lists expect nobody else's state machines.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "replay/known.rs"]
 mod known;
 

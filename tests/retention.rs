@@ -1,6 +1,8 @@
 //! What becomes of ended executions as time passes: archived and still readable, redrivable for fourteen days,
 //! forgotten after ninety, and their names free again.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod appliance;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,8 @@
 //! Queues, events with rules and HTTP calls, on the served binary: boto3 as client and worker, a real receiver, and
 //! kill -9 with events under way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

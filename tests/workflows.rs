@@ -1,6 +1,8 @@
 //! The nine workflows as they are shipped, on the real runtime: who calls whom with what, and how each end looks.
 //! The stages are a script here; what they do to media is tested with them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod appliance;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,6 @@ use conveyor::base::{EventId, TaskError};
 use conveyor::interpreter::{Header, HistoryKind, Outcome, Status};
 use conveyor::media::Job;
 use conveyor::resources::jobs;
-use conveyor::resources::notify::Notifier;
 use conveyor::run::Start;
 use conveyor::store::{ActivityRow, Commit, Direction, ExecutionFilter};
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ async fn a_file_goes_all_the_way_and_its_content_only_once() {
     assert_eq!(end["earlier"]["execution"], "arn:aws:states:us-east-1:000000000000:execution:main:job-1");
     assert_eq!(end["earlier"]["result"]["destination"], "s3://outputs/job-1/");
     // One notification, delivered once; a second round has nothing left.
-    let notifier = Notifier::new(&conveyor.services, conveyor.handle.clone());
+    let notifier = conveyor.parts.notifier(conveyor.handle.clone());
     notifier.round().await.unwrap();
     assert_eq!(notifier.round().await.unwrap(), None);
     let log = fs::read_to_string(conveyor.dir.path().join("notifications.jsonl")).unwrap();

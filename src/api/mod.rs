@@ -42,7 +42,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::base::limits::quotas;
 use crate::base::{Shares, fault};
 use crate::dashboard;
-use crate::resources::Services;
+use crate::resources::wire::Messaging;
 use crate::run::Handle;
 use crate::store::Reader;
 
@@ -55,7 +55,7 @@ pub use refused::Refused;
 pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
-    pub services: Option<Arc<Services>>,
+    pub messaging: Option<Messaging>,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -77,7 +77,7 @@ pub struct Settings {
 #[derive(Clone)]
 struct Doors {
     handle: Handle,
-    services: Option<Arc<Services>>,
+    messaging: Option<Messaging>,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -102,7 +102,7 @@ pub fn router(settings: Settings) -> Router {
     let doors = Doors {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
-        services: settings.services,
+        messaging: settings.messaging,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),

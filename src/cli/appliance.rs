@@ -11,12 +11,12 @@ use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
+use super::wiring::Parts;
 use crate::base::limits::set_quotas;
 use crate::base::{Fault, SystemClock, fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
-use crate::resources::builtin::{self, Substitutions};
-use crate::resources::{All, Services, events, forward, functions, http, items, jobs, notify::Notifier, queues};
+use crate::resources::builtin;
 use crate::run::{self, Handle};
 use crate::sandbox::ChildProcesses;
 use crate::schedule::{Alarms, Schedule, ScheduleSettings};
@@ -30,7 +30,7 @@ const LOGS_WRITTEN_MAX: Duration = Duration::from_secs(2);
 /// Everything that runs but for the HTTP server.
 pub struct Appliance {
     pub handle: Handle,
-    pub services: Arc<Services>,
+    pub parts: Parts,
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     /// The settings in force, for screens.
@@ -57,39 +57,19 @@ impl Appliance {
         let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
-        let services = Arc::new(Services {
-            account: config.account.clone(),
-            region: config.region.clone(),
-            shares: config.shares(),
-            reader: reader.clone(),
-            tables: items::Tables::new(config.tables.clone()),
-            functions: functions::Functions::new(config.functions.clone(), &config.lambda),
-            endpoint: forward::Endpoint::new(&aws, &config.account, &config.region),
-            templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied())
-                .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?,
-            notify: config.notify.clone(),
-            events: events::Bus::new(&config.rules, &config.account, &config.region),
-            queues: queues::Queues::new(&config.queues, &config.account, &config.region),
-            connections: http::Connections::new(&config.connections),
-            retention: config.retention,
-            outbox_grew: Arc::default(),
-            claims: tokio::sync::Mutex::new(()),
-            predictor: Default::default(),
-            acceleration: config.acceleration,
-            spawn: Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") }),
-            data_dir: data_dir.clone(),
-        });
-        services.queues.load(&reader)?;
+        let spawn = Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") });
+        let parts = Parts::new(config, &aws, &data_dir, &reader, spawn)?;
         let handle = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),
-            resources: Arc::new(All(services.clone())),
+            resources: Arc::new(parts.registry()?),
             clock: Arc::new(SystemClock),
             lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
         })
         .await?;
+        parts.start(&handle).await?;
         let logs = handle.take_logs().map(|queue| {
             let (end, closing) = oneshot::channel();
             let clock = Arc::new(SystemClock);
@@ -97,19 +77,12 @@ impl Appliance {
         });
         let schedules = schedules(config);
         let facts = super::facts::of(config, &schedules.iter().collect::<Vec<_>>());
-        let mut appliance = Appliance {
-            handle: handle.clone(),
-            services: services.clone(),
-            watches: Vec::new(),
-            facts,
-            writer,
-            tasks: Vec::new(),
-            logs,
-        };
+        let mut appliance =
+            Appliance { handle: handle.clone(), parts, watches: Vec::new(), facts, writer, tasks: Vec::new(), logs };
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
-        builtin::install_all(&handle, &substitutions(config), !config.shares.is_empty()).await?;
+        builtin::install_all(&handle, &config.substitutions(), !config.shares.is_empty()).await?;
         let again = handle.recover_express(&express_dir).await?;
         if again > 0 {
             tracing::info!(executions = again, "ran express executions anew that had not ended");
@@ -121,14 +94,12 @@ impl Appliance {
         }
         let schedule = Schedule::new(schedules, Arc::new(handle.clone()), reader.clone());
         appliance.keep("the schedules".to_owned(), schedule.run());
-        let look = Arc::new(super::troubles::look(config, &services.data_dir, reader.clone(), &appliance.watches));
-        let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), services.outbox_grew.clone());
+        let look = Arc::new(super::troubles::look(config, &data_dir, reader.clone(), &appliance.watches));
+        let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), appliance.parts.outbox.grew());
         appliance.keep("the alarms".to_owned(), alarms.run());
-        forward::sync::take_up(&services, &handle)?;
-        appliance.keep("the courier of events".to_owned(), events::Courier::new(&services, handle.clone()).run());
-        let (queues, sweeping) = (services.clone(), handle.clone());
-        appliance.keep("the sweeper of queues".to_owned(), async move { queues.queues.sweep(&sweeping).await });
-        let notifier = Notifier::new(&services, handle);
+        appliance.parts.remote_jobs.take_up(&handle)?;
+        appliance.keep("the courier of events".to_owned(), appliance.parts.courier(handle.clone()).run());
+        let notifier = appliance.parts.notifier(handle);
         appliance.keep("the notifier".to_owned(), async {
             notifier.run().await;
             Ok(())
@@ -156,16 +127,6 @@ impl Appliance {
         drop(self.handle);
         tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;
         Ok(())
-    }
-}
-
-fn substitutions(config: &Config) -> Substitutions {
-    Substitutions {
-        region: config.region.clone(),
-        account: config.account.clone(),
-        outputs: "outputs".to_owned(),
-        archive: "archive".to_owned(),
-        quarantine: "quarantine".to_owned(),
     }
 }
 

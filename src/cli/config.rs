@@ -16,11 +16,13 @@ use crate::base::{Clock as _, Shares, SystemClock};
 use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
+use crate::resources::builtin::Substitutions;
 use crate::resources::{
-    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, QueueSettings,
-    RetentionSettings, RuleSettings, TableSettings, items,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, RuleSettings,
+    TableSettings, items,
 };
 use crate::schedule::ScheduleSettings;
+use crate::services::QueueSettings;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -161,6 +163,17 @@ impl Config {
 
     pub fn shares(&self) -> Shares {
         Shares::new(self.shares.iter().map(|(name, share)| (name.clone(), share.path.clone())))
+    }
+
+    /// What stands for the placeholders of the built-in definitions.
+    pub fn substitutions(&self) -> Substitutions {
+        Substitutions {
+            region: self.region.clone(),
+            account: self.account.clone(),
+            outputs: "outputs".to_owned(),
+            archive: "archive".to_owned(),
+            quarantine: "quarantine".to_owned(),
+        }
     }
 
     /// Everything that is wrong, each with its key and a colon before it.

@@ -16,12 +16,16 @@ mod serve;
 mod terminal;
 mod troubles;
 mod validate;
+mod wiring;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+pub use config::{Config, ShareSettings};
+pub use wiring::Parts;
 
 use crate::{media, sandbox};
 

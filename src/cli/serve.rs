@@ -60,7 +60,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
     let address = listener.local_addr()?;
     let appliance = Appliance::start(&config).await?;
-    appliance.services.queues.served_at(&format!("http://{address}"));
+    appliance.parts.queues.served_at(&format!("http://{address}"));
     let upkeep = metrics.clone();
     tokio::spawn(async move {
         loop {
@@ -74,7 +74,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let watches = appliance.watches.clone();
     let router = api::router(api::Settings {
         handle: appliance.handle.clone(),
-        services: Some(appliance.services.clone()),
+        messaging: Some(appliance.parts.messaging()),
         place: Place { region: config.region.clone(), account: config.account.clone() },
         auth,
         shares: config.shares(),

@@ -8,8 +8,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::config::Config;
+use super::wiring;
 use crate::asl::{self, Problem, Severity, WorkflowType};
-use crate::resources;
+use crate::resources::{covers, forward, functions, task_name};
 
 #[derive(Debug, Args)]
 pub struct Validate {
@@ -86,28 +87,51 @@ fn not_here(text: &str, workflow: WorkflowType, config: &Config) -> Vec<Problem>
     let elsewhere = aws.endpoint.is_some();
     let mut problems = Vec::new();
     for (resource, mut problem) in asl::resources(text, workflow) {
-        let function = resource.split_once(":function:").map(|(_, rest)| rest.split(':').next().unwrap_or(rest));
-        let message = match resources::Family::find(&resource) {
+        let function = covers(functions::ARN, &resource);
+        let name = resource.split_once(":function:").map(|(_, rest)| rest.split(':').next().unwrap_or(rest));
+        let served = |name| config.functions.contains_key(name) || config.lambda.endpoint.is_some() || elsewhere;
+        let message = match name.filter(|_| function) {
             // Activities are created at run time.
             _ if resource.contains(":activity:") => continue,
-            None => format!("This box has no resource '{resource}'."),
-            Some(resources::Family::Forward(..)) if !elsewhere => {
-                format!("'{resource}' is an operation of AWS: it needs an endpoint under [aws], or AWS_ENDPOINT_URL.")
+            Some(name) if !served(name) => {
+                format!("There is no function '{name}': give it a table [functions.{name}], or set [lambda] endpoint.")
             }
-            Some(resources::Family::Function) => match function {
-                Some(name)
-                    if !config.functions.contains_key(name) && config.lambda.endpoint.is_none() && !elsewhere =>
-                {
-                    format!(
-                        "There is no function '{name}': give it a table [functions.{name}], or set [lambda] endpoint."
-                    )
-                }
-                _ => continue,
-            },
-            Some(_) => continue,
+            _ if wiring::is_local(&resource) => continue,
+            _ if !task_name(&resource).is_some_and(forward::is_operation) => {
+                format!("This box has no resource '{resource}'.")
+            }
+            _ if elsewhere => continue,
+            _ => format!("'{resource}' is an operation of AWS: it needs an endpoint under [aws], or AWS_ENDPOINT_URL."),
         };
         problem.message = message;
         problems.push(problem);
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_without_endpoint_and_functions_says_what_it_has_not() {
+        let said = |resource: &str| {
+            let text = json!({"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": resource, "End": true}}});
+            let problems = not_here(&text.to_string(), WorkflowType::Standard, &Config::default());
+            problems.into_iter().map(|problem| problem.message).collect::<String>()
+        };
+        for here in ["conveyor:claim", "aws-sdk:s3:getObject", "aws-sdk:sqs:sendMessage", "sqs:sendMessage"] {
+            assert_eq!(said(&format!("arn:aws:states:::{here}")), "", "{here}");
+        }
+        assert_eq!(said("arn:aws:states:us-east-1:000000000000:activity:encode"), "");
+        for (resource, words) in [
+            ("arn:aws:states:::conveyor:nonsense", "no resource"),
+            ("arn:aws:states:::aws-sdk:sfn:deleteStateMachine", "no resource"),
+            ("arn:aws:states:::ecs:runTask", "an operation of AWS"),
+            ("arn:aws:states:::aws-sdk:sqs:addPermission", "an operation of AWS"),
+            ("arn:aws:lambda:us-east-1:000000000000:function:qc:live", "no function 'qc'"),
+        ] {
+            assert!(said(resource).contains(words), "{resource}: {}", said(resource));
+        }
+    }
 }

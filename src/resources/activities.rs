@@ -3,15 +3,33 @@
 //! The token fences: a report that is issued again after a crash changes nothing, and says so as
 //! `Sfn.TaskTimedOutException`. A task that was fetched and lost with the box is missed by its own heartbeat.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
+
+use serde_json::json;
 
 use super::aws::{self, need_text};
-use super::{Answer, Call, fault};
+use super::{Adapter, Answer, Answering, Call, fault};
 use crate::base::{TaskError, TaskToken};
 use crate::run::Refused;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub const NAMES: &[&str] = &[
+    "aws-sdk:sfn:getActivityTask",
+    "aws-sdk:sfn:sendTaskSuccess",
+    "aws-sdk:sfn:sendTaskFailure",
+    "aws-sdk:sfn:sendTaskHeartbeat",
+];
+
+pub fn adapter(name: &str) -> Arc<dyn Adapter> {
+    Arc::new(match name {
+        "aws-sdk:sfn:sendTaskSuccess" => Action::Succeed,
+        "aws-sdk:sfn:sendTaskFailure" => Action::Fail,
+        "aws-sdk:sfn:sendTaskHeartbeat" => Action::Heartbeat,
+        _ => Action::Fetch,
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Action {
     /// Waits up to a minute; `{}` where there was no work.
     Fetch,
     Succeed,
@@ -19,22 +37,15 @@ pub enum Action {
     Heartbeat,
 }
 
-impl Action {
-    /// The action that `aws-sdk:sfn:NAME` names.
-    pub fn named(name: &str) -> Option<Action> {
-        Some(match name {
-            "getActivityTask" => Action::Fetch,
-            "sendTaskSuccess" => Action::Succeed,
-            "sendTaskFailure" => Action::Fail,
-            "sendTaskHeartbeat" => Action::Heartbeat,
-            _ => return None,
-        })
+impl Adapter for Action {
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(answer(call, *self))
     }
 }
 
-pub async fn call(call: &Call, action: Action) -> Result<Answer, TaskError> {
+async fn answer(call: &Call, action: Action) -> Result<Answer, TaskError> {
     let (p, handle) = (&call.parameters, &call.handle);
-    let text = |name: &str| p.get(name).and_then(Value::as_str).map(str::to_owned);
+    let text = |name: &str| call.text(name).map(str::to_owned);
     let token = || need_text(p, "TaskToken", "aws-sdk:sfn");
     let done = match action {
         Action::Fetch => return fetch(call, text("WorkerName")).await,
@@ -49,17 +60,17 @@ pub async fn call(call: &Call, action: Action) -> Result<Answer, TaskError> {
         Action::Fail => handle.send_task_failure(token()?, text("Error"), text("Cause")).await,
         Action::Heartbeat => handle.send_task_heartbeat(token()?).await,
     };
-    done.map(|()| Answer::Done(json!({}))).map_err(|refused| error(call, &refused))
+    done.map(|()| Answer::done(json!({}))).map_err(|refused| error(call, &refused))
 }
 
 async fn fetch(call: &Call, worker: Option<String>) -> Result<Answer, TaskError> {
     let arn = need_text(&call.parameters, "ActivityArn", "aws-sdk:sfn:getActivityTask")?;
     let name = arn.split_once(":activity:").map_or(arn, |(_, name)| name);
-    if call.services.reader.activity(name).map_err(|e| fault(&e))?.is_none() {
+    if call.handle.reader().activity(name).map_err(|e| fault(&e))?.is_none() {
         return Err(error(call, &Refused::no_activity(arn)));
     }
     let task = call.handle.activity_task(name, worker).await.map_err(|refused| error(call, &refused))?;
-    Ok(Answer::Done(match task {
+    Ok(Answer::done(match task {
         Some(task) => json!({"Input": &*task.input, "TaskToken": task.token.to_string()}),
         None => json!({}),
     }))

@@ -7,17 +7,33 @@
 //!
 //! Invariant: the token stays in the store. A to-do whose Task has ended otherwise is dropped by whoever lists it.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use super::{Answer, Call, fault};
+use serde_json::json;
+
+use super::{Adapter, Answer, Answering, Call, fault};
 use crate::base::TaskError;
 use crate::store::{ApprovalRow, Commit};
 
 /// What a rejected Task fails with.
 pub const REJECTED: &str = "Approval.Rejected";
 
-pub async fn ask(call: &Call) -> Result<Answer, TaskError> {
-    let Some(title) = call.parameters.get("Title").and_then(Value::as_str) else {
+pub const NAMES: &[&str] = &["conveyor:approve.waitForTaskToken"];
+
+pub fn adapter() -> Arc<dyn Adapter> {
+    Arc::new(Asking)
+}
+
+struct Asking;
+
+impl Adapter for Asking {
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(ask(call))
+    }
+}
+
+async fn ask(call: &Call) -> Result<Answer, TaskError> {
+    let Some(title) = call.text("Title") else {
         return Err(TaskError::new(
             "States.Runtime",
             "The field 'Title' is missing in the Parameters of conveyor:approve",
@@ -38,5 +54,5 @@ pub async fn ask(call: &Call) -> Result<Answer, TaskError> {
     let mut commit = Commit::new();
     commit.put_approval(call.execution, call.task.attempt, &row);
     call.handle.commit(commit).await.map_err(|e| fault(&e))?;
-    Ok(Answer::Submitted(json!({"approval": id})))
+    Ok(Answer::submitted(json!({"approval": id})))
 }

@@ -14,6 +14,12 @@ pub enum Integration {
     Sdk,
 }
 
+/// Integration and operation of a Resource's name: `dynamodb:putItem`, `aws-sdk:dynamodb:putItem`.
+pub fn integration(name: &str) -> (Integration, &str) {
+    let integration = if name.starts_with("aws-sdk:") { Integration::Sdk } else { Integration::Optimised };
+    (integration, last_part(name))
+}
+
 /// The request's id: the same when the same attempt is issued again.
 pub fn request_id(call: &Call) -> String {
     let seed = format!("{}/{}/request", call.execution, call.task.attempt);

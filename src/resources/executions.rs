@@ -3,18 +3,48 @@
 //! A child's name is derived from the parent and the attempt where the definition gives none, so that a task that
 //! is issued again after a crash finds the child that it started.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Dress};
 use super::events::Lineage;
-use super::{Answer, Call, Services};
-use crate::base::TaskError;
-use crate::interpreter::{Header, Outcome, Parent, Status};
+use super::{Adapter, Answer, Answering, Call, ChildEnded, EndedChild};
+use crate::base::{TaskError, arn};
+use crate::interpreter::{Outcome, Parent, Status};
 use crate::run::{Refused, Start, Started};
 
+pub const NAMES: &[&str] = &[
+    "states:startExecution",
+    "states:startExecution.sync",
+    "states:startExecution.sync:2",
+    "states:startExecution.waitForTaskToken",
+];
+
+pub fn adapter(name: &str) -> Arc<dyn Adapter> {
+    Arc::new(match name.strip_prefix("states:startExecution") {
+        Some(".sync") => Pattern::Sync,
+        Some(".sync:2") => Pattern::Sync2,
+        Some(".waitForTaskToken") => Pattern::Token,
+        _ => Pattern::FireAndForget,
+    })
+}
+
+/// What the ends of children come to, by the shapes that Tasks ask for.
+pub fn shapes() -> [(&'static str, ChildEnded); 2] {
+    [
+        (SYNC, Box::new(|child| delivered(&child, Pattern::Sync))),
+        (SYNC2, Box::new(|child| delivered(&child, Pattern::Sync2))),
+    ]
+}
+
+/// Shapes in which a Task hears of the end of its child.
+const SYNC: &str = "sync";
+const SYNC2: &str = "sync2";
+
 /// How a Task waits for the execution that it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pattern {
+#[derive(Clone, Copy)]
+enum Pattern {
     FireAndForget,
     /// `.sync`: the child's Output as a string.
     Sync,
@@ -24,16 +54,22 @@ pub enum Pattern {
     Token,
 }
 
-pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
+impl Adapter for Pattern {
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(answer(call, *self))
+    }
+}
+
+async fn answer(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
     let p = &call.parameters;
     let arn = aws::need_text(p, "StateMachineArn", "states:startExecution")?;
-    let name = match p.get("Name").and_then(Value::as_str) {
+    let name = match call.text("Name") {
         Some(name) => name.to_owned(),
         None => derived_name(call),
     };
     let shape = match pattern {
-        Pattern::Sync => Some("sync"),
-        Pattern::Sync2 => Some("sync2"),
+        Pattern::Sync => Some(SYNC),
+        Pattern::Sync2 => Some(SYNC2),
         Pattern::FireAndForget | Pattern::Token => None,
     };
     let (machine, qualifier) = machine_of(arn);
@@ -51,8 +87,8 @@ pub async fn call(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
     });
     let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", call.handle.now(), Dress::KeptAlive);
     Ok(match pattern {
-        Pattern::FireAndForget => Answer::Done(answer),
-        _ => Answer::Submitted(answer),
+        Pattern::FireAndForget => Answer::done(answer),
+        _ => Answer::submitted(answer),
     })
 }
 
@@ -70,7 +106,6 @@ pub struct Child {
 
 /// Starts the child, or finds the one that this very attempt started before a crash.
 pub async fn start(call: &Call, child: Child) -> Result<Started, Refused> {
-    let reader = &call.services.reader;
     let parent = child.shape.map(|shape| Parent {
         execution: call.execution,
         attempt: call.task.attempt,
@@ -90,14 +125,14 @@ pub async fn start(call: &Call, child: Child) -> Result<Started, Refused> {
         })
         .await?;
     if started.existed {
-        let header = reader.header(started.id)?;
+        let header = call.handle.reader().header(started.id)?;
         // Somebody else's execution would never tell this task of its end.
         let foreign = header.is_some_and(|h| match &parent {
             Some(_) => h.parent != parent,
             None => h.status != Status::Running && h.started_at < call.task.scheduled_at,
         });
         if foreign {
-            let arn = call.services.execution_arn(&child.machine, &child.name);
+            let arn = arn::execution(call.handle.region(), call.handle.account(), &child.machine, &child.name);
             return Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")));
         }
     }
@@ -130,26 +165,26 @@ fn input_text(input: Option<&Value>) -> String {
 }
 
 /// What the end of a child means to the Task that waits for it.
-pub fn delivered(services: &Services, child: &Header, pattern: Pattern) -> Result<Value, TaskError> {
-    let description = describe(services, child, pattern);
-    if child.status == Status::Succeeded {
+fn delivered(child: &EndedChild, pattern: Pattern) -> Result<Value, TaskError> {
+    let description = describe(child, pattern);
+    if child.header.status == Status::Succeeded {
         return Ok(description);
     }
     Err(TaskError::new("States.TaskFailed", description.to_string()))
 }
 
 /// DescribeExecution's answer as the integration gives it: keys in alphabetical order, times in milliseconds.
-fn describe(services: &Services, child: &Header, pattern: Pattern) -> Value {
+fn describe(ended: &EndedChild, pattern: Pattern) -> Value {
     let json_value = |text: &str| match pattern {
         Pattern::Sync2 => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
         _ => json!(text),
     };
-    let mut map = Map::new();
+    let (child, mut map) = (ended.header, Map::new());
     let mut put = |key: &str, value: Value| map.insert(key.to_owned(), value);
     let (error, cause) = child.failure();
     cause.iter().for_each(|cause| drop(put("Cause", json!(cause))));
     error.iter().for_each(|error| drop(put("Error", json!(error))));
-    put("ExecutionArn", json!(services.execution_arn(&child.arn_machine(), &child.name)));
+    put("ExecutionArn", json!(ended.arn));
     put("Input", json_value(&child.input));
     put("InputDetails", json!({ "Included": true }));
     put("Name", json!(child.name));
@@ -158,7 +193,7 @@ fn describe(services: &Services, child: &Header, pattern: Pattern) -> Value {
         put("OutputDetails", json!({ "Included": true }));
     }
     put("StartDate", json!(child.started_at.0));
-    put("StateMachineArn", json!(services.machine_arn(&child.machine.name)));
+    put("StateMachineArn", json!(ended.machine_arn));
     put("Status", json!(child.status.name()));
     if let Some(at) = child.stopped_at {
         put("StopDate", json!(at.0));

@@ -3,16 +3,18 @@
 //! One place that cannot be tidied does not keep the others from being tidied: the first error is reported last.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Services, fault_error, media};
-use crate::base::{Attempt, ExecutionId, Span, TaskError, Uri};
-use crate::interpreter::Status;
-use crate::run::Ages;
+use super::media::{self, Stages};
+use super::{Adapter, Answer, Answering, Call, fault};
+use crate::base::{Attempt, ExecutionId, Shares, Span, TaskError, Uri};
+use crate::interpreter::{RunTask, Status};
+use crate::run::{Ages, Need};
 use crate::store::Reader;
 
 const REASON_SUFFIX: &str = ".error.json";
@@ -45,25 +47,58 @@ impl RetentionSettings {
     }
 }
 
-/// `{"workDirHours"?, "staging"?, "stagingDays"?, "quarantine"?, "reasonDays"?}` to what was removed.
-pub async fn call(call: &Call) -> Result<Answer, TaskError> {
-    let settings = call.services.retention;
-    let ages = Ages { archive: settings.archive, forget: settings.executions };
-    let retired = call.handle.retire(ages).await.map_err(|fault| fault_error(&fault));
-    let (services, parameters) = (call.services.clone(), call.parameters.clone());
-    let tidied = tokio::task::spawn_blocking(move || Tidied::all(&services, &parameters)).await;
-    let tidied = tidied.map_err(|e| TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}")))?;
-    let retired = retired?;
-    if let Some(error) = tidied.error {
-        return Err(error);
+pub const NAMES: &[&str] = &["conveyor:housekeeping"];
+
+/// Tidies what `stages` leave behind.
+pub fn adapter(settings: RetentionSettings, stages: &Stages, reader: &Reader) -> Arc<dyn Adapter> {
+    let Stages { data_dir, shares, .. } = stages;
+    let places = Places { data_dir: data_dir.clone(), shares: shares.clone(), reader: reader.clone() };
+    Arc::new(Housekeeping { settings, places })
+}
+
+struct Housekeeping {
+    settings: RetentionSettings,
+    places: Places,
+}
+
+/// Where there is something to tidy, and who knows what is still in use.
+#[derive(Clone)]
+struct Places {
+    data_dir: PathBuf,
+    shares: Shares,
+    reader: Reader,
+}
+
+impl Adapter for Housekeeping {
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        Some(Need::disks())
     }
-    Ok(Answer::Done(json!({
-        "executionsArchived": retired.archived,
-        "executionsForgotten": retired.forgotten,
-        "workFoldersRemoved": tidied.work,
-        "stagingFoldersRemoved": tidied.staging,
-        "reasonsRemoved": tidied.reasons,
-    })))
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(self.tidy(call))
+    }
+}
+
+impl Housekeeping {
+    /// `{"workDirHours"?, "staging"?, "stagingDays"?, "quarantine"?, "reasonDays"?}` to what was removed.
+    async fn tidy(&self, call: &Call) -> Result<Answer, TaskError> {
+        let ages = Ages { archive: self.settings.archive, forget: self.settings.executions };
+        let retired = call.handle.retire(ages).await.map_err(|e| fault(&e));
+        let (places, parameters) = (self.places.clone(), call.parameters.clone());
+        let tidied = tokio::task::spawn_blocking(move || Tidied::all(&places, &parameters)).await;
+        let tidied = tidied.map_err(|e| TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}")))?;
+        let retired = retired?;
+        if let Some(error) = tidied.error {
+            return Err(error);
+        }
+        Ok(Answer::done(json!({
+            "executionsArchived": retired.archived,
+            "executionsForgotten": retired.forgotten,
+            "workFoldersRemoved": tidied.work,
+            "stagingFoldersRemoved": tidied.staging,
+            "reasonsRemoved": tidied.reasons,
+        })))
+    }
 }
 
 /// What was removed, and the first error met.
@@ -76,21 +111,21 @@ struct Tidied {
 }
 
 impl Tidied {
-    fn all(services: &Services, p: &Value) -> Tidied {
+    fn all(places: &Places, p: &Value) -> Tidied {
         let number = |key: &str, default: u64| p.get(key).and_then(Value::as_u64).unwrap_or(default);
         let mut tidied = Tidied::default();
         let before = ago(number("workDirHours", 24) * 3600);
-        let work = sweep(&media::work_root(&services.data_dir), before, |name| is_dead(&services.reader, name));
+        let work = sweep(&media::work_root(&places.data_dir), before, |name| is_dead(&places.reader, name));
         tidied.work = tidied.note(work);
         let before = ago(number("stagingDays", 30) * 86_400);
-        let staging = folder(services, p, "staging");
+        let staging = folder(places, p, "staging");
         let staging = staging.and_then(|folder| match folder {
-            Some(folder) => sweep(&folder, before, |name| !runs(&services.reader, name)),
+            Some(folder) => sweep(&folder, before, |name| !runs(&places.reader, name)),
             None => Ok(0),
         });
         tidied.staging = tidied.note(staging);
         let before = ago(number("reasonDays", 90) * 86_400);
-        let reasons = folder(services, p, "quarantine");
+        let reasons = folder(places, p, "quarantine");
         let reasons = reasons.and_then(|folder| folder.map_or(Ok(0), |folder| sweep_reasons(&folder, before)));
         tidied.reasons = tidied.note(reasons);
         tidied
@@ -109,13 +144,13 @@ fn ago(seconds: u64) -> SystemTime {
 }
 
 /// The folder that a parameter names. `None` without the parameter, and on a box that has no such share.
-fn folder(services: &Services, p: &Value, key: &str) -> Result<Option<std::path::PathBuf>, TaskError> {
+fn folder(places: &Places, p: &Value, key: &str) -> Result<Option<PathBuf>, TaskError> {
     let Some(uri) = p.get(key).and_then(Value::as_str) else { return Ok(None) };
     let uri: Uri = uri.parse().map_err(|e| TaskError::new("States.Runtime", format!("{key}: {e}")))?;
-    if !services.shares.has(&uri.share) {
+    if !places.shares.has(&uri.share) {
         return Ok(None);
     }
-    let resolved = services.shares.resolve(&uri);
+    let resolved = places.shares.resolve(&uri);
     resolved.map(Some).map_err(|e| TaskError::new("Files.ShareUnreachable", e.to_string()))
 }
 

@@ -4,17 +4,21 @@
 //! however it ends. What a crash leaves there is removed when the attempt is issued again, or by housekeeping.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conveyor_hw::EnergyMeter;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, mounts};
-use crate::base::TaskError;
+use super::predict::Predictor;
+use super::{Adapter, Answer, Answering, Call, aws, mounts};
+use crate::base::{Shares, TaskError};
+use crate::interpreter::RunTask;
 use crate::media::settings::{self, Acceleration, VideoCode};
 use crate::media::{Job, TRANSCODE_CORES};
-use crate::run::Need;
 use crate::run::lanes::need::{Codec, Encodes, Pictures, Work};
+use crate::run::{Need, Tell};
+use crate::sandbox::Spawn;
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -39,13 +43,61 @@ const STAGES: &[(&str, &str, u32, u8)] = &[
     ("archive", "io", 1, 10),
 ];
 
-/// The stage of that name, if there is one.
-pub fn stage_named(name: &str) -> Option<String> {
-    STAGES.iter().find(|(stage, ..)| *stage == name).map(|(stage, ..)| (*stage).to_owned())
+/// Every stage by name.
+pub const NAMES: &[&str] = &[
+    "conveyor:sanitize",
+    "conveyor:probe",
+    "conveyor:transcode",
+    "conveyor:labels",
+    "conveyor:transcript",
+    "conveyor:meaning",
+    "conveyor:quality",
+    "conveyor:fingerprint",
+    "conveyor:quarantine",
+    "conveyor:brief",
+    "conveyor:publish",
+    "conveyor:archive",
+];
+
+/// What all stages use.
+pub struct Stages {
+    pub data_dir: PathBuf,
+    pub shares: Shares,
+    /// Whether jobs that do not say so themselves may use GPUs.
+    pub acceleration: Acceleration,
+    /// Who runs them.
+    pub spawn: Arc<dyn Spawn>,
+    /// How long transcodes take on this box.
+    pub predictor: Arc<Predictor>,
+}
+
+pub fn adapter(name: &'static str, stages: &Arc<Stages>) -> Arc<dyn Adapter> {
+    Arc::new(Stage { name: aws::last_part(name), stages: stages.clone() })
+}
+
+struct Stage {
+    name: &'static str,
+    stages: Arc<Stages>,
+}
+
+impl Adapter for Stage {
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        Some(need(self.name, &task.parameters, self.stages.acceleration))
+    }
+
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        if self.name == "transcode" {
+            self.stages.predictor.queued(&task.parameters, tell);
+        }
+    }
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(self.run(call))
+    }
 }
 
 /// What a stage needs. The box's own acceleration counts where the job says nothing.
-pub fn need(stage: &str, parameters: &str, acceleration: Acceleration) -> Need {
+fn need(stage: &str, parameters: &str, acceleration: Acceleration) -> Need {
     let known = STAGES.iter().find(|(name, ..)| *name == stage);
     let (lane, weight, rank) = known.map_or(("io", 1, Need::RANK), |(_, lane, weight, rank)| (*lane, *weight, *rank));
     let work = match (stage, lane) {
@@ -77,53 +129,57 @@ fn pictures(parameters: &str, cores: u32, acceleration: Acceleration) -> Work {
     Work::Pictures(Pictures { cores, encodes, acceleration: job.acceleration.unwrap_or(acceleration) })
 }
 
-/// Runs the stage in its child process.
-pub async fn call(call: &Call, stage: &str) -> Result<Answer, TaskError> {
-    mounts::check(call).await?;
-    let folder = WorkDir::create(&call.services.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
-    let job = Job {
-        stage: stage.to_owned(),
-        parameters: call.parameters.clone(),
-        work_dir: folder.path.clone(),
-        shares: call.services.shares.clone(),
-        threads: call.threads,
-        device: call.device.clone(),
-    };
-    let transcodes = stage == "transcode";
-    let (begun, meter) = (Instant::now(), EnergyMeter::start());
-    let progress = call.progress.clone();
-    let work = call.services.spawn.spawn(job, Box::new(move |p| progress.report(p)));
-    let mut held = None;
-    let foretell = async {
+impl Stage {
+    /// Runs the stage in its child process.
+    async fn run(&self, call: &Call) -> Result<Answer, TaskError> {
+        let (stage, stages) = (self.name, &*self.stages);
+        mounts::check(call, &stages.shares).await?;
+        let folder = WorkDir::create(&stages.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
+        let job = Job {
+            stage: stage.to_owned(),
+            parameters: call.parameters.clone(),
+            work_dir: folder.path.clone(),
+            shares: stages.shares.clone(),
+            threads: call.threads,
+            device: call.device.clone(),
+        };
+        let transcodes = stage == "transcode";
+        let (begun, meter) = (Instant::now(), EnergyMeter::start());
+        let progress = call.progress.clone();
+        let work = stages.spawn.spawn(job, Box::new(move |p| progress.report(p)));
+        let mut held = None;
+        let foretell = async {
+            if transcodes {
+                held = stages.predictor.begin(call).await;
+            }
+            std::future::pending().await
+        };
+        let result = tokio::select! {
+            result = work => result,
+            error = crowded(&folder.path) => Err(error),
+            result = foretell => result,
+        };
+        drop(folder);
+        if result.is_err() {
+            // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
+            mounts::check(call, &stages.shares).await?;
+        }
+        let mut result = result?;
+        if matches!(stage, "sanitize" | "probe") {
+            let uri = call.parameters["input"].as_str().unwrap_or_default();
+            stages.predictor.saw(uri, result.get("metadata").unwrap_or(&result));
+        }
         if transcodes {
-            held = call.services.predictor.begin(call).await;
+            if let Some(joules) = meter.joules() {
+                // Of all that ran meanwhile: the counters know no processes.
+                result["Energy"] =
+                    json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
+            }
+            let seconds = begun.elapsed().as_secs_f64();
+            stages.predictor.check(call, held, seconds, &mut result).await;
         }
-        std::future::pending().await
-    };
-    let result = tokio::select! {
-        result = work => result,
-        error = crowded(&folder.path) => Err(error),
-        result = foretell => result,
-    };
-    drop(folder);
-    if result.is_err() {
-        // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
-        mounts::check(call).await?;
+        Ok(Answer::done(with_moves(result, &call.moved)))
     }
-    let mut result = result?;
-    if matches!(stage, "sanitize" | "probe") {
-        let uri = call.parameters["input"].as_str().unwrap_or_default();
-        call.services.predictor.saw(uri, result.get("metadata").unwrap_or(&result));
-    }
-    if transcodes {
-        if let Some(joules) = meter.joules() {
-            // Of all that ran meanwhile: the counters know no processes.
-            result["Energy"] = json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
-        }
-        let seconds = begun.elapsed().as_secs_f64();
-        call.services.predictor.check(call, held, seconds, &mut result).await;
-    }
-    Ok(Answer::Done(with_moves(result, &call.moved)))
 }
 
 /// A result that took more than one device says so.
@@ -202,6 +258,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn every_stage_has_its_name() {
+        let mut names: Vec<String> = STAGES.iter().map(|(stage, ..)| format!("conveyor:{stage}")).collect();
+        let mut known = NAMES.to_vec();
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
 
     #[test]
     fn a_job_says_what_it_needs_and_shares_encodes() {

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{Call, fault};
 use crate::base::shares::{is_empty, is_mount_point, mounted_setting};
-use crate::base::{TaskError, Uri};
+use crate::base::{Shares, TaskError, Uri};
 use crate::store::Commit;
 
 /// How a share's root stands.
@@ -29,16 +29,16 @@ enum Standing {
 }
 
 /// The error where a share that the parameters name has gone; others are for the stage itself to meet.
-pub async fn check(call: &Call) -> Result<(), TaskError> {
+pub async fn check(call: &Call, shares: &Shares) -> Result<(), TaskError> {
     let mut names = BTreeSet::new();
     named(&call.parameters, &mut names);
     for share in names {
-        let Ok(root) = call.services.shares.root(&share).map(Path::to_path_buf) else { continue };
+        let Ok(root) = shares.root(&share).map(Path::to_path_buf) else { continue };
         // A share that does not answer holds this thread and not the appliance.
         let stands = tokio::task::spawn_blocking(move || standing(&root)).await;
         let Ok(Ok(stands)) = stands else { continue };
         let setting = mounted_setting(&share);
-        let was_mounted = call.services.reader.setting(&setting).map_err(|e| fault(&e))?.is_some();
+        let was_mounted = call.handle.reader().setting(&setting).map_err(|e| fault(&e))?.is_some();
         let mut commit = Commit::new();
         match (was_mounted, stands) {
             (true, Standing::EmptyFolder) => return Err(away(&share)),

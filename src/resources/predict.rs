@@ -10,18 +10,21 @@
 //! has looked at is probed in a child, one at a time.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Call, Services};
+use super::Call;
+use crate::base::Shares;
 use crate::base::speeds::{LaneSpeed, Speeds};
 use crate::media::settings::{self, Rate, VideoCode};
 use crate::media::{Job, TRANSCODE_CORES};
 use crate::run::{Forecast, Tell};
-use crate::store::{Commit, CorrectionRow, LearntRow};
+use crate::sandbox::Spawn;
+use crate::store::{Commit, CorrectionRow, LearntRow, Reader};
 
 /// A child's start, its look at the file, and moving the results.
 const START_SECONDS: f64 = 0.7;
@@ -209,8 +212,13 @@ impl Learnt {
 }
 
 /// One per appliance.
-#[derive(Default)]
 pub struct Predictor {
+    reader: Reader,
+    /// Where the benchmark's speeds lie, and work folders.
+    data_dir: PathBuf,
+    shares: Shares,
+    /// Who looks at files.
+    spawn: Arc<dyn Spawn>,
     films: Mutex<HashMap<String, Film>>,
     learnt: Mutex<Option<Lessons>>,
     probing: Mutex<usize>,
@@ -227,6 +235,11 @@ pub struct Held {
 }
 
 impl Predictor {
+    pub fn new(reader: Reader, data_dir: PathBuf, shares: Shares, spawn: Arc<dyn Spawn>) -> Predictor {
+        let (films, learnt, probing, one_probe) = Default::default();
+        Predictor { reader, data_dir, shares, spawn, films, learnt, probing, one_probe }
+    }
+
     /// Remembers what a look at a file found.
     pub fn saw(&self, uri: &str, description: &Value) {
         let Some(film) = Film::of_probe(description) else { return };
@@ -243,15 +256,15 @@ impl Predictor {
         self.films.lock().get(input_of(parameters)?).cloned()
     }
 
-    fn learnt(&self, services: &Services) -> Lessons {
+    fn learnt(&self) -> Lessons {
         let mut learnt = self.learnt.lock();
-        *learnt.get_or_insert_with(|| services.reader.learnt().ok().flatten().map(Lessons::of_row).unwrap_or_default())
+        *learnt.get_or_insert_with(|| self.reader.learnt().ok().flatten().map(Lessons::of_row).unwrap_or_default())
     }
 
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
-    fn predict(&self, services: &Services, outline: &Outline, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
-        let lane = speeds_of_cores(services);
-        let learnt = *self.learnt(services).of(on_gpu);
+    fn predict(&self, outline: &Outline, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
+        let lane = self.speeds_of_cores();
+        let learnt = *self.learnt().of(on_gpu);
         // What cores were measured at says nothing of a GPU: only its own past jobs do.
         let by = match (lane.is_some() && !on_gpu, learnt.jobs) {
             (true, 0) => "benchmark",
@@ -268,7 +281,7 @@ impl Predictor {
         while self.film(&call.parameters).is_none() && *self.probing.lock() > 0 {
             tokio::time::sleep(ALL_BEGUN).await;
         }
-        let held = self.hold(&call.services, &call.parameters, on_gpu(call), own_cores(call).await)?;
+        let held = self.hold(&call.parameters, on_gpu(call), own_cores(call).await)?;
         if let Some((seconds, by)) = held.predicted {
             let forecast = Forecast { run_ms: (seconds * 1_000.0) as i64, by };
             call.handle.foretell(call.execution, call.task.attempt, forecast);
@@ -276,16 +289,16 @@ impl Predictor {
         Some(held)
     }
 
-    fn hold(&self, services: &Services, parameters: &Value, on_gpu: bool, cores: f64) -> Option<Held> {
+    fn hold(&self, parameters: &Value, on_gpu: bool, cores: f64) -> Option<Held> {
         let outline = Outline::of(parameters, &self.film(parameters)?)?;
-        let predicted = self.predict(services, &outline, on_gpu, cores);
+        let predicted = self.predict(&outline, on_gpu, cores);
         Some(Held { outline, on_gpu, cores, predicted })
     }
 
     /// Learns from a run that ended well, and says in its result how the prediction came out. What was not known of the
     /// film before is known from the result.
     pub async fn check(&self, call: &Call, held: Option<Held>, took: f64, result: &mut Value) {
-        let (services, cores, on_gpu) = (&call.services, call.threads as f64 * ALONE, on_gpu(call));
+        let (cores, on_gpu) = (call.threads as f64 * ALONE, on_gpu(call));
         let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
         let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
         let Some(mut held) = held else { return };
@@ -295,8 +308,8 @@ impl Predictor {
             Some((own.run_ms as f64 / 1_000.0, own.by))
         };
         held.predicted = held.predicted.or_else(told);
-        let lane = speeds_of_cores(services);
-        let mut learnt = self.learnt(services);
+        let lane = self.speeds_of_cores();
+        let mut learnt = self.learnt();
         // On cores what was computed counts: how long that took depended on what ran beside it.
         let computed = result["ProcessorSeconds"].as_f64().filter(|_| !held.on_gpu).map(|used| used / held.cores);
         let learnt_from = computed.unwrap_or(took) - START_SECONDS;
@@ -316,15 +329,68 @@ impl Predictor {
             });
         }
     }
+
+    fn speeds_of_cores(&self) -> Option<LaneSpeed> {
+        Speeds::read(&self.data_dir)?.lanes.remove("cpu").filter(|lane| !lane.encode_mpix_s.is_empty())
+    }
+
+    /// A transcode was queued: tells at once where its file is known, else after a look at it.
+    pub fn queued(self: &Arc<Self>, parameters: &str, tell: &dyn Fn() -> Tell) {
+        let Ok(parameters) = serde_json::from_str::<Value>(parameters) else { return };
+        if self.film(&parameters).is_some() {
+            return self.forecast(&parameters, tell());
+        }
+        // Without speeds and without past jobs a look at the file would tell nothing.
+        let learnt = self.learnt();
+        let jobs = learnt.cores.jobs.max(learnt.gpus.jobs);
+        let nothing_known = jobs == 0 && Speeds::read(&self.data_dir).is_none();
+        if nothing_known || *self.probing.lock() >= PROBES_MAX {
+            return;
+        }
+        let (predictor, tell) = (self.clone(), tell());
+        *predictor.probing.lock() += 1;
+        tokio::spawn(async move {
+            if let Some(uri) = input_of(&parameters) {
+                let _one = predictor.one_probe.lock().await;
+                if predictor.film(&parameters).is_none() {
+                    predictor.look(uri).await;
+                }
+            }
+            *predictor.probing.lock() -= 1;
+            predictor.forecast(&parameters, tell);
+        });
+    }
+
+    fn forecast(&self, parameters: &Value, tell: Tell) {
+        let cores = cores_of_box().min(CORES) * ALONE;
+        let on_gpu = self.learnt().last_on_gpu;
+        let held = self.hold(parameters, on_gpu, cores);
+        if let Some((seconds, by)) = held.and_then(|held| held.predicted) {
+            tell(Forecast { run_ms: (seconds * 1_000.0) as i64, by });
+        }
+    }
+
+    /// Probes a file in a child. What is wrong with the file is for its job to say.
+    async fn look(&self, uri: &str) {
+        let name = format!("predict-{}", uuid::Uuid::new_v4().simple());
+        let Ok(folder) = super::media::WorkDir::create(&self.data_dir, &name) else { return };
+        let job = Job {
+            stage: "probe".to_owned(),
+            parameters: json!({ "input": uri }),
+            work_dir: folder.path.clone(),
+            shares: self.shares.clone(),
+            threads: 1,
+            device: None,
+        };
+        if let Ok(found) = self.spawn.spawn(job, Box::new(|_| {})).await {
+            self.saw(uri, &found);
+        }
+    }
 }
 
 /// Whether a GPU encodes for this attempt.
 fn on_gpu(call: &Call) -> bool {
     call.device.as_ref().is_some_and(|device| device.encode)
-}
-
-fn speeds_of_cores(services: &Services) -> Option<LaneSpeed> {
-    Speeds::read(&services.data_dir)?.lanes.remove("cpu").filter(|lane| !lane.encode_mpix_s.is_empty())
 }
 
 fn round(value: f64) -> f64 {
@@ -353,60 +419,6 @@ async fn own_cores(call: &Call) -> f64 {
 /// The file that a job reads.
 fn input_of(parameters: &Value) -> Option<&str> {
     parameters.pointer("/Settings/Inputs/0/FileInput").and_then(Value::as_str)
-}
-
-/// A transcode was queued: tells at once where its file is known, else after a look at it.
-pub fn queued(services: &Arc<Services>, parameters: &str, tell: &dyn Fn() -> Tell) {
-    let Ok(parameters) = serde_json::from_str::<Value>(parameters) else { return };
-    let predictor = &services.predictor;
-    if predictor.film(&parameters).is_some() {
-        return forecast(services, &parameters, tell());
-    }
-    // Without speeds and without past jobs a look at the file would tell nothing.
-    let learnt = predictor.learnt(services);
-    let jobs = learnt.cores.jobs.max(learnt.gpus.jobs);
-    let nothing_known = jobs == 0 && Speeds::read(&services.data_dir).is_none();
-    if nothing_known || *predictor.probing.lock() >= PROBES_MAX {
-        return;
-    }
-    let (services, tell) = (services.clone(), tell());
-    *services.predictor.probing.lock() += 1;
-    tokio::spawn(async move {
-        if let Some(uri) = input_of(&parameters) {
-            let _one = services.predictor.one_probe.lock().await;
-            if services.predictor.film(&parameters).is_none() {
-                look(&services, uri).await;
-            }
-        }
-        *services.predictor.probing.lock() -= 1;
-        forecast(&services, &parameters, tell);
-    });
-}
-
-fn forecast(services: &Services, parameters: &Value, tell: Tell) {
-    let cores = cores_of_box().min(CORES) * ALONE;
-    let on_gpu = services.predictor.learnt(services).last_on_gpu;
-    let held = services.predictor.hold(services, parameters, on_gpu, cores);
-    if let Some((seconds, by)) = held.and_then(|held| held.predicted) {
-        tell(Forecast { run_ms: (seconds * 1_000.0) as i64, by });
-    }
-}
-
-/// Probes a file in a child. What is wrong with the file is for its job to say.
-async fn look(services: &Services, uri: &str) {
-    let name = format!("predict-{}", uuid::Uuid::new_v4().simple());
-    let Ok(folder) = super::media::WorkDir::create(&services.data_dir, &name) else { return };
-    let job = Job {
-        stage: "probe".to_owned(),
-        parameters: json!({ "input": uri }),
-        work_dir: folder.path.clone(),
-        shares: services.shares.clone(),
-        threads: 1,
-        device: None,
-    };
-    if let Ok(found) = services.spawn.spawn(job, Box::new(|_| {})).await {
-        services.predictor.saw(uri, &found);
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! Topics: SNS's `publish` and `publishBatch`, onto the notifier. A message is one notification for each of its targets.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Integration};
-use super::{Answer, Call, forward, notify};
+use super::forward::{self, Elsewhere};
+use super::notify::{self, Outbox};
+use super::{Adapter, Answer, Answering, Call};
 use crate::base::TaskError;
 
 /// Longest subject, and most entries of a batch (SNS's own).
@@ -16,61 +20,97 @@ const MESSAGE_BYTES_MAX: usize = 262_144;
 type Refusal = (&'static str, String);
 
 /// The topic that a request is for: by ARN or name, under either of SNS's names for it.
-pub fn topic(p: &Value) -> &str {
+fn topic(p: &Value) -> &str {
     p.get("TopicArn").or(p.get("TargetArn")).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// One message.
-pub async fn publish(call: &Call, integration: Integration) -> Result<Answer, TaskError> {
-    let id = aws::request_id(call);
-    let topic = topic(&call.parameters);
-    let refused = |(code, message): Refusal| forward::refused("sns", integration, code, &message, 400, &id);
-    let body = notification(&call.parameters, topic).map_err(refused)?;
-    let message_id = notify::id_of(call, "");
-    notify::send_all(call, vec![(message_id.clone(), body)]).await?;
-    let mut answer = json!({ "MessageId": message_id });
-    if topic.ends_with(".fifo") {
-        answer["SequenceNumber"] = json!(format!("{:020}", call.handle.now().0.unsigned_abs()));
-    }
-    Ok(Answer::Done(match integration {
-        Integration::Sdk => answer,
-        Integration::Optimised => aws::with_metadata(answer, &id, "text/xml", call.handle.now(), aws::Dress::Plain),
-    }))
+pub const NAMES: &[&str] = &[
+    "sns:publish",
+    "sns:publish.waitForTaskToken",
+    "aws-sdk:sns:publish",
+    "aws-sdk:sns:publish.waitForTaskToken",
+    "aws-sdk:sns:publishBatch",
+];
+
+pub fn adapter(name: &str, outbox: &Arc<Outbox>, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+    let (integration, operation) = aws::integration(name);
+    let (outbox, elsewhere) = (outbox.clone(), elsewhere.clone());
+    Arc::new(Publishing { batch: operation == "publishBatch", integration, outbox, elsewhere })
 }
 
-/// Several messages: what is wrong with one does not keep the others.
-pub async fn publish_batch(call: &Call, integration: Integration) -> Result<Answer, TaskError> {
-    let (p, id) = (&call.parameters, aws::request_id(call));
-    let refused = |code, message: String| forward::refused("sns", integration, code, &message, 400, &id);
-    let entries = p["PublishBatchRequestEntries"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if entries.is_empty() {
-        return Err(refused("EmptyBatchRequest", "The batch request doesn't contain any entries.".to_owned()));
-    }
-    if entries.len() > BATCH_MAX {
-        let what = "The batch request contains more entries than permissible.".to_owned();
-        return Err(refused("TooManyEntriesInBatchRequest", what));
-    }
-    let (mut seen, mut bodies) = (std::collections::BTreeSet::new(), Vec::new());
-    let (mut successful, mut failed) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let entry_id = entry["Id"].as_str().unwrap_or_default();
-        if !seen.insert(entry_id) {
-            let what = "Two or more batch entries in the request have the same Id.".to_owned();
-            return Err(refused("BatchEntryIdsNotDistinct", what));
-        }
-        match notification(entry, topic(p)) {
-            Ok(body) => {
-                let message_id = notify::id_of(call, &format!("/{entry_id}"));
-                successful.push(json!({ "Id": entry_id, "MessageId": message_id }));
-                bodies.push((message_id, body));
+struct Publishing {
+    batch: bool,
+    integration: Integration,
+    outbox: Arc<Outbox>,
+    elsewhere: Elsewhere,
+}
+
+impl Adapter for Publishing {
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(async {
+            let is_own = self.outbox.has_topic(topic(&call.parameters));
+            match self.elsewhere.answer(is_own, call).await {
+                Some(answer) => answer,
+                None if self.batch => self.publish_batch(call).await,
+                None => self.publish(call).await,
             }
-            Err((code, message)) => {
-                failed.push(json!({ "Id": entry_id, "Code": code, "Message": message, "SenderFault": true }));
+        })
+    }
+}
+
+impl Publishing {
+    /// One message.
+    async fn publish(&self, call: &Call) -> Result<Answer, TaskError> {
+        let id = aws::request_id(call);
+        let topic = topic(&call.parameters);
+        let refused = |(code, message): Refusal| forward::refused("sns", self.integration, code, &message, 400, &id);
+        let body = notification(&call.parameters, topic).map_err(refused)?;
+        let message_id = notify::id_of(call, "");
+        notify::send(&self.outbox, call, vec![(message_id.clone(), body)]).await?;
+        let mut answer = json!({ "MessageId": message_id });
+        if topic.ends_with(".fifo") {
+            answer["SequenceNumber"] = json!(format!("{:020}", call.handle.now().0.unsigned_abs()));
+        }
+        Ok(Answer::done(match self.integration {
+            Integration::Sdk => answer,
+            Integration::Optimised => aws::with_metadata(answer, &id, "text/xml", call.handle.now(), aws::Dress::Plain),
+        }))
+    }
+
+    /// Several messages: what is wrong with one does not keep the others.
+    async fn publish_batch(&self, call: &Call) -> Result<Answer, TaskError> {
+        let (p, id) = (&call.parameters, aws::request_id(call));
+        let refused = |code, message: String| forward::refused("sns", self.integration, code, &message, 400, &id);
+        let entries = p["PublishBatchRequestEntries"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if entries.is_empty() {
+            return Err(refused("EmptyBatchRequest", "The batch request doesn't contain any entries.".to_owned()));
+        }
+        if entries.len() > BATCH_MAX {
+            let what = "The batch request contains more entries than permissible.".to_owned();
+            return Err(refused("TooManyEntriesInBatchRequest", what));
+        }
+        let (mut seen, mut bodies) = (std::collections::BTreeSet::new(), Vec::new());
+        let (mut successful, mut failed) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let entry_id = entry["Id"].as_str().unwrap_or_default();
+            if !seen.insert(entry_id) {
+                let what = "Two or more batch entries in the request have the same Id.".to_owned();
+                return Err(refused("BatchEntryIdsNotDistinct", what));
+            }
+            match notification(entry, topic(p)) {
+                Ok(body) => {
+                    let message_id = notify::id_of(call, &format!("/{entry_id}"));
+                    successful.push(json!({ "Id": entry_id, "MessageId": message_id }));
+                    bodies.push((message_id, body));
+                }
+                Err((code, message)) => {
+                    failed.push(json!({ "Id": entry_id, "Code": code, "Message": message, "SenderFault": true }));
+                }
             }
         }
+        notify::send(&self.outbox, call, bodies).await?;
+        Ok(Answer::done(json!({ "Successful": successful, "Failed": failed })))
     }
-    notify::send_all(call, bodies).await?;
-    Ok(Answer::Done(json!({ "Successful": successful, "Failed": failed })))
 }
 
 /// What the notifier's targets get.

@@ -3,16 +3,26 @@
 //!
 //! Owns the form of answers and refusals; what is done is done by [`super::queues`] and [`super::events`].
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
-use super::events::{Lineage, Refusal as EventsRefusal};
-use super::{Services, queues};
+use super::events::{Bus, Lineage, Refusal as EventsRefusal};
+use super::queues;
 use crate::base::fault;
 use crate::run::Handle;
+use crate::services::queues::Queues;
 
 const SQS: &str = "AmazonSQS.";
 const EVENTS: &str = "AWSEvents.";
 const NAMESPACE: &str = "http://queue.amazonaws.com/doc/2012-11-05/";
+
+/// What answers the calls.
+#[derive(Clone)]
+pub struct Messaging {
+    pub queues: Queues,
+    pub events: Arc<Bus>,
+}
 
 /// What the client gets.
 #[derive(Debug)]
@@ -24,7 +34,7 @@ pub struct Reply {
 }
 
 /// Answers a call of the JSON protocol; `None` where the target is no service of these.
-pub async fn json(services: &Services, handle: &Handle, target: &str, body: &[u8]) -> Option<Reply> {
+pub async fn json(messaging: &Messaging, handle: &Handle, target: &str, body: &[u8]) -> Option<Reply> {
     let is_sqs = target.starts_with(SQS);
     let operation = target.strip_prefix(SQS).or_else(|| target.strip_prefix(EVENTS))?;
     let request: Value = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
@@ -32,7 +42,7 @@ pub async fn json(services: &Services, handle: &Handle, target: &str, body: &[u8
         Err(e) => return Some(refused("SerializationException", &format!("The request is no JSON: {e}"), 400)),
     };
     Some(match is_sqs {
-        true => match sqs(services, handle, operation, &request).await {
+        true => match sqs(messaging, handle, operation, &request).await {
             Ok(answer) => reply(200, "application/x-amz-json-1.0", &answer),
             Err(refusal) => {
                 let code = format!("com.amazonaws.sqs#{}", refusal.code);
@@ -42,22 +52,22 @@ pub async fn json(services: &Services, handle: &Handle, target: &str, body: &[u8
                 reply
             }
         },
-        false => events(services, handle, operation, &request).await,
+        false => events(messaging, handle, operation, &request).await,
     })
 }
 
-async fn sqs(services: &Services, handle: &Handle, operation: &str, p: &Value) -> Result<Value, queues::Refusal> {
+async fn sqs(messaging: &Messaging, handle: &Handle, operation: &str, p: &Value) -> Result<Value, queues::Refusal> {
     let known = queues::operation(operation).ok_or_else(|| queues::Refusal::unknown(operation))?;
-    queues::call(&services.queues, handle, known, p, None).await
+    queues::call(&messaging.queues, handle, known, p).await
 }
 
-async fn events(services: &Services, handle: &Handle, operation: &str, p: &Value) -> Reply {
+async fn events(messaging: &Messaging, handle: &Handle, operation: &str, p: &Value) -> Reply {
     if operation != "PutEvents" {
         let what = format!("The operation '{operation}' is not supported by this box; rules are configured in it");
         return refused("UnknownOperationException", &what, 400);
     }
     let entries = p["Entries"].as_array().cloned().unwrap_or_default();
-    match services.events.put_events(handle, &entries, None, &[], &Lineage::default()).await {
+    match messaging.events.put_events(handle, &entries, None, &[], &Lineage::default()).await {
         Ok(answer) => reply(200, "application/x-amz-json-1.1", &answer),
         Err(EventsRefusal::Validation(what)) => refused("ValidationException", &what, 400),
         Err(EventsRefusal::Fault(e)) => refused("InternalException", &fault::chain(&e), 500),
@@ -73,14 +83,14 @@ fn refused(code: &str, message: &str, status: u16) -> Reply {
 }
 
 /// Answers a call of SQS's query protocol: form fields in, XML out. `path` names the queue where the fields do not.
-pub async fn query(services: &Services, handle: &Handle, path: &str, form: &[(String, String)]) -> Reply {
+pub async fn query(messaging: &Messaging, handle: &Handle, path: &str, form: &[(String, String)]) -> Reply {
     let operation = form.iter().find(|(name, _)| name == "Action").map_or("", |(_, action)| action.as_str());
     let mut request = fields(form);
     if request.get("QueueUrl").is_none() && path.len() > 1 {
         request["QueueUrl"] = path.into();
     }
     let id = uuid::Uuid::new_v4();
-    let (status, body) = match sqs(services, handle, operation, &request).await {
+    let (status, body) = match sqs(messaging, handle, operation, &request).await {
         Ok(answer) => {
             let mut result = String::new();
             for (name, value) in answer.as_object().into_iter().flatten() {

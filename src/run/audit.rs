@@ -4,7 +4,6 @@
 //! than the answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,8 +29,6 @@ pub struct AuditEntry {
 impl AuditEntry {
     /// Adds the entry's row.
     pub fn store(&self, commit: &mut Commit) {
-        /// Tells entries of one millisecond apart.
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let row = AuditRow {
             at: self.at.into(),
             who: self.who.clone(),
@@ -41,8 +38,7 @@ impl AuditEntry {
             to: self.to.clone(),
             status: self.status,
         };
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        commit.put_audit(AuditKey { at: self.at, number }, &row);
+        commit.put_audit(AuditKey { at: self.at, number: uuid::Uuid::new_v4().as_u64_pair().0 }, &row);
     }
 }
 

@@ -161,7 +161,7 @@ impl Commit {
     }
 
     /// What a Map works on. `had`: the pages of the one that the branch was in before.
-    fn map_items(&mut self, id: ExecutionId, branch: BranchId, had: u32, items: Option<&MapItems>) {
+    pub(super) fn map_items(&mut self, id: ExecutionId, branch: BranchId, had: u32, items: Option<&MapItems>) {
         let key = tables::branch(id, branch);
         let mut pages = 0;
         match items {

@@ -278,6 +278,44 @@ fn a_task_is_outstanding_until_it_is_submitted_and_leads_to_its_branch_until_it_
 }
 
 #[test]
+fn a_walk_sees_one_moment_and_keeps_no_commit_waiting() {
+    use std::ops::{Bound, ControlFlow};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _reader) = open(Options::at(dir.path())).unwrap();
+    let set = |key: &str, value: &str| commit(&writer, |c| c.put_setting(key, value.as_bytes()));
+    let seen = |meanwhile: &dyn Fn(&str)| {
+        let mut seen = Vec::new();
+        let range = (Bound::Included(&b"w."[..]), Bound::Excluded(&b"w/"[..]));
+        let look = |key: &[u8], row: envelope::Sealed<'_>| {
+            let key = String::from_utf8_lossy(key).into_owned();
+            meanwhile(&key);
+            seen.push(format!("{key}={}", String::from_utf8_lossy(row.plain()?)));
+            Ok(ControlFlow::Continue(()))
+        };
+        writer.engine().snapshot().scan(Table::Settings, range, Direction::Forward, look).unwrap();
+        seen.join(" ")
+    };
+    // One row in each of the three places: the state file, what is carried over during the walk, and the newest.
+    set("w.a", "1");
+    set("w.c", "1");
+    writer.checkpoint().unwrap();
+    set("w.b", "1");
+    set("w.d", "1");
+    let walked = seen(&|key| {
+        // With a lock held, the first of these would never come back.
+        set("w.c", key);
+        commit(&writer, |c| c.delete_setting("w.d"));
+        set(&format!("{key}x"), "new");
+        if key == "w.b" {
+            writer.checkpoint().unwrap();
+        }
+    });
+    assert_eq!(walked, "w.a=1 w.b=1 w.c=1 w.d=1");
+    assert_eq!(seen(&|_| ()), "w.a=1 w.ax=new w.b=1 w.bx=new w.c=w.d w.cx=new w.dx=new");
+}
+
+#[test]
 fn lists_are_newest_first_and_pages_meet() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, reader) = open(on_caller(dir.path())).unwrap();
@@ -528,8 +566,9 @@ fn check_finds_a_flipped_bit_in_every_value() {
             let report = check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>));
             let report = report.map_or_else(|fault| crate::base::fault::chain(&fault), |report| report.to_string());
             let found = report.lines().filter(|line| line.contains(told)).count();
-            // A row that opening needs is refused there, alone.
-            assert!(found >= rows.len() || table == "settings" && found == 1, "{file} {table}: {report}");
+            // What is read at opening is refused there, with the first such row.
+            let at_opening = ["settings", "counts"].contains(&table.as_str()) && found == 1;
+            assert!(found >= rows.len() || at_opening, "{file} {table}: {report}");
             std::fs::write(&path, &intact).unwrap();
         }
     }
@@ -544,7 +583,7 @@ fn raw(path: &std::path::Path) -> Vec<Raw> {
     let database = redb::Database::open(path).unwrap();
     let read = database.begin_read().unwrap();
     let mut rows = Vec::new();
-    for handle in read.list_tables().unwrap() {
+    for handle in read.list_tables().unwrap().filter(|handle| handle.name() != "form") {
         let name = handle.name().to_owned();
         let definition = redb::TableDefinition::<&[u8], &[u8]>::new(&name);
         match read.open_table(definition) {

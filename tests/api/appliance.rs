@@ -50,7 +50,7 @@ impl Appliance {
         let address = listener.local_addr().unwrap();
         let router = api::router(api::Settings {
             handle,
-            services: None,
+            messaging: None,
             place: Place { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
             shares: Shares::new([("incoming".into(), incoming), ("outputs".into(), outputs.clone())]),

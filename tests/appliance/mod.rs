@@ -6,18 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conveyor::base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
+use conveyor::cli::{Config, Parts, ShareSettings};
 use conveyor::interpreter::{Header, HistoryEvent, Status};
 use conveyor::media::Job;
-use conveyor::resources::{
-    All, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, Services, builtin, events, functions,
-    http, items, jobs, queues,
-};
-use conveyor::run::{self, Config, Handle, NewMachine, Start};
+use conveyor::resources::{FunctionSettings, NotifySettings, builtin};
+use conveyor::run::{self, Handle, NewMachine, Start};
 use conveyor::sandbox::{OnProgress, Spawn};
 use conveyor::store;
 use futures::future::BoxFuture;
@@ -41,7 +38,8 @@ impl Spawn for Scripted {
 pub struct Appliance {
     pub dir: tempfile::TempDir,
     pub handle: Handle,
-    pub services: Arc<Services>,
+    pub parts: Parts,
+    pub shares: Shares,
 }
 
 impl Appliance {
@@ -56,55 +54,36 @@ impl Appliance {
         notify: NotifySettings,
     ) -> Appliance {
         let dir = tempfile::tempdir().unwrap();
-        let share = |name: &str| -> (String, PathBuf) {
+        let share = |name: &str| -> (String, ShareSettings) {
             let path = dir.path().join(name);
             fs::create_dir_all(&path).unwrap();
-            (name.to_owned(), path)
+            (name.to_owned(), ShareSettings { path, serve: false })
         };
-        let shares = Shares::new(["source", "outputs", "archive", "quarantine"].map(share));
-        let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
+        let data_dir = dir.path().join("data");
+        let (writer, reader) = store::open(store::Options::at(&data_dir)).unwrap();
         let log = Some(dir.path().join("notifications.jsonl"));
-        let services = Arc::new(Services {
-            account: "000000000000".into(),
-            region: "us-east-1".into(),
-            data_dir: dir.path().join("data"),
-            shares,
-            reader: reader.clone(),
-            tables: items::Tables::new(BTreeMap::new()),
-            functions: functions::Functions::new(functions, &LambdaSettings::default()),
-            endpoint: None,
-            templates: jobs::Templates::read(builtin::JOB_TEMPLATES.iter().copied()).unwrap(),
+        let config = Config {
+            shares: ["source", "outputs", "archive", "quarantine"].map(share).into(),
+            functions,
             notify: NotifySettings { log, ..notify },
-            events: events::Bus::new(&BTreeMap::new(), "000000000000", "us-east-1"),
-            queues: queues::Queues::new(&BTreeMap::new(), "000000000000", "us-east-1"),
-            connections: http::Connections::new(&BTreeMap::new()),
-            retention: RetentionSettings::default(),
-            outbox_grew: Arc::default(),
-            claims: Default::default(),
-            predictor: Default::default(),
-            acceleration: Default::default(),
-            spawn: Arc::new(Scripted(script)),
-        });
-        let handle = run::start(Config {
+            ..Config::default()
+        };
+        // Nothing of the surroundings: these tests call nobody.
+        let parts = Parts::new(&config, &config.aws, &data_dir, &reader, Arc::new(Scripted(script))).unwrap();
+        let handle = run::start(run::Config {
             writer,
             reader,
-            resources: Arc::new(All(services.clone())),
+            resources: Arc::new(parts.registry().unwrap()),
             clock: Arc::new(SystemClock),
             lanes: run::Lanes::of_cores(2, 8),
-            account: "000000000000".into(),
-            region: "us-east-1".into(),
+            account: config.account.clone(),
+            region: config.region.clone(),
         })
         .await
         .unwrap();
-        let fill = builtin::Substitutions {
-            region: "us-east-1".into(),
-            account: "000000000000".into(),
-            outputs: "outputs".into(),
-            archive: "archive".into(),
-            quarantine: "quarantine".into(),
-        };
-        builtin::install_all(&handle, &fill, true).await.unwrap();
-        Appliance { dir, handle, services }
+        parts.start(&handle).await.unwrap();
+        builtin::install_all(&handle, &config.substitutions(), true).await.unwrap();
+        Appliance { dir, handle, parts, shares: config.shares() }
     }
 
     pub async fn create(&self, name: &str, definition: &str) {

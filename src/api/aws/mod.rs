@@ -114,7 +114,7 @@ pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, bod
 
 /// The answer of another service of the box; `None` where the call is not for one.
 async fn others(doors: &Doors, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
-    let services = doors.services.clone()?;
+    let messaging = doors.messaging.clone()?;
     let handle = doors.handle.clone();
     let waits = waits(target(&headers), &body);
     let call = async move {
@@ -122,9 +122,9 @@ async fn others(doors: &Doors, uri: Uri, headers: HeaderMap, body: Bytes) -> Opt
         let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let target = target(&headers);
         if target.is_empty() && kind.is_some_and(|kind| kind.starts_with(form)) {
-            return Some(wire::query(&services, &handle, uri.path(), &form_fields(&body)).await);
+            return Some(wire::query(&messaging, &handle, uri.path(), &form_fields(&body)).await);
         }
-        wire::json(&services, &handle, target, &body).await
+        wire::json(&messaging, &handle, target, &body).await
     };
     let reply = match waits {
         true => call.await,

@@ -19,12 +19,16 @@ use tokio::task::JoinSet;
 
 use super::lineage::Lineage;
 use super::rules::{Kind, Rule, Target};
+use super::{Bus, UNATTENDED};
 use crate::base::limits::NAME_CHARS_MAX;
 use crate::base::{Fault, Timestamp, fault};
-use crate::resources::queues::NewMessage;
-use crate::resources::{Services, functions, notify};
+use crate::resources::functions::Functions;
+use crate::resources::http::Connections;
+use crate::resources::notify::Outbox;
+
 use crate::run::{Handle, Start};
-use crate::store::{Commit, EventRow};
+use crate::services::queues::{NewMessage, Queues, Reply, Request};
+use crate::store::{Commit, EventRow, Reader};
 
 /// Deliveries to one target at once.
 const AT_ONCE_MAX: usize = 8;
@@ -35,9 +39,19 @@ const ROWS_PER_PAGE: usize = 500;
 
 /// Delivers for as long as it runs.
 pub struct Courier {
-    services: Arc<Services>,
+    events: Arc<Bus>,
+    targets: Targets,
+    reader: Reader,
     handle: Handle,
     client: reqwest::Client,
+}
+
+/// What rules may name as targets, beside workflows.
+pub struct Targets {
+    pub queues: Queues,
+    pub functions: Arc<Functions>,
+    pub connections: Arc<Connections>,
+    pub outbox: Arc<Outbox>,
 }
 
 /// Why a target did not take an event.
@@ -58,18 +72,18 @@ impl Failure {
 }
 
 impl Courier {
-    pub fn new(services: &Arc<Services>, handle: Handle) -> Courier {
+    pub fn new(events: Arc<Bus>, targets: Targets, handle: Handle) -> Courier {
         let client = reqwest::Client::builder().timeout(WEBHOOK_TIMEOUT).build().unwrap_or_default();
-        Courier { services: services.clone(), handle, client }
+        Courier { events, targets, reader: handle.reader().clone(), handle, client }
     }
 
     /// Ends by itself only where the store does. Drop it to stop: what was not delivered stays a row.
     pub async fn run(self) -> Result<(), Fault> {
-        let Some(mut news) = self.services.events.news.lock().take() else { return Ok(()) };
+        let Some(mut news) = self.events.news.lock().take() else { return Ok(()) };
         let (courier, mut lanes) = (Arc::new(self), BTreeMap::new());
         let mut running = JoinSet::new();
-        let unattended = Rule::unattended(functions::UNATTENDED);
-        for rule in courier.services.events.rules.iter().chain([&unattended]) {
+        let unattended = Rule::unattended(UNATTENDED);
+        for rule in courier.events.rules.iter().chain([&unattended]) {
             for target in &rule.targets {
                 let (sender, due) = mpsc::unbounded_channel();
                 lanes.insert(target.key.clone(), sender);
@@ -99,7 +113,7 @@ impl Courier {
     fn take_up(&self, lanes: &BTreeMap<String, mpsc::UnboundedSender<(Timestamp, String)>>) -> Result<(), Fault> {
         let (mut after, mut lost) = (None, 0u64);
         loop {
-            let rows = self.services.reader.events(after.as_ref(), ROWS_PER_PAGE)?;
+            let rows = self.reader.events(after.as_ref(), ROWS_PER_PAGE)?;
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for ((event, target), row) in rows {
@@ -156,14 +170,14 @@ impl Courier {
 
     /// One try; when the next one is, if there is one.
     async fn deliver(&self, rule: &Rule, target: &Target, event: String) -> Result<Option<(Timestamp, String)>, Fault> {
-        let Some(mut row) = self.services.reader.event(&event, &target.key)? else { return Ok(None) };
+        let Some(mut row) = self.reader.event(&event, &target.key)? else { return Ok(None) };
         let mut commit = Commit::new();
         let failure = match self.attempt(rule, target, &event, &row, &mut commit).await {
             Ok(()) => {
                 commit.drop_event(&event, &target.key);
                 self.handle.commit(commit).await?;
                 metrics::counter!("conveyor_events_delivered_total", "rule" => rule.name.clone()).increment(1);
-                self.services.outbox_grew.notify_one();
+                self.targets.outbox.grew().notify_one();
                 return Ok(None);
             }
             Err(failure) => failure,
@@ -228,16 +242,23 @@ impl Courier {
                 deduplication: format!("{event}/{}", target.key),
                 ..NewMessage::default()
             };
-            self.services.queues.send(&self.handle, queue, message).await?;
+            self.send(queue, message).await.map_err(|what| Fault::Retryable { what, source: None })?;
         }
         let mut commit = Commit::new();
         commit.drop_event(event, &target.key);
         self.handle.commit(commit).await
     }
 
+    async fn send(&self, queue: &str, message: NewMessage) -> Result<(), String> {
+        match self.targets.queues.ask(queue, Request::Send(vec![message]), None).await {
+            Ok(Reply::Sent(_)) => Ok(()),
+            Ok(_) => Err(format!("there is no queue '{queue}'")),
+            Err(unavailable) => Err(unavailable.to_string()),
+        }
+    }
+
     fn rule_arn(&self, rule: &str) -> String {
-        let Services { region, account, .. } = &*self.services;
-        format!("arn:aws:events:{region}:{account}:rule/{rule}")
+        format!("arn:aws:events:{}:{}:rule/{rule}", self.handle.region(), self.handle.account())
     }
 
     async fn attempt(
@@ -260,17 +281,16 @@ impl Courier {
             Kind::Queue { queue, group } => {
                 let group = group.clone().unwrap_or_default();
                 let message = NewMessage { body: input, group, deduplication: key, ..NewMessage::default() };
-                let sent = self.services.queues.send(&self.handle, queue, message).await;
-                sent.map(drop).map_err(|e| Failure::passing(fault::chain(&e)))
+                self.send(queue, message).await.map_err(Failure::passing)
             }
             Kind::Function(function) => {
-                let ran = functions::result(&self.services, function, &input, event).await;
+                let ran = self.targets.functions.result(function, &input, event).await;
                 ran.map(drop).map_err(|e| Failure::passing(format!("{}: {}", e.error, e.cause)))
             }
             Kind::Unattended => {
                 let function = whole["function"].as_str().unwrap_or_default();
                 let input = whole["event"].to_string();
-                let ran = functions::result(&self.services, function, &input, event).await;
+                let ran = self.targets.functions.result(function, &input, event).await;
                 ran.map(drop).map_err(|e| Failure::passing(format!("{function}: {}: {}", e.error, e.cause)))
             }
             Kind::Topic(topic) => {
@@ -279,7 +299,7 @@ impl Courier {
                     "at": self.handle.now().to_string(),
                     "message": serde_json::from_str::<Value>(&input).unwrap_or(Value::Null),
                 });
-                notify::store(&self.services, &self.handle, &body, commit);
+                self.targets.outbox.put(&self.handle, &body, commit);
                 Ok(())
             }
         }
@@ -323,7 +343,7 @@ impl Courier {
         let mut request = self.client.post(parsed).header("Content-Type", "application/json");
         request = request.header("Idempotency-Key", key);
         if let Some(connection) = connection {
-            let authorised = self.services.connections.authorise(connection, request).await;
+            let authorised = self.targets.connections.authorise(connection, request).await;
             request = authorised.map_err(Failure::passing)?;
         }
         let sent = request.body(body).send().await;

@@ -15,19 +15,20 @@ mod courier;
 mod lineage;
 pub mod pattern;
 mod rules;
+mod task;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-pub use courier::Courier;
+pub use courier::{Courier, Targets};
 pub use lineage::Lineage;
 pub use rules::{DEFAULT_BUS, RuleSettings, TransformerSettings};
+pub use task::{NAMES, adapter};
 
-use super::aws::{self, Integration};
-use super::{Answer, Call, forward};
-use crate::base::{Fault, JOB_MACHINE, TaskError, Timestamp, arn};
+use super::aws;
+use crate::base::{Fault, JOB_MACHINE, Timestamp, arn};
 use crate::interpreter::{Header, Status};
 use crate::run::Handle;
 use crate::store::{Commit, EventRow};
@@ -38,6 +39,9 @@ const ENTRIES_MAX: usize = 10;
 const ENTRIES_BYTES_MAX: usize = 1_048_576;
 /// Above this an event of a status change leaves out what the execution got and gave (Step Functions' own).
 const PAYLOADS_BYTES_MAX: usize = 248 * 1024;
+
+/// The target of rows that are calls of functions for whose end nobody waits. No rule's: those have a slash within.
+const UNATTENDED: &str = "@functions";
 
 /// An event and the target that it has not reached: the key of a row.
 pub type Undelivered = (String, String);
@@ -80,6 +84,13 @@ impl Bus {
         self.rules.iter().any(|rule| rule.bus == bus)
     }
 
+    /// Whether a request of PutEvents names only buses of this box.
+    pub fn has_all(&self, request: &Value) -> bool {
+        let entries = request.get("Entries").and_then(Value::as_array);
+        let named = |entry: &Value| entry.get("EventBusName").and_then(Value::as_str).map(str::to_owned);
+        entries.is_some_and(|entries| entries.iter().all(|e| self.has(named(e).as_deref().unwrap_or(DEFAULT_BUS))))
+    }
+
     /// Stores the event for each target that wants it. Hand what comes back to [`Bus::stored`] once it is durable.
     pub fn put(&self, event: &NewEvent, now: Timestamp, commit: &mut Commit) -> Vec<Undelivered> {
         let bus = name_of(&event.bus);
@@ -115,6 +126,24 @@ impl Bus {
             }
         }
         undelivered
+    }
+
+    /// Stores the call of a function for whose end nobody waits: a row, like an event on its way to a rule's target.
+    pub async fn put_call(&self, handle: &Handle, id: &str, function: &str, event: &Value) -> Result<(), Fault> {
+        let now = handle.now();
+        let row = EventRow {
+            event: json!({ "function": function, "event": event }).to_string(),
+            lineage: String::new(),
+            created_at: now.into(),
+            attempts: 0,
+            next_at: now.into(),
+            last_error: String::new(),
+        };
+        let mut commit = Commit::new();
+        commit.put_event(id, UNATTENDED, &row);
+        handle.commit(commit).await?;
+        self.stored(vec![(id.to_owned(), UNATTENDED.to_owned())]);
+        Ok(())
     }
 
     /// The rows are durable: deliver.
@@ -290,46 +319,6 @@ fn check(entries: &[Value]) -> Result<(), Refusal> {
         )));
     }
     Ok(())
-}
-
-/// `events:putEvents`.
-pub async fn call(call: &Call, integration: Integration) -> Result<Answer, TaskError> {
-    let (services, p) = (&call.services, &call.parameters);
-    let entries = p.get("Entries").and_then(Value::as_array).cloned().unwrap_or_default();
-    let lineage = Lineage::of_trace_header(call.trace_header.as_deref());
-    // The optimised integration says where an event comes from.
-    let extra = match integration {
-        Integration::Optimised => vec![call.execution_arn.clone(), services.machine_arn(&call.machine)],
-        Integration::Sdk => Vec::new(),
-    };
-    let (id, seed) = (aws::request_id(call), format!("{}/{}", call.execution, call.task.attempt));
-    let answer = match services.events.put_events(&call.handle, &entries, Some(&seed), &extra, &lineage).await {
-        Ok(answer) => answer,
-        Err(Refusal::Validation(what)) => {
-            return Err(forward::refused("events", integration, "ValidationException", &what, 400, &id));
-        }
-        Err(Refusal::Fault(fault)) => return Err(super::fault(&fault)),
-    };
-    if integration == Integration::Sdk {
-        return Ok(Answer::Done(answer));
-    }
-    if answer["FailedEntryCount"] != 0 {
-        return Err(TaskError::new("EventBridge.FailedEntry", answer.to_string()));
-    }
-    Ok(Answer::Done(aws::with_metadata(
-        answer,
-        &id,
-        "application/x-amz-json-1.1",
-        call.handle.now(),
-        aws::Dress::Plain,
-    )))
-}
-
-/// Whether the call names only buses of this box.
-pub fn is_here(bus: &Bus, parameters: &Value) -> bool {
-    let entries = parameters.get("Entries").and_then(Value::as_array);
-    let named = |entry: &Value| entry.get("EventBusName").and_then(Value::as_str).map(str::to_owned);
-    entries.is_some_and(|entries| entries.iter().all(|e| bus.has(named(e).as_deref().unwrap_or(DEFAULT_BUS))))
 }
 
 fn event_id(seed: &str) -> String {

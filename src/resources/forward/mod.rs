@@ -9,20 +9,25 @@
 
 mod endpoint;
 mod read;
-pub mod sync;
+mod sync;
 mod times;
 mod write;
 mod xml;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 pub use endpoint::{AwsSettings, Endpoint, Response};
+pub use sync::RemoteJobs;
 pub use write::Request;
 
 use super::aws::{self, Integration};
-use super::{Answer, Call};
+use super::{Adapter, Answer, Answering, Call, task_name};
 use crate::aws::{Operation, Protocol, Service};
 use crate::base::TaskError;
+use crate::interpreter::RunTask;
+use crate::run::Need;
 
 /// An integration of an AWS service, by its Resource's last parts: `aws-sdk:sqs:sendMessage`, `ecs:runTask`.
 pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> {
@@ -43,46 +48,95 @@ pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> 
     Some((Service::find(service)?.operation(operation)?, integration))
 }
 
-/// Makes the call. Fails where no endpoint is configured.
-pub async fn call(call: &Call, operation: Operation, integration: Integration) -> Result<Answer, TaskError> {
-    let names = Names::of(operation.service, integration);
-    let rule = sync_rule(call);
-    if rule.is_some()
-        && let Some(answer) = sync::started(call).map_err(|e| super::fault(&e))?
-    {
-        return Ok(Answer::Submitted(answer));
+/// Whether there is such an operation, by a Resource's name.
+pub fn is_operation(name: &str) -> bool {
+    named(name).is_some()
+}
+
+/// The operation that a Resource's name stands for. What this box does not do of Step Functions nobody else does for it.
+fn named(name: &str) -> Option<(Operation, Integration)> {
+    let (service, operation) = name.split_once(':')?;
+    let is_own = service == "aws-sdk" && operation.starts_with("sfn:");
+    if is_own { None } else { find(service, operation) }
+}
+
+/// Sends calls on to the endpoint of `[aws]`.
+pub struct Forward {
+    endpoint: Arc<Endpoint>,
+    jobs: RemoteJobs,
+}
+
+pub fn adapter(endpoint: &Arc<Endpoint>, jobs: &RemoteJobs) -> Arc<Forward> {
+    Arc::new(Forward { endpoint: endpoint.clone(), jobs: jobs.clone() })
+}
+
+impl Adapter for Forward {
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        Some(Need::disks())
     }
-    let Some(endpoint) = &call.services.endpoint else { return Err(names.unserved(operation)) };
-    let answer = call_raw(endpoint, operation, &call.parameters).await.map_err(|what| names.client(&what))?;
-    let id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id"));
-    let id = id.map_or_else(|| aws::request_id(call), str::to_owned);
-    if !(200..300).contains(&answer.status) {
-        return Err(names.error(&read::error(operation.service, &answer), answer.status, &id));
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(async move {
+            let name = task_name(&call.task.resource).unwrap_or_default();
+            let unknown = || TaskError::new("States.Runtime", format!("there is no {name}"));
+            let (operation, integration) = named(name).ok_or_else(unknown)?;
+            self.send(call, operation, integration).await
+        })
     }
-    let value = read::answer(operation, &answer).map_err(|what| names.client(&what))?;
-    if integration == Integration::Sdk {
-        return Ok(Answer::Done(value));
+}
+
+/// For adapters of services that the box has itself: where calls go whose table, bucket, queue or topic it has not.
+#[derive(Clone)]
+pub struct Elsewhere(pub Option<Arc<Forward>>);
+
+impl Elsewhere {
+    /// The endpoint's answer; `None` where what the call names is the box's own, or nobody else has it either.
+    pub async fn answer(&self, is_own: bool, call: &Call) -> Option<Result<Answer, TaskError>> {
+        let forward = self.0.as_ref().filter(|_| !is_own)?;
+        let (operation, integration) = named(task_name(&call.task.resource)?)?;
+        Some(forward.send(call, operation, integration).await)
     }
-    let kind = answer.header("content-type").unwrap_or(content_type(operation.service));
-    let dress = match operation.service.id() {
-        "SQS" | "SFN" => aws::Dress::KeptAlive,
-        "DynamoDB" => aws::Dress::DynamoDb,
-        _ => aws::Dress::Plain,
-    };
-    let dressed = aws::with_metadata(value, &id, kind, call.handle.now(), dress);
-    Ok(match rule {
-        Some(rule) => {
-            sync::follow(call, rule, &dressed).await.map_err(|e| super::fault(&e))?;
-            Answer::Submitted(dressed)
+}
+
+impl Forward {
+    async fn send(&self, call: &Call, operation: Operation, integration: Integration) -> Result<Answer, TaskError> {
+        let names = Names::of(operation.service, integration);
+        let rule = sync_rule(call);
+        if rule.is_some()
+            && let Some(answer) = self.jobs.started(call).map_err(|e| super::fault(&e))?
+        {
+            return Ok(Answer::submitted(answer));
         }
-        None => Answer::Done(dressed),
-    })
+        let answer = call_raw(&self.endpoint, operation, &call.parameters).await.map_err(|what| names.client(&what))?;
+        let id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id"));
+        let id = id.map_or_else(|| aws::request_id(call), str::to_owned);
+        if !(200..300).contains(&answer.status) {
+            return Err(names.error(&read::error(operation.service, &answer), answer.status, &id));
+        }
+        let value = read::answer(operation, &answer).map_err(|what| names.client(&what))?;
+        if integration == Integration::Sdk {
+            return Ok(Answer::done(value));
+        }
+        let kind = answer.header("content-type").unwrap_or(content_type(operation.service));
+        let dress = match operation.service.id() {
+            "SQS" | "SFN" => aws::Dress::KeptAlive,
+            "DynamoDB" => aws::Dress::DynamoDb,
+            _ => aws::Dress::Plain,
+        };
+        let dressed = aws::with_metadata(value, &id, kind, call.handle.now(), dress);
+        Ok(match rule {
+            Some(rule) => {
+                self.jobs.follow(call, rule, &dressed).await.map_err(|e| super::fault(&e))?;
+                Answer::submitted(dressed)
+            }
+            None => Answer::done(dressed),
+        })
+    }
 }
 
 /// How the job that the call starts is followed, where the Task waits for its end.
 fn sync_rule(call: &Call) -> Option<&'static sync::Rule> {
-    let (_, rest) = call.task.resource.split_once(":states:::")?;
-    let (service, operation) = rest.split_once(':')?;
+    let (service, operation) = task_name(&call.task.resource)?.split_once(':')?;
     sync::rule(service, operation.strip_suffix(".sync")?)
 }
 
@@ -198,14 +252,6 @@ impl Names {
     /// The call did not come about.
     fn client(&self, what: &str) -> TaskError {
         TaskError::new(format!("{}.SdkClientException", self.prefix), what.to_owned())
-    }
-
-    fn unserved(&self, operation: Operation) -> TaskError {
-        self.client(&format!(
-            "this box does not serve {}:{} itself, and no other endpoint is configured; set [aws] endpoint",
-            self.service.endpoint_prefix(),
-            operation.name
-        ))
     }
 }
 

@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Names, call_raw, read};
+use super::{Endpoint, Names, call_raw, read};
 use crate::aws::{Operation, Service};
 use crate::base::{Attempt, ExecutionId, Fault, TaskError, fault};
+use crate::resources::Call;
 use crate::resources::aws::Integration;
-use crate::resources::{Call, Services};
 use crate::run::Handle;
-use crate::store::{Commit, RemoteJobRow};
+use crate::store::{Commit, Reader, RemoteJobRow};
 
 /// Between two questions: the first comes soon, later ones less often.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -291,86 +291,126 @@ fn filled(fields: &[(&str, &str)], answer: &Value, parameters: &Value) -> Value 
     Value::Object(out)
 }
 
-/// The answer to the start, where this very attempt has started its job before a crash.
-pub fn started(call: &Call) -> Result<Option<Value>, Fault> {
-    let row = call.services.reader.remote_job(call.execution, call.task.attempt)?;
-    Ok(row.map(|row| json_of(&row.answer)))
-}
-
 /// JSON of a row, which was JSON when it was stored.
 fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Remembers the job and follows it.
-pub async fn follow(call: &Call, rule: &'static Rule, answer: &Value) -> Result<(), Fault> {
-    let row = RemoteJobRow {
-        service: rule.service.to_owned(),
-        start: rule.start.to_owned(),
-        answer: answer.to_string(),
-        ask: filled(rule.asks, answer, &call.parameters).to_string(),
-        stop: filled(rule.stops, answer, &call.parameters).to_string(),
-    };
-    let mut commit = Commit::new();
-    commit.put_remote_job(call.execution, call.task.attempt, &row);
-    call.handle.commit(commit).await?;
-    spawn(&call.services, &call.handle, call.execution, call.task.attempt);
-    Ok(())
+/// The jobs at other services for whose end Tasks of this box wait.
+#[derive(Clone)]
+pub struct RemoteJobs {
+    /// Without one any more, what is under way cannot be asked, and is asked again.
+    endpoint: Option<Arc<Endpoint>>,
+    reader: Reader,
 }
 
-/// Takes up the jobs that were under way when the box went down.
-pub fn take_up(services: &Arc<Services>, handle: &Handle) -> Result<(), Fault> {
-    for (id, attempt) in services.reader.remote_jobs()? {
-        spawn(services, handle, id, attempt);
+impl RemoteJobs {
+    pub fn new(endpoint: Option<Arc<Endpoint>>, reader: Reader) -> RemoteJobs {
+        RemoteJobs { endpoint, reader }
     }
-    Ok(())
-}
 
-fn spawn(services: &Arc<Services>, handle: &Handle, id: ExecutionId, attempt: Attempt) {
-    let (services, handle) = (services.clone(), handle.clone());
-    tokio::spawn(async move {
-        if let Err(fault) = watch(&services, &handle, id, attempt).await {
-            let error = fault::chain(&fault);
-            tracing::error!(%id, %attempt, error, "a job at another service is not followed any more until the restart");
-        }
-    });
-}
+    /// The answer to the start, where this very attempt has started its job before a crash.
+    pub(super) fn started(&self, call: &Call) -> Result<Option<Value>, Fault> {
+        let row = self.reader.remote_job(call.execution, call.task.attempt)?;
+        Ok(row.map(|row| json_of(&row.answer)))
+    }
 
-async fn watch(services: &Services, handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {
-    let Some(row) = services.reader.remote_job(id, attempt)? else { return Ok(()) };
-    let Some(rule) = rule(&row.service, &row.start) else { return forget(handle, id, attempt).await };
-    let (question, request_to_stop) = (json_of(&row.ask), json_of(&row.stop));
-    let (mut pause, mut refusals) = (PAUSE_MIN, 0);
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(PAUSE_MAX);
-        if !handle.waits_for(id, attempt)? {
-            stop(services, rule, &request_to_stop).await;
-            return forget(handle, id, attempt).await;
+    /// Remembers the job and follows it.
+    pub(super) async fn follow(&self, call: &Call, rule: &'static Rule, answer: &Value) -> Result<(), Fault> {
+        let row = RemoteJobRow {
+            service: rule.service.to_owned(),
+            start: rule.start.to_owned(),
+            answer: answer.to_string(),
+            ask: filled(rule.asks, answer, &call.parameters).to_string(),
+            stop: filled(rule.stops, answer, &call.parameters).to_string(),
+        };
+        let mut commit = Commit::new();
+        commit.put_remote_job(call.execution, call.task.attempt, &row);
+        call.handle.commit(commit).await?;
+        self.spawn(&call.handle, call.execution, call.task.attempt);
+        Ok(())
+    }
+
+    /// Takes up the jobs that were under way when the box went down.
+    pub fn take_up(&self, handle: &Handle) -> Result<(), Fault> {
+        for (id, attempt) in self.reader.remote_jobs()? {
+            self.spawn(handle, id, attempt);
         }
-        let state = match ask(services, rule, &question).await {
-            Ok(answer) => {
-                refusals = 0;
-                rule.state(&answer)
+        Ok(())
+    }
+
+    fn spawn(&self, handle: &Handle, id: ExecutionId, attempt: Attempt) {
+        let (jobs, handle) = (self.clone(), handle.clone());
+        tokio::spawn(async move {
+            if let Err(fault) = jobs.watch(&handle, id, attempt).await {
+                let error = fault::chain(&fault);
+                tracing::error!(%id, %attempt, error, "a job at another service is not followed any more until the restart");
             }
-            Err(Asked::Unreachable(what)) => {
-                tracing::warn!(%id, %attempt, what, "a job at another service cannot be asked; trying again");
-                State::Running
+        });
+    }
+
+    async fn watch(&self, handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {
+        let Some(row) = self.reader.remote_job(id, attempt)? else { return Ok(()) };
+        let Some(rule) = rule(&row.service, &row.start) else { return forget(handle, id, attempt).await };
+        let (question, request_to_stop) = (json_of(&row.ask), json_of(&row.stop));
+        let (mut pause, mut refusals) = (PAUSE_MIN, 0);
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(PAUSE_MAX);
+            if !handle.waits_for(id, attempt)? {
+                self.stop(rule, &request_to_stop).await;
+                return forget(handle, id, attempt).await;
             }
-            Err(Asked::Refused(error)) => {
-                refusals += 1;
-                if refusals < REFUSALS_MAX { State::Running } else { State::Failed(error) }
+            let state = match self.ask(rule, &question).await {
+                Ok(answer) => {
+                    refusals = 0;
+                    rule.state(&answer)
+                }
+                Err(Asked::Unreachable(what)) => {
+                    tracing::warn!(%id, %attempt, what, "a job at another service cannot be asked; trying again");
+                    State::Running
+                }
+                Err(Asked::Refused(error)) => {
+                    refusals += 1;
+                    if refusals < REFUSALS_MAX { State::Running } else { State::Failed(error) }
+                }
+            };
+            let outcome = match state {
+                State::Running => continue,
+                State::Succeeded(job) => Ok(job.to_string().into()),
+                State::Failed(error) => Err(error),
+            };
+            // Whoever is not there any more need not be told.
+            match handle.report_end(id, attempt, outcome).await {
+                Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure") => return Ok(()),
+                _ => return forget(handle, id, attempt).await,
             }
-        };
-        let outcome = match state {
-            State::Running => continue,
-            State::Succeeded(job) => Ok(job.to_string().into()),
-            State::Failed(error) => Err(error),
-        };
-        // Whoever is not there any more need not be told.
-        match handle.report_end(id, attempt, outcome).await {
-            Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure") => return Ok(()),
-            _ => return forget(handle, id, attempt).await,
+        }
+    }
+
+    async fn ask(&self, rule: &Rule, question: &Value) -> Result<Value, Asked> {
+        let unreachable = |what: &str| Asked::Unreachable(what.to_owned());
+        let endpoint = self.endpoint.as_ref().ok_or_else(|| unreachable("no endpoint is configured any more"))?;
+        let operation = rule.operation(rule.ask).ok_or_else(|| unreachable("its model is missing"))?;
+        let answer = call_raw(endpoint, operation, question).await.map_err(Asked::Unreachable)?;
+        if (200..300).contains(&answer.status) {
+            return read::answer(operation, &answer).map_err(Asked::Unreachable);
+        }
+        let error = read::error(operation.service, &answer);
+        if answer.status >= 500 || answer.status == 429 || error.code.starts_with("Throttling") {
+            return Err(Asked::Unreachable(format!("{}: {}", error.code, error.message)));
+        }
+        let names = Names::of(operation.service, Integration::Optimised);
+        Err(Asked::Refused(names.error(&error, answer.status, "")))
+    }
+
+    /// As well as it goes: that the job ends is the service's affair.
+    async fn stop(&self, rule: &Rule, request: &Value) {
+        let operation = rule.stop.and_then(|stop| rule.operation(stop));
+        if let (Some(endpoint), Some(operation)) = (&self.endpoint, operation)
+            && let Err(what) = call_raw(endpoint, operation, request).await
+        {
+            tracing::warn!(what, "a job at another service could not be stopped");
         }
     }
 }
@@ -379,32 +419,6 @@ async fn watch(services: &Services, handle: &Handle, id: ExecutionId, attempt: A
 enum Asked {
     Unreachable(String),
     Refused(TaskError),
-}
-
-async fn ask(services: &Services, rule: &Rule, question: &Value) -> Result<Value, Asked> {
-    let unreachable = |what: &str| Asked::Unreachable(what.to_owned());
-    let endpoint = services.endpoint.as_ref().ok_or_else(|| unreachable("no endpoint is configured any more"))?;
-    let operation = rule.operation(rule.ask).ok_or_else(|| unreachable("its model is missing"))?;
-    let answer = call_raw(endpoint, operation, question).await.map_err(Asked::Unreachable)?;
-    if (200..300).contains(&answer.status) {
-        return read::answer(operation, &answer).map_err(Asked::Unreachable);
-    }
-    let error = read::error(operation.service, &answer);
-    if answer.status >= 500 || answer.status == 429 || error.code.starts_with("Throttling") {
-        return Err(Asked::Unreachable(format!("{}: {}", error.code, error.message)));
-    }
-    let names = Names::of(operation.service, Integration::Optimised);
-    Err(Asked::Refused(names.error(&error, answer.status, "")))
-}
-
-/// As well as it goes: that the job ends is the service's affair.
-async fn stop(services: &Services, rule: &Rule, request: &Value) {
-    let operation = rule.stop.and_then(|stop| rule.operation(stop));
-    if let (Some(endpoint), Some(operation)) = (&services.endpoint, operation)
-        && let Err(what) = call_raw(endpoint, operation, request).await
-    {
-        tracing::warn!(what, "a job at another service could not be stopped");
-    }
 }
 
 async fn forget(handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {

@@ -2,6 +2,8 @@
 //!
 //! A box has no API of its own to serve: every call goes through the endpoint of `[aws]`.
 
+use std::sync::Arc;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -9,43 +11,61 @@ use serde_json::Value;
 use super::encode::pairs;
 use super::{method, own_headers, runtime, shown};
 use crate::base::TaskError;
+use crate::interpreter::RunTask;
 use crate::resources::forward::{Endpoint, Request};
-use crate::resources::{Answer, Call, aws};
+use crate::resources::{Adapter, Answer, Answering, Call, aws};
+use crate::run::Need;
 
 const RESOURCE: &str = "apigateway:invoke";
 /// What stays as it is in a path and in a query.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// One attempt.
-pub async fn call(call: &Call) -> Result<Answer, TaskError> {
-    let p = &call.parameters;
-    let host = aws::need_text(p, "ApiEndpoint", RESOURCE)?;
-    let is_api = host.split_once('.').is_some_and(|(id, rest)| {
-        !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()) && rest.starts_with("execute-api.")
-    });
-    if !is_api || host.contains(['/', '@', '?', '#']) {
-        let what =
-            format!("The field 'ApiEndpoint' must be an API's host, ID.execute-api.REGION.amazonaws.com: '{host}'");
-        return Err(runtime(what));
+pub const NAMES: &[&str] = &["apigateway:invoke", "apigateway:invoke.waitForTaskToken"];
+
+pub fn adapter(endpoint: &Arc<Endpoint>) -> Arc<dyn Adapter> {
+    Arc::new(Invoking(endpoint.clone()))
+}
+
+struct Invoking(Arc<Endpoint>);
+
+impl Adapter for Invoking {
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        Some(Need::disks())
     }
-    let sign = match p.get("AuthType").and_then(Value::as_str).unwrap_or("NO_AUTH") {
-        "NO_AUTH" => false,
-        "IAM_ROLE" | "RESOURCE_POLICY" => true,
-        other => return Err(runtime(format!("The field 'AuthType' has an unsupported value: {other}"))),
-    };
-    let request = request(p)?;
-    let client = |what: String| TaskError::new("ApiGateway.SdkClientException", what);
-    let unserved =
-        || client(format!("this box has no API {host}, and no other endpoint is configured; set [aws] endpoint"));
-    let endpoint: &Endpoint = call.services.endpoint.as_ref().ok_or_else(unserved)?;
-    let answer = endpoint.send_to_api(host, request, sign).await.map_err(client)?;
-    let status = StatusCode::from_u16(answer.status).map_err(|e| client(e.to_string()))?;
-    if !status.is_success() {
-        return Err(TaskError::new(format!("ApiGateway.{}", answer.status), answer.text()));
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(self.invoke(call))
     }
-    let text = answer.text();
-    Ok(Answer::Done(shown(status, &answer.headers, text)))
+}
+
+impl Invoking {
+    async fn invoke(&self, call: &Call) -> Result<Answer, TaskError> {
+        let p = &call.parameters;
+        let host = aws::need_text(p, "ApiEndpoint", RESOURCE)?;
+        let is_api = host.split_once('.').is_some_and(|(id, rest)| {
+            !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()) && rest.starts_with("execute-api.")
+        });
+        if !is_api || host.contains(['/', '@', '?', '#']) {
+            let what =
+                format!("The field 'ApiEndpoint' must be an API's host, ID.execute-api.REGION.amazonaws.com: '{host}'");
+            return Err(runtime(what));
+        }
+        let sign = match p.get("AuthType").and_then(Value::as_str).unwrap_or("NO_AUTH") {
+            "NO_AUTH" => false,
+            "IAM_ROLE" | "RESOURCE_POLICY" => true,
+            other => return Err(runtime(format!("The field 'AuthType' has an unsupported value: {other}"))),
+        };
+        let request = request(p)?;
+        let client = |what: String| TaskError::new("ApiGateway.SdkClientException", what);
+        let answer = self.0.send_to_api(host, request, sign).await.map_err(client)?;
+        let status = StatusCode::from_u16(answer.status).map_err(|e| client(e.to_string()))?;
+        if !status.is_success() {
+            return Err(TaskError::new(format!("ApiGateway.{}", answer.status), answer.text()));
+        }
+        let text = answer.text();
+        Ok(Answer::done(shown(status, &answer.headers, text)))
+    }
 }
 
 fn request(p: &Value) -> Result<Request, TaskError> {

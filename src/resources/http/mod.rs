@@ -7,6 +7,7 @@ mod encode;
 pub mod gateway;
 mod reach;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -15,8 +16,10 @@ use serde_json::{Map, Value, json};
 
 pub use connections::{ConnectionSettings, Connections};
 
-use super::{Answer, Call, aws};
+use super::{Adapter, Answer, Answering, Call, aws};
 use crate::base::{TaskError, fault};
+use crate::interpreter::RunTask;
+use crate::run::Need;
 
 /// How long a call may take, and how much of an answer is read, in bytes (Step Functions' own).
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,32 +64,55 @@ fn own_headers(p: &Value) -> Result<Vec<(String, Vec<String>)>, TaskError> {
     checked.collect()
 }
 
-/// One attempt.
-pub async fn call(call: &Call) -> Result<Answer, TaskError> {
-    let p = &call.parameters;
-    let connection = p["Authentication"]["ConnectionArn"].as_str().or(p["InvocationConfig"]["ConnectionArn"].as_str());
-    let connection = connection.ok_or_else(|| {
-        runtime("The field 'Authentication.ConnectionArn' is missing in the Arguments of http:invoke")
-    })?;
-    let connections = &call.services.connections;
-    let name = connection_name(connection);
-    if !connections.has(name) {
-        let what = format!("Connection {connection} does not exist; add [connections.{name}] to the configuration");
-        return Err(TaskError::new("Events.ConnectionResource.NotFound", what));
+pub const NAMES: &[&str] = &["http:invoke"];
+
+pub fn adapter(connections: &Arc<Connections>, region: &str) -> Arc<dyn Adapter> {
+    Arc::new(Invoking { connections: connections.clone(), region: region.to_owned() })
+}
+
+struct Invoking {
+    connections: Arc<Connections>,
+    region: String,
+}
+
+impl Adapter for Invoking {
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        Some(Need::disks())
     }
-    let request = Prepared::of(p, connections.body_of(name), &call.services.region)?;
-    let exchange = async {
-        let answer = request.send(connections, name).await?;
-        // A token that was taken back early is asked for once more.
-        if matches!(answer.status().as_u16(), 401 | 407) && connections.forget_token(name) {
-            return request.send(connections, name).await;
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(self.invoke(call))
+    }
+}
+
+impl Invoking {
+    async fn invoke(&self, call: &Call) -> Result<Answer, TaskError> {
+        let p = &call.parameters;
+        let connection =
+            p["Authentication"]["ConnectionArn"].as_str().or(p["InvocationConfig"]["ConnectionArn"].as_str());
+        let connection = connection.ok_or_else(|| {
+            runtime("The field 'Authentication.ConnectionArn' is missing in the Arguments of http:invoke")
+        })?;
+        let connections = &self.connections;
+        let name = connection_name(connection);
+        if !connections.has(name) {
+            let what = format!("Connection {connection} does not exist; add [connections.{name}] to the configuration");
+            return Err(TaskError::new("Events.ConnectionResource.NotFound", what));
         }
-        Ok(answer)
-    };
-    let whole = async { read(exchange.await?).await };
-    match tokio::time::timeout(TIMEOUT, whole).await {
-        Ok(answer) => answer.map(Answer::Done),
-        Err(_) => Err(socket(format!("no answer from {} within {} s", request.place(), TIMEOUT.as_secs()))),
+        let request = Prepared::of(p, connections.body_of(name), &self.region)?;
+        let exchange = async {
+            let answer = request.send(connections, name).await?;
+            // A token that was taken back early is asked for once more.
+            if matches!(answer.status().as_u16(), 401 | 407) && connections.forget_token(name) {
+                return request.send(connections, name).await;
+            }
+            Ok(answer)
+        };
+        let whole = async { read(exchange.await?).await };
+        match tokio::time::timeout(TIMEOUT, whole).await {
+            Ok(answer) => answer.map(Answer::done),
+            Err(_) => Err(socket(format!("no answer from {} within {} s", request.place(), TIMEOUT.as_secs()))),
+        }
     }
 }
 

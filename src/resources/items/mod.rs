@@ -5,6 +5,7 @@
 
 mod condition;
 mod expression;
+mod task;
 mod update;
 mod value;
 
@@ -14,10 +15,12 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::aws::{self, Integration};
-use super::{Answer, Call};
+pub use task::{NAMES, adapter};
+
+use super::aws;
 use crate::base::TaskError;
-use crate::store::{Commit, TableRow};
+use crate::run::Handle;
+use crate::store::{Commit, Reader, TableRow};
 use expression::Placeholders;
 use value::Item;
 
@@ -40,6 +43,7 @@ pub struct TableSettings {
 /// The tables of this box.
 pub struct Tables {
     configured: BTreeMap<String, TableSettings>,
+    reader: Reader,
     /// Keys of tables that began with their first use, as far as they were asked for since the start.
     found: Mutex<BTreeMap<String, TableSettings>>,
     locks: Vec<tokio::sync::Mutex<()>>,
@@ -58,31 +62,88 @@ impl From<String> for Refusal {
 }
 
 impl Tables {
-    pub fn new(configured: BTreeMap<String, TableSettings>) -> Tables {
+    pub fn new(configured: BTreeMap<String, TableSettings>, reader: Reader) -> Tables {
         let locks = (0..LOCKS).map(|_| tokio::sync::Mutex::new(())).collect();
-        Tables { configured, found: Mutex::default(), locks }
+        Tables { configured, reader, found: Mutex::default(), locks }
     }
 
     /// Whether the configuration has this table. `table`: its name or its ARN.
     pub fn has(&self, table: &str) -> bool {
         self.configured.contains_key(name_of(table))
     }
-}
 
-/// `putItem`, `getItem`, `updateItem`, `deleteItem`.
-pub async fn call(call: &Call, operation: &str, integration: Integration) -> Result<Answer, TaskError> {
-    let id = aws::request_id(call);
-    match operate(call, operation).await {
-        Ok(answer) if integration == Integration::Sdk => Ok(Answer::Done(answer)),
-        Ok(answer) => Ok(Answer::Done(aws::with_metadata(
-            answer,
-            &id,
-            "application/x-amz-json-1.0",
-            call.handle.now(),
-            aws::Dress::DynamoDb,
-        ))),
-        Err(Outcome::Refused(refusal)) => Err(error(&refusal, integration, &id)),
-        Err(Outcome::Failed(error)) => Err(error),
+    /// `putItem`, `getItem`, `updateItem`, `deleteItem`: fields of the API in, its answer out.
+    async fn operate(&self, handle: &Handle, operation: &str, request: &Value) -> Result<Value, Outcome> {
+        let table = request.get("TableName").and_then(Value::as_str).unwrap_or_default();
+        let table = name_of(table);
+        if let Some(fault) = name_fault(table) {
+            return Err(fault.into());
+        }
+        let named = if operation == "putItem" { "Item" } else { "Key" };
+        let given = attributes(request, named)?;
+        let schema = self.schema(handle, table, &given, operation).await?;
+        let key = key_of(&schema, &given, operation)?;
+        let row = row_key(&key);
+        let lock = super::digest(&format!("{table}/{row}")) as usize % LOCKS;
+        let _held = self.locks[lock].lock().await;
+        let stored = self.reader.item(table, &row).map_err(|e| Outcome::Failed(super::fault(&e)))?;
+        let before: Option<Item> = match stored {
+            Some(text) => Some(serde_json::from_str(&text).map_err(|e| Outcome::Failed(damaged(table, &e)))?),
+            None => None,
+        };
+        if operation == "getItem" {
+            return Ok(before.map_or_else(|| json!({}), |item| json!({ "Item": item })));
+        }
+        let change = change(request, operation, &given, &key, before.as_ref())?;
+        let mut commit = Commit::new();
+        match &change.after {
+            Some(item) => {
+                let text = Value::Object(item.clone()).to_string();
+                if text.len() > ITEM_BYTES_MAX {
+                    return Err("Item size has exceeded the maximum allowed size".to_owned().into());
+                }
+                commit.put_item(table, &row, &text);
+            }
+            None => {
+                commit.delete_item(table, &row);
+            }
+        }
+        handle.commit(commit).await.map_err(|e| Outcome::Failed(super::fault(&e)))?;
+        Ok(change.answer)
+    }
+
+    /// The table's key: configured, remembered, or taken from this first use and remembered.
+    async fn schema(
+        &self,
+        handle: &Handle,
+        table: &str,
+        given: &Item,
+        operation: &str,
+    ) -> Result<TableSettings, Outcome> {
+        if let Some(known) = self.configured.get(table).or(self.found.lock().get(table)) {
+            return Ok(known.clone());
+        }
+        let failed = |e: &crate::base::Fault| Outcome::Failed(super::fault(e));
+        if let Some(TableRow { key, range }) = self.reader.table(table).map_err(|e| failed(&e))? {
+            let known = TableSettings { key, range };
+            self.found.lock().insert(table.to_owned(), known.clone());
+            return Ok(known);
+        }
+        let mut names = given.keys();
+        let first = names.next().ok_or_else(|| "The provided key element does not match the schema".to_owned())?;
+        let schema = if operation == "putItem" {
+            let key = KEY_GUESSES.iter().find(|k| given.contains_key(**k)).map_or(first.as_str(), |k| k);
+            TableSettings { key: key.to_owned(), range: None }
+        } else {
+            TableSettings { key: first.clone(), range: names.next().cloned() }
+        };
+        if operation != "getItem" {
+            let mut commit = Commit::new();
+            commit.put_table(table, &TableRow { key: schema.key.clone(), range: schema.range.clone() });
+            handle.commit(commit).await.map_err(|e| failed(&e))?;
+            self.found.lock().insert(table.to_owned(), schema.clone());
+        }
+        Ok(schema)
     }
 }
 
@@ -94,21 +155,6 @@ enum Outcome {
 impl<T: Into<Refusal>> From<T> for Outcome {
     fn from(refusal: T) -> Outcome {
         Outcome::Refused(refusal.into())
-    }
-}
-
-fn error(refusal: &Refusal, integration: Integration, id: &str) -> TaskError {
-    let Refusal { code, message } = refusal;
-    let generic = *code == "ValidationException";
-    match integration {
-        Integration::Optimised => TaskError::new(
-            if generic { "DynamoDB.AmazonDynamoDBException".to_owned() } else { format!("DynamoDB.{code}") },
-            aws::optimised_cause(message, "AmazonDynamoDBv2", 400, code, id),
-        ),
-        Integration::Sdk => TaskError::new(
-            if generic { "DynamoDb.DynamoDbException".to_owned() } else { format!("DynamoDb.{code}") },
-            aws::sdk_cause(message, "DynamoDb", 400, id),
-        ),
     }
 }
 
@@ -135,46 +181,6 @@ pub fn name_fault(name: &str) -> Option<String> {
     })
 }
 
-async fn operate(call: &Call, operation: &str) -> Result<Value, Outcome> {
-    let request = &call.parameters;
-    let table = request.get("TableName").and_then(Value::as_str).unwrap_or_default();
-    let table = name_of(table);
-    if let Some(fault) = name_fault(table) {
-        return Err(fault.into());
-    }
-    let named = if operation == "putItem" { "Item" } else { "Key" };
-    let given = attributes(request, named)?;
-    let schema = schema(call, table, &given, operation).await?;
-    let key = key_of(&schema, &given, operation)?;
-    let row = row_key(&key);
-    let lock = super::digest(&format!("{table}/{row}")) as usize % LOCKS;
-    let _held = call.services.tables.locks[lock].lock().await;
-    let stored = call.services.reader.item(table, &row).map_err(|e| Outcome::Failed(super::fault(&e)))?;
-    let before: Option<Item> = match stored {
-        Some(text) => Some(serde_json::from_str(&text).map_err(|e| Outcome::Failed(damaged(table, &e)))?),
-        None => None,
-    };
-    if operation == "getItem" {
-        return Ok(before.map_or_else(|| json!({}), |item| json!({ "Item": item })));
-    }
-    let change = change(request, operation, &given, &key, before.as_ref())?;
-    let mut commit = Commit::new();
-    match &change.after {
-        Some(item) => {
-            let text = Value::Object(item.clone()).to_string();
-            if text.len() > ITEM_BYTES_MAX {
-                return Err("Item size has exceeded the maximum allowed size".to_owned().into());
-            }
-            commit.put_item(table, &row, &text);
-        }
-        None => {
-            commit.delete_item(table, &row);
-        }
-    }
-    call.handle.commit(commit).await.map_err(|e| Outcome::Failed(super::fault(&e)))?;
-    Ok(change.answer)
-}
-
 fn damaged(table: &str, error: &serde_json::Error) -> TaskError {
     TaskError::new("States.Runtime", format!("an item of table '{table}' is damaged ({error}); run 'conveyor check'"))
 }
@@ -191,35 +197,6 @@ fn attributes(request: &Value, name: &str) -> Result<Item, Refusal> {
         .map(|(k, v)| Ok((k.clone(), value::check(v)?)))
         .collect::<Result<Item, String>>()
         .map_err(Refusal::from)
-}
-
-/// The table's key: configured, remembered, or taken from this first use and remembered.
-async fn schema(call: &Call, table: &str, given: &Item, operation: &str) -> Result<TableSettings, Outcome> {
-    let tables = &call.services.tables;
-    if let Some(known) = tables.configured.get(table).or(tables.found.lock().get(table)) {
-        return Ok(known.clone());
-    }
-    let failed = |e: &crate::base::Fault| Outcome::Failed(super::fault(e));
-    if let Some(TableRow { key, range }) = call.services.reader.table(table).map_err(|e| failed(&e))? {
-        let known = TableSettings { key, range };
-        tables.found.lock().insert(table.to_owned(), known.clone());
-        return Ok(known);
-    }
-    let mut names = given.keys();
-    let first = names.next().ok_or_else(|| "The provided key element does not match the schema".to_owned())?;
-    let schema = if operation == "putItem" {
-        let key = KEY_GUESSES.iter().find(|k| given.contains_key(**k)).map_or(first.as_str(), |k| k);
-        TableSettings { key: key.to_owned(), range: None }
-    } else {
-        TableSettings { key: first.clone(), range: names.next().cloned() }
-    };
-    if operation != "getItem" {
-        let mut commit = Commit::new();
-        commit.put_table(table, &TableRow { key: schema.key.clone(), range: schema.range.clone() });
-        call.handle.commit(commit).await.map_err(|e| failed(&e))?;
-        tables.found.lock().insert(table.to_owned(), schema.clone());
-    }
-    Ok(schema)
 }
 
 fn key_of(schema: &TableSettings, given: &Item, operation: &str) -> Result<Item, Refusal> {

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::forward::{self, Endpoint};
-use super::{Services, objects};
+use super::objects;
 use crate::asl::{Format, InputType, ReadWith};
-use crate::base::TaskError;
+use crate::base::{Shares, TaskError};
 use crate::interpreter::map_run::ReadItems;
 use crate::run::{Fill, ItemSink};
 
@@ -38,45 +38,63 @@ impl From<String> for Stop {
     }
 }
 
-/// Reads all items there are, or as many as are wanted.
-pub async fn read(services: Arc<Services>, reader: ReadItems, sink: ItemSink) -> Result<(), TaskError> {
-    let failed = |cause: String| TaskError::new("States.ItemReaderFailed", cause);
-    let runtime = Handle::current();
-    // Shares may be slow or hang: never on the threads that everything else runs on.
-    let work = tokio::task::spawn_blocking(move || {
-        let most = reader.max_items.unwrap_or(u64::MAX);
-        let mut out = Out { sink, lines: Vec::new(), left: most };
-        let source = Source { services: &services, runtime };
-        let end = match reader.with {
-            ReadWith::GetObject => source.object(&reader, &mut out),
-            ReadWith::ListObjects => source.listed(&reader, &mut out),
-        };
-        match end {
-            Ok(()) | Err(Stop::Enough) => out.flush().map_err(|_| String::from("nobody takes the items")),
-            Err(Stop::Failed(what)) => Err(what),
-        }
-    });
-    match work.await {
-        Ok(end) => end.map_err(failed),
-        Err(e) => Err(failed(format!("Reading the items broke off: {e}"))),
-    }
+/// Where items and results lie.
+#[derive(Clone)]
+pub struct Buckets {
+    shares: Shares,
+    /// For buckets that are no shares.
+    endpoint: Option<Arc<Endpoint>>,
 }
 
-/// Writes an object to a share, or to the endpoint.
-pub async fn write(services: Arc<Services>, bucket: String, key: String, fill: Fill) -> Result<u64, TaskError> {
-    let failed = |cause: String| TaskError::new("States.ResultWriterFailed", cause);
-    let is_share = objects::is_share(&services.shares, &bucket);
-    if let (false, Some(endpoint)) = (is_share, &services.endpoint) {
-        let mut body = Vec::new();
-        fill(&mut body).map_err(|e| failed(e.to_string()))?;
-        let size = body.len() as u64;
-        put(endpoint, &bucket, &key, body).await.map_err(failed)?;
-        return Ok(size);
+impl Buckets {
+    pub fn new(shares: Shares, endpoint: Option<Arc<Endpoint>>) -> Buckets {
+        Buckets { shares, endpoint }
     }
-    let work = tokio::task::spawn_blocking(move || objects::write_whole(&services.shares, &bucket, &key, fill));
-    match work.await {
-        Ok(end) => end.map_err(|e| failed(e.cause)),
-        Err(e) => Err(failed(format!("Writing the results broke off: {e}"))),
+
+    /// Reads all items there are, or as many as are wanted.
+    pub async fn read(self, reader: ReadItems, sink: ItemSink) -> Result<(), TaskError> {
+        let failed = |cause: String| TaskError::new("States.ItemReaderFailed", cause);
+        let runtime = Handle::current();
+        // Shares may be slow or hang: never on the threads that everything else runs on.
+        let work = tokio::task::spawn_blocking(move || {
+            let most = reader.max_items.unwrap_or(u64::MAX);
+            let mut out = Out { sink, lines: Vec::new(), left: most };
+            let source = Source { buckets: &self, runtime };
+            let end = match reader.with {
+                ReadWith::GetObject => source.object(&reader, &mut out),
+                ReadWith::ListObjects => source.listed(&reader, &mut out),
+            };
+            match end {
+                Ok(()) | Err(Stop::Enough) => out.flush().map_err(|_| String::from("nobody takes the items")),
+                Err(Stop::Failed(what)) => Err(what),
+            }
+        });
+        match work.await {
+            Ok(end) => end.map_err(failed),
+            Err(e) => Err(failed(format!("Reading the items broke off: {e}"))),
+        }
+    }
+
+    /// Writes an object to a share, or to the endpoint.
+    pub async fn write(self, bucket: String, key: String, fill: Fill) -> Result<u64, TaskError> {
+        let failed = |cause: String| TaskError::new("States.ResultWriterFailed", cause);
+        if let Some(endpoint) = self.remote(&bucket) {
+            let mut body = Vec::new();
+            fill(&mut body).map_err(|e| failed(e.to_string()))?;
+            let size = body.len() as u64;
+            put(endpoint, &bucket, &key, body).await.map_err(failed)?;
+            return Ok(size);
+        }
+        let work = tokio::task::spawn_blocking(move || objects::write_whole(&self.shares, &bucket, &key, fill));
+        match work.await {
+            Ok(end) => end.map_err(|e| failed(e.cause)),
+            Err(e) => Err(failed(format!("Writing the results broke off: {e}"))),
+        }
+    }
+
+    /// The endpoint, where the bucket is no share and there is one.
+    fn remote(&self, bucket: &str) -> Option<&Endpoint> {
+        self.endpoint.as_deref().filter(|_| !objects::is_share(&self.shares, bucket))
     }
 }
 
@@ -115,7 +133,7 @@ impl Out {
 }
 
 struct Source<'s> {
-    services: &'s Arc<Services>,
+    buckets: &'s Buckets,
     runtime: Handle,
 }
 
@@ -184,9 +202,9 @@ impl Source<'_> {
             read_one(&reader.format, reader.pointer.as_deref(), content, Some(&uri), out)
                 .map_err(|e| of_object(e, bucket, &key))
         };
-        match self.remote(bucket) {
+        match self.buckets.remote(bucket) {
             None => {
-                let listed = objects::list_all(&self.services.shares, bucket, prefix).map_err(|e| e.cause)?;
+                let listed = objects::list_all(&self.buckets.shares, bucket, prefix).map_err(|e| e.cause)?;
                 listed.into_iter().try_for_each(see)
             }
             Some(endpoint) => {
@@ -203,15 +221,10 @@ impl Source<'_> {
         }
     }
 
-    /// The endpoint, where the bucket is no share and there is one.
-    fn remote(&self, bucket: &str) -> Option<&Endpoint> {
-        self.services.endpoint.as_ref().filter(|_| !objects::is_share(&self.services.shares, bucket))
-    }
-
     fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn Read>, Stop> {
-        match self.remote(bucket) {
+        match self.buckets.remote(bucket) {
             None => {
-                let file: File = objects::open(&self.services.shares, bucket, key).map_err(|e| e.cause)?;
+                let file: File = objects::open(&self.buckets.shares, bucket, key).map_err(|e| e.cause)?;
                 Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
             }
             Some(endpoint) => {

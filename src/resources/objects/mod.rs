@@ -6,6 +6,7 @@
 
 mod conditions;
 mod list;
+mod task;
 
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
@@ -14,13 +15,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub use task::{NAMES, adapter};
+
 use super::aws::{self, need_text};
-use super::{Answer, Call};
 use crate::base::escape::unescaped;
 use crate::base::shares::ShareError;
 use crate::base::{Shares, TaskError, Timestamp, Uri};
-use crate::run::Fill;
-use crate::store::{Commit, ObjectField, ObjectRow};
+use crate::run::{Fill, Handle};
+use crate::store::{Commit, ObjectField, ObjectRow, Reader};
 
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =
@@ -30,29 +32,46 @@ const DELETES_MAX: usize = 1_000;
 /// Largest object that can be a state's result.
 const BODY_BYTES_MAX: u64 = 262_144;
 
-/// One call: `getObject` and the others of [`operate`].
-pub async fn call(call: &Call, operation: &str) -> Result<Answer, TaskError> {
-    let (shares, parameters) = (call.services.shares.clone(), call.parameters.clone());
-    let (operation, id, reader) = (operation.to_owned(), aws::request_id(call), call.services.reader.clone());
-    // Shares may be slow or hang: never on the threads that everything else runs on.
-    let done = tokio::task::spawn_blocking(move || {
-        let beside = |share: &str, key: &str| reader.object(share, key).ok().flatten();
-        operate(&shares, &operation, &parameters, &id, &beside)
-    });
-    let done =
-        done.await.unwrap_or_else(|e| Err(TaskError::new("S3.S3Exception", format!("the operation broke off: {e}"))));
-    let Done { answer, beside } = done?;
-    if !beside.is_empty() {
-        let mut commit = Commit::new();
-        for (uri, row) in beside {
-            match row {
-                Some(row) => commit.put_object(&uri.share, &uri.key, &row),
-                None => commit.delete_object(&uri.share, &uri.key),
-            };
-        }
-        call.handle.commit(commit).await.map_err(|e| super::fault(&e))?;
+/// The buckets of this box.
+pub struct Objects {
+    shares: Shares,
+    reader: Reader,
+}
+
+impl Objects {
+    pub fn new(shares: Shares, reader: Reader) -> Objects {
+        Objects { shares, reader }
     }
-    Ok(Answer::Done(answer))
+
+    /// Whether a bucket is one of the box's own.
+    pub fn has(&self, bucket: &str) -> bool {
+        is_share(&self.shares, bucket)
+    }
+
+    /// One call: `getObject` and the others of [`operate`]. `id`: the request's, for what is refused.
+    async fn call(&self, handle: &Handle, operation: &str, parameters: Value, id: String) -> Result<Value, TaskError> {
+        let (shares, reader, operation) = (self.shares.clone(), self.reader.clone(), operation.to_owned());
+        // Shares may be slow or hang: never on the threads that everything else runs on.
+        let done = tokio::task::spawn_blocking(move || {
+            let beside = |share: &str, key: &str| reader.object(share, key).ok().flatten();
+            operate(&shares, &operation, &parameters, &id, &beside)
+        });
+        let done = done
+            .await
+            .unwrap_or_else(|e| Err(TaskError::new("S3.S3Exception", format!("the operation broke off: {e}"))));
+        let Done { answer, beside } = done?;
+        if !beside.is_empty() {
+            let mut commit = Commit::new();
+            for (uri, row) in beside {
+                match row {
+                    Some(row) => commit.put_object(&uri.share, &uri.key, &row),
+                    None => commit.delete_object(&uri.share, &uri.key),
+                };
+            }
+            handle.commit(commit).await.map_err(|e| super::fault(&e))?;
+        }
+        Ok(answer)
+    }
 }
 
 /// What an operation did: its answer, and what is to be kept beside objects.

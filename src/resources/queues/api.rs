@@ -3,14 +3,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use tokio::time::Duration;
 
-use super::message::attributes_md5;
-use super::{BY_TASK, NewMessage, Queue, Queues, Received, md5_hex, name_of, receipt_of};
-use crate::base::{Fault, TaskError, fault};
-use crate::resources::aws::{self, Integration};
-use crate::resources::{Answer, Call, forward};
+use super::message::{attributes_md5, md5_hex};
+use super::task::OPERATIONS;
+use crate::base::Timestamp;
 use crate::run::Handle;
+use crate::run::service::Unavailable;
+use crate::services::QueueSettings;
+use crate::services::queues::{NewMessage, Queues, Receipt, Received, Reply, Request, Sent, Visibility};
 
 /// Most entries of a batch, and most messages of one receive.
 const BATCH_MAX: usize = 10;
@@ -35,6 +35,10 @@ impl Refusal {
         Refusal::new("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", message)
     }
 
+    pub fn unavailable(what: &Unavailable) -> Refusal {
+        Refusal { status: 503, ..Refusal::new("ServiceUnavailable", "ServiceUnavailable", what.to_string()) }
+    }
+
     fn no_queue() -> Refusal {
         let message = "The specified queue does not exist.";
         Refusal::new("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)
@@ -50,81 +54,75 @@ impl Refusal {
     }
 }
 
-impl From<Fault> for Refusal {
-    fn from(from: Fault) -> Refusal {
-        let message = fault::chain(&from);
-        Refusal { status: 500, ..Refusal::new("InternalFailure", "InternalFailure", message) }
+/// An operation by its name in either case; `None` for what SQS does not have or this box does not do.
+pub fn operation(name: &str) -> Option<&'static str> {
+    let name = crate::aws::pascal(name);
+    OPERATIONS.iter().copied().find(|known| *known == name)
+}
+
+/// What a call comes to before the queue is asked: often its answer depends on nothing that is in a queue.
+pub enum Plan {
+    Answered(Value),
+    Ask(Question),
+}
+
+/// What is asked of a queue, and how its reply is worded.
+pub struct Question {
+    pub queue: String,
+    pub request: Request,
+    pub shape: Shape,
+}
+
+/// The service's answer to a call, or its refusal.
+pub type Shape = Box<dyn FnOnce(&Reply) -> Result<Value, Refusal> + Send>;
+
+/// One call of a client outside.
+pub async fn call(queues: &Queues, handle: &Handle, operation: &str, p: &Value) -> Result<Value, Refusal> {
+    match plan(queues, operation, p, handle.now())? {
+        Plan::Answered(answer) => Ok(answer),
+        Plan::Ask(Question { queue, request, shape }) => {
+            let reply = queues.ask(&queue, request, handle.entry()).await;
+            shape(&reply.map_err(|e| Refusal::unavailable(&e))?)
+        }
     }
 }
 
-/// An operation by its name in either case; `None` for what SQS does not have or this box does not do.
-pub fn operation(name: &str) -> Option<&'static str> {
-    const ALL: [&str; 15] = [
-        "SendMessage",
-        "SendMessageBatch",
-        "ReceiveMessage",
-        "DeleteMessage",
-        "DeleteMessageBatch",
-        "ChangeMessageVisibility",
-        "ChangeMessageVisibilityBatch",
-        "GetQueueUrl",
-        "GetQueueAttributes",
-        "ListQueues",
-        "ListQueueTags",
-        "ListDeadLetterSourceQueues",
-        "PurgeQueue",
-        "CreateQueue",
-        "SetQueueAttributes",
-    ];
-    let name = crate::aws::pascal(name);
-    ALL.into_iter().find(|known| *known == name)
-}
-
-/// One call. `seed` stands for the Task's attempt, which sends a message once however often it is issued.
-pub async fn call(
-    queues: &Queues,
-    handle: &Handle,
-    operation: &str,
-    p: &Value,
-    seed: Option<&str>,
-) -> Result<Value, Refusal> {
+/// Reads a call's fields. `now`: from when on a receiver waits.
+pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Result<Plan, Refusal> {
     match operation {
         "GetQueueUrl" => {
             let name = p["QueueName"].as_str().ok_or_else(|| Refusal::missing("QueueName"))?;
-            let (name, _) = queues.queues.get_key_value(name).ok_or_else(Refusal::no_queue)?;
-            return Ok(json!({ "QueueUrl": queues.url(name) }));
+            let (name, _) = queues.find(name).filter(|(known, _)| *known == name).ok_or_else(Refusal::no_queue)?;
+            return Ok(Plan::Answered(json!({ "QueueUrl": queues.url(name) })));
         }
         "ListQueues" => {
             let prefix = p["QueueNamePrefix"].as_str().unwrap_or_default();
-            let urls: Vec<String> =
-                queues.names().filter(|name| name.starts_with(prefix)).map(|name| queues.url(name)).collect();
-            return Ok(if urls.is_empty() { json!({}) } else { json!({ "QueueUrls": urls }) });
+            let named = queues.all().filter(|(name, _)| name.starts_with(prefix));
+            let urls: Vec<String> = named.map(|(name, _)| queues.url(name)).collect();
+            return Ok(Plan::Answered(if urls.is_empty() { json!({}) } else { json!({ "QueueUrls": urls }) }));
         }
-        "CreateQueue" => return create(queues, p),
+        "CreateQueue" => return create(queues, p).map(Plan::Answered),
         _ => {}
     }
     let url = p["QueueUrl"].as_str().ok_or_else(|| Refusal::missing("QueueUrl"))?;
-    let (name, queue) = queues.queues.get_key_value(name_of(url)).ok_or_else(Refusal::no_queue)?;
-    let at = At { queues, handle, name, queue };
+    let (name, settings) = queues.find(url).ok_or_else(Refusal::no_queue)?;
+    let at = At { queues, name, settings };
     match operation {
-        "SendMessage" => at.send(p, seed).await,
-        "SendMessageBatch" => at.send_batch(p, seed).await,
-        "ReceiveMessage" => at.receive(p).await,
-        "DeleteMessage" => at.delete(p).await,
-        "DeleteMessageBatch" => at.delete_batch(p).await,
-        "ChangeMessageVisibility" => at.change_visibility(p).await.map(|()| json!({})),
-        "ChangeMessageVisibilityBatch" => at.change_visibility_batch(p).await,
+        "SendMessage" => at.send(p),
+        "SendMessageBatch" => at.send_batch(p),
+        "ReceiveMessage" => at.receive(p, now),
+        "DeleteMessage" => at.delete(p),
+        "DeleteMessageBatch" => at.delete_batch(p),
+        "ChangeMessageVisibility" => at.change_visibility(p),
+        "ChangeMessageVisibilityBatch" => at.change_visibility_batch(p),
         "GetQueueAttributes" => Ok(at.attributes(p)),
-        "ListQueueTags" => Ok(json!({})),
+        "ListQueueTags" => Ok(Plan::Answered(json!({}))),
         "ListDeadLetterSourceQueues" => {
-            let sources = queues.queues.iter().filter(|(_, q)| q.settings.dead_letter.as_deref() == Some(name));
+            let sources = queues.all().filter(|(_, queue)| queue.dead_letter.as_deref() == Some(name));
             let urls: Vec<String> = sources.map(|(source, _)| queues.url(source)).collect();
-            Ok(json!({ "queueUrls": urls }))
+            Ok(Plan::Answered(json!({ "queueUrls": urls })))
         }
-        "PurgeQueue" => {
-            queues.purge(handle, name).await?;
-            Ok(json!({}))
-        }
+        "PurgeQueue" => Ok(at.ask(Request::Purge, |_| Ok(json!({})))),
         _ => Err(configured("its attributes are set", name)),
     }
 }
@@ -147,9 +145,8 @@ fn create(queues: &Queues, p: &Value) -> Result<Value, Refusal> {
 /// A queue, with what its operations need.
 struct At<'a> {
     queues: &'a Queues,
-    handle: &'a Handle,
     name: &'a str,
-    queue: &'a Queue,
+    settings: &'a QueueSettings,
 }
 
 impl At<'_> {
@@ -157,25 +154,20 @@ impl At<'_> {
         self.name.ends_with(".fifo")
     }
 
-    async fn send(&self, p: &Value, seed: Option<&str>) -> Result<Value, Refusal> {
-        let message = self.message(p, seed)?;
-        let sent = self.queues.send_all(self.handle, self.name, vec![message.clone()]).await?;
-        let sent = sent.first().ok_or_else(Refusal::no_queue)?;
-        Ok(self.answer(&message, &sent.id, sent.sequence))
+    fn ask(&self, request: Request, shape: impl FnOnce(&Reply) -> Result<Value, Refusal> + Send + 'static) -> Plan {
+        Plan::Ask(Question { queue: self.name.to_owned(), request, shape: Box::new(shape) })
     }
 
-    fn answer(&self, message: &NewMessage, id: &str, sequence: u64) -> Value {
-        let mut answer = json!({ "MD5OfMessageBody": md5_hex(message.body.as_bytes()), "MessageId": id });
-        if let Some(md5) = attributes_md5(&message.attributes) {
-            answer["MD5OfMessageAttributes"] = md5.into();
-        }
-        if self.is_fifo() {
-            answer["SequenceNumber"] = shown(sequence).into();
-        }
-        answer
+    fn send(&self, p: &Value) -> Result<Plan, Refusal> {
+        let message = self.message(p)?;
+        let (digests, is_fifo) = (Digests::of(&message), self.is_fifo());
+        Ok(self.ask(Request::Send(vec![message]), move |reply| match reply {
+            Reply::Sent(sent) => sent.first().map(|sent| digests.answer(sent, is_fifo)).ok_or_else(Refusal::no_queue),
+            _ => Err(Refusal::no_queue()),
+        }))
     }
 
-    fn message(&self, p: &Value, seed: Option<&str>) -> Result<NewMessage, Refusal> {
+    fn message(&self, p: &Value) -> Result<NewMessage, Refusal> {
         let text = |name: &str| p.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let body = match p.get("MessageBody") {
             None | Some(Value::Null) => return Err(Refusal::missing("MessageBody")),
@@ -195,7 +187,7 @@ impl At<'_> {
         }
         let attributes = p.get("MessageAttributes").cloned().unwrap_or(Value::Null);
         check_attributes(&attributes)?;
-        let most = self.queue.settings.bytes_max();
+        let most = self.settings.bytes_max();
         let bytes = body.len() + if attributes.is_null() { 0 } else { attributes.to_string().len() };
         if bytes as u64 > most {
             return Err(Refusal::value(format!(
@@ -213,7 +205,7 @@ impl At<'_> {
                     "Value for parameter DelaySeconds is invalid. Reason: The request include parameter that is not valid for this queue type.",
                 ));
             }
-            if deduplication.is_empty() && self.queue.settings.content_based_deduplication {
+            if deduplication.is_empty() && self.settings.content_based_deduplication {
                 deduplication = sha256_hex(body.as_bytes());
             }
             if deduplication.is_empty() {
@@ -225,111 +217,73 @@ impl At<'_> {
             return Err(Refusal::value(
                 "The request includes a parameter that is not valid for this queue type: MessageDeduplicationId",
             ));
-        } else if let Some(seed) = seed {
-            deduplication = format!("{BY_TASK}{seed}");
         }
         // Outside FIFO queues a group tells the receiver something, and orders nothing.
         let group = if self.is_fifo() { group } else { String::new() };
         let delay_ms = delay.filter(|_| !self.is_fifo()).map(|seconds| seconds * 1000);
-        Ok(NewMessage { body, attributes, delay_ms, group, deduplication, seed: seed.map(str::to_owned) })
+        Ok(NewMessage { body, attributes, delay_ms, group, deduplication })
     }
 
-    async fn send_batch(&self, p: &Value, seed: Option<&str>) -> Result<Value, Refusal> {
-        let (mut messages, mut failed) = (Vec::new(), Vec::new());
+    fn send_batch(&self, p: &Value) -> Result<Plan, Refusal> {
+        let (mut messages, mut digests, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, entry) in entries(p)? {
-            let seed = seed.map(|seed| format!("{seed}/{id}"));
-            match self.message(entry, seed.as_deref()) {
-                Ok(message) => messages.push((id, message)),
+            match self.message(entry) {
+                Ok(message) => {
+                    digests.push((id.to_owned(), Digests::of(&message)));
+                    messages.push(message);
+                }
                 Err(refusal) => failed.push(failure(id, &refusal)),
             }
         }
-        let sent = messages.iter().map(|(_, message)| message.clone()).collect();
-        let sent = self.queues.send_all(self.handle, self.name, sent).await?;
-        let successful = messages.iter().zip(sent).map(|((id, message), sent)| {
-            let mut answer = self.answer(message, &sent.id, sent.sequence);
-            answer["Id"] = (*id).into();
-            answer
-        });
-        Ok(batch(successful.collect(), failed))
+        let is_fifo = self.is_fifo();
+        Ok(self.ask(Request::Send(messages), move |reply| {
+            let Reply::Sent(sent) = reply else { return Err(Refusal::no_queue()) };
+            let successful = digests.into_iter().zip(sent).map(|((id, digests), sent)| {
+                let mut answer = digests.answer(sent, is_fifo);
+                answer["Id"] = id.into();
+                answer
+            });
+            Ok(batch(successful.collect(), failed))
+        }))
     }
 
-    async fn receive(&self, p: &Value) -> Result<Value, Refusal> {
-        let settings = &self.queue.settings;
+    fn receive(&self, p: &Value, now: Timestamp) -> Result<Plan, Refusal> {
         let most = number(p, "MaxNumberOfMessages", 1, BATCH_MAX as i64)?.unwrap_or(1) as usize;
         let visibility_ms = match number(p, "VisibilityTimeout", 0, 43_200)? {
             Some(seconds) => seconds * 1000,
-            None => i64::try_from(settings.visibility().ms).unwrap_or(i64::MAX),
+            None => i64::try_from(self.settings.visibility().ms).unwrap_or(i64::MAX),
         };
-        let wait = match number(p, "WaitTimeSeconds", 0, 20)? {
-            Some(seconds) => Duration::from_secs(seconds.unsigned_abs()),
-            None => settings.receive_wait.unwrap_or_default().duration(),
+        let wait_ms = match number(p, "WaitTimeSeconds", 0, 20)? {
+            Some(seconds) => seconds * 1000,
+            None => i64::try_from(self.settings.receive_wait.unwrap_or_default().ms).unwrap_or(0),
         };
-        let received = self.queues.receive(self.handle, self.name, most, visibility_ms, wait).await?;
-        if received.is_empty() {
-            return Ok(json!({}));
-        }
-        let shown = received.iter().map(|received| self.shown(received, p));
-        Ok(json!({ "Messages": shown.collect::<Vec<_>>() }))
-    }
-
-    fn shown(&self, received: &Received, p: &Value) -> Value {
-        let row = &received.row;
-        let mut shown = json!({
-            "MessageId": row.id,
-            "ReceiptHandle": received.handle,
-            "MD5OfBody": md5_hex(row.body.as_bytes()),
-            "Body": row.body,
-        });
-        let mut system = Map::new();
-        let mut put = |name: &str, value: String| {
-            system.insert(name.to_owned(), value.into());
-        };
-        put("SenderId", self.queues.account.clone());
-        put("SentTimestamp", row.sent_at.0.to_string());
-        put("ApproximateReceiveCount", row.received.to_string());
-        put("ApproximateFirstReceiveTimestamp", row.first_received_at.0.to_string());
-        if self.is_fifo() {
-            put("SequenceNumber", self::shown(received.sequence));
-            put("MessageDeduplicationId", row.deduplication.clone());
-            put("MessageGroupId", row.group.clone());
-        }
-        let wanted = |names: &[&str], name: &str| names.contains(&"All") || names.contains(&name);
-        let names: Vec<&str> = strings(p, "AttributeNames").chain(strings(p, "MessageSystemAttributeNames")).collect();
-        system.retain(|name, _| wanted(&names, name));
-        if !system.is_empty() {
-            shown["Attributes"] = Value::Object(system);
-        }
-        let names: Vec<&str> = strings(p, "MessageAttributeNames").collect();
-        let mut attributes: Value = serde_json::from_str(&row.attributes).unwrap_or(Value::Null);
-        if let Some(attributes) = attributes.as_object_mut() {
-            attributes.retain(|name, _| {
-                wanted(&names, name)
-                    || names.iter().any(|n| n.strip_suffix(".*").is_some_and(|prefix| name.starts_with(prefix)))
-            });
-        }
-        if let Some(md5) = attributes_md5(&attributes) {
-            shown["MD5OfMessageAttributes"] = md5.into();
-            shown["MessageAttributes"] = attributes;
-        }
-        shown
+        let shown = Shown { account: self.queues.account().to_owned(), is_fifo: self.is_fifo(), asked: p.clone() };
+        let request = Request::Receive { most, visibility_ms, until: now.plus_ms(wait_ms) };
+        Ok(self.ask(request, move |reply| match reply {
+            Reply::Received(received) if received.is_empty() => Ok(json!({})),
+            Reply::Received(received) => {
+                let messages: Vec<Value> = received.iter().map(|received| shown.message(received)).collect();
+                Ok(json!({ "Messages": messages }))
+            }
+            _ => Err(Refusal::no_queue()),
+        }))
     }
 
     /// What a receipt handle stands for.
-    fn receipt(&self, p: &Value) -> Result<(u64, u64), Refusal> {
+    fn receipt(&self, p: &Value) -> Result<Receipt, Refusal> {
         let handle = p["ReceiptHandle"].as_str().ok_or_else(|| Refusal::missing("ReceiptHandle"))?;
-        receipt_of(handle).ok_or_else(|| {
+        Receipt::of_handle(handle).ok_or_else(|| {
             let message = format!("The input receipt handle \"{handle}\" is not a valid receipt handle.");
             Refusal::new("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", message)
         })
     }
 
-    async fn delete(&self, p: &Value) -> Result<Value, Refusal> {
+    fn delete(&self, p: &Value) -> Result<Plan, Refusal> {
         let receipt = self.receipt(p)?;
-        self.queues.delete(self.handle, self.name, &[receipt]).await?;
-        Ok(json!({}))
+        Ok(self.ask(Request::Delete(vec![receipt]), |_| Ok(json!({}))))
     }
 
-    async fn delete_batch(&self, p: &Value) -> Result<Value, Refusal> {
+    fn delete_batch(&self, p: &Value) -> Result<Plan, Refusal> {
         let (mut receipts, mut successful, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, entry) in entries(p)? {
             match self.receipt(entry) {
@@ -340,90 +294,169 @@ impl At<'_> {
                 Err(refusal) => failed.push(failure(id, &refusal)),
             }
         }
-        self.queues.delete(self.handle, self.name, &receipts).await?;
-        Ok(batch(successful, failed))
+        Ok(self.ask(Request::Delete(receipts), move |_| Ok(batch(successful, failed))))
     }
 
-    async fn change_visibility(&self, p: &Value) -> Result<(), Refusal> {
+    /// The receipt, its handle as it was given, and for how long the message is to be hidden from now on.
+    fn visibility(&self, p: &Value) -> Result<(Receipt, String, i64), Refusal> {
         let receipt = self.receipt(p)?;
         let seconds =
             number(p, "VisibilityTimeout", 0, 43_200)?.ok_or_else(|| Refusal::missing("VisibilityTimeout"))?;
-        if self.queues.change_visibility(self.handle, self.name, receipt, seconds * 1000).await? {
-            return Ok(());
-        }
-        let handle = p["ReceiptHandle"].as_str().unwrap_or_default();
-        let known = self.queue.shelf.lock().knows(receipt.0);
-        let why = if known {
-            "Message is not available for visibility timeout change."
-        } else {
-            "Message does not exist or is not available for visibility timeout change."
-        };
-        let message = format!("Value {handle} for parameter ReceiptHandle is invalid. Reason: {why}");
-        Err(match known {
-            true => Refusal::new("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight", message),
-            false => Refusal::value(message),
-        })
+        Ok((receipt, p["ReceiptHandle"].as_str().unwrap_or_default().to_owned(), seconds * 1000))
     }
 
-    async fn change_visibility_batch(&self, p: &Value) -> Result<Value, Refusal> {
-        let (mut successful, mut failed) = (Vec::new(), Vec::new());
+    fn change_visibility(&self, p: &Value) -> Result<Plan, Refusal> {
+        let (receipt, handle, ms) = self.visibility(p)?;
+        Ok(self.ask(Request::ChangeVisibility(vec![(receipt, ms)]), move |reply| match reply {
+            Reply::Changed(came) => came.first().map_or(Ok(()), |came| changed(*came, &handle)).map(|()| json!({})),
+            _ => Err(Refusal::no_queue()),
+        }))
+    }
+
+    fn change_visibility_batch(&self, p: &Value) -> Result<Plan, Refusal> {
+        let (mut changes, mut named, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, entry) in entries(p)? {
-            match self.change_visibility(entry).await {
-                Ok(()) => successful.push(json!({ "Id": id })),
+            match self.visibility(entry) {
+                Ok((receipt, handle, ms)) => {
+                    changes.push((receipt, ms));
+                    named.push((id.to_owned(), handle));
+                }
                 Err(refusal) => failed.push(failure(id, &refusal)),
             }
         }
-        Ok(batch(successful, failed))
+        Ok(self.ask(Request::ChangeVisibility(changes), move |reply| {
+            let Reply::Changed(came) = reply else { return Err(Refusal::no_queue()) };
+            let mut successful = Vec::new();
+            for ((id, handle), came) in named.iter().zip(came) {
+                match changed(*came, handle) {
+                    Ok(()) => successful.push(json!({ "Id": id })),
+                    Err(refusal) => failed.push(failure(id, &refusal)),
+                }
+            }
+            Ok(batch(successful, failed))
+        }))
     }
 
-    fn attributes(&self, p: &Value) -> Value {
-        let settings = &self.queue.settings;
-        let counts = self.queue.shelf.lock().counts(self.handle.now());
-        let seconds = |ms: u64| (ms / 1000).to_string();
-        let mut attributes = Map::new();
-        let mut put = |name: &str, value: String| {
-            attributes.insert(name.to_owned(), value.into());
-        };
-        put("ApproximateNumberOfMessages", counts.visible.to_string());
-        put("ApproximateNumberOfMessagesNotVisible", counts.in_flight.to_string());
-        put("ApproximateNumberOfMessagesDelayed", counts.delayed.to_string());
-        put("DelaySeconds", seconds(settings.delay.unwrap_or_default().ms));
-        put("MaximumMessageSize", settings.bytes_max().to_string());
-        put("MessageRetentionPeriod", seconds(settings.retention().ms));
-        put("QueueArn", self.queues.arn(self.name));
-        put("ReceiveMessageWaitTimeSeconds", seconds(settings.receive_wait.unwrap_or_default().ms));
-        put("VisibilityTimeout", seconds(settings.visibility().ms));
-        if let (Some(target), Some(most)) = (&settings.dead_letter, settings.max_receives) {
-            let arn = self.queues.arn(target);
-            put("RedrivePolicy", json!({ "deadLetterTargetArn": arn, "maxReceiveCount": most }).to_string());
-        }
-        if self.is_fifo() {
-            put("FifoQueue", "true".to_owned());
-            put("ContentBasedDeduplication", settings.content_based_deduplication.to_string());
-        }
-        let names: Vec<&str> = strings(p, "AttributeNames").collect();
-        attributes.retain(|name, _| names.contains(&"All") || names.contains(&name.as_str()));
-        if attributes.is_empty() { json!({}) } else { json!({ "Attributes": attributes }) }
+    fn attributes(&self, p: &Value) -> Plan {
+        let settings = self.settings.clone();
+        let arn = self.queues.arn(self.name);
+        let dead_letter = settings.dead_letter.as_deref().map(|target| self.queues.arn(target));
+        let (is_fifo, p) = (self.is_fifo(), p.clone());
+        self.ask(Request::Count, move |reply| {
+            let Reply::Counts(counts) = reply else { return Err(Refusal::no_queue()) };
+            let seconds = |ms: u64| (ms / 1000).to_string();
+            let mut attributes = Map::new();
+            let mut put = |name: &str, value: String| {
+                attributes.insert(name.to_owned(), value.into());
+            };
+            put("ApproximateNumberOfMessages", counts.visible.to_string());
+            put("ApproximateNumberOfMessagesNotVisible", counts.in_flight.to_string());
+            put("ApproximateNumberOfMessagesDelayed", counts.delayed.to_string());
+            put("DelaySeconds", seconds(settings.delay.unwrap_or_default().ms));
+            put("MaximumMessageSize", settings.bytes_max().to_string());
+            put("MessageRetentionPeriod", seconds(settings.retention().ms));
+            put("QueueArn", arn);
+            put("ReceiveMessageWaitTimeSeconds", seconds(settings.receive_wait.unwrap_or_default().ms));
+            put("VisibilityTimeout", seconds(settings.visibility().ms));
+            if let (Some(arn), Some(most)) = (dead_letter, settings.max_receives) {
+                put("RedrivePolicy", json!({ "deadLetterTargetArn": arn, "maxReceiveCount": most }).to_string());
+            }
+            if is_fifo {
+                put("FifoQueue", "true".to_owned());
+                put("ContentBasedDeduplication", settings.content_based_deduplication.to_string());
+            }
+            let names: Vec<&str> = strings(&p, "AttributeNames").collect();
+            attributes.retain(|name, _| names.contains(&"All") || names.contains(&name.as_str()));
+            Ok(if attributes.is_empty() { json!({}) } else { json!({ "Attributes": attributes }) })
+        })
     }
 }
 
-/// A Task's call: `sqs:sendMessage` and `aws-sdk:sqs:…`.
-pub async fn task(call: &Call, operation: &str, integration: Integration) -> Result<Answer, TaskError> {
-    let seed = format!("{}/{}", call.execution, call.task.attempt);
-    let id = aws::request_id(call);
-    match self::call(&call.services.queues, &call.handle, operation, &call.parameters, Some(&seed)).await {
-        Ok(answer) if integration == Integration::Sdk => Ok(Answer::Done(answer)),
-        Ok(answer) => Ok(Answer::Done(aws::with_metadata(
-            answer,
-            &id,
-            "application/x-amz-json-1.0",
-            call.handle.now(),
-            aws::Dress::KeptAlive,
-        ))),
-        Err(Refusal { code, query_code, message, status }) => {
-            let error = forward::ServiceError { code: query_code.to_owned(), shape: Some(code.to_owned()), message };
-            Err(forward::refused_as("sqs", integration, &error, status, &id))
+fn changed(came: Visibility, handle: &str) -> Result<(), Refusal> {
+    let refused = |why: &str| format!("Value {handle} for parameter ReceiptHandle is invalid. Reason: {why}");
+    match came {
+        Visibility::Changed => Ok(()),
+        Visibility::NotInFlight => {
+            let message = refused("Message is not available for visibility timeout change.");
+            Err(Refusal::new("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight", message))
         }
+        Visibility::Unknown => {
+            Err(Refusal::value(refused("Message does not exist or is not available for visibility timeout change.")))
+        }
+    }
+}
+
+/// What SDKs check of a message that they sent.
+struct Digests {
+    body: String,
+    attributes: Option<String>,
+}
+
+impl Digests {
+    fn of(message: &NewMessage) -> Digests {
+        Digests { body: md5_hex(message.body.as_bytes()), attributes: attributes_md5(&message.attributes) }
+    }
+
+    fn answer(&self, sent: &Sent, is_fifo: bool) -> Value {
+        let mut answer = json!({ "MD5OfMessageBody": self.body, "MessageId": sent.id });
+        if let Some(md5) = &self.attributes {
+            answer["MD5OfMessageAttributes"] = md5.as_str().into();
+        }
+        if is_fifo {
+            answer["SequenceNumber"] = shown(sent.sequence).into();
+        }
+        answer
+    }
+}
+
+/// How received messages are shown: as the receiver asked.
+struct Shown {
+    account: String,
+    is_fifo: bool,
+    asked: Value,
+}
+
+impl Shown {
+    fn message(&self, received: &Received) -> Value {
+        let (row, p) = (&received.row, &self.asked);
+        let mut message = json!({
+            "MessageId": row.id,
+            "ReceiptHandle": received.receipt.handle(),
+            "MD5OfBody": md5_hex(row.body.as_bytes()),
+            "Body": row.body,
+        });
+        let mut system = Map::new();
+        let mut put = |name: &str, value: String| {
+            system.insert(name.to_owned(), value.into());
+        };
+        put("SenderId", self.account.clone());
+        put("SentTimestamp", row.sent_at.0.to_string());
+        put("ApproximateReceiveCount", row.received.to_string());
+        put("ApproximateFirstReceiveTimestamp", row.first_received_at.0.to_string());
+        if self.is_fifo {
+            put("SequenceNumber", shown(received.receipt.sequence));
+            put("MessageDeduplicationId", row.deduplication.clone());
+            put("MessageGroupId", row.group.clone());
+        }
+        let wanted = |names: &[&str], name: &str| names.contains(&"All") || names.contains(&name);
+        let names: Vec<&str> = strings(p, "AttributeNames").chain(strings(p, "MessageSystemAttributeNames")).collect();
+        system.retain(|name, _| wanted(&names, name));
+        if !system.is_empty() {
+            message["Attributes"] = Value::Object(system);
+        }
+        let names: Vec<&str> = strings(p, "MessageAttributeNames").collect();
+        let mut attributes: Value = serde_json::from_str(&row.attributes).unwrap_or(Value::Null);
+        if let Some(attributes) = attributes.as_object_mut() {
+            attributes.retain(|name, _| {
+                wanted(&names, name)
+                    || names.iter().any(|n| n.strip_suffix(".*").is_some_and(|prefix| name.starts_with(prefix)))
+            });
+        }
+        if let Some(md5) = attributes_md5(&attributes) {
+            message["MD5OfMessageAttributes"] = md5.into();
+            message["MessageAttributes"] = attributes;
+        }
+        message
     }
 }
 

@@ -201,6 +201,13 @@ impl QueueIndex {
         true
     }
 
+    /// Whether something can be taken now.
+    pub fn has_visible(&mut self, now: Timestamp) -> bool {
+        self.show(now);
+        let is_free = |entry: &Entry| entry.group.as_ref().is_none_or(|group| !self.busy.contains_key(group));
+        self.visible.iter().filter_map(|sequence| self.entries.get(sequence)).any(is_free)
+    }
+
     /// Whether a receipt is that of a message that is still there.
     pub fn knows(&self, sequence: u64) -> bool {
         self.entries.contains_key(&sequence)

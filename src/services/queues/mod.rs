@@ -61,7 +61,7 @@ pub struct Message {
 pub enum Request {
     /// In order and in one commit; of a FIFO queue a second copy is the first again.
     Send(Vec<NewMessage>),
-    /// At most so many messages; where there is none, the first that comes until then.
+    /// At most so many messages; where there is none, the first that comes until then. 0 waits for one and takes none.
     Receive {
         most: usize,
         visibility_ms: i64,

@@ -144,6 +144,14 @@ impl QueueService {
     fn take(&mut self, turn: &mut Deciding<'_>, name: &str, receiver: &mut Receiver) -> Took {
         let Some(queue) = self.queues.get_mut(name) else { return Took::Nothing };
         let (now, mut commit) = (turn.now(), Commit::new());
+        if receiver.most == 0 {
+            if !queue.index.has_visible(now) {
+                return Took::Nothing;
+            }
+            let asked = std::mem::replace(&mut receiver.asked, Asked::by_nobody());
+            turn.answer(asked, Reply::Received(Vec::new()));
+            return Took::Received;
+        }
         let taken = queue.index.take(now, receiver.most, receiver.visibility_ms, &mut reception);
         let (mut received, mut dead, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for Taken { sequence, received: times, receipt } in taken {

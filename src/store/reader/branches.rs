@@ -26,25 +26,25 @@ impl Reader {
 
     pub fn branch(&self, id: ExecutionId, branch: BranchId) -> Result<Option<Branch>, Fault> {
         let read = |row: Sealed| rows::branch_from(row.access::<BranchRow>()?);
-        self.engine().overlay.read().get(Table::Branches, &tables::branch(id, branch), read)
+        self.engine().get(Table::Branches, &tables::branch(id, branch), read)
     }
 
     /// The branch that waits for the attempt's outcome; `None` where nobody does any more.
     pub fn branch_of_attempt(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
         let key = tables::attempt(id, attempt);
-        // Under one lock: a submission moves the attempt from one table to the other.
-        let overlay = self.engine().overlay.read();
-        let submitted = overlay.get(Table::Submitted, &key, waiter)?;
-        if submitted.is_some() {
-            return Ok(submitted);
+        // At one moment: a submission moves the attempt from one table to the other.
+        let [submitted, outstanding] = self.engine().find([(Table::Submitted, &key), (Table::Outstanding, &key)]);
+        match submitted.look(Table::Submitted, &key, waiter)? {
+            Some(branch) => Ok(Some(branch)),
+            None => outstanding
+                .look(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()))),
         }
-        overlay.get(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native())))
     }
 
     /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not
     /// set any more.
     pub fn timer(&self, due: Timestamp, id: ExecutionId, timer: TimerId) -> Result<Option<Option<BranchId>>, Fault> {
-        self.engine().overlay.read().get(Table::Timers, &tables::timer(due, id, timer), |value| {
+        self.engine().get(Table::Timers, &tables::timer(due, id, timer), |value| {
             if value.plain()?.is_empty() { Ok(None) } else { waiter(value).map(Some) }
         })
     }
@@ -73,7 +73,7 @@ impl Rows for StoredRows<'_> {
         let (first, end) = (tables::branch(self.id, first), tables::branch(self.id, end));
         let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
         let mut branches = Vec::new();
-        self.reader.engine().overlay.read().scan(Table::Branches, range, Direction::Forward, |key, row| {
+        self.reader.engine().snapshot().scan(Table::Branches, range, Direction::Forward, |key, row| {
             let branch = rows::branch_from(row.access::<BranchRow>()?)?;
             branches.push((branch_of(Table::Branches, key)?, branch));
             Ok(ControlFlow::Continue(()))
@@ -87,13 +87,13 @@ impl Rows for StoredRows<'_> {
 
     fn map_input(&self, id: BranchId) -> Result<Option<Arc<Value>>, Fault> {
         let key = tables::branch(self.id, id);
-        self.reader.engine().overlay.read().get(Table::MapItems, &key, |row| rows::map_input_from(row.plain()?))
+        self.reader.engine().get(Table::MapItems, &key, |row| rows::map_input_from(row.plain()?))
     }
 
     fn map_item(&self, id: BranchId, index: u32) -> Result<Option<Item>, Fault> {
         let key = tables::map_page(self.id, id, index / ITEMS_PER_PAGE);
         let read = |row: Sealed| rows::map_page_from(row.access::<MapPageRow>()?);
-        let page = self.reader.engine().overlay.read().get(Table::MapPages, &key, read)?;
+        let page = self.reader.engine().get(Table::MapPages, &key, read)?;
         Ok(page.and_then(|items| items.into_iter().nth((index % ITEMS_PER_PAGE) as usize)))
     }
 }

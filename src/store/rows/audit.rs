@@ -34,11 +34,11 @@ pub struct AuditRow {
     pub status: u16,
 }
 
-/// Where an audit entry stands: the newest first, also within a millisecond.
+/// Where an audit entry stands: the newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AuditKey {
     pub at: Timestamp,
-    /// Tells entries of one millisecond apart; the larger is the newer.
+    /// Tells entries of one millisecond apart.
     pub number: u64,
 }
 

@@ -80,11 +80,9 @@ impl Row for MapPageRow {}
 /// The pages of a Map's items, in their order.
 pub(in crate::store) fn map_pages(items: &[Item]) -> impl Iterator<Item = MapPageRow> {
     items.chunks(ITEMS_PER_PAGE as usize).map(|items| {
-        let values: Vec<&Value> = items.iter().map(|item| &*item.value).collect();
-        MapPageRow {
-            items: serde_json::to_string(&values).expect("every JSON value has a text"),
-            keys: items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect(),
-        }
+        let values: Vec<String> = items.iter().map(|item| item.value.to_string()).collect();
+        let keys = items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
+        MapPageRow { items: format!("[{}]", values.join(",")), keys }
     })
 }
 

@@ -3,30 +3,29 @@
 //! A command gets the event as JSON on its standard input and writes its result as JSON to its standard output. It
 //! runs in a process group of its own, which dies with the attempt and with the appliance.
 
+mod task;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 
-use nix::libc;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use super::aws::{self, Integration};
-use super::{Answer, Call, Services, forward};
-use crate::base::limits::STDERR_TAIL_BYTES_MAX;
+pub use task::{ARN, NAMES, adapter};
+
+use super::aws;
+use super::forward::{self, Endpoint};
 use crate::base::{Span, TaskError};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
 use crate::run::Need;
-use crate::store::{Commit, EventRow};
+use crate::sandbox::process;
 
 /// Largest result of a function, in bytes (Lambda: 6 MB).
 const RESULT_BYTES_MAX: u64 = 6 * 1_048_576;
-/// The target of rows that are calls for whose end nobody waits. No rule's: those have a slash within.
-pub(super) const UNATTENDED: &str = "@functions";
 /// How long a function may run where nothing is configured (Lambda's own maximum).
 const TIMEOUT: Span = Span::seconds(900);
 
@@ -76,13 +75,24 @@ impl FunctionSettings {
 pub struct Functions {
     configured: BTreeMap<String, FunctionSettings>,
     endpoint: Option<String>,
+    /// Where those are that neither a table nor `[lambda]` says.
+    elsewhere: Option<Arc<Endpoint>>,
+    /// `us-east-1:000000000000`, for the functions' ARNs.
+    place: String,
     client: reqwest::Client,
 }
 
 impl Functions {
-    pub fn new(configured: BTreeMap<String, FunctionSettings>, lambda: &LambdaSettings) -> Functions {
+    pub fn new(
+        configured: BTreeMap<String, FunctionSettings>,
+        lambda: &LambdaSettings,
+        elsewhere: Option<Arc<Endpoint>>,
+        account: &str,
+        region: &str,
+    ) -> Functions {
         let endpoint = lambda.endpoint.as_ref().map(|e| e.trim_end_matches('/').to_owned());
-        Functions { configured, endpoint, client: reqwest::Client::new() }
+        let place = format!("{region}:{account}");
+        Functions { configured, endpoint, elsewhere, place, client: reqwest::Client::new() }
     }
 
     /// What a function needs of the box.
@@ -96,7 +106,42 @@ impl Functions {
         self.endpoint.is_some() || self.configured.contains_key(name_of(function))
     }
 
+    /// Runs a function where it is: here, at `[lambda]`'s endpoint, or else at that of `[aws]`.
     async fn run(&self, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
+        let (Some(endpoint), false) = (&self.elsewhere, self.serves(invocation.function)) else {
+            return self.run_here(invocation).await;
+        };
+        let mut parameters = json!({
+            "FunctionName": invocation.function, "InvocationType": invocation.kind, "Payload": invocation.event,
+        });
+        for (name, value) in [
+            ("Qualifier", invocation.qualifier),
+            ("ClientContext", invocation.client_context),
+            ("LogType", invocation.log_type),
+        ] {
+            if let Some(value) = value {
+                parameters[name] = value.into();
+            }
+        }
+        let response = forward::invoke(endpoint, &parameters).await;
+        let response = response.map_err(|what| TaskError::new("Lambda.SdkClientException", what))?;
+        let header = |name: &str| response.header(name).map(str::to_owned);
+        let answer = Invoked {
+            status: response.status,
+            error: header("x-amz-function-error"),
+            version: header("x-amz-executed-version"),
+            log: header("x-amz-log-result"),
+            payload: response.text(),
+        };
+        answer.judged(response.header("x-amzn-errortype"), invocation)
+    }
+
+    /// The function's result, for whom nothing else matters.
+    pub async fn result(&self, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
+        self.run(&Invocation::new(function, event, id)).await?.result()
+    }
+
+    async fn run_here(&self, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
         let name = name_of(invocation.function);
         let (timeout, result) = match (self.configured.get(name), &self.endpoint) {
             (Some(settings), _) => {
@@ -105,7 +150,7 @@ impl Functions {
                     match (&settings.command, &settings.url) {
                         (Some(command), _) => self.command(name, command, settings, invocation).await,
                         (None, Some(url)) => self.post(url, name, invocation).await,
-                        (None, None) => Err(invocation.unknown()),
+                        (None, None) => Err(self.unknown(invocation)),
                     }
                 };
                 (timeout, tokio::time::timeout(timeout.duration(), run).await)
@@ -117,7 +162,7 @@ impl Functions {
                 }
                 (TIMEOUT, tokio::time::timeout(TIMEOUT.duration(), self.post(&url, name, invocation)).await)
             }
-            (None, None) => return Err(invocation.unknown()),
+            (None, None) => return Err(self.unknown(invocation)),
         };
         result.unwrap_or_else(|_| {
             let seconds = timeout.ms as f64 / 1000.0;
@@ -125,6 +170,16 @@ impl Functions {
             let error = json!({ "errorType": "Sandbox.Timedout", "errorMessage": message });
             Ok(Invoked::failed(error.to_string()))
         })
+    }
+
+    fn unknown(&self, invocation: &Invocation<'_>) -> TaskError {
+        let name = name_of(invocation.function);
+        tracing::warn!(
+            "there is no function '{name}'; add [functions.{name}] or [lambda] endpoint to the configuration"
+        );
+        let qualifier = invocation.qualifier().map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
+        let message = format!("Function not found: arn:aws:lambda:{}:function:{name}{qualifier}", self.place);
+        TaskError::new("Lambda.ResourceNotFoundException", aws::sdk_cause(&message, "Lambda", 404, invocation.id))
     }
 
     async fn command(
@@ -153,7 +208,7 @@ impl Functions {
             command.split_first().ok_or_else(|| exit_error(format!("{name} names no program")))?;
         let mut builder = tokio::process::Command::new(program);
         builder.args(arguments).envs(&settings.env).env("AWS_LAMBDA_FUNCTION_NAME", name);
-        builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if settings.gpu.is_some() {
             // Without a lease it sees none.
             builder.env("CUDA_VISIBLE_DEVICES", invocation.device.map_or("", |device| &device.uuid));
@@ -162,18 +217,16 @@ impl Functions {
         if let Some(dir) = &settings.dir {
             builder.current_dir(dir);
         }
-        // SAFETY: prctl is async-signal-safe and touches nothing but the new process's own death signal.
-        unsafe {
-            builder.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let mut child = builder
-            .spawn()
+        let (mut child, group) = process::start(builder)
+            .await
             .map_err(|e| exit_error(format!("the function '{name}' could not be started: {program}: {e}")))?;
-        let group = Group::of(&child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let said = async {
+            match stderr {
+                Some(stderr) => process::tail(stderr).await,
+                None => String::new(),
+            }
+        };
         let give = async {
             if let Some(mut stdin) = stdin {
                 // A function that does not read its event closes the pipe; that is no fault.
@@ -186,7 +239,7 @@ impl Functions {
             drop(group);
             status
         };
-        let ((), out, err, status) = tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), tail_of(stderr), end);
+        let ((), out, err, status) = tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), said, end);
         let status = status.map_err(|e| exit_error(format!("the function '{name}' was lost: {e}")))?;
         let out =
             out.ok_or_else(|| exit_error(format!("the function '{name}' wrote more than {RESULT_BYTES_MAX} bytes")))?;
@@ -253,32 +306,19 @@ pub(super) struct Invocation<'a> {
     pub id: &'a str,
     /// The GPU that was leased for it.
     pub device: Option<&'a Device>,
-    /// `us-east-1:000000000000`, for the function's ARN.
-    place: String,
 }
 
 impl<'a> Invocation<'a> {
-    pub fn new(services: &Services, function: &'a str, event: &'a str, id: &'a str) -> Invocation<'a> {
-        let place = format!("{}:{}", services.region, services.account);
+    fn new(function: &'a str, event: &'a str, id: &'a str) -> Invocation<'a> {
         let kind = "RequestResponse";
         let (qualifier, client_context, log_type, device) = (None, None, None, None);
-        Invocation { function, qualifier, event, kind, client_context, log_type, id, device, place }
+        Invocation { function, qualifier, event, kind, client_context, log_type, id, device }
     }
 
     /// Version or alias: said beside the function, or in its name.
     fn qualifier(&self) -> Option<&str> {
         let rest = self.function.split_once("function:").map_or(self.function, |(_, rest)| rest);
         self.qualifier.or_else(|| rest.split_once(':').map(|(_, qualifier)| qualifier))
-    }
-
-    fn unknown(&self) -> TaskError {
-        let name = name_of(self.function);
-        tracing::warn!(
-            "there is no function '{name}'; add [functions.{name}] or [lambda] endpoint to the configuration"
-        );
-        let qualifier = self.qualifier().map(|qualifier| format!(":{qualifier}")).unwrap_or_default();
-        let message = format!("Function not found: arn:aws:lambda:{}:function:{name}{qualifier}", self.place);
-        TaskError::new("Lambda.ResourceNotFoundException", aws::sdk_cause(&message, "Lambda", 404, self.id))
     }
 }
 
@@ -340,138 +380,10 @@ impl Invoked {
     }
 }
 
-/// Runs a function where it is: here, at `[lambda]`'s endpoint, or else at that of `[aws]`.
-pub(super) async fn run(services: &Services, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
-    let functions = &services.functions;
-    let (Some(endpoint), false) = (&services.endpoint, functions.serves(invocation.function)) else {
-        return functions.run(invocation).await;
-    };
-    let mut parameters = json!({
-        "FunctionName": invocation.function, "InvocationType": invocation.kind, "Payload": invocation.event,
-    });
-    for (name, value) in [
-        ("Qualifier", invocation.qualifier),
-        ("ClientContext", invocation.client_context),
-        ("LogType", invocation.log_type),
-    ] {
-        if let Some(value) = value {
-            parameters[name] = value.into();
-        }
-    }
-    let response = forward::invoke(endpoint, &parameters).await;
-    let response = response.map_err(|what| TaskError::new("Lambda.SdkClientException", what))?;
-    let header = |name: &str| response.header(name).map(str::to_owned);
-    let answer = Invoked {
-        status: response.status,
-        error: header("x-amz-function-error"),
-        version: header("x-amz-executed-version"),
-        log: header("x-amz-log-result"),
-        payload: response.text(),
-    };
-    answer.judged(response.header("x-amzn-errortype"), invocation)
-}
-
-/// The function's result, for whom nothing else matters.
-pub(super) async fn result(services: &Services, function: &str, event: &str, id: &str) -> Result<Value, TaskError> {
-    run(services, &Invocation::new(services, function, event, id)).await?.result()
-}
-
-/// A task whose Resource is the function's ARN: the event is the task's input, the result is the task's.
-pub async fn call(call: &Call) -> Result<Answer, TaskError> {
-    let (event, id) = (call.parameters.to_string(), aws::request_id(call));
-    let mut invocation = Invocation::new(&call.services, &call.task.resource, &event, &id);
-    invocation.device = call.device.as_ref();
-    run(&call.services, &invocation).await?.result().map(Answer::Done)
-}
-
-/// `lambda:invoke`, and `aws-sdk:lambda:invoke`, which answers what the service does.
-pub async fn invoke(call: &Call, integration: Integration) -> Result<Answer, TaskError> {
-    let p = &call.parameters;
-    let text = |name: &str| p.get(name).and_then(Value::as_str);
-    let function = aws::need_text(p, "FunctionName", "lambda:invoke")?.to_owned();
-    let event = match p.get("Payload") {
-        None => "{}".to_owned(),
-        // The SDK's payload is bytes; JSON in its place is written as such.
-        Some(Value::String(text)) if integration == Integration::Sdk => text.clone(),
-        Some(payload) => payload.to_string(),
-    };
-    let (id, kind) = (aws::request_id(call), text("InvocationType").unwrap_or("RequestResponse"));
-    let mut invocation = Invocation::new(&call.services, &function, &event, &id);
-    let context = text("ClientContext").map(str::to_owned);
-    let qualifier = text("Qualifier").map(str::to_owned);
-    (invocation.kind, invocation.client_context) = (kind, context.as_deref());
-    invocation.device = call.device.as_ref();
-    (invocation.qualifier, invocation.log_type) = (qualifier.as_deref(), text("LogType"));
-    let configured = call.services.functions.configured.contains_key(name_of(&function));
-    let invoked = match kind {
-        "Event" if configured => unattended(call, &function, &event, &id).await?,
-        "DryRun" if configured => Invoked { status: 204, ..Invoked::default() },
-        _ => run(&call.services, &invocation).await?,
-    };
-    let mut answer = json!({ "StatusCode": invoked.status });
-    if kind == "RequestResponse" {
-        answer["ExecutedVersion"] = json!(invoked.version());
-        answer["Payload"] = match integration {
-            Integration::Optimised => invoked.result()?,
-            Integration::Sdk => json!(invoked.payload),
-        };
-    }
-    if let Some(log) = &invoked.log {
-        answer["LogResult"] = json!(log);
-    }
-    if integration == Integration::Sdk {
-        if let Some(error) = &invoked.error {
-            answer["FunctionError"] = json!(error);
-        }
-        return Ok(Answer::Done(answer));
-    }
-    let dress = aws::Dress::Lambda { version: invoked.version(), payload_bytes: invoked.payload.len() };
-    let mut answer = aws::with_metadata(answer, &id, "application/json", call.handle.now(), dress);
-    answer["SdkHttpMetadata"]["HttpStatusCode"] = json!(invoked.status);
-    Ok(Answer::Done(answer))
-}
-
-/// A function for whose end nobody waits: a row, like an event on its way to a rule's target.
-async fn unattended(call: &Call, function: &str, event: &str, id: &str) -> Result<Invoked, TaskError> {
-    let (services, now) = (&call.services, call.handle.now());
-    let event: Value = serde_json::from_str(event).unwrap_or_else(|_| json!(event));
-    let row = EventRow {
-        event: json!({ "function": function, "event": event }).to_string(),
-        lineage: String::new(),
-        created_at: now.into(),
-        attempts: 0,
-        next_at: now.into(),
-        last_error: String::new(),
-    };
-    let mut commit = Commit::new();
-    commit.put_event(id, UNATTENDED, &row);
-    call.handle.commit(commit).await.map_err(|e| super::fault(&e))?;
-    services.events.stored(vec![(id.to_owned(), UNATTENDED.to_owned())]);
-    Ok(Invoked { status: 202, ..Invoked::default() })
-}
-
 /// Name of the function in an ARN, whole or in part, with or without a qualifier, or of a bare name.
 fn name_of(function: &str) -> &str {
     let rest = function.split_once("function:").map_or(function, |(_, rest)| rest);
     rest.split(':').next().unwrap_or(rest)
-}
-
-/// Kills the function's whole process group when the attempt ends or is dropped.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &tokio::process::Child) -> Group {
-        Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // It fails where all of the group has ended, which is what is wanted.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
 }
 
 /// All of it, or `None` where there is more than allowed. Reads to the end either way, so that nobody blocks.
@@ -484,19 +396,6 @@ async fn all_of(stream: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Optio
     (bytes.len() as u64 <= bytes_max).then_some(bytes)
 }
 
-async fn tail_of(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut tail = Vec::new();
-    let mut chunk = [0u8; 4096];
-    while let Ok(n @ 1..) = stream.read(&mut chunk).await {
-        tail.extend_from_slice(&chunk[..n]);
-        if tail.len() > STDERR_TAIL_BYTES_MAX {
-            tail.drain(..tail.len() - STDERR_TAIL_BYTES_MAX);
-        }
-    }
-    String::from_utf8_lossy(&tail).trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,7 +403,8 @@ mod tests {
     fn functions(script: &str) -> Functions {
         let command = Some(vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()]);
         let settings = FunctionSettings { command, timeout: Some(Span::seconds(20)), ..FunctionSettings::default() };
-        Functions::new(BTreeMap::from([("f".to_owned(), settings)]), &LambdaSettings::default())
+        let configured = BTreeMap::from([("f".to_owned(), settings)]);
+        Functions::new(configured, &LambdaSettings::default(), None, "000000000000", "us-east-1")
     }
 
     async fn run(script: &str) -> Result<Value, TaskError> {
@@ -512,10 +412,7 @@ mod tests {
     }
 
     fn invocation(function: &str) -> Invocation<'_> {
-        let (event, place) = (r#"{"a":1}"#, "us-east-1:000000000000".to_owned());
-        let (kind, id) = ("RequestResponse", "id");
-        let (qualifier, client_context, log_type, device) = (None, None, None, None);
-        Invocation { function, qualifier, event, kind, client_context, log_type, id, device, place }
+        Invocation::new(function, r#"{"a":1}"#, "id")
     }
 
     #[tokio::test]

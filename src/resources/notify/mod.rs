@@ -6,6 +6,8 @@
 //! and the others wait behind it. Only one that the target itself keeps refusing is passed by. An address may hold a
 //! secret, so neither log nor row repeats it.
 
+mod task;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +15,14 @@ use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use sha2::Sha256;
 
+pub use task::{NAMES, adapter};
+pub(super) use task::{id_of, send};
+
 use super::aws;
-use super::{Answer, Call, fault};
-use crate::base::{Fault, Span, TaskError, Timestamp};
+use crate::base::{Fault, Span, Timestamp};
 use crate::run::Handle;
 use crate::store::{Commit, DeliveredRow, OutboxRow, Reader};
 
@@ -72,89 +76,71 @@ impl NotifySettings {
         faults
     }
 
-    /// `topic`: an ARN or a name.
-    pub fn has_topic(&self, topic: &str) -> bool {
-        self.topics.contains(aws::last_part(topic))
-    }
-
     pub fn targets(&self) -> Vec<&'static str> {
         let webhook = self.webhook.as_ref().map(|_| "webhook");
         webhook.into_iter().chain(self.log.as_ref().map(|_| "log")).collect()
     }
 }
 
-/// `conveyor:notify`: any JSON, `event` first.
-pub async fn event(call: &Call) -> Result<Answer, TaskError> {
-    let mut body = Map::new();
-    body.insert("event".to_owned(), call.parameters.get("event").cloned().unwrap_or_else(|| json!("notification")));
-    if let Some(fields) = call.parameters.as_object() {
-        body.extend(fields.iter().filter(|(k, _)| *k != "event").map(|(k, v)| (k.clone(), v.clone())));
-    }
-    let (id, targets) = send(call, body).await?;
-    Ok(Answer::Done(json!({ "id": id, "targets": targets })))
+/// The notifications that targets have not taken yet.
+pub struct Outbox {
+    settings: NotifySettings,
+    /// Told when a notification was stored.
+    grew: Arc<tokio::sync::Notify>,
 }
 
-async fn send(call: &Call, body: Map<String, Value>) -> Result<(String, Vec<&'static str>), TaskError> {
-    let id = id_of(call, "");
-    let targets = send_all(call, vec![(id.clone(), body)]).await?;
-    Ok((id, targets))
-}
-
-/// The id of a notification: the same when the same attempt is issued again. `part` tells several of one attempt.
-pub(super) fn id_of(call: &Call, part: &str) -> String {
-    let seed = format!("{}/{}{part}", call.execution, call.task.attempt);
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
-}
-
-/// Stores notifications, all of them or none. With the targets that will get them.
-pub(super) async fn send_all(
-    call: &Call,
-    notifications: Vec<(String, Map<String, Value>)>,
-) -> Result<Vec<&'static str>, TaskError> {
-    let (now, mut commit) = (call.handle.now(), Commit::new());
-    for (id, mut body) in notifications {
-        body.insert("id".to_owned(), json!(id));
-        body.insert("at".to_owned(), json!(now.to_string()));
-        body.entry("execution").or_insert_with(|| json!(call.execution_arn));
-        store(&call.services, &call.handle, &Value::Object(body), &mut commit);
+impl Outbox {
+    pub fn new(settings: NotifySettings) -> Outbox {
+        Outbox { settings, grew: Arc::default() }
     }
-    if !commit.is_empty() {
-        call.handle.commit(commit).await.map_err(|e| fault(&e))?;
-        call.services.outbox_grew.notify_one();
-    }
-    Ok(call.services.notify.targets())
-}
 
-/// Adds a notification to a commit, for each target.
-pub(super) fn store(
-    services: &super::Services,
-    handle: &Handle,
-    body: &Value,
-    commit: &mut Commit,
-) -> Vec<&'static str> {
-    let (now, targets) = (handle.now(), services.notify.targets());
-    for target in &targets {
-        commit.put_outbox(handle.outbox_number(), &OutboxRow::new(target, body.to_string(), now));
+    /// Whether a topic is one of this box's own. `topic`: an ARN or a name.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        self.settings.topics.contains(aws::last_part(topic))
     }
-    targets
+
+    /// Names of those that get each notification.
+    pub fn targets(&self) -> Vec<&'static str> {
+        self.settings.targets()
+    }
+
+    /// Whom to tell of a notification that is stored by other means.
+    pub fn grew(&self) -> Arc<tokio::sync::Notify> {
+        self.grew.clone()
+    }
+
+    /// Stores notifications, all of them or none.
+    pub async fn send(&self, handle: &Handle, bodies: impl IntoIterator<Item = Value>) -> Result<(), Fault> {
+        let mut commit = Commit::new();
+        bodies.into_iter().for_each(|body| self.put(handle, &body, &mut commit));
+        if !commit.is_empty() {
+            handle.commit(commit).await?;
+            self.grew.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Adds a notification to a commit, for each target. Whoever stores it says so to [`Outbox::grew`] then.
+    pub fn put(&self, handle: &Handle, body: &Value, commit: &mut Commit) {
+        for target in self.targets() {
+            commit.put_outbox(handle.outbox_number(), &OutboxRow::new(target, body.to_string(), handle.now()));
+        }
+    }
 }
 
 /// Delivers what stands in the outbox, for as long as it runs.
 pub struct Notifier {
-    settings: NotifySettings,
+    outbox: Arc<Outbox>,
     reader: Reader,
     handle: Handle,
-    /// [`super::Services::outbox_grew`].
-    grew: Arc<tokio::sync::Notify>,
     client: reqwest::Client,
 }
 
 impl Notifier {
-    pub fn new(services: &super::Services, handle: Handle) -> Notifier {
-        let settings = services.notify.clone();
-        let timeout = settings.timeout.unwrap_or(Span::seconds(10)).duration();
+    pub fn new(outbox: Arc<Outbox>, handle: Handle) -> Notifier {
+        let timeout = outbox.settings.timeout.unwrap_or(Span::seconds(10)).duration();
         let client = reqwest::Client::builder().timeout(timeout).build().unwrap_or_default();
-        Notifier { settings, reader: services.reader.clone(), handle, grew: services.outbox_grew.clone(), client }
+        Notifier { outbox, reader: handle.reader().clone(), handle, client }
     }
 
     /// Never ends by itself: drop it to stop. What was not delivered stays a row.
@@ -173,7 +159,7 @@ impl Notifier {
                 }
             };
             tokio::select! {
-                () = self.grew.notified() => {}
+                () = self.outbox.grew.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -260,14 +246,14 @@ impl Notifier {
     }
 
     async fn post(&self, row: &OutboxRow) -> Result<(), String> {
-        let Some(url) = &self.settings.webhook else {
+        let Some(url) = &self.outbox.settings.webhook else {
             return Err(format!("{REFUSED}no webhook is configured any more"));
         };
         let body: Value = serde_json::from_str(&row.body).unwrap_or_default();
         let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut request = self.client.post(url).header("Content-Type", "application/json");
         request = request.header("Idempotency-Key", text("id")).header("X-Conveyor-Event", text("event"));
-        if let Some(secret) = &self.settings.secret {
+        if let Some(secret) = &self.outbox.settings.secret {
             let at = self.handle.now().0 / 1000;
             request = request.header("X-Conveyor-Signature", signature(secret, at, &row.body));
         }
@@ -285,7 +271,7 @@ impl Notifier {
     }
 
     async fn write(&self, row: &OutboxRow) -> Result<(), String> {
-        let Some(path) = self.settings.log.clone() else {
+        let Some(path) = self.outbox.settings.log.clone() else {
             return Err(format!("{REFUSED}no log file is configured any more"));
         };
         let line = format!("{}\n", row.body);

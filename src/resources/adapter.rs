@@ -1,0 +1,185 @@
+//! What an adapter is: it carries out the Tasks of some names, with no more than what it was built with.
+//!
+//! ```text
+//! TaskContext --parameters as JSON--> Call --Adapter::call--> Answer | TaskError --pattern--> TaskOutcome
+//! ```
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::base::{ExecutionId, TaskError};
+use crate::interpreter::RunTask;
+use crate::media::Device;
+use crate::run::service::Asked;
+use crate::run::{Attempted, Ending, Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
+
+/// One attempt of one Task.
+#[derive(Clone)]
+pub struct Call {
+    pub execution: ExecutionId,
+    pub execution_arn: String,
+    /// The state machine's name.
+    pub machine: String,
+    pub trace_header: Option<String>,
+    pub task: Arc<RunTask>,
+    pub parameters: Value,
+    pub handle: Handle,
+    pub progress: ProgressSink,
+    /// Cores that the lease allows.
+    pub threads: usize,
+    /// The GPU that was leased with them.
+    pub device: Option<Device>,
+    /// Devices that failed under this attempt before.
+    pub moved: Vec<String>,
+}
+
+impl Call {
+    /// The parameter of that name, where it is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).and_then(Value::as_str)
+    }
+}
+
+/// How a call ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// The task's result.
+    Done(Value),
+    /// The service's answer to the submission; somebody else reports the end.
+    Submitted(Value),
+}
+
+/// What a call comes to that did not fail.
+pub enum Answer {
+    Ended(Ended),
+    /// A service of the box is asked, and the attempt ends with its answer: see [`Attempted::Settle`].
+    Settle(Settling),
+}
+
+/// Asks a service on behalf of an attempt.
+pub type Settling = Box<dyn FnOnce(Attempt) + Send>;
+
+impl Answer {
+    pub fn done(value: Value) -> Answer {
+        Answer::Ended(Ended::Done(value))
+    }
+
+    pub fn submitted(value: Value) -> Answer {
+        Answer::Ended(Ended::Submitted(value))
+    }
+
+    /// `ask` gets the attempt and sends a service its question; it waits for nothing.
+    pub fn settle(ask: impl FnOnce(Attempt) + Send + 'static) -> Answer {
+        Answer::Settle(Box::new(ask))
+    }
+}
+
+impl From<Ended> for Answer {
+    fn from(ended: Ended) -> Answer {
+        Answer::Ended(ended)
+    }
+}
+
+/// What an adapter's call comes to.
+pub type Answering<'a> = BoxFuture<'a, Result<Answer, TaskError>>;
+
+/// Carries out the Tasks that name it.
+///
+/// It may be called twice for the same attempt (a crash between acting and storing the outcome issues it again) and
+/// must end in one result: names and ids that it makes are derived from the execution and the attempt. A call is
+/// dropped when its attempt is cancelled or timed out.
+pub trait Adapter: Send + Sync {
+    /// What an attempt needs of the box; nothing where it only reads and writes the appliance's own store.
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        None
+    }
+
+    /// See [`Resource::predict`].
+    fn predict(&self, _: &RunTask, _: &dyn Fn() -> Tell) {}
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a>;
+}
+
+/// An adapter as the floor below runs it.
+pub(super) struct Adapted(pub Arc<dyn Adapter>);
+
+impl Resource for Adapted {
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        self.0.need(task)
+    }
+
+    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+        self.0.predict(task, tell);
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
+        let adapter = self.0.clone();
+        Box::pin(async move {
+            let parameters = match serde_json::from_str(&context.task.parameters) {
+                Ok(parameters) => parameters,
+                Err(e) => {
+                    let what = format!("the task's parameters are no JSON: {e}");
+                    return TaskOutcome::StartFailed(TaskError::new("States.Runtime", what)).into();
+                }
+            };
+            let call = Call {
+                execution: context.execution,
+                execution_arn: context.execution_arn,
+                machine: context.machine.name,
+                trace_header: context.trace_header,
+                task: Arc::new(context.task),
+                parameters,
+                handle: context.handle,
+                progress: context.progress,
+                threads: context.threads,
+                device: context.device,
+                moved: context.moved,
+            };
+            let resource = &call.task.resource;
+            match adapter.call(&call).await {
+                Ok(Answer::Settle(settle)) => {
+                    let resource = resource.clone();
+                    Attempted::Settle(Box::new(move |ending| settle(Attempt { ending, resource })))
+                }
+                Ok(Answer::Ended(ended)) => outcome(resource, Ok(ended)).into(),
+                Err(error) => outcome(resource, Err(error)).into(),
+            }
+        })
+    }
+}
+
+/// An attempt that a service of the box ends, in the commit of what it changes for it.
+pub struct Attempt {
+    ending: Ending,
+    resource: String,
+}
+
+impl Attempt {
+    /// The attempt as who asks a service; `shape` makes the Task's end of the service's answer.
+    pub fn asks<A: Send + 'static>(
+        self,
+        shape: impl FnOnce(&A) -> Result<Ended, TaskError> + Send + 'static,
+    ) -> Asked<A> {
+        let Attempt { ending, resource } = self;
+        Asked::by_task(ending, move |answer| outcome(&resource, shape(answer)))
+    }
+}
+
+fn outcome(resource: &str, ended: Result<Ended, TaskError>) -> TaskOutcome {
+    match ended {
+        // With `.waitForTaskToken` the call's answer only says that the request was taken.
+        Ok(Ended::Done(value)) if !resource.ends_with(TOKEN) => TaskOutcome::Succeeded(value.to_string().into()),
+        Ok(Ended::Done(value) | Ended::Submitted(value)) => TaskOutcome::Submitted { output: value.to_string().into() },
+        Err(error) if waits(resource) => TaskOutcome::SubmitFailed(error),
+        Err(error) => TaskOutcome::Failed(error),
+    }
+}
+
+const TOKEN: &str = ".waitForTaskToken";
+
+/// Whether a Task with this Resource waits for somebody else after its submission.
+fn waits(resource: &str) -> bool {
+    [".sync", ".sync:2", TOKEN].iter().any(|pattern| resource.ends_with(pattern))
+}

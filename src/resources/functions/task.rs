@@ -1,0 +1,121 @@
+//! Functions as Tasks: by their ARN, and by `lambda:invoke`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Functions, Invocation, Invoked, name_of};
+use crate::base::TaskError;
+use crate::interpreter::RunTask;
+use crate::resources::aws::{self, Integration};
+use crate::resources::events::Bus;
+use crate::resources::{Adapter, Answer, Answering, Call, fault};
+use crate::run::Need;
+
+/// A function's ARN, of any region and account.
+pub const ARN: &str = "arn:aws:lambda:*:*:function:*";
+
+pub const NAMES: &[&str] = &[
+    ARN,
+    "lambda:invoke",
+    "lambda:invoke.waitForTaskToken",
+    "aws-sdk:lambda:invoke",
+    "aws-sdk:lambda:invoke.waitForTaskToken",
+];
+
+/// `events` keeps the calls for whose end nobody waits.
+pub fn adapter(name: &str, functions: &Arc<Functions>, events: &Arc<Bus>) -> Arc<dyn Adapter> {
+    let functions = functions.clone();
+    if name == ARN {
+        return Arc::new(Function(functions));
+    }
+    let (integration, _) = aws::integration(name);
+    Arc::new(Invoking { integration, functions, events: events.clone() })
+}
+
+/// The event is the task's input, the result is the task's.
+struct Function(Arc<Functions>);
+
+impl Adapter for Function {
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        Some(self.0.need(&task.resource))
+    }
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(async {
+            let (event, id) = (call.parameters.to_string(), aws::request_id(call));
+            let mut invocation = Invocation::new(&call.task.resource, &event, &id);
+            invocation.device = call.device.as_ref();
+            self.0.run(&invocation).await?.result().map(Answer::done)
+        })
+    }
+}
+
+/// `lambda:invoke`, and `aws-sdk:lambda:invoke`, which answers what the service does.
+struct Invoking {
+    integration: Integration,
+    functions: Arc<Functions>,
+    events: Arc<Bus>,
+}
+
+impl Adapter for Invoking {
+    fn need(&self, task: &RunTask) -> Option<Need> {
+        let parameters: Option<Value> = serde_json::from_str(&task.parameters).ok();
+        let name = parameters.as_ref().and_then(|p| p.get("FunctionName")?.as_str()).unwrap_or_default();
+        Some(self.functions.need(name))
+    }
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(self.invoke(call))
+    }
+}
+
+impl Invoking {
+    async fn invoke(&self, call: &Call) -> Result<Answer, TaskError> {
+        let (p, integration) = (&call.parameters, self.integration);
+        let function = aws::need_text(p, "FunctionName", "lambda:invoke")?;
+        let event = match p.get("Payload") {
+            None => "{}".to_owned(),
+            // The SDK's payload is bytes; JSON in its place is written as such.
+            Some(Value::String(text)) if integration == Integration::Sdk => text.clone(),
+            Some(payload) => payload.to_string(),
+        };
+        let (id, kind) = (aws::request_id(call), call.text("InvocationType").unwrap_or("RequestResponse"));
+        let mut invocation = Invocation::new(function, &event, &id);
+        (invocation.kind, invocation.client_context) = (kind, call.text("ClientContext"));
+        (invocation.qualifier, invocation.log_type) = (call.text("Qualifier"), call.text("LogType"));
+        invocation.device = call.device.as_ref();
+        let configured = self.functions.configured.contains_key(name_of(function));
+        let invoked = match kind {
+            "Event" if configured => {
+                let event: Value = serde_json::from_str(&event).unwrap_or_else(|_| json!(event));
+                let kept = self.events.put_call(&call.handle, &id, function, &event).await;
+                kept.map_err(|e| fault(&e))?;
+                Invoked { status: 202, ..Invoked::default() }
+            }
+            "DryRun" if configured => Invoked { status: 204, ..Invoked::default() },
+            _ => self.functions.run(&invocation).await?,
+        };
+        let mut answer = json!({ "StatusCode": invoked.status });
+        if kind == "RequestResponse" {
+            answer["ExecutedVersion"] = json!(invoked.version());
+            answer["Payload"] = match integration {
+                Integration::Optimised => invoked.result()?,
+                Integration::Sdk => json!(invoked.payload),
+            };
+        }
+        if let Some(log) = &invoked.log {
+            answer["LogResult"] = json!(log);
+        }
+        if integration == Integration::Sdk {
+            if let Some(error) = &invoked.error {
+                answer["FunctionError"] = json!(error);
+            }
+            return Ok(Answer::done(answer));
+        }
+        let dress = aws::Dress::Lambda { version: invoked.version(), payload_bytes: invoked.payload.len() };
+        let mut answer = aws::with_metadata(answer, &id, "application/json", call.handle.now(), dress);
+        answer["SdkHttpMetadata"]["HttpStatusCode"] = json!(invoked.status);
+        Ok(Answer::done(answer))
+    }
+}

@@ -1,0 +1,45 @@
+//! S3's operations as Tasks.
+
+use std::sync::Arc;
+
+use super::Objects;
+use crate::base::TaskError;
+use crate::interpreter::RunTask;
+use crate::resources::forward::Elsewhere;
+use crate::resources::{Adapter, Answer, Answering, Call, aws, task_name};
+use crate::run::Need;
+
+/// Also operations that there are none of: they are refused with a list of those that there are.
+pub const NAMES: &[&str] = &["aws-sdk:s3:*"];
+
+pub fn adapter(objects: &Arc<Objects>, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+    Arc::new(Operating { objects: objects.clone(), elsewhere: elsewhere.clone() })
+}
+
+struct Operating {
+    objects: Arc<Objects>,
+    elsewhere: Elsewhere,
+}
+
+impl Adapter for Operating {
+    fn need(&self, _: &RunTask) -> Option<Need> {
+        Some(Need::disks())
+    }
+
+    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+        Box::pin(self.answer(call))
+    }
+}
+
+impl Operating {
+    async fn answer(&self, call: &Call) -> Result<Answer, TaskError> {
+        let is_own = self.objects.has(call.text("Bucket").unwrap_or_default());
+        if let Some(answer) = self.elsewhere.answer(is_own, call).await {
+            return answer;
+        }
+        let operation = task_name(&call.task.resource).and_then(|name| name.strip_prefix("aws-sdk:s3:"));
+        let (parameters, id) = (call.parameters.clone(), aws::request_id(call));
+        let done = self.objects.call(&call.handle, operation.unwrap_or_default(), parameters, id).await;
+        done.map(Answer::done)
+    }
+}
