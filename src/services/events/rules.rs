@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::bus::DEFAULT_BUS;
 use super::pattern::Pattern;
 use crate::asl::{Path, Scope, Variables};
 use crate::base::Span;
 
-/// The bus that events go to where none is named.
-pub const DEFAULT_BUS: &str = "default";
 /// How long and how often a delivery is tried where the target does not say (EventBridge's own figures).
 const AGE_MAX: Span = Span::days(1);
 const RETRIES_MAX: u32 = 185;
