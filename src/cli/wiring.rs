@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::config::Config;
 use crate::base::{Fault, Shares};
 use crate::resources::claims::Claims;
-use crate::resources::events::Reached;
+use crate::resources::events::OutsideTargets;
 use crate::resources::forward::{Elsewhere, Endpoint, RemoteJobs};
 use crate::resources::functions::Functions;
 use crate::resources::http::{Connections, gateway};
@@ -139,7 +139,8 @@ impl Parts {
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
         self.queues.start(handle).await?;
         self.notifications.start(handle).await?;
-        let outside = Arc::new(Reached { functions: self.functions.clone(), connections: self.connections.clone() });
+        let outside =
+            Arc::new(OutsideTargets { functions: self.functions.clone(), connections: self.connections.clone() });
         let (queues, notifications) = (self.queues.clone(), self.notifications.clone());
         self.events.start(handle, Targets { queues, notifications, outside }).await
     }

@@ -119,3 +119,37 @@ fn time_of(value: Option<&Value>) -> Option<Timestamp> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_taken_and_refused_one_by_one() {
+        let events = Events::new(&std::collections::BTreeMap::new(), "000000000000", "us-east-1");
+        let entry = |more: Value| {
+            let mut entry = json!({"Source": "cam", "DetailType": "t", "Detail": "{}"});
+            entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            entry
+        };
+        let entries = [
+            entry(json!({})),
+            entry(json!({"Source": ""})),
+            entry(json!({"Detail": "[1]"})),
+            entry(json!({"EventBusName": "none"})),
+            entry(json!({"Source": "aws.s3"})),
+        ];
+        let origin = Origin { seed: Some("s"), ..Origin::default() };
+        let put = |entries: &[Value]| super::put(&events, entries, &origin, Timestamp(0));
+        let said = put(&entries).unwrap().answer;
+        let codes: Vec<&str> = (1..5).filter_map(|n| said["Entries"][n]["ErrorCode"].as_str()).collect();
+        let expected = ["InvalidArgument", "MalformedDetail", "InvalidArgument", "NotAuthorizedForSourceException"];
+        assert_eq!((codes.as_slice(), &said["FailedEntryCount"]), (expected.as_slice(), &json!(4)));
+        assert_eq!(said["Entries"][0]["EventId"], put(&entries).unwrap().answer["Entries"][0]["EventId"]);
+        assert!(put(&[]).unwrap_err().contains("greater than or equal to 1"));
+        assert!(put(&vec![entry(json!({})); 11]).unwrap_err().contains("less than or equal to 10"));
+        assert!(
+            put(&[entry(json!({"Detail": "x".repeat(ENTRIES_BYTES_MAX)}))]).unwrap_err().contains("over the limit")
+        );
+    }
+}

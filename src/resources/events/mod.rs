@@ -6,5 +6,5 @@ mod outside;
 mod task;
 
 pub use api::{Origin, Put, has_all, put};
-pub use outside::Reached;
+pub use outside::OutsideTargets;
 pub use task::{NAMES, adapter};

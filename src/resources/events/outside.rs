@@ -10,12 +10,12 @@ use crate::resources::functions::Functions;
 use crate::resources::http::Connections;
 use crate::services::events::Outside;
 
-pub struct Reached {
+pub struct OutsideTargets {
     pub functions: Arc<Functions>,
     pub connections: Arc<Connections>,
 }
 
-impl Outside for Reached {
+impl Outside for OutsideTargets {
     fn call<'a>(&'a self, function: &'a str, event: &'a str, id: &'a str) -> BoxFuture<'a, Result<(), String>> {
         let called = async move {
             let ran = self.functions.result(function, event, id).await;

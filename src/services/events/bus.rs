@@ -192,3 +192,53 @@ pub fn name_of(bus: &str) -> &str {
 pub fn begun(header: &Header) -> Header {
     Header { status: Status::Running, outcome: None, stopped_at: None, ..header.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bus() -> Bus {
+        let rule: RuleSettings = toml::from_str(
+            r#"
+            bus = "studio"
+            pattern = { source = ["cam"] }
+            loops = 1
+            targets = [{ queue = "a" }, { workflow = "b" }]
+            "#,
+        )
+        .unwrap();
+        Bus::new(&BTreeMap::from([("r".to_owned(), rule)]), "000000000000", "us-east-1")
+    }
+
+    fn event(bus: &str, source: &str, lineage: Lineage) -> NewEvent {
+        NewEvent {
+            id: "e".into(),
+            bus: bus.into(),
+            source: source.into(),
+            detail_type: "t".into(),
+            detail: json!({"n": 1}),
+            resources: Vec::new(),
+            time: Timestamp(1_500),
+            lineage,
+        }
+    }
+
+    #[test]
+    fn an_event_is_a_row_for_each_target_of_each_rule_that_wants_it() {
+        let bus = bus();
+        let rows = bus.rows(&event("arn:aws:events:x:y:event-bus/studio", "cam", Lineage::default()), Timestamp(7));
+        let targets: Vec<&str> = rows.iter().map(|row| row.target.as_str()).collect();
+        assert_eq!(targets, ["r/queue:a", "r/workflow:b"]);
+        let stored: Value = serde_json::from_str(&rows[0].row.event).unwrap();
+        assert_eq!((&stored["time"], &stored["detail"]["n"]), (&json!("1970-01-01T00:00:01Z"), &json!(1)));
+        assert_eq!((rows[0].row.next_at, rows[0].row.attempts), (Timestamp(7).into(), 0));
+        // It came about through the rule, which takes it once more and no further time.
+        let once = Lineage::read(&rows[0].row.lineage);
+        let again = bus.rows(&event("studio", "cam", once.clone()), Timestamp(7));
+        assert_eq!(Lineage::read(&again[0].row.lineage), once.with("r"));
+        assert!(bus.rows(&event("studio", "cam", once.with("r")), Timestamp(7)).is_empty());
+        assert!(bus.rows(&event("default", "cam", Lineage::default()), Timestamp(7)).is_empty());
+        assert!(bus.rows(&event("studio", "mic", Lineage::default()), Timestamp(7)).is_empty());
+        assert!(bus.has("studio") && !bus.has("default"));
+    }
+}

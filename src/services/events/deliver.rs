@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Targets;
+use super::backlog::Failure;
 use super::lineage::Lineage;
 use super::rules::{Kind, Target};
-use super::worker::Failure;
 use crate::base::fault;
 use crate::base::limits::NAME_CHARS_MAX;
 use crate::run::service::{Asked, Unavailable};

@@ -14,13 +14,13 @@
 //! ([`RuleSettings::loops`]): the lineage of an event goes along through executions, in the trace header as AWS's own
 //! loop detection has it.
 
+mod backlog;
 mod bus;
 mod deliver;
 mod lineage;
 pub mod pattern;
 mod rules;
 mod service;
-mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -46,7 +46,7 @@ pub struct TargetSettings {
     /// The group of the messages, for a FIFO queue.
     pub message_group: Option<String>,
     pub function: Option<String>,
-    /// Goes to the notifier, as sns:publish does.
+    /// Becomes a notification, as with sns:publish.
     pub topic: Option<String>,
     /// What the target gets instead of the event.
     pub input: Option<toml::Value>,

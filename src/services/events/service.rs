@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::backlog::{Backlog, Failure, Verdict, judge, pause_ms};
 use super::bus::UNATTENDED;
 use super::deliver::{Deliverer, Delivery, End};
 use super::rules::{Rule, Target};
-use super::worker::{Failure, Verdict, Worker, judge, pause_ms};
 use super::{Events, Message, Undelivered};
 use crate::base::Fault;
 use crate::run::Announced;
@@ -22,14 +22,14 @@ pub(super) struct Dispatcher {
     notifications: Notifications,
     deliverer: Arc<Deliverer>,
     /// By the targets' keys.
-    lanes: BTreeMap<String, Lane>,
+    workers: BTreeMap<String, TargetWorker>,
 }
 
 /// A target with what waits for it.
-struct Lane {
+struct TargetWorker {
     rule: Arc<str>,
     target: Arc<Target>,
-    worker: Worker,
+    backlog: Backlog,
 }
 
 type Deciding<'a> = Turn<'a, Message>;
@@ -42,12 +42,12 @@ impl Dispatcher {
         deliverer: &Arc<Deliverer>,
         reader: &Reader,
     ) -> Result<Dispatcher, Fault> {
-        let mut lanes = BTreeMap::new();
+        let mut workers = BTreeMap::new();
         let unattended = Rule::unattended(UNATTENDED);
         for rule in events.0.bus.rules().iter().chain([&unattended]) {
             for target in &rule.targets {
-                let (rule, worker) = (Arc::from(rule.name.as_str()), Worker::default());
-                lanes.insert(target.key.clone(), Lane { rule, target: Arc::new(target.clone()), worker });
+                let (rule, backlog) = (Arc::from(rule.name.as_str()), Backlog::default());
+                workers.insert(target.key.clone(), TargetWorker { rule, target: Arc::new(target.clone()), backlog });
             }
         }
         let (mut after, mut lost) = (None, 0u64);
@@ -56,8 +56,8 @@ impl Dispatcher {
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for ((event, target), row) in rows {
-                match lanes.get_mut(&target) {
-                    Some(lane) => lane.worker.add(event, row.next_at.into(), row.attempts),
+                match workers.get_mut(&target) {
+                    Some(worker) => worker.backlog.add(event, row.next_at.into(), row.attempts),
                     None => lost += 1,
                 }
             }
@@ -69,7 +69,7 @@ impl Dispatcher {
             );
         }
         let (events, notifications, deliverer) = (events.clone(), notifications.clone(), deliverer.clone());
-        Ok(Dispatcher { events, notifications, deliverer, lanes })
+        Ok(Dispatcher { events, notifications, deliverer, workers })
     }
 }
 
@@ -81,12 +81,12 @@ impl Service for Dispatcher {
             Message::Put { rows, asked } => self.put(turn, rows, asked),
             Message::News => self.take_up_news(turn),
             Message::Ended { target, event, delivery, end } => {
-                if let Some(lane) = self.lanes.get_mut(&target)
+                if let Some(worker) = self.workers.get_mut(&target)
                     // One that is not under way is of a former life of this service, which has begun it again.
-                    && let Some(attempts) = lane.worker.end(&event, delivery)
+                    && let Some(attempts) = worker.backlog.end(&event, delivery)
                 {
-                    lane.ended(turn, &self.notifications, &self.deliverer, Tried { event, attempts, end });
-                    lane.deliver(turn, &self.deliverer);
+                    worker.ended(turn, &self.notifications, &self.deliverer, Tried { event, attempts, end });
+                    worker.deliver(turn, &self.deliverer);
                 }
             }
         }
@@ -94,7 +94,7 @@ impl Service for Dispatcher {
 
     fn wake(&mut self, turn: &mut Deciding<'_>) {
         self.take_up_news(turn);
-        self.lanes.values_mut().for_each(|lane| lane.deliver(turn, &self.deliverer));
+        self.workers.values_mut().for_each(|worker| worker.deliver(turn, &self.deliverer));
     }
 }
 
@@ -115,14 +115,14 @@ impl Dispatcher {
     fn take_up_news(&mut self, turn: &mut Deciding<'_>) {
         let mut touched = std::collections::BTreeSet::new();
         for (event, target) in self.events.take_news() {
-            if let Some(lane) = self.lanes.get_mut(&target) {
-                lane.worker.add(event, turn.now(), 0);
+            if let Some(worker) = self.workers.get_mut(&target) {
+                worker.backlog.add(event, turn.now(), 0);
                 touched.insert(target);
             }
         }
         for target in touched {
-            if let Some(lane) = self.lanes.get_mut(&target) {
-                lane.deliver(turn, &self.deliverer);
+            if let Some(worker) = self.workers.get_mut(&target) {
+                worker.deliver(turn, &self.deliverer);
             }
         }
     }
@@ -136,12 +136,12 @@ struct Tried {
     end: End,
 }
 
-impl Lane {
+impl TargetWorker {
     /// Begins what is due, and asks to be woken for what is not.
     fn deliver(&mut self, turn: &mut Deciding<'_>, deliverer: &Arc<Deliverer>) {
-        while let Some(due) = self.worker.next(turn.now()) {
+        while let Some(due) = self.backlog.next(turn.now()) {
             let Some(row) = self.row(turn, &due.event, due.attempts) else {
-                self.worker.forget(&due.event);
+                self.backlog.forget(&due.event);
                 continue;
             };
             match due.given_up {
@@ -154,7 +154,7 @@ impl Lane {
                 }
             }
         }
-        if let Some(due) = self.worker.next_due() {
+        if let Some(due) = self.backlog.next_due() {
             turn.wake_at(due);
         }
     }
@@ -168,7 +168,7 @@ impl Lane {
         broken: impl FnOnce(String) -> End + Send + 'static,
     ) {
         let delivery = uuid::Uuid::new_v4().as_u64_pair().0;
-        self.worker.begin(&event, attempts, delivery);
+        self.backlog.begin(&event, attempts, delivery);
         let target = self.target.key.clone();
         let ended = move |end| Message::Ended { target, event, delivery, end };
         let of_broken = ended.clone();
@@ -199,7 +199,7 @@ impl Lane {
                     commit.drop_event(&event, &self.target.key);
                     turn.commit(commit, || ());
                 }
-                self.worker.forget(&event);
+                self.backlog.forget(&event);
                 self.note_delivered();
             }
             End::Publish(body) => {
@@ -207,7 +207,7 @@ impl Lane {
                 commit.drop_event(&event, &self.target.key);
                 let notifications = notifications.clone();
                 turn.commit(commit, move || notifications.stored(added));
-                self.worker.forget(&event);
+                self.backlog.forget(&event);
                 self.note_delivered();
             }
             End::Buried { settled } => {
@@ -215,7 +215,7 @@ impl Lane {
                     commit.drop_event(&event, &self.target.key);
                     turn.commit(commit, || ());
                 }
-                self.worker.forget(&event);
+                self.backlog.forget(&event);
             }
             End::NotBuried { why, what } => {
                 tracing::warn!(
@@ -226,7 +226,7 @@ impl Lane {
                     error = what,
                     "the dead-letter queue did not take an event; trying again"
                 );
-                self.worker.later(event, attempts, turn.now().plus_ms(pause_ms(1, spread())), Some(why));
+                self.backlog.later(event, attempts, turn.now().plus_ms(pause_ms(1, spread())), Some(why));
             }
             End::Failed(failure) => self.failed(turn, deliverer, event, attempts, failure),
         }
@@ -240,7 +240,7 @@ impl Lane {
         attempts: u32,
         failure: Failure,
     ) {
-        let Some(row) = self.row(turn, &event, attempts) else { return self.worker.forget(&event) };
+        let Some(row) = self.row(turn, &event, attempts) else { return self.backlog.forget(&event) };
         let (rule, target) = (&*self.rule, &self.target);
         match judge(target, row.created_at.into(), attempts, &failure, turn.now(), spread()) {
             Verdict::Again { attempts, at } => {
@@ -256,7 +256,7 @@ impl Lane {
                 let row = EventRow { attempts, next_at: at.into(), last_error: failure.what, ..row };
                 commit.put_event(&event, &target.key, &row);
                 turn.commit(commit, || ());
-                self.worker.later(event, attempts, at, None);
+                self.backlog.later(event, attempts, at, None);
             }
             Verdict::GivenUp { attempts } => {
                 tracing::error!(
@@ -281,7 +281,7 @@ impl Lane {
             let mut commit = Commit::new();
             commit.drop_event(&event, &self.target.key);
             turn.commit(commit, || ());
-            return self.worker.forget(&event);
+            return self.backlog.forget(&event);
         };
         let attempts = row.attempts;
         let (delivery, deliverer, of_broken) = (self.delivery(&event, row), deliverer.clone(), why.clone());

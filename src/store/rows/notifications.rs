@@ -1,4 +1,5 @@
-//! Rows of notifications: those on their way, and those that were delivered lately. Owned by the notifier.
+//! Rows of notifications: those on their way, and those that were delivered lately. Owned by the notifications'
+//! service.
 
 use std::ops::Bound;
 

@@ -1,4 +1,4 @@
-//! The worker of one target: which events wait for it, when each is tried, and what becomes of one that failed. Pure.
+//! The backlog of one target: which events wait for it, when each is tried, and what becomes of one that failed. Pure.
 //!
 //! ```text
 //!        ┌────────────── later (back-off) ─────────────┐
@@ -20,7 +20,7 @@ const BACKOFF_MS_MIN: i64 = 1_000;
 const BACKOFF_MS_MAX: i64 = 300_000;
 
 #[derive(Debug, Default)]
-pub(super) struct Worker {
+pub(super) struct Backlog {
     due: BTreeSet<(Timestamp, String)>,
     known: HashMap<String, Known>,
     in_flight: usize,
@@ -68,7 +68,7 @@ pub(super) enum Verdict {
     GivenUp { attempts: u32 },
 }
 
-impl Worker {
+impl Backlog {
     /// Takes up an event that is a row. What is known already stays as it is.
     pub fn add(&mut self, event: String, due: Timestamp, attempts: u32) {
         if !self.known.contains_key(&event) {
@@ -77,7 +77,7 @@ impl Worker {
         }
     }
 
-    /// Takes out what is to be tried now: hand it to [`Worker::begin`] or [`Worker::forget`].
+    /// Takes out what is to be tried now: hand it to [`Backlog::begin`] or [`Backlog::forget`].
     pub fn next(&mut self, now: Timestamp) -> Option<Due> {
         if self.in_flight >= AT_ONCE_MAX || self.due.first().is_none_or(|(due, _)| *due > now) {
             return None;
@@ -156,32 +156,31 @@ mod tests {
 
     #[test]
     fn so_many_at_once_the_first_due_first_and_each_once() {
-        let mut worker = Worker::default();
+        let mut backlog = Backlog::default();
         for n in 0..20 {
-            worker.add(format!("{n:02}"), Timestamp(n), 0);
-            worker.add(format!("{n:02}"), Timestamp(0), 0);
+            backlog.add(format!("{n:02}"), Timestamp(n), 0);
+            backlog.add(format!("{n:02}"), Timestamp(0), 0);
         }
         let mut begun = Vec::new();
-        while let Some(due) = worker.next(Timestamp(100)) {
-            worker.begin(&due.event, 0, 1);
+        while let Some(due) = backlog.next(Timestamp(100)) {
+            backlog.begin(&due.event, 0, 1);
             begun.push(due.event);
         }
         assert_eq!(begun, ["00", "01", "02", "03", "04", "05", "06", "07"]);
-        assert_eq!(worker.next_due(), None, "no room, no alarm");
-        assert_eq!(worker.end("03", 2), None, "another delivery's end");
-        assert_eq!(worker.end("03", 1), Some(0));
-        assert_eq!(worker.end("03", 1), None, "it has ended once");
-        worker.later("03".into(), 1, Timestamp(500), None);
-        worker.add("03".into(), Timestamp(0), 0);
-        assert_eq!(worker.next(Timestamp(100)).unwrap().event, "08");
-        worker.forget("08");
-        worker.forget("00");
-        for n in 9..20 {
-            worker.forget(&format!("{n:02}"));
-            worker.due.retain(|(_, event)| *event != format!("{n:02}"));
+        assert_eq!(backlog.next_due(), None, "no room, no alarm");
+        assert_eq!(backlog.end("03", 2), None, "another delivery's end");
+        assert_eq!(backlog.end("03", 1), Some(0));
+        assert_eq!(backlog.end("03", 1), None, "it has ended once");
+        backlog.later("03".into(), 1, Timestamp(500), None);
+        backlog.add("03".into(), Timestamp(0), 0);
+        assert_eq!(backlog.next(Timestamp(100)).unwrap().event, "08");
+        backlog.forget("08");
+        backlog.forget("00");
+        while let Some(due) = backlog.next(Timestamp(499)) {
+            backlog.forget(&due.event);
         }
-        assert_eq!((worker.next(Timestamp(499)), worker.next_due()), (None, Some(Timestamp(500))));
-        let due = worker.next(Timestamp(500)).unwrap();
+        assert_eq!((backlog.next(Timestamp(499)), backlog.next_due()), (None, Some(Timestamp(500))));
+        let due = backlog.next(Timestamp(500)).unwrap();
         assert_eq!((due.event.as_str(), due.attempts, due.given_up), ("03", 1, None));
     }
 
