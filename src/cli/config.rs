@@ -19,10 +19,10 @@ use crate::media::settings::Acceleration;
 use crate::resources::builtin::Substitutions;
 use crate::resources::{
     AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, RuleSettings,
-    TableSettings, items,
 };
 use crate::schedule::ScheduleSettings;
-use crate::services::QueueSettings;
+use crate::services::items::name_fault;
+use crate::services::{QueueSettings, TableSettings};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -255,7 +255,7 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
-        for name in self.tables.keys().filter(|name| items::name_fault(name).is_some()) {
+        for name in self.tables.keys().filter(|name| name_fault(name).is_some()) {
             faults.push(format!(
                 "tables.{name}: a table's name has 3 to 255 of a-z, A-Z, 0-9, '_', '-', '.' (as DynamoDB's)"
             ));

@@ -12,7 +12,6 @@ use crate::resources::events::{Bus, Courier, Targets};
 use crate::resources::forward::{Elsewhere, Endpoint, RemoteJobs};
 use crate::resources::functions::Functions;
 use crate::resources::http::{Connections, gateway};
-use crate::resources::items::Tables;
 use crate::resources::jobs::{Jobs, Templates};
 use crate::resources::map_items::Buckets;
 use crate::resources::media::Stages;
@@ -26,6 +25,7 @@ use crate::resources::{
 };
 use crate::run::Handle;
 use crate::sandbox::Spawn;
+use crate::services::items::Tables;
 use crate::services::queues::Queues;
 use crate::store::Reader;
 
@@ -70,7 +70,7 @@ pub struct Parts {
     pub queues: Queues,
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
-    tables: Arc<Tables>,
+    tables: Tables,
 }
 
 impl Parts {
@@ -107,7 +107,7 @@ impl Parts {
             outbox: Arc::new(Outbox::new(config.notify.clone())),
             queues: Queues::new(&config.queues, account, region),
             stages: Arc::new(stages),
-            tables: Arc::new(Tables::new(config.tables.clone(), reader.clone())),
+            tables: Tables::new(config.tables.clone()),
             region: region.clone(),
             retention: config.retention,
             reader: reader.clone(),
@@ -136,7 +136,8 @@ impl Parts {
 
     /// Starts the services, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
-        self.queues.start(handle).await
+        self.queues.start(handle).await?;
+        self.tables.start(handle).await
     }
 
     /// What answers other services' calls that come in from outside.

@@ -70,8 +70,9 @@ impl<A: Send + 'static> Asked<A> {
         matches!(&self.0, Kind::Caller { reply: Some(reply), .. } if reply.is_closed())
     }
 
-    pub(super) fn is_a_task(&self) -> bool {
-        matches!(self.0, Kind::Task { .. })
+    /// Whether the answer becomes part of a commit that its asker makes: of express executions it does not.
+    pub(super) fn is_stored_with_its_answer(&self) -> bool {
+        matches!(&self.0, Kind::Task { ending, .. } if ending.is_stored())
     }
 
     /// Adds what belongs to the asker. False: the attempt is over, and nothing may be changed on its behalf.
