@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use super::config::Config;
 use crate::base::{Fault, Shares};
-use crate::resources::claims::Claims;
 use crate::resources::events::{Bus, Courier, Targets};
 use crate::resources::forward::{Elsewhere, Endpoint, RemoteJobs};
 use crate::resources::functions::Functions;
@@ -25,6 +24,7 @@ use crate::resources::{
 };
 use crate::run::Handle;
 use crate::sandbox::Spawn;
+use crate::services::claims::Claims;
 use crate::services::items::Tables;
 use crate::services::queues::Queues;
 use crate::store::Reader;
@@ -60,7 +60,7 @@ pub struct Parts {
     /// Where calls go that this box does not serve itself.
     endpoint: Option<Arc<Endpoint>>,
     elsewhere: Elsewhere,
-    claims: Arc<Claims>,
+    claims: Claims,
     connections: Arc<Connections>,
     events: Arc<Bus>,
     functions: Arc<Functions>,
@@ -98,7 +98,7 @@ impl Parts {
         };
         Ok(Parts {
             elsewhere: Elsewhere(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
-            claims: Arc::new(Claims::new(reader.clone(), account, region)),
+            claims: Claims::default(),
             connections: Arc::new(Connections::new(&config.connections)),
             events: Arc::new(Bus::new(&config.rules, account, region)),
             functions: Arc::new(functions),
@@ -137,6 +137,7 @@ impl Parts {
     /// Starts the services, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
         self.queues.start(handle).await?;
+        self.claims.start(handle).await?;
         self.tables.start(handle).await
     }
 
