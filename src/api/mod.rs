@@ -44,6 +44,7 @@ use crate::base::{Shares, fault};
 use crate::dashboard;
 use crate::resources::wire::Messaging;
 use crate::run::Handle;
+use crate::services::approvals::Approvals;
 use crate::store::Reader;
 
 pub use crate::logs::event as history;
@@ -56,6 +57,7 @@ pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
     pub messaging: Option<Messaging>,
+    pub approvals: Approvals,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -78,6 +80,7 @@ pub struct Settings {
 struct Doors {
     handle: Handle,
     messaging: Option<Messaging>,
+    approvals: Approvals,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -103,6 +106,7 @@ pub fn router(settings: Settings) -> Router {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
         messaging: settings.messaging,
+        approvals: settings.approvals,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),

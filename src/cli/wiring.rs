@@ -24,6 +24,7 @@ use crate::resources::{
 };
 use crate::run::Handle;
 use crate::sandbox::Spawn;
+use crate::services::approvals::Approvals;
 use crate::services::claims::Claims;
 use crate::services::items::Tables;
 use crate::services::queues::Queues;
@@ -35,7 +36,7 @@ type Make = fn(&Parts, &'static str) -> Arc<dyn Adapter>;
 /// Every integration that this box carries out itself: its names, and what its adapter is made of.
 const LOCAL: &[(&[&str], Make)] = &[
     (activities::NAMES, |_, name| activities::adapter(name)),
-    (approve::NAMES, |_, _| approve::adapter()),
+    (approve::NAMES, |parts, _| approve::adapter(&parts.approvals)),
     (claims::NAMES, |parts, name| claims::adapter(name, &parts.claims)),
     (events::NAMES, |parts, name| events::adapter(name, &parts.events, &parts.elsewhere)),
     (executions::NAMES, |_, name| executions::adapter(name)),
@@ -60,6 +61,7 @@ pub struct Parts {
     /// Where calls go that this box does not serve itself.
     endpoint: Option<Arc<Endpoint>>,
     elsewhere: Elsewhere,
+    pub approvals: Approvals,
     claims: Claims,
     connections: Arc<Connections>,
     events: Arc<Bus>,
@@ -98,6 +100,7 @@ impl Parts {
         };
         Ok(Parts {
             elsewhere: Elsewhere(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
+            approvals: Approvals::default(),
             claims: Claims::default(),
             connections: Arc::new(Connections::new(&config.connections)),
             events: Arc::new(Bus::new(&config.rules, account, region)),
@@ -137,6 +140,7 @@ impl Parts {
     /// Starts the services, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
         self.queues.start(handle).await?;
+        self.approvals.start(handle).await?;
         self.claims.start(handle).await?;
         self.tables.start(handle).await
     }

@@ -15,6 +15,7 @@ use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor::media::Progress;
 use conveyor::run::{self, Attempted, Handle, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::services::approvals::Approvals;
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -51,6 +52,7 @@ impl Appliance {
         let router = api::router(api::Settings {
             handle,
             messaging: None,
+            approvals: Approvals::default(),
             place: Place { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
             shares: Shares::new([("incoming".into(), incoming), ("outputs".into(), outputs.clone())]),

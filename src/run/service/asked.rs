@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::super::audit::OnBehalf;
 use super::super::ending::Ending;
+use super::super::refused::Refused;
 use super::super::resource::TaskOutcome;
 use crate::store::Commit;
 
@@ -11,6 +12,12 @@ use crate::store::Commit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this part of the appliance is being started again; try again in a moment")]
 pub struct Unavailable;
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Refused {
+        Refused::new("ServiceUnavailable", unavailable.to_string())
+    }
+}
 
 /// A question with what its asker adds to the commit that answers it.
 pub struct Asked<A>(Kind<A>);

@@ -130,6 +130,11 @@ impl<M: Send + 'static> Turn<'_, M> {
         read(&self.seat.core.reader).inspect_err(|fault| self.seat.core.note(fault)).ok()
     }
 
+    /// Takes note of a fault that work of this service met; a fatal one ends the process.
+    pub fn note(&self, fault: &Fault) {
+        self.seat.core.note(fault);
+    }
+
     pub fn handle(&self) -> Handle {
         Handle::of(self.seat.core.clone())
     }
