@@ -45,6 +45,7 @@ use crate::dashboard;
 use crate::resources::wire::Messaging;
 use crate::run::Handle;
 use crate::services::approvals::Approvals;
+use crate::services::uploads::Uploads;
 use crate::store::Reader;
 
 pub use crate::logs::event as history;
@@ -58,6 +59,7 @@ pub struct Settings {
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
     pub messaging: Option<Messaging>,
     pub approvals: Approvals,
+    pub uploads: Uploads,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -94,7 +96,7 @@ struct Doors {
     data_dir: Arc<PathBuf>,
     devices: rest::Devices,
     today: rest::Today,
-    uploads: rest::Uploads,
+    uploads: Uploads,
     live: live::Live,
     redriven: aws::Redriven,
 }
@@ -119,7 +121,7 @@ pub fn router(settings: Settings) -> Router {
         data_dir: Arc::new(settings.data_dir),
         devices: rest::Devices::default(),
         today: rest::Today::default(),
-        uploads: rest::Uploads::default(),
+        uploads: settings.uploads,
         live,
         redriven: aws::Redriven::default(),
     };

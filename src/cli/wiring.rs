@@ -28,6 +28,7 @@ use crate::services::approvals::Approvals;
 use crate::services::claims::Claims;
 use crate::services::items::Tables;
 use crate::services::queues::Queues;
+use crate::services::uploads::Uploads;
 use crate::store::Reader;
 
 /// What makes the adapter of a name.
@@ -73,6 +74,7 @@ pub struct Parts {
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
     tables: Tables,
+    pub uploads: Uploads,
 }
 
 impl Parts {
@@ -111,6 +113,7 @@ impl Parts {
             queues: Queues::new(&config.queues, account, region),
             stages: Arc::new(stages),
             tables: Tables::new(config.tables.clone()),
+            uploads: Uploads::new(shares.clone()),
             region: region.clone(),
             retention: config.retention,
             reader: reader.clone(),
@@ -142,7 +145,8 @@ impl Parts {
         self.queues.start(handle).await?;
         self.approvals.start(handle).await?;
         self.claims.start(handle).await?;
-        self.tables.start(handle).await
+        self.tables.start(handle).await?;
+        self.uploads.start(handle).await
     }
 
     /// What answers other services' calls that come in from outside.

@@ -9,6 +9,7 @@ pub mod approvals;
 pub mod claims;
 pub mod items;
 pub mod queues;
+pub mod uploads;
 
 pub use items::TableSettings;
 pub use queues::QueueSettings;
