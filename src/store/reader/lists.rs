@@ -66,7 +66,7 @@ impl Reader {
     /// An execution as lists have it: one row, whether the rest of it is archived or not.
     pub fn summary(&self, id: ExecutionId) -> Result<Option<ExecutionSummary>, Fault> {
         let look = |row: Sealed<'_>| summary(id, row.access::<HeaderRow>()?);
-        self.engine().overlay.read().get(Table::Executions, &id.to_bytes(), look)
+        self.engine().get(Table::Executions, &id.to_bytes(), look)
     }
 
     /// Executions, newest first, from where the page token of an earlier call says.
