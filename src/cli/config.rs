@@ -17,12 +17,10 @@ use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::builtin::Substitutions;
-use crate::resources::{
-    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, RuleSettings,
-};
+use crate::resources::{AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings};
 use crate::schedule::ScheduleSettings;
 use crate::services::items::name_fault;
-use crate::services::{QueueSettings, TableSettings};
+use crate::services::{NotifySettings, QueueSettings, RuleSettings, TableSettings};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -7,9 +7,13 @@
 
 pub mod approvals;
 pub mod claims;
+pub mod events;
 pub mod items;
+pub mod notifications;
 pub mod queues;
 pub mod uploads;
 
+pub use events::RuleSettings;
 pub use items::TableSettings;
+pub use notifications::NotifySettings;
 pub use queues::QueueSettings;
