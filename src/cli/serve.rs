@@ -75,6 +75,8 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let router = api::router(api::Settings {
         handle: appliance.handle.clone(),
         messaging: Some(appliance.parts.messaging()),
+        approvals: appliance.parts.approvals.clone(),
+        uploads: appliance.parts.uploads.clone(),
         place: Place { region: config.region.clone(), account: config.account.clone() },
         auth,
         shares: config.shares(),

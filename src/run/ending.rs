@@ -101,6 +101,11 @@ impl Ending {
         true
     }
 
+    /// Whether the attempt's end is a row of the store.
+    pub(super) fn is_stored(&self) -> bool {
+        self.0.as_ref().is_some_and(|lent| lent.stored.is_some())
+    }
+
     /// The commit that it joined is durable.
     pub(super) fn durable(mut self) {
         let Some(Lent { stored, joined: Some(joined), back, .. }) = self.0.take() else { return };

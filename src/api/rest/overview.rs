@@ -68,7 +68,7 @@ fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refuse
         "landings": landings(doors)?,
         "alarms": alarms,
         "watches": (doors.watches)(),
-        "approvals": doors.reader.approvals(1000)?.len(),
+        "approvals": doors.reader.approvals(None, 1000)?.len(),
         "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
     }))
 }
