@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
 use super::wiring::Parts;
 use crate::base::limits::set_quotas;
-use crate::base::{Fault, SystemClock, fault};
+use crate::base::{Fault, SystemClock};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
 use crate::resources::builtin;
-use crate::run::{self, Handle};
+use crate::run::{self, Handle, OnFailure};
 use crate::sandbox::ChildProcesses;
 use crate::schedule::{Alarms, Schedule, ScheduleSettings};
 use crate::store::{self, Options, Writer};
@@ -34,11 +32,10 @@ pub struct Appliance {
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     /// The settings in force, for screens.
-    pub facts: serde_json::Value,
+    pub effective: serde_json::Value,
     writer: Writer,
-    tasks: Vec<JoinHandle<()>>,
-    /// Who writes what executions log, and how to end it.
-    logs: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Who writes what executions log.
+    logs: Option<Delivery>,
 }
 
 impl Appliance {
@@ -70,15 +67,22 @@ impl Appliance {
         })
         .await?;
         parts.start(&handle).await?;
-        let logs = handle.take_logs().map(|queue| {
-            let (end, closing) = oneshot::channel();
-            let clock = Arc::new(SystemClock);
-            (end, tokio::spawn(Delivery::new(queue, logs_dir, config.logs, clock).run(closing)))
-        });
+        let clock = Arc::new(SystemClock);
+        let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
         let schedules = schedules(config);
-        let facts = super::facts::of(config, &schedules.iter().collect::<Vec<_>>());
+        let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
         let mut appliance =
-            Appliance { handle: handle.clone(), parts, watches: Vec::new(), facts, writer, tasks: Vec::new(), logs };
+            Appliance { handle: handle.clone(), parts, watches: Vec::new(), effective, writer, logs };
+        if let Some(logs) = appliance.logs.clone() {
+            let write = move || {
+                let logs = logs.clone();
+                async move {
+                    logs.run().await;
+                    Ok(())
+                }
+            };
+            appliance.keep("the log writer", write).await?;
+        }
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
@@ -90,39 +94,44 @@ impl Appliance {
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
-            appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
+            appliance.keep(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run()).await?;
         }
-        let schedule = Schedule::new(schedules, Arc::new(handle.clone()), reader.clone());
-        appliance.keep("the schedules".to_owned(), schedule.run());
-        let look = Arc::new(super::troubles::look(config, &data_dir, reader.clone(), &appliance.watches));
+        let (starter, rows) = (Arc::new(handle.clone()), reader.clone());
+        let schedule = move || Schedule::new(schedules.clone(), starter.clone(), rows.clone()).run();
+        appliance.keep("the schedules", schedule).await?;
+        let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
         let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), appliance.parts.outbox.grew());
-        appliance.keep("the alarms".to_owned(), alarms.run());
-        appliance.parts.remote_jobs.take_up(&handle)?;
-        appliance.keep("the courier of events".to_owned(), appliance.parts.courier(handle.clone()).run());
+        appliance.keep("the alarms", move || alarms.clone().run()).await?;
+        appliance.parts.remote_jobs.take_up(&handle).await?;
+        let dispatcher = appliance.parts.courier(handle.clone());
+        appliance.keep("the event dispatcher", move || dispatcher.clone().run()).await?;
         let notifier = appliance.parts.notifier(handle);
-        appliance.keep("the notifier".to_owned(), async {
-            notifier.run().await;
-            Ok(())
-        });
+        let notify = move || {
+            let notifier = notifier.clone();
+            async move {
+                notifier.run().await;
+                Ok(())
+            }
+        };
+        appliance.keep("the notifier", notify).await?;
         Ok(appliance)
     }
 
-    fn keep(&mut self, name: String, work: impl Future<Output = Result<(), Fault>> + Send + 'static) {
-        self.tasks.push(tokio::spawn(async move {
-            if let Err(fault) = work.await {
-                tracing::error!("{name} ended: {}", fault::chain(&fault));
-            }
-        }));
+    /// Runs a loop that is started again where it fails.
+    async fn keep<F, W>(&self, name: &str, make: F) -> Result<(), Fault>
+    where
+        F: Fn() -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        self.handle.keep(name, OnFailure::Restart, make).await
     }
 
-    /// Ends in order: watchers first, then what runs, then the store. What was under way is taken up at the next start.
+    /// Ends in order: what runs, then its log, then the store. What was under way is taken up at the next start.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.tasks.iter().for_each(JoinHandle::abort);
         self.handle.shut_down().await;
-        if let Some((end, written)) = self.logs {
-            // It ends by itself where the other side is gone.
-            let _ = end.send(());
-            let _ = timeout(LOGS_WRITTEN_MAX, written).await;
+        if let Some(logs) = self.logs {
+            // What a disk does not take by then is lost, as a log may be.
+            let _ = timeout(LOGS_WRITTEN_MAX, logs.finish()).await;
         }
         drop(self.handle);
         tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;

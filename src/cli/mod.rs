@@ -6,7 +6,7 @@ mod config;
 mod demo;
 mod document;
 mod executions;
-mod facts;
+mod effective;
 mod files;
 mod follow;
 mod hw;
@@ -14,7 +14,7 @@ mod lanes;
 mod logs;
 mod serve;
 mod terminal;
-mod troubles;
+mod conditions;
 mod validate;
 mod wiring;
 

@@ -11,10 +11,12 @@ use clap::Args;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::appliance::Appliance;
 use super::config::Config;
 use crate::api::{self, Auth, Credentials, Place};
+use crate::run::OnFailure;
 
 /// How often the metrics' histograms are tidied.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -62,12 +64,16 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let appliance = Appliance::start(&config).await?;
     appliance.parts.queues.served_at(&format!("http://{address}"));
     let upkeep = metrics.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(METRICS_UPKEEP).await;
-            upkeep.run_upkeep();
+    let tidy = move || {
+        let metrics = upkeep.clone();
+        async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP).await;
+                metrics.run_upkeep();
+            }
         }
-    });
+    };
+    appliance.handle.keep("the metrics", OnFailure::Restart, tidy).await?;
     let credentials = config.credentials.iter();
     let credentials = credentials.map(|c| (c.access_key_id.clone(), c.secret_access_key.clone(), c.role));
     let auth = Auth::for_address(address, Credentials::with_roles(credentials)).context("credentials are needed")?;
@@ -82,13 +88,13 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
         workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
         metrics: Arc::new(move || metrics.render()),
         watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
-        facts: appliance.facts.clone(),
+        effective: appliance.effective.clone(),
         data_dir: config.data_dir.clone(),
     });
-    let server = tokio::spawn(api::serve(listener, router, std::future::pending()));
+    let mut server = tokio::spawn(api::serve(listener, router, std::future::pending()));
     println!("conveyor is ready on http://{address}");
 
-    let fatal = wait_for_the_end(&appliance).await?;
+    let fatal = wait_for_the_end(&appliance, &mut server).await?;
     server.abort();
     match fatal {
         // A fatal fault means that nothing may be written any more: the restart recovers.
@@ -107,7 +113,10 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
 }
 
 /// The fatal fault, or `None` for a signal. A second signal ends the process at once.
-async fn wait_for_the_end(appliance: &Appliance) -> anyhow::Result<Option<String>> {
+async fn wait_for_the_end(
+    appliance: &Appliance,
+    server: &mut JoinHandle<std::io::Result<()>>,
+) -> anyhow::Result<Option<String>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut fatal = appliance.handle.fatal();
     tokio::select! {
@@ -116,6 +125,7 @@ async fn wait_for_the_end(appliance: &Appliance) -> anyhow::Result<Option<String
         what = fatal.wait_for(Option::is_some) => {
             return Ok(what.ok().and_then(|what| what.clone()));
         }
+        ended = server => return Ok(Some(format!("the HTTP server ended: {ended:?}"))),
     }
     tracing::info!("stopping; a second signal stops at once");
     tokio::spawn(async move {

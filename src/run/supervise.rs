@@ -81,6 +81,8 @@ pub(super) struct Begun {
 struct Part {
     start: Start,
     on_failure: OnFailure,
+    /// The actor that it is now, or was last: a part of the same name may have taken its place.
+    actor: Option<ActorId>,
     running: bool,
     failures: u32,
     failed: Option<(Timestamp, String)>,
@@ -113,6 +115,7 @@ impl Supervision {
         let mut parts = self.0.lock();
         parts.running.insert(actor, name.clone());
         if let Some(part) = parts.by_name.get_mut(name) {
+            part.actor = Some(actor);
             part.running = true;
         }
     }
@@ -122,8 +125,12 @@ impl Supervision {
         self.0.lock().running.remove(&actor)
     }
 
-    fn forget(&self, name: &str) {
-        self.0.lock().by_name.remove(name);
+    /// The part is done, or never began.
+    fn forget(&self, name: &str, actor: Option<ActorId>) {
+        let mut parts = self.0.lock();
+        if parts.by_name.get(name).is_some_and(|part| part.actor == actor) {
+            parts.by_name.remove(name);
+        }
     }
 
     /// Takes note of a failure: how long to wait before the part is started again, or `None` where it is not.
@@ -153,10 +160,10 @@ pub(super) async fn supervise(
     start: impl Fn(ActorCell) -> BoxFuture<'static, Result<Begun, String>> + Send + Sync + 'static,
 ) -> Result<(), Fault> {
     let (name, start): (Arc<str>, Start) = (Arc::from(name), Arc::new(start));
-    let part = Part { start, on_failure, running: false, failures: 0, failed: None };
+    let part = Part { start, on_failure, actor: None, running: false, failures: 0, failed: None };
     core.supervision.0.lock().by_name.insert(name.clone(), part);
     begin(core, &name).await.map_err(|why| {
-        core.supervision.forget(&name);
+        core.supervision.forget(&name, None);
         Fault::fatal_plain(format!("{name} cannot start: {why}"))
     })
 }
@@ -164,7 +171,7 @@ pub(super) async fn supervise(
 async fn begin(core: &SharedCore, name: &Arc<str>) -> Result<(), String> {
     let Some(start) = core.supervision.start_of(name) else { return Ok(()) };
     let root = core.root.get().cloned().ok_or("the appliance has no root")?;
-    let begun = AssertUnwindSafe(start(root)).catch_unwind().await;
+    let begun = AssertUnwindSafe(async move { start(root).await }).catch_unwind().await;
     let Begun { actor, go } = begun.unwrap_or_else(|panic| Err(quarantine::text_of(&*panic)))?;
     core.supervision.running(name, actor.get_id());
     go();
@@ -220,7 +227,7 @@ impl Actor for Root {
             SupervisionEvent::ActorTerminated(who, _, _) => {
                 let ended = core.supervision.ended(who.get_id());
                 if let Some(name) = ended.filter(|_| !core.is_closing()) {
-                    core.supervision.forget(&name);
+                    core.supervision.forget(&name, Some(who.get_id()));
                 }
             }
             _ => {}
@@ -290,9 +297,11 @@ where
     F: Fn() -> W + Send + Sync + 'static,
     W: Future<Output = Result<(), Fault>> + Send + 'static,
 {
-    let part: Arc<str> = Arc::from(name);
+    let (part, noting): (Arc<str>, SharedCore) = (Arc::from(name), core.clone());
     let start = move |root: ActorCell| -> BoxFuture<'static, Result<Begun, String>> {
-        let (part, work) = (part.clone(), make().boxed());
+        let (part, work, core) = (part.clone(), make(), noting.clone());
+        // A fault of the store ends the process here as everywhere.
+        let work = async move { work.await.inspect_err(|fault| core.note(fault)) }.boxed();
         Box::pin(async move {
             let spawned = LoopActor::spawn_linked(None, LoopActor(part), (), root).await;
             let (actor, _) = spawned.map_err(|e| e.to_string())?;
@@ -306,8 +315,9 @@ where
 }
 
 impl Handle {
-    /// Runs a loop for as long as the appliance runs. One that returns a fault or panics is started again, later each
-    /// time; one that returns is done. What it is doing is dropped when the appliance shuts down.
+    /// Runs a loop for as long as the appliance runs. One that returns a fault or panics is made and started again, later
+    /// each time, unless the fault is fatal, which ends the process; one that returns is done. What it is doing is
+    /// dropped when the appliance shuts down.
     pub async fn keep<F, W>(&self, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
     where
         F: Fn() -> W + Send + Sync + 'static,

@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 const HISTORY_MAX: usize = 50;
 
 /// What is wrong now: the alarm's name and why, in a sentence that says what to do.
-pub type Wrongs = BTreeMap<String, String>;
+pub type Conditions = BTreeMap<String, String>;
 
 /// An alarm as it is kept and shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -83,9 +83,10 @@ impl Alarm {
 }
 
 /// Looks, keeps and tells.
+#[derive(Clone)]
 pub struct Alarms {
     handle: Handle,
-    look: Arc<dyn Fn() -> Wrongs + Send + Sync>,
+    look: Arc<dyn Fn() -> Conditions + Send + Sync>,
     /// Names of the targets that notifications go to, and who is told that there is one.
     targets: Vec<&'static str>,
     outbox_grew: Arc<tokio::sync::Notify>,
@@ -94,7 +95,7 @@ pub struct Alarms {
 impl Alarms {
     pub fn new(
         handle: Handle,
-        look: Arc<dyn Fn() -> Wrongs + Send + Sync>,
+        look: Arc<dyn Fn() -> Conditions + Send + Sync>,
         targets: Vec<&'static str>,
         outbox_grew: Arc<tokio::sync::Notify>,
     ) -> Alarms {
@@ -106,23 +107,23 @@ impl Alarms {
         loop {
             let look = self.look.clone();
             // A share whose server is gone holds a look for seconds.
-            if let Ok(wrongs) = tokio::task::spawn_blocking(move || look()).await {
-                self.settle(&wrongs).await?;
+            if let Ok(conditions) = tokio::task::spawn_blocking(move || look()).await {
+                self.settle(&conditions).await?;
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn settle(&self, wrongs: &Wrongs) -> Result<(), Fault> {
+    async fn settle(&self, conditions: &Conditions) -> Result<(), Fault> {
         let now = self.handle.now();
         let mut commit = Commit::new();
         let mut known = read(self.handle.reader())?;
-        for name in wrongs.keys() {
+        for name in conditions.keys() {
             known.entry(name.clone()).or_insert_with(|| Alarm { name: name.clone(), ..Alarm::default() });
         }
         let mut told = false;
         for (name, alarm) in &mut known {
-            if !alarm.seen(wrongs.get(name), now) {
+            if !alarm.seen(conditions.get(name), now) {
                 continue;
             }
             let event = if alarm.raised { "alarm.raised" } else { "alarm.cleared" };

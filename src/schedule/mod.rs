@@ -19,7 +19,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::json;
 
-pub use alarms::{Alarm, Alarms, Wrongs};
+pub use alarms::{Alarm, Alarms, Conditions};
 pub use rule::{Rule, RuleError};
 
 use crate::base::limits::NAME_CHARS_MAX;

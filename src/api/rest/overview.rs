@@ -67,6 +67,7 @@ fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refuse
         "today": today,
         "landings": landings(doors)?,
         "alarms": alarms,
+        "parts": doors.handle.failed_parts(),
         "watches": (doors.watches)(),
         "approvals": doors.reader.approvals(1000)?.len(),
         "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
@@ -192,7 +193,7 @@ pub async fn work(State(doors): State<Doors>) -> Answer {
 }
 
 pub async fn schedules(State(doors): State<Doors>) -> Answer {
-    let mut shown = doors.facts["schedules"].clone();
+    let mut shown = doors.effective["schedules"].clone();
     for (name, row) in doors.reader.schedules()? {
         for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
             schedule["lastAt"] = row.last.0.into();

@@ -38,6 +38,7 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const ROWS_PER_PAGE: usize = 500;
 
 /// Delivers for as long as it runs.
+#[derive(Clone)]
 pub struct Courier {
     events: Arc<Bus>,
     targets: Targets,
@@ -47,6 +48,7 @@ pub struct Courier {
 }
 
 /// What rules may name as targets, beside workflows.
+#[derive(Clone)]
 pub struct Targets {
     pub queues: Queues,
     pub functions: Arc<Functions>,
@@ -79,7 +81,8 @@ impl Courier {
 
     /// Ends by itself only where the store does. Drop it to stop: what was not delivered stays a row.
     pub async fn run(self) -> Result<(), Fault> {
-        let Some(mut news) = self.events.news.lock().take() else { return Ok(()) };
+        let events = self.events.clone();
+        let mut news = events.news.lock().await;
         let (courier, mut lanes) = (Arc::new(self), BTreeMap::new());
         let mut running = JoinSet::new();
         let unattended = Rule::unattended(UNATTENDED);
@@ -102,7 +105,7 @@ impl Courier {
                 Some(ended) = running.join_next() => match ended {
                     Ok(Ok(())) => {}
                     Ok(Err(fault)) => return Err(fault),
-                    Err(e) => return Err(Fault::fatal("a lane of the courier broke off", e)),
+                    Err(e) => return Err(Fault::retryable("a lane of the courier broke off", e)),
                 },
                 else => return Ok(()),
             }
@@ -160,7 +163,7 @@ impl Courier {
                     None => return Ok(()),
                 },
                 Some(ended) = running.join_next() => {
-                    let again = ended.map_err(|e| Fault::fatal("a delivery broke off", e))??;
+                    let again = ended.map_err(|e| Fault::retryable("a delivery broke off", e))??;
                     waiting.extend(again);
                 }
                 () = tokio::time::sleep(Duration::from_millis(pause as u64)) => {}

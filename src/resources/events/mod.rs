@@ -53,7 +53,7 @@ pub struct Bus {
     rules: Vec<Rule>,
     /// Tells the courier of new rows, once they are durable.
     grew: mpsc::UnboundedSender<Undelivered>,
-    news: parking_lot::Mutex<Option<mpsc::UnboundedReceiver<Undelivered>>>,
+    news: tokio::sync::Mutex<mpsc::UnboundedReceiver<Undelivered>>,
 }
 
 /// An event on its way in.
@@ -75,7 +75,7 @@ impl Bus {
         let enabled = rules.iter().filter(|(_, settings)| settings.enabled);
         let rules = enabled.filter_map(|(name, settings)| settings.rule(name).ok()).collect();
         let (account, region) = (account.to_owned(), region.to_owned());
-        Bus { account, region, rules, grew, news: parking_lot::Mutex::new(Some(news)) }
+        Bus { account, region, rules, grew, news: tokio::sync::Mutex::new(news) }
     }
 
     /// Whether the bus is one of this box's: the default one where it has rules, and those that rules name.

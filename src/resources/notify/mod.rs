@@ -129,6 +129,7 @@ impl Outbox {
 }
 
 /// Delivers what stands in the outbox, for as long as it runs.
+#[derive(Clone)]
 pub struct Notifier {
     outbox: Arc<Outbox>,
     reader: Reader,
