@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::Router;
 use parking_lot::Mutex;
 use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
 use super::wiring::Parts;
+use crate::api::{self, Auth, Place};
 use crate::base::limits::set_quotas;
-use crate::base::{Fault, SystemClock};
+use crate::base::{Clock, Fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
 use crate::resources::builtin;
@@ -40,7 +42,7 @@ pub struct Appliance {
 
 impl Appliance {
     /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
-    pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Appliance> {
         // Nothing was read of them before, as nothing runs yet.
         let _ = set_quotas(config.limits);
         let data_dir = &config.data_dir;
@@ -60,14 +62,13 @@ impl Appliance {
             writer: writer.clone(),
             reader: reader.clone(),
             resources: Arc::new(parts.registry()?),
-            clock: Arc::new(SystemClock),
+            clock: clock.clone(),
             lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
         })
         .await?;
         parts.start(&handle).await?;
-        let clock = Arc::new(SystemClock);
         let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
         let schedules = schedules(config);
         let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
@@ -124,6 +125,24 @@ impl Appliance {
         W: Future<Output = Result<(), Fault>> + Send + 'static,
     {
         self.handle.keep(name, OnFailure::Restart, make).await
+    }
+
+    /// The HTTP server's routes. `metrics`: the text of `/metrics`.
+    pub fn router(&self, config: &Config, auth: Auth, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+        let watches = self.watches.clone();
+        api::router(api::Settings {
+            handle: self.handle.clone(),
+            messaging: Some(self.parts.messaging()),
+            place: Place { region: config.region.clone(), account: config.account.clone() },
+            auth,
+            shares: config.shares(),
+            served: config.served(),
+            workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
+            metrics,
+            watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
+            effective: self.effective.clone(),
+            data_dir: config.data_dir.clone(),
+        })
     }
 
     /// Ends in order: what runs, then its log, then the store. What was under way is taken up at the next start.

@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 
 use super::appliance::Appliance;
 use super::config::Config;
-use crate::api::{self, Auth, Credentials, Place};
+use crate::api::{self, Auth, Credentials};
+use crate::base::{Clock, SystemClock};
 use crate::run::OnFailure;
 
 /// How often the metrics' histograms are tidied.
@@ -55,13 +56,17 @@ impl Serve {
 }
 
 pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let config = arguments.config()?;
+    serve(arguments.config()?, Arc::new(SystemClock)).await
+}
+
+/// Serves until a signal, which is a success, or a fatal fault, which is none.
+pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
     let address = listener.local_addr()?;
-    let appliance = Appliance::start(&config).await?;
+    let appliance = Appliance::start(&config, clock).await?;
     appliance.parts.queues.served_at(&format!("http://{address}"));
     let upkeep = metrics.clone();
     let tidy = move || {
@@ -77,20 +82,7 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let credentials = config.credentials.iter();
     let credentials = credentials.map(|c| (c.access_key_id.clone(), c.secret_access_key.clone(), c.role));
     let auth = Auth::for_address(address, Credentials::with_roles(credentials)).context("credentials are needed")?;
-    let watches = appliance.watches.clone();
-    let router = api::router(api::Settings {
-        handle: appliance.handle.clone(),
-        messaging: Some(appliance.parts.messaging()),
-        place: Place { region: config.region.clone(), account: config.account.clone() },
-        auth,
-        shares: config.shares(),
-        served: config.served(),
-        workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
-        metrics: Arc::new(move || metrics.render()),
-        watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
-        effective: appliance.effective.clone(),
-        data_dir: config.data_dir.clone(),
-    });
+    let router = appliance.router(&config, auth, Arc::new(move || metrics.render()));
     let mut server = tokio::spawn(api::serve(listener, router, std::future::pending()));
     println!("conveyor is ready on http://{address}");
 

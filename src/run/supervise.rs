@@ -59,7 +59,7 @@ pub enum OnFailure {
 #[serde(rename_all = "camelCase")]
 pub struct FailedPart {
     pub name: String,
-    /// Whether it runs again.
+    /// Whether it runs again, or has done its work.
     pub running: bool,
     /// How often in a row.
     pub failures: u32,
@@ -88,6 +88,14 @@ struct Part {
     failed: Option<(Timestamp, String)>,
 }
 
+impl Part {
+    fn failed(&self, name: &str) -> Option<FailedPart> {
+        let (failed_at, what) = self.failed.clone()?;
+        let (running, failures) = (self.running, self.failures);
+        Some(FailedPart { name: name.to_owned(), running, failures, failed_at, what })
+    }
+}
+
 /// The parts of one appliance.
 #[derive(Default)]
 pub(super) struct Supervision(Mutex<Parts>);
@@ -96,19 +104,18 @@ pub(super) struct Supervision(Mutex<Parts>);
 struct Parts {
     by_name: BTreeMap<Arc<str>, Part>,
     running: HashMap<ActorId, Arc<str>>,
+    /// Parts that are done and had failed before.
+    done: BTreeMap<Arc<str>, FailedPart>,
 }
 
 impl Supervision {
     /// What a person must hear of, by name.
     pub fn failed(&self, now: Timestamp) -> Vec<FailedPart> {
-        let parts = self.0.lock();
-        let failed = parts.by_name.iter().filter_map(|(name, part)| {
-            let (failed_at, what) = part.failed.clone()?;
-            let shown = !part.running || now.since_ms(failed_at) < RECENT_MS;
-            let (running, failures) = (part.running, part.failures);
-            shown.then(|| FailedPart { name: name.to_string(), running, failures, failed_at, what })
-        });
-        failed.collect()
+        let Parts { by_name, done, .. } = &mut *self.0.lock();
+        let is_recent = |part: &FailedPart| now.since_ms(part.failed_at) < RECENT_MS;
+        done.retain(|_, part| is_recent(part));
+        let failed = by_name.iter().filter_map(|(name, part)| part.failed(name));
+        done.values().cloned().chain(failed.filter(|part| !part.running || is_recent(part))).collect()
     }
 
     fn running(&self, name: &Arc<str>, actor: ActorId) {
@@ -128,8 +135,12 @@ impl Supervision {
     /// The part is done, or never began.
     fn forget(&self, name: &str, actor: Option<ActorId>) {
         let mut parts = self.0.lock();
-        if parts.by_name.get(name).is_some_and(|part| part.actor == actor) {
-            parts.by_name.remove(name);
+        if parts.by_name.get(name).is_none_or(|part| part.actor != actor) {
+            return;
+        }
+        let gone = parts.by_name.remove_entry(name);
+        if let Some((name, failed)) = gone.and_then(|(name, part)| Some((name.clone(), part.failed(&name)?))) {
+            parts.done.insert(name, failed);
         }
     }
 
