@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench commit`; `CONVEYOR_BENCH_SECONDS` sets how long each of the crowds runs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod yard;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench growth [-- churn | sleepers | lists]`; `CONVEYOR_BENCH_EXECUTIONS` sets how many.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod yard;
 
 use std::os::unix::fs::MetadataExt;

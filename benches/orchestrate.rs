@@ -4,6 +4,8 @@
 //! `cargo bench --bench orchestrate`; `CONVEYOR_BENCH_FILES` sets how many files are dropped, one after the other. The
 //! time that the workflow spends in Wait states, between two looks at the transcode, is taken off.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "../tests/appliance/mod.rs"]
 mod appliance;
 mod yard;

@@ -1,5 +1,7 @@
 //! What a decision costs, without store and actors: effect-free states, a task's way, a Map of 10,000.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use conveyor::asl::{self, StateMachine};
 use conveyor::base::{ExecutionId, Timestamp};
 use conveyor::interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Status, Step, step};

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench wake`; `CONVEYOR_BENCH_EXECUTIONS` sets how many sleep (100,000 unless told).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod yard;
 
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! The doors over real HTTP: boto3 as a client, the recipe's door, media, events, and who may come in.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "api/appliance.rs"]
 mod appliance;
 #[path = "api/hostile.rs"]

@@ -1,6 +1,8 @@
 //! `conveyor bench` as people run it, on a box without a GPU and on a scripted one with two. No figure is tested for its
 //! size, only for being there: how fast this machine is, is no fact about the program.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "../hw/tests/fake/mod.rs"]
 mod fake;
 

@@ -2,6 +2,8 @@
 //! stored and read again. `CONVEYOR_FUZZ_CASES` sets how many definitions are tried; see also `tests/flow.rs`,
 //! `tests/api/hostile.rs` and the property tests of `asl` and `jsonata`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use conveyor::asl;
 use conveyor::base::{ExecutionId, Timestamp};
 use conveyor::interpreter::{Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, Status, step};

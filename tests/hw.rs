@@ -3,6 +3,8 @@
 //! The binary is a process of its own, so its driver is found as an administrator would have it found: through
 //! LD_LIBRARY_PATH.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "../hw/tests/fake/mod.rs"]
 mod fake;
 

@@ -1,5 +1,7 @@
 //! Files dropped on real folders: which of them start an execution, how often, and what survives a restart.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;

@@ -1,11 +1,17 @@
 //! `step` against properties and against the clock. Everything here is pure: no store, no actors.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "interpreter/machines.rs"]
 mod machines;
 #[path = "interpreter/oracle.rs"]
 mod oracle;
+#[path = "interpreter/rows.rs"]
+mod rows;
 #[path = "interpreter/scenarios.rs"]
 mod scenarios;
+#[path = "interpreter/width.rs"]
+mod width;
 
 use conveyor::asl;
 use conveyor::interpreter::{Event, Status};

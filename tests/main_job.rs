@@ -1,5 +1,7 @@
 //! The main job as its user sees it: the served binary, a real file on a share, real stages, and `kill -9`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -1,6 +1,8 @@
 //! Distributed Maps, and what else is in flight, on a served box that is killed in the midst of it: everything ends with
 //! the histories of an undisturbed box, apart from times and from what is made up anew for each run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! Notifications against a real receiver: signed, in order, each until it is taken, and none in the way of the others.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod appliance;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,8 @@
 //!
 //! It has faults of its own; each must show in the history as an exact error. Then, repaired, it runs to success.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod appliance;
 
 use std::collections::BTreeMap;

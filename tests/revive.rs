@@ -1,5 +1,7 @@
 //! A bug of ours outside `step` must not leave an execution behind that nobody carries on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

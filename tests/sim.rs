@@ -14,18 +14,23 @@
 //!
 //! `CONVEYOR_SIM_SEEDS` widens the search; `CONVEYOR_SIM_FROM` is the first seed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "sim/life.rs"]
 mod life;
 #[path = "sim/machines.rs"]
 mod machines;
 #[path = "sim/oracle.rs"]
 mod oracle;
+#[path = "sim/services.rs"]
+mod services;
 #[path = "sim/world.rs"]
 mod world;
 
 use life::{Life, Off};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use services::{Powers, ServiceLife};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -76,5 +81,22 @@ fn a_crash_anywhere_is_survived() {
         for operation in 1..=operations {
             Life::new(seed, 2).live(&[Off::Power(operation)]);
         }
+    }
+}
+
+/// The services: queues, items, events, claims, the audit log.
+#[test]
+fn services_do_each_thing_once() {
+    for seed in seeds(6) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let powers = Powers {
+            hang_ups: rng.random_range(0..3) > 0,
+            clock: rng.random_range(0..3) == 0,
+            deaths: [0, 0, 1, 4][rng.random_range(0..4)],
+        };
+        let operations = ServiceLife::new(seed, powers).live(&[]);
+        let boots = rng.random_range(1..4);
+        let offs: Vec<u64> = (0..boots).map(|_| rng.random_range(1..=operations)).collect();
+        ServiceLife::new(seed, powers).live(&offs);
     }
 }

@@ -3,6 +3,8 @@
 //! The oracle is a plain map in this file that shares nothing with the store: what was acknowledged is there, a
 //! commit is there whole or not at all, and `check` finds nothing. `STORE_CRASH_SEEDS` widens the search.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Raw speeds on scripted GPUs: what is counted, and what a device that cannot do it says. Times mean nothing here.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "fake/mod.rs"]
 mod fake;
 

@@ -1,5 +1,7 @@
 //! The inventory on boxes that this machine is not: scripted drivers of several GPUs, old ones, broken ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "fake/mod.rs"]
 mod fake;
 

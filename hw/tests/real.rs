@@ -2,6 +2,8 @@
 //!
 //! `cargo test -p conveyor-hw --test real -- --nocapture` shows what was found.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use conveyor_hw::{

@@ -1,5 +1,7 @@
 //! Encode sessions on scripted GPUs: what comes out, what is given back and in which order, and what a fault says.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "fake/mod.rs"]
 mod fake;
 

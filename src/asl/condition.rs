@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Number, Value};
 
-use super::{EvalError, Jsonata, Path, Scope, parse_timestamp};
+use super::{ContextUse, EvalError, Jsonata, Path, Scope, parse_timestamp};
 
 /// The test of a choice rule: a comparison, or And, Or and Not of such.
 #[derive(Debug)]
@@ -120,17 +120,17 @@ impl Condition {
     }
 
     /// Whether it looks at the context object.
-    pub fn reads_context(&self) -> bool {
+    pub fn context_use(&self) -> ContextUse {
         match self {
-            Condition::Jsonata(expression) => expression.reads_context(),
-            Condition::Literal(_) => false,
-            Condition::And(all) | Condition::Or(all) => all.iter().any(Condition::reads_context),
-            Condition::Not(inner) => inner.reads_context(),
-            Condition::Matches { variable, .. } | Condition::Is { variable, .. } => variable.reads_context(),
+            Condition::Jsonata(expression) => expression.context_use(),
+            Condition::Literal(_) => ContextUse::Nothing,
+            Condition::And(all) | Condition::Or(all) => ContextUse::most(all.iter().map(Condition::context_use)),
+            Condition::Not(inner) => inner.context_use(),
+            Condition::Matches { variable, .. } | Condition::Is { variable, .. } => variable.context_use(),
             Condition::Compare { variable, with: Comparand::Path(path), .. } => {
-                variable.reads_context() || path.reads_context()
+                variable.context_use().max(path.context_use())
             }
-            Condition::Compare { variable, .. } => variable.reads_context(),
+            Condition::Compare { variable, .. } => variable.context_use(),
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Template;
-use super::machine::{Count, Text};
+use super::machine::{Count, Text, of_template};
+use super::{ContextUse, Template};
 
 /// `ItemReader`, `ItemBatcher`, `ResultWriter`.
 #[derive(Debug, Default)]
@@ -94,17 +94,14 @@ pub enum Transformation {
 }
 
 impl Distributed {
-    pub fn reads_context(&self) -> bool {
-        let template = |template: &Option<Template>| template.as_ref().is_some_and(Template::reads_context);
-        let count = |count: &Count| matches!(count, Count::Query(query) if query.reads_context());
-        self.reader.as_ref().is_some_and(|reader| {
-            template(&reader.parameters)
-                || count(&reader.max_items)
-                || matches!(&reader.pointer, Text::Query(query) if query.reads_context())
-        }) || self
-            .batcher
-            .as_ref()
-            .is_some_and(|batcher| template(&batcher.input) || count(&batcher.max_items) || count(&batcher.max_bytes))
-            || self.writer.as_ref().is_some_and(|writer| template(&writer.parameters))
+    pub fn context_use(&self) -> ContextUse {
+        let reader = self.reader.iter().flat_map(|reader| {
+            [of_template(&reader.parameters), reader.max_items.context_use(), reader.pointer.context_use()]
+        });
+        let batcher = self.batcher.iter().flat_map(|batcher| {
+            [of_template(&batcher.input), batcher.max_items.context_use(), batcher.max_bytes.context_use()]
+        });
+        let writer = self.writer.iter().map(|writer| of_template(&writer.parameters));
+        ContextUse::most(reader.chain(batcher).chain(writer))
     }
 }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::{EvalError, Scope};
+use super::{ContextUse, EvalError, Scope};
 use crate::jsonata::{Binding, Expression, Fault, Outcome, Setting};
 
 /// An expression of a field.
@@ -60,9 +60,13 @@ impl Jsonata {
         &self.field
     }
 
-    /// Whether it looks at the context object.
-    pub fn reads_context(&self) -> bool {
-        self.parts.iter().any(|(part, _)| *part == "context")
+    /// What it reads of the context object.
+    pub fn context_use(&self) -> ContextUse {
+        let of_context = self.parts.iter().filter(|(part, _)| *part == "context");
+        ContextUse::most(of_context.map(|(_, fields)| match fields {
+            Some(fields) if fields.iter().all(|field| field != "Execution") => ContextUse::Parts,
+            _ => ContextUse::Whole,
+        }))
     }
 
     /// `$states`, with no more of it than the expression reads.

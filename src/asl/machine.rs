@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::{ContextUse, Template};
+
 /// A state's name. Unique within its whole definition, nested processors included.
 pub type Name = Arc<str>;
 
@@ -232,48 +234,79 @@ pub struct Catcher {
 }
 
 impl State {
-    /// Whether anything in the state's own fields looks at the context object (`$$`). Where nothing does,
-    /// nobody need build one.
-    pub fn reads_context(&self) -> bool {
-        fn path(path: &InputPath) -> bool {
-            matches!(path, InputPath::Path(path) if path.reads_context())
-        }
-        fn template(template: &Option<super::Template>) -> bool {
-            template.as_ref().is_some_and(super::Template::reads_context)
-        }
+    /// What the state's own fields read of the context object (`$$`). Nobody need build more of it.
+    pub fn context_use(&self) -> ContextUse {
         let flow = &self.flow;
-        path(&flow.input_path)
-            || path(&flow.output_path)
-            || [&flow.parameters, &flow.result_selector, &flow.assign, &flow.output].into_iter().any(template)
-            || self.catch.iter().any(|catcher| template(&catcher.assign) || template(&catcher.output))
-            || self.kind.reads_context()
+        let paths = [&flow.input_path, &flow.output_path].into_iter().map(|path| match path {
+            InputPath::Path(path) => path.context_use(),
+            InputPath::Whole | InputPath::Discard => ContextUse::Nothing,
+        });
+        let templates = [&flow.parameters, &flow.result_selector, &flow.assign, &flow.output].into_iter();
+        let catchers = self.catch.iter().flat_map(|catcher| [&catcher.assign, &catcher.output]);
+        let templates = templates.chain(catchers).map(of_template);
+        ContextUse::most(paths.chain(templates).chain([self.kind.context_use()]))
     }
 }
 
 impl Kind {
-    fn reads_context(&self) -> bool {
-        let template = |template: &Option<super::Template>| template.as_ref().is_some_and(|t| t.reads_context());
-        let seconds = |seconds: &Seconds| matches!(seconds, Seconds::Query(query) if query.reads_context());
-        let text = |text: &Text| matches!(text, Text::Query(query) if query.reads_context());
-        let count = |count: &Count| matches!(count, Count::Query(query) if query.reads_context());
+    fn context_use(&self) -> ContextUse {
         match self {
-            Kind::Task(task) => seconds(&task.timeout) || seconds(&task.heartbeat) || template(&task.credentials),
-            Kind::Choice(choice) => choice
-                .rules
-                .iter()
-                .any(|rule| rule.condition.reads_context() || template(&rule.assign) || template(&rule.output)),
-            Kind::Wait(Wait::SecondsQuery(query) | Wait::TimestampQuery(query)) => query.reads_context(),
-            Kind::Fail { error, cause } => text(error) || text(cause),
-            Kind::Map(map) => {
-                matches!(&map.items, Items::Query(query) if query.reads_context())
-                    || matches!(&map.items, Items::Template(items) if items.reads_context())
-                    || template(&map.item_selector)
-                    || map.distributed.reads_context()
-                    || [&map.max_concurrency, &map.tolerated_failure_count, &map.tolerated_failure_percentage]
-                        .into_iter()
-                        .any(count)
+            Kind::Task(task) => ContextUse::most([
+                task.timeout.context_use(),
+                task.heartbeat.context_use(),
+                of_template(&task.credentials),
+            ]),
+            Kind::Choice(choice) => {
+                ContextUse::most(choice.rules.iter().flat_map(|rule| {
+                    [rule.condition.context_use(), of_template(&rule.assign), of_template(&rule.output)]
+                }))
             }
-            Kind::Wait(_) | Kind::Parallel(_) | Kind::Pass { .. } | Kind::Succeed => false,
+            Kind::Wait(Wait::SecondsQuery(query) | Wait::TimestampQuery(query)) => query.context_use(),
+            Kind::Fail { error, cause } => error.context_use().max(cause.context_use()),
+            Kind::Map(map) => ContextUse::most([
+                match &map.items {
+                    Items::Query(query) => query.context_use(),
+                    Items::Template(items) => items.context_use(),
+                    Items::Input => ContextUse::Nothing,
+                },
+                of_template(&map.item_selector),
+                map.distributed.context_use(),
+                map.max_concurrency.context_use(),
+                map.tolerated_failure_count.context_use(),
+                map.tolerated_failure_percentage.context_use(),
+            ]),
+            Kind::Wait(_) | Kind::Parallel(_) | Kind::Pass { .. } | Kind::Succeed => ContextUse::Nothing,
         }
     }
+}
+
+impl Seconds {
+    fn context_use(&self) -> ContextUse {
+        match self {
+            Seconds::Query(query) => query.context_use(),
+            Seconds::Absent | Seconds::Literal(_) => ContextUse::Nothing,
+        }
+    }
+}
+
+impl Text {
+    pub(super) fn context_use(&self) -> ContextUse {
+        match self {
+            Text::Query(query) => query.context_use(),
+            Text::Absent | Text::Literal(_) => ContextUse::Nothing,
+        }
+    }
+}
+
+impl Count {
+    pub(super) fn context_use(&self) -> ContextUse {
+        match self {
+            Count::Query(query) => query.context_use(),
+            Count::Absent | Count::Literal(_) => ContextUse::Nothing,
+        }
+    }
+}
+
+pub(super) fn of_template(template: &Option<Template>) -> ContextUse {
+    template.as_ref().map_or(ContextUse::Nothing, Template::context_use)
 }

@@ -43,6 +43,6 @@ pub use path::Path;
 pub use problem::{Problem, Severity, describe};
 pub use query::Query;
 pub use reference_path::ReferencePath;
-pub use scope::{EvalError, Scope, Variables};
+pub use scope::{ContextUse, EvalError, Scope, Variables};
 pub use template::Template;
 pub use timestamp::{parse_timestamp, whole_seconds};

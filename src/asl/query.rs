@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{EvalError, Intrinsic, Jsonata, Path, Scope};
+use super::{ContextUse, EvalError, Intrinsic, Jsonata, Path, Scope};
 
 /// A path, an intrinsic call or an expression.
 #[derive(Debug)]
@@ -37,12 +37,12 @@ impl Query {
         }
     }
 
-    /// Whether it looks at the context object.
-    pub fn reads_context(&self) -> bool {
+    /// What it reads of the context object.
+    pub fn context_use(&self) -> ContextUse {
         match self {
-            Query::Path(path) => path.reads_context(),
-            Query::Intrinsic(call) => call.reads_context(),
-            Query::Jsonata(expression) => expression.reads_context(),
+            Query::Path(path) => path.context_use(),
+            Query::Intrinsic(call) => call.context_use(),
+            Query::Jsonata(expression) => expression.context_use(),
         }
     }
 

@@ -14,6 +14,23 @@ use crate::base::limits;
 /// The variables of a branch, those of the outer scopes included.
 pub type Variables = BTreeMap<String, Arc<Value>>;
 
+/// How much of the context object (`$$`) something reads. The execution's input counts apart: it may be large, and stands
+/// there as a value.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum ContextUse {
+    #[default]
+    Nothing,
+    /// Not the execution's input.
+    Parts,
+    Whole,
+}
+
+impl ContextUse {
+    pub fn most(uses: impl IntoIterator<Item = ContextUse>) -> ContextUse {
+        uses.into_iter().max().unwrap_or_default()
+    }
+}
+
 /// Everything an expression may look at.
 #[derive(Debug)]
 pub struct Scope<'a> {

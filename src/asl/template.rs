@@ -10,13 +10,13 @@ use serde_json::{Map, Value};
 
 use super::jsonata::{Jsonata, expression_of};
 use super::path::{Root, nothing_to_apply_to};
-use super::{EvalError, Path, Query, Scope};
+use super::{ContextUse, EvalError, Path, Query, Scope};
 
 /// A payload template.
 #[derive(Debug)]
 pub struct Template {
     root: Node,
-    reads_context: bool,
+    context_use: ContextUse,
 }
 
 #[derive(Debug)]
@@ -56,23 +56,23 @@ impl Template {
     pub fn parse(template: &Value) -> Result<Template, Vec<TemplateFault>> {
         let mut faults = Vec::new();
         let root = compile(template, &mut Vec::new(), &mut faults);
-        if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Template { context_use: context_use(&root), root }) } else { Err(faults) }
     }
 
     /// Compiles a template of JSONata, which stands at `field` and may read these fields of `$states`.
     pub fn parse_jsonata(template: &Value, field: &str, reads: &[&str]) -> Result<Template, Vec<TemplateFault>> {
         let mut faults = Vec::new();
         let root = compile_jsonata(template, field, reads, &mut Vec::new(), &mut faults);
-        if faults.is_empty() { Ok(Template { reads_context: reads_context(&root), root }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Template { context_use: context_use(&root), root }) } else { Err(faults) }
     }
 
     pub(super) fn root(&self) -> &Node {
         &self.root
     }
 
-    /// Whether it looks at the context object.
-    pub fn reads_context(&self) -> bool {
-        self.reads_context
+    /// What it reads of the context object.
+    pub fn context_use(&self) -> ContextUse {
+        self.context_use
     }
 
     pub fn eval(&self, scope: &Scope) -> Result<Value, EvalError> {
@@ -97,13 +97,13 @@ impl Template {
     }
 }
 
-fn reads_context(node: &Node) -> bool {
+fn context_use(node: &Node) -> ContextUse {
     match node {
-        Node::Literal(_) => false,
-        Node::Array(nodes) => nodes.iter().any(reads_context),
-        Node::Object(fields) => fields.iter().any(|(_, node)| reads_context(node)),
-        Node::Query { query, .. } => query.reads_context(),
-        Node::Expression(expression) => expression.reads_context(),
+        Node::Literal(_) => ContextUse::Nothing,
+        Node::Array(nodes) => ContextUse::most(nodes.iter().map(context_use)),
+        Node::Object(fields) => ContextUse::most(fields.iter().map(|(_, node)| context_use(node))),
+        Node::Query { query, .. } => query.context_use(),
+        Node::Expression(expression) => expression.context_use(),
     }
 }
 

@@ -139,7 +139,7 @@ pub const EXPRESS_ACTIVE_MAX: usize = 100_000;
 pub const EXPRESS_SHOWN_MAX: usize = 200;
 /// Express executions that screens show of those that failed lately.
 pub const EXPRESS_FAILED_SHOWN_MAX: usize = 500;
-/// Size of the record of express starts beyond which it is rewritten, in bytes.
+/// Size of the record of express starts beyond which what has ended is taken out of it, in bytes.
 pub const EXPRESS_RECORD_BYTES_MAX: u64 = 16 * 1_048_576;
 /// Execution events that wait to be written to log files, in bytes; more are dropped and counted.
 pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1_048_576;

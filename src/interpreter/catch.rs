@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::dataflow::{Output, Surroundings};
 use super::draft::Draft;
+use super::observer::Observer;
 use super::raise::{Raised, restart_later};
 use super::step::leave;
 use crate::asl::{QueryLanguage, State, Transition};
@@ -21,7 +22,7 @@ pub(super) enum Caught {
 }
 
 /// Leaves the state by the first catcher that names the error.
-pub(super) fn caught(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised) -> Caught {
+pub(super) fn caught(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, raised: &Raised) -> Caught {
     let Some(catcher) = state.catch.iter().find(|catcher| raised.is_named_in(&catcher.error_equals)) else {
         return Caught::Not;
     };

@@ -2,20 +2,21 @@
 
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
+use super::observer::Observer;
 use super::raise::Raised;
 use super::step::leave;
 use crate::asl::{Choice, State, Transition};
 use crate::base::BranchId;
 
 pub(super) fn run(
-    draft: &mut Draft,
+    draft: &mut Draft<impl Observer>,
     id: BranchId,
     state: &State,
     choice: &Choice,
     payload: Payload,
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
-    let input = around.input(state, &payload.value)?;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
     let scope = around.scope(&input);
     let mut chosen = None;
     for rule in &choice.rules {

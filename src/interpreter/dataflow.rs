@@ -10,7 +10,7 @@ use super::context;
 use super::draft::{Draft, Payload};
 use super::event::Json;
 use super::execution::Item;
-use super::inspect::Watch;
+use super::observer::Observer;
 use super::raise::{RUNTIME, Raised};
 use crate::asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
 use crate::base::{BranchId, EventId, TaskToken, limits};
@@ -22,7 +22,6 @@ pub(super) struct Surroundings {
     seed: u64,
     now_ms: i64,
     entered: EventId,
-    watch: Option<Watch>,
 }
 
 /// A state's output on its way to the next one.
@@ -35,8 +34,8 @@ pub(super) struct Output {
 pub(super) type Assigned = (String, Arc<Value>, Json);
 
 impl Surroundings {
-    pub fn of(draft: &mut Draft, id: BranchId, token: Option<TaskToken>) -> Surroundings {
-        let (seed, watch) = (draft.draw(), draft.trial.clone());
+    pub fn of(draft: &mut Draft<impl Observer>, id: BranchId, token: Option<TaskToken>) -> Surroundings {
+        let seed = draft.draw();
         let Some(branch) = draft.branch(id).cloned() else {
             return Surroundings {
                 context: Arc::new(Value::Null),
@@ -44,36 +43,16 @@ impl Surroundings {
                 seed,
                 now_ms: draft.at.0,
                 entered: EventId(0),
-                watch,
             };
         };
-        // Making it reads the execution's whole input, so only a state that asks for it pays.
-        let given = watch.as_ref().map(Watch::context);
-        let context = match draft.machine.state(&branch.state).is_some_and(State::reads_context) {
-            true => context::of(draft, &branch, token),
-            false => Arc::new(Value::Null),
-        };
-        let context = given.unwrap_or(context);
+        let read = draft.machine.state(&branch.state).map(State::context_use).unwrap_or_default();
+        let context = context::of(draft, &branch, token, read);
         Surroundings {
-            watch,
             context,
             entered: branch.state_entered_event,
             variables: branch.variables,
             seed,
             now_ms: draft.at.0,
-        }
-    }
-
-    /// Where a state is tried out: shows what its data is at a point on the way.
-    pub fn note(&self, what: &'static str, value: &Arc<Value>) {
-        if let Some(watch) = &self.watch {
-            watch.note(what, value);
-        }
-    }
-
-    pub fn note_with(&self, what: &'static str, value: impl FnOnce() -> Value) {
-        if let Some(watch) = &self.watch {
-            watch.note(what, &Arc::new(value()));
         }
     }
 
@@ -112,20 +91,27 @@ impl Surroundings {
     }
 
     /// The effective input: InputPath applied to the raw input.
-    pub fn input(&self, state: &State, raw: &Arc<Value>) -> Result<Arc<Value>, Raised> {
+    pub fn input(&self, seen: &mut impl Observer, state: &State, raw: &Arc<Value>) -> Result<Arc<Value>, Raised> {
         let input = self.through(state, &state.flow.input_path, raw)?;
-        self.note("afterInputPath", &input);
+        seen.saw("afterInputPath", || input.clone());
         Ok(input)
     }
 
-    pub fn parameters(&self, state: &State, input: &Arc<Value>) -> Result<Arc<Value>, Raised> {
+    pub fn parameters(
+        &self,
+        seen: &mut impl Observer,
+        state: &State,
+        input: &Arc<Value>,
+    ) -> Result<Arc<Value>, Raised> {
         let parameters = match &state.flow.parameters {
             None => input.clone(),
             Some(template) => self.template(state, template, input)?,
         };
         match state.query_language {
-            QueryLanguage::JsonPath => self.note("afterParameters", &parameters),
-            QueryLanguage::Jsonata if state.flow.parameters.is_some() => self.note("afterArguments", &parameters),
+            QueryLanguage::JsonPath => seen.saw("afterParameters", || parameters.clone()),
+            QueryLanguage::Jsonata if state.flow.parameters.is_some() => {
+                seen.saw("afterArguments", || parameters.clone())
+            }
             QueryLanguage::Jsonata => {}
         }
         Ok(parameters)
@@ -144,7 +130,13 @@ impl Surroundings {
     }
 
     /// From a state's result to its output.
-    pub fn result(&self, state: &State, raw: &Arc<Value>, result: Arc<Value>) -> Result<Output, Raised> {
+    pub fn result(
+        &self,
+        seen: &mut impl Observer,
+        state: &State,
+        raw: &Arc<Value>,
+        result: Arc<Value>,
+    ) -> Result<Output, Raised> {
         let flow = &state.flow;
         if state.query_language == QueryLanguage::Jsonata {
             let scope = self.scope(raw).with_result(&result);
@@ -154,10 +146,10 @@ impl Surroundings {
             None => result,
             Some(template) => self.template(state, template, &result)?,
         };
-        self.note("afterResultSelector", &result);
+        seen.saw("afterResultSelector", || result.clone());
         let assigned = self.assigned(state, flow.assign.as_ref(), &self.scope(&result))?;
         let placed = self.placed(&flow.result_path, raw, result)?;
-        self.note("afterResultPath", &placed);
+        seen.saw("afterResultPath", || placed.clone());
         let output = self.through(state, &flow.output_path, &placed)?;
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }

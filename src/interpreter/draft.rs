@@ -2,18 +2,22 @@
 //!
 //! Owns the bookkeeping of what changes: branches, history, commands, numbers given out. It must not know
 //! what a state means. Invariants: event ids are dense; a timer or task that is wanted and unwanted within
-//! one step leaves no command at all; nothing is wanted once the execution has ended.
+//! one step leaves no command at all; nothing is wanted once the execution has ended; a draft that has met a row
+//! that was not read never becomes a step.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::context::Context;
 use super::env::Env;
 use super::event::{Command, Entry, Json, Outcome, RunTask};
-use super::execution::{Branch, Execution, Header, MapItems, Status, Step};
+use super::execution::{Branch, Doing, Header, Item, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
-use super::inspect::Watch;
+use super::observer::{Nobody, Observer};
+use super::partial::{Base, Known, Unread};
 use crate::asl::scope::mix;
 use crate::asl::{Name, StateMachine};
 use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
@@ -44,7 +48,7 @@ pub(super) enum Work {
     Redrive(BranchId),
 }
 
-pub(super) struct Draft<'a> {
+pub(super) struct Draft<'a, O: Observer> {
     pub machine: &'a StateMachine,
     pub env: &'a Env,
     pub at: Timestamp,
@@ -52,11 +56,11 @@ pub(super) struct Draft<'a> {
     pub work: Vec<Work>,
     /// The branch that entered its state last, and the event before that.
     pub entered_after: Option<(BranchId, EventId)>,
-    /// The context object as it was last needed.
-    pub context: Option<Arc<Value>>,
-    /// Set where one state is tried out by itself.
-    pub trial: Option<Watch>,
-    base: &'a Execution,
+    pub context: Context,
+    pub observer: O,
+    base: Base<'a>,
+    /// The first row that was looked at and had not been read. What is decided from there on counts for nothing.
+    unread: Cell<Option<Unread>>,
     seed: u128,
     draws: u64,
     branches: BTreeMap<BranchId, Option<Branch>>,
@@ -69,18 +73,31 @@ pub(super) struct Draft<'a> {
     ended: bool,
 }
 
-impl<'a> Draft<'a> {
-    pub fn new(machine: &'a StateMachine, base: &'a Execution, entry: &Entry, env: &'a Env) -> Draft<'a> {
+impl<'a> Draft<'a, Nobody> {
+    pub fn new(machine: &'a StateMachine, base: Base<'a>, entry: &Entry, env: &'a Env) -> Draft<'a, Nobody> {
+        Draft::observed(machine, base, entry, env, Nobody)
+    }
+}
+
+impl<'a, O: Observer> Draft<'a, O> {
+    pub fn observed(
+        machine: &'a StateMachine,
+        base: Base<'a>,
+        entry: &Entry,
+        env: &'a Env,
+        observer: O,
+    ) -> Draft<'a, O> {
         Draft {
             machine,
             env,
             at: entry.at,
-            header: base.header.clone(),
+            header: base.header().clone(),
             work: Vec::new(),
             entered_after: None,
-            context: None,
-            trial: None,
+            context: Context::Unmade,
+            observer,
             base,
+            unread: Cell::new(None),
             seed: entry.seed,
             draws: 0,
             branches: BTreeMap::new(),
@@ -94,18 +111,47 @@ impl<'a> Draft<'a> {
         }
     }
 
-    pub fn into_step(self) -> Step {
+    pub fn into_step(self) -> Result<Step, Unread> {
+        if let Some(unread) = self.unread.get() {
+            return Err(unread);
+        }
         let timers = self.timers.into_iter().map(|(timer, due)| Command::SetTimer { timer, due });
         let tasks = self.tasks.into_values().map(|task| Command::RunTask(Box::new(task)));
         let outcome = self.header.outcome.clone().filter(|_| self.ended);
         let commands = self.undone.into_iter().chain(timers).chain(tasks).chain(outcome.map(Command::Deliver));
-        Step {
+        Ok(Step {
             commands: commands.collect(),
             header: Some(self.header),
             branches: self.branches,
             items: self.items,
             history: self.history,
+        })
+    }
+
+    /// Whether what is decided counts for nothing.
+    pub fn is_void(&self) -> bool {
+        self.unread.get().is_some()
+    }
+
+    fn found<T>(&self, row: Known<T>, unread: Unread) -> Option<T> {
+        match row {
+            Known::There(row) => Some(row),
+            Known::Absent => None,
+            Known::Unread => {
+                self.unread.set(self.unread.get().or(Some(unread)));
+                None
+            }
         }
+    }
+
+    /// The branch that waits for the attempt's outcome, as the step began.
+    pub fn branch_of_attempt(&self, attempt: Attempt) -> Option<BranchId> {
+        self.found(self.base.branch_of_attempt(attempt), Unread::Attempt(attempt))
+    }
+
+    /// The branch that the timer wakes, as the step began.
+    pub fn branch_of_timer(&self, timer: TimerId) -> Option<BranchId> {
+        self.found(self.base.branch_of_timer(timer), Unread::Timer(timer))
     }
 
     pub fn is_running(&self) -> bool {
@@ -120,41 +166,84 @@ impl<'a> Draft<'a> {
     pub fn branch(&self, id: BranchId) -> Option<&Branch> {
         match self.branches.get(&id) {
             Some(row) => row.as_ref(),
-            None => self.base.branches.get(&id),
+            None => self.found(self.base.branch(id), Unread::Branch(id)),
         }
     }
 
     /// The branch, to be changed.
     pub fn edit(&mut self, id: BranchId) -> Option<&mut Branch> {
-        let base = self.base;
-        self.branches.entry(id).or_insert_with(|| base.branches.get(&id).cloned()).as_mut()
+        if !self.branches.contains_key(&id) {
+            let row = self.branch(id).cloned();
+            self.branches.insert(id, row);
+        }
+        self.branches.get_mut(&id).and_then(Option::as_mut)
     }
 
+    /// A new branch, which no row knows: numbers are used once.
     pub fn insert(&mut self, id: BranchId, branch: Branch) {
         self.branches.insert(id, Some(branch));
     }
 
     pub fn remove(&mut self, id: BranchId) {
-        match self.base.branches.contains_key(&id) {
-            true => self.branches.insert(id, None),
-            false => self.branches.remove(&id),
+        match self.found(self.base.branch(id), Unread::Branch(id)) {
+            Some(_) => self.branches.insert(id, None),
+            None => self.branches.remove(&id),
         };
+    }
+
+    /// Those of the branches `first .. first + count` that there are.
+    pub fn branches_from(&self, first: BranchId, count: u32) -> Vec<BranchId> {
+        let numbers = first.0..first.0.saturating_add(count);
+        let mut there = Vec::new();
+        for id in numbers.map(BranchId) {
+            match self.branches.get(&id) {
+                Some(row) => there.extend(row.as_ref().map(|_| id)),
+                // All of them are wanted, and are better read together than one by one.
+                None => there.extend(self.found(self.base.branch(id), Unread::Branches { first, count }).map(|_| id)),
+            }
+        }
+        there
     }
 
     /// Every branch there is, in order.
     pub fn branch_ids(&self) -> Vec<BranchId> {
         let changed = self.branches.iter().filter(|(_, row)| row.is_some()).map(|(id, _)| *id);
-        let kept = self.base.branches.keys().filter(|id| !self.branches.contains_key(id)).copied();
+        let all = self.base.branches().map_or(Known::Unread, Known::There);
+        let all = self.found(all, Unread::ALL_BRANCHES).into_iter().flat_map(BTreeMap::keys);
+        let kept = all.filter(|id| !self.branches.contains_key(id)).copied();
         let mut ids: Vec<BranchId> = changed.chain(kept).collect();
         ids.sort_unstable();
         ids
     }
 
-    pub fn map_items(&self, id: BranchId) -> Option<Arc<MapItems>> {
+    /// What the Map works on that the branch began in this step.
+    pub fn begun_map(&self, id: BranchId) -> Option<&Arc<MapItems>> {
+        self.items.get(&id)?.as_ref()
+    }
+
+    /// The raw input of the Map that the branch is in.
+    pub fn map_input(&self, id: BranchId) -> Option<Arc<Value>> {
         match self.items.get(&id) {
-            Some(row) => row.clone(),
-            None => self.base.items.get(&id).cloned(),
+            Some(row) => row.as_ref().map(|map| map.input.clone()),
+            None if self.is_in_map(id) => self.found(self.base.map_input(id), Unread::MapInput(id)).cloned(),
+            None => None,
         }
+    }
+
+    /// An item of the Map that the branch is in.
+    pub fn map_item(&self, id: BranchId, index: u32) -> Option<Item> {
+        match self.items.get(&id) {
+            Some(row) => row.as_ref().and_then(|map| map.items.get(index as usize)).cloned(),
+            None if self.is_in_map(id) => {
+                self.found(self.base.map_item(id, index), Unread::MapItem(id, index)).cloned()
+            }
+            None => None,
+        }
+    }
+
+    /// Whether the branch is in an inline Map: only such a one has items.
+    fn is_in_map(&self, id: BranchId) -> bool {
+        self.branch(id).is_some_and(|branch| matches!(branch.doing, Doing::Map { .. }))
     }
 
     pub fn put_map_items(&mut self, id: BranchId, items: MapItems) {
@@ -163,13 +252,19 @@ impl<'a> Draft<'a> {
 
     /// Takes the Map's row away and gives the branch its input back.
     pub fn drop_map_items(&mut self, id: BranchId) {
-        let Some(items) = self.map_items(id) else { return };
-        match self.base.items.contains_key(&id) {
+        let Some(input) = self.map_input(id) else { return };
+        let was_in_map = match self.items.contains_key(&id) {
+            false => true,
+            true => self
+                .found(self.base.branch(id), Unread::Branch(id))
+                .is_some_and(|branch| matches!(branch.doing, Doing::Map { .. })),
+        };
+        match was_in_map {
             true => self.items.insert(id, None),
             false => self.items.remove(&id),
         };
         if let Some(branch) = self.edit(id) {
-            branch.input = items.input.clone();
+            branch.input = input;
         }
     }
 

@@ -11,12 +11,13 @@ use super::draft::{Draft, Payload, Work};
 use super::event::Outcome;
 use super::execution::{Doing, RunPhase, Status};
 use super::history::{HistoryKind, StateType};
+use super::observer::Observer;
 use super::parallel::children;
 use super::raise::{RUNTIME, Raised};
 use crate::asl::Kind;
 use crate::base::{BranchId, EventId, limits};
 
-pub(super) fn set_execution_timeout(draft: &mut Draft) {
+pub(super) fn set_execution_timeout(draft: &mut Draft<impl Observer>) {
     // A distributed Map's children run its processor, and the definition's own time is their parent's.
     let (own, most) = match &draft.header.child {
         None => (draft.machine.timeout_seconds, draft.env.execution_ms_max),
@@ -29,7 +30,7 @@ pub(super) fn set_execution_timeout(draft: &mut Draft) {
     }
 }
 
-pub(super) fn succeed(draft: &mut Draft, payload: Payload) {
+pub(super) fn succeed(draft: &mut Draft<impl Observer>, payload: Payload) {
     let last = draft.branch(BranchId::ROOT).map_or(EventId(0), |b| b.previous_event);
     draft.append(last, HistoryKind::ExecutionSucceeded { output: payload.text.clone() });
     draft.remove(BranchId::ROOT);
@@ -38,7 +39,7 @@ pub(super) fn succeed(draft: &mut Draft, payload: Payload) {
 }
 
 /// The branch's error is handled nowhere.
-pub(super) fn fail(draft: &mut Draft, id: BranchId, raised: Raised) {
+pub(super) fn fail(draft: &mut Draft<impl Observer>, id: BranchId, raised: Raised) {
     let last = draft.branch(id).map_or(draft.header.last_event, |b| b.previous_event);
     draft.append(last, HistoryKind::ExecutionFailed(raised.failure()));
     halt_all(draft);
@@ -46,7 +47,7 @@ pub(super) fn fail(draft: &mut Draft, id: BranchId, raised: Raised) {
 }
 
 /// One event short of the limit, the last one says why.
-pub(super) fn fail_for_history(draft: &mut Draft) {
+pub(super) fn fail_for_history(draft: &mut Draft<impl Observer>) {
     if !draft.is_running() {
         return;
     }
@@ -55,7 +56,7 @@ pub(super) fn fail_for_history(draft: &mut Draft) {
     fail(draft, BranchId::ROOT, Raised::new(Some(RUNTIME.into()), Some(cause)));
 }
 
-pub(super) fn abort(draft: &mut Draft, raised: Raised) {
+pub(super) fn abort(draft: &mut Draft<impl Observer>, raised: Raised) {
     abort_runs(draft);
     draft.append(EventId(0), HistoryKind::ExecutionAborted(raised.failure()));
     halt_all(draft);
@@ -63,7 +64,7 @@ pub(super) fn abort(draft: &mut Draft, raised: Raised) {
 }
 
 /// The definition's own TimeoutSeconds are over.
-pub(super) fn time_out(draft: &mut Draft) {
+pub(super) fn time_out(draft: &mut Draft<impl Observer>) {
     let raised = Raised::timeout();
     abort_runs(draft);
     draft.append(EventId(0), HistoryKind::ExecutionTimedOut(raised.failure()));
@@ -73,7 +74,7 @@ pub(super) fn time_out(draft: &mut Draft) {
 
 /// Goes on from where the execution failed. Each line of control goes on from its own last event, so that
 /// one can follow it back through its Parallel or Map. False where there is nothing to go on from.
-pub(super) fn redrive(draft: &mut Draft) -> bool {
+pub(super) fn redrive(draft: &mut Draft<impl Observer>) -> bool {
     if !matches!(draft.header.status, Status::Failed | Status::TimedOut | Status::Aborted) {
         return false;
     }
@@ -103,7 +104,7 @@ pub(super) fn redrive(draft: &mut Draft) -> bool {
 }
 
 /// Nothing wakes the branch any more. A Parallel or Map keeps its count.
-pub(super) fn release(draft: &mut Draft, id: BranchId) {
+pub(super) fn release(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(doing) = draft.branch(id).map(|b| b.doing.clone()) else { return };
     for timer in doing.timers() {
         draft.clear_timer(timer);
@@ -131,7 +132,7 @@ pub(super) fn release(draft: &mut Draft, id: BranchId) {
 
 /// The siblings of a failed branch end with it: their states, then their iterations, in order. All these
 /// events point to the one that failed.
-pub(super) fn abort_children(draft: &mut Draft, parent: BranchId, cause: EventId, failed: BranchId) {
+pub(super) fn abort_children(draft: &mut Draft<impl Observer>, parent: BranchId, cause: EventId, failed: BranchId) {
     let machine = draft.machine;
     let Some(name) = draft.branch(parent).map(|b| b.state.clone()) else { return };
     let iterations = matches!(machine.state(&name).map(|state| &state.kind), Some(Kind::Map(_)));
@@ -148,7 +149,7 @@ pub(super) fn abort_children(draft: &mut Draft, parent: BranchId, cause: EventId
     }
 }
 
-fn abort_branch(draft: &mut Draft, id: BranchId, cause: EventId) {
+fn abort_branch(draft: &mut Draft<impl Observer>, id: BranchId, cause: EventId) {
     abort_children(draft, id, cause, id);
     let Some(branch) = draft.branch(id) else { return };
     let entered = !matches!(branch.doing, Doing::Ready { .. });
@@ -163,7 +164,7 @@ fn abort_branch(draft: &mut Draft, id: BranchId, cause: EventId) {
 }
 
 /// The children of distributed Maps end with the execution.
-fn abort_runs(draft: &mut Draft) {
+fn abort_runs(draft: &mut Draft<impl Observer>) {
     for id in draft.branch_ids() {
         if draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::MapRun { phase: RunPhase::Running, .. })) {
             draft.say(id, HistoryKind::MapRunAborted);
@@ -171,14 +172,14 @@ fn abort_runs(draft: &mut Draft) {
     }
 }
 
-fn halt_all(draft: &mut Draft) {
+fn halt_all(draft: &mut Draft<impl Observer>) {
     for id in draft.branch_ids() {
         release(draft, id);
     }
     clear_execution_timeout(draft);
 }
 
-fn clear_execution_timeout(draft: &mut Draft) {
+fn clear_execution_timeout(draft: &mut Draft<impl Observer>) {
     if let Some(timer) = draft.header.timeout_timer.take() {
         draft.clear_timer(timer);
     }

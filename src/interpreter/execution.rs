@@ -106,6 +106,12 @@ impl Execution {
         Execution { header, branches, items, waiting }
     }
 
+    /// Takes in a branch that was read later than the others.
+    pub(super) fn add(&mut self, id: BranchId, branch: Branch) {
+        self.waiting.add(id, &branch);
+        self.branches.insert(id, branch);
+    }
+
     /// Makes the step's changes. Costs what the step touched.
     pub fn apply(&mut self, step: &Step) {
         let Some(header) = &step.header else { return };
@@ -115,8 +121,7 @@ impl Execution {
                 self.waiting.remove(&before);
             }
             if let Some(branch) = row {
-                self.waiting.add(*id, branch);
-                self.branches.insert(*id, branch.clone());
+                self.add(*id, branch.clone());
             }
         }
         for (id, row) in &step.items {

@@ -4,22 +4,24 @@
 //! Map gets the outcome that it is handed, in place of what it would have run. Nothing is stored and nothing is wanted:
 //! the step that comes out of it is dropped.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::context::Context;
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload, Work};
 use super::env::Env;
 use super::event::{Command, Entry, Event, Json, Outcome, RunTask};
 use super::execution::{Branch, Doing, Execution, Item, MachineRef};
 use super::history::HistoryKind;
+use super::map::Tolerated;
+use super::observer::Observer;
+use super::partial::Base;
 use super::raise::{Raised, raise, restart_later};
 use super::step::{self, leave, transition};
-use super::{task, wait};
+use super::{map, task, wait};
 use crate::asl::{Items, Kind, QueryLanguage, State, StateMachine, Variables};
 use crate::base::{BranchId, EventId, ExecutionId, Timestamp};
 
@@ -81,39 +83,21 @@ pub struct Finding {
     pub variables: Variables,
 }
 
-/// What is noted while a state is tried out. Shared by all that look at the state's data.
-#[derive(Clone)]
-pub(super) struct Watch(Rc<Watched>);
-
-struct Watched {
-    context: Arc<Value>,
-    items: Option<Vec<Arc<Value>>>,
-    tolerated: Cell<u32>,
-    seen: RefCell<BTreeMap<&'static str, Arc<Value>>>,
-    raised: RefCell<Option<Raised>>,
+/// What is noted while a state is tried out.
+#[derive(Default)]
+struct Notes {
+    seen: BTreeMap<&'static str, Arc<Value>>,
+    raised: Option<Raised>,
 }
 
-impl Watch {
-    pub fn context(&self) -> Arc<Value> {
-        self.0.context.clone()
-    }
-
-    pub fn read_items(&self) -> Option<Vec<Arc<Value>>> {
-        self.0.items.clone()
-    }
-
-    /// How many items of a Map may fail.
-    pub fn tolerates(&self, items: u32) {
-        self.0.tolerated.set(items);
-    }
-
-    pub fn note(&self, what: &'static str, value: &Arc<Value>) {
-        self.0.seen.borrow_mut().insert(what, value.clone());
+impl Observer for Notes {
+    fn saw(&mut self, point: &'static str, value: impl FnOnce() -> Arc<Value>) {
+        self.seen.insert(point, value());
     }
 
     /// The first error counts: what others make of it comes later.
-    pub fn note_raised(&self, raised: &Raised) {
-        self.0.raised.borrow_mut().get_or_insert_with(|| raised.clone());
+    fn failed(&mut self, raised: &Raised) {
+        self.raised.get_or_insert_with(|| raised.clone());
     }
 }
 
@@ -125,15 +109,8 @@ pub fn inspect(trial: &Trial, env: &Env) -> Finding {
     let id = ExecutionId::generate(trial.at);
     let execution = Execution::start(id, String::new(), reference, trial.input.clone(), trial.at);
     let entry = Entry { at: trial.at, seed: trial.seed, event: Event::Started };
-    let mut draft = Draft::new(trial.machine, &execution, &entry, env);
-    let watch = Watch(Rc::new(Watched {
-        context: Arc::new(trial.context.clone()),
-        items: trial.items.as_ref().map(|items| items.iter().cloned().map(Arc::new).collect()),
-        tolerated: Cell::new(0),
-        seen: RefCell::default(),
-        raised: RefCell::default(),
-    }));
-    draft.trial = Some(watch.clone());
+    let mut draft = Draft::observed(trial.machine, Base::Whole(&execution), &entry, env, Notes::default());
+    draft.context = Context::Given(trial.context.clone().into());
     let payload = match serde_json::from_str::<Value>(&trial.input) {
         Ok(value) => Payload { value: value.into(), text: trial.input.clone() },
         Err(_) => Payload::of(Value::Null),
@@ -145,13 +122,24 @@ pub fn inspect(trial: &Trial, env: &Env) -> Finding {
     branch.state_entered_event = EventId(2);
     draft.insert(ROOT, branch);
     let mut known = vec![payload.clone()];
-    step::run(&mut draft, ROOT, trial.state, payload);
-    answer(&mut draft, trial, &mut known);
-    finding(draft, trial, &watch, &known)
+    let tolerated = run(&mut draft, trial, payload);
+    answer(&mut draft, trial, tolerated, &mut known);
+    finding(draft, trial, &known)
+}
+
+/// Runs the state up to where it waits. A Map goes over its items here, whatever its mode is; of one, how many of them
+/// may fail.
+fn run(draft: &mut Draft<Notes>, trial: &Trial, payload: Payload) -> Option<Tolerated> {
+    let Kind::Map(map) = &trial.state.kind else {
+        step::run(draft, ROOT, trial.state, payload);
+        return None;
+    };
+    let read = trial.items.as_ref().map(|items| items.iter().cloned().map(Item::of).collect());
+    map::begin(draft, ROOT, trial.state, map, payload, read).map_err(|raised| raise(draft, ROOT, raised)).ok()
 }
 
 /// Gives a state that waits for something what it waits for. `known` are the texts that came from outside.
-fn answer(draft: &mut Draft, trial: &Trial, known: &mut Vec<Payload>) {
+fn answer(draft: &mut Draft<Notes>, trial: &Trial, tolerated: Option<Tolerated>, known: &mut Vec<Payload>) {
     let Some(doing) = draft.branch(ROOT).map(|branch| branch.doing.clone()) else { return };
     let mocked = matches!(doing, Doing::Task { .. } | Doing::Parallel { .. } | Doing::Map { .. });
     if let (true, Some(Mock::Error { error, .. })) = (mocked, &trial.mock) {
@@ -168,17 +156,18 @@ fn answer(draft: &mut Draft, trial: &Trial, known: &mut Vec<Payload>) {
             let (error, cause) = (error.clone(), cause.clone());
             task::report(draft, ROOT, &Event::TaskFailed { attempt, error, cause });
         }
-        (Doing::Parallel { .. } | Doing::Map { .. }, Some(mock)) => {
-            note_selected(draft, trial.state);
-            gathered(draft, trial, mock, known);
+        (Doing::Parallel { .. }, Some(mock)) => gathered(draft, trial, mock, 0, known),
+        (Doing::Map { length, .. }, Some(mock)) => {
+            note_selected(draft, trial);
+            let tolerated = tolerated.map_or(0, |tolerated| tolerated.items(length));
+            gathered(draft, trial, mock, tolerated, known);
         }
         _ => {}
     }
 }
 
 /// What a Parallel or Map would have gathered.
-fn gathered(draft: &mut Draft, trial: &Trial, mock: &Mock, known: &mut Vec<Payload>) {
-    let tolerated = draft.trial.as_ref().map_or(0, |watch| watch.0.tolerated.get());
+fn gathered(draft: &mut Draft<Notes>, trial: &Trial, mock: &Mock, tolerated: u32, known: &mut Vec<Payload>) {
     // Gives a Map its raw input back, and drops the branches.
     restart_later(draft, ROOT);
     let Some(raw) = draft.branch(ROOT).map(|branch| branch.input.clone()) else { return };
@@ -191,7 +180,7 @@ fn gathered(draft: &mut Draft, trial: &Trial, mock: &Mock, known: &mut Vec<Paylo
             let value = Arc::new(serde_json::from_str(text).unwrap_or_default());
             known.push(Payload { value: Arc::clone(&value), text: text.clone() });
             let around = Surroundings::of(draft, ROOT, None);
-            match around.result(trial.state, &raw, value) {
+            match around.result(&mut draft.observer, trial.state, &raw, value) {
                 Ok(output) => leave(draft, ROOT, trial.state, output, transition(trial.state)),
                 Err(raised) => raise(draft, ROOT, raised),
             }
@@ -200,7 +189,7 @@ fn gathered(draft: &mut Draft, trial: &Trial, mock: &Mock, known: &mut Vec<Paylo
 }
 
 /// The retrier that will take the error has been at work before.
-fn set_retries(draft: &mut Draft, trial: &Trial, error: Option<String>) {
+fn set_retries(draft: &mut Draft<Notes>, trial: &Trial, error: Option<String>) {
     let raised = Raised::new(error, None);
     let at = trial.state.retry.iter().position(|retrier| raised.is_named_in(&retrier.error_equals));
     if let (Some(at), Some(branch), true) = (at, draft.edit(ROOT), trial.retry_count > 0) {
@@ -209,15 +198,16 @@ fn set_retries(draft: &mut Draft, trial: &Trial, error: Option<String>) {
     }
 }
 
-fn note_result(draft: &Draft, text: &Json) {
-    if let (Some(watch), Ok(value)) = (&draft.trial, serde_json::from_str(text)) {
-        watch.note("result", &Arc::new(value));
+fn note_result(draft: &mut Draft<Notes>, text: &Json) {
+    if let Ok(value) = serde_json::from_str(text) {
+        draft.observer.saw("result", || Arc::new(value));
     }
 }
 
 /// The items of a Map, and what its ItemSelector makes of them.
-fn note_selected(draft: &mut Draft, state: &State) {
-    let (Kind::Map(map), Some(held)) = (&state.kind, draft.map_items(ROOT)) else { return };
+fn note_selected(draft: &mut Draft<Notes>, trial: &Trial) {
+    let state = trial.state;
+    let (Kind::Map(map), Some(held)) = (&state.kind, draft.begun_map(ROOT).cloned()) else { return };
     let list = |items: &[Arc<Value>]| Arc::new(Value::Array(items.iter().map(|item| (**item).clone()).collect()));
     let inputs: Vec<Arc<Value>> = held.items.iter().map(Item::input).collect();
     let mut selected = Vec::new();
@@ -225,21 +215,20 @@ fn note_selected(draft: &mut Draft, state: &State) {
         let mut around = Surroundings::of(draft, ROOT, None);
         around.set_item(index, item);
         let Some(selector) = &map.item_selector else { break };
-        let Ok(input) = around.input(state, &held.input) else { break };
+        let Ok(input) = around.input(&mut draft.observer, state, &held.input) else { break };
         let Ok(value) = around.template(state, selector, &input) else { break };
         selected.push(value);
     }
-    let Some(watch) = &draft.trial else { return };
-    if matches!(map.items, Items::Query(_)) && watch.read_items().is_none() {
-        watch.note("afterItemsPath", &list(&inputs));
+    if matches!(map.items, Items::Query(_)) && trial.items.is_none() {
+        draft.observer.saw("afterItemsPath", || list(&inputs));
     }
     if map.item_selector.is_some() {
-        watch.note("afterItemSelector", &list(&selected));
+        draft.observer.saw("afterItemSelector", || list(&selected));
     }
 }
 
-fn finding(draft: Draft, trial: &Trial, watch: &Watch, known: &[Payload]) -> Finding {
-    let raised = watch.0.raised.borrow().clone();
+fn finding(mut draft: Draft<Notes>, trial: &Trial, known: &[Payload]) -> Finding {
+    let Notes { seen, raised } = std::mem::take(&mut draft.observer);
     let branch = draft.branch(ROOT).cloned();
     let next = draft.work.iter().find_map(|work| match work {
         Work::Enter(ROOT, name, _) => Some(name.to_string()),
@@ -250,7 +239,7 @@ fn finding(draft: Draft, trial: &Trial, watch: &Watch, known: &[Payload]) -> Fin
         _ => None,
     });
     let failed = matches!(draft.header.outcome, Some(Outcome::Failed { .. }));
-    let step = draft.into_step();
+    let step = draft.into_step().unwrap_or_default();
     let exit = step.history.iter().find_map(|event| match &event.kind {
         HistoryKind::StateExited { output, assigned, .. } => Some((output.clone(), assigned)),
         _ => None,
@@ -273,7 +262,7 @@ fn finding(draft: Draft, trial: &Trial, watch: &Watch, known: &[Payload]) -> Fin
         variables.insert(name.clone(), Arc::new(serde_json::from_str(text).unwrap_or_default()));
     }
     Finding {
-        inspection: shown(trial, watch, known),
+        inspection: shown(trial, seen, known),
         output: exit.map(|(output, _)| text_of(&output, known)),
         next: next.filter(|_| matches!(ended, Ended::Succeeded | Ended::Caught)),
         retry_index: trial.state.retry.iter().position(|retrier| named(&retrier.error_equals)),
@@ -289,8 +278,11 @@ fn finding(draft: Draft, trial: &Trial, watch: &Watch, known: &[Payload]) -> Fin
 }
 
 /// What AWS shows of each kind of state.
-fn shown(trial: &Trial, watch: &Watch, known: &[Payload]) -> BTreeMap<&'static str, Json> {
-    let mut seen = watch.0.seen.borrow().clone();
+fn shown(
+    trial: &Trial,
+    mut seen: BTreeMap<&'static str, Arc<Value>>,
+    known: &[Payload],
+) -> BTreeMap<&'static str, Json> {
     let jsonata = trial.state.query_language == QueryLanguage::Jsonata;
     let mut hide = |names: &[&str]| seen.retain(|name, _| !names.contains(name));
     match &trial.state.kind {

@@ -9,6 +9,7 @@ use super::draft::{Draft, Payload, Work};
 use super::execution::{Branch, Doing, Item, MapItems};
 use super::history::HistoryKind;
 use super::map_run;
+use super::observer::Observer;
 use super::parallel::{gather, remove_children};
 use super::raise::{QUERY_EVALUATION, RUNTIME, Raised, raise};
 use super::step::{leave, transition};
@@ -16,28 +17,43 @@ use crate::asl::jsonata::kind_of;
 use crate::asl::{Count, Items, Kind, Map, ProcessorMode, Query, QueryLanguage, State};
 use crate::base::{BranchId, EventId};
 
-pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
-    if is_distributed(map) && draft.trial.is_none() {
-        return map_run::start(draft, id, state, map, payload);
+pub(super) fn run(
+    draft: &mut Draft<impl Observer>,
+    id: BranchId,
+    state: &State,
+    map: &Map,
+    payload: Payload,
+) -> Result<(), Raised> {
+    match map.processor.mode {
+        ProcessorMode::Distributed => map_run::start(draft, id, state, map, payload),
+        ProcessorMode::Inline => begin(draft, id, state, map, payload, None).map(|_| ()),
     }
+}
+
+/// Goes over the items here, in this execution: `read`, or else those that the state's own input holds. Says how many
+/// may fail, which is for whoever counts them: here one that fails fails the state.
+pub(super) fn begin(
+    draft: &mut Draft<impl Observer>,
+    id: BranchId,
+    state: &State,
+    map: &Map,
+    payload: Payload,
+    read: Option<Vec<Item>>,
+) -> Result<Tolerated, Raised> {
     let around = Surroundings::of(draft, id, None);
-    let input = around.input(state, &payload.value)?;
-    let read = draft.trial.as_ref().and_then(|watch| watch.read_items());
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
     let items = match read {
-        Some(items) => items.into_iter().map(Item::of).collect(),
+        Some(items) => items,
         None => items(&around, state, map, &input)?,
     };
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
     let concurrency = count(&around, state, "MaxConcurrency", &map.max_concurrency, &input)?.unwrap_or(0.0);
-    let tolerated = Tolerated::of(&around, state, map, &input)?;
-    if let Some(watch) = &draft.trial {
-        watch.tolerates(tolerated.items(length));
-    }
-    around.note_with("maxConcurrency", || Value::from(concurrency as u64));
+    let tolerated = Tolerated::of(&around, &mut draft.observer, state, map, &input)?;
+    draft.observer.saw("maxConcurrency", || Value::from(concurrency as u64).into());
     let started_event = draft.say(id, HistoryKind::MapStateStarted { length });
     let first = draft.reserve_branches(length);
     draft.put_map_items(id, MapItems { input: payload.value, items });
-    let Some(branch) = draft.edit(id) else { return Ok(()) };
+    let Some(branch) = draft.edit(id) else { return Ok(tolerated) };
     branch.input = Arc::new(Value::Null);
     branch.doing = Doing::Map {
         first,
@@ -50,11 +66,11 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, map: &Map, pay
         resume: None,
     };
     go_on(draft, id);
-    Ok(())
+    Ok(tolerated)
 }
 
 /// Starts the next iteration, if there is one and it may run.
-pub(super) fn iterate(draft: &mut Draft, id: BranchId) {
+pub(super) fn iterate(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(branch) = draft.branch(id) else { return };
     let Doing::Map { first, next_index: index, running, length, concurrency, started_event, resume, .. } = branch.doing
     else {
@@ -78,25 +94,26 @@ pub(super) fn iterate(draft: &mut Draft, id: BranchId) {
     start(draft, id, BranchId(first.0 + index), index, if concurrency == 0 { Some(started_event) } else { None });
 }
 
-fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after: Option<EventId>) {
-    let (Some(held), Some(outer)) = (draft.map_items(id), draft.branch(id).cloned()) else { return };
+fn start(draft: &mut Draft<impl Observer>, id: BranchId, child_id: BranchId, index: u32, after: Option<EventId>) {
+    let Some(outer) = draft.branch(id).cloned() else { return };
     let machine = draft.machine;
     let Some((state, map)) = map_of(machine, &outer.state) else { return };
-    let Some(item) = held.items.get(index as usize) else { return };
+    let Some(item) = draft.map_item(id, index) else { return };
     let input = match &map.item_selector {
         None => Ok(Payload::of(item.input())),
         Some(selector) => {
             let mut around = Surroundings::of(draft, id, None);
-            around.set_item(index, item);
+            around.set_item(index, &item);
+            let Some(raw) = draft.map_input(id) else { return };
             around
-                .input(state, &held.input)
+                .input(&mut draft.observer, state, &raw)
                 .and_then(|input| around.template(state, selector, &input))
                 .and_then(|selected| around.bounded(state, selected))
         }
     };
     let mut child = Branch::new(Some((id, index)), &map.processor.start_at, draft.at);
     child.variables = outer.variables;
-    child.map_item = Some((index, item.clone()));
+    child.map_item = Some((index, item));
     let name = state.name.clone();
     let previous = after.unwrap_or(outer.previous_event);
     child.previous_event = draft.record(previous, HistoryKind::MapIterationStarted { name, index });
@@ -114,7 +131,7 @@ fn start(draft: &mut Draft, id: BranchId, child_id: BranchId, index: u32, after:
 }
 
 /// An iteration ended well; `last` is its last event.
-pub(super) fn iteration_succeeded(draft: &mut Draft, id: BranchId, index: u32, last: EventId) {
+pub(super) fn iteration_succeeded(draft: &mut Draft<impl Observer>, id: BranchId, index: u32, last: EventId) {
     let Some(name) = draft.branch(id).map(|branch| branch.state.clone()) else { return };
     let event = draft.record(last, HistoryKind::MapIterationSucceeded { name, index });
     let Some(branch) = draft.edit(id) else { return };
@@ -129,7 +146,7 @@ pub(super) fn iteration_succeeded(draft: &mut Draft, id: BranchId, index: u32, l
 }
 
 /// A branch below failed and nobody handled it: of a Map, its iteration did.
-pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, child: BranchId) {
+pub(super) fn iteration_failed(draft: &mut Draft<impl Observer>, id: BranchId, index: u32, child: BranchId) {
     let Some(failed_at) = draft.branch(child).map(|b| b.previous_event) else { return };
     let Some(branch) = draft.branch(id) else { return };
     if let Doing::Map { .. } = branch.doing {
@@ -139,7 +156,7 @@ pub(super) fn iteration_failed(draft: &mut Draft, id: BranchId, index: u32, chil
 }
 
 /// The next iteration, or the end of the Map.
-fn go_on(draft: &mut Draft, id: BranchId) {
+fn go_on(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(Doing::Map { next_index, running, length, last_succeeded_event, .. }) =
         draft.branch(id).map(|b| b.doing.clone())
     else {
@@ -152,8 +169,8 @@ fn go_on(draft: &mut Draft, id: BranchId) {
     }
 }
 
-fn complete(draft: &mut Draft, id: BranchId, last_succeeded: EventId) {
-    let (Some(held), Some(branch)) = (draft.map_items(id), draft.branch(id)) else { return };
+fn complete(draft: &mut Draft<impl Observer>, id: BranchId, last_succeeded: EventId) {
+    let (Some(raw), Some(branch)) = (draft.map_input(id), draft.branch(id)) else { return };
     let name = branch.state.clone();
     let Some((state, _)) = map_of(draft.machine, &name) else { return };
     let outputs = gather(draft, id);
@@ -162,7 +179,7 @@ fn complete(draft: &mut Draft, id: BranchId, last_succeeded: EventId) {
         branch.previous_event = last_succeeded;
     }
     let around = Surroundings::of(draft, id, None);
-    match around.result(state, &held.input, Arc::new(Value::Array(outputs))) {
+    match around.result(&mut draft.observer, state, &raw, Arc::new(Value::Array(outputs))) {
         Ok(output) => {
             remove_children(draft, id);
             draft.drop_map_items(id);
@@ -178,10 +195,6 @@ pub(super) fn map_of<'m>(machine: &'m crate::asl::StateMachine, name: &str) -> O
         Kind::Map(map) => Some((state, map)),
         _ => None,
     }
-}
-
-fn is_distributed(map: &Map) -> bool {
-    map.processor.mode == ProcessorMode::Distributed
 }
 
 /// What the state's input holds to go over: the items of an array, or the fields of an object.
@@ -262,14 +275,20 @@ pub(super) struct Tolerated {
 }
 
 impl Tolerated {
-    pub fn of(around: &Surroundings, state: &State, map: &Map, input: &Value) -> Result<Tolerated, Raised> {
+    pub fn of(
+        around: &Surroundings,
+        seen: &mut impl Observer,
+        state: &State,
+        map: &Map,
+        input: &Value,
+    ) -> Result<Tolerated, Raised> {
         let number = count(around, state, "ToleratedFailureCount", &map.tolerated_failure_count, input)?;
         let percentage = count(around, state, "ToleratedFailurePercentage", &map.tolerated_failure_percentage, input)?;
         if let Some(number) = number {
-            around.note_with("toleratedFailureCount", || Value::from(number as u64));
+            seen.saw("toleratedFailureCount", || Value::from(number as u64).into());
         }
         if let Some(percentage) = percentage {
-            around.note_with("toleratedFailurePercentage", || Value::from(percentage));
+            seen.saw("toleratedFailurePercentage", || Value::from(percentage).into());
         }
         // A cast saturates.
         Ok(Tolerated { count: number.map(|number| number as u64), percentage })

@@ -21,6 +21,8 @@ use super::event::{Entry, Event, Json, RunTask};
 use super::execution::{Branch, Doing, Execution, Header, Item, MapChild, RunPhase};
 use super::history::{Failure, HistoryKind};
 use super::map::{Tolerated, count, items, map_of};
+use super::observer::Observer;
+use super::partial::Base;
 use super::raise::{DATA_LIMIT_EXCEEDED, Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::{Format, Map, ReadWith, ResultForm, State, StateMachine, Template, Text, may_label};
@@ -99,16 +101,22 @@ pub fn run_of(resource: &str) -> Option<u128> {
 }
 
 /// The Map state starts its run.
-pub(super) fn start(draft: &mut Draft, id: BranchId, state: &State, map: &Map, payload: Payload) -> Result<(), Raised> {
+pub(super) fn start(
+    draft: &mut Draft<impl Observer>,
+    id: BranchId,
+    state: &State,
+    map: &Map,
+    payload: Payload,
+) -> Result<(), Raised> {
     let run = uuid::Builder::from_random_bytes(draft.draw_wide().to_be_bytes()).into_uuid().as_u128();
     let around = Surroundings::of(draft, id, None).seeded(run as u64);
-    let input = around.input(state, &payload.value)?;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
     // How many a reader will find is not known yet.
     let length = match map.distributed.reader {
         Some(_) => 0,
         None => u32::try_from(items(&around, state, map, &input)?.len()).unwrap_or(u32::MAX),
     };
-    let plan = plan(&around, state, map, &input)?;
+    let plan = plan(&around, &mut draft.observer, state, map, &input)?;
     draft.say(id, HistoryKind::MapStateStarted { length });
     let arn = run_arn(draft, &plan.label, run);
     draft.say(id, HistoryKind::MapRunStarted { arn: arn.clone() });
@@ -118,14 +126,17 @@ pub(super) fn start(draft: &mut Draft, id: BranchId, state: &State, map: &Map, p
 }
 
 /// The run goes on from where it failed: the same run, whose children that did not succeed are redriven.
-pub(super) fn redrive(draft: &mut Draft, id: BranchId) {
+pub(super) fn redrive(draft: &mut Draft<impl Observer>, id: BranchId) {
     let machine = draft.machine;
     let Some(branch) = draft.branch(id) else { return };
     let Doing::MapRun { attempt, run, redrives, .. } = branch.doing else { return };
     let Some((state, map)) = map_of(machine, &branch.state) else { return };
     let raw = branch.input.clone();
     let around = Surroundings::of(draft, id, None).seeded(run as u64);
-    match around.input(state, &raw).and_then(|input| plan(&around, state, map, &input)) {
+    match around
+        .input(&mut draft.observer, state, &raw)
+        .and_then(|input| plan(&around, &mut draft.observer, state, map, &input))
+    {
         Ok(plan) => {
             let arn = run_arn(draft, &plan.label, run);
             let redrives = redrives.saturating_add(1);
@@ -142,7 +153,7 @@ struct Running {
     redrives: u32,
 }
 
-fn command(draft: &mut Draft, id: BranchId, state: &State, running: Running, arn: String, plan: &Plan) {
+fn command(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, running: Running, arn: String, plan: &Plan) {
     let Running { attempt, run, redrives } = running;
     if let Some(branch) = draft.edit(id) {
         branch.doing = Doing::MapRun { attempt, run, redrives, phase: RunPhase::Running };
@@ -162,13 +173,13 @@ fn command(draft: &mut Draft, id: BranchId, state: &State, running: Running, arn
     });
 }
 
-fn run_arn(draft: &Draft, label: &str, run: u128) -> String {
+fn run_arn(draft: &Draft<impl Observer>, label: &str, run: u128) -> String {
     let (region, account) = (&draft.env.region, &draft.env.account);
     arn::map_run(region, account, &draft.header.machine.name, label, uuid::Uuid::from_u128(run))
 }
 
 /// The run ended.
-pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
+pub(super) fn report(draft: &mut Draft<impl Observer>, id: BranchId, event: &Event) -> bool {
     let machine = draft.machine;
     let Some(branch) = draft.branch(id) else { return false };
     let Some((state, _)) = map_of(machine, &branch.state) else { return false };
@@ -181,7 +192,7 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
             draft.record(last, HistoryKind::MapStateSucceeded);
             let result = Arc::new(serde_json::from_str::<Value>(output).unwrap_or_default());
             let around = Surroundings::of(draft, id, None);
-            match around.result(state, &raw, result) {
+            match around.result(&mut draft.observer, state, &raw, result) {
                 Ok(output) => leave(draft, id, state, output, transition(state)),
                 Err(raised) => raise(draft, id, raised),
             }
@@ -195,16 +206,22 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
     true
 }
 
-fn set_phase(draft: &mut Draft, id: BranchId, to: RunPhase) {
+fn set_phase(draft: &mut Draft<impl Observer>, id: BranchId, to: RunPhase) {
     if let Some(Branch { doing: Doing::MapRun { phase, .. }, .. }) = draft.edit(id) {
         *phase = to;
     }
 }
 
-fn plan(around: &Surroundings, state: &State, map: &Map, input: &Arc<Value>) -> Result<Plan, Raised> {
+fn plan(
+    around: &Surroundings,
+    seen: &mut impl Observer,
+    state: &State,
+    map: &Map,
+    input: &Arc<Value>,
+) -> Result<Plan, Raised> {
     let number = |field: &str, of| count(around, state, field, of, input);
     let concurrency = number("MaxConcurrency", &map.max_concurrency)?.unwrap_or(0.0);
-    let tolerated = Tolerated::of(around, state, map, input)?;
+    let tolerated = Tolerated::of(around, seen, state, map, input)?;
     let template = |template: &Option<Template>| match template {
         None => Ok(None),
         Some(template) => around.template(state, template, input).map(|value| Some((*value).clone())),
@@ -276,9 +293,9 @@ impl<'m> Feed<'m> {
         let (state, map) = map_of(machine, &row.state)?;
         // The same time and randomness whenever it is asked: the run may go on after a crash.
         let entry = Entry { at: row.state_entered_at, seed: run, event: Event::Started };
-        let mut draft = Draft::new(machine, parent, &entry, env);
+        let mut draft = Draft::new(machine, Base::Whole(parent), &entry, env);
         let around = Surroundings::of(&mut draft, branch, None).seeded(run as u64);
-        let input = around.input(state, &row.input).ok()?;
+        let input = around.input(&mut draft.observer, state, &row.input).ok()?;
         Some(Feed { state, map, around, input })
     }
 

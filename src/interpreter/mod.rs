@@ -18,7 +18,9 @@ mod end;
 mod inspect;
 mod map;
 pub mod map_run;
+mod observer;
 mod parallel;
+mod partial;
 mod pass;
 mod raise;
 mod retry;
@@ -29,7 +31,8 @@ mod wait;
 pub use env::Env;
 pub use inspect::{Ended, Finding, Mock, Trial, inspect};
 pub use map_run::{Feed, Plan};
-pub use step::step;
+pub use partial::{Known, Partial, Rows, Unread};
+pub use step::{step, step_partly};
 
 pub use event::{Command, Entry, Event, Outcome, RunTask};
 pub use execution::{

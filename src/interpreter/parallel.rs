@@ -9,21 +9,22 @@ use super::draft::{Draft, Payload, Work};
 use super::end;
 use super::execution::{Branch, Doing};
 use super::history::HistoryKind;
+use super::observer::Observer;
 use super::raise::{Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::{Processor, State};
 use crate::base::{BranchId, EventId};
 
 pub(super) fn run(
-    draft: &mut Draft,
+    draft: &mut Draft<impl Observer>,
     id: BranchId,
     state: &State,
     processors: &[Processor],
     payload: Payload,
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
-    let input = around.input(state, &payload.value)?;
-    let input = around.bounded(state, around.parameters(state, &input)?)?;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
+    let input = around.bounded(state, around.parameters(&mut draft.observer, state, &input)?)?;
     let started_event = draft.say(id, HistoryKind::ParallelStateStarted);
     let count = u32::try_from(processors.len()).unwrap_or(u32::MAX);
     let first = draft.reserve_branches(count);
@@ -45,7 +46,7 @@ pub(super) fn run(
 }
 
 /// A branch ended well; `last` is its last event.
-pub(super) fn branch_finished(draft: &mut Draft, id: BranchId, last: EventId) {
+pub(super) fn branch_finished(draft: &mut Draft<impl Observer>, id: BranchId, last: EventId) {
     let Some(branch) = draft.edit(id) else { return };
     let Doing::Parallel { running, .. } = &mut branch.doing else { return };
     *running = running.saturating_sub(1);
@@ -60,7 +61,7 @@ pub(super) fn branch_finished(draft: &mut Draft, id: BranchId, last: EventId) {
     // The exit points to the same event as this one, so the branch's own row does not move on.
     draft.record(last, HistoryKind::ParallelStateSucceeded);
     let around = Surroundings::of(draft, id, None);
-    match around.result(state, &raw, Arc::new(Value::Array(outputs))) {
+    match around.result(&mut draft.observer, state, &raw, Arc::new(Value::Array(outputs))) {
         Ok(output) => {
             remove_children(draft, id);
             leave(draft, id, state, output, transition(state));
@@ -70,7 +71,7 @@ pub(super) fn branch_finished(draft: &mut Draft, id: BranchId, last: EventId) {
 }
 
 /// The outputs of the branches below, in their order.
-pub(super) fn gather(draft: &Draft, id: BranchId) -> Vec<Value> {
+pub(super) fn gather(draft: &Draft<impl Observer>, id: BranchId) -> Vec<Value> {
     let output = |child: &BranchId| match draft.branch(*child).map(|b| &b.doing) {
         Some(Doing::Done { output }) => Some((**output).clone()),
         _ => None,
@@ -79,17 +80,16 @@ pub(super) fn gather(draft: &Draft, id: BranchId) -> Vec<Value> {
 }
 
 /// The branches right below one that is in a Parallel or Map.
-pub(super) fn children(draft: &Draft, id: BranchId) -> Vec<BranchId> {
-    let (first, count) = match draft.branch(id).map(|b| &b.doing) {
-        Some(Doing::Parallel { first, count, .. }) => (first.0, *count),
-        Some(Doing::Map { first, next_index, .. }) => (first.0, *next_index),
-        _ => return Vec::new(),
-    };
-    (first..first.saturating_add(count)).map(BranchId).filter(|child| draft.branch(*child).is_some()).collect()
+pub(super) fn children(draft: &Draft<impl Observer>, id: BranchId) -> Vec<BranchId> {
+    match draft.branch(id).map(|b| &b.doing) {
+        Some(Doing::Parallel { first, count, .. }) => draft.branches_from(*first, *count),
+        Some(Doing::Map { first, next_index, .. }) => draft.branches_from(*first, *next_index),
+        _ => Vec::new(),
+    }
 }
 
 /// Removes all that lies below, at any depth, with whatever it still waited for.
-pub(super) fn remove_children(draft: &mut Draft, id: BranchId) {
+pub(super) fn remove_children(draft: &mut Draft<impl Observer>, id: BranchId) {
     let mut below = children(draft, id);
     while let Some(child) = below.pop() {
         below.extend(children(draft, child));

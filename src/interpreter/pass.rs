@@ -6,20 +6,21 @@ use serde_json::Value;
 
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
+use super::observer::Observer;
 use super::raise::{RUNTIME, Raised};
 use super::step::{leave, transition};
 use crate::asl::{Query, QueryLanguage, State, Text, Transition};
 use crate::base::BranchId;
 
 pub(super) fn run(
-    draft: &mut Draft,
+    draft: &mut Draft<impl Observer>,
     id: BranchId,
     state: &State,
     result: Option<&Value>,
     payload: Payload,
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
-    let input = around.input(state, &payload.value)?;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
     if state.query_language == QueryLanguage::Jsonata {
         let output = around.pass_on(state, &input)?;
         leave(draft, id, state, output, transition(state));
@@ -27,24 +28,29 @@ pub(super) fn run(
     }
     let result = match result {
         // A Result is taken as it stands, but Parameters are evaluated all the same: they may fail.
-        Some(result) => around.parameters(state, &input).map(|_| Arc::new(result.clone()))?,
-        None => around.parameters(state, &input)?,
+        Some(result) => around.parameters(&mut draft.observer, state, &input).map(|_| Arc::new(result.clone()))?,
+        None => around.parameters(&mut draft.observer, state, &input)?,
     };
-    let output = around.result(state, &payload.value, result)?;
+    let output = around.result(&mut draft.observer, state, &payload.value, result)?;
     leave(draft, id, state, output, transition(state));
     Ok(())
 }
 
-pub(super) fn succeed(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) -> Result<(), Raised> {
+pub(super) fn succeed(
+    draft: &mut Draft<impl Observer>,
+    id: BranchId,
+    state: &State,
+    payload: Payload,
+) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
-    let input = around.input(state, &payload.value)?;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
     let output = around.pass_on(state, &input)?;
     leave(draft, id, state, output, &Transition::End);
     Ok(())
 }
 
 pub(super) fn fail(
-    draft: &mut Draft,
+    draft: &mut Draft<impl Observer>,
     id: BranchId,
     state: &State,
     error: &Text,

@@ -11,6 +11,7 @@ use super::catch::Caught;
 use super::draft::Draft;
 use super::execution::{Doing, RunPhase};
 use super::history::{Failure, HistoryKind};
+use super::observer::Observer;
 use super::{catch, end, map, parallel, retry};
 use crate::asl::{Kind, State};
 use crate::base::{BranchId, EventId, limits};
@@ -105,11 +106,9 @@ impl Raised {
 }
 
 /// The branch's state failed.
-pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
+pub(super) fn raise(draft: &mut Draft<impl Observer>, failed: BranchId, raised: Raised) {
     let machine = draft.machine;
-    if let Some(watch) = &draft.trial {
-        watch.note_raised(&raised);
-    }
+    draft.observer.failed(&raised);
     let (mut id, mut raised) = (failed, raised);
     loop {
         let Some(branch) = draft.branch(id) else { return };
@@ -138,7 +137,7 @@ pub(super) fn raise(draft: &mut Draft, failed: BranchId, raised: Raised) {
 
 /// `EvaluationFailed`. What fails before the state does anything follows, on AWS, not on the state's own entry but
 /// on the event before it; only a moment that is none follows on the entry.
-fn record_evaluation(draft: &mut Draft, id: BranchId, state: &State, raised: &mut Raised) -> bool {
+fn record_evaluation(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, raised: &mut Raised) -> bool {
     let Some(Evaluated { location }) = raised.evaluated.take() else { return false };
     let Some(branch) = draft.branch(id) else { return true };
     let nothing_since = branch.previous_event == branch.state_entered_event && location.as_deref() != Some("Timestamp");
@@ -153,7 +152,7 @@ fn record_evaluation(draft: &mut Draft, id: BranchId, state: &State, raised: &mu
 }
 
 /// `ParallelStateFailed`, `MapStateFailed`: of those that had started their branches, or could not for an expression.
-fn record_failed(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised, evaluated: bool) {
+fn record_failed(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, raised: &Raised, evaluated: bool) {
     let doing = draft.branch(id).map(|b| &b.doing);
     let run_failed = matches!(doing, Some(Doing::MapRun { phase: RunPhase::Halted | RunPhase::Running, .. }));
     let started = evaluated || matches!(doing, Some(Doing::Parallel { .. } | Doing::Map { .. } | Doing::MapRun { .. }));
@@ -173,7 +172,7 @@ enum Halted {
 }
 
 /// Nobody handles the error in this branch: it stands still, and the state around it fails too.
-fn halt_and_fail_parent(draft: &mut Draft, id: BranchId) -> Halted {
+fn halt_and_fail_parent(draft: &mut Draft<impl Observer>, id: BranchId) -> Halted {
     // A Parallel or Map whose branches ended well failed by itself: it begins anew in a redrive. A run of a distributed
     // Map is redriven.
     let run_halted = draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::MapRun { phase: RunPhase::Halted, .. }));
@@ -192,13 +191,13 @@ fn halt_and_fail_parent(draft: &mut Draft, id: BranchId) -> Halted {
     Halted::ParentFailed(parent)
 }
 
-fn has_halted_child(draft: &Draft, id: BranchId) -> bool {
+fn has_halted_child(draft: &Draft<impl Observer>, id: BranchId) -> bool {
     let unsettled = |child: &BranchId| draft.branch(*child).is_some_and(|b| !matches!(b.doing, Doing::Done { .. }));
     parallel::children(draft, id).iter().any(unsettled)
 }
 
 /// Leaves the state such that it can be entered again: no branches below it, its input in its row.
-pub(super) fn restart_later(draft: &mut Draft, id: BranchId) {
+pub(super) fn restart_later(draft: &mut Draft<impl Observer>, id: BranchId) {
     end::release(draft, id);
     parallel::remove_children(draft, id);
     draft.drop_map_items(id);

@@ -2,12 +2,13 @@
 
 use super::draft::Draft;
 use super::execution::Doing;
+use super::observer::Observer;
 use super::raise::{Raised, restart_later};
 use crate::asl::{Retrier, State};
 use crate::base::BranchId;
 
 /// Sets the back-off if the state's Retry takes the error. The first retrier that names it decides.
-pub(super) fn again(draft: &mut Draft, id: BranchId, state: &State, raised: &Raised) -> bool {
+pub(super) fn again(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, raised: &Raised) -> bool {
     let Some(at) = state.retry.iter().position(|retrier| raised.is_named_in(&retrier.error_equals)) else {
         return false;
     };

@@ -11,8 +11,10 @@ use super::dataflow::Output;
 use super::draft::{Draft, Payload, Work};
 use super::env::Env;
 use super::event::{Entry, Event};
-use super::execution::{Branch, Doing, Execution, Status, Step};
+use super::execution::{Branch, Doing, Execution, Step};
 use super::history::{HistoryKind, StateType};
+use super::observer::Observer;
+use super::partial::{Base, Partial, Unread};
 use super::raise::{RUNTIME, Raised, raise};
 use super::{choice, end, map, map_run, parallel, pass, task, wait};
 use crate::asl::{Kind, Name, State, StateMachine, Transition};
@@ -20,26 +22,38 @@ use crate::base::{BranchId, EventId, TimerId, limits};
 
 /// Decides what an event means for an execution.
 pub fn step(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &Env) -> Step {
-    let mut draft = Draft::new(machine, execution, entry, env);
-    if !take(&mut draft, execution, &entry.event) {
-        return Step::default();
+    // Of an execution that is whole no row is unread.
+    decide(machine, Base::Whole(execution), entry, env).unwrap_or_default()
+}
+
+/// The same, of an execution of which only some rows were read: what it would be of the whole, or what is lacking to
+/// say so. Once that is read ([`Partial::read`]), the same entry is to be decided again.
+pub fn step_partly(machine: &StateMachine, partial: &Partial, entry: &Entry, env: &Env) -> Result<Step, Unread> {
+    decide(machine, Base::Part(partial), entry, env)
+}
+
+fn decide(machine: &StateMachine, base: Base, entry: &Entry, env: &Env) -> Result<Step, Unread> {
+    let mut draft = Draft::new(machine, base, entry, env);
+    let is_current = take(&mut draft, &entry.event);
+    if is_current {
+        run_on(&mut draft);
+        if draft.history_is_full() {
+            end::fail_for_history(&mut draft);
+        }
     }
-    run_on(&mut draft);
-    if draft.history_is_full() {
-        end::fail_for_history(&mut draft);
-    }
-    draft.into_step()
+    let step = draft.into_step()?;
+    Ok(if is_current { step } else { Step::default() })
 }
 
 /// Hands the event to whom it wakes. False where it is not current.
-fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
-    let running = execution.header.status == Status::Running;
+fn take(draft: &mut Draft<impl Observer>, event: &Event) -> bool {
+    let running = draft.is_running();
     match event {
         Event::Redriven => return !running && end::redrive(draft),
         _ if !running => return false,
         Event::Started => return start(draft),
         Event::Stopped { error, cause } => end::abort(draft, Raised::new(error.clone(), cause.clone())),
-        Event::TimerFired { timer } => return fire(draft, execution, *timer),
+        Event::TimerFired { timer } => return fire(draft, *timer),
         Event::TaskStarted { attempt, .. }
         | Event::TaskSubmitted { attempt, .. }
         | Event::TaskSucceeded { attempt, .. }
@@ -47,8 +61,8 @@ fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
         | Event::TaskSubmitFailed { attempt, .. }
         | Event::TaskStartFailed { attempt, .. }
         | Event::HeartbeatSeen { attempt } => {
-            let Some(id) = execution.branch_of_attempt(*attempt) else { return false };
-            return match execution.branches.get(&id).map(|branch| &branch.doing) {
+            let Some(id) = draft.branch_of_attempt(*attempt) else { return false };
+            return match draft.branch(id).map(|branch| &branch.doing) {
                 Some(Doing::MapRun { .. }) => map_run::report(draft, id, event),
                 _ => task::report(draft, id, event),
             };
@@ -57,7 +71,7 @@ fn take(draft: &mut Draft, execution: &Execution, event: &Event) -> bool {
     true
 }
 
-fn start(draft: &mut Draft) -> bool {
+fn start(draft: &mut Draft<impl Observer>) -> bool {
     if draft.header.last_event != EventId(0) {
         return false;
     }
@@ -82,7 +96,7 @@ fn start(draft: &mut Draft) -> bool {
 }
 
 /// The first state: a distributed Map's child runs that Map's processor.
-fn start_of(draft: &Draft) -> Name {
+fn start_of(draft: &Draft<impl Observer>) -> Name {
     let map = draft.header.child.as_ref().and_then(|child| draft.machine.state(&child.state));
     match map.map(|state| &state.kind) {
         Some(Kind::Map(map)) => map.processor.start_at.clone(),
@@ -90,14 +104,14 @@ fn start_of(draft: &Draft) -> Name {
     }
 }
 
-fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
+fn fire(draft: &mut Draft<impl Observer>, timer: TimerId) -> bool {
     if draft.header.timeout_timer.is_some_and(|(id, _)| id == timer) {
         draft.header.timeout_timer = None;
         end::time_out(draft);
         return true;
     }
-    let Some(id) = execution.branch_of_timer(timer) else { return false };
-    let Some(branch) = execution.branches.get(&id) else { return false };
+    let Some(id) = draft.branch_of_timer(timer) else { return false };
+    let Some(branch) = draft.branch(id) else { return false };
     match &branch.doing {
         Doing::Task { .. } => task::time_out(draft, id, timer),
         Doing::Wait { .. } => wait::over(draft, id),
@@ -121,10 +135,10 @@ fn fire(draft: &mut Draft, execution: &Execution, timer: TimerId) -> bool {
 }
 
 /// Runs states until every line of control waits.
-fn run_on(draft: &mut Draft) {
+fn run_on(draft: &mut Draft<impl Observer>) {
     let mut left = limits::STATES_PER_STEP_MAX;
     while let Some(work) = draft.work.pop() {
-        if draft.history_is_full() || !draft.is_running() {
+        if draft.history_is_full() || !draft.is_running() || draft.is_void() {
             return;
         }
         match (work, left) {
@@ -140,7 +154,7 @@ fn run_on(draft: &mut Draft) {
 }
 
 /// Leaves what this step does not run to a timer that is due at once.
-fn put_off(draft: &mut Draft, work: Work) {
+fn put_off(draft: &mut Draft<impl Observer>, work: Work) {
     let id = match &work {
         Work::Enter(id, ..) | Work::Iterate(id) | Work::Redrive(id) => *id,
     };
@@ -164,7 +178,7 @@ fn put_off(draft: &mut Draft, work: Work) {
     }
 }
 
-fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
+fn enter(draft: &mut Draft<impl Observer>, id: BranchId, name: &Name, payload: Payload) {
     let at = draft.at;
     let Some(branch) = draft.edit(id) else { return };
     branch.state = name.clone();
@@ -186,7 +200,7 @@ fn enter(draft: &mut Draft, id: BranchId, name: &Name, payload: Payload) {
 }
 
 /// A back-off is over: the state runs again, without being entered again.
-fn run_again(draft: &mut Draft, id: BranchId) {
+fn run_again(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(branch) = draft.edit(id) else { return };
     branch.doing = Doing::Halted;
     let (name, payload) = (branch.state.clone(), Payload::of(branch.input.clone()));
@@ -196,7 +210,7 @@ fn run_again(draft: &mut Draft, id: BranchId) {
     }
 }
 
-pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Payload) {
+pub(super) fn run(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, payload: Payload) {
     let ran = match &state.kind {
         Kind::Pass { result } => pass::run(draft, id, state, result.as_ref(), payload),
         Kind::Succeed => pass::succeed(draft, id, state, payload),
@@ -213,7 +227,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, payload: Paylo
 }
 
 /// The state is over: records it and goes where the transition leads.
-pub(super) fn leave(draft: &mut Draft, id: BranchId, state: &State, output: Output, to: &Transition) {
+pub(super) fn leave(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, output: Output, to: &Transition) {
     let Output { payload, assigned } = output;
     draft.say(
         id,
@@ -235,7 +249,7 @@ pub(super) fn leave(draft: &mut Draft, id: BranchId, state: &State, output: Outp
 }
 
 /// The line of control is over.
-fn finish(draft: &mut Draft, id: BranchId, payload: Payload) {
+fn finish(draft: &mut Draft<impl Observer>, id: BranchId, payload: Payload) {
     let Some(branch) = draft.edit(id) else { return };
     let Some((parent, index)) = branch.parent else { return end::succeed(draft, payload) };
     // Nothing of the row but its output is needed any more.

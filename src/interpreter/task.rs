@@ -16,19 +16,26 @@ use super::draft::{Draft, Payload};
 use super::event::{Event, Json, RunTask};
 use super::execution::{Doing, TaskPhase};
 use super::history::{Failure, HistoryKind as K};
+use super::observer::Observer;
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::{Kind, Query, Seconds, State, Task};
 use crate::base::{Attempt, BranchId, TaskToken, TimerId, limits};
 
-pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, task: &Task, payload: Payload) -> Result<(), Raised> {
+pub(super) fn run(
+    draft: &mut Draft<impl Observer>,
+    id: BranchId,
+    state: &State,
+    task: &Task,
+    payload: Payload,
+) -> Result<(), Raised> {
     let attempt = draft.next_attempt();
     let token = TaskToken { execution: draft.header.id, attempt, nonce: draft.draw_wide() };
     let family = Family::of(&task.resource);
     let token_is_shown = task.resource.ends_with(".waitForTaskToken");
     let around = Surroundings::of(draft, id, token_is_shown.then_some(token));
-    let input = around.input(state, &payload.value)?;
-    let parameters = around.bounded(state, around.parameters(state, &input)?)?.text;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
+    let parameters = around.bounded(state, around.parameters(&mut draft.observer, state, &input)?)?.text;
     let timeout = seconds(&around, state, "TimeoutSeconds", &task.timeout, &input)?;
     let heartbeat = seconds(&around, state, "HeartbeatSeconds", &task.heartbeat, &input)?;
     draft.say(id, family.scheduled(&task.resource, &draft.env.region, &parameters, timeout, heartbeat));
@@ -62,7 +69,7 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, task: &Task, p
 }
 
 /// News of the attempt that the branch waits for. False where they change nothing.
-pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
+pub(super) fn report(draft: &mut Draft<impl Observer>, id: BranchId, event: &Event) -> bool {
     let Some((machine, branch)) = draft.branch(id).map(|b| (draft.machine, b)) else { return false };
     let Doing::Task { phase, heartbeat_ms, .. } = branch.doing else { return false };
     let Some(state) = machine.state(&branch.state) else { return false };
@@ -110,7 +117,7 @@ pub(super) fn report(draft: &mut Draft, id: BranchId, event: &Event) -> bool {
 }
 
 /// One of the attempt's timers fired: its time is over, or its heartbeats stopped.
-pub(super) fn time_out(draft: &mut Draft, id: BranchId, timer: TimerId) {
+pub(super) fn time_out(draft: &mut Draft<impl Observer>, id: BranchId, timer: TimerId) {
     let Some(branch) = draft.branch(id) else { return };
     let raised = match branch.doing {
         Doing::Task { heartbeat: Some((heartbeat, _)), .. } if heartbeat == timer => Raised::missed_heartbeat(),
@@ -125,7 +132,7 @@ pub(super) fn time_out(draft: &mut Draft, id: BranchId, timer: TimerId) {
     fail(draft, id, |f| family.timed_out(f), raised);
 }
 
-fn succeed(draft: &mut Draft, id: BranchId, state: &State, family: &Family, output: &Json) {
+fn succeed(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, family: &Family, output: &Json) {
     end_attempt(draft, id, None);
     if output.len() > limits::quotas().payload_bytes() {
         let raised = Raised::too_large(&state.name);
@@ -136,20 +143,20 @@ fn succeed(draft: &mut Draft, id: BranchId, state: &State, family: &Family, outp
     let around = Surroundings::of(draft, id, None);
     let left = serde_json::from_str::<Value>(output)
         .map_err(|e| around.raised(state, RUNTIME, &format!("The task's output is not JSON: {e}.")))
-        .and_then(|result| around.result(state, &raw, Arc::new(result)));
+        .and_then(|result| around.result(&mut draft.observer, state, &raw, Arc::new(result)));
     match left {
         Ok(output) => leave(draft, id, state, output, transition(state)),
         Err(raised) => raise(draft, id, raised),
     }
 }
 
-fn fail(draft: &mut Draft, id: BranchId, event: impl FnOnce(Failure) -> K, raised: Raised) {
+fn fail(draft: &mut Draft<impl Observer>, id: BranchId, event: impl FnOnce(Failure) -> K, raised: Raised) {
     draft.say(id, event(raised.failure()));
     raise(draft, id, raised);
 }
 
 /// The branch waits for the attempt no longer. `fired` needs no clearing.
-fn end_attempt(draft: &mut Draft, id: BranchId, fired: Option<TimerId>) -> Option<Attempt> {
+fn end_attempt(draft: &mut Draft<impl Observer>, id: BranchId, fired: Option<TimerId>) -> Option<Attempt> {
     let branch = draft.edit(id)?;
     let doing = std::mem::replace(&mut branch.doing, Doing::Halted);
     for (timer, due) in doing.timers().filter(|(timer, _)| Some(*timer) != fired) {
@@ -158,13 +165,13 @@ fn end_attempt(draft: &mut Draft, id: BranchId, fired: Option<TimerId>) -> Optio
     doing.attempt()
 }
 
-fn set_phase(draft: &mut Draft, id: BranchId, to: TaskPhase) {
+fn set_phase(draft: &mut Draft<impl Observer>, id: BranchId, to: TaskPhase) {
     if let Some(Doing::Task { phase, .. }) = draft.edit(id).map(|b| &mut b.doing) {
         *phase = to;
     }
 }
 
-fn restart_heartbeat(draft: &mut Draft, id: BranchId) {
+fn restart_heartbeat(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(Doing::Task { heartbeat, heartbeat_ms: Some(ms), .. }) = draft.branch(id).map(|b| b.doing.clone()) else {
         return;
     };

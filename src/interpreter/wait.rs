@@ -5,14 +5,21 @@ use serde_json::Value;
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
 use super::execution::Doing;
+use super::observer::Observer;
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
 use crate::asl::{Query, State, Wait};
 use crate::base::{BranchId, Timestamp, limits};
 
-pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, wait: &Wait, payload: Payload) -> Result<(), Raised> {
+pub(super) fn run(
+    draft: &mut Draft<impl Observer>,
+    id: BranchId,
+    state: &State,
+    wait: &Wait,
+    payload: Payload,
+) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
-    let input = around.input(state, &payload.value)?;
+    let input = around.input(&mut draft.observer, state, &payload.value)?;
     let at = draft.at;
     let due = match wait {
         Wait::Seconds(seconds) => after(&around, state, at, *seconds)?,
@@ -32,13 +39,13 @@ pub(super) fn run(draft: &mut Draft, id: BranchId, state: &State, wait: &Wait, p
 }
 
 /// The timer fired.
-pub(super) fn over(draft: &mut Draft, id: BranchId) {
+pub(super) fn over(draft: &mut Draft<impl Observer>, id: BranchId) {
     let Some(branch) = draft.edit(id) else { return };
     branch.doing = Doing::Halted;
     let (name, raw) = (branch.state.clone(), branch.input.clone());
     let Some(state) = draft.machine.state(&name) else { return };
     let around = Surroundings::of(draft, id, None);
-    let output = around.input(state, &raw).and_then(|input| around.pass_on(state, &input));
+    let output = around.input(&mut draft.observer, state, &raw).and_then(|input| around.pass_on(state, &input));
     match output {
         Ok(output) => leave(draft, id, state, output, transition(state)),
         Err(raised) => raise(draft, id, raised),

@@ -147,15 +147,14 @@ impl Node {
         }
     }
 
-    /// The step that a predicate or binding behind this node belongs to.
-    fn last_step(&mut self) -> &mut Node {
-        match self.is_path() {
-            true => match &mut self.kind {
-                Kind::Path { steps, .. } => steps.last_mut().expect("a path has steps"),
-                _ => unreachable!(),
-            },
-            false => self,
+    /// Changes the step that a predicate or binding behind this node belongs to: a path's last, else the node.
+    fn at_last_step<T>(&mut self, change: impl FnOnce(&mut Node) -> T) -> T {
+        if let Kind::Path { steps, .. } = &mut self.kind
+            && let Some(last) = steps.last_mut()
+        {
+            return change(last);
         }
+        change(self)
     }
 
     fn is_path(&self) -> bool {
@@ -401,23 +400,25 @@ impl Lowering {
     fn predicate(&mut self, at: usize, left: Raw, right: Raw) -> Result<Node> {
         let mut node = self.node(left)?;
         let is_path = node.is_path();
-        let step = node.last_step();
-        if step.group.is_some() {
-            return Err(Fault::new("S0209", at, "A predicate cannot follow a grouping expression in a step"));
-        }
-        let predicate = self.node(right)?;
-        for slot in predicate.seeking.clone() {
-            if self.slots[slot].level == 1 {
-                self.seek(step, slot)?;
-            } else {
-                self.slots[slot].level -= 1;
+        node.at_last_step(|step| {
+            if step.group.is_some() {
+                return Err(Fault::new("S0209", at, "A predicate cannot follow a grouping expression in a step"));
             }
-        }
-        step.inherit(&predicate);
-        match is_path {
-            true => step.stages.push(Stage::Filter(predicate)),
-            false => step.predicates.push(predicate),
-        }
+            let predicate = self.node(right)?;
+            for slot in predicate.seeking.clone() {
+                if self.slots[slot].level == 1 {
+                    self.seek(step, slot)?;
+                } else {
+                    self.slots[slot].level -= 1;
+                }
+            }
+            step.inherit(&predicate);
+            match is_path {
+                true => step.stages.push(Stage::Filter(predicate)),
+                false => step.predicates.push(predicate),
+            }
+            Ok(())
+        })?;
         Ok(node)
     }
 
@@ -443,19 +444,21 @@ impl Lowering {
 
     fn focus(&mut self, at: usize, left: Raw, right: Raw) -> Result<Node> {
         let mut node = self.node(left)?;
-        let step = node.last_step();
-        if !step.stages.is_empty() || !step.predicates.is_empty() {
-            let message = "A context variable binding must precede any predicates on a step";
-            return Err(Fault::new("S0215", at, message));
-        }
-        if matches!(step.kind, Kind::Sort(_)) {
-            let message = "A context variable binding must precede the 'order-by' clause on a step";
-            return Err(Fault::new("S0216", at, message));
-        }
-        if let RawKind::Variable(name) = right.kind {
-            step.focus = Some(name);
-        }
-        step.tuple = true;
+        node.at_last_step(|step| {
+            if !step.stages.is_empty() || !step.predicates.is_empty() {
+                let message = "A context variable binding must precede any predicates on a step";
+                return Err(Fault::new("S0215", at, message));
+            }
+            if matches!(step.kind, Kind::Sort(_)) {
+                let message = "A context variable binding must precede the 'order-by' clause on a step";
+                return Err(Fault::new("S0216", at, message));
+            }
+            if let RawKind::Variable(name) = right.kind {
+                step.focus = Some(name);
+            }
+            step.tuple = true;
+            Ok(())
+        })?;
         Ok(node)
     }
 
@@ -466,12 +469,13 @@ impl Lowering {
             node.stages = std::mem::take(&mut node.predicates).into_iter().map(Stage::Filter).collect();
             node = Node::new(node.at, Kind::Path { steps: vec![node], keep_singleton: false });
         }
-        let step = node.last_step();
-        match step.stages.is_empty() {
-            true => step.index = Some(name),
-            false => step.stages.push(Stage::Index(name)),
-        }
-        step.tuple = true;
+        node.at_last_step(|step| {
+            match step.stages.is_empty() {
+                true => step.index = Some(name),
+                false => step.stages.push(Stage::Index(name)),
+            }
+            step.tuple = true;
+        });
         Ok(node)
     }
 

@@ -24,9 +24,9 @@ use super::resource::{Announced, Resources};
 use super::supervise::Supervision;
 use super::timers::Timers;
 use super::{Refused, events};
-use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, arn, fault};
+use crate::base::{Attempt, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
 use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Command, Entry, Event, Execution, RunTask, Step};
+use crate::interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
 use crate::store::{Commit, Reader, Writer};
 
 /// What the appliance is started with.
@@ -147,13 +147,13 @@ impl Core {
     pub fn status_changed(
         &self,
         machine: &Machine,
-        before: &Execution,
+        before: &Header,
         step: &Step,
         commit: &mut Commit,
     ) -> Vec<Announced> {
         match &step.header {
             // As on AWS, express executions tell nobody; of a Map run its parent tells.
-            Some(header) if header.status != before.header.status && header.child.is_none() && !machine.env.express => {
+            Some(header) if header.status != before.status && header.child.is_none() && !machine.env.express => {
                 self.resources.status_changed(header, commit)
             }
             _ => Vec::new(),
@@ -204,6 +204,18 @@ impl Core {
     ) -> Result<bool, Refused> {
         let (answer, answered) = oneshot::channel();
         self.send(id, execution::Message::Event { event, answer: Some(answer), on_behalf }, None);
+        answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
+    }
+
+    /// The same, of a timer that is set: it wakes that branch, or is the execution's own.
+    pub async fn fire(
+        self: &Arc<Self>,
+        id: ExecutionId,
+        timer: TimerId,
+        of: Option<BranchId>,
+    ) -> Result<bool, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.send(id, execution::Message::Fired { timer, of, answer }, None);
         answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
     }
 
@@ -287,17 +299,17 @@ impl Core {
     }
 
     /// Carries out what a durable step commands, but for cancelling what runs in the execution's own actor.
-    pub fn act(self: &Arc<Self>, execution: &Execution, commands: Vec<Command>) {
-        let id = execution.header.id;
+    pub fn act(self: &Arc<Self>, header: &Header, commands: Vec<Command>) {
+        let id = header.id;
         for command in commands {
             match command {
-                Command::RunTask(task) => self.run_task(id, task, &execution.header.input),
+                Command::RunTask(task) => self.run_task(id, task, &header.input),
                 Command::CancelTask { attempt } => self.cancel(id, attempt),
                 Command::SetTimer { timer, due } => self.timers.set(due, id, timer),
                 Command::ClearTimer { timer, due } => self.timers.clear(due, id, timer),
-                Command::Deliver(_) => match &execution.header.child {
+                Command::Deliver(_) => match &header.child {
                     Some(child) => self.map_runs.child_ended(child),
-                    None => self.deliver(execution.header.clone()),
+                    None => self.deliver(header.clone()),
                 },
             }
         }

@@ -11,7 +11,7 @@
 
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Event, Execution, Header, Parent, Status};
+use crate::interpreter::{Event, Header, Parent, Status};
 use crate::store::{Child, Commit};
 
 /// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
@@ -76,22 +76,24 @@ impl Core {
 
     /// After a restart: stops the children whose parents' attempts were cancelled and which were not told so.
     pub fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
-        let mut last: Option<(ExecutionId, Option<Execution>)> = None;
+        let mut last: Option<(ExecutionId, bool)> = None;
         for child in self.reader.children() {
             let Child { id, parent } = child?;
-            // The children of one parent follow each other.
-            if last.as_ref().is_none_or(|(id, _)| *id != parent.execution) {
-                last = Some((parent.execution, self.reader.execution(parent.execution)?));
-            }
-            let execution = last.as_ref().and_then(|(_, execution)| execution.as_ref());
-            let wanted = match execution {
-                Some(execution) if parent.shape == OWNED => {
-                    matches!(execution.header.status, Status::Running | Status::Succeeded)
+            let wanted = match last {
+                _ if parent.shape != OWNED => {
+                    self.reader.branch_of_attempt(parent.execution, parent.attempt)?.is_some()
                 }
-                Some(execution) => execution.branch_of_attempt(parent.attempt).is_some(),
-                // An owned child may outlive even the memory of the parent that succeeded.
-                None => parent.shape == OWNED,
+                // The children of one parent follow each other.
+                Some((of, wanted)) if of == parent.execution => wanted,
+                _ => {
+                    let header = self.reader.header(parent.execution)?;
+                    // An owned child may outlive even the memory of the parent that succeeded.
+                    header.is_none_or(|header| matches!(header.status, Status::Running | Status::Succeeded))
+                }
             };
+            if parent.shape == OWNED {
+                last = Some((parent.execution, wanted));
+            }
             if !wanted {
                 self.stop_child(Some(id));
             }

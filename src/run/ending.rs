@@ -22,7 +22,7 @@ use super::quarantine;
 use super::resource::{Announced, TaskOutcome};
 use super::stage;
 use crate::base::{Attempt, TaskError};
-use crate::interpreter::{Execution, Step};
+use crate::interpreter::{Partial, Step};
 use crate::store::Commit;
 
 /// An attempt that a service of the box may end.
@@ -42,7 +42,7 @@ struct Lent {
 }
 
 struct Stored {
-    execution: Box<Execution>,
+    execution: Box<Partial>,
     machine: Arc<Machine>,
 }
 
@@ -55,9 +55,9 @@ struct Joined {
 /// What became of a lent attempt.
 pub(super) enum Ended {
     /// Its end is durable. The execution comes back as it was lent.
-    Durable { execution: Box<Execution>, step: Step, announced: Vec<Announced>, outcome: TaskOutcome },
+    Durable { execution: Box<Partial>, step: Step, announced: Vec<Announced>, outcome: TaskOutcome },
     /// The attempt is over with this, and nothing of the execution is stored yet.
-    Outcome { execution: Option<Box<Execution>>, outcome: TaskOutcome },
+    Outcome { execution: Option<Box<Partial>>, outcome: TaskOutcome },
 }
 
 impl Ending {
@@ -65,7 +65,7 @@ impl Ending {
     /// had it failed, and nothing was stored.
     pub(super) fn lend(
         core: &SharedCore,
-        execution: Box<Execution>,
+        execution: Box<Partial>,
         machine: Arc<Machine>,
         attempt: Attempt,
     ) -> (Ending, oneshot::Receiver<Ended>) {
@@ -85,17 +85,18 @@ impl Ending {
     /// Adds the attempt's end to a commit. False: the attempt is over already, and nothing may be stored for it.
     pub(super) fn join(&mut self, outcome: TaskOutcome, commit: &mut Commit) -> bool {
         let Some(lent) = &mut self.0 else { return false };
-        let Some(Stored { execution, machine }) = &lent.stored else {
+        let Some(Stored { execution, machine }) = &mut lent.stored else {
             lent.joined = Some(Joined { outcome, step: Step::default(), announced: Vec::new() });
             return true;
         };
         let entry = lent.core.entry(stage::event(lent.attempt, outcome.clone()).0);
-        let step = quarantine::step(machine, execution, &entry);
+        // A fault that ends the appliance is noted, and then nothing is stored any more.
+        let Ok(step) = quarantine::step_reading(machine, execution, &entry, &lent.core) else { return false };
         if step.header.is_none() {
             return false;
         }
-        commit.step(Some(execution), &step);
-        let announced = lent.core.status_changed(machine, execution, &step, commit);
+        commit.step_of(execution, &step);
+        let announced = lent.core.status_changed(machine, execution.header(), &step, commit);
         lent.joined = Some(Joined { outcome, step, announced });
         true
     }

@@ -25,8 +25,10 @@ use super::lanes::{Lease, Ticket};
 use super::resource::Announced;
 use super::stage::{self, End, Stage, StageActor, Told};
 use super::{Notice, Refused, events, quarantine, recover};
-use crate::base::{Attempt, ExecutionId, Fault, TaskError};
-use crate::interpreter::{Command, Doing, Event, Execution, Outcome, RunTask, Step, TaskPhase};
+use crate::base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
+use crate::interpreter::{
+    Branch, Command, Doing, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
+};
 use crate::store::Commit;
 
 pub(super) enum Message {
@@ -42,6 +44,8 @@ pub(super) enum Message {
     Leased { task: Box<RunTask>, lease: Result<Option<Lease>, TaskError> },
     /// The attempt's device failed, and its stage has given it up: it waits for another one.
     Moved { task: Box<RunTask>, ticket: Ticket },
+    /// A timer that is set is due. It wakes that branch, or is the execution's own.
+    Fired { timer: TimerId, of: Option<BranchId>, answer: Answer },
     /// A stage's actor is no more. Comes after whatever that stage had to say.
     StageGone { stage: ActorId },
 }
@@ -60,7 +64,7 @@ pub(super) struct State {
     id: ExecutionId,
     core: SharedCore,
     pending: Arc<AtomicUsize>,
-    execution: Option<Box<Execution>>,
+    execution: Option<Box<Partial>>,
     machine: Option<Arc<Machine>>,
     stages: HashMap<Attempt, ActorRef<stage::Message>>,
     /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
@@ -80,7 +84,7 @@ impl Actor for ExecutionActor {
             id: a.id,
             core: a.core,
             pending: a.pending,
-            execution: a.known,
+            execution: a.known.map(|known| Box::new(Partial::from(*known))),
             machine: None,
             stages: HashMap::new(),
             early: Vec::new(),
@@ -131,6 +135,10 @@ impl State {
             }
             Message::Leased { task, lease } => self.run(myself, *task, lease).await,
             Message::Moved { task, ticket } => self.moved(task, ticket),
+            Message::Fired { timer, of, answer } => {
+                let done = self.fired(timer, of).await;
+                reply(Some(answer), done);
+            }
             Message::StageGone { stage } => self.stage_gone(stage).await,
         }
         self.hear_the_early().await;
@@ -186,6 +194,15 @@ impl State {
         }
     }
 
+    async fn fired(&mut self, timer: TimerId, of: Option<BranchId>) -> Result<bool, Refused> {
+        self.load()?;
+        if let Some(execution) = &mut self.execution {
+            let read = execution.read_timer(timer, of, &self.core.reader.rows(self.id));
+            read.inspect_err(|fault| self.core.note(fault))?;
+        }
+        self.decide(Event::TimerFired { timer }, None).await
+    }
+
     /// Still the same attempt: nothing is decided, and nothing stored.
     fn moved(&mut self, task: Box<RunTask>, ticket: Ticket) {
         // One that was cancelled meanwhile is not known any more.
@@ -216,8 +233,11 @@ impl State {
             return;
         }
         let core = self.core.clone();
-        let (Some(execution), Some(machine)) = (self.execution.take(), &self.machine) else { return };
-        if execution.branch_of_attempt(attempt).is_none() {
+        let (Some(mut execution), Some(machine)) = (self.execution.take(), &self.machine) else { return };
+        // With it comes most of what the service's step will look at.
+        let read = execution.read(Unread::Attempt(attempt), &core.reader.rows(self.id));
+        if read.inspect_err(|fault| core.note(fault)).is_err() || execution.branch_of_attempt(attempt) == Known::Absent
+        {
             // It was cancelled while it was about to be settled, and changes nothing.
             self.execution = Some(execution);
             return;
@@ -248,13 +268,13 @@ impl State {
             return Err(Refused::no_execution(self.id));
         };
         let entry = core.entry(event);
-        let step = quarantine::step(machine, execution, &entry);
+        let step = quarantine::step_reading(machine, execution, &entry, &core)?;
         if step.header.is_none() {
             return Ok(false);
         }
         let mut commit = Commit::new();
-        commit.step(Some(execution), &step);
-        let announced = core.status_changed(machine, execution, &step, &mut commit);
+        commit.step_of(execution, &step);
+        let announced = core.status_changed(machine, execution.header(), &step, &mut commit);
         if let Some(entry) = on_behalf {
             entry.join(&mut commit);
         }
@@ -272,9 +292,10 @@ impl State {
         let (Some(execution), Some(machine)) = (&mut self.execution, &self.machine) else { return };
         core.resources.announced(announced);
         execution.apply(&step);
-        announce(&core, execution);
+        let header = execution.header();
+        announce(&core, header);
         let Step { commands, history, .. } = step;
-        core.logs.tell(machine, execution, history);
+        core.logs.tell(machine, header, history);
         for command in &commands {
             if let Command::CancelTask { attempt } = command
                 && let Some(stage) = self.stages.remove(attempt)
@@ -289,11 +310,9 @@ impl State {
                 other => others.push(other),
             }
         }
-        core.act(execution, others);
-        if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) =
-            &execution.header.outcome
-        {
-            core.stop_owned(execution.header.id);
+        core.act(header, others);
+        if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) = &header.outcome {
+            core.stop_owned(header.id);
         }
     }
 
@@ -313,13 +332,13 @@ impl State {
 
     fn load(&mut self) -> Result<(), Fault> {
         if self.execution.is_none() {
-            let read = self.core.reader.execution(self.id);
+            let read = self.core.reader.partial(self.id);
             self.execution = read.inspect_err(|fault| self.core.note(fault))?.map(Box::new);
         }
         if self.machine.is_none()
             && let Some(execution) = &self.execution
         {
-            let machine = self.core.machine(&execution.header.machine);
+            let machine = self.core.machine(&execution.header().machine);
             self.machine = Some(machine.inspect_err(|fault| self.core.note(fault))?);
         }
         Ok(())
@@ -331,18 +350,24 @@ impl State {
         if self.load().is_err() || self.stages.contains_key(&attempt) {
             return;
         }
-        let Some(execution) = &self.execution else { return };
-        let current = execution.branches.get(&task.branch).is_some_and(|branch| match branch.doing {
+        let Some(execution) = &mut self.execution else { return };
+        let read = execution.read(Unread::Branch(task.branch), &self.core.reader.rows(self.id));
+        if read.inspect_err(|fault| self.core.note(fault)).is_err() {
+            return;
+        }
+        let current = match execution.branch(task.branch) {
             // Issued twice, as when recovery reads what was just started, it is submitted once.
-            Doing::Task { attempt: now, phase, .. } => now == attempt && phase != TaskPhase::Submitted,
+            Known::There(Branch { doing: Doing::Task { attempt: now, phase, .. }, .. }) => {
+                *now == attempt && *phase != TaskPhase::Submitted
+            }
             _ => false,
-        });
+        };
         if !current {
             return;
         }
-        let arn = self.machine.as_ref().map(|m| m.env.execution_arn(&execution.header)).unwrap_or_default();
+        let arn = self.machine.as_ref().map(|m| m.env.execution_arn(execution.header())).unwrap_or_default();
         let needs_no_lane = !matches!(lease, Ok(Some(_)));
-        let mut stage = Stage::new(self.core.clone(), &execution.header, arn, task, lease);
+        let mut stage = Stage::new(self.core.clone(), execution.header(), arn, task, lease);
         if needs_no_lane && let Some(end) = stage.end_at_once().await {
             match end {
                 // Where this is refused the fault is noted, and the attempt is issued again after the restart.
@@ -387,8 +412,7 @@ fn last_words(event: &Event) -> Option<Attempt> {
 }
 
 /// Tells screens, logs and metrics what a commit did.
-pub(super) fn announce(core: &SharedCore, execution: &Execution) {
-    let header = &execution.header;
+pub(super) fn announce(core: &SharedCore, header: &Header) {
     // Screens that watch executions do not watch each of a Map run's children.
     if header.child.is_some() {
         return;

@@ -294,16 +294,22 @@ impl Handle {
     /// The token, if it is one of this box and its attempt is still open.
     fn check(&self, token: &str) -> Result<TaskToken, Refused> {
         let token: TaskToken = token.parse().map_err(|_| Refused::invalid_token())?;
-        let execution = self.core.reader.execution(token.execution)?.ok_or_else(Refused::invalid_token)?;
-        let open = execution.branches.values().any(|branch| {
-            matches!(branch.doing, Doing::Task { attempt, nonce, .. } if attempt == token.attempt && nonce == token.nonce)
-        });
-        if open { Ok(token) } else { Err(Refused::task_timed_out()) }
+        let TaskToken { execution, attempt, nonce } = token;
+        let reader = &self.core.reader;
+        let branch = match reader.branch_of_attempt(execution, attempt)? {
+            Some(branch) => reader.branch(execution, branch)?,
+            None if !reader.is_known(execution)? => return Err(Refused::invalid_token()),
+            None => None,
+        };
+        match branch.map(|branch| branch.doing) {
+            Some(Doing::Task { attempt: now, nonce: secret, .. }) if (now, secret) == (attempt, nonce) => Ok(token),
+            _ => Err(Refused::task_timed_out()),
+        }
     }
 
     /// Whether the attempt's outcome is still awaited.
     pub fn waits_for(&self, id: ExecutionId, attempt: Attempt) -> Result<bool, Fault> {
-        Ok(self.core.reader.execution(id)?.is_some_and(|execution| execution.branch_of_attempt(attempt).is_some()))
+        Ok(self.core.reader.branch_of_attempt(id, attempt)?.is_some())
     }
 
     /// The end of what a Task submitted elsewhere. False where nobody waits for it any more.
@@ -469,12 +475,7 @@ impl Core {
 
     /// Whether a worker has the attempt already.
     pub fn is_with_a_worker(&self, id: ExecutionId, task: &crate::interpreter::RunTask) -> Result<bool, Fault> {
-        let execution = self.reader.execution(id)?;
-        Ok(execution.is_some_and(|execution| {
-            execution
-                .branches
-                .get(&task.branch)
-                .is_some_and(|b| matches!(b.doing, Doing::Task { phase: TaskPhase::Started, attempt, .. } if attempt == task.attempt))
-        }))
+        let doing = self.reader.branch(id, task.branch)?.map(|branch| branch.doing);
+        Ok(matches!(doing, Some(Doing::Task { phase: TaskPhase::Started, attempt, .. }) if attempt == task.attempt))
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::catalog::Machine;
 use super::events;
 use crate::base::limits::LOG_QUEUE_BYTES_MAX;
-use crate::interpreter::{Execution, HistoryEvent, HistoryKind as K, StateType};
+use crate::interpreter::{Header, HistoryEvent, HistoryKind as K, StateType};
 
 /// Where a machine's events go, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl LogQueue {
     }
 
     /// Queues what the machine's configuration asks for of these events.
-    pub fn tell(&self, machine: &Machine, execution: &Execution, mut history: Vec<HistoryEvent>) {
+    pub fn tell(&self, machine: &Machine, header: &Header, mut history: Vec<HistoryEvent>) {
         let Some(target) = &machine.logging else { return };
         if !self.taken.load(Ordering::Acquire) {
             return;
@@ -139,8 +139,8 @@ impl LogQueue {
         }
         let batch = LogBatch {
             target: target.clone(),
-            execution_arn: machine.env.execution_arn(&execution.header),
-            redrive_count: execution.header.redrive_count,
+            execution_arn: machine.env.execution_arn(header),
+            redrive_count: header.redrive_count,
             events: history,
             _room: Room { used: self.used.clone(), bytes },
         };

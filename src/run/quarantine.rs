@@ -9,26 +9,61 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::catalog::Machine;
+use super::core::Core;
 use super::events;
 use crate::base::limits::CAUSE_CHARS_MAX;
-use crate::base::{EventId, Timestamp};
+use crate::base::{BranchId, EventId, Fault, Timestamp};
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
-    self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, RunPhase, Status, Step,
+    self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial, RunPhase,
+    Status, Step, Unread,
 };
+
+type Branches = BTreeMap<BranchId, Branch>;
 
 /// Decides, whatever happens.
 pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> Step {
     let decide = || interpreter::step(&machine.definition, execution, entry, &machine.env);
-    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| {
-        let text = text_of(&*panic);
-        events::StepPanicked { id: execution.header.id, text: &text }.emit();
-        if execution.header.status != Status::Running {
-            // It has its end, and a redrive that cannot be decided changes nothing about that.
-            return Step::default();
+    catch_unwind(AssertUnwindSafe(decide))
+        .unwrap_or_else(|panic| panicked(machine, &execution.header, &execution.branches, entry.at, &*panic))
+}
+
+/// The same, of an execution of which only some rows were read: the others are read as the step needs them.
+pub(super) fn step_reading(
+    machine: &Machine,
+    execution: &mut Partial,
+    entry: &Entry,
+    core: &Core,
+) -> Result<Step, Fault> {
+    let id = execution.header().id;
+    loop {
+        match step_partly(machine, execution, entry) {
+            Ok(step) => return Ok(step),
+            Err(unread) => {
+                let read = execution.read(unread, &core.reader.rows(id));
+                read.inspect_err(|fault| core.note(fault))?;
+            }
         }
-        failing(execution, entry.at, &text, &machine.env.role_arn)
+    }
+}
+
+fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
+    let decide = || interpreter::step_partly(&machine.definition, execution, entry, &machine.env);
+    catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| match execution.branches() {
+        Some(branches) => Ok(panicked(machine, execution.header(), branches, entry.at, &*panic)),
+        // Whoever is failed by hand leaves nothing behind that waits.
+        None => Err(Unread::ALL_BRANCHES),
     })
+}
+
+fn panicked(machine: &Machine, header: &Header, branches: &Branches, at: Timestamp, panic: &(dyn Any + Send)) -> Step {
+    let text = text_of(panic);
+    events::StepPanicked { id: header.id, text: &text }.emit();
+    if header.status != Status::Running {
+        // It has its end, and a redrive that cannot be decided changes nothing about that.
+        return Step::default();
+    }
+    failing(header, branches, at, &text, &machine.env.role_arn)
 }
 
 /// What was said to `panic!`.
@@ -38,8 +73,8 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
 }
 
 /// The step that ends the execution with `States.Runtime`: no timer stays, no task, nothing that could wake it.
-fn failing(execution: &Execution, at: Timestamp, panic: &str, role_arn: &str) -> Step {
-    let mut header = execution.header.clone();
+fn failing(header: &Header, branches: &Branches, at: Timestamp, panic: &str, role_arn: &str) -> Step {
+    let mut header = header.clone();
     let error = Some("States.Runtime".to_owned());
     let cause = format!(
         "Deciding the execution's next step failed inside the appliance; please report it with the definition and the \
@@ -60,12 +95,12 @@ fn failing(execution: &Execution, at: Timestamp, panic: &str, role_arn: &str) ->
     if let Some((timer, due)) = header.timeout_timer.take() {
         commands.push(Command::ClearTimer { timer, due });
     }
-    let mut branches = BTreeMap::new();
-    for (id, branch) in &execution.branches {
+    let mut changed = BTreeMap::new();
+    for (id, branch) in branches {
         commands.extend(branch.doing.timers().map(|(timer, due)| Command::ClearTimer { timer, due }));
         commands.extend(branch.doing.attempt().map(|attempt| Command::CancelTask { attempt }));
         if let Some(doing) = halted(&branch.doing) {
-            branches.insert(*id, Some(Branch { doing, ..branch.clone() }));
+            changed.insert(*id, Some(Branch { doing, ..branch.clone() }));
         }
     }
     let outcome = Outcome::Failed { error, cause };
@@ -73,7 +108,7 @@ fn failing(execution: &Execution, at: Timestamp, panic: &str, role_arn: &str) ->
     header.stopped_at = Some(at);
     header.outcome = Some(outcome.clone());
     commands.push(Command::Deliver(outcome));
-    Step { header: Some(header), branches, history, commands, ..Step::default() }
+    Step { header: Some(header), branches: changed, history, commands, ..Step::default() }
 }
 
 /// What the branch does from now on, where that is something else.
@@ -115,7 +150,7 @@ mod tests {
         let timers = execution.branches.values().flat_map(|b| b.doing.timers()).count() + 1;
         let last = execution.header.last_event;
 
-        let end = failing(&execution, Timestamp(2), "boom", "");
+        let end = failing(&execution.header, &execution.branches, Timestamp(2), "boom", "");
         execution.apply(&end);
         let cleared = end.commands.iter().filter(|c| matches!(c, Command::ClearTimer { .. })).count();
         assert_eq!(cleared, timers);

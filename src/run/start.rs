@@ -94,8 +94,8 @@ async fn begin(
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();
     let arn = machine.env.execution_arn(&execution.header);
-    announce(core, &execution);
-    core.logs.tell(&machine, &execution, step.history);
+    announce(core, &execution.header);
+    core.logs.tell(&machine, &execution.header, step.history);
     act(core, execution, step.commands);
     if let Some(parent) = &request.parent {
         core.stop_orphan(parent, id)?;
@@ -118,5 +118,5 @@ pub(super) fn act(core: &SharedCore, execution: Execution, commands: Vec<Command
         core.send(id, super::execution::Message::Leased { task, lease: Ok(None) }, Some(known));
     }
     core.expect_no_more(id);
-    core.act(&execution, commands);
+    core.act(&execution.header, commands);
 }

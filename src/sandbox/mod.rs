@@ -14,6 +14,7 @@
 mod affinity;
 mod child;
 mod jail;
+pub mod process;
 mod protocol;
 mod spawn;
 

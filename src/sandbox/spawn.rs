@@ -1,25 +1,22 @@
 //! The appliance's side: start a child for a job, listen, and see to it that it ends.
 
-use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
-use tokio::sync::oneshot;
+use tokio::process::{Child, Command};
 
+use super::process::{self, Group};
 use super::{Report, affinity};
 use crate::base::TaskError;
-use crate::base::limits::{REPORT_LINE_BYTES_MAX, STDERR_TAIL_BYTES_MAX};
+use crate::base::limits::REPORT_LINE_BYTES_MAX;
 use crate::media::{Device, Job, Progress};
 
 /// Called for every progress that a child reports.
@@ -69,16 +66,15 @@ impl ChildProcesses {
             // Without it the child scans all plug-ins, which takes longer and does no harm.
             let _ = std::fs::create_dir_all(folder);
         }
-        let mut child = fork(self.command(&registry, job.device.as_ref()))
+        let (mut child, group) = process::start(self.command(&registry, job.device.as_ref()))
             .await
             .map_err(|e| failed(format!("{} does not start: {e}", self.program.display())))?;
-        let group = Group(child.id());
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(failed("the child has no pipes".into()));
         };
-        let tail = tokio::spawn(tail(stderr));
+        let tail = tokio::spawn(process::tail(stderr));
         let text = serde_json::to_vec(&job).map_err(|e| failed(format!("the job is no JSON: {e}")))?;
         // A child that dies before it has read its job is told of below, with what it said.
         let _ = stdin.write_all(&text).await;
@@ -138,19 +134,11 @@ impl ChildProcesses {
             .env("CUDA_CACHE_PATH", registry.with_extension("cuda"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
-        let parent = Pid::this();
+            .stderr(Stdio::piped());
         let cpus = device.and_then(|device| affinity::mask(device.cpus.as_deref()?));
         // SAFETY: between fork and exec only system calls are made: nothing is allocated and no lock is taken.
         unsafe {
             command.pre_exec(move || {
-                prctl::set_pdeathsig(Signal::SIGKILL)?;
-                // The parent may have died before the line above.
-                if nix::unistd::getppid() != parent {
-                    return Err(std::io::Error::from_raw_os_error(nix::libc::ESRCH));
-                }
                 prctl::set_no_new_privs()?;
                 setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
                 // Both are kindness to the rest of the box, and may be refused.
@@ -163,56 +151,6 @@ impl ChildProcesses {
             });
         }
         command
-    }
-}
-
-struct Fork {
-    command: Command,
-    runtime: tokio::runtime::Handle,
-    answer: oneshot::Sender<std::io::Result<Child>>,
-}
-
-/// Starts a child from a thread that lives as long as the process.
-///
-/// The kernel's "kill me when my parent dies" follows the thread that forked, not its process, and threads of an
-/// async runtime may end while the work that they started goes on.
-async fn fork(command: Command) -> std::io::Result<Child> {
-    static FORKS: OnceLock<mpsc::Sender<Fork>> = OnceLock::new();
-    let gone = || std::io::Error::other("the thread that starts children is gone");
-    let forks = FORKS.get_or_init(|| {
-        let (forks, orders) = mpsc::channel::<Fork>();
-        let forking = move || {
-            for Fork { mut command, runtime, answer } in orders {
-                let _entered = runtime.enter();
-                // Where nobody waits any more the child is dropped, and so killed.
-                let _ = answer.send(command.spawn());
-            }
-        };
-        // Without the thread the channel is closed, and who wants a child hears of it.
-        let _ = std::thread::Builder::new().name("stage-fork".into()).spawn(forking);
-        forks
-    });
-    let (answer, started) = oneshot::channel();
-    let order = Fork { command, runtime: tokio::runtime::Handle::current(), answer };
-    forks.send(order).map_err(|_| gone())?;
-    started.await.map_err(|_| gone())?
-}
-
-/// Ends the whole process group when nobody waits for the child any more.
-struct Group(Option<u32>);
-
-impl Group {
-    fn kill(&self) {
-        if let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()) {
-            // It is gone already where the child ended by itself and left nobody behind.
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -254,18 +192,6 @@ async fn listen(mut pipe: impl AsyncBufRead + Unpin, on_progress: &OnProgress) -
             Err(e) => return Err(format!("reported what is no report ({e})")),
         }
     }
-}
-
-/// The end of what the child wrote on its standard error.
-async fn tail(mut stderr: ChildStderr) -> String {
-    let mut kept: VecDeque<u8> = VecDeque::new();
-    let mut buffer = [0u8; 4096];
-    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
-        kept.extend(&buffer[..read]);
-        let excess = kept.len().saturating_sub(STDERR_TAIL_BYTES_MAX);
-        kept.drain(..excess);
-    }
-    String::from_utf8_lossy(kept.make_contiguous()).trim().to_owned()
 }
 
 fn ended_without_result(stage: &str, status: ExitStatus, log: &str) -> TaskError {

@@ -2,7 +2,8 @@
 //! which executions ended.
 //!
 //! The files are written, read and removed whole; they are never rewritten, so that the database does not grow and
-//! retention costs the removal of a file. Only a few are kept open. A fault here is a fault of one day's file and not
+//! retention costs the removal of a file. A file says in which form it was written. Only a few are kept open, each under
+//! a lock of its own. A fault here is a fault of one day's file and not
 //! of the store: it never stops the appliance.
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::disk::{Backends, Disk};
+use super::disk::{Backends, Disk, create_whole};
 use super::envelope::{Sealed, seal};
 use super::rows::{self, HistoryRow, PayloadsRow, Row, damaged};
 use super::tables::Table;
@@ -23,8 +24,14 @@ use crate::interpreter::event::Json;
 /// lists want the payloads and not the history.
 const PAYLOADS: Blobs = Blobs { of: Table::Payloads, definition: TableDefinition::new("payloads") };
 const HISTORIES: Blobs = Blobs { of: Table::History, definition: TableDefinition::new("history") };
+/// The store's format since which the files have this form.
+const FORM_VERSION: u32 = 5;
+/// `form` → the form of the file.
+const FORM: TableDefinition<&str, u32> = TableDefinition::new("form");
 const ZSTD_LEVEL: i32 = 3;
 const DAY_MS: i64 = 86_400_000;
+/// Most executions in one transaction of a file that is rewritten.
+const REWRITTEN_ROWS: usize = 500;
 const CACHE_BYTES: usize = 4 << 20;
 /// Most files that stay open while nobody reads them.
 const OPEN_MAX: usize = 6;
@@ -46,8 +53,13 @@ pub(super) struct Kept {
 /// The files of the days, opened when touched.
 pub(super) struct Archives {
     disk: Arc<dyn Backends>,
-    open: Mutex<BTreeMap<u32, Arc<Database>>>,
+    /// Locked to find a place, and never while a file is opened, made or closed. Places stay: there is one for each day.
+    places: Mutex<BTreeMap<u32, Arc<Place>>>,
 }
+
+/// One day's file, where it is open. Locked while it is opened, made, closed or removed: the same file must not be
+/// opened twice, and the other days' need not wait for that.
+type Place = Mutex<Option<Arc<Database>>>;
 
 pub(super) fn day_of(at: Timestamp) -> u32 {
     u32::try_from(at.0.max(0) / DAY_MS).unwrap_or(u32::MAX)
@@ -68,12 +80,18 @@ fn archive_fault(day: u32, error: impl Into<redb::Error>) -> Fault {
 
 impl Archives {
     pub fn new(disk: Arc<dyn Backends>) -> Archives {
-        Archives { disk, open: Mutex::default() }
+        Archives { disk, places: Mutex::default() }
+    }
+
+    /// Where the day's file is, whether or not there is one.
+    fn place(&self, day: u32) -> Arc<Place> {
+        self.places.lock().entry(day).or_default().clone()
     }
 
     fn day(&self, day: u32, make: bool) -> Result<Option<Arc<Database>>, Fault> {
-        let mut open = self.open.lock();
-        if let Some(database) = open.get(&day) {
+        let place = self.place(day);
+        let mut file = place.lock();
+        if let Some(database) = &*file {
             return Ok(Some(database.clone()));
         }
         let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
@@ -83,18 +101,35 @@ impl Archives {
             }
             self.create(day)?;
         }
-        // One that somebody reads stays: the same file must not be opened twice.
-        if let Some(idle) = open.iter().find(|(_, d)| Arc::strong_count(d) == 1).map(|(day, _)| *day)
-            && open.len() >= OPEN_MAX
-        {
-            open.remove(&idle);
-        }
-        let file = Disk(self.disk.open(&name).map_err(io)?);
+        let stored = Disk(self.disk.open(&name).map_err(io)?);
         let mut builder = redb::Builder::new();
-        let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(file);
+        let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(stored);
         let database = Arc::new(database.map_err(|e| archive_fault(day, e))?);
-        open.insert(day, database.clone());
+        if !is_of_this_form(day, &database)? {
+            let what = format!("the archive {name} was written by an older release; run `conveyor upgrade`");
+            return Err(Fault::Retryable { what, source: None });
+        }
+        *file = Some(database.clone());
+        drop(file);
+        self.close_idle(day);
         Ok(Some(database))
+    }
+
+    /// Closes files beyond the most that stay open, but for that day's and those that somebody uses.
+    fn close_idle(&self, newest: u32) {
+        let places = self.places.lock().clone();
+        let is_open = |place: &&Arc<Place>| place.try_lock().is_none_or(|file| file.is_some());
+        let mut open = places.values().filter(is_open).count();
+        for (_, place) in places.iter().filter(|(day, _)| **day != newest) {
+            // Whoever has it locked opens or closes it; whoever holds the database reads it.
+            if open > OPEN_MAX
+                && let Some(mut file) = place.try_lock()
+                && file.as_ref().is_some_and(|database| Arc::strong_count(database) == 1)
+            {
+                *file = None;
+                open -= 1;
+            }
+        }
     }
 
     fn create(&self, day: u32) -> Result<(), Fault> {
@@ -102,14 +137,28 @@ impl Archives {
         let temporary = format!("{name}.new");
         self.disk.remove(&temporary).map_err(io)?;
         let file = Disk(self.disk.open(&temporary).map_err(io)?);
-        let database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
-        let transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
-        for blobs in [PAYLOADS, HISTORIES] {
-            transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
-        }
-        transaction.commit().map_err(|e| archive_fault(day, e))?;
-        drop(database);
+        drop(create_tables(day, file)?);
         self.disk.rename(&temporary, &name).map_err(io)
+    }
+
+    /// Rewrites a day's file that an older release wrote; `content` takes a row out of that release's form and says its
+    /// version. Says whether there was anything to do. A crash leaves the old file or the new one.
+    pub fn upgrade(&self, day: u32, content: OldContent) -> Result<bool, Fault> {
+        let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
+        let file = Disk(self.disk.open(&name).map_err(io)?);
+        let old = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
+        if is_of_this_form(day, &old)? {
+            return Ok(false);
+        }
+        create_whole(&*self.disk, &name, |temporary| {
+            let new = create_tables(day, Disk(self.disk.open(temporary).map_err(io)?))?;
+            for blobs in [PAYLOADS, HISTORIES] {
+                rewrite(day, blobs, &old, &new, content)?;
+            }
+            drop(old);
+            Ok(())
+        })?;
+        Ok(true)
     }
 
     /// `None`: the day has no file, or the file does not know the execution.
@@ -131,10 +180,7 @@ impl Archives {
         let Some(blob) = rows.get(id.0).map_err(|e| archive_fault(day, e))? else { return Ok(None) };
         let key = id.to_bytes();
         let packed = Sealed::new(blobs.of, &key, blob.value()).content(T::VERSION)?;
-        zstd::stream::decode_all(packed).map(Some).map_err(|e| {
-            let what = format!("what {} holds of execution {id} does not unpack ({e})", file_name(day));
-            damaged(Table::Archived, &what)
-        })
+        zstd::stream::decode_all(packed).map(Some).map_err(|e| does_not_unpack(day, id, &e))
     }
 
     /// Verifies the checksums of a day's file. Says of which executions something is damaged.
@@ -164,10 +210,10 @@ impl Archives {
             let mut payloads = transaction.open_table(PAYLOADS.definition).map_err(|e| archive_fault(day, e))?;
             let mut histories = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
             for kept in kept {
-                let blob = packed(PAYLOADS, kept.id, &kept.payloads)?;
-                payloads.insert(kept.id.0, blob.as_slice()).map_err(|e| archive_fault(day, e))?;
-                let blob = packed(HISTORIES, kept.id, &HistoryRow::new(&kept.events))?;
-                histories.insert(kept.id.0, blob.as_slice()).map_err(|e| archive_fault(day, e))?;
+                let packed = blob(PAYLOADS, kept.id, &kept.payloads)?;
+                payloads.insert(kept.id.0, packed.as_slice()).map_err(|e| archive_fault(day, e))?;
+                let packed = blob(HISTORIES, kept.id, &HistoryRow::new(&kept.events))?;
+                histories.insert(kept.id.0, packed.as_slice()).map_err(|e| archive_fault(day, e))?;
             }
         }
         transaction.commit().map_err(|e| archive_fault(day, e))
@@ -183,7 +229,9 @@ impl Archives {
     }
 
     pub fn remove(&self, day: u32) -> Result<(), Fault> {
-        self.open.lock().remove(&day);
+        let place = self.place(day);
+        let mut file = place.lock();
+        *file = None;
         self.disk.remove(&file_name(day)).map_err(|e| archive_fault(day, redb::Error::Io(e)))
     }
 
@@ -194,7 +242,9 @@ impl Archives {
 
     /// redb's own check of one file. False: it was repaired.
     pub fn check_integrity(&self, day: u32) -> Result<bool, Fault> {
-        self.open.lock().remove(&day);
+        let place = self.place(day);
+        let mut open = place.lock();
+        *open = None;
         let name = file_name(day);
         let file = Disk(self.disk.open(&name).map_err(|e| archive_fault(day, redb::Error::Io(e)))?);
         let mut database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
@@ -202,10 +252,138 @@ impl Archives {
     }
 }
 
-fn packed<T: Row>(blobs: Blobs, id: ExecutionId, row: &T) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    rows::write(row, &mut bytes);
-    let packed = zstd::bulk::compress(&bytes, ZSTD_LEVEL)
+/// A file's tables, empty.
+fn create_tables(day: u32, file: Disk) -> Result<Database, Fault> {
+    let database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
+    let transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
+    for blobs in [PAYLOADS, HISTORIES] {
+        transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+    }
+    let mut form = transaction.open_table(FORM).map_err(|e| archive_fault(day, e))?;
+    form.insert("form", FORM_VERSION).map_err(|e| archive_fault(day, e))?;
+    drop(form);
+    transaction.commit().map_err(|e| archive_fault(day, e))?;
+    Ok(database)
+}
+
+fn is_of_this_form(day: u32, database: &Database) -> Result<bool, Fault> {
+    let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
+    match transaction.open_table(FORM) {
+        Ok(form) => {
+            let found = form.get("form").map_err(|e| archive_fault(day, e))?.map(|form| form.value());
+            Ok(found == Some(FORM_VERSION))
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(e) => Err(archive_fault(day, e)),
+    }
+}
+
+/// How a release's archives are read: a row of that table, unpacked, to its version and content.
+pub(super) type OldContent = fn(Table, &[u8]) -> Result<(u8, &[u8]), Fault>;
+
+fn rewrite(day: u32, blobs: Blobs, old: &Database, new: &Database, content: OldContent) -> Result<(), Fault> {
+    let reading = old.begin_read().map_err(|e| archive_fault(day, e))?;
+    let stored = reading.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+    let mut rows = stored.iter().map_err(|e| archive_fault(day, e))?.peekable();
+    while rows.peek().is_some() {
+        let mut transaction = new.begin_write().map_err(|e| archive_fault(day, e))?;
+        transaction.set_quick_repair(true);
+        let mut table = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+        for row in rows.by_ref().take(REWRITTEN_ROWS) {
+            let (id, blob) = row.map_err(|e| archive_fault(day, e))?;
+            let id = ExecutionId(id.value());
+            let row = zstd::stream::decode_all(blob.value()).map_err(|e| does_not_unpack(day, id, &e))?;
+            let (version, archive) = content(blobs.of, &row)?;
+            table.insert(id.0, packed(blobs, id, version, archive)?.as_slice()).map_err(|e| archive_fault(day, e))?;
+        }
+        drop(table);
+        transaction.commit().map_err(|e| archive_fault(day, e))?;
+    }
+    Ok(())
+}
+
+fn does_not_unpack(day: u32, id: ExecutionId, e: &std::io::Error) -> Fault {
+    damaged(Table::Archived, &format!("what {} holds of execution {id} does not unpack ({e})", file_name(day)))
+}
+
+fn blob<T: Row>(blobs: Blobs, id: ExecutionId, row: &T) -> Result<Vec<u8>, Fault> {
+    let mut archive = Vec::new();
+    rows::write(row, &mut archive);
+    packed(blobs, id, T::VERSION, &archive)
+}
+
+fn packed(blobs: Blobs, id: ExecutionId, version: u8, archive: &[u8]) -> Result<Vec<u8>, Fault> {
+    let packed = zstd::bulk::compress(archive, ZSTD_LEVEL)
         .map_err(|e| Fault::retryable(format!("the rows of execution {id} cannot be packed"), e))?;
-    Ok(seal(blobs.of, T::VERSION, &id.to_bytes(), &packed))
+    Ok(seal(blobs.of, version, &id.to_bytes(), &packed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::io;
+    use std::sync::Barrier;
+
+    use redb::StorageBackend;
+
+    use super::*;
+    use crate::store::sim::SimDisk;
+
+    /// A disk that is slow to open one file: it waits at the barrier, and then again.
+    struct Slow(SimDisk, Barrier);
+
+    impl Backends for Slow {
+        fn exists(&self, name: &str) -> io::Result<bool> {
+            self.0.exists(name)
+        }
+
+        fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+            if name == file_name(1) {
+                self.1.wait();
+                self.1.wait();
+            }
+            self.0.open(name)
+        }
+
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            self.0.names()
+        }
+
+        fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+            self.0.lock()
+        }
+
+        fn place(&self) -> String {
+            self.0.place()
+        }
+    }
+
+    #[test]
+    fn a_day_waits_for_no_other_days_file_and_few_stay_open() {
+        let slow = Arc::new(Slow(SimDisk::new(1), Barrier::new(2)));
+        let archives = Archives::new(slow.clone());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| archives.write(1, &[]));
+            slow.1.wait();
+            for day in 2..20 {
+                archives.write(day, &[]).unwrap();
+                assert!(archives.ids(day).unwrap().is_empty());
+            }
+            archives.remove(19).unwrap();
+            assert_eq!(archives.days().unwrap().len(), 17, "days 2 to 18; the first is not made yet");
+            slow.1.wait();
+            waiting.join().unwrap().unwrap();
+        });
+        let open = archives.places.lock().values().filter(|place| place.lock().is_some()).count();
+        assert_eq!(open, OPEN_MAX);
+        assert_eq!(archives.days().unwrap().len(), 18);
+    }
 }

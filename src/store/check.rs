@@ -11,11 +11,11 @@ use super::archive::{Archives, day_of, file_name};
 use super::disk::{Backends, state_fault};
 use super::envelope::Sealed;
 use super::open::{FORMAT, Files, lock, must_be_there, open_files, recover};
-use super::overlay::{Direction, Overlay};
+use super::overlay::{Direction, Snapshot};
 use super::retention::archived_day;
 use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow};
 use super::tables::{self, Payload, Table};
-use crate::base::{EventId, ExecutionId, Fault};
+use crate::base::{BranchId, EventId, ExecutionId, Fault};
 use crate::interpreter::{Doing, HistoryEvent, Status};
 
 /// Most problems that a report lists; it counts all.
@@ -70,17 +70,17 @@ pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     if !state.check_integrity().map_err(state_fault)? {
         report.problem("redb repaired the state file while checking it");
     }
-    let (overlay, _) = recover(&state, tail)?;
+    let snapshot = recover(&state, tail)?.0.snapshot();
     let archives = Archives::new(backends.clone());
     archive_files(&archives, &mut report)?;
-    let mut check = Check { overlay, archives, report, expected: Expected::default() };
+    let mut check = Check { snapshot, archives, report, expected: Expected::default() };
     check.envelopes()?;
     check.executions()?;
     check.branches()?;
     check.belongings()?;
     check.names()?;
     check.children()?;
-    for table in [Table::ByMachine, Table::Timers, Table::Outstanding, Table::Archived] {
+    for table in [Table::ByMachine, Table::Timers, Table::Outstanding, Table::Submitted, Table::Archived] {
         check.compare(table)?;
     }
     check.counts();
@@ -126,13 +126,13 @@ impl Expected {
 }
 
 fn all(
-    overlay: &Overlay,
+    snapshot: &Snapshot,
     table: Table,
     report: &mut Report,
     mut look: impl FnMut(&[u8], Sealed<'_>, &mut Report) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut rows = 0;
-    overlay.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Forward, |key, row| {
+    snapshot.scan(table, (Bound::Unbounded, Bound::Unbounded), Direction::Forward, |key, row| {
         rows += 1;
         // A damaged row is a finding, not the end of the search.
         if let Err(fault) = look(key, row, report) {
@@ -152,12 +152,29 @@ fn not_a_key(table: Table) -> Fault {
     rows::damaged(table, "a key is not what was written")
 }
 
-fn is_there(overlay: &Overlay, table: Table, key: &[u8]) -> Result<bool, Fault> {
-    Ok(overlay.get(table, key, |_| Ok(()))?.is_some())
+/// A row by which a branch that waits is found must be there, and lead to it.
+fn waiter(
+    snapshot: &Snapshot,
+    table: Table,
+    key: Vec<u8>,
+    branch: BranchId,
+    report: &mut Report,
+    expected: &mut Expected,
+) -> Result<(), Fault> {
+    let leads = snapshot.get(table, &key, |value| Ok(tables::waiter_from(value.plain()?) == Some(branch)))?;
+    if leads == Some(false) {
+        report.problem(format!("table '{}' leads to another branch than {branch} (key {})", table.name(), hex(&key)));
+    }
+    expected.key(table, key);
+    Ok(())
+}
+
+fn is_there(snapshot: &Snapshot, table: Table, key: &[u8]) -> Result<bool, Fault> {
+    Ok(snapshot.get(table, key, |_| Ok(()))?.is_some())
 }
 
 struct Check {
-    overlay: Overlay,
+    snapshot: Snapshot,
     archives: Archives,
     report: Report,
     expected: Expected,
@@ -166,16 +183,16 @@ struct Check {
 impl Check {
     /// Every row of every table is what was written under its key.
     fn envelopes(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, .. } = self;
+        let Check { snapshot, report, .. } = self;
         for &table in Table::ALL {
-            all(overlay, table, report, |key, row, _| if key == FORMAT { Ok(()) } else { row.verify() })?;
+            all(snapshot, table, report, |key, row, _| if key == FORMAT { Ok(()) } else { row.verify() })?;
         }
         Ok(())
     }
 
     fn executions(&mut self) -> Result<(), Fault> {
-        let Check { overlay, archives, report, expected } = self;
-        all(overlay, Table::Executions, report, |key, row, report| {
+        let Check { snapshot, archives, report, expected } = self;
+        all(snapshot, Table::Executions, report, |key, row, report| {
             let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Executions))?;
             let row = row.access::<HeaderRow>()?;
             let (machine, status) = (row.machine.as_str(), row.status()?);
@@ -196,37 +213,41 @@ impl Check {
                 let has = if row.stopped_at().is_some() { "an end" } else { "no end" };
                 report.problem(format!("execution {id} is {} and has {has}", status.name()));
             }
-            if !is_there(overlay, Table::Revisions, &tables::text_number(machine, row.revision.to_native()))? {
+            if !is_there(snapshot, Table::Revisions, &tables::text_number(machine, row.revision.to_native()))? {
                 report.problem(format!("execution {id} runs revision {} of '{machine}', which is gone", row.revision));
             }
-            let named = overlay.get(Table::ByName, &tables::texts(machine, &row.name), |of| Ok(of.plain()? == key))?;
+            let named = snapshot.get(Table::ByName, &tables::texts(machine, &row.name), |of| Ok(of.plain()? == key))?;
             if named != Some(true) && !row.is_child() {
                 report.problem(format!("execution {id} cannot be found by its name '{}'", row.name));
             }
-            match archived_day(overlay, id)? {
+            match archived_day(snapshot, id)? {
                 Some(day) => {
                     expected.key(Table::Archived, key.to_vec());
                     archived(archives, id, day, row, report)
                 }
-                None => live(overlay, id, row, report),
+                None => live(snapshot, id, row, report),
             }
         })
     }
 
     fn branches(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, expected, .. } = self;
-        all(overlay, Table::Branches, report, |key, row, report| {
+        let Check { snapshot, report, expected, .. } = self;
+        all(snapshot, Table::Branches, report, |key, row, report| {
             let (id, number) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Branches))?;
             let branch = rows::branch_from(row.access::<rows::BranchRow>()?)?;
             let waits = branch.doing.attempt().is_some() || branch.doing.timers().next().is_some();
             if waits && !expected.running.contains(&id) {
                 report.problem(format!("branch {number} of execution {id} waits, and the execution is not running"));
             }
+            let number = BranchId(number);
             for (timer, due) in branch.doing.timers() {
-                expected.key(Table::Timers, tables::timer(due, id, timer));
+                waiter(snapshot, Table::Timers, tables::timer(due, id, timer), number, report, expected)?;
+            }
+            if let Some(attempt) = super::commit::submitted(&branch.doing) {
+                waiter(snapshot, Table::Submitted, tables::attempt(id, attempt), number, report, expected)?;
             }
             if let Doing::Map { .. } = branch.doing
-                && !is_there(overlay, Table::MapItems, key)?
+                && !is_there(snapshot, Table::MapItems, key)?
             {
                 report.problem(format!("branch {number} of execution {id} is in a Map whose items are gone"));
             }
@@ -239,15 +260,15 @@ impl Check {
 
     /// Rows whose keys begin with an execution: it must be there, and hold such rows at all.
     fn belongings(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, .. } = self;
+        let Check { snapshot, report, .. } = self;
         for table in [Table::Payloads, Table::Branches, Table::MapItems, Table::History] {
             let mut last: Option<(ExecutionId, bool)> = None;
-            all(overlay, table, report, |key, row, report| {
+            all(snapshot, table, report, |key, row, report| {
                 let (id, rest) = tables::split_id(key).ok_or_else(|| not_a_key(table))?;
                 match table {
                     Table::MapItems => {
                         rows::map_items_from(row.access::<rows::MapRow>()?)?;
-                        if !is_there(overlay, Table::Branches, key)? {
+                        if !is_there(snapshot, Table::Branches, key)? {
                             report.problem(format!("execution {id} has items of a Map that no branch is in"));
                         }
                     }
@@ -258,7 +279,7 @@ impl Check {
                 }
                 if last.is_none_or(|(known, _)| known != id) {
                     let lives =
-                        is_there(overlay, Table::Executions, &id.to_bytes())? && archived_day(overlay, id)?.is_none();
+                        is_there(snapshot, Table::Executions, &id.to_bytes())? && archived_day(snapshot, id)?.is_none();
                     if !lives {
                         let name = table.name();
                         report.problem(format!("table '{name}' has rows of execution {id}, which is archived or gone"));
@@ -273,11 +294,11 @@ impl Check {
 
     /// A name leads to the execution that bears it.
     fn names(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, .. } = self;
-        all(overlay, Table::ByName, report, |key, row, report| {
+        let Check { snapshot, report, .. } = self;
+        all(snapshot, Table::ByName, report, |key, row, report| {
             let (id, _) =
                 tables::split_id(row.plain()?).ok_or_else(|| rows::damaged(Table::ByName, "a row is no id"))?;
-            let borne = overlay.get(Table::Executions, &id.to_bytes(), |row| {
+            let borne = snapshot.get(Table::Executions, &id.to_bytes(), |row| {
                 let row = row.access::<HeaderRow>()?;
                 Ok(tables::texts(&row.machine, &row.name) == key)
             })?;
@@ -291,18 +312,18 @@ impl Check {
     /// From its start until its end was told, a child is found by its parent's attempt; what ended and was not told
     /// is a row.
     fn children(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, .. } = self;
-        all(overlay, Table::Children, report, |key, row, report| {
+        let Check { snapshot, report, .. } = self;
+        all(snapshot, Table::Children, report, |key, row, report| {
             let (parent, attempt) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::Children))?;
             let (id, shape) = rows::child_from(row.plain()?)?;
-            let known = overlay.get(Table::Executions, &id.to_bytes(), |row| {
+            let known = snapshot.get(Table::Executions, &id.to_bytes(), |row| {
                 let row = row.access::<HeaderRow>()?;
                 let of = row
                     .parent()
                     .is_some_and(|of| of.execution == parent && of.attempt.0 == attempt && of.shape == shape);
                 Ok((of, row.status()? == Status::Running))
             })?;
-            let told = !is_there(overlay, Table::Deliveries, &id.to_bytes())?;
+            let told = !is_there(snapshot, Table::Deliveries, &id.to_bytes())?;
             match known {
                 None => report.problem(format!("execution {parent} waits for child {id}, which does not exist")),
                 Some((false, _)) => report.problem(format!("execution {parent} is not the parent of its child {id}")),
@@ -313,9 +334,9 @@ impl Check {
             }
             Ok(())
         })?;
-        all(overlay, Table::Deliveries, report, |key, _, report| {
+        all(snapshot, Table::Deliveries, report, |key, _, report| {
             let (id, _) = tables::split_id(key).ok_or_else(|| not_a_key(Table::Deliveries))?;
-            let ended = overlay.get(Table::Executions, key, |row| {
+            let ended = snapshot.get(Table::Executions, key, |row| {
                 let row = row.access::<HeaderRow>()?;
                 Ok(row.parent().is_some() && row.stopped_at.is_some())
             })?;
@@ -324,13 +345,13 @@ impl Check {
             }
             Ok(())
         })?;
-        all(overlay, Table::Executions, report, |key, row, report| {
+        all(snapshot, Table::Executions, report, |key, row, report| {
             let row = row.access::<HeaderRow>()?;
             // A redriven child works on for itself.
             let Some(parent) = row.parent().filter(|_| row.redrive_count() == 0) else { return Ok(()) };
-            let waited_for = row.status()? == Status::Running || is_there(overlay, Table::Deliveries, key)?;
+            let waited_for = row.status()? == Status::Running || is_there(snapshot, Table::Deliveries, key)?;
             let link = tables::attempt(parent.execution, parent.attempt);
-            let child = overlay.get(Table::Children, &link, |row| Ok(row.plain()?.starts_with(key)))?;
+            let child = snapshot.get(Table::Children, &link, |row| Ok(row.plain()?.starts_with(key)))?;
             if waited_for && child != Some(true) {
                 let id = hex(key);
                 report.problem(format!("child {id} cannot be found from its parent {}", parent.execution));
@@ -341,10 +362,10 @@ impl Check {
 
     /// Both ways: each row must be expected, each expected row be there.
     fn compare(&mut self, table: Table) -> Result<(), Fault> {
-        let Check { overlay, report, expected, .. } = self;
+        let Check { snapshot, report, expected, .. } = self;
         let mut wanted = expected.keys.remove(&table).unwrap_or_default();
         let name = table.name();
-        all(overlay, table, report, |key, row, report| {
+        all(snapshot, table, report, |key, row, report| {
             if table == Table::Outstanding {
                 row.access::<TaskRow>()?;
             }
@@ -360,8 +381,8 @@ impl Check {
     }
 
     fn counts(&mut self) {
-        for (key, count) in &self.overlay.counts {
-            let real = self.expected.counts.remove(key).unwrap_or(0);
+        for (key, count) in &self.snapshot.counts {
+            let real = self.expected.counts.remove(&**key).unwrap_or(0);
             if real != *count {
                 self.report.problem(format!("a count of executions says {count} where there are {real}"));
             }
@@ -369,32 +390,32 @@ impl Check {
         if !self.expected.counts.is_empty() {
             self.report.problem("a count of executions is missing");
         }
-        self.report.rows.insert(Table::Counts.name(), self.overlay.counts.len() as u64);
+        self.report.rows.insert(Table::Counts.name(), self.snapshot.counts.len() as u64);
     }
 
     /// Machines and versions lead to revisions, aliases to versions.
     fn definitions(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, .. } = self;
-        all(overlay, Table::Machines, report, |_, row, report| {
+        let Check { snapshot, report, .. } = self;
+        all(snapshot, Table::Machines, report, |_, row, report| {
             let row = rows::MachineRow::read(row)?;
-            if !is_there(overlay, Table::Revisions, &tables::text_number(&row.name, row.revision))? {
+            if !is_there(snapshot, Table::Revisions, &tables::text_number(&row.name, row.revision))? {
                 report.problem(format!("revision {} of state machine '{}' is gone", row.revision, row.name));
             }
             Ok(())
         })?;
-        all(overlay, Table::Versions, report, |key, row, report| {
+        all(snapshot, Table::Versions, report, |key, row, report| {
             let row = rows::VersionRow::read(row)?;
             let (machine, _) = tables::take_text(key).ok_or_else(|| not_a_key(Table::Versions))?;
-            if !is_there(overlay, Table::Revisions, &tables::text_number(&machine, row.revision))? {
+            if !is_there(snapshot, Table::Revisions, &tables::text_number(&machine, row.revision))? {
                 report.problem(format!("a version of '{machine}' leads to revision {}, which is gone", row.revision));
             }
             Ok(())
         })?;
-        all(overlay, Table::Aliases, report, |key, row, report| {
+        all(snapshot, Table::Aliases, report, |key, row, report| {
             let row = rows::AliasRow::read(row)?;
             let (machine, _) = tables::take_text(key).ok_or_else(|| not_a_key(Table::Aliases))?;
             for route in &row.routes {
-                if !is_there(overlay, Table::Versions, &tables::text_number(&machine, route.version))? {
+                if !is_there(snapshot, Table::Versions, &tables::text_number(&machine, route.version))? {
                     report
                         .problem(format!("an alias of '{machine}' leads to version {}, which is gone", route.version));
                 }
@@ -406,7 +427,7 @@ impl Check {
     /// Tables that stand alone: every row must be readable.
     fn others(&mut self) -> Result<(), Fault> {
         fn readable<T: Catalog>(check: &mut Check, table: Table) -> Result<(), Fault> {
-            all(&check.overlay, table, &mut check.report, |_, row, _| T::read(row).map(drop))
+            all(&check.snapshot, table, &mut check.report, |_, row, _| T::read(row).map(drop))
         }
         readable::<rows::RevisionRow>(self, Table::Revisions)?;
         readable::<rows::ActivityRow>(self, Table::Activities)?;
@@ -427,35 +448,35 @@ impl Check {
         readable::<rows::TableRow>(self, Table::TableKeys)?;
         readable::<rows::LearntRow>(self, Table::Learnt)?;
         self.map_runs()?;
-        all(&self.overlay, Table::Settings, &mut self.report, |_, _, _| Ok(()))
+        all(&self.snapshot, Table::Settings, &mut self.report, |_, _, _| Ok(()))
     }
 }
 
 impl Check {
     /// A run belongs to an execution and is found by its number; pages of items belong to a run.
     fn map_runs(&mut self) -> Result<(), Fault> {
-        let Check { overlay, report, .. } = self;
-        all(overlay, Table::MapRuns, report, |key, row, report| {
+        let Check { snapshot, report, .. } = self;
+        all(snapshot, Table::MapRuns, report, |key, row, report| {
             let row = rows::MapRunRow::read(row)?;
             let (id, _) = tables::split_id_number(key).ok_or_else(|| not_a_key(Table::MapRuns))?;
-            if !is_there(overlay, Table::Executions, &id.to_bytes())? {
+            if !is_there(snapshot, Table::Executions, &id.to_bytes())? {
                 report.problem(format!("a Map run belongs to execution {id}, which does not exist"));
             }
-            let named = overlay.get(Table::MapRunNames, &row.run.0.to_be_bytes(), |of| Ok(of.plain()? == key))?;
+            let named = snapshot.get(Table::MapRunNames, &row.run.0.to_be_bytes(), |of| Ok(of.plain()? == key))?;
             if named != Some(true) {
                 report.problem(format!("a Map run of execution {id} cannot be found by its number"));
             }
             Ok(())
         })?;
-        all(overlay, Table::MapRunNames, report, |_, row, report| {
-            if !is_there(overlay, Table::MapRuns, row.plain()?)? {
+        all(snapshot, Table::MapRunNames, report, |_, row, report| {
+            if !is_there(snapshot, Table::MapRuns, row.plain()?)? {
                 report.problem(format!("a number leads to a Map run that does not exist (key {})", hex(row.plain()?)));
             }
             Ok(())
         })?;
-        all(overlay, Table::ItemPages, report, |key, row, report| {
+        all(snapshot, Table::ItemPages, report, |key, row, report| {
             let run = key.get(..20).ok_or_else(|| not_a_key(Table::ItemPages))?;
-            if !is_there(overlay, Table::MapRuns, run)? || std::str::from_utf8(row.plain()?).is_err() {
+            if !is_there(snapshot, Table::MapRuns, run)? || std::str::from_utf8(row.plain()?).is_err() {
                 report.problem(format!("a page of items belongs to no Map run (key {})", hex(key)));
             }
             Ok(())
@@ -464,11 +485,11 @@ impl Check {
 }
 
 /// An execution whose rows are all in the database.
-fn live(overlay: &Overlay, id: ExecutionId, row: &ArchivedHeaderRow, report: &mut Report) -> Result<(), Fault> {
-    if !is_there(overlay, Table::Payloads, &tables::payload(id, Payload::Input))? {
+fn live(snapshot: &Snapshot, id: ExecutionId, row: &ArchivedHeaderRow, report: &mut Report) -> Result<(), Fault> {
+    if !is_there(snapshot, Table::Payloads, &tables::payload(id, Payload::Input))? {
         report.problem(format!("execution {id} has no input"));
     }
-    let output = is_there(overlay, Table::Payloads, &tables::payload(id, Payload::Output))?;
+    let output = is_there(snapshot, Table::Payloads, &tables::payload(id, Payload::Output))?;
     if output != row.succeeded() {
         let (has, status) = (if output { "has an" } else { "lacks its" }, row.status()?.name());
         report.problem(format!("execution {id} is {status} and {has} output"));
@@ -480,7 +501,7 @@ fn live(overlay: &Overlay, id: ExecutionId, row: &ArchivedHeaderRow, report: &mu
     let (first, end) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));
     let range = (Bound::Included(first.as_slice()), Bound::Included(end.as_slice()));
     let mut events = Events::default();
-    overlay.scan(Table::History, range, Direction::Forward, |_, row| {
+    snapshot.scan(Table::History, range, Direction::Forward, |_, row| {
         events.see(&rows::events_from(row.access::<HistoryRow>()?)?);
         Ok(ControlFlow::Continue(()))
     })?;

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use super::record::{Op, Record};
 use super::rows::{self, BranchRow, HeaderRow, HistoryRow, MapRow, MapRunRow, TaskRow};
 use super::tables::{self, Payload, Table};
-use crate::base::{Attempt, ExecutionId, TimerId, Timestamp};
-use crate::interpreter::{Branch, Command, Doing, Execution, Header, Outcome, RunPhase, Status, Step, TaskPhase};
+use crate::base::{Attempt, BranchId, ExecutionId, TimerId, Timestamp};
+use crate::interpreter::{
+    Branch, Command, Doing, Execution, Header, Known, Outcome, Partial, RunPhase, Status, Step, TaskPhase,
+};
 
 /// Row changes that belong together. Build it, then hand it to [`super::Writer::commit`].
 #[derive(Debug, Default)]
@@ -30,12 +32,30 @@ impl Commit {
 
     /// Stores a step. `before` is the execution as it was stored last: `None` for the step that starts it.
     pub fn step(&mut self, before: Option<&Execution>, step: &Step) -> &mut Commit {
+        self.changes(before.map(|b| &b.header), |id| before?.branches.get(&id), step)
+    }
+
+    /// Stores a step of an execution of which only some rows were read.
+    pub fn step_of(&mut self, before: &Partial, step: &Step) -> &mut Commit {
+        let branch = |id| match before.branch(id) {
+            Known::There(branch) => Some(branch),
+            // What a step changes was read, and what it did not read it made.
+            Known::Absent | Known::Unread => None,
+        };
+        self.changes(Some(before.header()), branch, step)
+    }
+
+    fn changes<'b>(
+        &mut self,
+        old: Option<&Header>,
+        before: impl Fn(BranchId) -> Option<&'b Branch>,
+        step: &Step,
+    ) -> &mut Commit {
         let Some(header) = &step.header else { return self };
-        let old = before.map(|b| &b.header);
         self.header(old, header);
-        self.branches(before, header.id, step);
+        self.branches(old, before, header.id, step);
         let timeout = |header: &Header| header.timeout_timer.into_iter().collect();
-        self.timers_gone(header.id, old.map(timeout).unwrap_or_default(), timeout(header));
+        self.timers(old, header.id, None, old.map(timeout).unwrap_or_default(), timeout(header));
         let express_child = header.child.as_ref().is_some_and(|child| child.express);
         if let Some(first) = step.history.first().filter(|_| !express_child) {
             let row = HistoryRow::new(&step.history);
@@ -105,28 +125,31 @@ impl Commit {
         }
     }
 
-    fn branches(&mut self, before: Option<&Execution>, id: ExecutionId, step: &Step) {
-        let unused = before.map_or(0, |b| b.header.next_branch.0);
+    fn branches<'b>(
+        &mut self,
+        old: Option<&Header>,
+        before: impl Fn(BranchId) -> Option<&'b Branch>,
+        id: ExecutionId,
+        step: &Step,
+    ) {
+        let unused = old.map_or(0, |old| old.next_branch.0);
         for (&number, branch) in &step.branches {
             let key = tables::branch(id, number);
-            let op = if number.0 >= unused && before.is_none_or(|b| !b.branches.contains_key(&number)) {
-                Op::PutNew
-            } else {
-                Op::Put
-            };
+            let op = put(number.0 >= unused);
             match branch {
                 Some(branch) => self.record.row(op, Table::Branches, &key, &BranchRow::from(branch)),
                 // A branch that came and went within the step was never stored.
                 None if op == Op::PutNew => {}
                 None => self.record.delete(Table::Branches, &key),
             }
-            let was = before.and_then(|b| b.branches.get(&number)).and_then(|b| issued(&b.doing));
-            let is = branch.as_ref().and_then(|b| issued(&b.doing));
-            if let Some(was) = was.filter(|was| Some(*was) != is) {
+            let (was, is) = (before(number), branch.as_ref());
+            let attempt = |branch: Option<&Branch>| branch.and_then(|b| issued(&b.doing));
+            if let Some(was) = attempt(was).filter(|was| Some(*was) != attempt(is)) {
                 self.outstanding_done(id, was);
             }
+            self.submitted(id, number, was, is);
             let timers = |branch: Option<&Branch>| branch.into_iter().flat_map(|b| b.doing.timers()).collect();
-            self.timers_gone(id, timers(before.and_then(|b| b.branches.get(&number))), timers(branch.as_ref()));
+            self.timers(old, id, Some(number), timers(was), timers(is));
         }
         for (&number, items) in &step.items {
             let key = tables::branch(id, number);
@@ -137,10 +160,36 @@ impl Commit {
         }
     }
 
-    /// Timers that were set and are not any more: cleared, or fired, which `step` does not command to clear.
-    fn timers_gone(&mut self, id: ExecutionId, was: Vec<(TimerId, Timestamp)>, is: Vec<(TimerId, Timestamp)>) {
-        for (timer, due) in was.into_iter().filter(|timer| !is.contains(timer)) {
-            self.drop_timer(id, timer, due);
+    /// Who waits for an attempt that somebody else works on is a row of its own.
+    fn submitted(&mut self, id: ExecutionId, number: BranchId, was: Option<&Branch>, is: Option<&Branch>) {
+        let attempt = |branch: Option<&Branch>| branch.and_then(|b| submitted(&b.doing));
+        let (was, is) = (attempt(was), attempt(is));
+        if let Some(was) = was.filter(|was| Some(*was) != is) {
+            self.record.delete(Table::Submitted, &tables::attempt(id, was));
+        }
+        if let Some(is) = is.filter(|is| Some(*is) != was) {
+            self.record.plain(Op::PutNew, Table::Submitted, &tables::attempt(id, is), &tables::waiter(number));
+        }
+    }
+
+    /// Timers that were set and are not any more (cleared, or fired, which `step` does not command to clear), and those
+    /// that are set now: the branch's, or the execution's own.
+    fn timers(
+        &mut self,
+        old: Option<&Header>,
+        id: ExecutionId,
+        of: Option<BranchId>,
+        was: Vec<(TimerId, Timestamp)>,
+        is: Vec<(TimerId, Timestamp)>,
+    ) {
+        for (timer, due) in was.iter().filter(|timer| !is.contains(timer)) {
+            self.drop_timer(id, *timer, *due);
+        }
+        let waiter = of.map(tables::waiter);
+        let waiter = waiter.as_ref().map_or(&[][..], |waiter| waiter);
+        for (timer, due) in is.iter().filter(|timer| !was.contains(timer)) {
+            let new = old.is_none_or(|old| *timer >= old.next_timer);
+            self.record.plain(put(new), Table::Timers, &tables::timer(*due, id, *timer), waiter);
         }
     }
 
@@ -159,12 +208,8 @@ impl Commit {
                 Command::CancelTask { attempt } => {
                     self.outstanding_done(id, *attempt);
                 }
-                Command::SetTimer { timer, due } => {
-                    let new = old.is_none_or(|old| *timer >= old.next_timer);
-                    self.record.plain(put(new), Table::Timers, &tables::timer(*due, id, *timer), &[]);
-                }
-                // Its row goes with what the branch, or the execution, waited for.
-                Command::ClearTimer { .. } => {}
+                // Their rows come and go with what the branch, or the execution, waits for.
+                Command::SetTimer { .. } | Command::ClearTimer { .. } => {}
                 Command::Deliver(_) => {
                     if header.parent.is_some() {
                         self.record.plain(Op::Put, Table::Deliveries, &id.to_bytes(), &[]);
@@ -253,6 +298,14 @@ fn items_of(header: &Header) -> u32 {
 
 fn put(new: bool) -> Op {
     if new { Op::PutNew } else { Op::Put }
+}
+
+/// The attempt that the branch waits for and whose end somebody else will report.
+pub(super) fn submitted(doing: &Doing) -> Option<Attempt> {
+    match doing {
+        Doing::Task { attempt, phase: TaskPhase::Submitted, .. } => Some(*attempt),
+        _ => None,
+    }
 }
 
 /// The attempt that the branch waits for and that must be issued again after a crash. Once it is submitted,

@@ -7,22 +7,26 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use redb::Database;
 
 use super::archive::Archives;
 use super::disk::{Backends, state_fault};
-use super::envelope::{PLAIN, seal};
+use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::Journal;
-use super::overlay::{Fate, Generation, Overlay, StateView};
+use super::overlay::{Change, Counts, Found, Generation, Overlay, Snapshot, StateView};
+use super::reader::Places;
 use super::tables::Table;
+use super::writer::Threads;
 use crate::base::Fault;
 
 /// Number of the newest journal batch that the state file holds.
 pub(super) const APPLIED: &[u8] = b"store.applied";
+/// Commits that become visible under one lock: readers wait for no more, some 100 µs.
+const PUBLISHED_AT_ONCE: usize = 64;
 
 pub(super) struct Engine {
-    pub overlay: RwLock<Overlay>,
+    overlay: RwLock<Overlay>,
     state: Database,
     journal: Mutex<Journal>,
     /// Batches up to here may leave the journal.
@@ -33,6 +37,7 @@ pub(super) struct Engine {
     failed: OnceLock<String>,
     pub outbox_next: AtomicU64,
     pub archives: Archives,
+    pub places: Places,
     /// Held for as long as anybody may touch the files; dropped last.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -44,6 +49,7 @@ impl Engine {
         journal: Journal,
         disk: Arc<dyn Backends>,
         lock: Box<dyn Any + Send + Sync>,
+        threads: Threads,
     ) -> Engine {
         Engine {
             overlay: RwLock::new(overlay),
@@ -54,6 +60,7 @@ impl Engine {
             failed: OnceLock::new(),
             outbox_next: AtomicU64::new(1),
             archives: Archives::new(disk),
+            places: Places::new(threads),
             _lock: lock,
         }
     }
@@ -77,15 +84,51 @@ impl Engine {
     pub fn append(&self, records: &[Arc<Vec<u8>>]) -> Result<(), Fault> {
         self.alive()?;
         let mut journal = self.journal.lock();
-        let number = self.overlay.read().active.newest + 1;
+        let number = self.overlay.read().newest() + 1;
         let parts: Vec<&[u8]> = records.iter().map(|r| r.as_slice()).collect();
         journal.append(number, &parts, self.cut.load(Ordering::Acquire)).map_err(|fault| self.fail(fault))?;
         let mut overlay = self.overlay.write();
-        for record in records {
-            let publish = overlay.publish(number, record);
-            publish.map_err(|e| self.fail(Fault::fatal("a commit was built wrongly", e)))?;
+        for some in records.chunks(PUBLISHED_AT_ONCE) {
+            for record in some {
+                let publish = overlay.publish(number, record);
+                publish.map_err(|e| self.fail(Fault::fatal("a commit was built wrongly", e)))?;
+            }
+            // Readers get in here, a checkpoint does not: it waits for the journal.
+            RwLockWriteGuard::bump(&mut overlay);
         }
         Ok(())
+    }
+
+    /// Looks at one row, in place and outside of every lock. Costs a look into memory, and at most the state file's
+    /// pages on the way to the row.
+    pub fn get<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let [found] = self.find([(table, key)]);
+        found.look(table, key, look)
+    }
+
+    /// What memory knows of some rows at one moment.
+    pub fn find<const N: usize>(&self, rows: [(Table, &[u8]); N]) -> [Found; N] {
+        let overlay = self.overlay.read();
+        rows.map(|(table, key)| overlay.find(table, key))
+    }
+
+    pub fn count(&self, key: &[u8]) -> u64 {
+        u64::try_from(self.overlay.read().count(key)).unwrap_or(0)
+    }
+
+    /// How many executions there are, by machine and status, at one moment.
+    pub fn counts(&self) -> Counts {
+        self.overlay.read().counts()
+    }
+
+    /// Everything as it is now, for threads that may block.
+    pub fn snapshot(&self) -> Snapshot {
+        self.overlay.read().snapshot()
     }
 
     /// Carries what the overlay holds over to the state file. Says whether there was anything.
@@ -94,26 +137,17 @@ impl Engine {
         self.alive()?;
         let Some(frozen) = self.freeze() else { return Ok(false) };
         let view = self.carry_over(&frozen).map_err(|fault| self.fail(fault))?;
-        let mut overlay = self.overlay.write();
-        overlay.state = Arc::new(view);
-        let done = overlay.frozen.take();
-        drop(overlay);
+        let done = self.overlay.write().carried_over(view);
         self.cut.store(frozen.newest, Ordering::Release);
         // Many rows are freed here, outside the lock.
         drop((frozen, done));
         Ok(true)
     }
 
+    /// Between two batches: the journal's lock is held while one is half published.
     fn freeze(&self) -> Option<Arc<Generation>> {
-        let mut overlay = self.overlay.write();
-        if overlay.active.bytes == 0 {
-            return None;
-        }
-        let mut next = Generation::new();
-        next.newest = overlay.active.newest;
-        let frozen = Arc::new(std::mem::replace(&mut overlay.active, next));
-        overlay.frozen = Some(frozen.clone());
-        Some(frozen)
+        let _journal = self.journal.lock();
+        self.overlay.write().freeze()
     }
 
     fn carry_over(&self, frozen: &Generation) -> Result<StateView, Fault> {
@@ -125,12 +159,12 @@ impl Engine {
                 continue;
             }
             let mut stored = transaction.open_table(table.definition()).map_err(state_fault)?;
-            for (key, fate) in rows {
-                match fate {
-                    Fate::Put(value) | Fate::PutNew(value) => {
+            for (key, change) in rows {
+                match change {
+                    Change::Put(value) | Change::PutNew(value) => {
                         stored.insert(key.bytes(), value.bytes()).map_err(state_fault)?;
                     }
-                    Fate::Deleted => {
+                    Change::Deleted => {
                         stored.remove(key.bytes()).map_err(state_fault)?;
                     }
                 }
@@ -140,7 +174,7 @@ impl Engine {
             let mut counts = transaction.open_table(Table::Counts.definition()).map_err(state_fault)?;
             for (key, count) in &frozen.counts {
                 let value = seal(Table::Counts, PLAIN, key, &count.to_le_bytes());
-                counts.insert(key.as_slice(), value.as_slice()).map_err(state_fault)?;
+                counts.insert(&**key, value.as_slice()).map_err(state_fault)?;
             }
             let mut settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
             let applied = seal(Table::Settings, PLAIN, APPLIED, &frozen.newest.to_le_bytes());
@@ -158,7 +192,6 @@ impl Engine {
 
     /// How much waits for a checkpoint, in bytes.
     pub fn waiting_bytes(&self) -> usize {
-        let overlay = self.overlay.read();
-        overlay.active.bytes + overlay.frozen.as_ref().map_or(0, |f| f.bytes)
+        self.overlay.read().waiting_bytes()
     }
 }

@@ -45,7 +45,7 @@ pub use commit::Commit;
 pub use disk::{Backends, Directory};
 pub use open::{FORMAT_VERSION, Options, open};
 pub use overlay::Direction;
-pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, RunChild};
+pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, Rows, RunChild, StoredRows};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CorrectionRow, DeliveredRow,

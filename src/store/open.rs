@@ -4,7 +4,6 @@
 //! can leave a file that redb refuses. The journal is made before the state file, so a lone journal means that the
 //! making was interrupted, and a lone state file that somebody took the journal away.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,9 +14,10 @@ use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, st
 use super::engine::{APPLIED, Engine};
 use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::{self, Journal, StoreId, Tail};
-use super::overlay::{Generation, Overlay, StateView};
+use super::overlay::{Counts, Overlay, StateView};
 use super::reader::Reader;
 use super::tables::Table;
+use super::upgrade::interrupted;
 use super::writer::{Threads, Writer};
 use crate::base::Fault;
 
@@ -27,7 +27,9 @@ use crate::base::Fault;
 pub const FORMAT_VERSION: u32 = 5;
 
 pub(super) const FORMAT: &[u8] = b"store.format";
-const STORE_ID: &[u8] = b"store.id";
+pub(super) const STORE_ID: &[u8] = b"store.id";
+/// From which format the files are being upgraded. There only until that has come to its end.
+pub(super) const UPGRADING: &[u8] = b"store.upgrading";
 /// redb's cache of the state file.
 const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Size of a file of the journal: some 2,000 commits that come one by one, or 80 ms of as many as the disk takes.
@@ -64,7 +66,7 @@ pub fn open(options: Options) -> Result<(Writer, Reader), Fault> {
     create(&*disk, options.segment_bytes)?;
     let Files { state, journal, tail } = open_files(&disk, options.segment_bytes)?;
     let (overlay, outbox_next) = recover(&state, tail)?;
-    let engine = Arc::new(Engine::new(overlay, state, journal, disk, lock));
+    let engine = Arc::new(Engine::new(overlay, state, journal, disk, lock, options.threads));
     engine.outbox_next.store(outbox_next, Ordering::Relaxed);
     let reader = Reader::new(engine.clone());
     Ok((Writer::start(engine, options.threads, options.checkpoint_ms)?, reader))
@@ -161,6 +163,12 @@ pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result
             disk.place()
         )));
     }
+    if interrupted(&state)?.is_some() {
+        return Err(Fault::fatal_plain(format!(
+            "{}/{STATE} was being upgraded when that was interrupted; run `conveyor upgrade` again",
+            disk.place()
+        )));
+    }
     let store_id = setting(&state, STORE_ID)?.and_then(|id| id.try_into().ok());
     let store_id = store_id.ok_or_else(|| Fault::fatal_plain(format!("{STATE} does not say which store it is of")))?;
     let (journal, tail) = Journal::open(disk.clone(), store_id, segment_bytes, applied(&state)?)?;
@@ -178,7 +186,7 @@ pub(super) fn format_of(state: &Database) -> Result<u32, Fault> {
 }
 
 /// One of the store's own settings, verified: everything else hangs on them.
-fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+pub(super) fn setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     let Some(value) = value(state, key)? else { return Ok(None) };
     let row = Sealed::new(Table::Settings, key, &value);
     row.verify()?;
@@ -195,17 +203,15 @@ fn value(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 /// Loads the counts and replays the journal's tail; says the next outbox number too.
 pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fault> {
     let view = StateView::open(state)?;
-    let mut counts = BTreeMap::new();
+    let mut counts = Counts::new();
     for row in view.table(Table::Counts).iter().map_err(state_fault)? {
         let (key, value) = row.map_err(state_fault)?;
         let row = Sealed::new(Table::Counts, key.value(), value.value());
         row.verify()?;
         let count = row.plain()?.try_into().map_err(|_| row.damaged("a row is no count"))?;
-        counts.insert(key.value().to_vec(), i64::from_le_bytes(count));
+        counts.insert(key.value().into(), i64::from_le_bytes(count));
     }
-    let mut active = Generation::new();
-    active.newest = applied(state)?;
-    let mut overlay = Overlay { active, frozen: None, state: Arc::new(view), counts };
+    let mut overlay = Overlay::new(view, counts, applied(state)?);
     for (number, records) in tail {
         let damaged = |e| Fault::fatal(format!("batch {number} of the journal cannot be replayed"), e);
         overlay.publish(number, &Arc::new(records)).map_err(damaged)?;
@@ -214,10 +220,11 @@ pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fa
     let last = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
         Ok::<_, Fault>(table.last().map_err(state_fault)?.and_then(|(key, _)| key.value().try_into().ok()))
     };
-    if let Some(key) = last(overlay.state.table(Table::Outbox))? {
+    let recovered = overlay.snapshot();
+    if let Some(key) = last(recovered.state.table(Table::Outbox))? {
         newest_outbox = u64::from_be_bytes(key);
     }
-    for key in overlay.active.tables[Table::Outbox as usize].keys() {
+    for key in recovered.active().tables[Table::Outbox as usize].keys() {
         newest_outbox = newest_outbox.max(key.bytes().try_into().map_or(0, u64::from_be_bytes));
     }
     Ok((overlay, newest_outbox + 1))

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::envelope::{self, HEAD_BYTES as ENVELOPE_BYTES};
 use super::rows::Row;
 use super::tables::Table;
+use crate::base::Fault;
 
 /// What happens to a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +39,15 @@ impl Record {
         self.0.is_empty()
     }
 
-    pub fn into_shared(self) -> Arc<Vec<u8>> {
-        Arc::new(self.0)
+    /// # Errors
+    ///
+    /// Places in a record are numbers of 32 bits: a longer one can be neither written nor read. Every payload is bounded
+    /// far below.
+    pub fn into_shared(self) -> Result<Arc<Vec<u8>>, Fault> {
+        match u32::try_from(self.0.len()) {
+            Ok(_) => Ok(Arc::new(self.0)),
+            Err(_) => Err(Fault::fatal_plain(format!("a commit of {} bytes is too long to be stored", self.0.len()))),
+        }
     }
 
     pub fn row<T: Row>(&mut self, op: Op, table: Table, key: &[u8], row: &T) {
@@ -83,8 +91,9 @@ impl Record {
     }
 }
 
+/// One that is too long makes the record too long, which is then refused.
 fn length(bytes: usize) -> [u8; 4] {
-    u32::try_from(bytes).expect("every payload is bounded far below 4 GiB").to_le_bytes()
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 /// One change, as places in the buffer.
@@ -146,7 +155,7 @@ mod tests {
         record.plain(Op::PutNew, Table::Settings, b"a", b"1");
         record.delete(Table::Timers, b"key");
         record.add(Table::Counts, b"c", 5);
-        let buffer = record.into_shared();
+        let buffer = record.into_shared().unwrap();
         let read: Vec<Change> = changes(&buffer).collect::<Result<_, _>>().unwrap();
         assert_eq!(read.iter().map(|c| c.op).collect::<Vec<_>>(), [Op::PutNew, Op::Delete, Op::Add]);
         let (start, length) = read[0].value;

@@ -14,7 +14,8 @@ use std::ops::{Bound, ControlFlow};
 
 use super::archive::{Kept, day_of, file_name};
 use super::commit::{Commit, Forgotten};
-use super::overlay::{Direction, Overlay};
+use super::envelope::Sealed;
+use super::overlay::{Direction, Snapshot};
 use super::reader::Reader;
 use super::record::Op;
 use super::rows::{HeaderRow, PayloadsRow, damaged};
@@ -173,16 +174,22 @@ enum Fate {
 }
 
 /// The day whose file holds the execution's payloads and history.
-pub(super) fn archived_day(overlay: &Overlay, id: ExecutionId) -> Result<Option<u32>, Fault> {
-    overlay.get(Table::Archived, &id.to_bytes(), |day| {
-        day.plain()?.try_into().map(u32::from_be_bytes).map_err(|_| damaged(Table::Archived, "a row is no day"))
-    })
+pub(super) fn archived_day(snapshot: &Snapshot, id: ExecutionId) -> Result<Option<u32>, Fault> {
+    snapshot.get(Table::Archived, &id.to_bytes(), day_from)
+}
+
+pub(super) fn day_from(row: Sealed<'_>) -> Result<u32, Fault> {
+    row.plain()?.try_into().map(u32::from_be_bytes).map_err(|_| row.damaged("a row is no day"))
 }
 
 impl Reader {
     /// Whether the execution has left the database but for its header and index entries. It never comes back.
     pub fn is_archived(&self, id: ExecutionId) -> Result<bool, Fault> {
-        Ok(archived_day(&self.engine().overlay.read(), id)?.is_some())
+        Ok(self.archived_day(id)?.is_some())
+    }
+
+    pub(super) fn archived_day(&self, id: ExecutionId) -> Result<Option<u32>, Fault> {
+        self.engine().get(Table::Archived, &id.to_bytes(), day_from)
     }
 
     /// The events of an archived execution. Empty where retention forgot it a moment ago.
@@ -207,7 +214,7 @@ impl Reader {
         if let Ok(Some(_)) = found {
             return found;
         }
-        match archived_day(&self.engine().overlay.read(), id)? {
+        match self.archived_day(id)? {
             None => Ok(None),
             Some(_) => Err(found.err().unwrap_or_else(|| lacks(day, id))),
         }
@@ -218,15 +225,10 @@ impl Reader {
         let start = after.map(|id| tables::history(id, EventId(u64::MAX)));
         let start = start.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut next = None;
-        self.engine().overlay.read().scan(
-            Table::History,
-            (start, Bound::Unbounded),
-            Direction::Forward,
-            |key, _| {
-                next = tables::split_id(key).map(|(id, _)| id);
-                Ok(ControlFlow::Break(()))
-            },
-        )?;
+        self.engine().snapshot().scan(Table::History, (start, Bound::Unbounded), Direction::Forward, |key, _| {
+            next = tables::split_id(key).map(|(id, _)| id);
+            Ok(ControlFlow::Break(()))
+        })?;
         Ok(next)
     }
 
@@ -236,7 +238,7 @@ impl Reader {
         let end = tables::after_prefix(&first);
         let range = (Bound::Included(first.as_slice()), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
         let mut keys = Vec::new();
-        self.engine().overlay.read().scan(table, range, Direction::Forward, |key, row| {
+        self.engine().snapshot().scan(table, range, Direction::Forward, |key, row| {
             keys.push((key.to_vec(), row.bytes()));
             Ok(ControlFlow::Continue(()))
         })?;
@@ -244,9 +246,9 @@ impl Reader {
     }
 
     fn payloads(&self, id: ExecutionId) -> Result<PayloadsRow, Fault> {
-        let overlay = self.engine().overlay.read();
+        let snapshot = self.engine().snapshot();
         let text = |which| {
-            overlay.get(Table::Payloads, &tables::payload(id, which), |text| {
+            snapshot.get(Table::Payloads, &tables::payload(id, which), |text| {
                 String::from_utf8(text.plain()?.to_vec()).map_err(|_| damaged(Table::Payloads, "a row is no text"))
             })
         };
@@ -256,7 +258,7 @@ impl Reader {
     }
 
     fn ended(&self, id: ExecutionId) -> Result<Option<Ended>, Fault> {
-        let ended = self.engine().overlay.read().get(Table::Executions, &id.to_bytes(), |row| {
+        let ended = self.engine().get(Table::Executions, &id.to_bytes(), |row| {
             let row = row.access::<HeaderRow>()?;
             let over = !matches!(row.status()?, Status::Running | Status::PendingRedrive);
             let succeeded = row.succeeded();
@@ -266,16 +268,16 @@ impl Reader {
     }
 
     fn fate_of(&self, id: ExecutionId, day: u32) -> Result<Fate, Fault> {
-        let overlay = self.engine().overlay.read();
-        if archived_day(&overlay, id)? != Some(day) {
+        let snapshot = self.engine().snapshot();
+        if archived_day(&snapshot, id)? != Some(day) {
             return Ok(Fate::NotInThisFile);
         }
-        let told = overlay.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
-        let found = overlay.get(Table::Executions, &id.to_bytes(), |row| {
+        let told = snapshot.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
+        let found = snapshot.get(Table::Executions, &id.to_bytes(), |row| {
             let row = row.access::<HeaderRow>()?;
             let (list, name, status) = (row.list().into_owned(), row.name.to_string(), row.status()?);
             let owner =
-                overlay.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row.plain()? == id.to_bytes()))?;
+                snapshot.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row.plain()? == id.to_bytes()))?;
             let items = row.child().map_or(1, |child| child.items);
             Ok(Fate::Forgettable(Forgotten { list, name, status, owns_name: owner == Some(true), items }))
         })?;

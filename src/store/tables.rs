@@ -52,9 +52,9 @@ tables! {
     MapItems = 7 "map_items",
     /// id, number of the first event → the events of one step
     History = 8 "history",
-    /// due, id, timer → ()
+    /// due, id, timer → the branch that it wakes; nothing where it is the execution's own
     Timers = 9 "timers",
-    /// id, attempt → the task to issue again after a crash
+    /// id, attempt → the task to issue again after a crash, until it is submitted or over
     Outstanding = 10 "outstanding",
     /// id → (): ended, and its parent has not been told yet
     Deliveries = 11 "deliveries",
@@ -110,6 +110,8 @@ tables! {
     TableKeys = 36 "table_keys",
     /// `transcodes` → [`super::LearntRow`]
     Learnt = 37 "learnt",
+    /// id, attempt → the branch that waits for the end of what the attempt submitted
+    Submitted = 38 "submitted",
 }
 
 impl Table {
@@ -174,6 +176,15 @@ pub(super) fn text_number(first: &str, number: u64) -> Vec<u8> {
 
 pub(super) fn branch(id: ExecutionId, branch: BranchId) -> Vec<u8> {
     id_number(id, branch.0)
+}
+
+/// A branch as a value: what waits is found by its attempt or its timer.
+pub(super) fn waiter(branch: BranchId) -> [u8; 4] {
+    branch.0.to_be_bytes()
+}
+
+pub(super) fn waiter_from(value: &[u8]) -> Option<BranchId> {
+    Some(BranchId(u32::from_be_bytes(value.try_into().ok()?)))
 }
 
 pub(super) fn attempt(id: ExecutionId, attempt: Attempt) -> Vec<u8> {

@@ -204,7 +204,7 @@ impl Inner {
             return self.shared.gone();
         }
         let engine = &self.shared.engine;
-        engine.append(&[commit.record.into_shared()])?;
+        engine.append(&[commit.record.into_shared()?])?;
         *commits += 1;
         if checkpoint_every > 0 && commits.is_multiple_of(checkpoint_every) {
             // The commit is durable whatever comes of the checkpoint; the next commit hears of its failure.
@@ -238,7 +238,7 @@ impl Drop for Inner {
 impl Shared {
     fn enqueue(&self, commit: Commit) -> Result<oneshot::Receiver<Result<(), Fault>>, Fault> {
         let (done, answer) = oneshot::channel();
-        let waiting = Waiting { record: commit.record.into_shared(), done };
+        let waiting = Waiting { record: commit.record.into_shared()?, done };
         let mut queue = self.queue.lock();
         if queue.closing {
             return self.gone().map(|()| answer);

@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use conveyor::asl::StateMachine;
 use conveyor::base::{Attempt, EventId, ExecutionId, TimerId, Timestamp};
 use conveyor::interpreter::{
-    Command, Doing, Entry, Env, Event, Execution, HistoryEvent, HistoryKind, MachineRef, Outcome, RunTask, Status,
-    Step, step,
+    Command, Doing, Entry, Env, Event, Execution, HistoryEvent, HistoryKind, MachineRef, Outcome, Partial, RunTask,
+    Status, Step, step, step_partly,
 };
+use conveyor::store::Commit;
+
+use crate::rows::Counted;
 
 pub const START: i64 = 1_760_000_000_000;
 
@@ -22,6 +25,8 @@ pub struct Oracle<'m> {
     pub history: Vec<HistoryEvent>,
     pub delivered: Vec<Outcome>,
     pub steps: u32,
+    /// What an actor would have in memory that is awake for some events and has read what they needed.
+    awake: Option<Partial>,
     ever: BTreeSet<Attempt>,
     old_timers: Vec<TimerId>,
     left: BTreeSet<EventId>,
@@ -41,6 +46,7 @@ impl<'m> Oracle<'m> {
             history: Vec::new(),
             delivered: Vec::new(),
             steps: 0,
+            awake: None,
             ever: BTreeSet::new(),
             old_timers: Vec::new(),
             left: BTreeSet::new(),
@@ -130,6 +136,7 @@ impl<'m> Oracle<'m> {
             conveyor::interpreter::step(self.machine, &self.execution, &entry, &self.env),
             "twice the same"
         );
+        self.decide_partly(&entry, &step);
         if !current && entry.event != Event::Redriven {
             assert_eq!(step, Step::default(), "{:?} is not current", entry.event);
         }
@@ -143,7 +150,32 @@ impl<'m> Oracle<'m> {
         self.enter_history(&step);
         self.carry_out(&step);
         self.execution.apply(&step);
+        if let Some(awake) = &mut self.awake {
+            awake.apply(&step);
+        }
         self.check(was);
+    }
+
+    /// An actor that has only some rows in memory decides and stores the same.
+    fn decide_partly(&mut self, entry: &Entry, whole: &Step) {
+        let rows = Counted::of(&self.execution);
+        if self.steps.is_multiple_of(4) {
+            self.awake = None;
+        }
+        let mut partial = self.awake.take().unwrap_or_else(|| Partial::of(self.execution.header.clone()));
+        if let Event::TimerFired { timer } = entry.event
+            && self.steps.is_multiple_of(3)
+            && let Some(branch) = self.execution.branch_of_timer(timer)
+        {
+            partial.read_timer(timer, Some(branch), &rows).unwrap();
+        }
+        let step = rows.decide(&mut partial, |partial| step_partly(self.machine, partial, entry, &self.env));
+        assert_eq!(step, *whole, "{:?} decided on a part", entry.event);
+        let (mut commit, mut other) = (Commit::new(), Commit::new());
+        commit.step(Some(&self.execution), whole);
+        other.step_of(&partial, &step);
+        assert_eq!(format!("{commit:?}"), format!("{other:?}"), "stored from a part");
+        self.awake = Some(partial);
     }
 
     fn enter_history(&mut self, step: &Step) {

@@ -179,6 +179,22 @@ fn nothing_catches_a_runtime_error_but_everything_else_is_caught() {
 }
 
 #[test]
+fn the_context_object_holds_the_input_for_those_who_read_it() {
+    let pass = |parameters: Value, next: &str| json!({"Type": "Pass", "Parameters": parameters, "Next": next});
+    let jsonata = json!({"Type": "Pass", "QueryLanguage": "JSONata", "Next": "C",
+        "Output": "{% [$states.input.name, $states.context.Execution.Input.list[1]] %}"});
+    let machine = machine(json!({"StartAt": "A", "States": {
+        "A": pass(json!({"name.$": "$$.State.Name"}), "B"),
+        "B": jsonata,
+        "C": pass(json!({"all.$": "$", "in.$": "$$.Execution.Input.list", "name.$": "$$.Execution.Name"}), "D"),
+        "D": {"Type": "Succeed"}}}));
+    let oracle = started(&machine, "{\"list\": [1, 2]}");
+    let output = oracle.execution.header.output().unwrap();
+    let output: Value = serde_json::from_str(output).unwrap();
+    assert_eq!(output, json!({"all": ["A", 2], "in": [1, 2], "name": "run"}));
+}
+
+#[test]
 fn a_loop_without_an_end_yields_and_ends_at_the_history_s_limit() {
     let pass = |next: &str| json!({"Type": "Pass", "Next": next});
     let machine = machine(json!({"StartAt": "A", "States": {"A": pass("B"), "B": {"Type": "Choice", "Default": "A",

@@ -1,8 +1,8 @@
 //! Definitions that are checked, and what the checker says of them.
 
 use super::*;
-use crate::asl::describe;
 use crate::asl::machine::Kind;
+use crate::asl::{ContextUse, describe};
 
 fn problems(text: &str) -> Vec<String> {
     match parse(text) {
@@ -285,7 +285,8 @@ fn a_sound_definition_comes_out_compiled() {
     assert_eq!(machine.timeout_seconds, Some(60));
     let task = machine.state("Work").expect("a state named Work");
     assert_eq!((task.retry.len(), task.catch.len()), (1, 1));
-    assert!(task.reads_context() && !machine.state("Choose").expect("a state named Choose").reads_context());
+    let choose = machine.state("Choose").expect("a state named Choose");
+    assert_eq!((task.context_use(), choose.context_use()), (ContextUse::Parts, ContextUse::Nothing));
     assert!(
         matches!(&machine.state("Each").map(|state| &state.kind), Some(Kind::Map(map)) if map.item_selector.is_some())
     );

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{EvalError, Path, Scope};
+use super::{ContextUse, EvalError, Path, Scope};
 use format::Format;
 
 /// A call of an intrinsic function.
@@ -86,9 +86,9 @@ impl Intrinsic {
         self.call.each_path(see);
     }
 
-    /// Whether an argument begins at the context object.
-    pub fn reads_context(&self) -> bool {
-        self.call.reads_context()
+    /// What its arguments read of the context object.
+    pub fn context_use(&self) -> ContextUse {
+        self.call.context_use()
     }
 }
 
@@ -139,12 +139,12 @@ impl Call {
         }
     }
 
-    fn reads_context(&self) -> bool {
-        self.arguments.iter().any(|argument| match argument {
-            Argument::Path(path) => path.reads_context(),
-            Argument::Call(call) => call.reads_context(),
-            Argument::Literal(_) | Argument::Format(_) => false,
-        })
+    fn context_use(&self) -> ContextUse {
+        ContextUse::most(self.arguments.iter().map(|argument| match argument {
+            Argument::Path(path) => path.context_use(),
+            Argument::Call(call) => call.context_use(),
+            Argument::Literal(_) | Argument::Format(_) => ContextUse::Nothing,
+        }))
     }
 }
 

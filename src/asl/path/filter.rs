@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
-use super::{Path, Scope, select};
+use super::{ContextUse, Path, Scope, select};
 use crate::asl::condition::{compare_numbers, equal};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,16 +77,16 @@ impl Filter {
 }
 
 impl Filter {
-    pub(super) fn reads_context(&self) -> bool {
+    pub(super) fn context_use(&self) -> ContextUse {
         let reads = |operand: &Operand| match operand {
-            Operand::Item(path) | Operand::Path(path) => path.reads_context(),
-            Operand::Literal(_) | Operand::Pattern(_) => false,
+            Operand::Item(path) | Operand::Path(path) => path.context_use(),
+            Operand::Literal(_) | Operand::Pattern(_) => ContextUse::Nothing,
         };
         match self {
-            Filter::And(both) | Filter::Or(both) => both.0.reads_context() || both.1.reads_context(),
-            Filter::Not(inner) => inner.reads_context(),
+            Filter::And(both) | Filter::Or(both) => both.0.context_use().max(both.1.context_use()),
+            Filter::Not(inner) => inner.context_use(),
             Filter::Exists(operand) => reads(operand),
-            Filter::Compare(left, _, right) => reads(left) || reads(right),
+            Filter::Compare(left, _, right) => reads(left).max(reads(right)),
         }
     }
 }

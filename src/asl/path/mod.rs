@@ -14,7 +14,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{EvalError, Scope};
+use super::{ContextUse, EvalError, Scope};
 use crate::base::limits;
 use filter::Filter;
 
@@ -104,10 +104,18 @@ impl Path {
         self.definite
     }
 
-    /// Whether it begins at the context object, also in a filter.
-    pub fn reads_context(&self) -> bool {
-        let in_filter = |step: &Step| matches!(step, Step::Filter(filter) if filter.reads_context());
-        self.root == Root::Context || self.steps.iter().any(in_filter)
+    /// What it reads of the context object, also in a filter.
+    pub fn context_use(&self) -> ContextUse {
+        let own = match (&self.root, &self.steps[..]) {
+            (Root::Input | Root::Variable(_), _) => ContextUse::Nothing,
+            (Root::Context, [Step::Key(part), ..]) if part != "Execution" => ContextUse::Parts,
+            (Root::Context, [Step::Key(_), Step::Key(field), ..]) if field != "Input" => ContextUse::Parts,
+            (Root::Context, _) => ContextUse::Whole,
+        };
+        self.steps.iter().fold(own, |most, step| match step {
+            Step::Filter(filter) => most.max(filter.context_use()),
+            _ => most,
+        })
     }
 
     /// The name of the variable that it reads.
@@ -290,6 +298,27 @@ mod tests {
         let variables = Variables::from([("v".to_owned(), Arc::new(json!({"a": [1, 2]})))]);
         let scope = Scope::new(input, &context, &variables, 0);
         Path::parse(path).expect(path).eval(&scope).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn the_execution_s_input_counts_as_read_wherever_it_may_be() {
+        let whole = [
+            "$$",
+            "$$.Execution",
+            "$$.Execution.Input.a",
+            "$$..Name",
+            "$$.*.Name",
+            "$$['State','Execution']",
+            "$.a[?(@.b==$$.Execution.Input)]",
+        ];
+        let parts = ["$$.Task.Token", "$$.Execution.Id", "$$.Map.Item.Value", "$.a[?(@.b==$$.State.Name)]"];
+        let nothing = ["$", "$.Execution.Input", "$v.Execution"];
+        let uses = [(&whole[..], ContextUse::Whole), (&parts, ContextUse::Parts), (&nothing, ContextUse::Nothing)];
+        for (paths, expected) in uses {
+            for path in paths {
+                assert_eq!(Path::parse(path).expect(path).context_use(), expected, "{path}");
+            }
+        }
     }
 
     #[test]

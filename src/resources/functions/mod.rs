@@ -10,9 +10,6 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use nix::libc;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -21,11 +18,11 @@ pub use task::{ARN, NAMES, adapter};
 
 use super::aws;
 use super::forward::{self, Endpoint};
-use crate::base::limits::STDERR_TAIL_BYTES_MAX;
 use crate::base::{Span, TaskError};
 use crate::media::Device;
 use crate::media::settings::Acceleration;
 use crate::run::Need;
+use crate::sandbox::process;
 
 /// Largest result of a function, in bytes (Lambda: 6 MB).
 const RESULT_BYTES_MAX: u64 = 6 * 1_048_576;
@@ -211,7 +208,7 @@ impl Functions {
             command.split_first().ok_or_else(|| exit_error(format!("{name} names no program")))?;
         let mut builder = tokio::process::Command::new(program);
         builder.args(arguments).envs(&settings.env).env("AWS_LAMBDA_FUNCTION_NAME", name);
-        builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if settings.gpu.is_some() {
             // Without a lease it sees none.
             builder.env("CUDA_VISIBLE_DEVICES", invocation.device.map_or("", |device| &device.uuid));
@@ -220,18 +217,16 @@ impl Functions {
         if let Some(dir) = &settings.dir {
             builder.current_dir(dir);
         }
-        // SAFETY: prctl is async-signal-safe and touches nothing but the new process's own death signal.
-        unsafe {
-            builder.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
-            });
-        }
-        let mut child = builder
-            .spawn()
+        let (mut child, group) = process::start(builder)
+            .await
             .map_err(|e| exit_error(format!("the function '{name}' could not be started: {program}: {e}")))?;
-        let group = Group::of(&child);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let said = async {
+            match stderr {
+                Some(stderr) => process::tail(stderr).await,
+                None => String::new(),
+            }
+        };
         let give = async {
             if let Some(mut stdin) = stdin {
                 // A function that does not read its event closes the pipe; that is no fault.
@@ -244,7 +239,7 @@ impl Functions {
             drop(group);
             status
         };
-        let ((), out, err, status) = tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), tail_of(stderr), end);
+        let ((), out, err, status) = tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), said, end);
         let status = status.map_err(|e| exit_error(format!("the function '{name}' was lost: {e}")))?;
         let out =
             out.ok_or_else(|| exit_error(format!("the function '{name}' wrote more than {RESULT_BYTES_MAX} bytes")))?;
@@ -391,24 +386,6 @@ fn name_of(function: &str) -> &str {
     rest.split(':').next().unwrap_or(rest)
 }
 
-/// Kills the function's whole process group when the attempt ends or is dropped.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn of(child: &tokio::process::Child) -> Group {
-        Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            // It fails where all of the group has ended, which is what is wanted.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
-}
-
 /// All of it, or `None` where there is more than allowed. Reads to the end either way, so that nobody blocks.
 async fn all_of(stream: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -417,19 +394,6 @@ async fn all_of(stream: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Optio
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
     (bytes.len() as u64 <= bytes_max).then_some(bytes)
-}
-
-async fn tail_of(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut tail = Vec::new();
-    let mut chunk = [0u8; 4096];
-    while let Ok(n @ 1..) = stream.read(&mut chunk).await {
-        tail.extend_from_slice(&chunk[..n]);
-        if tail.len() > STDERR_TAIL_BYTES_MAX {
-            tail.drain(..tail.len() - STDERR_TAIL_BYTES_MAX);
-        }
-    }
-    String::from_utf8_lossy(&tail).trim().to_owned()
 }
 
 #[cfg(test)]

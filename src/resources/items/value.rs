@@ -20,10 +20,10 @@ pub fn type_of(value: &Value) -> &str {
 
 /// Checks an attribute value and writes its numbers as text; the error is DynamoDB's sentence.
 pub fn check(value: &Value) -> Result<Value, String> {
-    let object = value.as_object().filter(|m| m.len() == 1).ok_or_else(|| {
+    let only = value.as_object().filter(|m| m.len() == 1).and_then(|m| m.iter().next());
+    let (kind, content) = only.ok_or_else(|| {
         "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes".to_owned()
     })?;
-    let (kind, content) = object.iter().next().unwrap_or_else(|| unreachable!("one entry was counted"));
     if !TYPES.contains(&kind.as_str()) {
         return Err(format!(
             "Supplied AttributeValue has the unknown type '{kind}', must contain exactly one of the supported datatypes"

@@ -77,7 +77,7 @@ impl Live {
                 cause: Some("Carrying out the execution failed inside the appliance; its log has the details.".into()),
             });
         }
-        self.close();
+        self.close().await;
     }
 
     fn is_running(&self) -> bool {
@@ -88,21 +88,22 @@ impl Live {
         self.is_running() && !self.core.is_closing()
     }
 
-    fn close(mut self) {
+    async fn close(mut self) {
         if self.is_running() {
             return;
         }
         let header = self.execution.header.clone();
+        // Before anybody sees that it is over, or it might run anew all the same.
+        if self.end.is_none()
+            && let Some(record) = self.core.express.record.get()
+        {
+            record.ended(header.id).await;
+        }
         self.core.express.inboxes.lock().remove(&header.id);
         self.core.express.ended(&self.machine, &header);
-        match self.end.take() {
+        if let Some(end) = self.end.take() {
             // Who waited may have hung up.
-            Some(end) => drop(end.send(header)),
-            None => {
-                if let Some(record) = self.core.express.record.get() {
-                    record.ended(header.id);
-                }
-            }
+            let _ = end.send(header);
         }
         // Whoever still asks for something is told that there is nobody.
         self.inbox.close();
@@ -144,8 +145,8 @@ impl Live {
                 }
             }
             Message::Leased { task, lease } => self.begin(*task, lease).await,
-            // What the actors of stages tell; an express execution's stages have none.
-            Message::Moved { .. } | Message::StageGone { .. } | Message::Settle { .. } => {}
+            // What the actors of stages tell, and rows of timers; an express execution has none.
+            Message::Moved { .. } | Message::StageGone { .. } | Message::Settle { .. } | Message::Fired { .. } => {}
         }
     }
 
@@ -179,7 +180,7 @@ impl Live {
             return false;
         }
         self.execution.apply(&step);
-        self.core.logs.tell(&self.machine, &self.execution, step.history);
+        self.core.logs.tell(&self.machine, &self.execution.header, step.history);
         self.act(step.commands);
         true
     }

@@ -123,7 +123,10 @@ pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<Strin
 /// Opens the record of starts in that folder and runs anew what was in flight. To be called once, before anything is
 /// started.
 pub(super) async fn recover(core: &SharedCore, folder: &Path) -> Result<usize, Fault> {
-    let (record, unfinished) = Record::open(folder)?;
+    let folder = folder.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Record::open(&folder)).await;
+    let (record, unfinished) =
+        opened.unwrap_or_else(|e| Err(Fault::fatal("the record of express starts was not read", e)))?;
     if core.express.record.set(record).is_err() {
         return Ok(0);
     }
@@ -132,9 +135,9 @@ pub(super) async fn recover(core: &SharedCore, folder: &Path) -> Result<usize, F
         match run_again(core, &recorded).await {
             Ok(()) => again += 1,
             Err(refused) => {
-                events::ExpressGivenUp { id: recorded.id, machine: &recorded.machine, why: &refused.message }.emit();
+                events::ExpressGivenUp { id: recorded.id, machine: recorded.machine(), why: &refused.message }.emit();
                 if let Some(record) = core.express.record.get() {
-                    record.ended(recorded.id);
+                    record.ended(recorded.id).await;
                 }
             }
         }
@@ -143,8 +146,8 @@ pub(super) async fn recover(core: &SharedCore, folder: &Path) -> Result<usize, F
 }
 
 async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused> {
-    if recorded.runs >= record::RUNS_MAX {
-        let what = format!("the appliance ended {} times while it ran", recorded.runs);
+    if recorded.runs() >= record::RUNS_MAX {
+        let what = format!("the appliance ended {} times while it ran", recorded.runs());
         return Err(Refused::new("InternalFailure", what));
     }
     let request = recorded.to_start();
@@ -153,7 +156,7 @@ async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused
     if let Some(record) = core.express.record.get() {
         record.runs_again(recorded.id).await?;
         if begun.is_over() {
-            record.ended(recorded.id);
+            record.ended(recorded.id).await;
         }
     }
     match begun.is_over() {
@@ -191,7 +194,7 @@ impl Begun {
         let entry = core.entry(Event::Started);
         let id = again.map_or_else(|| ExecutionId::generate(entry.at), |recorded| recorded.id);
         let (qualifier, revision) = match (again, &request.qualifier) {
-            (Some(recorded), _) => (recorded.qualifier(), recorded.revision),
+            (Some(recorded), _) => (recorded.qualifier(), recorded.revision()),
             (None, None) => (None, row.revision),
             (None, Some(qualifier)) => {
                 let (qualifier, revision) = core.resolve(&row.name, qualifier, id)?;
@@ -208,7 +211,7 @@ impl Begun {
         let header = &execution.header;
         events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();
         core.express.board.started(&header.machine.name);
-        core.logs.tell(&machine, &execution, step.history);
+        core.logs.tell(&machine, &execution.header, step.history);
         Ok(Begun { machine, execution, commands: step.commands })
     }
 

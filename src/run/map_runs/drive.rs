@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         }
         stored?;
         for (execution, step) in started {
-            self.core.logs.tell(&machine, &execution, step.history);
+            self.core.logs.tell(&machine, &execution.header, step.history);
             start::act(self.core, execution, step.commands);
         }
         Ok(None)

@@ -179,8 +179,7 @@ impl Core {
             if row.status != RunStatus::Running && row.ended.is_some() {
                 continue;
             }
-            let execution = self.reader.execution(parent)?;
-            if execution.is_none_or(|execution| execution.branch_of_attempt(attempt).is_none()) {
+            if self.reader.branch_of_attempt(parent, attempt)?.is_none() {
                 self.end_orphan(parent, attempt);
             }
         }

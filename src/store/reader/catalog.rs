@@ -10,7 +10,7 @@ use crate::store::tables::{self, Table};
 
 impl Reader {
     pub(in crate::store) fn one<T: Catalog>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
-        self.engine().overlay.read().get(table, key, T::read)
+        self.engine().get(table, key, T::read)
     }
 
     /// Rows whose key is `prefix` and a text, by that text.
@@ -61,7 +61,7 @@ impl Reader {
         if limit == 0 {
             return Ok(found);
         }
-        self.engine().overlay.read().scan(table, range, direction, |key, row| {
+        self.engine().snapshot().scan(table, range, direction, |key, row| {
             let name = name(key).ok_or_else(|| damaged(table, "a key is not what was written"))?;
             found.push((name, T::read(row)?));
             Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })

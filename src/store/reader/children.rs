@@ -25,13 +25,13 @@ impl Reader {
     /// The child that the attempt started.
     pub fn child_of(&self, parent: ExecutionId, attempt: Attempt) -> Result<Option<Child>, Fault> {
         let key = tables::attempt(parent, attempt);
-        self.engine().overlay.read().get(Table::Children, &key, |row| child(&key, row))
+        self.engine().get(Table::Children, &key, |row| child(&key, row))
     }
 
     /// The children that the execution started, by attempt.
     pub fn children_of(&self, parent: ExecutionId) -> Result<Vec<Child>, Fault> {
         let mut children = Vec::new();
-        each(&self.engine().overlay.read(), Table::Children, &parent.to_bytes(), |key, row| {
+        each(&self.engine().snapshot(), Table::Children, &parent.to_bytes(), |key, row| {
             children.push(child(key, row)?);
             Ok(())
         })?;

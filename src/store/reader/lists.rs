@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use super::Reader;
 use crate::base::{EventId, ExecutionId, Fault, Timestamp};
 use crate::interpreter::{MachineRef, MapChild, Parent, Status};
 use crate::store::envelope::Sealed;
-use crate::store::overlay::{Direction, Overlay};
+use crate::store::overlay::{Direction, Snapshot};
 use crate::store::rows::{ArchivedHeaderRow, HeaderRow};
 use crate::store::rows::{STATUSES, damaged, status_code};
 use crate::store::tables::{self, Table};
@@ -74,11 +75,11 @@ impl Reader {
             Some(Ok(id)) => Some(id),
             Some(Err(_)) => return Ok(Page { items: Vec::new(), next: None }),
         };
-        let overlay = self.engine().overlay.read();
+        let snapshot = self.engine().snapshot();
         let mut items = Vec::new();
-        for id in first_of(&overlay, filter, behind, limit + 1, direction)? {
+        for id in first_of(&snapshot, filter, behind, limit + 1, direction)? {
             let look = |row: Sealed<'_>| summary(id, row.access::<HeaderRow>()?);
-            let found = overlay.get(Table::Executions, &id.to_bytes(), look)?;
+            let found = snapshot.get(Table::Executions, &id.to_bytes(), look)?;
             items.push(found.ok_or_else(|| damaged(Table::ByMachine, &format!("{id} is listed but not stored")))?);
         }
         let more = items.len() > limit;
@@ -90,7 +91,7 @@ impl Reader {
 
 /// The first ids in that direction that the filter lets through.
 fn first_of(
-    overlay: &Overlay,
+    snapshot: &Snapshot,
     filter: &ExecutionFilter,
     behind: Option<ExecutionId>,
     limit: usize,
@@ -98,7 +99,7 @@ fn first_of(
 ) -> Result<Vec<ExecutionId>, Fault> {
     let newest_first = direction == Direction::Backward;
     let mut found = BTreeSet::new();
-    for prefix in parts(overlay, filter) {
+    for prefix in parts(snapshot, filter) {
         let (mut low, mut high) = (prefix.clone(), prefix.clone());
         low.extend_from_slice(&if newest_first { [0; 16] } else { behind.map_or([0; 16], ExecutionId::to_bytes) });
         high.extend_from_slice(&if newest_first {
@@ -108,7 +109,7 @@ fn first_of(
         });
         // An id that was a page's last is not the next one's first.
         let low = if newest_first { Bound::Included(low.as_slice()) } else { Bound::Excluded(low.as_slice()) };
-        overlay.scan(Table::ByMachine, (low, Bound::Excluded(high.as_slice())), direction, |key, _| {
+        snapshot.scan(Table::ByMachine, (low, Bound::Excluded(high.as_slice())), direction, |key, _| {
             let id = key.get(prefix.len()..).and_then(tables::split_id);
             let (id, _) = id.ok_or_else(|| damaged(Table::ByMachine, "a key holds no id"))?;
             // Once a page is full, only ids before its last can still enter it.
@@ -131,17 +132,17 @@ fn first_of(
 }
 
 /// The parts of the index that the filter covers.
-fn parts(overlay: &Overlay, filter: &ExecutionFilter) -> Vec<Vec<u8>> {
+fn parts(snapshot: &Snapshot, filter: &ExecutionFilter) -> Vec<Vec<u8>> {
     match (&filter.machine, filter.status) {
         (Some(machine), Some(status)) => vec![tables::machine_status(machine, status)],
         (Some(machine), None) => STATUSES.iter().map(|status| tables::machine_status(machine, *status)).collect(),
         (None, status) => {
             let code = status.map(status_code);
-            let wanted = |key: &&Vec<u8>| {
+            let wanted = |key: &&Arc<[u8]>| {
                 let of_machine = tables::is_of_machine(key);
                 of_machine && (code.is_none() || key.last() == code.as_ref())
             };
-            overlay.counts.keys().filter(wanted).cloned().collect()
+            snapshot.counts.keys().filter(wanted).map(|key| key.to_vec()).collect()
         }
     }
 }

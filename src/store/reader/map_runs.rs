@@ -10,7 +10,7 @@ use crate::store::overlay::Direction;
 use crate::store::rows::{Catalog, HeaderRow, MapRunRow, RunCounts, STATUSES, damaged};
 use crate::store::tables::{self, Table};
 
-/// Rows that are looked at under one lock.
+/// Rows that are taken out of one snapshot.
 const CHILDREN_PER_READ: usize = 1_000;
 
 /// A child of a run.
@@ -27,12 +27,12 @@ pub struct RunChild {
 impl Reader {
     pub fn map_run(&self, parent: ExecutionId, attempt: Attempt) -> Result<Option<MapRunRow>, Fault> {
         let key = tables::attempt(parent, attempt);
-        self.engine().overlay.read().get(Table::MapRuns, &key, MapRunRow::read)
+        self.engine().get(Table::MapRuns, &key, MapRunRow::read)
     }
 
     /// The execution and the attempt that a run belongs to, by the run's number.
     pub fn map_run_named(&self, run: u128) -> Result<Option<(ExecutionId, Attempt)>, Fault> {
-        self.engine().overlay.read().get(Table::MapRunNames, &run.to_be_bytes(), |key| {
+        self.engine().get(Table::MapRunNames, &run.to_be_bytes(), |key| {
             let (id, attempt) = tables::split_id_number(key.plain()?)
                 .ok_or_else(|| damaged(Table::MapRunNames, "a row is no attempt"))?;
             Ok((id, Attempt(attempt)))
@@ -42,7 +42,7 @@ impl Reader {
     /// The runs of an execution, oldest first.
     pub fn map_runs_of(&self, parent: ExecutionId) -> Result<Vec<(Attempt, MapRunRow)>, Fault> {
         let mut runs = Vec::new();
-        each(&self.engine().overlay.read(), Table::MapRuns, &parent.to_bytes(), |key, row| {
+        each(&self.engine().snapshot(), Table::MapRuns, &parent.to_bytes(), |key, row| {
             let (_, attempt) =
                 tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
             runs.push((Attempt(attempt), MapRunRow::read(row)?));
@@ -54,7 +54,7 @@ impl Reader {
     /// Every run there is, by the execution and attempt it belongs to.
     pub fn map_runs(&self) -> Result<Vec<(ExecutionId, Attempt, MapRunRow)>, Fault> {
         let mut runs = Vec::new();
-        each(&self.engine().overlay.read(), Table::MapRuns, &[], |key, row| {
+        each(&self.engine().snapshot(), Table::MapRuns, &[], |key, row| {
             let (id, attempt) =
                 tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
             runs.push((id, Attempt(attempt), MapRunRow::read(row)?));
@@ -65,16 +65,17 @@ impl Reader {
 
     /// The lines of a page of items.
     pub fn item_page(&self, parent: ExecutionId, attempt: Attempt, page: u32) -> Result<Option<String>, Fault> {
-        self.engine().overlay.read().get(Table::ItemPages, &tables::item_page(parent, attempt, page), |lines| {
+        self.engine().get(Table::ItemPages, &tables::item_page(parent, attempt, page), |lines| {
             String::from_utf8(lines.plain()?.to_vec()).map_err(|_| damaged(Table::ItemPages, "a page is no text"))
         })
     }
 
     /// How many children of a run are in which status.
     pub fn run_counts(&self, list: &str) -> RunCounts {
-        let overlay = self.engine().overlay.read();
+        // Out of one moment, or an item that ends meanwhile counts twice or not at all.
+        let all = self.engine().counts();
         let count = |list: &str, status| {
-            let count = overlay.counts.get(&tables::machine_status(list, status)).copied();
+            let count = all.get(tables::machine_status(list, status).as_slice()).copied();
             count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
         };
         let more = tables::more_items(list);
@@ -93,11 +94,11 @@ impl Reader {
         let mut children: Vec<RunChild> = Vec::new();
         let mut from = prefix.clone();
         loop {
-            // Not all under one lock, which keeps commits from becoming visible.
-            let overlay = self.engine().overlay.read();
+            // A run may have very many, and must not keep old rows for all that time.
+            let snapshot = self.engine().snapshot();
             let mut ids = Vec::new();
             let range = (Bound::Excluded(from.as_slice()), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
-            overlay.scan(Table::ByMachine, range, Direction::Forward, |key, _| {
+            snapshot.scan(Table::ByMachine, range, Direction::Forward, |key, _| {
                 let id = key.get(prefix.len()..).and_then(tables::split_id);
                 ids.push(id.ok_or_else(|| damaged(Table::ByMachine, "a key holds no id"))?.0);
                 let full = ids.len() >= CHILDREN_PER_READ;
@@ -108,7 +109,7 @@ impl Reader {
                     let row = row.access::<HeaderRow>()?;
                     Ok(row.child().map(|child| (child.number, child.items, row.stopped_at())))
                 };
-                let found = overlay.get(Table::Executions, &id.to_bytes(), look)?.flatten();
+                let found = snapshot.get(Table::Executions, &id.to_bytes(), look)?.flatten();
                 if let Some((number, items, stopped_at)) = found {
                     children.push(RunChild { id: *id, number, items, stopped_at });
                 }
@@ -126,7 +127,7 @@ impl Reader {
     /// A distributed Map's child: its name is its id.
     pub(super) fn child_by_name(&self, label: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
         let Ok(id) = name.parse::<ExecutionId>() else { return Ok(None) };
-        let found = self.engine().overlay.read().get(Table::Executions, &id.to_bytes(), |row| {
+        let found = self.engine().get(Table::Executions, &id.to_bytes(), |row| {
             let child = row.access::<HeaderRow>()?.child();
             Ok(child.is_some_and(|child| *child.label == *label))
         })?;

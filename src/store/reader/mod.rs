@@ -2,6 +2,8 @@
 //!
 //! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
 
+mod blocking;
+mod branches;
 mod catalog;
 mod children;
 mod lists;
@@ -13,19 +15,22 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::envelope::Sealed;
-use super::overlay::{Direction, Overlay};
-use super::retention::archived_day;
+use super::overlay::{Direction, Snapshot};
+use super::retention::{archived_day, day_from};
 use super::rows::{self, HeaderRow, HistoryRow, TaskRow, damaged};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
 
+pub(super) use blocking::Places;
+pub use blocking::Rows;
+pub use branches::StoredRows;
 pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
 pub use map_runs::RunChild;
 
-/// Rows that one lock of the overlay may cover in a scan without a limit of its own.
+/// Rows that are taken out of one snapshot by a scan without a limit of its own.
 const SCAN_ROWS: usize = 512;
 
 /// Reads. Cheap to clone.
@@ -42,39 +47,55 @@ impl Reader {
     }
 
     pub fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
-        let overlay = self.0.overlay.read();
-        if let Some(input) = payload(&overlay, id, Payload::Input)? {
-            return header(&overlay, id, input, || payload(&overlay, id, Payload::Output));
+        let (key, input) = (id.to_bytes(), tables::payload(id, Payload::Input));
+        let output = tables::payload(id, Payload::Output);
+        let [of_header, of_input, of_output, of_day] = self.0.find([
+            (Table::Executions, &key),
+            (Table::Payloads, &input),
+            (Table::Payloads, &output),
+            (Table::Archived, &key),
+        ]);
+        let read = |input, output: &dyn Fn() -> Result<Option<Json>, Fault>| {
+            of_header.look(Table::Executions, &key, |row| {
+                let row = row.access::<HeaderRow>()?;
+                let output = if row.succeeded() { output()? } else { None };
+                rows::header_from(id, row, input, output)
+            })
+        };
+        if let Some(input) = of_input.look(Table::Payloads, &input, payload_from)? {
+            return read(input, &|| of_output.look(Table::Payloads, &output, payload_from));
         }
-        let Some(day) = archived_day(&overlay, id)? else {
-            let there = overlay.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_some();
+        let Some(day) = of_day.look(Table::Archived, &key, day_from)? else {
+            let there = of_header.look(Table::Executions, &key, |_| Ok(()))?.is_some();
             let lost = || damaged(Table::Payloads, &format!("execution {id} has no input"));
             return if there { Err(lost()) } else { Ok(None) };
         };
-        // Unpacking takes its time, and the lock keeps commits from becoming visible.
-        drop(overlay);
         let Some((input, output)) = self.archived_payloads(day, id)? else { return Ok(None) };
-        header(&self.0.overlay.read(), id, input, || Ok(output))
+        read(input, &|| Ok(output.clone()))
     }
 
-    /// The whole execution, as the next step needs it.
+    /// Whether there is such an execution.
+    pub fn is_known(&self, id: ExecutionId) -> Result<bool, Fault> {
+        Ok(self.0.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_some())
+    }
+
+    /// The whole execution. What this costs grows with its branches: see [`Reader::partial`].
     pub fn execution(&self, id: ExecutionId) -> Result<Option<Execution>, Fault> {
-        let overlay = self.0.overlay.read();
-        let Some(input) = payload(&overlay, id, Payload::Input)? else {
-            drop(overlay);
+        let snapshot = self.0.snapshot();
+        let Some(input) = payload(&snapshot, id, Payload::Input)? else {
             // What is archived has neither branches nor items.
             let header = self.header(id)?;
             return Ok(header.map(|header| Execution::load(header, BTreeMap::new(), BTreeMap::new())));
         };
-        let output = || payload(&overlay, id, Payload::Output);
-        let Some(header) = header(&overlay, id, input, output)? else { return Ok(None) };
+        let output = || payload(&snapshot, id, Payload::Output);
+        let Some(header) = header(&snapshot, id, input, output)? else { return Ok(None) };
         let (mut branches, mut items) = (BTreeMap::new(), BTreeMap::new());
-        each(&overlay, Table::Branches, &id.to_bytes(), |key, row| {
+        each(&snapshot, Table::Branches, &id.to_bytes(), |key, row| {
             let branch = rows::branch_from(row.access::<rows::BranchRow>()?)?;
             branches.insert(branch_of(Table::Branches, key)?, branch);
             Ok(())
         })?;
-        each(&overlay, Table::MapItems, &id.to_bytes(), |key, row| {
+        each(&snapshot, Table::MapItems, &id.to_bytes(), |key, row| {
             let map = rows::map_items_from(row.access::<rows::MapRow>()?)?;
             items.insert(branch_of(Table::MapItems, key)?, Arc::new(map));
             Ok(())
@@ -91,11 +112,10 @@ impl Reader {
         direction: Direction,
     ) -> Result<Vec<HistoryEvent>, Fault> {
         let from = if direction == Direction::Backward && from.0 == 0 { EventId(u64::MAX) } else { from };
-        let overlay = self.0.overlay.read();
-        let Some(day) = archived_day(&overlay, id)? else {
-            return live_history(&overlay, id, from, limit, direction);
+        let snapshot = self.0.snapshot();
+        let Some(day) = archived_day(&snapshot, id)? else {
+            return live_history(&snapshot, id, from, limit, direction);
         };
-        drop(overlay);
         let mut events = self.archived_history(day, id)?;
         match direction {
             Direction::Forward => events.retain(|event| event.id >= from),
@@ -114,7 +134,7 @@ impl Reader {
             return self.child_by_name(label, name);
         }
         let key = tables::texts(machine, name);
-        self.0.overlay.read().get(Table::ByName, &key, |row| {
+        self.0.get(Table::ByName, &key, |row| {
             tables::split_id(row.plain()?).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
         })
     }
@@ -136,7 +156,7 @@ impl Reader {
         let end = tables::timer(until, ExecutionId(u128::MAX), TimerId(u32::MAX));
         let mut timers = Vec::new();
         let range = (start, Bound::Included(end.as_slice()));
-        self.0.overlay.read().scan(Table::Timers, range, Direction::Forward, |key, _| {
+        self.0.snapshot().scan(Table::Timers, range, Direction::Forward, |key, _| {
             if timers.len() == limit {
                 return Ok(ControlFlow::Break(()));
             }
@@ -166,7 +186,7 @@ impl Reader {
 
     /// Whether the task must still be issued again after a crash.
     pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
-        self.0.overlay.read().get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
+        self.0.get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
             Ok(rows::task_from(id, attempt, row.access::<TaskRow>()?))
         })
     }
@@ -184,8 +204,7 @@ impl Reader {
 
     /// How many executions there are, by machine and status.
     pub fn counts(&self) -> BTreeMap<(String, Status), u64> {
-        let overlay = self.0.overlay.read();
-        let read = |(key, count): (&Vec<u8>, &i64)| {
+        let read = |(key, count): (&Arc<[u8]>, &i64)| {
             if !tables::is_of_machine(key) {
                 return None;
             }
@@ -193,21 +212,20 @@ impl Reader {
             let status = rows::STATUSES.get(usize::from(*status.first()?))?;
             Some(((machine, *status), u64::try_from(*count).ok().filter(|n| *n > 0)?))
         };
-        overlay.counts.iter().filter_map(read).collect()
+        self.0.counts().iter().filter_map(read).collect()
     }
 
     /// How many executions of a machine are in that status.
     pub fn count_of(&self, machine: &str, status: Status) -> u64 {
-        let counted = self.0.overlay.read().counts.get(&tables::machine_status(machine, status)).copied();
-        counted.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+        self.0.count(&tables::machine_status(machine, status))
     }
 
     /// How many executions there are in that status, but for the children of Map runs.
     pub fn count(&self, status: Status) -> u64 {
         let code = rows::status_code(status);
-        let overlay = self.0.overlay.read();
+        let counts = self.0.counts();
         let of_machine = |key: &[u8]| tables::is_of_machine(key) && key.last() == Some(&code);
-        let counted = overlay.counts.iter().filter(|(key, _)| of_machine(key));
+        let counted = counts.iter().filter(|(key, _)| of_machine(key));
         counted.map(|(_, count)| u64::try_from(*count).unwrap_or(0)).sum()
     }
 
@@ -220,7 +238,7 @@ impl Reader {
     ) -> Result<(Vec<T>, Option<Vec<u8>>), Fault> {
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let (mut found, mut reached) = (Vec::new(), None);
-        self.0.overlay.read().scan(table, (start, Bound::Unbounded), Direction::Forward, |key, row| {
+        self.0.snapshot().scan(table, (start, Bound::Unbounded), Direction::Forward, |key, row| {
             found.push(read(key, row)?);
             if found.len() < SCAN_ROWS {
                 return Ok(ControlFlow::Continue(()));
@@ -232,7 +250,7 @@ impl Reader {
     }
 }
 
-/// An iterator over pages, each of which is read under a lock of its own.
+/// An iterator over pages, each of which is read from a snapshot of its own: what is long must not keep old rows.
 struct Paged<T, F> {
     read: F,
     page: std::vec::IntoIter<T>,
@@ -283,29 +301,31 @@ fn branch_of(table: Table, key: &[u8]) -> Result<BranchId, Fault> {
 
 /// Every row whose key begins with `prefix`.
 fn each(
-    overlay: &Overlay,
+    snapshot: &Snapshot,
     table: Table,
     prefix: &[u8],
     mut look: impl FnMut(&[u8], Sealed<'_>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let end = tables::after_prefix(prefix);
     let range = (Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
-    overlay.scan(table, range, Direction::Forward, |key, row| look(key, row).map(ControlFlow::Continue))
+    snapshot.scan(table, range, Direction::Forward, |key, row| look(key, row).map(ControlFlow::Continue))
 }
 
-fn payload(overlay: &Overlay, id: ExecutionId, which: Payload) -> Result<Option<Json>, Fault> {
-    overlay.get(Table::Payloads, &tables::payload(id, which), |text| {
-        std::str::from_utf8(text.plain()?).map(Arc::from).map_err(|_| damaged(Table::Payloads, "a row is no text"))
-    })
+fn payload(snapshot: &Snapshot, id: ExecutionId, which: Payload) -> Result<Option<Json>, Fault> {
+    snapshot.get(Table::Payloads, &tables::payload(id, which), payload_from)
+}
+
+fn payload_from(row: Sealed<'_>) -> Result<Json, Fault> {
+    std::str::from_utf8(row.plain()?).map(Arc::from).map_err(|_| row.damaged("a row is no text"))
 }
 
 fn header(
-    overlay: &Overlay,
+    snapshot: &Snapshot,
     id: ExecutionId,
     input: Json,
     output: impl FnOnce() -> Result<Option<Json>, Fault>,
 ) -> Result<Option<Header>, Fault> {
-    overlay.get(Table::Executions, &id.to_bytes(), |row| {
+    snapshot.get(Table::Executions, &id.to_bytes(), |row| {
         let row = row.access::<HeaderRow>()?;
         let output = if row.succeeded() { output()? } else { None };
         rows::header_from(id, row, input, output)
@@ -314,7 +334,7 @@ fn header(
 
 /// The events that lie in the history table.
 fn live_history(
-    overlay: &Overlay,
+    snapshot: &Snapshot,
     id: ExecutionId,
     from: EventId,
     limit: usize,
@@ -327,7 +347,7 @@ fn live_history(
         let at = tables::history(id, from);
         let range = (Bound::Included(first.as_slice()), Bound::Included(at.as_slice()));
         let mut begin = None;
-        overlay.scan(Table::History, range, Direction::Backward, |key, _| {
+        snapshot.scan(Table::History, range, Direction::Backward, |key, _| {
             begin = Some(key.to_vec());
             Ok(ControlFlow::Break(()))
         })?;
@@ -335,7 +355,7 @@ fn live_history(
     }
     let mut events = Vec::new();
     let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
-    overlay.scan(Table::History, range, direction, |_, row| {
+    snapshot.scan(Table::History, range, direction, |_, row| {
         let mut step = rows::events_from(row.access::<HistoryRow>()?)?;
         match direction {
             Direction::Forward => step.retain(|event| event.id >= from),

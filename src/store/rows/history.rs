@@ -180,7 +180,8 @@ impl Fields {
     }
 }
 
-/// Writes a kind's fields and says its number. The numbers are the format.
+/// Writes a kind's fields and says its number. The numbers are the format; a new kind does not compile until it has
+/// one.
 fn write_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
     use HistoryKind as K;
     match kind {
@@ -242,34 +243,6 @@ fn write_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
             f.text(tag::ARN, arn).number(tag::REDRIVE_COUNT, *redrive_count);
             47
         }
-        // Named one by one, so that a new kind does not compile until it has a number.
-        K::TaskScheduled { .. }
-        | K::TaskStarted { .. }
-        | K::TaskSubmitted { .. }
-        | K::TaskSucceeded { .. }
-        | K::TaskFailed { .. }
-        | K::TaskTimedOut { .. }
-        | K::TaskStartFailed { .. }
-        | K::TaskSubmitFailed { .. }
-        | K::ActivityScheduled { .. }
-        | K::ActivityStarted { .. }
-        | K::ActivitySucceeded { .. }
-        | K::ActivityFailed(_)
-        | K::ActivityTimedOut(_)
-        | K::ActivityScheduleFailed(_)
-        | K::LambdaFunctionScheduled { .. }
-        | K::LambdaFunctionStarted
-        | K::LambdaFunctionSucceeded { .. }
-        | K::LambdaFunctionFailed(_)
-        | K::LambdaFunctionTimedOut(_)
-        | K::LambdaFunctionScheduleFailed(_)
-        | K::LambdaFunctionStartFailed(_) => write_task_kind(kind, f),
-    }
-}
-
-fn write_task_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
-    use HistoryKind as K;
-    match kind {
         K::TaskScheduled { resource_type, resource, region, parameters, timeout_seconds, heartbeat_seconds } => {
             f.resource(resource_type, resource).text(tag::REGION, region).text(tag::PARAMETERS, parameters);
             f.seconds(tag::TIMEOUT_SECONDS, *timeout_seconds).seconds(tag::HEARTBEAT_SECONDS, *heartbeat_seconds);
@@ -326,7 +299,6 @@ fn write_task_kind(kind: &HistoryKind, f: &mut Fields) -> u8 {
         K::LambdaFunctionTimedOut(failure) => failed(f, failure, 38),
         K::LambdaFunctionScheduleFailed(failure) => failed(f, failure, 39),
         K::LambdaFunctionStartFailed(failure) => failed(f, failure, 40),
-        _ => unreachable!("the kinds of states and executions are written by write_kind"),
     }
 }
 

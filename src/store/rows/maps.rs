@@ -73,11 +73,19 @@ impl Row for MapRow {}
 
 impl From<&MapItems> for MapRow {
     fn from(map: &MapItems) -> MapRow {
-        let values: Vec<&Value> = map.items.iter().map(|item| &*item.value).collect();
-        let items = serde_json::to_string(&values).expect("every JSON value has a text");
+        let values: Vec<String> = map.items.iter().map(|item| item.value.to_string()).collect();
+        let items = format!("[{}]", values.join(","));
         let keys = map.items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
         MapRow { input: map.input.to_string(), items, keys }
     }
+}
+
+pub(in crate::store) fn map_input_from(row: &ArchivedMapRow) -> Result<Arc<Value>, Fault> {
+    json(Table::MapItems, &row.input)
+}
+
+pub(in crate::store) fn map_item_from(row: &ArchivedMapRow, index: u32) -> Result<Option<Item>, Fault> {
+    Ok(map_items_from(row)?.items.into_iter().nth(index as usize))
 }
 
 pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {

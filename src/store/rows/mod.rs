@@ -60,7 +60,7 @@ pub use landings::LandingRow;
 pub use learnt::{CorrectionRow, LearntRow};
 pub use machines::{AliasRow, MachineKind, MachineRow, RevisionRow, Route, VersionRow};
 pub use map_run::{MapRunRow, RunCounts, RunStatus};
-pub(super) use maps::{MapRow, map_items_from};
+pub(super) use maps::{ArchivedMapRow, MapRow, map_input_from, map_item_from, map_items_from};
 pub use notifications::{DeliveredRow, OutboxRow};
 pub use objects::{ObjectField, ObjectRow};
 pub use queues::MessageRow;
@@ -80,7 +80,9 @@ pub(super) trait Row:
 /// Appends a row's archive. Archives hold relative pointers only, so any place in a buffer will do.
 pub(super) fn write<T: Row>(row: &T, buffer: &mut Vec<u8>) {
     let taken = std::mem::take(buffer);
-    *buffer = rkyv::api::high::to_bytes_in::<_, rancor::Error>(row, taken).expect("a Vec takes every archive");
+    #[expect(clippy::expect_used, reason = "a Vec takes every archive: it has no bound to reach")]
+    let written = rkyv::api::high::to_bytes_in::<_, rancor::Error>(row, taken).expect("a Vec takes every archive");
+    *buffer = written;
 }
 
 /// What is in a row's envelope, in place.

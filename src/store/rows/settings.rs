@@ -20,7 +20,6 @@ impl Commit {
 
 impl Reader {
     pub fn setting(&self, key: &str) -> Result<Option<Vec<u8>>, Fault> {
-        let overlay = self.engine().overlay.read();
-        overlay.get(Table::Settings, key.as_bytes(), |value| Ok(value.plain()?.to_vec()))
+        self.engine().get(Table::Settings, key.as_bytes(), |value| Ok(value.plain()?.to_vec()))
     }
 }

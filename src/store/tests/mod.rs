@@ -1,5 +1,7 @@
 //! What users of the store rely on, through its own doors, on real files.
 
+mod flipped;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,8 +33,8 @@ fn header(id: ExecutionId, name: &str, status: Status) -> Header {
         last_event: EventId(4),
         next_branch: BranchId(2),
         next_attempt: Attempt(1),
-        next_timer: TimerId(1),
-        timeout_timer: Some((TimerId(0), Timestamp(900))),
+        next_timer: TimerId(2),
+        timeout_timer: Some((TimerId(1), Timestamp(950))),
         parent: Some(Parent { execution: ExecutionId(9), attempt: Attempt(id.0 as u32), shape: "sync2".into() }),
         child: None,
         redrive_count: 0,
@@ -155,6 +157,7 @@ fn ending(before: &Execution) -> Step {
     header.status = Status::Succeeded;
     header.stopped_at = Some(Timestamp(10));
     header.outcome = Some(outcome.clone());
+    header.timeout_timer = None;
     header.last_event = EventId(6);
     Step {
         header: Some(header),
@@ -235,23 +238,69 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
 }
 
 #[test]
-fn a_task_is_outstanding_until_it_is_submitted_or_over() {
+fn a_task_is_outstanding_until_it_is_submitted_and_leads_to_its_branch_until_it_is_over() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, reader) = open(on_caller(dir.path())).unwrap();
     let id = ExecutionId::generate(Timestamp(1_000));
     let start = starting(id, "one");
     let mut execution = after(&start);
     commit(&writer, |c| c.step(None, &start));
-    for (phase, still) in [(TaskPhase::Started, true), (TaskPhase::Submitted, false)] {
+    let waits = Some(BranchId(1));
+    assert_eq!(reader.timer(Timestamp(900), id, TimerId(0)).unwrap(), Some(waits));
+    assert_eq!(reader.timer(Timestamp(950), id, TimerId(1)).unwrap(), Some(None), "it is the execution's own");
+    let done = Doing::Done { output: Arc::new(json!(1)) };
+    for (doing, outstanding, waits) in
+        [(task(TaskPhase::Started), true, waits), (task(TaskPhase::Submitted), false, waits), (done, false, None)]
+    {
         let step = Step {
             header: Some(execution.header.clone()),
-            branches: BTreeMap::from([(BranchId(1), Some(branch(task(phase))))]),
+            branches: BTreeMap::from([(BranchId(1), Some(branch(doing)))]),
             ..Step::default()
         };
         commit(&writer, |c| c.step(Some(&execution), &step));
         execution.apply(&step);
-        assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), still);
+        assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), outstanding);
+        assert_eq!(reader.branch_of_attempt(id, Attempt(0)).unwrap(), waits);
+        assert_eq!(reader.timer(Timestamp(900), id, TimerId(0)).unwrap(), waits.map(Some));
     }
+}
+
+#[test]
+fn a_walk_sees_one_moment_and_keeps_no_commit_waiting() {
+    use std::ops::{Bound, ControlFlow};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, _reader) = open(Options::at(dir.path())).unwrap();
+    let set = |key: &str, value: &str| commit(&writer, |c| c.put_setting(key, value.as_bytes()));
+    let seen = |meanwhile: &dyn Fn(&str)| {
+        let mut seen = Vec::new();
+        let range = (Bound::Included(&b"w."[..]), Bound::Excluded(&b"w/"[..]));
+        let look = |key: &[u8], row: envelope::Sealed<'_>| {
+            let key = String::from_utf8_lossy(key).into_owned();
+            meanwhile(&key);
+            seen.push(format!("{key}={}", String::from_utf8_lossy(row.plain()?)));
+            Ok(ControlFlow::Continue(()))
+        };
+        writer.engine().snapshot().scan(Table::Settings, range, Direction::Forward, look).unwrap();
+        seen.join(" ")
+    };
+    // One row in each of the three places: the state file, what is carried over during the walk, and the newest.
+    set("w.a", "1");
+    set("w.c", "1");
+    writer.checkpoint().unwrap();
+    set("w.b", "1");
+    set("w.d", "1");
+    let walked = seen(&|key| {
+        // With a lock held, the first of these would never come back.
+        set("w.c", key);
+        commit(&writer, |c| c.delete_setting("w.d"));
+        set(&format!("{key}x"), "new");
+        if key == "w.b" {
+            writer.checkpoint().unwrap();
+        }
+    });
+    assert_eq!(walked, "w.a=1 w.b=1 w.c=1 w.d=1");
+    assert_eq!(seen(&|_| ()), "w.a=1 w.ax=new w.b=1 w.bx=new w.c=w.d w.cx=new w.dx=new");
 }
 
 #[test]
@@ -475,89 +524,6 @@ fn children_are_found_until_their_end_was_told() {
     assert_eq!((reader.children().count(), reader.deliveries().count()), (0, 0));
 }
 
-/// Whatever bit of a stored value flips, on the way there or where it lies, `check` says so.
-#[test]
-fn check_finds_a_flipped_bit_in_every_value() {
-    let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
-    three_days(&writer);
-    assert_eq!(archive(&writer, DAY_MS, DAY_MS), 4);
-    commit(&writer, |c| c.put_item("t", "k", "{}").put_setting("other", b"1"));
-    writer.close().unwrap();
-    drop(reader);
-    is_clean(dir.path());
-    for (file, told) in [("state.redb", "checksum"), ("history-000000.redb", "is not what was written")] {
-        let path = dir.path().join(file);
-        let intact = std::fs::read(&path).unwrap();
-        let mut tables: BTreeMap<String, Vec<Raw>> = BTreeMap::new();
-        raw(&path).into_iter().for_each(|row| tables.entry(row.0.clone()).or_default().push(row));
-        assert!(tables.values().map(Vec::len).sum::<usize>() >= 8);
-        for (table, rows) in tables {
-            // The format is what opening goes by, and its number is its own check.
-            let rows: Vec<Raw> = rows.into_iter().filter(|(_, key, _)| key.as_slice() != super::open::FORMAT).collect();
-            let flip = |n: usize, mut value: Vec<u8>| {
-                let bit = (n * 37 + 5) % (value.len() * 8);
-                value[bit / 8] ^= 1 << (bit % 8);
-                value
-            };
-            let wrong = rows.iter().enumerate().map(|(n, (_, key, value))| (key.clone(), flip(n, value.clone())));
-            put_raw(&path, &table, wrong.collect());
-            let report = check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>));
-            let report = report.map_or_else(|fault| crate::base::fault::chain(&fault), |report| report.to_string());
-            let found = report.lines().filter(|line| line.contains(told)).count();
-            // What is read at opening is refused there, with the first such row.
-            let at_opening = ["settings", "counts"].contains(&table.as_str()) && found == 1;
-            assert!(found >= rows.len() || at_opening, "{file} {table}: {report}");
-            std::fs::write(&path, &intact).unwrap();
-        }
-    }
-    is_clean(dir.path());
-}
-
-type Raw = (String, Vec<u8>, Vec<u8>);
-
-/// The rows of a redb file as they lie there. Archives have numbers for keys.
-fn raw(path: &std::path::Path) -> Vec<Raw> {
-    use redb::{ReadableDatabase, ReadableTable, TableHandle};
-    let database = redb::Database::open(path).unwrap();
-    let read = database.begin_read().unwrap();
-    let mut rows = Vec::new();
-    for handle in read.list_tables().unwrap() {
-        let name = handle.name().to_owned();
-        let definition = redb::TableDefinition::<&[u8], &[u8]>::new(&name);
-        match read.open_table(definition) {
-            Ok(table) => rows.extend(table.iter().unwrap().map(|row| {
-                let (key, value) = row.unwrap();
-                (name.clone(), key.value().to_vec(), value.value().to_vec())
-            })),
-            Err(_) => {
-                let definition = redb::TableDefinition::<u128, &[u8]>::new(&name);
-                rows.extend(read.open_table(definition).unwrap().iter().unwrap().map(|row| {
-                    let (key, value) = row.unwrap();
-                    (name.clone(), key.value().to_be_bytes().to_vec(), value.value().to_vec())
-                }));
-            }
-        }
-    }
-    rows
-}
-
-fn put_raw(path: &std::path::Path, table: &str, rows: Vec<(Vec<u8>, Vec<u8>)>) {
-    let database = redb::Database::open(path).unwrap();
-    let write = database.begin_write().unwrap();
-    for (key, value) in rows {
-        if path.ends_with("state.redb") {
-            let mut table = write.open_table(redb::TableDefinition::<&[u8], &[u8]>::new(table)).unwrap();
-            table.insert(key.as_slice(), value.as_slice()).unwrap();
-        } else {
-            let key = u128::from_be_bytes(key.try_into().unwrap());
-            let mut table = write.open_table(redb::TableDefinition::<u128, &[u8]>::new(table)).unwrap();
-            table.insert(key, value.as_slice()).unwrap();
-        }
-    }
-    write.commit().unwrap();
-}
-
 /// What `check` is for: each kind of damage, made with raw changes of rows, is told.
 #[test]
 fn check_finds_every_row_that_does_not_fit() {
@@ -592,6 +558,18 @@ fn check_finds_every_row_that_does_not_fit() {
         ("lacks a row", delete(Table::Timers, tables::timer(Timestamp(900), running, TimerId(0)))),
         ("belongs to nothing", put(Table::Timers, tables::timer(Timestamp(5), failed, TimerId(0)), vec![])),
         ("lacks a row", delete(Table::Outstanding, tables::attempt(running, Attempt(0)))),
+        (
+            "to another branch",
+            put(
+                Table::Timers,
+                tables::timer(Timestamp(900), running, TimerId(0)),
+                tables::waiter(BranchId(0)).to_vec(),
+            ),
+        ),
+        (
+            "belongs to nothing",
+            put(Table::Submitted, tables::attempt(running, Attempt(0)), tables::waiter(BranchId(1)).to_vec()),
+        ),
         ("has no input", delete(Table::Payloads, tables::payload(running, Payload::Input))),
         ("lacks its output", delete(Table::Payloads, tables::payload(succeeded, Payload::Output))),
         ("archived or gone", put(Table::Payloads, tables::payload(archived, Payload::Input), b"1".to_vec())),

@@ -1,0 +1,222 @@
+//! The rows that are durable in the journal and not yet in the state file, and the view that merges the two.
+//!
+//! ```text
+//! writer --publish--> active --freeze--> frozen --checkpoint--> state file
+//!                        newest wins: active, frozen, state
+//! ```
+//!
+//! Nobody reads a disk, and nobody walks rows, under the lock of [`Overlay`], which every commit needs. A look at one row
+//! ([`Overlay::find`]) takes what memory has of it out of the lock, or the state file's view. A walk has a [`Snapshot`]
+//! of all: the generations are persistent maps (`imbl`), so that it costs four counters, and then keeps nobody waiting;
+//! commits that come while it lives copy the nodes that they change, once for each snapshot.
+//!
+//! Measured, on the work of 2,048 executions with 5 rows to a commit: the plain maps of before took 3.1 µs to publish a
+//! commit, these 1.8 µs with no snapshot about, since their keys carry their heads and a change goes down the tree once;
+//! 5 µs where every tenth commit meets a new snapshot. The other ways cost more: walks that come back for the lock at
+//! every page see a list's parts at different times (an execution that ends meanwhile is in none of them), and sealing
+//! the active generation at each walk makes every look at a row search all that were sealed.
+//!
+//! Invariant: a row gets here only after the journal has synced it, and leaves only after the state file has.
+
+mod generation;
+mod scan;
+
+use std::sync::Arc;
+
+use redb::{AccessGuard, ReadOnlyTable, ReadableDatabase};
+
+pub(super) use generation::{Change, Counts, Generation, Slice};
+
+use super::disk::state_fault;
+use super::envelope::Sealed;
+use super::record::{self, Malformed, Op, changes};
+use super::tables::Table;
+use crate::base::Fault;
+use generation::Sought;
+
+/// The state file as of one checkpoint, its tables opened.
+pub(super) struct StateView {
+    tables: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+}
+
+impl StateView {
+    pub fn open(database: &redb::Database) -> Result<StateView, Fault> {
+        let transaction = database.begin_read().map_err(state_fault)?;
+        let open = |table: &Table| transaction.open_table(table.definition()).map_err(state_fault);
+        Ok(StateView { tables: Table::ALL.iter().map(open).collect::<Result<_, _>>()? })
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<AccessGuard<'_, &'static [u8]>>, Fault> {
+        self.tables[table as usize].get(key).map_err(state_fault)
+    }
+
+    pub fn table(&self, table: Table) -> &ReadOnlyTable<&'static [u8], &'static [u8]> {
+        &self.tables[table as usize]
+    }
+}
+
+/// Everything a reader may see.
+pub(super) struct Overlay {
+    now: Snapshot,
+}
+
+/// Everything that a reader could see at one moment. For threads that may block: its rows may lie on the disk, and
+/// who drops the last one of a generation frees it.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    active: Arc<Generation>,
+    frozen: Option<Arc<Generation>>,
+    pub state: Arc<StateView>,
+    /// How many executions there are, by machine and status.
+    pub counts: Counts,
+}
+
+/// Which way a scan goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Forward,
+    Backward,
+}
+
+impl Overlay {
+    /// What the state file holds, with nothing over it but the batches up to `newest`, which it has.
+    pub fn new(state: StateView, counts: Counts, newest: u64) -> Overlay {
+        let active = Arc::new(Generation::after(newest));
+        Overlay { now: Snapshot { active, frozen: None, state: Arc::new(state), counts } }
+    }
+
+    /// Makes a durable record of that batch visible.
+    pub fn publish(&mut self, number: u64, record: &Arc<Vec<u8>>) -> Result<(), Malformed> {
+        let active = Arc::make_mut(&mut self.now.active);
+        for change in changes(record) {
+            let change = change?;
+            if change.op == Op::Add {
+                add(&mut self.now.counts, active, record, change);
+            } else {
+                active.apply(record, change);
+            }
+        }
+        active.newest = number;
+        active.bytes += record.len();
+        Ok(())
+    }
+
+    /// The number of the newest batch.
+    pub fn newest(&self) -> u64 {
+        self.now.active.newest
+    }
+
+    /// How much waits for a checkpoint, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.now.generations().map(|generation| generation.bytes).sum()
+    }
+
+    /// Ends the active generation, so that it can be carried over. `None`: nothing is in it.
+    pub fn freeze(&mut self) -> Option<Arc<Generation>> {
+        if self.now.active.bytes == 0 {
+            return None;
+        }
+        let next = Arc::new(Generation::after(self.now.active.newest));
+        let frozen = std::mem::replace(&mut self.now.active, next);
+        self.now.frozen = Some(frozen.clone());
+        Some(frozen)
+    }
+
+    /// The state file now holds what was frozen. What this gives back is to be dropped outside of the lock: that
+    /// frees many rows.
+    pub fn carried_over(&mut self, state: StateView) -> Option<Arc<Generation>> {
+        self.now.state = Arc::new(state);
+        self.now.frozen.take()
+    }
+
+    /// What memory knows of a row. Costs a look into two maps and reads nothing.
+    pub fn find(&self, table: Table, key: &[u8]) -> Found {
+        let sought = Sought::from(key);
+        match self.now.generations().find_map(|generation| generation.tables[table as usize].get(&sought)) {
+            Some(change) => change.value().map_or(Found::Deleted, |value| Found::Row(value.clone())),
+            None => Found::Stored(self.now.state.clone()),
+        }
+    }
+
+    pub fn count(&self, key: &[u8]) -> i64 {
+        self.now.counts.get(key).copied().unwrap_or(0)
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.now.counts.clone()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.now.clone()
+    }
+}
+
+fn add(counts: &mut Counts, active: &mut Generation, record: &Arc<Vec<u8>>, change: record::Change) {
+    let (key, value) = (Slice::new(record, change.key), Slice::new(record, change.value));
+    let by = value.bytes().try_into().map_or(0, i64::from_le_bytes);
+    let now = match counts.get_mut(key.bytes()) {
+        Some(count) => {
+            *count += by;
+            *count
+        }
+        None => {
+            counts.insert(key.bytes().into(), by);
+            by
+        }
+    };
+    match active.counts.get_mut(key.bytes()) {
+        Some(known) => *known = now,
+        None => drop(active.counts.insert(key.bytes().into(), now)),
+    }
+}
+
+/// A row as memory knows it.
+pub(super) enum Found {
+    Row(Slice),
+    Deleted,
+    /// Whatever the state file says.
+    Stored(Arc<StateView>),
+}
+
+impl Found {
+    /// Looks at the row that was sought, in place.
+    pub fn look<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let look = |row: &[u8]| look(Sealed::new(table, key, row));
+        match self {
+            Found::Row(row) => look(row.bytes()).map(Some),
+            Found::Deleted => Ok(None),
+            Found::Stored(state) => state.get(table, key)?.map(|guard| look(guard.value())).transpose(),
+        }
+    }
+}
+
+impl Snapshot {
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        std::iter::once(&*self.active).chain(self.frozen.as_deref())
+    }
+
+    /// The rows of a table that no checkpoint has carried over yet.
+    pub fn active(&self) -> &Generation {
+        &self.active
+    }
+
+    /// Looks at one row, in place.
+    pub fn get<T>(
+        &self,
+        table: Table,
+        key: &[u8],
+        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let look = |row: &[u8]| look(Sealed::new(table, key, row));
+        let sought = Sought::from(key);
+        match self.generations().find_map(|generation| generation.tables[table as usize].get(&sought)) {
+            Some(change) => change.value().map(|value| look(value.bytes())).transpose(),
+            None => self.state.get(table, key)?.map(|guard| look(guard.value())).transpose(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Reads of single branches, and of who waits for what: what they cost does not grow with the execution.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Reader, branch_of};
+use crate::base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
+use crate::interpreter::{Branch, Item, Partial, Rows};
+use crate::store::envelope::Sealed;
+use crate::store::overlay::Direction;
+use crate::store::rows::{self, BranchRow, MapRow, TaskRow};
+use crate::store::tables::{self, Table};
+
+impl Reader {
+    /// The execution's header; the rest of it is read as steps need it, from [`Reader::rows`].
+    pub fn partial(&self, id: ExecutionId) -> Result<Option<Partial>, Fault> {
+        Ok(self.header(id)?.map(Partial::of))
+    }
+
+    /// The rows of one execution, one by one.
+    pub fn rows(&self, id: ExecutionId) -> StoredRows<'_> {
+        StoredRows { reader: self, id }
+    }
+
+    pub fn branch(&self, id: ExecutionId, branch: BranchId) -> Result<Option<Branch>, Fault> {
+        let read = |row: Sealed| rows::branch_from(row.access::<BranchRow>()?);
+        self.engine().get(Table::Branches, &tables::branch(id, branch), read)
+    }
+
+    /// The branch that waits for the attempt's outcome; `None` where nobody does any more.
+    pub fn branch_of_attempt(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
+        let key = tables::attempt(id, attempt);
+        // At one moment: a submission moves the attempt from one table to the other.
+        let [submitted, outstanding] = self.engine().find([(Table::Submitted, &key), (Table::Outstanding, &key)]);
+        if let Some(branch) = submitted.look(Table::Submitted, &key, waiter)? {
+            return Ok(Some(branch));
+        }
+        let branch = |row: Sealed| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()));
+        outstanding.look(Table::Outstanding, &key, branch)
+    }
+
+    /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not
+    /// set any more.
+    pub fn timer(&self, due: Timestamp, id: ExecutionId, timer: TimerId) -> Result<Option<Option<BranchId>>, Fault> {
+        self.engine().get(Table::Timers, &tables::timer(due, id, timer), |value| {
+            if value.plain()?.is_empty() { Ok(None) } else { waiter(value).map(Some) }
+        })
+    }
+}
+
+fn waiter(value: Sealed) -> Result<BranchId, Fault> {
+    tables::waiter_from(value.plain()?).ok_or_else(|| value.damaged("a row leads to no branch"))
+}
+
+/// The rows of one execution as they are stored, for [`Partial::read`].
+#[derive(Clone, Copy)]
+pub struct StoredRows<'r> {
+    reader: &'r Reader,
+    id: ExecutionId,
+}
+
+impl StoredRows<'_> {
+    fn map<T>(
+        &self,
+        branch: BranchId,
+        look: impl FnOnce(&rows::ArchivedMapRow) -> Result<T, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let key = tables::branch(self.id, branch);
+        self.reader.engine().get(Table::MapItems, &key, |row| look(row.access::<MapRow>()?))
+    }
+}
+
+impl Rows for StoredRows<'_> {
+    type Fault = Fault;
+
+    fn branch(&self, id: BranchId) -> Result<Option<Branch>, Fault> {
+        self.reader.branch(self.id, id)
+    }
+
+    fn branches(&self, first: BranchId, count: u32) -> Result<Vec<(BranchId, Branch)>, Fault> {
+        let end = BranchId(first.0.saturating_add(count));
+        let (first, end) = (tables::branch(self.id, first), tables::branch(self.id, end));
+        let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
+        let mut branches = Vec::new();
+        self.reader.engine().snapshot().scan(Table::Branches, range, Direction::Forward, |key, row| {
+            let branch = rows::branch_from(row.access::<BranchRow>()?)?;
+            branches.push((branch_of(Table::Branches, key)?, branch));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(branches)
+    }
+
+    fn awaits(&self, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
+        self.reader.branch_of_attempt(self.id, attempt)
+    }
+
+    fn map_input(&self, id: BranchId) -> Result<Option<Arc<Value>>, Fault> {
+        self.map(id, rows::map_input_from)
+    }
+
+    fn map_item(&self, id: BranchId, index: u32) -> Result<Option<Item>, Fault> {
+        Ok(self.map(id, |row| rows::map_item_from(row, index))?.flatten())
+    }
+}
