@@ -17,7 +17,7 @@ use conveyor::base::{Clock, ExecutionId, Timestamp};
 use conveyor::cli::{self, Appliance, Config};
 use conveyor::interpreter::{Header, Outcome, Status};
 use conveyor::run::{NewMachine, Start, current_part};
-use conveyor::schedule::alarms;
+use conveyor::services::alarms;
 use conveyor::services::queues::{NewMessage, Reply, Request as QueueRequest};
 use conveyor::store::ExecutionFilter;
 use futures::StreamExt as _;

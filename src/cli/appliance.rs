@@ -19,7 +19,8 @@ use crate::logs::Delivery;
 use crate::resources::builtin;
 use crate::run::{self, Handle, OnFailure};
 use crate::sandbox::ChildProcesses;
-use crate::schedule::{Alarms, Schedule, ScheduleSettings};
+use crate::services::alarms::Alarms;
+use crate::services::schedules::{ScheduleSettings, Schedules};
 use crate::store::{self, Options, Writer};
 
 /// This very binary, also after it was replaced on the disk by an upgrade.
@@ -97,12 +98,10 @@ impl Appliance {
             appliance.watches.push(watcher.status());
             appliance.keep(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run()).await?;
         }
-        let (starter, rows) = (Arc::new(handle.clone()), reader.clone());
-        let schedule = move || Schedule::new(schedules.clone(), starter.clone(), rows.clone()).run();
-        appliance.keep("the schedules", schedule).await?;
+        Schedules::new(schedules).start(&handle).await?;
         let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
-        let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), appliance.parts.outbox.grew());
-        appliance.keep("the alarms", move || alarms.clone().run()).await?;
+        let alarms = Alarms::new(look, config.notify.targets(), appliance.parts.outbox.grew());
+        alarms.start(&handle).await?;
         appliance.parts.remote_jobs.take_up(&handle).await?;
         let dispatcher = appliance.parts.courier(handle.clone());
         appliance.keep("the event dispatcher", move || dispatcher.clone().run()).await?;

@@ -12,7 +12,7 @@ use crate::base::{Clock as _, SystemClock};
 use crate::ingest::WatchStatus;
 use crate::interpreter::Status;
 use crate::run::{FailedPart, Handle};
-use crate::schedule::Conditions;
+use crate::services::alarms::Conditions;
 use crate::store::{ExecutionFilter, Reader};
 
 /// A disk with less left than both of these is nearly full.
@@ -27,7 +27,7 @@ const FAILURES_MIN: usize = 5;
 const LOOKED_AT: usize = 50;
 const HOUR_MS: i64 = 3_600_000;
 
-/// The look that [`crate::schedule::Alarms`] takes.
+/// The look that [`crate::services::alarms::Alarms`] takes.
 pub fn look(
     config: &Config,
     data_dir: &Path,

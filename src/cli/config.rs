@@ -21,7 +21,7 @@ use crate::resources::{
     AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, RuleSettings,
     TableSettings, items,
 };
-use crate::schedule::ScheduleSettings;
+use crate::services::schedules::ScheduleSettings;
 use crate::services::QueueSettings;
 
 #[derive(Clone, Debug, Deserialize)]

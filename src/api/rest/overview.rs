@@ -13,7 +13,7 @@ use super::{Answer, Fresh, source};
 use crate::api::{Doors, apart};
 use crate::base::{ExecutionId, Timestamp};
 use crate::interpreter::Status;
-use crate::schedule::alarms;
+use crate::services::alarms;
 use crate::store::ExecutionFilter;
 
 /// Running executions that are shown; how many there are is said.
@@ -203,7 +203,7 @@ pub async fn schedules(State(doors): State<Doors>) -> Answer {
         let rule = schedule["rule"].as_str().unwrap_or_default();
         let zone = schedule["timezone"].as_str();
         schedule["nextAt"] = match schedule["enabled"] == true {
-            true => crate::schedule::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
+            true => crate::services::schedules::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
             false => Value::Null,
         };
     }
