@@ -18,8 +18,9 @@ use conveyor::cli::{self, Appliance, Config};
 use conveyor::interpreter::{Header, Outcome, Status};
 use conveyor::run::{NewMachine, Start, current_part};
 use conveyor::services::alarms;
+use conveyor::services::predictions::{self, Lesson};
 use conveyor::services::queues::{NewMessage, Reply, Request as QueueRequest};
-use conveyor::store::ExecutionFilter;
+use conveyor::store::{AuditKey, AuditRow, Commit, ExecutionFilter};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -231,6 +232,40 @@ async fn the_queues_keep_what_they_took() {
     comes_back("the queues", send, receive).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn predictions_forget_no_lesson() {
+    let learnt = Mutex::new(0);
+    let learn = async |this: &Box, _: u32| {
+        let lesson = |took| Lesson { on_gpu: false, modelled: 10.0, took };
+        let before = predictions::read(this.appliance.handle.reader()).unwrap().cores.jobs;
+        this.appliance.parts.predictions.learn(lesson(20.0)).await;
+        let after = predictions::read(this.appliance.handle.reader()).unwrap();
+        assert!(after.cores.jobs == before || (after.cores.factor() - 2.0).abs() < 1e-9, "{after:?}");
+        *learnt.lock() += after.cores.jobs - before;
+    };
+    let known = async |this: &Box| {
+        let lessons = predictions::read(this.appliance.handle.reader()).unwrap();
+        assert_eq!(lessons.cores.jobs, *learnt.lock());
+    };
+    comes_back("the predictions", learn, known).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_audit_log_keeps_the_newest_entries() {
+    let this = Box::start().await;
+    let (reader, mut commit) = (this.appliance.handle.reader(), Commit::new());
+    for number in 0..22_500 {
+        let (who, role, door, what, to) = Default::default();
+        let row = AuditRow { at: BEGIN.into(), who, role, door, what, to, status: 200 };
+        commit.put_audit(AuditKey { at: BEGIN, number }, &row);
+    }
+    this.appliance.handle.commit(commit).await.unwrap();
+    let numbers = || reader.audit(None, 30_000).unwrap().into_iter().map(|(key, _)| key.number).collect::<Vec<_>>();
+    sleep(Duration::from_secs(600)).await;
+    this.until("the oldest go", async || (numbers().len() <= 20_000).then_some(())).await;
+    assert_eq!(numbers(), (2_500..22_500).rev().collect::<Vec<_>>());
+}
+
 /// Names and inputs of what was started of the machine that watches and schedules start.
 fn taken(this: &Box) -> Vec<(String, Value)> {
     let (reader, filter) =
@@ -440,7 +475,8 @@ async fn the_box_ends_without_lanes() {
 async fn the_box_ends_without_recovery() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let this = Box::start_in(dir.clone(), FailingClock::new()).await;
-    let task = json!({"Type": "Task", "Resource": "arn:aws:states:us-east-1:000000000000:activity:nobody", "End": true});
+    let task =
+        json!({"Type": "Task", "Resource": "arn:aws:states:us-east-1:000000000000:activity:nobody", "End": true});
     this.create("waits", json!({"StartAt": "T", "States": {"T": task}})).await;
     let mut begun = Vec::new();
     for _ in 0..TURNS[1] {

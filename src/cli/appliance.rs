@@ -73,8 +73,7 @@ impl Appliance {
         let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
         let schedules = schedules(config);
         let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
-        let mut appliance =
-            Appliance { handle: handle.clone(), parts, watches: Vec::new(), effective, writer, logs };
+        let mut appliance = Appliance { handle: handle.clone(), parts, watches: Vec::new(), effective, writer, logs };
         if let Some(logs) = appliance.logs.clone() {
             let write = move || {
                 let logs = logs.clone();

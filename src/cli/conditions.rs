@@ -79,7 +79,8 @@ fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
             conditions.insert(format!("{}: room", place.name), what);
         }
         if disk.read_only {
-            conditions.insert(format!("{}: read only", place.name), format!("{path} takes no writes. Mount it writable."));
+            conditions
+                .insert(format!("{}: read only", place.name), format!("{path} takes no writes. Mount it writable."));
         }
     }
 }

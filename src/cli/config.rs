@@ -21,8 +21,8 @@ use crate::resources::{
     AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, RuleSettings,
     TableSettings, items,
 };
-use crate::services::schedules::ScheduleSettings;
 use crate::services::QueueSettings;
+use crate::services::schedules::ScheduleSettings;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

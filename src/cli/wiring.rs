@@ -26,6 +26,8 @@ use crate::resources::{
 };
 use crate::run::Handle;
 use crate::sandbox::Spawn;
+use crate::services::audit;
+use crate::services::predictions::Predictions;
 use crate::services::queues::Queues;
 use crate::store::Reader;
 
@@ -67,6 +69,7 @@ pub struct Parts {
     jobs: Arc<Jobs>,
     objects: Arc<Objects>,
     pub outbox: Arc<Outbox>,
+    pub predictions: Predictions,
     pub queues: Queues,
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
@@ -88,7 +91,9 @@ impl Parts {
         let templates = Templates::read(builtin::JOB_TEMPLATES.iter().copied())
             .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?;
         let functions = Functions::new(config.functions.clone(), &config.lambda, endpoint.clone(), account, region);
-        let predictor = Predictor::new(reader.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
+        let predictions = Predictions::default();
+        let predictor =
+            Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
         let stages = Stages {
             data_dir: data_dir.to_owned(),
             shares: shares.clone(),
@@ -103,6 +108,7 @@ impl Parts {
             events: Arc::new(Bus::new(&config.rules, account, region)),
             functions: Arc::new(functions),
             jobs: Arc::new(Jobs::new(templates, reader.clone(), account, region)),
+            predictions,
             objects: Arc::new(Objects::new(shares.clone(), reader.clone())),
             outbox: Arc::new(Outbox::new(config.notify.clone())),
             queues: Queues::new(&config.queues, account, region),
@@ -136,7 +142,9 @@ impl Parts {
 
     /// Starts the services, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
-        self.queues.start(handle).await
+        self.queues.start(handle).await?;
+        self.predictions.start(handle).await?;
+        audit::keep_trimmed(handle).await
     }
 
     /// What answers other services' calls that come in from outside.

@@ -6,6 +6,8 @@
 //! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the doors.
 
 pub mod alarms;
+pub mod audit;
+pub mod predictions;
 pub mod queues;
 pub mod schedules;
 

@@ -20,10 +20,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
+use super::Refused;
 use super::core::{Core, SharedCore};
 use super::handle::Handle;
 use super::supervise::{self, OnFailure};
-use super::Refused;
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Event, MapChild, RunTask};
 use crate::store::{Commit, MapRunRow, RunStatus};

@@ -115,13 +115,10 @@ impl Schedule {
         self.starting = Some(Starting::UnderWay);
         let (start, handle) = (self.start(name, due), turn.handle());
         let (schedule, panicked) = (name.to_owned(), name.to_owned());
-        turn.act(
-            async move { Started { schedule, due, end: begin(&handle, start).await } },
-            move |text| {
-                let end = Err(Refused::new("InternalFailure", text));
-                Started { schedule: panicked, due, end }
-            },
-        );
+        turn.act(async move { Started { schedule, due, end: begin(&handle, start).await } }, move |text| {
+            let end = Err(Refused::new("InternalFailure", text));
+            Started { schedule: panicked, due, end }
+        });
     }
 
     fn look_later(&self, turn: &mut Deciding<'_>, from: Timestamp) {
