@@ -99,20 +99,8 @@ impl Appliance {
         }
         Schedules::new(schedules).start(&handle).await?;
         let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
-        let alarms = Alarms::new(look, config.notify.targets(), appliance.parts.outbox.grew());
-        alarms.start(&handle).await?;
+        Alarms::new(look, appliance.parts.notifications.clone()).start(&handle).await?;
         appliance.parts.remote_jobs.take_up(&handle).await?;
-        let dispatcher = appliance.parts.courier(handle.clone());
-        appliance.keep("the event dispatcher", move || dispatcher.clone().run()).await?;
-        let notifier = appliance.parts.notifier(handle);
-        let notify = move || {
-            let notifier = notifier.clone();
-            async move {
-                notifier.run().await;
-                Ok(())
-            }
-        };
-        appliance.keep("the notifier", notify).await?;
         Ok(appliance)
     }
 

@@ -7,8 +7,12 @@
 
 pub mod alarms;
 pub mod audit;
+pub mod events;
+pub mod notifications;
 pub mod predictions;
 pub mod queues;
 pub mod schedules;
 
+pub use events::RuleSettings;
+pub use notifications::NotifySettings;
 pub use queues::QueueSettings;

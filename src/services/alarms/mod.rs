@@ -18,6 +18,7 @@ pub use alarm::{Alarm, Change};
 use crate::base::Fault;
 use crate::run::Handle;
 use crate::run::service::Address;
+use crate::services::notifications::Notifications;
 use crate::store::Reader;
 use service::AlarmService;
 
@@ -31,17 +32,15 @@ pub type Look = Arc<dyn Fn() -> Conditions + Send + Sync>;
 #[derive(Clone)]
 pub struct Alarms {
     look: Look,
-    /// Names of the targets that notifications go to, and who is told that there is one.
-    targets: Vec<&'static str>,
-    outbox_grew: Arc<tokio::sync::Notify>,
+    notifications: Notifications,
 }
 
 /// What the service is sent: what a look found. `None`: it broke off.
 pub(crate) struct Looked(Option<Conditions>);
 
 impl Alarms {
-    pub fn new(look: Look, targets: Vec<&'static str>, outbox_grew: Arc<tokio::sync::Notify>) -> Alarms {
-        Alarms { look, targets, outbox_grew }
+    pub fn new(look: Look, notifications: Notifications) -> Alarms {
+        Alarms { look, notifications }
     }
 
     /// Starts the service, with what the store holds. It looks for as long as the appliance runs.

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::{Alarm, Alarms, Conditions, Looked, read};
 use crate::base::Fault;
 use crate::run::service::{Service, Turn};
-use crate::store::{Commit, OutboxRow, Reader};
+use crate::services::notifications::Added;
+use crate::store::{Commit, Reader};
 
 /// From one look's end to the next.
 const LOOK_EVERY_MS: i64 = 15_000;
@@ -28,7 +29,7 @@ impl AlarmService {
         for name in conditions.keys().filter(|name| !self.alarms.contains_key(*name)).cloned().collect::<Vec<_>>() {
             self.alarms.insert(name.clone(), Alarm { name, ..Alarm::default() });
         }
-        let (now, mut commit, mut told) = (turn.now(), Commit::new(), false);
+        let (now, mut commit, mut told) = (turn.now(), Commit::new(), Added::default());
         for (name, alarm) in &mut self.alarms {
             if !alarm.seen(conditions.get(name), now) {
                 continue;
@@ -38,19 +39,11 @@ impl AlarmService {
             commit.put_alarm(name, &alarm.row());
             let id = uuid::Uuid::new_v4().to_string();
             let body = json!({"event": event, "alarm": name, "reason": alarm.reason, "id": id, "at": now.to_string()});
-            for target in &self.settings.targets {
-                let row = OutboxRow::new(target, body.to_string(), now);
-                commit.put_outbox(turn.handle().outbox_number(), &row);
-                told = true;
-            }
+            told.append(self.settings.notifications.put(&turn.handle(), &body, &mut commit));
         }
-        let grew = self.settings.outbox_grew.clone();
         if !commit.is_empty() {
-            turn.commit(commit, move || {
-                if told {
-                    grew.notify_one();
-                }
-            });
+            let notifications = self.settings.notifications.clone();
+            turn.commit(commit, move || notifications.stored(told));
         }
     }
 }
