@@ -16,8 +16,10 @@ use conveyor::api::{Auth, Credentials};
 use conveyor::base::{Clock, ExecutionId, Timestamp};
 use conveyor::cli::{self, Appliance, Config};
 use conveyor::interpreter::{Header, Outcome, Status};
+use conveyor::run::service::Asked;
 use conveyor::run::{NewMachine, Start, current_part};
 use conveyor::services::alarms;
+use conveyor::services::events::{DEFAULT_BUS, Lineage, NewEvent};
 use conveyor::services::predictions::{self, Lesson};
 use conveyor::services::queues::{NewMessage, Reply, Request as QueueRequest};
 use conveyor::store::{AuditKey, AuditRow, Commit, ExecutionFilter};
@@ -96,7 +98,8 @@ fn config(dir: &Path) -> Config {
     let text = format!(
         "data_dir = '{0}/data'\nlisten = '127.0.0.1:0'\n[shares.incoming]\npath = '{0}/incoming'\n\
          [[watch]]\nshare = 'incoming'\nworkflow = 'taken'\nsettle = '100ms'\nscan = '20s'\nin_flight = 2000\n\
-         [queues.jobs]\n[schedules.often]\nrule = 'rate(1 minute)'\nworkflow = 'taken'\n\
+         [queues.jobs]\n[queues.heard]\n[rules.told]\npattern = {{ source = ['test'] }}\n[[rules.told.targets]]\nqueue = 'heard'\n\
+         [schedules.often]\nrule = 'rate(1 minute)'\nworkflow = 'taken'\n\
          [notify]\nlog = '{0}/notifications.jsonl'\n",
         dir.display()
     );
@@ -204,6 +207,20 @@ async fn comes_back(part: &'static str, turn: impl AsyncFn(&Box, u32), holds: im
     this.appliance.stop().await.unwrap();
 }
 
+/// All messages that a queue has; each is received once.
+async fn received_of(this: &Box, queue: &str) -> Vec<String> {
+    let mut bodies = Vec::new();
+    loop {
+        let request = QueueRequest::Receive { most: 10, visibility_ms: 1_000_000_000, until: Timestamp(0) };
+        let reply = this.appliance.parts.queues.ask(queue, request, None).await.unwrap();
+        let Reply::Received(some) = reply else { panic!("{reply:?}") };
+        if some.is_empty() {
+            return bodies;
+        }
+        bodies.extend(some.into_iter().map(|message| message.row.body));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_queues_keep_what_they_took() {
     let (sent, received) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
@@ -215,21 +232,45 @@ async fn the_queues_keep_what_they_took() {
         }
     };
     let receive = async |this: &Box| {
-        loop {
-            let (most, visibility_ms, until) = (10, 1_000_000_000, Timestamp(0));
-            let request = QueueRequest::Receive { most, visibility_ms, until };
-            let reply = this.appliance.parts.queues.ask("jobs", request, None).await.unwrap();
-            let Reply::Received(some) = reply else { panic!("{reply:?}") };
-            if some.is_empty() {
-                break;
-            }
-            for message in some {
-                assert!(received.lock().insert(message.row.body), "twice");
-            }
+        for body in received_of(this, "jobs").await {
+            assert!(received.lock().insert(body), "twice");
         }
         assert_eq!(*received.lock(), *sent.lock());
     };
     comes_back("the queues", send, receive).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_get_to_their_targets() {
+    let (put, got) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
+    let put_event = async |this: &Box, turn: u32| {
+        let events = this.appliance.parts.messaging().events;
+        let event = NewEvent {
+            id: turn.to_string(),
+            bus: DEFAULT_BUS.into(),
+            source: "test".into(),
+            detail_type: "turn".into(),
+            detail: json!({}),
+            resources: Vec::new(),
+            time: BEGIN,
+            lineage: Lineage::default(),
+        };
+        if events.put(events.rows(&event, this.appliance.handle.now()), None).await.is_ok() {
+            put.lock().insert(event.id);
+        }
+    };
+    let arrived = async |this: &Box| {
+        let all = async || {
+            for body in received_of(this, "heard").await {
+                let event: Value = serde_json::from_str(&body).unwrap();
+                assert!(got.lock().insert(event["id"].as_str().unwrap().to_owned()), "twice: {body}");
+            }
+            (got.lock().len() >= put.lock().len()).then_some(())
+        };
+        this.until("each event at its target", all).await;
+        assert_eq!(*got.lock(), *put.lock());
+    };
+    comes_back("the event dispatcher", put_event, arrived).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,20 +366,27 @@ async fn alarms_are_raised_by_alarms_that_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn notifications_are_delivered() {
-    let sent = Mutex::new(0);
+    let sent = Mutex::new(BTreeSet::new());
     let send = async |this: &Box, turn: u32| {
-        let (handle, outbox) = (&this.appliance.handle, &this.appliance.parts.outbox);
-        outbox.send(handle, [json!({"event": "test", "id": turn})]).await.unwrap();
-        *sent.lock() = turn;
-        sleep(Duration::from_millis(100)).await;
+        let (asked, stored) = Asked::by_caller();
+        this.appliance.parts.notifications.publish(vec![json!({"event": "test", "id": turn})], asked);
+        if stored.await.is_ok() {
+            sent.lock().insert(u64::from(turn));
+        }
     };
-    let delivered = async |this: &Box| {
+    let written = |this: &Box| {
         let text = std::fs::read_to_string(this.dir.path().join("notifications.jsonl")).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let ids: Vec<u64> = lines.filter(|line| line["event"] == "test").map(|l| l["id"].as_u64().unwrap()).collect();
-        assert_eq!(ids, (0..=u64::from(*sent.lock())).collect::<Vec<_>>());
+        lines.filter(|line| line["event"] == "test").map(|line| line["id"].as_u64().unwrap()).collect::<Vec<_>>()
     };
-    comes_back("the notifier", send, delivered).await;
+    let delivered = async |this: &Box| {
+        this.until("the newest", async || (written(this).last() == sent.lock().last()).then_some(())).await;
+        // At least once, and in their order.
+        let mut ids = written(this);
+        ids.dedup();
+        assert_eq!(ids, sent.lock().iter().copied().collect::<Vec<_>>());
+    };
+    comes_back("the notifications", send, delivered).await;
 }
 
 #[tokio::test(start_paused = true)]
