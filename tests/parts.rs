@@ -106,6 +106,19 @@ fn config(dir: &Path) -> Config {
     toml::from_str(&text).unwrap()
 }
 
+/// One that logs all.
+fn machine(name: &str, definition: Value) -> NewMachine {
+    let group = json!({"cloudWatchLogsLogGroup": {"logGroupArn": "arn:aws:logs:us-east-1:0:log-group:all:*"}});
+    let logging = json!({"level": "ALL", "destinations": [group]});
+    NewMachine {
+        name: name.into(),
+        definition: definition.to_string(),
+        role_arn: "arn:aws:iam::000000000000:role/r".into(),
+        settings: json!({"loggingConfiguration": logging}).to_string(),
+        ..NewMachine::default()
+    }
+}
+
 impl Box {
     async fn start() -> Box {
         Box::start_in(Arc::new(tempfile::tempdir().unwrap()), FailingClock::new()).await
@@ -122,16 +135,7 @@ impl Box {
     }
 
     async fn create(&self, name: &str, definition: Value) {
-        let group = json!({"cloudWatchLogsLogGroup": {"logGroupArn": "arn:aws:logs:us-east-1:0:log-group:all:*"}});
-        let logging = json!({"level": "ALL", "destinations": [group]});
-        let new = NewMachine {
-            name: name.into(),
-            definition: definition.to_string(),
-            role_arn: "arn:aws:iam::000000000000:role/r".into(),
-            settings: json!({"loggingConfiguration": logging}).to_string(),
-            ..NewMachine::default()
-        };
-        self.appliance.handle.create_machine(new).await.unwrap();
+        self.appliance.handle.create_machine(machine(name, definition)).await.unwrap();
     }
 
     async fn begin(&self, machine: &str, input: Value) -> ExecutionId {
@@ -478,6 +482,30 @@ async fn a_map_run_whose_driver_fails_on_and_on_fails_and_ends() {
     this.shows_and_forgets("the Map run driver").await;
     let runs = this.appliance.handle.reader().map_runs().unwrap();
     assert!(runs.iter().all(|(.., row)| row.ended.is_some()), "nobody works for it any more: {runs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_express_execution_fails_alone() {
+    let this = Box::start().await;
+    let wait = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}});
+    this.appliance.handle.create_machine(NewMachine { express: true, ..machine("short", wait) }).await.unwrap();
+    for question in TURNS {
+        this.clock.arm("the express executions", question, 1);
+        let (mut failed, mut succeeded) = (0, 0);
+        while this.clock.is_armed() || succeeded == 0 {
+            let start = || Start { machine: "short".into(), input: "{}".into(), ..Start::default() };
+            let ends = (0..10).map(|_| this.appliance.handle.start_sync(start()));
+            for end in futures::future::join_all(ends).await {
+                match &end.unwrap().outcome {
+                    Some(Outcome::Succeeded { .. }) => succeeded += 1,
+                    Some(Outcome::Failed { error, .. }) if error.as_deref() == Some("States.Runtime") => failed += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(failed, 1, "of {succeeded} others none");
+    }
+    assert_eq!(this.appliance.handle.express().running.len(), 0);
 }
 
 /// Nothing goes on without these: who serves is told to end, with the reason.

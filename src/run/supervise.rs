@@ -45,6 +45,11 @@ pub(super) fn as_part<T>(name: &Arc<str>, work: impl FnOnce() -> T) -> T {
     PART.sync_scope(name.clone(), work)
 }
 
+/// The same of work that waits.
+pub(super) fn within_part<W: Future>(name: &Arc<str>, work: W) -> impl Future<Output = W::Output> + use<W> {
+    PART.scope(name.clone(), work)
+}
+
 /// What becomes of the appliance when a part fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
