@@ -8,17 +8,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../tests/served/mod.rs"]
+mod served;
 mod yard;
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use yard::http::Client;
+use served::Served;
 
 fn main() {
     // `cargo test --benches` and `cargo bench` both run this binary; only the latter asks for measurements.
@@ -66,12 +65,12 @@ fn all_lanes_busy(dir: &Path, rounds: u32) {
     for source in &sources[1..] {
         std::fs::copy(&sources[0], source).expect("a copy of the source");
     }
-    let (served, address) = serve(dir);
+    let served = serve(dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (mut ours, mut turns, mut crowds) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         let out = |kind: &str, n: usize| folder(dir, &format!("{kind}{round}-{n}"));
-        ours.push(timed(|| runtime.block_on(transcode_all(address, files, round))));
+        ours.push(timed(|| runtime.block_on(transcode_all(&served, files, round))));
         turns.push(timed(|| sources.iter().enumerate().for_each(|(n, source)| ffmpeg_one(source, &out("turn", n)))));
         crowds.push(timed(|| {
             std::thread::scope(|scope| {
@@ -95,35 +94,15 @@ fn folder(dir: &Path, name: &str) -> std::path::PathBuf {
     path
 }
 
-/// An appliance, ended with the value.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn serve(dir: &Path) -> (Served, SocketAddr) {
+fn serve(dir: &Path) -> Served {
     let config =
         "listen = '127.0.0.1:0'\ndata_dir = 'data'\n[shares.incoming]\npath = 'in'\n[shares.outputs]\npath = 'out'\n";
     folder(dir, "out");
-    std::fs::write(dir.join("box.toml"), config).expect("a configuration");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
-        .args(["serve", "--config"])
-        .arg(dir.join("box.toml"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the appliance starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("standard output")).lines().map_while(Result::ok);
-    let url = lines.find_map(|line| Some(line.split_once("http://")?.1.split_whitespace().next()?.to_owned()));
-    let address = url.and_then(|url| url.trim_end_matches('/').parse().ok()).expect("the appliance says its address");
-    (Served(child), address)
+    std::fs::write(dir.join("conveyor.toml"), config).expect("a configuration");
+    Served::start(dir)
 }
 
-async fn transcode_all(address: SocketAddr, files: u32, round: u32) {
+async fn transcode_all(served: &Served, files: u32, round: u32) {
     let mut settings = ladder_settings();
     settings["Inputs"][0].as_object_mut().expect("an input").remove("FileInput");
     settings["Inputs"][0]["FileInput.$"] = json!("States.Format('s3://incoming/source{}.mp4', $)");
@@ -141,15 +120,13 @@ async fn transcode_all(address: SocketAddr, files: u32, round: u32) {
             "Parameters": {"Settings": settings},
         }},
     }}}});
-    let mut client = Client::connect(address).await.expect("the appliance listens");
-    let request = json!({"name": format!("all-{round}"), "definition": definition.to_string(),
-        "roleArn": "arn:aws:iam::000000000000:role/bench"});
-    let machine = client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].clone();
+    let machine = served.create(&format!("all-{round}"), &definition).await;
+    let mut client = served.client().await;
     let input = json!((0..files).collect::<Vec<_>>()).to_string();
     let request = json!({"stateMachineArn": machine, "input": input});
-    let execution = client.call("StartExecution", &request.to_string()).await["executionArn"].clone();
+    let execution = client.call("AWSStepFunctions.StartExecution", &request).await["executionArn"].clone();
     loop {
-        let found = client.call("DescribeExecution", &json!({"executionArn": execution}).to_string()).await;
+        let found = client.call("AWSStepFunctions.DescribeExecution", &json!({"executionArn": execution})).await;
         match found["status"].as_str() {
             Some("RUNNING") => tokio::time::sleep(Duration::from_millis(20)).await,
             Some("SUCCEEDED") => return,

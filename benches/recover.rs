@@ -5,17 +5,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../tests/served/mod.rs"]
+mod served;
 mod yard;
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use yard::http::Client;
+use served::Served;
+use served::http::{self, Client};
 
 /// Executions whose time comes while the box is dead.
 const DUE: usize = 1_000;
@@ -34,8 +35,12 @@ fn main() {
 }
 
 async fn sleep_and_die(folder: &Path, count: usize) {
-    let mut served = Served::start(folder);
-    let machine = create(served.address).await;
+    std::fs::write(folder.join("conveyor.toml"), "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n").unwrap();
+    let served = Served::start(folder);
+    let definition = json!({"StartAt": "WaitForJob", "States": {
+        "WaitForJob": {"Type": "Wait", "SecondsPath": "$.seconds", "End": true}
+    }});
+    let machine = served.create("sleep", &definition).await;
     let empty = served.memory_bytes();
     let begun = Instant::now();
     start(served.address, &machine, count, Duration::from_secs(86_400)).await;
@@ -48,7 +53,7 @@ async fn sleep_and_die(folder: &Path, count: usize) {
          {:.2} % of a core",
         served.memory_bytes() as f64 / 1048576.0,
         served.memory_bytes().saturating_sub(empty) as f64 / count as f64,
-        size(&folder.join("store/state.redb")) as f64 / count as f64,
+        size(&folder.join("data/store/state.redb")) as f64 / count as f64,
         (served.cpu() - busy).as_secs_f64() / since.elapsed().as_secs_f64() * 100.0,
     );
     start(served.address, &machine, DUE, DUE_AFTER).await;
@@ -64,7 +69,7 @@ async fn sleep_and_die(folder: &Path, count: usize) {
     let mut client = Client::connect(served.address).await.unwrap();
     while fired < DUE {
         let request = json!({"stateMachineArn": machine, "statusFilter": "SUCCEEDED", "maxResults": 1000});
-        fired = client.call("ListExecutions", &request.to_string()).await["executions"].as_array().unwrap().len();
+        fired = client.call("AWSStepFunctions.ListExecutions", &request).await["executions"].as_array().unwrap().len();
         if fired > 0 && first.is_none() {
             first = Some(begun.elapsed());
         }
@@ -80,77 +85,16 @@ async fn sleep_and_die(folder: &Path, count: usize) {
     );
 }
 
-/// The real binary, serving.
-struct Served {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Served {
-    /// Returns once it says where it listens.
-    fn start(folder: &Path) -> Served {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| {
-            let line = line.unwrap();
-            line.split_once("http://").and_then(|(_, address)| address.trim_end_matches('/').parse().ok())
-        });
-        Served { child, address: address.expect("the box says where it listens") }
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    }
-
-    /// User and system time so far (proc(5), fields 14 and 15, in hundredths of a second).
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(ticks * 10)
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-async fn create(address: SocketAddr) -> String {
-    let definition = json!({"StartAt": "WaitForJob", "States": {
-        "WaitForJob": {"Type": "Wait", "SecondsPath": "$.seconds", "End": true}
-    }});
-    let request = json!({
-        "name": "sleep", "definition": definition.to_string(), "roleArn": "arn:aws:iam::000000000000:role/any"
-    });
-    let mut client = Client::connect(address).await.unwrap();
-    client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].as_str().unwrap().to_owned()
-}
-
 async fn start(address: SocketAddr, machine: &str, count: usize, time: Duration) {
     let input = json!({"seconds": time.as_secs(), "key": "incoming/film.mp4"}).to_string();
-    let request = json!({"stateMachineArn": machine, "input": input}).to_string();
+    let request = http::aws("AWSStepFunctions.StartExecution", &json!({"stateMachineArn": machine, "input": input}));
     let clients = CLIENTS.min(count);
     let running = (0..clients).map(|client| {
         let request = request.clone();
         tokio::spawn(async move {
             let mut connection = Client::connect(address).await.unwrap();
             for _ in (client..count).step_by(clients) {
-                connection.call("StartExecution", &request).await;
+                assert!(connection.exchange(&request).await.unwrap().is_success());
             }
         })
     });

@@ -7,6 +7,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../tests/served/http.rs"]
+mod http;
 mod yard;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,7 +27,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use yard::http::Client;
+use http::Client;
 
 const STEPS: usize = 10;
 
@@ -171,7 +173,7 @@ async fn create(address: SocketAddr, name: &str, state: &Value, kind: Kind) -> S
         "type": if kind == Kind::Express { "EXPRESS" } else { "STANDARD" }
     });
     let mut client = Client::connect(address).await.unwrap();
-    client.call("CreateStateMachine", &request.to_string()).await["stateMachineArn"].as_str().unwrap().to_owned()
+    client.call("AWSStepFunctions.CreateStateMachine", &request).await["stateMachineArn"].as_str().unwrap().to_owned()
 }
 
 async fn crowd(
@@ -183,7 +185,9 @@ async fn crowd(
     name: &str,
     kind: Kind,
 ) {
-    let request = json!({"stateMachineArn": machine, "input": r#"{"key": "incoming/film.mp4"}"#}).to_string();
+    let request = json!({"stateMachineArn": machine, "input": r#"{"key": "incoming/film.mp4"}"#});
+    let operation = if kind == Kind::Express { "StartSyncExecution" } else { "StartExecution" };
+    let request = http::aws(&format!("AWSStepFunctions.{operation}"), &request);
     let start = Instant::now();
     let running: Vec<_> = (0..tasks)
         .map(|_| {
@@ -193,12 +197,11 @@ async fn crowd(
                 let mut times = Vec::new();
                 while start.elapsed() < time {
                     let begun = Instant::now();
+                    let answer = client.exchange(&request).await.unwrap().json();
                     if kind == Kind::Express {
-                        let answer = client.call("StartSyncExecution", &request).await;
-                        assert_eq!(answer["status"], "SUCCEEDED");
+                        assert_eq!(answer["status"], "SUCCEEDED", "{answer}");
                     } else {
-                        let started = client.call("StartExecution", &request).await;
-                        ended.wait(started["executionArn"].as_str().unwrap().rsplit(':').next().unwrap()).await;
+                        ended.wait(answer["executionArn"].as_str().unwrap().rsplit(':').next().unwrap()).await;
                     }
                     times.push(begun.elapsed());
                 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod until;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +23,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use until::until;
 
 /// `…:echo` gives its parameters back after `ms` milliseconds, on the lane `cpu` where they say so.
 struct Echoes;
@@ -154,9 +157,7 @@ async fn an_express_execution_runs_in_memory_and_leaves_its_log_and_its_answer()
     assert!(a.arn.starts_with("arn:aws:states:us-east-1:000000000000:express:fast:two:") && a.arn != b.arn);
     assert_eq!(handle.express().running.len(), 2);
     assert!(handle.stop_express(a.id, Some("Enough".into()), None).await);
-    while handle.express().running_total > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("both have ended", || (handle.express().running_total == 0).then_some(())).await;
     let board = handle.express();
     let counts = board.counts["fast"];
     assert_eq!((counts.started, counts.succeeded, counts.aborted), (3, 2, 1));
@@ -187,9 +188,7 @@ async fn what_was_in_flight_runs_anew_after_a_restart() {
     second.machine("waits", true, "OFF", waits).await;
     assert_eq!(second.handle.recover_express(record.path()).await.unwrap(), 1);
     assert_eq!(second.handle.express().running[0].arn, started.arn);
-    while second.handle.express().running_total > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("it has ended", || (second.handle.express().running_total == 0).then_some(())).await;
     assert_eq!(second.handle.express().counts["waits"].succeeded, 1);
     let third = Appliance::start(&dir.path().join("c")).await;
     assert_eq!(third.handle.recover_express(record.path()).await.unwrap(), 0, "it has its end now");

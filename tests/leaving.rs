@@ -3,15 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod until;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use conveyor::base::{SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Qualifier};
 use conveyor::run::{self, AliasChange, Handle, NewMachine, Resource, Resources, Start};
 use conveyor::store::{self, Backends, Directory, Options, Route, Writer};
+use until::until;
 
 struct Nothing;
 
@@ -46,13 +48,14 @@ async fn end(handle: Handle, writer: Writer, dir: &Path) {
     drop(handle);
     tokio::task::spawn_blocking(move || writer.close()).await.unwrap().unwrap();
     let files: Arc<dyn Backends> = Arc::new(Directory::new(dir));
-    let report = loop {
-        match store::check(&files) {
-            Ok(report) => break report,
-            Err(busy) => assert!(busy.to_string().contains("in use"), "{busy}"),
+    let checked = || match store::check(&files) {
+        Ok(report) => Some(report),
+        Err(busy) => {
+            assert!(busy.to_string().contains("in use"), "{busy}");
+            None
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
     };
+    let report = until("nobody has the store's files any more", checked).await;
     assert!(report.is_clean(), "{report}");
 }
 
@@ -84,13 +87,7 @@ async fn a_machine_goes_with_its_last_execution_also_after_a_restart() {
     assert_eq!(qualifier, Some(Qualifier::Alias { name: "live".into(), version: 1 }));
     assert!(reader.machine("m").unwrap().unwrap().deleting);
     handle.stop(id, None, None).await.unwrap();
-    for _ in 0..600 {
-        if reader.machine("m").unwrap().is_none() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(reader.machine("m").unwrap().is_none(), "its last execution has ended, and it is still there");
+    until("it goes with its last execution", || reader.machine("m").unwrap().is_none().then_some(())).await;
     assert!(reader.versions("m", None, 9).unwrap().is_empty() && reader.aliases("m").unwrap().is_empty());
     let revision = reader.header(id).unwrap().unwrap().machine.revision;
     assert!(reader.revision("m", revision).unwrap().is_some(), "what the execution ran can still be looked at");

@@ -16,8 +16,14 @@ use serde_json::Value;
 
 fn recordings() -> Option<PathBuf> {
     let named = std::env::var_os("CONVEYOR_CONFORMANCE").map(PathBuf::from);
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance");
-    named.into_iter().chain([beside]).find(|dir| dir.join("replay.py").is_file())
+    let is_named = named.is_some();
+    let dir = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance"));
+    if dir.join("replay.py").is_file() {
+        return Some(dir);
+    }
+    assert!(!is_named, "CONVEYOR_CONFORMANCE names a folder without replay.py: {}", dir.display());
+    eprintln!("skipped: no recordings beside the repository; set CONVEYOR_CONFORMANCE to their folder");
+    None
 }
 
 /// The served binary, which ends with this.
@@ -56,10 +62,7 @@ impl Drop for Served {
 
 /// Replays a category: all cases pass but those that are known to fail, and of those none has come to pass unnoticed.
 fn replay(category: &str, known: &[&str]) {
-    let Some(dir) = recordings() else {
-        println!("skipped: no recordings beside the repository; set CONVEYOR_CONFORMANCE to their folder");
-        return;
-    };
+    let Some(dir) = recordings() else { return };
     let served = Served::start();
     let out = served._dir.path().join("out.json");
     let status = Command::new("python3")

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod appliance;
+mod until;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Status};
 use conveyor::run::{self, Ages, Config, Handle, NewMachine, Resource, Resources, Retired, Start};
 use conveyor::store::{self, Backends, Direction, Directory, Writer};
+use until::until;
 
 const DAY_MS: i64 = 86_400_000;
 const AGES: Ages = Ages { archive: Span::days(1), forget: Span::days(90) };
@@ -88,10 +90,14 @@ impl World {
             ..Start::default()
         };
         let id = self.handle.start(start).await.unwrap().id;
-        while machine != "waits" && self.describe(id).unwrap().status == Status::Running {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        if machine != "waits" {
+            self.ended(id).await;
         }
         id
+    }
+
+    async fn ended(&self, id: ExecutionId) {
+        until("it has ended", || (self.describe(id).unwrap().status != Status::Running).then_some(())).await;
     }
 
     fn describe(&self, id: ExecutionId) -> Option<Header> {
@@ -124,9 +130,7 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     // What failed keeps all that a redrive takes, for as long as AWS lets it be redriven.
     assert_eq!(world.days_later(11).await, Retired::default());
     world.handle.redrive(failed).await.unwrap();
-    while world.describe(failed).unwrap().status == Status::Running {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+    world.ended(failed).await;
     assert_eq!(world.describe(failed).unwrap().redrive_count, 1);
     assert_eq!(world.days_later(13).await, Retired::default(), "its time began anew");
     let redriven = world.all_of(failed);
@@ -150,11 +154,15 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     let World { dir, handle, writer, .. } = world;
     drop(handle);
     tokio::task::spawn_blocking(move || writer.close()).await.unwrap().unwrap();
-    while let Err(busy) = store::check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)) {
-        assert!(busy.to_string().contains("in use"), "{busy}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    let report = store::check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)).unwrap();
+    let files: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+    let checked = || match store::check(&files) {
+        Ok(report) => Some(report),
+        Err(busy) => {
+            assert!(busy.to_string().contains("in use"), "{busy}");
+            None
+        }
+    };
+    let report = until("nobody has the store's files any more", checked).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.rows["executions"], report.rows["archived"]), (2, 1));
 }

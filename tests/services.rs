@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod served;
+
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use served::{Served, folder};
 
 /// Takes webhooks once it is told to, hands out tokens, and says what it was asked.
 #[derive(Default)]
@@ -104,73 +106,6 @@ fn configuration(receiver: &str) -> String {
     )
 }
 
-struct Served {
-    child: Child,
-    url: String,
-}
-
-impl Served {
-    fn start(folder: &Path) -> Served {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
-            .args(["serve", "--config"])
-            .arg(folder.join("conveyor.toml"))
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = lines.map_while(Result::ok).find_map(|line| {
-            let at = line.find("http://")?;
-            Some(line[at..].split_whitespace().next()?.to_owned())
-        });
-        Served { child, url: url.expect("the server says where it listens") }
-    }
-
-    /// As a power cut: nothing is put in order.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    async fn call(&self, target: &str, request: Value) -> Value {
-        let client = reqwest::Client::new();
-        let request = client.post(&self.url).header("x-amz-target", target).body(request.to_string());
-        let response = request.send().await.unwrap();
-        let (status, body) = (response.status(), response.text().await.unwrap());
-        assert!(status.is_success(), "{target}: {body}");
-        serde_json::from_str(&body).unwrap()
-    }
-}
-
-impl Served {
-    /// The end of a Task: its result, or its error and cause.
-    async fn run(&self, resource: &str, parameters: Value) -> Result<Value, (String, String)> {
-        let state = json!({
-            "Type": "Task", "Resource": format!("arn:aws:states:::{resource}"), "Parameters": parameters, "End": true,
-        });
-        let request = json!({"definition": state.to_string(), "roleArn": "arn:aws:iam::000000000000:role/r"});
-        let found = self.call("AWSStepFunctions.TestState", request).await;
-        match found["output"].as_str() {
-            Some(output) => Ok(serde_json::from_str(output).unwrap()),
-            None => Err((found["error"].as_str().unwrap().into(), found["cause"].as_str().unwrap().into())),
-        }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn folder(configuration: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("conveyor.toml"), configuration).unwrap();
-    dir
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boto3_sends_receives_works_and_puts_events() {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
@@ -185,7 +120,7 @@ async fn boto3_sends_receives_works_and_puts_events() {
     let served = Served::start(dir.path());
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/client.py"));
-    command.args([&served.url, &address]);
+    command.args([&served.url(), &address]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{shown}");

@@ -3,6 +3,8 @@
 //!
 //! The files are that release's own (`tests/data/release-0.1`), and so is the list of rows that they are judged by.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -394,7 +396,9 @@ fn an_upgrade_that_loses_power_anywhere_comes_to_the_same_files() {
     assert!(last > first + 20, "an upgrade writes");
 
     let mut interrupted = [0; 2];
-    for operation in first..=last {
+    // `STORE_CRASH_SEEDS` widens the search, as it does for the store itself.
+    let step = if std::env::var_os("STORE_CRASH_SEEDS").is_some() { 1 } else { 3 };
+    for operation in (first..=last).step_by(step) {
         let at = format!("operation {operation} of {first} to {last}");
         let mut disk = on_sim(operation);
         disk.crash_at(operation);
@@ -423,7 +427,7 @@ fn an_upgrade_that_loses_power_anywhere_comes_to_the_same_files() {
         let leftovers: Vec<String> = disk.names().unwrap().into_iter().filter(|name| name.ends_with(".new")).collect();
         assert_eq!(leftovers, [""; 0], "{at}");
     }
-    assert!(interrupted.iter().all(|times| *times > 5), "before and after the first rename: {interrupted:?}");
+    assert!(interrupted.iter().all(|times| *times > 3), "before and after the first rename: {interrupted:?}");
 }
 
 /// Ends with the test.

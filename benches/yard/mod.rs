@@ -2,8 +2,6 @@
 
 #![allow(dead_code, reason = "each bench uses its part")]
 
-pub mod http;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};

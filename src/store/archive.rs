@@ -1,10 +1,10 @@
 //! Archives: what ended executions were given, gave back and went through, compressed, in one file for each day on
 //! which executions ended.
 //!
-//! The files are written, read and removed whole; they are never rewritten, so that the database does not grow and
-//! retention costs the removal of a file. A file says in which form it was written. Only a few are kept open, each under
-//! a lock of its own. A fault here is a fault of one day's file and not
-//! of the store: it never stops the appliance.
+//! The files are written, read and removed whole; they are never rewritten but by an upgrade, so that the database does
+//! not grow and retention costs the removal of a file. A file says in which form it was written. Only a few are kept
+//! open, each under a lock of its own. A fault here is a fault of one day's file and not of the store: it never stops
+//! the appliance.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
