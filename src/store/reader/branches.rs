@@ -34,11 +34,11 @@ impl Reader {
         let key = tables::attempt(id, attempt);
         // At one moment: a submission moves the attempt from one table to the other.
         let [submitted, outstanding] = self.engine().find([(Table::Submitted, &key), (Table::Outstanding, &key)]);
-        if let Some(branch) = submitted.look(Table::Submitted, &key, waiter)? {
-            return Ok(Some(branch));
+        match submitted.look(Table::Submitted, &key, waiter)? {
+            Some(branch) => Ok(Some(branch)),
+            None => outstanding
+                .look(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()))),
         }
-        let branch = |row: Sealed| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()));
-        outstanding.look(Table::Outstanding, &key, branch)
     }
 
     /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not
