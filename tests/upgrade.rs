@@ -103,7 +103,7 @@ const PLAIN: [Table; 11] = [
     Table::ItemPages,
 ];
 /// Their rows are other rows now.
-const CHANGED: [Table; 3] = [Table::Schedules, Table::Alarms, Table::RemoteJobs];
+const CHANGED: [Table; 4] = [Table::Schedules, Table::Alarms, Table::RemoteJobs, Table::Timers];
 
 /// Each row that stayed what it was, byte for byte, in its envelope.
 fn every_row_is_as_it_was(dir: &Path) {
@@ -135,6 +135,9 @@ fn every_row_is_as_it_was(dir: &Path) {
         }
         is.retain(|key, _| !key.starts_with(b"store."));
         assert!(is.is_empty(), "{table:?} has more than before: {is:?}");
+    }
+    for table in CHANGED {
+        assert!(now[table.name()].keys().eq(listed[table.name()].keys()), "{table:?}");
     }
     let archive = raw(&dir.join(ARCHIVE));
     for (name, table) in [("payloads", Table::Payloads), ("history", Table::History)] {
@@ -178,6 +181,8 @@ fn own_records_are_as_they_were(reader: &Reader) {
         );
         assert_eq!(json!(row.since.0), shown["since"]);
         assert_eq!(reader.approval(*id, *attempt).unwrap().as_ref(), Some(row));
+        let branch = reader.branch_of_attempt(*id, *attempt).unwrap().unwrap();
+        assert_eq!(&*reader.branch(*id, branch).unwrap().unwrap().state, row.state);
     }
     let delivered = reader.delivered(99).unwrap();
     let was = shown["/notifications"]["delivered"].as_array().unwrap();

@@ -1,5 +1,7 @@
 //! The form of release 0.1: what its files hold, and how each row lies in this release's.
 //!
+//! Who waits for a timer or for what a Task submitted stood in the branches only.
+//!
 //! Rows had a version byte before the archive and no checksum; texts, ids and numbers had neither. Schedules, alarms,
 //! remote jobs, the keys of tables and what predictions learnt were JSON. The box's own records were JSON among the
 //! users' items, in tables named `$audit`, `$uploads`, `$approvals`, `$delivered`, `.landings.SHARE` and
@@ -15,8 +17,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::NewRow;
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::store::commit::Commit;
+use crate::base::{Attempt, BranchId, ExecutionId, Fault};
+use crate::store::commit::{Commit, submitted};
 use crate::store::disk::{Backends, state_fault};
 use crate::store::engine::APPLIED;
 use crate::store::envelope::{PLAIN, seal};
@@ -24,8 +26,8 @@ use crate::store::journal::{Journal, StoreId, Tail};
 use crate::store::open::{FORMAT as FORMAT_KEY, STORE_ID};
 use crate::store::record::{Op, changes};
 use crate::store::rows::{
-    self, AlarmChangeRow, AlarmRow, ApprovalRow, AuditKey, AuditRow, CorrectionRow, DeliveredRow, LandingRow,
-    LearntRow, ObjectField, ObjectRow, RemoteJobRow, Row, ScheduleRow, Stamp, TableRow, UploadRow, damaged,
+    self, AlarmChangeRow, AlarmRow, ApprovalRow, AuditKey, AuditRow, BranchRow, CorrectionRow, DeliveredRow,
+    LandingRow, LearntRow, ObjectField, ObjectRow, RemoteJobRow, Row, ScheduleRow, Stamp, TableRow, UploadRow, damaged,
 };
 use crate::store::tables::{self, Table};
 
@@ -93,7 +95,9 @@ impl Form4 {
     /// Hands over every row that the store has, converted; what is the store's own is left to the caller.
     pub fn each(&self, mut take: impl FnMut(Converted) -> Result<(), Fault>) -> Result<(), Fault> {
         let transaction = self.state.begin_read().map_err(state_fault)?;
-        for &table in Table::ALL.iter().filter(|table| (**table as u8) < TABLES && **table != Table::Counts) {
+        // Timers first: branches then say whom they wake.
+        let others = Table::ALL.iter().filter(|table| ![Table::Timers, Table::Counts].contains(table));
+        for &table in [Table::Timers].iter().chain(others).filter(|table| (**table as u8) < TABLES) {
             let newer = &self.newer[table as usize];
             let stored = transaction.open_table(table.definition()).map_err(state_fault)?;
             for row in stored.iter().map_err(state_fault)? {
@@ -172,8 +176,26 @@ fn convert(
         }
         _ => {
             let (version, archive) = without_version(table, value)?;
+            if table == Table::Branches {
+                waits(key, archive, take)?;
+            }
             take(Ok(sealed(table, version, key, archive)))
         }
+    }
+}
+
+/// The rows by which a branch is found that waits.
+fn waits(key: &[u8], branch: &[u8], take: &mut impl FnMut(Converted) -> Result<(), Fault>) -> Result<(), Fault> {
+    let table = Table::Branches;
+    let (id, number) = tables::split_id_number(key).ok_or_else(|| damaged(table, "a key is no branch"))?;
+    let waiter = tables::waiter(BranchId(number));
+    let doing = rows::branch_from(rows::archived::<BranchRow>(table, branch)?)?.doing;
+    for (timer, due) in doing.timers() {
+        take(Ok(sealed(Table::Timers, PLAIN, &tables::timer(due, id, timer), &waiter)))?;
+    }
+    match submitted(&doing) {
+        Some(attempt) => take(Ok(sealed(Table::Submitted, PLAIN, &tables::attempt(id, attempt), &waiter))),
+        None => Ok(()),
     }
 }
 
