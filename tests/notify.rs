@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use appliance::Appliance;
 use axum::http::{HeaderMap, StatusCode};
-use conveyor::resources::NotifySettings;
-use conveyor::resources::notify::signature;
+use conveyor::services::NotifySettings;
+use conveyor::services::notifications::signature;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -64,14 +64,11 @@ async fn a_receiver_gets_everything_in_order_whatever_it_answers_at_first() {
     for number in ["1", "2", "poison", "3"] {
         conveyor.run("tell", &format!("job-{number}"), number).await;
     }
-    let notifier = conveyor.parts.notifier(conveyor.handle.clone());
-    let delivering = tokio::spawn(notifier.run());
     conveyor.until("the last one arrives", || (taken.numbers.lock().len() == 3).then_some(())).await;
     assert_eq!(*taken.numbers.lock(), ["1", "2", "3"]);
     // What is refused for ever is kept; the rest is forgotten once it was taken.
     let left = || conveyor.handle.reader().outbox(None, 10).unwrap();
     conveyor.until("only one is left", || (left().len() == 1).then_some(())).await;
-    delivering.abort();
     let body: Value = serde_json::from_str(&left()[0].1.body).unwrap();
     assert_eq!(body["number"], "poison");
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conveyor::base::{Attempt, EventId, ExecutionId};
-use conveyor::interpreter::Status;
+use conveyor::interpreter::{Doing, Status};
 use conveyor::store::sim::SimDisk;
 use conveyor::store::{
     Backends, Direction, Directory, ExecutionFilter, ObjectField, Options, Reader, Stamp, Table, TableRow, Threads,
@@ -103,7 +103,7 @@ const PLAIN: [Table; 11] = [
     Table::ItemPages,
 ];
 /// Their rows are other rows now.
-const CHANGED: [Table; 4] = [Table::Schedules, Table::Alarms, Table::RemoteJobs, Table::Timers];
+const CHANGED: [Table; 4] = [Table::Schedules, Table::Alarms, Table::RemoteJobs, Table::MapItems];
 
 /// Each row that stayed what it was, byte for byte, in its envelope.
 fn every_row_is_as_it_was(dir: &Path) {
@@ -131,13 +131,14 @@ fn every_row_is_as_it_was(dir: &Path) {
             let found = is.remove(key).unwrap_or_else(|| panic!("{table:?} {key:?} is gone"));
             let (version, content) = content(*table, key, &found);
             assert_eq!(version, 1);
+            if *table == Table::Timers && !content.is_empty() {
+                // It leads to the branch that it wakes now: `check` sees to it that it is the right one.
+                continue;
+            }
             assert_eq!(content, value[usize::from(!PLAIN.contains(table))..], "{table:?} {key:?}");
         }
         is.retain(|key, _| !key.starts_with(b"store."));
         assert!(is.is_empty(), "{table:?} has more than before: {is:?}");
-    }
-    for table in CHANGED {
-        assert!(now[table.name()].keys().eq(listed[table.name()].keys()), "{table:?}");
     }
     let archive = raw(&dir.join(ARCHIVE));
     for (name, table) in [("payloads", Table::Payloads), ("history", Table::History)] {
@@ -181,8 +182,6 @@ fn own_records_are_as_they_were(reader: &Reader) {
         );
         assert_eq!(json!(row.since.0), shown["since"]);
         assert_eq!(reader.approval(*id, *attempt).unwrap().as_ref(), Some(row));
-        let branch = reader.branch_of_attempt(*id, *attempt).unwrap().unwrap();
-        assert_eq!(&*reader.branch(*id, branch).unwrap().unwrap().state, row.state);
     }
     let delivered = reader.delivered(99).unwrap();
     let was = shown["/notifications"]["delivered"].as_array().unwrap();
@@ -260,14 +259,25 @@ fn everything_is_found(reader: &Reader) {
     let children = 3 + 4 + 1;
     assert_eq!(page.items.len() + children, listed["executions"].len());
     let mut archived = 0;
+    let (mut submitted, mut items) = (0, 0);
     for summary in &page.items {
         let execution = reader.execution(summary.id).unwrap().unwrap();
+        for (id, branch) in &execution.branches {
+            if let Some(attempt) = branch.doing.attempt() {
+                assert_eq!(reader.branch_of_attempt(summary.id, attempt).unwrap(), Some(*id));
+                submitted += usize::from(reader.is_outstanding(summary.id, attempt).unwrap().is_none());
+            }
+            if let Doing::Map { length, .. } = branch.doing {
+                assert_eq!(execution.items[id].items.len(), length as usize);
+                items += length;
+            }
+        }
         assert_eq!(reader.by_name(&summary.machine.name, &summary.name).unwrap(), Some(summary.id));
         let history = reader.history(summary.id, EventId(1), 999, Direction::Forward).unwrap();
         assert_eq!(history.len() as u64, execution.header.last_event.0);
         archived += usize::from(reader.is_archived(summary.id).unwrap());
     }
-    assert!(archived >= 7, "{archived}");
+    assert!(archived >= 7 && submitted >= 2 && items >= 2, "{archived} {submitted} {items}");
     let header = |machine: &str, name: &str| {
         let id = reader.by_name(machine, name).unwrap().unwrap();
         reader.header(id).unwrap().unwrap()

@@ -101,10 +101,9 @@ async fn a_file_goes_all_the_way_and_its_content_only_once() {
     assert_eq!(end["status"], "ALREADY_PROCESSED", "{end}");
     assert_eq!(end["earlier"]["execution"], "arn:aws:states:us-east-1:000000000000:execution:main:job-1");
     assert_eq!(end["earlier"]["result"]["destination"], "s3://outputs/job-1/");
-    // One notification, delivered once; a second round has nothing left.
-    let notifier = conveyor.parts.notifier(conveyor.handle.clone());
-    notifier.round().await.unwrap();
-    assert_eq!(notifier.round().await.unwrap(), None);
+    // One notification, delivered once.
+    let none_left = || conveyor.handle.reader().outbox(None, 1).unwrap().is_empty().then_some(());
+    conveyor.until("the notification is taken", none_left).await;
     let log = fs::read_to_string(conveyor.dir.path().join("notifications.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 1, "{log}");
     assert!(log.contains("\"job.published\"") && log.contains("job-1"), "{log}");

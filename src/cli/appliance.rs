@@ -95,15 +95,9 @@ impl Appliance {
         let schedule = Schedule::new(schedules, Arc::new(handle.clone()), reader.clone());
         appliance.keep("the schedules".to_owned(), schedule.run());
         let look = Arc::new(super::troubles::look(config, &data_dir, reader.clone(), &appliance.watches));
-        let alarms = Alarms::new(handle.clone(), look, config.notify.targets(), appliance.parts.outbox.grew());
+        let alarms = Alarms::new(handle.clone(), look, appliance.parts.notifications.clone());
         appliance.keep("the alarms".to_owned(), alarms.run());
         appliance.parts.remote_jobs.take_up(&handle)?;
-        appliance.keep("the courier of events".to_owned(), appliance.parts.courier(handle.clone()).run());
-        let notifier = appliance.parts.notifier(handle);
-        appliance.keep("the notifier".to_owned(), async {
-            notifier.run().await;
-            Ok(())
-        });
         Ok(appliance)
     }
 

@@ -18,11 +18,10 @@ use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::builtin::Substitutions;
 use crate::resources::{
-    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, NotifySettings, RetentionSettings, RuleSettings,
-    TableSettings, items,
+    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings, TableSettings, items,
 };
 use crate::schedule::ScheduleSettings;
-use crate::services::QueueSettings;
+use crate::services::{NotifySettings, QueueSettings, RuleSettings};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::config::Config;
 use crate::base::{Fault, Shares};
 use crate::resources::claims::Claims;
-use crate::resources::events::{Bus, Courier, Targets};
+use crate::resources::events::OutsideTargets;
 use crate::resources::forward::{Elsewhere, Endpoint, RemoteJobs};
 use crate::resources::functions::Functions;
 use crate::resources::http::{Connections, gateway};
@@ -16,7 +16,6 @@ use crate::resources::items::Tables;
 use crate::resources::jobs::{Jobs, Templates};
 use crate::resources::map_items::Buckets;
 use crate::resources::media::Stages;
-use crate::resources::notify::{Notifier, Outbox};
 use crate::resources::objects::Objects;
 use crate::resources::predict::Predictor;
 use crate::resources::wire::Messaging;
@@ -26,6 +25,8 @@ use crate::resources::{
 };
 use crate::run::Handle;
 use crate::sandbox::Spawn;
+use crate::services::events::{Events, Targets};
+use crate::services::notifications::Notifications;
 use crate::services::queues::Queues;
 use crate::store::Reader;
 
@@ -45,10 +46,10 @@ const LOCAL: &[(&[&str], Make)] = &[
     (items::NAMES, |parts, name| items::adapter(name, &parts.tables, &parts.elsewhere)),
     (jobs::NAMES, |parts, name| jobs::adapter(name, &parts.jobs)),
     (media::NAMES, |parts, name| media::adapter(name, &parts.stages)),
-    (notify::NAMES, |parts, _| notify::adapter(&parts.outbox)),
+    (notify::NAMES, |parts, _| notify::adapter(&parts.notifications)),
     (objects::NAMES, |parts, _| objects::adapter(&parts.objects, &parts.elsewhere)),
     (queues::NAMES, |parts, name| queues::adapter(name, &parts.queues, &parts.elsewhere)),
-    (topics::NAMES, |parts, name| topics::adapter(name, &parts.outbox, &parts.elsewhere)),
+    (topics::NAMES, |parts, name| topics::adapter(name, &parts.notifications, &parts.elsewhere)),
 ];
 
 /// The services of one box.
@@ -62,11 +63,11 @@ pub struct Parts {
     elsewhere: Elsewhere,
     claims: Arc<Claims>,
     connections: Arc<Connections>,
-    events: Arc<Bus>,
+    events: Events,
     functions: Arc<Functions>,
     jobs: Arc<Jobs>,
+    pub notifications: Notifications,
     objects: Arc<Objects>,
-    pub outbox: Arc<Outbox>,
     pub queues: Queues,
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
@@ -100,11 +101,11 @@ impl Parts {
             elsewhere: Elsewhere(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
             claims: Arc::new(Claims::new(reader.clone(), account, region)),
             connections: Arc::new(Connections::new(&config.connections)),
-            events: Arc::new(Bus::new(&config.rules, account, region)),
+            events: Events::new(&config.rules, account, region),
             functions: Arc::new(functions),
             jobs: Arc::new(Jobs::new(templates, reader.clone(), account, region)),
+            notifications: Notifications::new(config.notify.clone()),
             objects: Arc::new(Objects::new(shares.clone(), reader.clone())),
-            outbox: Arc::new(Outbox::new(config.notify.clone())),
             queues: Queues::new(&config.queues, account, region),
             stages: Arc::new(stages),
             tables: Arc::new(Tables::new(config.tables.clone(), reader.clone())),
@@ -136,28 +137,17 @@ impl Parts {
 
     /// Starts the services, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
-        self.queues.start(handle).await
+        self.queues.start(handle).await?;
+        self.notifications.start(handle).await?;
+        let outside =
+            Arc::new(OutsideTargets { functions: self.functions.clone(), connections: self.connections.clone() });
+        let (queues, notifications) = (self.queues.clone(), self.notifications.clone());
+        self.events.start(handle, Targets { queues, notifications, outside }).await
     }
 
     /// What answers other services' calls that come in from outside.
     pub fn messaging(&self) -> Messaging {
         Messaging { queues: self.queues.clone(), events: self.events.clone() }
-    }
-
-    /// Who brings events to the targets of rules.
-    pub fn courier(&self, handle: Handle) -> Courier {
-        let targets = Targets {
-            queues: self.queues.clone(),
-            functions: self.functions.clone(),
-            connections: self.connections.clone(),
-            outbox: self.outbox.clone(),
-        };
-        Courier::new(self.events.clone(), targets, handle)
-    }
-
-    /// Who delivers notifications.
-    pub fn notifier(&self, handle: Handle) -> Notifier {
-        Notifier::new(self.outbox.clone(), handle)
     }
 }
 

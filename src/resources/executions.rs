@@ -8,11 +8,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Dress};
-use super::events::Lineage;
 use super::{Adapter, Answer, Answering, Call, ChildEnded, EndedChild};
 use crate::base::{TaskError, arn};
 use crate::interpreter::{Outcome, Parent, Status};
 use crate::run::{Refused, Start, Started};
+use crate::services::events::Lineage;
 
 pub const NAMES: &[&str] = &[
     "states:startExecution",

@@ -36,13 +36,11 @@ pub mod topics;
 pub mod wire;
 
 pub use adapter::{Adapter, Answer, Answering, Attempt, Call, Ended, Settling};
-pub use events::RuleSettings;
 pub use forward::AwsSettings;
 pub use functions::{FunctionSettings, LambdaSettings};
 pub use housekeeping::RetentionSettings;
 pub use http::ConnectionSettings;
 pub use items::TableSettings;
-pub use notify::NotifySettings;
 pub use registry::{ChildEnded, EndedChild, Registry, Taken, covers, task_name};
 
 use crate::base::{Fault, TaskError, fault};

@@ -10,13 +10,13 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::adapter::{Adapted, Adapter};
-use super::events::{self, Bus};
 use super::map_items::Buckets;
 use crate::base::TaskError;
 use crate::interpreter::event::Json;
 use crate::interpreter::map_run::ReadItems;
 use crate::interpreter::{Header, Status};
 use crate::run::{Announced, Fill, ItemSink, Resource, Resources};
+use crate::services::events::{self, Events};
 use crate::store::Commit;
 
 /// A child execution that has ended.
@@ -45,13 +45,13 @@ pub struct Registry {
     /// For names that nothing else has, and which of them it takes.
     rest: Option<(fn(&str) -> bool, Arc<dyn Resource>)>,
     shapes: HashMap<&'static str, ChildEnded>,
-    events: Arc<Bus>,
+    events: Events,
     buckets: Buckets,
 }
 
 impl Registry {
     /// `events` hears of the statuses of executions; `buckets` have the items and results of distributed Maps.
-    pub fn new(events: Arc<Bus>, buckets: Buckets) -> Registry {
+    pub fn new(events: Events, buckets: Buckets) -> Registry {
         let (named, families, shapes) = (HashMap::new(), Vec::new(), HashMap::new());
         Registry { named, families, rest: None, shapes, events, buckets }
     }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn registry(names: &[&'static str]) -> Result<Registry, Taken> {
-        let events = Arc::new(Bus::new(&BTreeMap::new(), "000000000000", "us-east-1"));
+        let events = Events::new(&BTreeMap::new(), "000000000000", "us-east-1");
         let mut registry = Registry::new(events, Buckets::new(Shares::new([]), None));
         names.iter().try_for_each(|name| registry.add(name, Arc::new(Nothing)))?;
         Ok(registry)

@@ -1,4 +1,4 @@
-//! Topics: SNS's `publish` and `publishBatch`, onto the notifier. A message is one notification for each of its targets.
+//! Topics: SNS's `publish` and `publishBatch`, as notifications. A message is one notification for each of its targets.
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::aws::{self, Integration};
 use super::forward::{self, Elsewhere};
-use super::notify::{self, Outbox};
-use super::{Adapter, Answer, Answering, Call};
+use super::notify;
+use super::{Adapter, Answer, Answering, Call, Ended};
 use crate::base::TaskError;
+use crate::services::notifications::Notifications;
 
 /// Longest subject, and most entries of a batch (SNS's own).
 const SUBJECT_CHARS_MAX: usize = 100;
@@ -32,27 +33,27 @@ pub const NAMES: &[&str] = &[
     "aws-sdk:sns:publishBatch",
 ];
 
-pub fn adapter(name: &str, outbox: &Arc<Outbox>, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+pub fn adapter(name: &str, notifications: &Notifications, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
     let (integration, operation) = aws::integration(name);
-    let (outbox, elsewhere) = (outbox.clone(), elsewhere.clone());
-    Arc::new(Publishing { batch: operation == "publishBatch", integration, outbox, elsewhere })
+    let (notifications, elsewhere) = (notifications.clone(), elsewhere.clone());
+    Arc::new(Publishing { batch: operation == "publishBatch", integration, notifications, elsewhere })
 }
 
 struct Publishing {
     batch: bool,
     integration: Integration,
-    outbox: Arc<Outbox>,
+    notifications: Notifications,
     elsewhere: Elsewhere,
 }
 
 impl Adapter for Publishing {
     fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
         Box::pin(async {
-            let is_own = self.outbox.has_topic(topic(&call.parameters));
+            let is_own = self.notifications.has_topic(topic(&call.parameters));
             match self.elsewhere.answer(is_own, call).await {
                 Some(answer) => answer,
-                None if self.batch => self.publish_batch(call).await,
-                None => self.publish(call).await,
+                None if self.batch => self.publish_batch(call),
+                None => self.publish(call),
             }
         })
     }
@@ -60,25 +61,25 @@ impl Adapter for Publishing {
 
 impl Publishing {
     /// One message.
-    async fn publish(&self, call: &Call) -> Result<Answer, TaskError> {
+    fn publish(&self, call: &Call) -> Result<Answer, TaskError> {
         let id = aws::request_id(call);
         let topic = topic(&call.parameters);
         let refused = |(code, message): Refusal| forward::refused("sns", self.integration, code, &message, 400, &id);
         let body = notification(&call.parameters, topic).map_err(refused)?;
         let message_id = notify::id_of(call, "");
-        notify::send(&self.outbox, call, vec![(message_id.clone(), body)]).await?;
         let mut answer = json!({ "MessageId": message_id });
         if topic.ends_with(".fifo") {
             answer["SequenceNumber"] = json!(format!("{:020}", call.handle.now().0.unsigned_abs()));
         }
-        Ok(Answer::done(match self.integration {
+        let answer = match self.integration {
             Integration::Sdk => answer,
             Integration::Optimised => aws::with_metadata(answer, &id, "text/xml", call.handle.now(), aws::Dress::Plain),
-        }))
+        };
+        Ok(notify::publish(&self.notifications, call, vec![(message_id, body)], Ok(Ended::Done(answer))))
     }
 
     /// Several messages: what is wrong with one does not keep the others.
-    async fn publish_batch(&self, call: &Call) -> Result<Answer, TaskError> {
+    fn publish_batch(&self, call: &Call) -> Result<Answer, TaskError> {
         let (p, id) = (&call.parameters, aws::request_id(call));
         let refused = |code, message: String| forward::refused("sns", self.integration, code, &message, 400, &id);
         let entries = p["PublishBatchRequestEntries"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -108,12 +109,12 @@ impl Publishing {
                 }
             }
         }
-        notify::send(&self.outbox, call, bodies).await?;
-        Ok(Answer::done(json!({ "Successful": successful, "Failed": failed })))
+        let answer = json!({ "Successful": successful, "Failed": failed });
+        Ok(notify::publish(&self.notifications, call, bodies, Ok(Ended::Done(answer))))
     }
 }
 
-/// What the notifier's targets get.
+/// What the notification's targets get.
 fn notification(p: &Value, topic: &str) -> Result<Map<String, Value>, Refusal> {
     let invalid = |what: &str| ("InvalidParameter", format!("Invalid parameter: {what}"));
     if topic.is_empty() && p.get("PhoneNumber").is_none() {

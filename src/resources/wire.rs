@@ -3,14 +3,12 @@
 //!
 //! Owns the form of answers and refusals; what is done is done by [`super::queues`] and [`super::events`].
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 
-use super::events::{Bus, Lineage, Refusal as EventsRefusal};
+use super::events::{Origin, put};
 use super::queues;
-use crate::base::fault;
 use crate::run::Handle;
+use crate::services::events::Events;
 use crate::services::queues::Queues;
 
 const SQS: &str = "AmazonSQS.";
@@ -21,7 +19,7 @@ const NAMESPACE: &str = "http://queue.amazonaws.com/doc/2012-11-05/";
 #[derive(Clone)]
 pub struct Messaging {
     pub queues: Queues,
-    pub events: Arc<Bus>,
+    pub events: Events,
 }
 
 /// What the client gets.
@@ -67,10 +65,18 @@ async fn events(messaging: &Messaging, handle: &Handle, operation: &str, p: &Val
         return refused("UnknownOperationException", &what, 400);
     }
     let entries = p["Entries"].as_array().cloned().unwrap_or_default();
-    match messaging.events.put_events(handle, &entries, None, &[], &Lineage::default()).await {
-        Ok(answer) => reply(200, "application/x-amz-json-1.1", &answer),
-        Err(EventsRefusal::Validation(what)) => refused("ValidationException", &what, 400),
-        Err(EventsRefusal::Fault(e)) => refused("InternalException", &fault::chain(&e), 500),
+    let put = match put(&messaging.events, &entries, &Origin::default(), handle.now()) {
+        Ok(put) => put,
+        Err(what) => return refused("ValidationException", &what, 400),
+    };
+    // Where no rule wants any of them there is nothing to store.
+    let stored = match put.rows.is_empty() {
+        true => Ok(()),
+        false => messaging.events.put(put.rows, handle.entry()).await,
+    };
+    match stored {
+        Ok(()) => reply(200, "application/x-amz-json-1.1", &put.answer),
+        Err(unavailable) => refused("InternalException", &unavailable.to_string(), 500),
     }
 }
 

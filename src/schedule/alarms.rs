@@ -16,7 +16,8 @@ use serde_json::json;
 
 use crate::base::{Fault, Timestamp};
 use crate::run::Handle;
-use crate::store::{AlarmChangeRow, AlarmRow, Commit, OutboxRow, Stamp};
+use crate::services::notifications::{Added, Notifications};
+use crate::store::{AlarmChangeRow, AlarmRow, Commit, Stamp};
 
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const HISTORY_MAX: usize = 50;
@@ -86,19 +87,12 @@ impl Alarm {
 pub struct Alarms {
     handle: Handle,
     look: Arc<dyn Fn() -> Wrongs + Send + Sync>,
-    /// Names of the targets that notifications go to, and who is told that there is one.
-    targets: Vec<&'static str>,
-    outbox_grew: Arc<tokio::sync::Notify>,
+    notifications: Notifications,
 }
 
 impl Alarms {
-    pub fn new(
-        handle: Handle,
-        look: Arc<dyn Fn() -> Wrongs + Send + Sync>,
-        targets: Vec<&'static str>,
-        outbox_grew: Arc<tokio::sync::Notify>,
-    ) -> Alarms {
-        Alarms { handle, look, targets, outbox_grew }
+    pub fn new(handle: Handle, look: Arc<dyn Fn() -> Wrongs + Send + Sync>, notifications: Notifications) -> Alarms {
+        Alarms { handle, look, notifications }
     }
 
     /// Runs until it is dropped; ends by itself only where the store does.
@@ -120,7 +114,7 @@ impl Alarms {
         for name in wrongs.keys() {
             known.entry(name.clone()).or_insert_with(|| Alarm { name: name.clone(), ..Alarm::default() });
         }
-        let mut told = false;
+        let mut told = Added::default();
         for (name, alarm) in &mut known {
             if !alarm.seen(wrongs.get(name), now) {
                 continue;
@@ -130,18 +124,12 @@ impl Alarms {
             commit.put_alarm(name, &alarm.row());
             let id = uuid::Uuid::new_v4().to_string();
             let body = json!({"event": event, "alarm": name, "reason": alarm.reason, "id": id, "at": now.to_string()});
-            for target in &self.targets {
-                let row = OutboxRow::new(target, body.to_string(), now);
-                commit.put_outbox(self.handle.outbox_number(), &row);
-                told = true;
-            }
+            told.append(self.notifications.put(&self.handle, &body, &mut commit));
         }
         if !commit.is_empty() {
             self.handle.commit(commit).await?;
         }
-        if told {
-            self.outbox_grew.notify_one();
-        }
+        self.notifications.stored(told);
         Ok(())
     }
 }

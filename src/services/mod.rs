@@ -5,6 +5,10 @@
 //! what others hold of it, which is an address to send messages to. Rows are tables of its own in the store. What a
 //! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the doors.
 
+pub mod events;
+pub mod notifications;
 pub mod queues;
 
+pub use events::RuleSettings;
+pub use notifications::NotifySettings;
 pub use queues::QueueSettings;

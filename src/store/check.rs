@@ -152,6 +152,16 @@ fn not_a_key(table: Table) -> Fault {
     rows::damaged(table, "a key is not what was written")
 }
 
+/// Whether the rows of what a Map works on are there.
+fn has_items(snapshot: &Snapshot, id: ExecutionId, branch: BranchId, length: u32) -> Result<bool, Fault> {
+    for page in 0..rows::pages_of(length) {
+        if !is_there(snapshot, Table::MapPages, &tables::map_page(id, branch, page))? {
+            return Ok(false);
+        }
+    }
+    is_there(snapshot, Table::MapItems, &tables::branch(id, branch))
+}
+
 /// A row by which a branch that waits is found must be there, and lead to it.
 fn waiter(
     snapshot: &Snapshot,
@@ -246,8 +256,8 @@ impl Check {
             if let Some(attempt) = super::commit::submitted(&branch.doing) {
                 waiter(snapshot, Table::Submitted, tables::attempt(id, attempt), number, report, expected)?;
             }
-            if let Doing::Map { .. } = branch.doing
-                && !is_there(snapshot, Table::MapItems, key)?
+            if let Doing::Map { length, .. } = branch.doing
+                && !has_items(snapshot, id, number, length)?
             {
                 report.problem(format!("branch {number} of execution {id} is in a Map whose items are gone"));
             }
@@ -261,14 +271,19 @@ impl Check {
     /// Rows whose keys begin with an execution: it must be there, and hold such rows at all.
     fn belongings(&mut self) -> Result<(), Fault> {
         let Check { snapshot, report, .. } = self;
-        for table in [Table::Payloads, Table::Branches, Table::MapItems, Table::History] {
+        for table in [Table::Payloads, Table::Branches, Table::MapItems, Table::MapPages, Table::History] {
             let mut last: Option<(ExecutionId, bool)> = None;
             all(snapshot, table, report, |key, row, report| {
                 let (id, rest) = tables::split_id(key).ok_or_else(|| not_a_key(table))?;
                 match table {
-                    Table::MapItems => {
-                        rows::map_items_from(row.access::<rows::MapRow>()?)?;
-                        if !is_there(snapshot, Table::Branches, key)? {
+                    Table::MapItems | Table::MapPages => {
+                        if table == Table::MapItems {
+                            rows::map_input_from(row.plain()?)?;
+                        } else {
+                            rows::map_page_from(row.access::<rows::MapPageRow>()?)?;
+                        }
+                        let branch = key.get(..20).ok_or_else(|| not_a_key(table))?;
+                        if !is_there(snapshot, Table::Branches, branch)? {
                             report.problem(format!("execution {id} has items of a Map that no branch is in"));
                         }
                     }

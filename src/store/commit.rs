@@ -1,18 +1,18 @@
 //! [`Commit`]: what one durable commit stores, as typed changes. All of it becomes durable, or none.
 //!
 //! Rows are encoded here, in the committing task, so that the one writer thread only copies bytes. Knows which rows
-//! follow from a step: the indexes from the header, the timers from the commands, the outstanding task from what
-//! the branches do before and after. What else a commit can store each owner of rows adds in its own file
+//! follow from a step: the indexes from the header, the tasks to issue again from the commands, the timers and who
+//! waits for what from what the branches do before and after. What else a commit can store each owner of rows adds in its own file
 //! ([`super::rows`]).
 
 use std::sync::Arc;
 
 use super::record::{Op, Record};
-use super::rows::{self, BranchRow, HeaderRow, HistoryRow, MapRow, MapRunRow, TaskRow};
+use super::rows::{self, BranchRow, HeaderRow, HistoryRow, MapRunRow, TaskRow};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, BranchId, ExecutionId, TimerId, Timestamp};
 use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, Known, Outcome, Partial, RunPhase, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Header, Known, MapItems, Outcome, Partial, RunPhase, Status, Step, TaskPhase,
 };
 
 /// Row changes that belong together. Build it, then hand it to [`super::Writer::commit`].
@@ -152,11 +152,30 @@ impl Commit {
             self.timers(old, id, Some(number), timers(was), timers(is));
         }
         for (&number, items) in &step.items {
-            let key = tables::branch(id, number);
-            match items {
-                Some(items) => self.record.row(Op::Put, Table::MapItems, &key, &MapRow::from(&**items)),
-                None => self.record.delete(Table::MapItems, &key),
+            let had = before(number).map_or(0, |branch| match branch.doing {
+                Doing::Map { length, .. } => rows::pages_of(length),
+                _ => 0,
+            });
+            self.map_items(id, number, had, items.as_deref());
+        }
+    }
+
+    /// What a Map works on. `had`: the pages of the one that the branch was in before.
+    pub(super) fn map_items(&mut self, id: ExecutionId, branch: BranchId, had: u32, items: Option<&MapItems>) {
+        let key = tables::branch(id, branch);
+        let mut pages = 0;
+        match items {
+            Some(map) => {
+                self.record.plain(Op::Put, Table::MapItems, &key, map.input.to_string().as_bytes());
+                for page in rows::map_pages(&map.items) {
+                    self.record.row(Op::Put, Table::MapPages, &tables::map_page(id, branch, pages), &page);
+                    pages += 1;
+                }
             }
+            None => self.record.delete(Table::MapItems, &key),
+        }
+        for page in pages..had {
+            self.record.delete(Table::MapPages, &tables::map_page(id, branch, page));
         }
     }
 

@@ -134,7 +134,9 @@ impl Group {
     fn take(&mut self, reader: &Reader, ended: &Ended) -> Result<(), Fault> {
         let (id, day) = (ended.id, day_of(ended.stopped_at));
         let record = &mut self.commit.record;
-        for table in [Table::History, Table::Branches, Table::MapItems, Table::Payloads, Table::ItemPages] {
+        for table in
+            [Table::History, Table::Branches, Table::MapItems, Table::MapPages, Table::Payloads, Table::ItemPages]
+        {
             for (key, bytes) in reader.keys_under(table, id)? {
                 record.delete(table, &key);
                 self.bytes += bytes;

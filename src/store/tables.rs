@@ -48,7 +48,7 @@ tables! {
     Payloads = 5 "payloads",
     /// id, branch → branch
     Branches = 6 "branches",
-    /// id, branch → the items of the Map that the branch is in
+    /// id, branch → the raw input of the Map that the branch is in, as JSON
     MapItems = 7 "map_items",
     /// id, number of the first event → the events of one step
     History = 8 "history",
@@ -112,6 +112,8 @@ tables! {
     Learnt = 37 "learnt",
     /// id, attempt → the branch that waits for the end of what the attempt submitted
     Submitted = 38 "submitted",
+    /// id, branch, page → some of the items of the Map that the branch is in
+    MapPages = 39 "map_pages",
 }
 
 impl Table {
@@ -193,6 +195,12 @@ pub(super) fn attempt(id: ExecutionId, attempt: Attempt) -> Vec<u8> {
 
 pub(super) fn item_page(id: ExecutionId, attempt: Attempt, page: u32) -> Vec<u8> {
     let mut key = id_number(id, attempt.0);
+    key.extend_from_slice(&page.to_be_bytes());
+    key
+}
+
+pub(super) fn map_page(id: ExecutionId, branch: BranchId, page: u32) -> Vec<u8> {
+    let mut key = id_number(id, branch.0);
     key.extend_from_slice(&page.to_be_bytes());
     key
 }

@@ -17,7 +17,7 @@ use conveyor::cli::{Config, Parts};
 use conveyor::interpreter::Status;
 use conveyor::media::Job;
 use conveyor::run::service::Unavailable;
-use conveyor::run::{self, AuditEntry, Handle, Lanes, NewMachine, OnBehalf, Refused, Start, current_part};
+use conveyor::run::{self, AuditEntry, Handle, Lanes, NewMachine, OnBehalf, Start, current_part};
 use conveyor::sandbox::{OnProgress, Spawn};
 use conveyor::services::queues::{NewMessage, Queues, Receipt, Reply, Request};
 use conveyor::store::sim::SimDisk;

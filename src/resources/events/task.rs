@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Bus, Lineage, Refusal};
-use crate::base::{TaskError, arn};
+use super::{Origin, has_all, put};
+use crate::base::{TaskError, Timestamp, arn};
 use crate::resources::aws::{self, Integration};
 use crate::resources::forward::{self, Elsewhere};
-use crate::resources::{Adapter, Answer, Answering, Call, fault};
+use crate::resources::{Adapter, Answer, Answering, Call, Ended};
+use crate::services::events::{Events, Lineage};
 
 pub const NAMES: &[&str] = &[
     "events:putEvents",
@@ -17,14 +18,14 @@ pub const NAMES: &[&str] = &[
     "aws-sdk:eventbridge:putEvents.waitForTaskToken",
 ];
 
-pub fn adapter(name: &str, events: &Arc<Bus>, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+pub fn adapter(name: &str, events: &Events, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
     let (integration, _) = aws::integration(name);
     Arc::new(Putting { integration, events: events.clone(), elsewhere: elsewhere.clone() })
 }
 
 struct Putting {
     integration: Integration,
-    events: Arc<Bus>,
+    events: Events,
     elsewhere: Elsewhere,
 }
 
@@ -37,39 +38,41 @@ impl Adapter for Putting {
 impl Putting {
     async fn put(&self, call: &Call) -> Result<Answer, TaskError> {
         let p = &call.parameters;
-        if let Some(answer) = self.elsewhere.answer(self.events.has_all(p), call).await {
+        if let Some(answer) = self.elsewhere.answer(has_all(&self.events, p), call).await {
             return answer;
         }
         let entries = p.get("Entries").and_then(Value::as_array).cloned().unwrap_or_default();
-        let lineage = Lineage::of_trace_header(call.trace_header.as_deref());
+        let seed = format!("{}/{}", call.execution, call.task.attempt);
         // The optimised integration says where an event comes from.
-        let extra = match self.integration {
+        let resources = match self.integration {
             Integration::Optimised => {
                 let machine = arn::machine(call.handle.region(), call.handle.account(), &call.machine);
                 vec![call.execution_arn.clone(), machine]
             }
             Integration::Sdk => Vec::new(),
         };
-        let (id, seed) = (aws::request_id(call), format!("{}/{}", call.execution, call.task.attempt));
-        let answer = match self.events.put_events(&call.handle, &entries, Some(&seed), &extra, &lineage).await {
-            Ok(answer) => answer,
-            Err(Refusal::Validation(what)) => {
-                return Err(forward::refused("events", self.integration, "ValidationException", &what, 400, &id));
-            }
-            Err(Refusal::Fault(e)) => return Err(fault(&e)),
-        };
-        if self.integration == Integration::Sdk {
-            return Ok(Answer::done(answer));
+        let lineage = Lineage::of_trace_header(call.trace_header.as_deref());
+        let origin = Origin { seed: Some(&seed), resources, lineage };
+        let (integration, id, at) = (self.integration, aws::request_id(call), call.handle.now());
+        let put = put(&self.events, &entries, &origin, at)
+            .map_err(|what| forward::refused("events", integration, "ValidationException", &what, 400, &id))?;
+        if put.rows.is_empty() {
+            return Ok(ended(integration, put.answer, &id, at)?.into());
         }
-        if answer["FailedEntryCount"] != 0 {
-            return Err(TaskError::new("EventBridge.FailedEntry", answer.to_string()));
-        }
-        Ok(Answer::done(aws::with_metadata(
-            answer,
-            &id,
-            "application/x-amz-json-1.1",
-            call.handle.now(),
-            aws::Dress::Plain,
-        )))
+        let events = self.events.clone();
+        Ok(Answer::settle(move |attempt| {
+            events.send(put.rows, attempt.asks(move |()| ended(integration, put.answer, &id, at)));
+        }))
     }
+}
+
+fn ended(integration: Integration, answer: Value, id: &str, at: Timestamp) -> Result<Ended, TaskError> {
+    if integration == Integration::Sdk {
+        return Ok(Ended::Done(answer));
+    }
+    if answer["FailedEntryCount"] != 0 {
+        return Err(TaskError::new("EventBridge.FailedEntry", answer.to_string()));
+    }
+    let answer = aws::with_metadata(answer, id, "application/x-amz-json-1.1", at, aws::Dress::Plain);
+    Ok(Ended::Done(answer))
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Functions, Invocation, Invoked, name_of};
-use crate::base::TaskError;
+use crate::base::{TaskError, Timestamp};
 use crate::interpreter::RunTask;
 use crate::resources::aws::{self, Integration};
-use crate::resources::events::Bus;
-use crate::resources::{Adapter, Answer, Answering, Call, fault};
+use crate::resources::{Adapter, Answer, Answering, Call, Ended};
 use crate::run::Need;
+use crate::services::events::Events;
 
 /// A function's ARN, of any region and account.
 pub const ARN: &str = "arn:aws:lambda:*:*:function:*";
@@ -24,7 +24,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// `events` keeps the calls for whose end nobody waits.
-pub fn adapter(name: &str, functions: &Arc<Functions>, events: &Arc<Bus>) -> Arc<dyn Adapter> {
+pub fn adapter(name: &str, functions: &Arc<Functions>, events: &Events) -> Arc<dyn Adapter> {
     let functions = functions.clone();
     if name == ARN {
         return Arc::new(Function(functions));
@@ -55,7 +55,7 @@ impl Adapter for Function {
 struct Invoking {
     integration: Integration,
     functions: Arc<Functions>,
-    events: Arc<Bus>,
+    events: Events,
 }
 
 impl Adapter for Invoking {
@@ -86,16 +86,34 @@ impl Invoking {
         (invocation.qualifier, invocation.log_type) = (call.text("Qualifier"), call.text("LogType"));
         invocation.device = call.device.as_ref();
         let configured = self.functions.configured.contains_key(name_of(function));
+        let words = Words { integration, id: id.clone(), at: call.handle.now() };
         let invoked = match kind {
             "Event" if configured => {
                 let event: Value = serde_json::from_str(&event).unwrap_or_else(|_| json!(event));
-                let kept = self.events.put_call(&call.handle, &id, function, &event).await;
-                kept.map_err(|e| fault(&e))?;
-                Invoked { status: 202, ..Invoked::default() }
+                let row = self.events.call(&id, function, &event, call.handle.now());
+                let events = self.events.clone();
+                return Ok(Answer::settle(move |attempt| {
+                    let taken = || Invoked { status: 202, ..Invoked::default() };
+                    events.send(vec![row], attempt.asks(move |()| words.ended("Event", taken())));
+                }));
             }
             "DryRun" if configured => Invoked { status: 204, ..Invoked::default() },
             _ => self.functions.run(&invocation).await?,
         };
+        Ok(words.ended(kind, invoked)?.into())
+    }
+}
+
+/// How what a function answered is worded for a Task.
+struct Words {
+    integration: Integration,
+    id: String,
+    at: Timestamp,
+}
+
+impl Words {
+    fn ended(&self, kind: &str, invoked: Invoked) -> Result<Ended, TaskError> {
+        let integration = self.integration;
         let mut answer = json!({ "StatusCode": invoked.status });
         if kind == "RequestResponse" {
             answer["ExecutedVersion"] = json!(invoked.version());
@@ -111,11 +129,11 @@ impl Invoking {
             if let Some(error) = &invoked.error {
                 answer["FunctionError"] = json!(error);
             }
-            return Ok(Answer::done(answer));
+            return Ok(Ended::Done(answer));
         }
         let dress = aws::Dress::Lambda { version: invoked.version(), payload_bytes: invoked.payload.len() };
-        let mut answer = aws::with_metadata(answer, &id, "application/json", call.handle.now(), dress);
+        let mut answer = aws::with_metadata(answer, &self.id, "application/json", self.at, dress);
         answer["SdkHttpMetadata"]["HttpStatusCode"] = json!(invoked.status);
-        Ok(Answer::done(answer))
+        Ok(Ended::Done(answer))
     }
 }

@@ -10,7 +10,7 @@ use crate::base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::{Branch, Item, Partial, Rows};
 use crate::store::envelope::Sealed;
 use crate::store::overlay::Direction;
-use crate::store::rows::{self, BranchRow, MapRow, TaskRow};
+use crate::store::rows::{self, BranchRow, ITEMS_PER_PAGE, MapPageRow, TaskRow};
 use crate::store::tables::{self, Table};
 
 impl Reader {
@@ -34,11 +34,11 @@ impl Reader {
         let key = tables::attempt(id, attempt);
         // At one moment: a submission moves the attempt from one table to the other.
         let [submitted, outstanding] = self.engine().find([(Table::Submitted, &key), (Table::Outstanding, &key)]);
-        if let Some(branch) = submitted.look(Table::Submitted, &key, waiter)? {
-            return Ok(Some(branch));
+        match submitted.look(Table::Submitted, &key, waiter)? {
+            Some(branch) => Ok(Some(branch)),
+            None => outstanding
+                .look(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()))),
         }
-        let branch = |row: Sealed| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()));
-        outstanding.look(Table::Outstanding, &key, branch)
     }
 
     /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not
@@ -59,17 +59,6 @@ fn waiter(value: Sealed) -> Result<BranchId, Fault> {
 pub struct StoredRows<'r> {
     reader: &'r Reader,
     id: ExecutionId,
-}
-
-impl StoredRows<'_> {
-    fn map<T>(
-        &self,
-        branch: BranchId,
-        look: impl FnOnce(&rows::ArchivedMapRow) -> Result<T, Fault>,
-    ) -> Result<Option<T>, Fault> {
-        let key = tables::branch(self.id, branch);
-        self.reader.engine().get(Table::MapItems, &key, |row| look(row.access::<MapRow>()?))
-    }
 }
 
 impl Rows for StoredRows<'_> {
@@ -97,10 +86,14 @@ impl Rows for StoredRows<'_> {
     }
 
     fn map_input(&self, id: BranchId) -> Result<Option<Arc<Value>>, Fault> {
-        self.map(id, rows::map_input_from)
+        let key = tables::branch(self.id, id);
+        self.reader.engine().get(Table::MapItems, &key, |row| rows::map_input_from(row.plain()?))
     }
 
     fn map_item(&self, id: BranchId, index: u32) -> Result<Option<Item>, Fault> {
-        Ok(self.map(id, |row| rows::map_item_from(row, index))?.flatten())
+        let key = tables::map_page(self.id, id, index / ITEMS_PER_PAGE);
+        let read = |row: Sealed| rows::map_page_from(row.access::<MapPageRow>()?);
+        let page = self.reader.engine().get(Table::MapPages, &key, read)?;
+        Ok(page.and_then(|items| items.into_iter().nth((index % ITEMS_PER_PAGE) as usize)))
     }
 }

@@ -21,7 +21,7 @@ use super::rows::{self, HeaderRow, HistoryRow, TaskRow, damaged};
 use super::tables::{self, Payload, Table};
 use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::event::Json;
-use crate::interpreter::{Execution, Header, HistoryEvent, RunTask, Status};
+use crate::interpreter::{Execution, Header, HistoryEvent, MapItems, RunTask, Status};
 
 pub(super) use blocking::Places;
 pub use blocking::Rows;
@@ -96,10 +96,18 @@ impl Reader {
             Ok(())
         })?;
         each(&snapshot, Table::MapItems, &id.to_bytes(), |key, row| {
-            let map = rows::map_items_from(row.access::<rows::MapRow>()?)?;
-            items.insert(branch_of(Table::MapItems, key)?, Arc::new(map));
+            let map = MapItems { input: rows::map_input_from(row.plain()?)?, items: Vec::new() };
+            items.insert(branch_of(Table::MapItems, key)?, map);
             Ok(())
         })?;
+        each(&snapshot, Table::MapPages, &id.to_bytes(), |key, row| {
+            let (of, _) = key.split_last_chunk::<4>().ok_or_else(|| damaged(Table::MapPages, "a key is no page"))?;
+            if let Some(map) = items.get_mut(&branch_of(Table::MapPages, of)?) {
+                map.items.extend(rows::map_page_from(row.access::<rows::MapPageRow>()?)?);
+            }
+            Ok(())
+        })?;
+        let items = items.into_iter().map(|(id, map)| (id, Arc::new(map))).collect();
         Ok(Some(Execution::load(header, branches, items)))
     }
 

@@ -1,4 +1,4 @@
-//! Rows of events that have not reached every target of their rules. Owned by the event bus.
+//! Rows of events that have not reached every target of their rules. Owned by the event dispatcher.
 
 use std::ops::Bound;
 

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use rkyv::{Archive, Serialize};
 use serde_json::Value;
 
-use super::execution::json;
 use super::{Row, damaged};
 use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Item, MapChild, MapItems};
+use crate::interpreter::{Item, MapChild};
 use crate::store::tables::Table;
 
 /// The place in a run of a distributed Map.
@@ -61,37 +60,42 @@ pub(super) struct MapItemRow {
     pub key: Option<String>,
 }
 
-/// What a Map works on: its raw input, and an array, with the names of the fields where it was an object.
+/// Items that one row holds: an iteration's start reads one row, and a Map's start writes few.
+pub(in crate::store) const ITEMS_PER_PAGE: u32 = 64;
+
+/// How many rows so many items take.
+pub(in crate::store) fn pages_of(items: u32) -> u32 {
+    items.div_ceil(ITEMS_PER_PAGE)
+}
+
+/// Some of the items of an inline Map: an array, with the names of the fields where it was an object.
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct MapRow {
-    input: String,
+pub(in crate::store) struct MapPageRow {
     items: String,
     keys: Vec<String>,
 }
 
-impl Row for MapRow {}
+impl Row for MapPageRow {}
 
-impl From<&MapItems> for MapRow {
-    fn from(map: &MapItems) -> MapRow {
-        let values: Vec<String> = map.items.iter().map(|item| item.value.to_string()).collect();
-        let items = format!("[{}]", values.join(","));
-        let keys = map.items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
-        MapRow { input: map.input.to_string(), items, keys }
-    }
+/// The pages of a Map's items, in their order.
+pub(in crate::store) fn map_pages(items: &[Item]) -> impl Iterator<Item = MapPageRow> {
+    items.chunks(ITEMS_PER_PAGE as usize).map(|items| {
+        let values: Vec<String> = items.iter().map(|item| item.value.to_string()).collect();
+        let keys = items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
+        MapPageRow { items: format!("[{}]", values.join(",")), keys }
+    })
 }
 
-pub(in crate::store) fn map_input_from(row: &ArchivedMapRow) -> Result<Arc<Value>, Fault> {
-    json(Table::MapItems, &row.input)
-}
-
-pub(in crate::store) fn map_item_from(row: &ArchivedMapRow, index: u32) -> Result<Option<Item>, Fault> {
-    Ok(map_items_from(row)?.items.into_iter().nth(index as usize))
-}
-
-pub(in crate::store) fn map_items_from(row: &ArchivedMapRow) -> Result<MapItems, Fault> {
+pub(in crate::store) fn map_page_from(row: &ArchivedMapPageRow) -> Result<Vec<Item>, Fault> {
     let values: Vec<Value> = serde_json::from_str(&row.items)
-        .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON array ({e})")))?;
+        .map_err(|e| damaged(Table::MapPages, &format!("a row holds no JSON array ({e})")))?;
     let mut keys = row.keys.iter();
     let item = |value| Item { key: keys.next().map(|key| Arc::from(key.as_str())), ..Item::of(value) };
-    Ok(MapItems { input: json(Table::MapItems, &row.input)?, items: values.into_iter().map(item).collect() })
+    Ok(values.into_iter().map(item).collect())
+}
+
+pub(in crate::store) fn map_input_from(text: &[u8]) -> Result<Arc<Value>, Fault> {
+    serde_json::from_slice(text)
+        .map(Arc::new)
+        .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON ({e})")))
 }

@@ -60,7 +60,7 @@ pub use landings::LandingRow;
 pub use learnt::{CorrectionRow, LearntRow};
 pub use machines::{AliasRow, MachineKind, MachineRow, RevisionRow, Route, VersionRow};
 pub use map_run::{MapRunRow, RunCounts, RunStatus};
-pub(super) use maps::{ArchivedMapRow, MapRow, map_input_from, map_item_from, map_items_from};
+pub(super) use maps::{ITEMS_PER_PAGE, MapPageRow, map_input_from, map_page_from, map_pages, pages_of};
 pub use notifications::{DeliveredRow, OutboxRow};
 pub use objects::{ObjectField, ObjectRow};
 pub use queues::MessageRow;

@@ -1,4 +1,5 @@
-//! Rows of notifications: those on their way, and those that were delivered lately. Owned by the notifier.
+//! Rows of notifications: those on their way, and those that were delivered lately. Owned by the notifications'
+//! service.
 
 use std::ops::Bound;
 
@@ -74,6 +75,11 @@ impl Commit {
 }
 
 impl Reader {
+    /// An undelivered notification.
+    pub fn notification(&self, number: u64) -> Result<Option<OutboxRow>, Fault> {
+        self.one(Table::Outbox, &number.to_be_bytes())
+    }
+
     /// Undelivered notifications, oldest first, going on after a number.
     pub fn outbox(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, OutboxRow)>, Fault> {
         let after = after.map(u64::to_be_bytes);

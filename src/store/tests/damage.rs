@@ -115,6 +115,8 @@ fn check_finds_every_row_that_does_not_fit() {
         Box::new(move |record| record.plain(Op::Put, table, &key, &row))
     };
     let stranger = ExecutionId::generate(Timestamp(7));
+    let mut page = Vec::new();
+    rows::write(&rows::map_pages(&map_items().items).next().unwrap(), &mut page);
     let of = |id: ExecutionId| id.to_bytes().to_vec();
     let link = tables::attempt(ExecutionId(9), Attempt(running.0 as u32));
     let damages: Vec<(&str, Damage)> = vec![
@@ -143,6 +145,8 @@ fn check_finds_every_row_that_does_not_fit() {
         ("lacks event 1", delete(Table::History, tables::history(succeeded, EventId(1)))),
         ("its header says", delete(Table::History, tables::history(succeeded, EventId(5)))),
         ("items are gone", delete(Table::MapItems, tables::branch(running, BranchId(0)))),
+        ("items are gone", delete(Table::MapPages, tables::map_page(running, BranchId(0), 1))),
+        ("no branch is in", put(Table::MapPages, tables::map_page(running, BranchId(5), 0), page)),
         ("has no input", delete(Table::Archived, of(archived))),
         ("lacks the history", put(Table::Archived, of(succeeded), 0u32.to_be_bytes().to_vec())),
         ("belongs to nothing", put(Table::Archived, of(stranger), 0u32.to_be_bytes().to_vec())),

@@ -13,7 +13,7 @@ use crate::interpreter::execution::MapItems;
 use crate::interpreter::history::Failure;
 use crate::interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, Item, MachineRef, Outcome, Parent, Qualifier,
-    RunTask, StateType, Status, Step, TaskPhase,
+    Rows as _, RunTask, StateType, Status, Step, TaskPhase,
 };
 
 fn header(id: ExecutionId, name: &str, status: Status) -> Header {
@@ -85,7 +85,7 @@ fn starting(id: ExecutionId, name: &str) -> Step {
                     first: BranchId(1),
                     next_index: 2,
                     running: 1,
-                    length: 3,
+                    length: 70,
                     concurrency: 1,
                     started_event: EventId(2),
                     last_succeeded_event: EventId(0),
@@ -147,7 +147,9 @@ fn after(step: &Step) -> Execution {
 }
 
 fn map_items() -> MapItems {
-    MapItems { input: Arc::new(json!([1])), items: vec![Item::of(json!("x")), Item::of(json!({"y": 1}))] }
+    // More than one row of them.
+    let items = (0..70).map(|n| Item { key: Some(format!("k{n}").into()), ..Item::of(json!({"y": n})) });
+    MapItems { input: Arc::new(json!([1])), items: items.collect() }
 }
 
 /// The step that ends it.
@@ -195,6 +197,18 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
 
     let look = |reader: &Reader| {
         assert_eq!(reader.execution(id).unwrap().as_ref(), Some(&running));
+        let (rows, map) = (reader.rows(id), map_items());
+        assert_eq!(rows.map_input(BranchId(0)).unwrap(), Some(map.input));
+        let item = |index: u32| rows.map_item(BranchId(0), index).unwrap();
+        for index in [0, 63, 64, 69] {
+            assert_eq!(item(index).as_ref(), Some(&map.items[index as usize]));
+        }
+        assert_eq!((item(70), item(200)), (None, None));
+        assert_eq!(rows.branch(BranchId(1)).unwrap().as_ref(), running.branches.get(&BranchId(1)));
+        let numbers = |first, count| -> Vec<u32> {
+            rows.branches(BranchId(first), count).unwrap().iter().map(|(id, _)| id.0).collect()
+        };
+        assert_eq!((numbers(0, u32::MAX), numbers(1, 9), numbers(2, 9)), (vec![0, 1], vec![1], vec![]));
         assert_eq!(reader.by_name("main", "one").unwrap(), Some(id));
         assert_eq!(reader.timers(Timestamp(900), 9).unwrap(), [(Timestamp(900), id, TimerId(0))]);
         assert_eq!(reader.timers(Timestamp(899), 9).unwrap(), []);

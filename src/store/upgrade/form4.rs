@@ -1,8 +1,7 @@
 //! The form of release 0.1: what its files hold, and how each row lies in this release's.
 //!
-//! Who waits for a timer or for what a Task submitted stood in the branches only.
-//!
-//! Rows had a version byte before the archive and no checksum; texts, ids and numbers had neither. Schedules, alarms,
+//! Rows had a version byte before the archive and no checksum; texts, ids and numbers had neither. What a Map works on
+//! was one row, and no row led from a timer or a submitted attempt to the branch that waits. Schedules, alarms,
 //! remote jobs, the keys of tables and what predictions learnt were JSON. The box's own records were JSON among the
 //! users' items, in tables named `$audit`, `$uploads`, `$approvals`, `$delivered`, `.landings.SHARE` and
 //! `conveyor.objects`; a workflow could put items there too, and those are told by their shape: in the first four, whose
@@ -18,13 +17,14 @@ use serde_json::Value;
 
 use super::NewRow;
 use crate::base::{Attempt, BranchId, ExecutionId, Fault};
+use crate::interpreter::{Item, MapItems};
 use crate::store::commit::{Commit, submitted};
 use crate::store::disk::{Backends, state_fault};
 use crate::store::engine::APPLIED;
 use crate::store::envelope::{PLAIN, seal};
 use crate::store::journal::{Journal, StoreId, Tail};
 use crate::store::open::{FORMAT as FORMAT_KEY, STORE_ID};
-use crate::store::record::{Op, changes};
+use crate::store::record::{Change, Op, changes};
 use crate::store::rows::{
     self, AlarmChangeRow, AlarmRow, ApprovalRow, AuditKey, AuditRow, BranchRow, CorrectionRow, DeliveredRow,
     LandingRow, LearntRow, ObjectField, ObjectRow, RemoteJobRow, Row, ScheduleRow, Stamp, TableRow, UploadRow, damaged,
@@ -42,6 +42,30 @@ struct JsonRow {
 }
 
 impl Row for JsonRow {}
+
+/// What a Map works on, whole.
+#[derive(Archive, Serialize)]
+struct MapRow {
+    input: String,
+    items: String,
+    keys: Vec<String>,
+}
+
+impl Row for MapRow {}
+
+impl ArchivedMapRow {
+    fn map(&self) -> Result<MapItems, Fault> {
+        let no_json = |e| damaged(Table::MapItems, &format!("a row holds no JSON ({e})"));
+        let values: Vec<Value> = serde_json::from_str(&self.items).map_err(no_json)?;
+        let mut keys = self.keys.iter();
+        let item = |value| Item { key: keys.next().map(|key| Arc::from(key.as_str())), ..Item::of(value) };
+        let items = values.into_iter().map(item).collect();
+        Ok(MapItems { input: serde_json::from_str::<Value>(&self.input).map_err(no_json)?.into(), items })
+    }
+}
+
+/// The branches that timers wake, by the timers' keys: no row said so.
+type Waiters = BTreeMap<Vec<u8>, BranchId>;
 
 /// A row that is not taken along, by what it was found as.
 pub(super) struct LeftOut(pub String);
@@ -95,20 +119,19 @@ impl Form4 {
     /// Hands over every row that the store has, converted; what is the store's own is left to the caller.
     pub fn each(&self, mut take: impl FnMut(Converted) -> Result<(), Fault>) -> Result<(), Fault> {
         let transaction = self.state.begin_read().map_err(state_fault)?;
-        // Timers first: branches then say whom they wake.
-        let others = Table::ALL.iter().filter(|table| ![Table::Timers, Table::Counts].contains(table));
-        for &table in [Table::Timers].iter().chain(others).filter(|table| (**table as u8) < TABLES) {
+        let mut waiters = Waiters::new();
+        for &table in Table::ALL.iter().filter(|table| (**table as u8) < TABLES && **table != Table::Counts) {
             let newer = &self.newer[table as usize];
             let stored = transaction.open_table(table.definition()).map_err(state_fault)?;
             for row in stored.iter().map_err(state_fault)? {
                 let (key, value) = row.map_err(state_fault)?;
                 if !newer.contains_key(key.value()) {
-                    convert(table, key.value(), value.value(), &mut take)?;
+                    convert(table, key.value(), value.value(), &mut waiters, &mut take)?;
                 }
             }
             for (key, value) in newer {
                 if let Some(value) = value {
-                    convert(table, key, value, &mut take)?;
+                    convert(table, key, value, &mut waiters, &mut take)?;
                 }
             }
         }
@@ -154,11 +177,37 @@ fn convert(
     table: Table,
     key: &[u8],
     value: &[u8],
+    waiters: &mut Waiters,
     take: &mut impl FnMut(Converted) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     match table {
+        // Those of branches were found before: their table comes first.
+        Table::Timers => {
+            let waiter = waiters.remove(key).map(tables::waiter);
+            take(Ok(sealed(table, PLAIN, key, waiter.as_ref().map_or(&[], |waiter| waiter))))
+        }
+        Table::Branches => {
+            let (version, archive) = without_version(table, value)?;
+            take(Ok(sealed(table, version, key, archive)))?;
+            let (id, number) = tables::split_id_number(key).ok_or_else(|| damaged(table, "a key is no branch"))?;
+            let branch = rows::branch_from(rows::archived::<BranchRow>(table, archive)?)?;
+            let number = BranchId(number);
+            waiters.extend(branch.doing.timers().map(|(timer, due)| (tables::timer(due, id, timer), number)));
+            if let Some(attempt) = submitted(&branch.doing) {
+                let key = tables::attempt(id, attempt);
+                take(Ok(sealed(Table::Submitted, PLAIN, &key, &tables::waiter(number))))?;
+            }
+            Ok(())
+        }
+        Table::MapItems => {
+            let (_, archive) = without_version(table, value)?;
+            let (id, branch) = tables::split_id_number(key).ok_or_else(|| damaged(table, "a key is no branch"))?;
+            let map = rows::archived::<MapRow>(table, archive)?.map()?;
+            let mut commit = Commit::new();
+            commit.map_items(id, BranchId(branch), 0, Some(&map));
+            rows_of(commit).into_iter().try_for_each(|row| take(Ok(row)))
+        }
         Table::Payloads
-        | Table::Timers
         | Table::Deliveries
         | Table::ByMachine
         | Table::ByName
@@ -176,26 +225,8 @@ fn convert(
         }
         _ => {
             let (version, archive) = without_version(table, value)?;
-            if table == Table::Branches {
-                waits(key, archive, take)?;
-            }
             take(Ok(sealed(table, version, key, archive)))
         }
-    }
-}
-
-/// The rows by which a branch is found that waits.
-fn waits(key: &[u8], branch: &[u8], take: &mut impl FnMut(Converted) -> Result<(), Fault>) -> Result<(), Fault> {
-    let table = Table::Branches;
-    let (id, number) = tables::split_id_number(key).ok_or_else(|| damaged(table, "a key is no branch"))?;
-    let waiter = tables::waiter(BranchId(number));
-    let doing = rows::branch_from(rows::archived::<BranchRow>(table, branch)?)?.doing;
-    for (timer, due) in doing.timers() {
-        take(Ok(sealed(Table::Timers, PLAIN, &tables::timer(due, id, timer), &waiter)))?;
-    }
-    match submitted(&doing) {
-        Some(attempt) => take(Ok(sealed(Table::Submitted, PLAIN, &tables::attempt(id, attempt), &waiter))),
-        None => Ok(()),
     }
 }
 
@@ -203,10 +234,15 @@ fn waits(key: &[u8], branch: &[u8], take: &mut impl FnMut(Converted) -> Result<(
 fn row(build: impl FnOnce(&mut Commit) -> &mut Commit) -> Option<NewRow> {
     let mut commit = Commit::new();
     build(&mut commit);
-    let record = std::mem::take(&mut commit.record).into_shared().ok()?;
-    let change = changes(&record).next()?.ok()?;
+    rows_of(commit).into_iter().next()
+}
+
+/// The rows of a commit that only puts some.
+fn rows_of(mut commit: Commit) -> Vec<NewRow> {
+    let Ok(record) = std::mem::take(&mut commit.record).into_shared() else { return Vec::new() };
     let part = |(start, length): (u32, u32)| record[start as usize..][..length as usize].to_vec();
-    Some(NewRow { table: change.table, key: part(change.key), value: part(change.value) })
+    let row = |change: Change| NewRow { table: change.table, key: part(change.key), value: part(change.value) };
+    changes(&record).map_while(Result::ok).map(row).collect()
 }
 
 /// A setting that became a row of its own, or stays one.

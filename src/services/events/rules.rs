@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::bus::DEFAULT_BUS;
 use super::pattern::Pattern;
 use crate::asl::{Path, Scope, Variables};
 use crate::base::Span;
 
-/// The bus that events go to where none is named.
-pub const DEFAULT_BUS: &str = "default";
 /// How long and how often a delivery is tried where the target does not say (EventBridge's own figures).
 const AGE_MAX: Span = Span::days(1);
 const RETRIES_MAX: u32 = 185;
@@ -47,7 +46,7 @@ pub struct TargetSettings {
     /// The group of the messages, for a FIFO queue.
     pub message_group: Option<String>,
     pub function: Option<String>,
-    /// Goes to the notifier, as sns:publish does.
+    /// Becomes a notification, as with sns:publish.
     pub topic: Option<String>,
     /// What the target gets instead of the event.
     pub input: Option<toml::Value>,

@@ -1,21 +1,21 @@
-//! `conveyor:notify` as a Task, and what other Tasks put into the outbox.
+//! `conveyor:notify` as a Task, and what other Tasks have the notifications' service store.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Outbox;
+use super::{Adapter, Answer, Answering, Call, Ended};
 use crate::base::TaskError;
-use crate::resources::{Adapter, Answer, Answering, Call, fault};
+use crate::services::notifications::Notifications;
 
 pub const NAMES: &[&str] = &["conveyor:notify"];
 
-pub fn adapter(outbox: &Arc<Outbox>) -> Arc<dyn Adapter> {
-    Arc::new(Notifying(outbox.clone()))
+pub fn adapter(notifications: &Notifications) -> Arc<dyn Adapter> {
+    Arc::new(Notifying(notifications.clone()))
 }
 
 /// Any JSON, `event` first.
-struct Notifying(Arc<Outbox>);
+struct Notifying(Notifications);
 
 impl Adapter for Notifying {
     fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
@@ -27,30 +27,33 @@ impl Adapter for Notifying {
                 body.extend(fields.iter().filter(|(k, _)| *k != "event").map(|(k, v)| (k.clone(), v.clone())));
             }
             let id = id_of(call, "");
-            send(&self.0, call, vec![(id.clone(), body)]).await?;
-            Ok(Answer::done(json!({ "id": id, "targets": self.0.targets() })))
+            let answer = json!({ "id": id, "targets": self.0.targets() });
+            Ok(publish(&self.0, call, vec![(id, body)], Ok(Ended::Done(answer))))
         })
     }
 }
 
 /// The id of a notification: the same when the same attempt is issued again. `part` tells several of one attempt.
-pub(in crate::resources) fn id_of(call: &Call, part: &str) -> String {
+pub(super) fn id_of(call: &Call, part: &str) -> String {
     let seed = format!("{}/{}{part}", call.execution, call.task.attempt);
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, seed.as_bytes()).to_string()
 }
 
-/// Stores what a Task has to tell, all of it or nothing.
-pub(in crate::resources) async fn send(
-    outbox: &Outbox,
+/// Has what a Task has to tell stored, all of it or nothing, with the Task's end.
+pub(super) fn publish(
+    notifications: &Notifications,
     call: &Call,
-    notifications: Vec<(String, Map<String, Value>)>,
-) -> Result<(), TaskError> {
+    told: Vec<(String, Map<String, Value>)>,
+    ended: Result<Ended, TaskError>,
+) -> Answer {
     let now = call.handle.now().to_string();
-    let bodies = notifications.into_iter().map(|(id, mut body)| {
+    let body = |(id, mut body): (String, Map<String, Value>)| {
         body.insert("id".to_owned(), json!(id));
         body.insert("at".to_owned(), json!(now));
         body.entry("execution").or_insert_with(|| json!(call.execution_arn));
         Value::Object(body)
-    });
-    outbox.send(&call.handle, bodies).await.map_err(|e| fault(&e))
+    };
+    let bodies = told.into_iter().map(body).collect();
+    let notifications = notifications.clone();
+    Answer::settle(move |attempt| notifications.publish(bodies, attempt.asks(move |()| ended)))
 }
