@@ -122,6 +122,11 @@ impl Supervision {
         self.0.lock().running.remove(&actor)
     }
 
+    /// Forgets all parts, once nothing is started again: how they are started holds the appliance, and so its store.
+    pub fn end(&self) {
+        self.0.lock().by_name.clear();
+    }
+
     fn forget(&self, name: &str) {
         self.0.lock().by_name.remove(name);
     }
