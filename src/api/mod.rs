@@ -72,7 +72,7 @@ pub struct Settings {
     /// How each watched share is, as JSON for screens.
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The settings in force, without their secrets, as JSON for screens.
-    pub facts: serde_json::Value,
+    pub effective: serde_json::Value,
     /// Where the reports of benchmarks lie.
     pub data_dir: PathBuf,
 }
@@ -92,7 +92,7 @@ struct Doors {
     workflows: Arc<BTreeMap<String, String>>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
-    facts: Arc<serde_json::Value>,
+    effective: Arc<serde_json::Value>,
     data_dir: Arc<PathBuf>,
     devices: rest::Devices,
     today: rest::Today,
@@ -117,7 +117,7 @@ pub fn router(settings: Settings) -> Router {
         workflows: Arc::new(settings.workflows),
         metrics: settings.metrics,
         watches: settings.watches,
-        facts: Arc::new(settings.facts),
+        effective: Arc::new(settings.effective),
         data_dir: Arc::new(settings.data_dir),
         devices: rest::Devices::default(),
         today: rest::Today::default(),
@@ -176,10 +176,15 @@ async fn metrics(State(doors): State<Doors>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (doors.metrics)()).into_response()
 }
 
-/// Well means: the store takes a commit.
+/// Well means: the store takes a commit, and no part of the appliance is down or has failed within the last minute.
 async fn healthz(State(doors): State<Doors>) -> Response {
     let began = std::time::Instant::now();
-    let (status, body) = match doors.handle.check_store().await {
+    let stored = doors.handle.check_store().await;
+    let parts = doors.handle.failed_parts();
+    let (status, body) = match stored {
+        Ok(()) if !parts.is_empty() => {
+            (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "failing", "parts": parts}))
+        }
         Ok(()) => {
             let commit_ms = began.elapsed().as_secs_f64() * 1000.0;
             (StatusCode::OK, serde_json::json!({"status": "ok", "commitMs": commit_ms}))

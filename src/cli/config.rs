@@ -18,8 +18,8 @@ use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::builtin::Substitutions;
 use crate::resources::{AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings};
-use crate::schedule::ScheduleSettings;
 use crate::services::items::name_fault;
+use crate::services::schedules::ScheduleSettings;
 use crate::services::{NotifySettings, QueueSettings, RuleSettings, TableSettings};
 
 #[derive(Clone, Debug, Deserialize)]

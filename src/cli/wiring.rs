@@ -24,10 +24,12 @@ use crate::resources::{
 use crate::run::Handle;
 use crate::sandbox::Spawn;
 use crate::services::approvals::Approvals;
+use crate::services::audit;
 use crate::services::claims::Claims;
 use crate::services::events::{Events, Targets};
 use crate::services::items::Tables;
 use crate::services::notifications::Notifications;
+use crate::services::predictions::Predictions;
 use crate::services::queues::Queues;
 use crate::services::uploads::Uploads;
 use crate::store::Reader;
@@ -71,6 +73,7 @@ pub struct Parts {
     jobs: Arc<Jobs>,
     pub notifications: Notifications,
     objects: Arc<Objects>,
+    pub predictions: Predictions,
     pub queues: Queues,
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
@@ -93,7 +96,9 @@ impl Parts {
         let templates = Templates::read(builtin::JOB_TEMPLATES.iter().copied())
             .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?;
         let functions = Functions::new(config.functions.clone(), &config.lambda, endpoint.clone(), account, region);
-        let predictor = Predictor::new(reader.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
+        let predictions = Predictions::default();
+        let predictor =
+            Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
         let stages = Stages {
             data_dir: data_dir.to_owned(),
             shares: shares.clone(),
@@ -109,6 +114,7 @@ impl Parts {
             events: Events::new(&config.rules, account, region),
             functions: Arc::new(functions),
             jobs: Arc::new(Jobs::new(templates, reader.clone(), account, region)),
+            predictions,
             notifications: Notifications::new(config.notify.clone()),
             objects: Arc::new(Objects::new(shares.clone(), reader.clone())),
             queues: Queues::new(&config.queues, account, region),
@@ -148,6 +154,8 @@ impl Parts {
         self.claims.start(handle).await?;
         self.tables.start(handle).await?;
         self.uploads.start(handle).await?;
+        self.predictions.start(handle).await?;
+        audit::keep_trimmed(handle).await?;
         self.notifications.start(handle).await?;
         let outside =
             Arc::new(OutsideTargets { functions: self.functions.clone(), connections: self.connections.clone() });

@@ -149,6 +149,12 @@ impl Watcher {
         }
     }
 
+    /// The same watch with the same status, which remembers nothing but what the store holds.
+    pub fn anew(&self) -> Watcher {
+        let (shares, starter, reader) = (self.shares.clone(), self.starter.clone(), self.reader.clone());
+        Watcher { status: self.status.clone(), ..Watcher::new(self.settings.clone(), shares, starter, reader) }
+    }
+
     pub fn status(&self) -> Arc<Mutex<WatchStatus>> {
         self.status.clone()
     }
@@ -305,7 +311,7 @@ impl Watcher {
             });
             (settling, scan)
         });
-        let (settling, scan) = walked.await.map_err(|e| Fault::fatal("a scan of a share broke off", e))?;
+        let (settling, scan) = walked.await.map_err(|e| Fault::retryable("a scan of a share broke off", e))?;
         self.settling = settling;
         match scan {
             Ok((scan, mounted)) => self.scanned(scan, mounted, now).await,

@@ -478,6 +478,7 @@ impl Handle {
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }
+        self.core.supervision.forget_all();
     }
 }
 

@@ -67,7 +67,7 @@ impl Appliance {
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
-            facts: json!({}),
+            effective: json!({}),
             data_dir: dir.path().to_owned(),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));

@@ -91,9 +91,9 @@ async fn watches(State(doors): State<Doors>) -> Answer {
 
 /// The settings in force.
 async fn settings(State(doors): State<Doors>) -> Answer {
-    let facts = json!({"version": env!("CARGO_PKG_VERSION"), "account": doors.place.account,
-        "region": doors.place.region, "settings": &*doors.facts});
-    Ok(Fresh(facts))
+    let shown = json!({"version": env!("CARGO_PKG_VERSION"), "account": doors.place.account,
+        "region": doors.place.region, "settings": &*doors.effective});
+    Ok(Fresh(shown))
 }
 
 #[derive(Debug, Default, Deserialize)]
