@@ -459,6 +459,7 @@ impl Handle {
             // An actor ends after the message that it is at, and its stages with it.
             root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
             self.core.map_runs.end(SHUT_DOWN_MAX).await;
+            self.core.supervision.end();
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }

@@ -123,6 +123,12 @@ impl Supervision {
         done.values().cloned().chain(failed.filter(|part| !part.running || is_recent(part))).collect()
     }
 
+    /// Nothing is started again any more. What parts are started with holds the appliance, and the appliance its parts.
+    pub fn end(&self) {
+        let parts = std::mem::take(&mut self.0.lock().by_name);
+        drop(parts);
+    }
+
     fn running(&self, name: &Arc<str>, actor: ActorId) {
         let mut parts = self.0.lock();
         parts.running.insert(actor, name.clone());
@@ -209,6 +215,9 @@ fn restart(core: &SharedCore, name: Arc<str>, what: String) {
                 return core.note(&Fault::fatal_plain(format!("{name} failed: {what}")));
             }
             tokio::time::sleep(pause).await;
+            if core.is_closing() {
+                return;
+            }
             match begin(&core, &name).await {
                 Ok(()) => return events::PartRestarted { name: &name }.emit(),
                 Err(why) => what = why,
