@@ -458,8 +458,8 @@ impl Handle {
         if let Some(root) = self.core.root.get() {
             // An actor ends after the message that it is at, and its stages with it.
             root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
-            self.core.map_runs.end(SHUT_DOWN_MAX).await;
             self.core.supervision.end();
+            self.core.map_runs.end(SHUT_DOWN_MAX).await;
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }
