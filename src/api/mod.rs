@@ -44,6 +44,8 @@ use crate::base::{Shares, fault};
 use crate::dashboard;
 use crate::resources::wire::Messaging;
 use crate::run::Handle;
+use crate::services::approvals::Approvals;
+use crate::services::uploads::Uploads;
 use crate::store::Reader;
 
 pub use crate::logs::event as history;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
     pub messaging: Option<Messaging>,
+    pub approvals: Approvals,
+    pub uploads: Uploads,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -78,6 +82,7 @@ pub struct Settings {
 struct Doors {
     handle: Handle,
     messaging: Option<Messaging>,
+    approvals: Approvals,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -91,7 +96,7 @@ struct Doors {
     data_dir: Arc<PathBuf>,
     devices: rest::Devices,
     today: rest::Today,
-    uploads: rest::Uploads,
+    uploads: Uploads,
     live: live::Live,
     redriven: aws::Redriven,
 }
@@ -103,6 +108,7 @@ pub fn router(settings: Settings) -> Router {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
         messaging: settings.messaging,
+        approvals: settings.approvals,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),
@@ -115,7 +121,7 @@ pub fn router(settings: Settings) -> Router {
         data_dir: Arc::new(settings.data_dir),
         devices: rest::Devices::default(),
         today: rest::Today::default(),
-        uploads: rest::Uploads::default(),
+        uploads: settings.uploads,
         live,
         redriven: aws::Redriven::default(),
     };

@@ -119,6 +119,8 @@ impl Appliance {
         api::router(api::Settings {
             handle: self.handle.clone(),
             messaging: Some(self.parts.messaging()),
+            approvals: self.parts.approvals.clone(),
+            uploads: self.parts.uploads.clone(),
             place: Place { region: config.region.clone(), account: config.account.clone() },
             auth,
             shares: config.shares(),

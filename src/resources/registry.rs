@@ -37,13 +37,18 @@ pub struct Taken(String);
 /// Service of the ARN, and the rest of it: for Tasks `states` and the name.
 type Name<'a> = (&'a str, &'a str);
 
+/// For names that nothing else has.
+struct Rest {
+    takes: fn(&str) -> bool,
+    resource: Arc<dyn Resource>,
+}
+
 /// All resources of this box.
 pub struct Registry {
     named: HashMap<Name<'static>, Arc<dyn Resource>>,
     /// With the beginning that their names share.
     families: Vec<(Name<'static>, Arc<dyn Resource>)>,
-    /// For names that nothing else has, and which of them it takes.
-    rest: Option<(fn(&str) -> bool, Arc<dyn Resource>)>,
+    rest: Option<Rest>,
     shapes: HashMap<&'static str, ChildEnded>,
     events: Events,
     buckets: Buckets,
@@ -84,7 +89,7 @@ impl Registry {
 
     /// Takes the Tasks whose names no other adapter has, as far as `takes` says so of the name.
     pub fn add_rest(&mut self, takes: fn(&str) -> bool, adapter: Arc<dyn Adapter>) {
-        self.rest = Some((takes, Arc::new(Adapted(adapter))));
+        self.rest = Some(Rest { takes, resource: Arc::new(Adapted(adapter)) });
     }
 
     /// Says what the end of a child means whose [`Parent`](crate::interpreter::Parent) has that shape.
@@ -131,7 +136,7 @@ impl Resources for Registry {
         let name = named_by(resource)?;
         let family = || self.families.iter().find(|(family, _)| begins(*family, name)).map(|(_, found)| found);
         let rest = || {
-            let (takes, found) = self.rest.as_ref()?;
+            let Rest { takes, resource: found } = self.rest.as_ref()?;
             takes(task_name(resource)?).then_some(found)
         };
         self.named.get(&name).or_else(family).or_else(rest).cloned()

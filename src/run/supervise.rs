@@ -155,6 +155,13 @@ impl Supervision {
         }
     }
 
+    /// Once the appliance has closed: how a part is started holds what it is started with, which would so hold itself,
+    /// and the store's files, for ever.
+    pub fn forget_all(&self) {
+        let parts = std::mem::take(&mut self.0.lock().by_name);
+        drop(parts);
+    }
+
     /// Takes note of a failure: how long to wait before the part is started again, or `None` where it is not.
     fn note(&self, name: &str, now: Timestamp, what: &str) -> Option<(OnFailure, Duration)> {
         let mut parts = self.0.lock();

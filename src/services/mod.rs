@@ -6,13 +6,18 @@
 //! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the doors.
 
 pub mod alarms;
+pub mod approvals;
 pub mod audit;
+pub mod claims;
 pub mod events;
+pub mod items;
 pub mod notifications;
 pub mod predictions;
 pub mod queues;
 pub mod schedules;
+pub mod uploads;
 
 pub use events::RuleSettings;
+pub use items::TableSettings;
 pub use notifications::NotifySettings;
 pub use queues::QueueSettings;

@@ -38,7 +38,6 @@ pub use devices::Devices;
 pub use overview::Today;
 pub use source::source;
 pub use table::routes;
-pub use uploads::Uploads;
 
 /// A refusal as REST clients read it.
 pub fn refuse(refusal: &Refused) -> Response {

@@ -69,7 +69,7 @@ fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refuse
         "alarms": alarms,
         "parts": doors.handle.failed_parts(),
         "watches": (doors.watches)(),
-        "approvals": doors.reader.approvals(1000)?.len(),
+        "approvals": doors.reader.approvals(None, 1000)?.len(),
         "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
     }))
 }
