@@ -123,12 +123,6 @@ impl Supervision {
         done.values().cloned().chain(failed.filter(|part| !part.running || is_recent(part))).collect()
     }
 
-    /// Nothing is started again any more. What parts are started with holds the appliance, and the appliance its parts.
-    pub fn end(&self) {
-        let parts = std::mem::take(&mut self.0.lock().by_name);
-        drop(parts);
-    }
-
     fn running(&self, name: &Arc<str>, actor: ActorId) {
         let mut parts = self.0.lock();
         parts.running.insert(actor, name.clone());
