@@ -86,7 +86,7 @@ impl Clock for FailingClock {
 }
 
 /// The appliance as it is served, but for the port.
-struct Box {
+struct Served {
     appliance: Appliance,
     clock: Arc<FailingClock>,
     router: Router,
@@ -97,7 +97,7 @@ fn config(dir: &Path) -> Config {
     std::fs::create_dir_all(dir.join("incoming")).unwrap();
     let text = format!(
         "data_dir = '{0}/data'\nlisten = '127.0.0.1:0'\n[shares.incoming]\npath = '{0}/incoming'\n\
-         [[watch]]\nshare = 'incoming'\nworkflow = 'taken'\nsettle = '100ms'\nscan = '20s'\nin_flight = 2000\n\
+         [[watch]]\nshare = 'incoming'\nworkflow = 'taken'\nsettle = '100ms'\nscan = '5s'\nin_flight = 2000\n\
          [queues.jobs]\n[queues.heard]\n[rules.told]\npattern = {{ source = ['test'] }}\n[[rules.told.targets]]\nqueue = 'heard'\n\
          [schedules.often]\nrule = 'rate(1 minute)'\nworkflow = 'taken'\n\
          [notify]\nlog = '{0}/notifications.jsonl'\n",
@@ -119,19 +119,24 @@ fn machine(name: &str, definition: Value) -> NewMachine {
     }
 }
 
-impl Box {
-    async fn start() -> Box {
-        Box::start_in(Arc::new(tempfile::tempdir().unwrap()), FailingClock::new()).await
+impl Served {
+    async fn start() -> Served {
+        Served::start_in(Arc::new(tempfile::tempdir().unwrap()), FailingClock::new()).await
     }
 
-    async fn start_in(dir: Arc<tempfile::TempDir>, clock: Arc<FailingClock>) -> Box {
+    async fn start_in(dir: Arc<tempfile::TempDir>, clock: Arc<FailingClock>) -> Served {
         let config = config(dir.path());
         let appliance = Appliance::start(&config, clock.clone()).await.unwrap();
         let auth = Auth::for_address(config.listen, Credentials::new([])).unwrap();
         let router = appliance.router(&config, auth, Arc::new(String::new));
-        let this = Box { appliance, clock, router, dir };
+        let this = Served { appliance, clock, router, dir };
         this.create("taken", json!({"StartAt": "P", "States": {"P": {"Type": "Pass", "End": true}}})).await;
         this
+    }
+
+    async fn stop(self) {
+        drop(self.router);
+        self.appliance.stop().await.unwrap();
     }
 
     async fn create(&self, name: &str, definition: Value) {
@@ -161,7 +166,12 @@ impl Box {
 
     async fn get(&self, path: &str) -> (u16, String) {
         let request = Request::get(path).header("host", "127.0.0.1").body(Body::empty()).unwrap();
+        // Tokio's paused time stands while something blocks: a commit's wait for the disk is no minute of the box.
+        let (done, answered) = std::sync::mpsc::channel::<()>();
+        let blocking = tokio::task::spawn_blocking(move || answered.recv());
         let response = self.router.clone().oneshot(request).await.unwrap();
+        drop(done);
+        assert!(blocking.await.unwrap().is_err(), "nothing was sent");
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -190,8 +200,8 @@ impl Box {
 }
 
 /// `turn` gives the part something to do; `holds` is what people rely on whatever happened to it.
-async fn comes_back(part: &'static str, turn: impl AsyncFn(&Box, u32), holds: impl AsyncFn(&Box)) {
-    let this = Box::start().await;
+async fn comes_back(part: &'static str, turn: impl AsyncFn(&Served, u32), holds: impl AsyncFn(&Served)) {
+    let this = Served::start().await;
     let mut turns = 0;
     let mut take_turn = async || {
         turn(&this, turns).await;
@@ -208,11 +218,11 @@ async fn comes_back(part: &'static str, turn: impl AsyncFn(&Box, u32), holds: im
         take_turn().await;
         holds(&this).await;
     }
-    this.appliance.stop().await.unwrap();
+    this.stop().await;
 }
 
 /// All messages that a queue has; each is received once.
-async fn received_of(this: &Box, queue: &str) -> Vec<String> {
+async fn received_of(this: &Served, queue: &str) -> Vec<String> {
     let mut bodies = Vec::new();
     loop {
         let request = QueueRequest::Receive { most: 10, visibility_ms: 1_000_000_000, until: Timestamp(0) };
@@ -228,14 +238,14 @@ async fn received_of(this: &Box, queue: &str) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn the_queues_keep_what_they_took() {
     let (sent, received) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
-    let send = async |this: &Box, turn: u32| {
+    let send = async |this: &Served, turn: u32| {
         let message = NewMessage { body: turn.to_string(), ..NewMessage::default() };
         let request = QueueRequest::Send(vec![message]);
         if let Ok(Reply::Sent(_)) = this.appliance.parts.queues.ask("jobs", request, None).await {
             sent.lock().insert(turn.to_string());
         }
     };
-    let receive = async |this: &Box| {
+    let receive = async |this: &Served| {
         for body in received_of(this, "jobs").await {
             assert!(received.lock().insert(body), "twice");
         }
@@ -247,7 +257,7 @@ async fn the_queues_keep_what_they_took() {
 #[tokio::test(start_paused = true)]
 async fn events_get_to_their_targets() {
     let (put, got) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
-    let put_event = async |this: &Box, turn: u32| {
+    let put_event = async |this: &Served, turn: u32| {
         let events = this.appliance.parts.messaging().events;
         let event = NewEvent {
             id: turn.to_string(),
@@ -263,7 +273,7 @@ async fn events_get_to_their_targets() {
             put.lock().insert(event.id);
         }
     };
-    let arrived = async |this: &Box| {
+    let arrived = async |this: &Served| {
         let all = async || {
             for body in received_of(this, "heard").await {
                 let event: Value = serde_json::from_str(&body).unwrap();
@@ -280,7 +290,7 @@ async fn events_get_to_their_targets() {
 #[tokio::test(start_paused = true)]
 async fn predictions_forget_no_lesson() {
     let learnt = Mutex::new(0);
-    let learn = async |this: &Box, _: u32| {
+    let learn = async |this: &Served, _: u32| {
         let lesson = |took| Lesson { on_gpu: false, modelled: 10.0, took };
         let before = predictions::read(this.appliance.handle.reader()).unwrap().cores.jobs;
         this.appliance.parts.predictions.learn(lesson(20.0)).await;
@@ -288,7 +298,7 @@ async fn predictions_forget_no_lesson() {
         assert!(after.cores.jobs == before || (after.cores.factor() - 2.0).abs() < 1e-9, "{after:?}");
         *learnt.lock() += after.cores.jobs - before;
     };
-    let known = async |this: &Box| {
+    let known = async |this: &Served| {
         let lessons = predictions::read(this.appliance.handle.reader()).unwrap();
         assert_eq!(lessons.cores.jobs, *learnt.lock());
     };
@@ -297,7 +307,7 @@ async fn predictions_forget_no_lesson() {
 
 #[tokio::test(start_paused = true)]
 async fn the_audit_log_keeps_the_newest_entries() {
-    let this = Box::start().await;
+    let this = Served::start().await;
     let (reader, mut commit) = (this.appliance.handle.reader(), Commit::new());
     for number in 0..22_500 {
         let (who, role, door, what, to) = Default::default();
@@ -312,7 +322,7 @@ async fn the_audit_log_keeps_the_newest_entries() {
 }
 
 /// Names and inputs of what was started of the machine that watches and schedules start.
-fn taken(this: &Box) -> Vec<(String, Value)> {
+fn taken(this: &Served) -> Vec<(String, Value)> {
     let (reader, filter) =
         (this.appliance.handle.reader(), ExecutionFilter { machine: Some("taken".into()), status: None });
     let (mut all, mut next) = (Vec::new(), None);
@@ -330,13 +340,13 @@ fn taken(this: &Box) -> Vec<(String, Value)> {
 #[tokio::test(start_paused = true)]
 async fn a_watch_starts_each_file_once() {
     let dropped = Mutex::new(BTreeSet::new());
-    let drop_file = async |this: &Box, turn: u32| {
+    let drop_file = async |this: &Served, turn: u32| {
         let name = format!("{turn}.mp4");
         std::fs::write(this.dir.path().join("incoming").join(&name), "film").unwrap();
         dropped.lock().insert(name);
-        sleep(Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(5)).await;
     };
-    let started = async |this: &Box| {
+    let started = async |this: &Served| {
         let keys = || -> Vec<String> {
             taken(this).iter().filter_map(|(_, input)| Some(input["key"].as_str()?.to_owned())).collect()
         };
@@ -345,45 +355,48 @@ async fn a_watch_starts_each_file_once() {
         let mut keys = keys();
         keys.sort();
         assert_eq!(keys, dropped.lock().iter().cloned().collect::<Vec<_>>());
-        assert_eq!(this.appliance.watches[0].lock().in_flight, 0, "screens have the watch that runs");
+        let status = &this.appliance.watches[0];
+        let now = this.appliance.handle.now();
+        let is_new = async || status.lock().last_scan_ms.is_some_and(|at| at > now.0).then_some(());
+        this.until("a scan that screens see", is_new).await;
     };
     comes_back("the watch of share 'incoming'", drop_file, started).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_schedule_leaves_no_time_out() {
-    let wait = async |_: &Box, _: u32| sleep(Duration::from_secs(30)).await;
-    let no_gaps = async |this: &Box| {
+    let wait = async |_: &Served, _: u32| sleep(Duration::from_secs(30)).await;
+    let no_gaps = async |this: &Served| {
         let mut due: Vec<i64> =
             taken(this).iter().filter_map(|(name, _)| name.strip_prefix("often-")?.parse().ok()).collect();
         due.sort_unstable();
-        assert!(due.len() > 2 && due.windows(2).all(|two| two[1] - two[0] == 60_000), "{due:?}");
+        assert!(due.len() > 1 && due.windows(2).all(|two| two[1] - two[0] == 60_000), "{due:?}");
     };
     comes_back("the schedules", wait, no_gaps).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn alarms_are_raised_by_alarms_that_failed() {
-    let wait = async |_: &Box, _: u32| sleep(Duration::from_secs(15)).await;
-    comes_back("the alarms", wait, async |_: &Box| ()).await;
+    let wait = async |_: &Served, _: u32| sleep(Duration::from_secs(15)).await;
+    comes_back("the alarms", wait, async |_: &Served| ()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn notifications_are_delivered() {
     let sent = Mutex::new(BTreeSet::new());
-    let send = async |this: &Box, turn: u32| {
+    let send = async |this: &Served, turn: u32| {
         let (asked, stored) = Asked::by_caller();
         this.appliance.parts.notifications.publish(vec![json!({"event": "test", "id": turn})], asked);
         if stored.await.is_ok() {
             sent.lock().insert(u64::from(turn));
         }
     };
-    let written = |this: &Box| {
+    let written = |this: &Served| {
         let text = std::fs::read_to_string(this.dir.path().join("notifications.jsonl")).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["event"] == "test").map(|line| line["id"].as_u64().unwrap()).collect::<Vec<_>>()
     };
-    let delivered = async |this: &Box| {
+    let delivered = async |this: &Served| {
         this.until("the newest", async || (written(this).last() == sent.lock().last()).then_some(())).await;
         // At least once, and in their order.
         let mut ids = written(this);
@@ -396,12 +409,12 @@ async fn notifications_are_delivered() {
 #[tokio::test(start_paused = true)]
 async fn what_executions_log_is_written() {
     let begun = Mutex::new(BTreeSet::new());
-    let begin = async |this: &Box, _: u32| {
+    let begin = async |this: &Served, _: u32| {
         let id = this.begin("taken", json!({})).await;
         begun.lock().insert(this.ended(id).await.name);
         sleep(Duration::from_millis(20)).await;
     };
-    let written = async |this: &Box| {
+    let written = async |this: &Served| {
         let text = async || {
             let files = conveyor::logs::list(&this.dir.path().join("data/logs")).unwrap();
             let texts = files.iter().map(|file| std::fs::read_to_string(&file.path).unwrap());
@@ -419,7 +432,7 @@ async fn what_executions_log_is_written() {
 async fn screens_hear_on() {
     let (frames, newest) = (Arc::new(Mutex::new(String::new())), Mutex::new(String::new()));
     let listening = frames.clone();
-    let begin = async |this: &Box, turn: u32| {
+    let begin = async |this: &Served, turn: u32| {
         if turn == 0 {
             let request = Request::get("/api/v1/events").header("host", "127.0.0.1").body(Body::empty()).unwrap();
             let mut stream = this.router.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
@@ -433,7 +446,7 @@ async fn screens_hear_on() {
         *newest.lock() = this.begin("taken", json!({})).await.to_string();
         sleep(Duration::from_millis(250)).await;
     };
-    let heard = async |this: &Box| {
+    let heard = async |this: &Served| {
         let newest = newest.lock().clone();
         this.until("the newest change", async || frames.lock().contains(&newest).then_some(())).await;
         assert!(frames.lock().contains("event: resync"), "who listens reads again what was lost");
@@ -441,7 +454,7 @@ async fn screens_hear_on() {
     comes_back("the live stream", begin, heard).await;
 }
 
-async fn make_map(this: &Box) {
+async fn make_map(this: &Served) {
     let processor = json!({"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}, "StartAt": "P",
         "States": {"P": {"Type": "Pass", "End": true}}});
     let map = json!({"StartAt": "M", "States": {"M": {"Type": "Map", "ItemProcessor": processor, "End": true}}});
@@ -452,14 +465,14 @@ async fn make_map(this: &Box) {
 async fn a_map_run_goes_on_from_its_row() {
     let begun = Mutex::new(Vec::new());
     let items = json!([1, 2, 3, 4, 5, 6, 7, 8]);
-    let begin = async |this: &Box, turn: u32| {
+    let begin = async |this: &Served, turn: u32| {
         if turn == 0 {
             make_map(this).await;
         }
         begun.lock().push(this.begin("spread", items.clone()).await);
         sleep(Duration::from_millis(100)).await;
     };
-    let ended = async |this: &Box| {
+    let ended = async |this: &Served| {
         let all = begun.lock().clone();
         for id in all {
             let header = this.ended(id).await;
@@ -472,7 +485,7 @@ async fn a_map_run_goes_on_from_its_row() {
 
 #[tokio::test(start_paused = true)]
 async fn a_map_run_whose_driver_fails_on_and_on_fails_and_ends() {
-    let this = Box::start().await;
+    let this = Served::start().await;
     make_map(&this).await;
     this.clock.arm("the Map run driver", 1, 5);
     let header = this.ended(this.begin("spread", json!([1, 2])).await).await;
@@ -486,7 +499,7 @@ async fn a_map_run_whose_driver_fails_on_and_on_fails_and_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn an_express_execution_fails_alone() {
-    let this = Box::start().await;
+    let this = Served::start().await;
     let wait = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}});
     this.appliance.handle.create_machine(NewMachine { express: true, ..machine("short", wait) }).await.unwrap();
     for question in TURNS {
@@ -498,7 +511,7 @@ async fn an_express_execution_fails_alone() {
             for end in futures::future::join_all(ends).await {
                 match &end.unwrap().outcome {
                     Some(Outcome::Succeeded { .. }) => succeeded += 1,
-                    Some(Outcome::Failed { error, .. }) if error.as_deref() == Some("States.Runtime") => failed += 1,
+                    Some(Outcome::Aborted { error, .. }) if error.as_deref() == Some("States.Runtime") => failed += 1,
                     other => panic!("{other:?}"),
                 }
             }
@@ -509,9 +522,9 @@ async fn an_express_execution_fails_alone() {
 }
 
 /// Nothing goes on without these: who serves is told to end, with the reason.
-async fn ends(part: &'static str, turn: impl AsyncFn(&Box)) {
+async fn ends(part: &'static str, turn: impl AsyncFn(&Served)) {
     for question in TURNS {
-        let this = Box::start().await;
+        let this = Served::start().await;
         this.clock.arm(part, question, 1);
         let mut turns = 0;
         while this.clock.is_armed() {
@@ -523,7 +536,7 @@ async fn ends(part: &'static str, turn: impl AsyncFn(&Box)) {
     }
 }
 
-async fn says_why(this: &Box, part: &str) {
+async fn says_why(this: &Served, part: &str) {
     let mut fatal = this.appliance.handle.fatal();
     let why = fatal.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert!(why.starts_with(&format!("{part} failed: ")) && why.contains("the test said so"), "{why}");
@@ -532,7 +545,7 @@ async fn says_why(this: &Box, part: &str) {
 #[tokio::test(start_paused = true)]
 async fn the_box_ends_without_timers() {
     let machine = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}});
-    let wait = async |this: &Box| {
+    let wait = async |this: &Served| {
         if this.appliance.handle.reader().machine("waits").unwrap().is_none() {
             this.create("waits", machine.clone()).await;
         }
@@ -544,13 +557,13 @@ async fn the_box_ends_without_timers() {
 
 #[tokio::test(start_paused = true)]
 async fn the_box_ends_without_lanes() {
-    ends("the lanes", async |this: &Box| drop(this.appliance.handle.lanes().await)).await;
+    ends("the lanes", async |this: &Served| drop(this.appliance.handle.lanes().await)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_box_ends_without_recovery() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
-    let this = Box::start_in(dir.clone(), FailingClock::new()).await;
+    let this = Served::start_in(dir.clone(), FailingClock::new()).await;
     let task =
         json!({"Type": "Task", "Resource": "arn:aws:states:us-east-1:000000000000:activity:nobody", "End": true});
     this.create("waits", json!({"StartAt": "T", "States": {"T": task}})).await;
@@ -558,15 +571,15 @@ async fn the_box_ends_without_recovery() {
     for _ in 0..TURNS[1] {
         begun.push(this.begin("waits", json!({})).await);
     }
-    this.appliance.stop().await.unwrap();
+    this.stop().await;
     for question in TURNS {
         let clock = FailingClock::new();
         clock.arm("the recovery", question, 1);
-        let this = Box::start_in(dir.clone(), clock).await;
+        let this = Served::start_in(dir.clone(), clock).await;
         says_why(&this, "the recovery").await;
-        this.appliance.stop().await.unwrap();
+        this.stop().await;
     }
-    let this = Box::start_in(dir, FailingClock::new()).await;
+    let this = Served::start_in(dir, FailingClock::new()).await;
     for id in begun {
         assert_eq!(this.appliance.handle.reader().header(id).unwrap().unwrap().status, Status::Running);
     }

@@ -474,11 +474,12 @@ impl Handle {
         if let Some(root) = self.core.root.get() {
             // An actor ends after the message that it is at, and its stages with it.
             root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
+            // Drivers of Map runs are known until nobody would start them again.
+            self.core.supervision.forget_all();
             self.core.map_runs.end(SHUT_DOWN_MAX).await;
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }
-        self.core.supervision.forget_all();
     }
 }
 

@@ -216,6 +216,9 @@ fn restart(core: &SharedCore, name: Arc<str>, what: String) {
                 return core.note(&Fault::fatal_plain(format!("{name} failed: {what}")));
             }
             tokio::time::sleep(pause).await;
+            if core.is_closing() {
+                return;
+            }
             match begin(&core, &name).await {
                 Ok(()) => return events::PartRestarted { name: &name }.emit(),
                 Err(why) => what = why,
