@@ -94,7 +94,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         workflows: BTreeMap::new(),
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
-        facts: json!({}),
+        effective: json!({}),
         messaging: None,
         data_dir: std::path::PathBuf::new(),
     });

@@ -5,7 +5,7 @@
 //! ```text
 //! floor 8  cli
 //! floor 7  ingest   api   dashboard
-//! floor 6  resources   schedule   logs   bench
+//! floor 6  resources   logs   bench
 //! floor 5  services
 //! floor 4  run
 //! floor 3  store
@@ -14,7 +14,7 @@
 //! floor 0  base   aws   jsonata   (and the crates conveyor-hw, conveyor-pixels)
 //! ```
 //!
-//! `api` shows what `resources` and `schedule` keep (approvals, notifications, alarms), and hands calls of the box's
+//! `api` shows what `resources` and `services` keep (approvals, notifications, alarms), and hands calls of the box's
 //! queues and rules on to `resources`; executions it changes through [`run::Handle`] alone.
 //!
 //! Three words carry the design: decide, commit, act. [`interpreter::step`] decides and touches
@@ -35,6 +35,5 @@ pub mod media;
 pub mod resources;
 pub mod run;
 pub mod sandbox;
-pub mod schedule;
 pub mod services;
 pub mod store;

@@ -8,6 +8,8 @@ mod appliance;
 mod hostile;
 #[path = "api/refusals.rs"]
 mod refusals;
+#[path = "api/uploads.rs"]
+mod uploads;
 
 use std::path::Path;
 use std::process::Command;

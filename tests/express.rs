@@ -62,8 +62,7 @@ impl Resource for Echo {
 
 struct Appliance {
     handle: Handle,
-    end_logs: oneshot::Sender<()>,
-    logs: tokio::task::JoinHandle<()>,
+    logs: Delivery,
 }
 
 impl Appliance {
@@ -81,10 +80,8 @@ impl Appliance {
         .await
         .unwrap();
         let queue = handle.take_logs().unwrap();
-        let (end_logs, closing) = oneshot::channel();
-        let delivery = Delivery::new(queue, dir.join("logs"), LogSettings::default(), Arc::new(SystemClock));
-        let logs = tokio::spawn(delivery.run(closing));
-        Appliance { handle, end_logs, logs }
+        let logs = Delivery::new(queue, dir.join("logs"), LogSettings::default(), Arc::new(SystemClock));
+        Appliance { handle, logs }
     }
 
     async fn machine(&self, name: &str, express: bool, level: &str, definition: Value) {
@@ -103,8 +100,7 @@ impl Appliance {
     }
 
     async fn lines(self, dir: &Path) -> Vec<Value> {
-        self.end_logs.send(()).unwrap();
-        self.logs.await.unwrap();
+        self.logs.finish().await;
         let mut lines = Vec::new();
         for file in logs::list(&dir.join("logs")).unwrap() {
             assert_eq!(file.group, "states/x");

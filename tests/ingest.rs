@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conveyor::base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
-use conveyor::ingest::{Start, Starter, WatchSettings, WatchStatus, Watcher};
+use conveyor::ingest::{Landing, Start, Starter, WatchSettings, WatchStatus, Watcher};
 use conveyor::store::{self, Commit, Reader, Writer};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -27,10 +27,21 @@ impl Starter for Recorder {
         SystemClock.now()
     }
 
-    fn start(&self, _workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Start, Fault>> {
+    fn start(
+        &self,
+        _workflow: &str,
+        name: &str,
+        input: String,
+        landing: Landing,
+    ) -> BoxFuture<'_, Result<Start, Fault>> {
         let fresh = self.started.lock().insert(name.to_owned(), input).is_none();
         let start = if fresh { Start::Started(ExecutionId::generate(self.now())) } else { Start::Existed };
-        Box::pin(async move { Ok(start) })
+        Box::pin(async move {
+            let mut commit = Commit::new();
+            landing.store(&mut commit);
+            self.writer.commit(commit).await?;
+            Ok(start)
+        })
     }
 
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>> {

@@ -20,7 +20,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("bench", 6),
     ("logs", 6),
     ("resources", 6),
-    ("schedule", 6),
     ("ingest", 7),
     ("api", 7),
     ("dashboard", 7),

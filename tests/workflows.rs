@@ -14,7 +14,8 @@ use conveyor::base::{EventId, TaskError};
 use conveyor::interpreter::{Header, HistoryKind, Outcome, Status};
 use conveyor::media::Job;
 use conveyor::resources::jobs;
-use conveyor::run::Start;
+use conveyor::run::{AuditEntry, OnBehalf, Start};
+use conveyor::services::approvals::{Decision, Verdict};
 use conveyor::store::{ActivityRow, Commit, Direction, ExecutionFilter};
 use serde_json::{Value, json};
 
@@ -217,4 +218,53 @@ async fn one_line_of_an_execution_does_the_work_of_another() {
     conveyor.create("lines", &definition.to_string()).await;
     let (header, _) = conveyor.run("lines", "job-1", "clip.mp4").await;
     assert_eq!(output(&header), json!([{"file": "clip.mp4"}, "Sfn.TaskTimedOutException"]));
+}
+
+/// What a person decides, the end of the Task, the end of the to-do and the entry of the audit log are one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_to_do_goes_with_its_task() {
+    let appliance = appliance(&[]).await;
+    let asks = json!({"StartAt": "Ask", "States": {"Ask": {"Type": "Task", "End": true,
+        "Resource": "arn:aws:states:::conveyor:approve.waitForTaskToken", "Parameters": {"Title": "Good enough?"}}}});
+    appliance.create("asks", &asks.to_string()).await;
+    let reader = appliance.handle.reader();
+    let begin = async || {
+        let id = appliance.handle.start(Start { machine: "asks".into(), ..Start::default() }).await.unwrap().id;
+        let asked = || reader.approvals(None, 10).unwrap().into_iter().find(|(execution, ..)| *execution == id);
+        let (_, attempt, row) = appliance.until("its to-do", asked).await;
+        assert_eq!((row.title.as_str(), row.state.as_str()), ("Good enough?", "Ask"));
+        assert!(reader.outstanding().all(|task| task.unwrap().0 != id), "it is asked in the commit of its submission");
+        (id, attempt)
+    };
+    let decide = async |key, who: &str| {
+        let entry = AuditEntry {
+            at: appliance.handle.now(),
+            who: who.into(),
+            role: "operator".into(),
+            door: "rest",
+            what: "approve".into(),
+            to: String::new(),
+            status: 200,
+        };
+        let decision = Decision::Approve(json!({"by": who}).to_string().into());
+        appliance.parts.approvals.decide(key, decision, Some(OnBehalf::of(entry))).await.unwrap()
+    };
+    let key = begin().await;
+    let both = tokio::join!(decide(key, "ann"), decide(key, "bob"));
+    let first = match both {
+        (Verdict::Counts, Verdict::Unknown | Verdict::Refused(_)) => "ann",
+        (Verdict::Unknown | Verdict::Refused(_), Verdict::Counts) => "bob",
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(output(&appliance.ended(key.0).await), json!({"by": first}));
+    assert_eq!(reader.approvals(None, 10).unwrap(), []);
+    let audit: Vec<String> = reader.audit(None, 10).unwrap().into_iter().map(|(_, row)| row.who).collect();
+    assert_eq!(audit, [first], "who changed nothing has no part in the commit");
+    assert_eq!(decide(key, "cid").await, Verdict::Unknown);
+
+    let key = begin().await;
+    appliance.handle.stop(key.0, None, None).await.unwrap();
+    assert!(matches!(decide(key, "ann").await, Verdict::Refused(refused) if refused.code == "TaskTimedOut"));
+    let gone = || reader.approvals(None, 10).unwrap().is_empty().then_some(());
+    appliance.until("the end of the to-do", gone).await;
 }

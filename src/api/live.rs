@@ -20,10 +20,10 @@ use serde_json::json;
 use tokio::sync::broadcast;
 
 use super::Doors;
-use crate::base::{Clock, ExecutionId};
+use crate::base::{Clock, ExecutionId, Fault};
 use crate::interpreter::Status;
 use crate::media::Progress;
-use crate::run::{Handle, Notice};
+use crate::run::{Handle, Notice, OnFailure};
 use crate::store::Reader;
 
 /// How often frames go out: what changed more than once in between is one frame.
@@ -78,7 +78,7 @@ struct Board {
 }
 
 impl Live {
-    /// Begins to listen. Ends with the runtime.
+    /// Begins to listen, for as long as the appliance runs.
     pub fn start(handle: &Handle) -> Live {
         let live = Live(Arc::new(Inner {
             boot: uuid::Uuid::new_v4().simple().to_string(),
@@ -86,8 +86,20 @@ impl Live {
             kept: Mutex::new(VecDeque::new()),
             board: Mutex::new(Board::default()),
         }));
-        let clock = handle.clock().clone();
-        tokio::spawn(listen(live.clone(), handle.subscribe(), handle.reader().clone(), clock));
+        let (listening, first) = (live.clone(), Mutex::new(Some(handle.subscribe())));
+        let of = handle.clone();
+        let listen = move || {
+            let notices = first.lock().take();
+            // What was told between a failure and this is lost.
+            let lost = notices.is_none();
+            let (reader, clock) = (of.reader().clone(), of.clock().clone());
+            listen(listening.clone(), notices.unwrap_or_else(|| of.subscribe()), lost, reader, clock)
+        };
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            // It fails where the appliance ends.
+            let _ = handle.keep("the live stream", OnFailure::Restart, listen).await;
+        });
         live
     }
 
@@ -98,9 +110,10 @@ impl Live {
         nested.or_else(|| board.progress.get(&id)).cloned()
     }
 
-    fn publish(&self, number: u64, name: &'static str, data: String) {
-        let frame = Arc::new(Frame { number, name, data });
+    fn publish(&self, name: &'static str, data: String) {
         let mut kept = self.0.kept.lock();
+        let number = kept.back().map_or(1, |newest| newest.number + 1);
+        let frame = Arc::new(Frame { number, name, data });
         if kept.len() == FRAMES_KEPT {
             kept.pop_front();
         }
@@ -126,11 +139,16 @@ impl Live {
     }
 }
 
-async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Reader, clock: Arc<dyn Clock>) {
+async fn listen(
+    live: Live,
+    mut notices: broadcast::Receiver<Notice>,
+    mut lost: bool,
+    reader: Reader,
+    clock: Arc<dyn Clock>,
+) -> Result<(), Fault> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut changed, mut moved) = (BTreeMap::new(), BTreeMap::new());
-    let (mut number, mut lost) = (0, false);
     loop {
         tokio::select! {
             notice = notices.recv() => match notice {
@@ -145,13 +163,10 @@ async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Re
                 Ok(Notice::Progress { working, .. }) if working.lane.is_empty() => {}
                 Ok(Notice::Progress { execution, working }) => { moved.insert(execution, working); }
                 Err(broadcast::error::RecvError::Lagged(_)) => lost = true,
-                Err(broadcast::error::RecvError::Closed) => return,
+                Err(broadcast::error::RecvError::Closed) => return Ok(()),
             },
             _ = tick.tick(), if lost || !changed.is_empty() || !moved.is_empty() => {
-                let mut out = |name, data| {
-                    number += 1;
-                    live.publish(number, name, data);
-                };
+                let (now, out) = (clock.now(), |name, data| live.publish(name, data));
                 if std::mem::take(&mut lost) {
                     // Whose end was missed would stay on the board; what runs comes back with its next progress.
                     *live.0.board.lock() = Board::default();
@@ -159,7 +174,7 @@ async fn listen(live: Live, mut notices: broadcast::Receiver<Notice>, reader: Re
                 }
                 for (id, working) in std::mem::take(&mut moved) {
                     let (root, workflow) = live.root(&reader, id);
-                    let left_ms = left(clock.now().since_ms(working.started_at), working.progress.fraction);
+                    let left_ms = left(now.since_ms(working.started_at), working.progress.fraction);
                     let (state, progress) = (working.state.to_string(), working.progress);
                     let shown = Shown { execution: id.to_string(), workflow, state, progress, left_ms };
                     out("progress", json!({"id": id.to_string(), "root": root.to_string(), "progress": shown}).to_string());
@@ -276,8 +291,8 @@ mod tests {
             kept: Mutex::default(),
             board: Mutex::default(),
         }));
-        for number in 1..=(FRAMES_KEPT as u64 + 10) {
-            live.publish(number, "execution", "{}".into());
+        for _ in 1..=(FRAMES_KEPT as u64 + 10) {
+            live.publish("execution", "{}".into());
         }
         let newest = FRAMES_KEPT as u64 + 10;
         assert_eq!(live.since(&format!("b-{newest}")).map(|f| f.len()), Some(0));

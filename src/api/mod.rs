@@ -44,6 +44,8 @@ use crate::base::{Shares, fault};
 use crate::dashboard;
 use crate::resources::wire::Messaging;
 use crate::run::Handle;
+use crate::services::approvals::Approvals;
+use crate::services::uploads::Uploads;
 use crate::store::Reader;
 
 pub use crate::logs::event as history;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
     pub messaging: Option<Messaging>,
+    pub approvals: Approvals,
+    pub uploads: Uploads,
     pub place: Place,
     pub auth: Auth,
     pub shares: Shares,
@@ -68,7 +72,7 @@ pub struct Settings {
     /// How each watched share is, as JSON for screens.
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The settings in force, without their secrets, as JSON for screens.
-    pub facts: serde_json::Value,
+    pub effective: serde_json::Value,
     /// Where the reports of benchmarks lie.
     pub data_dir: PathBuf,
 }
@@ -78,6 +82,7 @@ pub struct Settings {
 struct Doors {
     handle: Handle,
     messaging: Option<Messaging>,
+    approvals: Approvals,
     reader: Reader,
     place: Arc<Place>,
     auth: Auth,
@@ -87,11 +92,11 @@ struct Doors {
     workflows: Arc<BTreeMap<String, String>>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
-    facts: Arc<serde_json::Value>,
+    effective: Arc<serde_json::Value>,
     data_dir: Arc<PathBuf>,
     devices: rest::Devices,
     today: rest::Today,
-    uploads: rest::Uploads,
+    uploads: Uploads,
     live: live::Live,
     redriven: aws::Redriven,
 }
@@ -103,6 +108,7 @@ pub fn router(settings: Settings) -> Router {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
         messaging: settings.messaging,
+        approvals: settings.approvals,
         place: Arc::new(settings.place),
         auth: settings.auth,
         room: gate::Room::default(),
@@ -111,11 +117,11 @@ pub fn router(settings: Settings) -> Router {
         workflows: Arc::new(settings.workflows),
         metrics: settings.metrics,
         watches: settings.watches,
-        facts: Arc::new(settings.facts),
+        effective: Arc::new(settings.effective),
         data_dir: Arc::new(settings.data_dir),
         devices: rest::Devices::default(),
         today: rest::Today::default(),
-        uploads: rest::Uploads::default(),
+        uploads: settings.uploads,
         live,
         redriven: aws::Redriven::default(),
     };
@@ -170,10 +176,15 @@ async fn metrics(State(doors): State<Doors>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (doors.metrics)()).into_response()
 }
 
-/// Well means: the store takes a commit.
+/// Well means: the store takes a commit, and no part of the appliance is down or has failed within the last minute.
 async fn healthz(State(doors): State<Doors>) -> Response {
     let began = std::time::Instant::now();
-    let (status, body) = match doors.handle.check_store().await {
+    let stored = doors.handle.check_store().await;
+    let parts = doors.handle.failed_parts();
+    let (status, body) = match stored {
+        Ok(()) if !parts.is_empty() => {
+            (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "failing", "parts": parts}))
+        }
         Ok(()) => {
             let commit_ms = began.elapsed().as_secs_f64() * 1000.0;
             (StatusCode::OK, serde_json::json!({"status": "ok", "commitMs": commit_ms}))

@@ -4,22 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::Router;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 
 use super::config::Config;
 use super::lanes;
 use super::wiring::Parts;
+use crate::api::{self, Auth, Place};
 use crate::base::limits::set_quotas;
-use crate::base::{Fault, SystemClock, fault};
+use crate::base::{Clock, Fault};
 use crate::ingest::{WatchStatus, Watcher};
 use crate::logs::Delivery;
 use crate::resources::builtin;
-use crate::run::{self, Handle};
+use crate::run::{self, Handle, OnFailure};
 use crate::sandbox::ChildProcesses;
-use crate::schedule::{Alarms, Schedule, ScheduleSettings};
+use crate::services::alarms::Alarms;
+use crate::services::schedules::{ScheduleSettings, Schedules};
 use crate::store::{self, Options, Writer};
 
 /// This very binary, also after it was replaced on the disk by an upgrade.
@@ -34,16 +35,15 @@ pub struct Appliance {
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
     /// The settings in force, for screens.
-    pub facts: serde_json::Value,
+    pub effective: serde_json::Value,
     writer: Writer,
-    tasks: Vec<JoinHandle<()>>,
-    /// Who writes what executions log, and how to end it.
-    logs: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Who writes what executions log.
+    logs: Option<Delivery>,
 }
 
 impl Appliance {
     /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
-    pub async fn start(config: &Config) -> anyhow::Result<Appliance> {
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Appliance> {
         // Nothing was read of them before, as nothing runs yet.
         let _ = set_quotas(config.limits);
         let data_dir = &config.data_dir;
@@ -63,22 +63,27 @@ impl Appliance {
             writer: writer.clone(),
             reader: reader.clone(),
             resources: Arc::new(parts.registry()?),
-            clock: Arc::new(SystemClock),
+            clock: clock.clone(),
             lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
         })
         .await?;
         parts.start(&handle).await?;
-        let logs = handle.take_logs().map(|queue| {
-            let (end, closing) = oneshot::channel();
-            let clock = Arc::new(SystemClock);
-            (end, tokio::spawn(Delivery::new(queue, logs_dir, config.logs, clock).run(closing)))
-        });
+        let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
         let schedules = schedules(config);
-        let facts = super::facts::of(config, &schedules.iter().collect::<Vec<_>>());
-        let mut appliance =
-            Appliance { handle: handle.clone(), parts, watches: Vec::new(), facts, writer, tasks: Vec::new(), logs };
+        let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
+        let mut appliance = Appliance { handle: handle.clone(), parts, watches: Vec::new(), effective, writer, logs };
+        if let Some(logs) = appliance.logs.clone() {
+            let write = move || {
+                let logs = logs.clone();
+                async move {
+                    logs.run().await;
+                    Ok(())
+                }
+            };
+            appliance.keep("the log writer", write).await?;
+        }
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
@@ -90,33 +95,50 @@ impl Appliance {
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
-            appliance.keep(format!("the watch of share '{}'", watch.share), watcher.run());
+            appliance.keep(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run()).await?;
         }
-        let schedule = Schedule::new(schedules, Arc::new(handle.clone()), reader.clone());
-        appliance.keep("the schedules".to_owned(), schedule.run());
-        let look = Arc::new(super::troubles::look(config, &data_dir, reader.clone(), &appliance.watches));
-        let alarms = Alarms::new(handle.clone(), look, appliance.parts.notifications.clone());
-        appliance.keep("the alarms".to_owned(), alarms.run());
-        appliance.parts.remote_jobs.take_up(&handle)?;
+        Schedules::new(schedules).start(&handle).await?;
+        let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
+        Alarms::new(look, appliance.parts.notifications.clone()).start(&handle).await?;
+        appliance.parts.remote_jobs.take_up(&handle).await?;
         Ok(appliance)
     }
 
-    fn keep(&mut self, name: String, work: impl Future<Output = Result<(), Fault>> + Send + 'static) {
-        self.tasks.push(tokio::spawn(async move {
-            if let Err(fault) = work.await {
-                tracing::error!("{name} ended: {}", fault::chain(&fault));
-            }
-        }));
+    /// Runs a loop that is started again where it fails.
+    async fn keep<F, W>(&self, name: &str, make: F) -> Result<(), Fault>
+    where
+        F: Fn() -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        self.handle.keep(name, OnFailure::Restart, make).await
     }
 
-    /// Ends in order: watchers first, then what runs, then the store. What was under way is taken up at the next start.
+    /// The HTTP server's routes. `metrics`: the text of `/metrics`.
+    pub fn router(&self, config: &Config, auth: Auth, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+        let watches = self.watches.clone();
+        api::router(api::Settings {
+            handle: self.handle.clone(),
+            messaging: Some(self.parts.messaging()),
+            approvals: self.parts.approvals.clone(),
+            uploads: self.parts.uploads.clone(),
+            place: Place { region: config.region.clone(), account: config.account.clone() },
+            auth,
+            shares: config.shares(),
+            served: config.served(),
+            workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
+            metrics,
+            watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
+            effective: self.effective.clone(),
+            data_dir: config.data_dir.clone(),
+        })
+    }
+
+    /// Ends in order: what runs, then its log, then the store. What was under way is taken up at the next start.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.tasks.iter().for_each(JoinHandle::abort);
         self.handle.shut_down().await;
-        if let Some((end, written)) = self.logs {
-            // It ends by itself where the other side is gone.
-            let _ = end.send(());
-            let _ = timeout(LOGS_WRITTEN_MAX, written).await;
+        if let Some(logs) = self.logs {
+            // What a disk does not take by then is lost, as a log may be.
+            let _ = timeout(LOGS_WRITTEN_MAX, logs.finish()).await;
         }
         drop(self.handle);
         tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;

@@ -17,11 +17,10 @@ use crate::ingest::WatchSettings;
 use crate::logs::LogSettings;
 use crate::media::settings::Acceleration;
 use crate::resources::builtin::Substitutions;
-use crate::resources::{
-    AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings, TableSettings, items,
-};
-use crate::schedule::ScheduleSettings;
-use crate::services::{NotifySettings, QueueSettings, RuleSettings};
+use crate::resources::{AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings};
+use crate::services::items::name_fault;
+use crate::services::schedules::ScheduleSettings;
+use crate::services::{NotifySettings, QueueSettings, RuleSettings, TableSettings};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -254,7 +253,7 @@ impl Config {
         for (name, function) in &self.functions {
             faults.extend(function.faults().into_iter().map(|fault| within(&format!("functions.{name}"), &fault)));
         }
-        for name in self.tables.keys().filter(|name| items::name_fault(name).is_some()) {
+        for name in self.tables.keys().filter(|name| name_fault(name).is_some()) {
             faults.push(format!(
                 "tables.{name}: a table's name has 3 to 255 of a-z, A-Z, 0-9, '_', '-', '.' (as DynamoDB's)"
             ));

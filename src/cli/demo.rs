@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,7 +11,7 @@ use clap::Args;
 use super::appliance::Appliance;
 use super::config::{Config, ShareSettings};
 use super::follow::{failure, follow};
-use crate::base::ExecutionId;
+use crate::base::{ExecutionId, SystemClock};
 use crate::interpreter::{Header, Outcome};
 use crate::media::clip::{self, Clip};
 use crate::run::{Handle, Start};
@@ -49,7 +50,7 @@ pub async fn demo(arguments: Demo) -> anyhow::Result<ExitCode> {
     let clip = dir.join("demo clip.mp4");
     eprintln!("making a clip with sound, motion and three shots ...");
     clip::make(&clip, Clip::default())?;
-    let appliance = Appliance::start(&config).await?;
+    let appliance = Appliance::start(&config, Arc::new(SystemClock)).await?;
     let incoming = dir.join("shares/incoming/demo clip.mp4");
     eprintln!("dropping it on the share: {}", incoming.display());
     std::fs::rename(&clip, &incoming)?;
@@ -76,7 +77,7 @@ pub async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     // The workflow archives its source: it gets a copy.
     let copy = dir.join("shares/incoming").join(name);
     std::fs::copy(file, &copy).with_context(|| format!("cannot read {}", file.display()))?;
-    let appliance = Appliance::start(&config).await?;
+    let appliance = Appliance::start(&config, Arc::new(SystemClock)).await?;
     let input = serde_json::json!({ "jobId": uuid::Uuid::new_v4().to_string(), "bucket": "incoming", "key": name });
     let start = Start { machine: arguments.workflow, input: input.to_string().into(), ..Start::default() };
     let started = appliance.handle.start(start).await?;

@@ -2,11 +2,12 @@
 
 mod appliance;
 mod bench;
+mod conditions;
 mod config;
 mod demo;
 mod document;
+mod effective;
 mod executions;
-mod facts;
 mod files;
 mod follow;
 mod hw;
@@ -14,7 +15,6 @@ mod lanes;
 mod logs;
 mod serve;
 mod terminal;
-mod troubles;
 mod validate;
 mod wiring;
 
@@ -24,7 +24,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+pub use appliance::Appliance;
 pub use config::{Config, ShareSettings};
+pub use serve::serve;
 pub use wiring::Parts;
 
 use crate::{media, sandbox};

@@ -11,10 +11,13 @@ use clap::Args;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::appliance::Appliance;
 use super::config::Config;
-use crate::api::{self, Auth, Credentials, Place};
+use crate::api::{self, Auth, Credentials};
+use crate::base::{Clock, SystemClock};
+use crate::run::OnFailure;
 
 /// How often the metrics' histograms are tidied.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -53,42 +56,37 @@ impl Serve {
 }
 
 pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
-    let config = arguments.config()?;
+    serve(arguments.config()?, Arc::new(SystemClock)).await
+}
+
+/// Serves until a signal, which is a success, or a fatal fault, which is none.
+pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
     let address = listener.local_addr()?;
-    let appliance = Appliance::start(&config).await?;
+    let appliance = Appliance::start(&config, clock).await?;
     appliance.parts.queues.served_at(&format!("http://{address}"));
     let upkeep = metrics.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(METRICS_UPKEEP).await;
-            upkeep.run_upkeep();
+    let tidy = move || {
+        let metrics = upkeep.clone();
+        async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP).await;
+                metrics.run_upkeep();
+            }
         }
-    });
+    };
+    appliance.handle.keep("the metrics", OnFailure::Restart, tidy).await?;
     let credentials = config.credentials.iter();
     let credentials = credentials.map(|c| (c.access_key_id.clone(), c.secret_access_key.clone(), c.role));
     let auth = Auth::for_address(address, Credentials::with_roles(credentials)).context("credentials are needed")?;
-    let watches = appliance.watches.clone();
-    let router = api::router(api::Settings {
-        handle: appliance.handle.clone(),
-        messaging: Some(appliance.parts.messaging()),
-        place: Place { region: config.region.clone(), account: config.account.clone() },
-        auth,
-        shares: config.shares(),
-        served: config.served(),
-        workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
-        metrics: Arc::new(move || metrics.render()),
-        watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
-        facts: appliance.facts.clone(),
-        data_dir: config.data_dir.clone(),
-    });
-    let server = tokio::spawn(api::serve(listener, router, std::future::pending()));
+    let router = appliance.router(&config, auth, Arc::new(move || metrics.render()));
+    let mut server = tokio::spawn(api::serve(listener, router, std::future::pending()));
     println!("conveyor is ready on http://{address}");
 
-    let fatal = wait_for_the_end(&appliance).await?;
+    let fatal = wait_for_the_end(&appliance, &mut server).await?;
     server.abort();
     match fatal {
         // A fatal fault means that nothing may be written any more: the restart recovers.
@@ -107,7 +105,10 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
 }
 
 /// The fatal fault, or `None` for a signal. A second signal ends the process at once.
-async fn wait_for_the_end(appliance: &Appliance) -> anyhow::Result<Option<String>> {
+async fn wait_for_the_end(
+    appliance: &Appliance,
+    server: &mut JoinHandle<std::io::Result<()>>,
+) -> anyhow::Result<Option<String>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut fatal = appliance.handle.fatal();
     tokio::select! {
@@ -116,6 +117,7 @@ async fn wait_for_the_end(appliance: &Appliance) -> anyhow::Result<Option<String
         what = fatal.wait_for(Option::is_some) => {
             return Ok(what.ok().and_then(|what| what.clone()));
         }
+        ended = server => return Ok(Some(format!("the HTTP server ended: {ended:?}"))),
     }
     tracing::info!("stopping; a second signal stops at once");
     tokio::spawn(async move {

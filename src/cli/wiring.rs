@@ -7,12 +7,10 @@ use std::sync::Arc;
 
 use super::config::Config;
 use crate::base::{Fault, Shares};
-use crate::resources::claims::Claims;
 use crate::resources::events::OutsideTargets;
 use crate::resources::forward::{Elsewhere, Endpoint, RemoteJobs};
 use crate::resources::functions::Functions;
 use crate::resources::http::{Connections, gateway};
-use crate::resources::items::Tables;
 use crate::resources::jobs::{Jobs, Templates};
 use crate::resources::map_items::Buckets;
 use crate::resources::media::Stages;
@@ -25,9 +23,15 @@ use crate::resources::{
 };
 use crate::run::Handle;
 use crate::sandbox::Spawn;
+use crate::services::approvals::Approvals;
+use crate::services::audit;
+use crate::services::claims::Claims;
 use crate::services::events::{Events, Targets};
+use crate::services::items::Tables;
 use crate::services::notifications::Notifications;
+use crate::services::predictions::Predictions;
 use crate::services::queues::Queues;
+use crate::services::uploads::Uploads;
 use crate::store::Reader;
 
 /// What makes the adapter of a name.
@@ -36,7 +40,7 @@ type Make = fn(&Parts, &'static str) -> Arc<dyn Adapter>;
 /// Every integration that this box carries out itself: its names, and what its adapter is made of.
 const LOCAL: &[(&[&str], Make)] = &[
     (activities::NAMES, |_, name| activities::adapter(name)),
-    (approve::NAMES, |_, _| approve::adapter()),
+    (approve::NAMES, |parts, _| approve::adapter(&parts.approvals)),
     (claims::NAMES, |parts, name| claims::adapter(name, &parts.claims)),
     (events::NAMES, |parts, name| events::adapter(name, &parts.events, &parts.elsewhere)),
     (executions::NAMES, |_, name| executions::adapter(name)),
@@ -61,17 +65,20 @@ pub struct Parts {
     /// Where calls go that this box does not serve itself.
     endpoint: Option<Arc<Endpoint>>,
     elsewhere: Elsewhere,
-    claims: Arc<Claims>,
+    pub approvals: Approvals,
+    claims: Claims,
     connections: Arc<Connections>,
     events: Events,
     functions: Arc<Functions>,
     jobs: Arc<Jobs>,
     pub notifications: Notifications,
     objects: Arc<Objects>,
+    pub predictions: Predictions,
     pub queues: Queues,
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
-    tables: Arc<Tables>,
+    tables: Tables,
+    pub uploads: Uploads,
 }
 
 impl Parts {
@@ -89,7 +96,9 @@ impl Parts {
         let templates = Templates::read(builtin::JOB_TEMPLATES.iter().copied())
             .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?;
         let functions = Functions::new(config.functions.clone(), &config.lambda, endpoint.clone(), account, region);
-        let predictor = Predictor::new(reader.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
+        let predictions = Predictions::default();
+        let predictor =
+            Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
         let stages = Stages {
             data_dir: data_dir.to_owned(),
             shares: shares.clone(),
@@ -99,16 +108,19 @@ impl Parts {
         };
         Ok(Parts {
             elsewhere: Elsewhere(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
-            claims: Arc::new(Claims::new(reader.clone(), account, region)),
+            approvals: Approvals::default(),
+            claims: Claims::default(),
             connections: Arc::new(Connections::new(&config.connections)),
             events: Events::new(&config.rules, account, region),
             functions: Arc::new(functions),
             jobs: Arc::new(Jobs::new(templates, reader.clone(), account, region)),
+            predictions,
             notifications: Notifications::new(config.notify.clone()),
             objects: Arc::new(Objects::new(shares.clone(), reader.clone())),
             queues: Queues::new(&config.queues, account, region),
             stages: Arc::new(stages),
-            tables: Arc::new(Tables::new(config.tables.clone(), reader.clone())),
+            tables: Tables::new(config.tables.clone()),
+            uploads: Uploads::new(shares.clone()),
             region: region.clone(),
             retention: config.retention,
             reader: reader.clone(),
@@ -138,6 +150,12 @@ impl Parts {
     /// Starts the services, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
         self.queues.start(handle).await?;
+        self.approvals.start(handle).await?;
+        self.claims.start(handle).await?;
+        self.tables.start(handle).await?;
+        self.uploads.start(handle).await?;
+        self.predictions.start(handle).await?;
+        audit::keep_trimmed(handle).await?;
         self.notifications.start(handle).await?;
         let outside =
             Arc::new(OutsideTargets { functions: self.functions.clone(), connections: self.connections.clone() });

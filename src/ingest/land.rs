@@ -1,7 +1,7 @@
 //! Landing: a whole file starts its execution, and the store remembers that it did.
 //!
-//! The start comes first and is idempotent by name; the landing row follows and only saves the question. A crash
-//! between the two asks again and finds the execution.
+//! The start and the landing's row are one commit. The start is idempotent by name: a file that landed before its row
+//! was forgotten, as when its share was replaced by an empty one, finds its execution again.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +20,21 @@ use crate::store::{Commit, LandingRow, Reader};
 const PAGE: usize = 1_000;
 const REASON_SUFFIX: &str = ".error.json";
 
-/// Starts the execution for a whole file and stores the landing.
+/// A file that starts its execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Landing {
+    pub share: String,
+    pub key: String,
+    pub row: LandingRow,
+}
+
+impl Landing {
+    pub fn store(&self, commit: &mut Commit) {
+        commit.put_landing(&self.share, &self.key, &self.row);
+    }
+}
+
+/// Starts the execution for a whole file, and stores the landing with it.
 pub async fn land(
     starter: &dyn Starter,
     (share, workflow, priority): (&str, &str, i8),
@@ -38,17 +52,12 @@ pub async fn land(
     if priority != 0 {
         input["priority"] = priority.into();
     }
-    let start = starter.start(workflow, &name, input.to_string()).await?;
-    if !matches!(start, Start::Refused(_)) {
-        let row = LandingRow { sight: sight.digest(), execution: name };
-        let mut commit = Commit::new();
-        commit.put_landing(share, key, &row);
-        starter.commit(commit).await?;
-    }
-    Ok(start)
+    let row = LandingRow { sight: sight.digest(), execution: name.clone() };
+    let landing = Landing { share: share.to_owned(), key: key.to_owned(), row };
+    starter.start(workflow, &name, input.to_string(), landing).await
 }
 
-/// Reads the stored landings of a share.
+/// Reads the stored landings of a share. May take long: never on a thread that others need.
 pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize, Fault> {
     let mut after: Option<String> = None;
     let mut count = 0;
@@ -63,19 +72,20 @@ pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize
     }
 }
 
-/// Drops the landings of files that a complete scan did not see.
-pub async fn forget(starter: &dyn Starter, reader: &Reader, share: &str, seen: &HashSet<u64>) -> Result<(), Fault> {
+/// The landings of files that a complete scan did not see, as commits that drop them. May take long, as [`recall`].
+pub fn forgotten(reader: &Reader, share: &str, seen: &HashSet<u64>) -> Result<Vec<Commit>, Fault> {
     let mut after: Option<String> = None;
+    let mut commits = Vec::new();
     loop {
         let rows = reader.landings(share, after.as_deref(), PAGE)?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
+        let Some((last, _)) = rows.last() else { return Ok(commits) };
         after = Some(last.clone());
         let mut commit = Commit::new();
         for (key, _) in rows.iter().filter(|(key, _)| !seen.contains(&digest(key.as_bytes()))) {
             commit.delete_landing(share, key);
         }
         if !commit.is_empty() {
-            starter.commit(commit).await?;
+            commits.push(commit);
         }
     }
 }

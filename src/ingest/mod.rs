@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! notify events ─┐
-//!                ├─▶ scan::look ─▶ settle (whole?) ─▶ land (start by name, store the landing)
+//!                ├─▶ scan::look ─▶ settle (whole?) ─▶ land (one commit: the start by name, the landing)
 //! own scan ──────┘
 //! ```
 //!
@@ -19,16 +19,19 @@ pub mod watch;
 use futures::future::BoxFuture;
 
 use crate::base::{ExecutionId, Fault, Timestamp};
-use crate::run::{self, Handle};
+use crate::run::{self, Handle, OnBehalf};
 use crate::store::Commit;
 
+pub use land::Landing;
 pub use watch::{WatchSettings, WatchStatus, Watcher};
 
 /// What ingest wants of the running appliance: of a [`Handle`], or of a recorder in tests.
 pub trait Starter: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
-    /// Starts the newest revision of the workflow; resolves once the start is durable.
-    fn start(&self, workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Start, Fault>>;
+    /// Starts the newest revision of the workflow, in one commit with the landing; resolves once both are durable. Where
+    /// the execution exists the landing is stored by itself, and where the start is refused it is not.
+    fn start(&self, workflow: &str, name: &str, input: String, landing: Landing)
+    -> BoxFuture<'_, Result<Start, Fault>>;
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>>;
 }
 
@@ -47,21 +50,36 @@ impl Starter for Handle {
         Handle::now(self)
     }
 
-    fn start(&self, workflow: &str, name: &str, input: String) -> BoxFuture<'_, Result<Start, Fault>> {
+    fn start(
+        &self,
+        workflow: &str,
+        name: &str,
+        input: String,
+        landing: Landing,
+    ) -> BoxFuture<'_, Result<Start, Fault>> {
         let request = run::Start {
             machine: workflow.to_owned(),
             name: Some(name.to_owned()),
             input: input.into(),
             ..run::Start::default()
         };
+        let along = OnBehalf::default().with(move |commit| landing.store(commit));
+        let handle = self.on_behalf(along.clone());
         Box::pin(async move {
-            match Handle::start(self, request).await {
-                Ok(started) if started.existed => Ok(Start::Existed),
-                Ok(started) => Ok(Start::Started(started.id)),
-                Err(refused) if refused.code == "ExecutionAlreadyExists" => Ok(Start::Existed),
-                Err(refused) if refused.code == "InternalFailure" => Err(Fault::fatal_plain(refused.message)),
-                Err(refused) => Ok(Start::Refused(refused.message)),
+            let start = match handle.start(request).await {
+                Ok(started) if started.existed => Start::Existed,
+                Ok(started) => Start::Started(started.id),
+                Err(refused) if refused.code == "ExecutionAlreadyExists" => Start::Existed,
+                Err(refused) if refused.code == "InternalFailure" => return Err(Fault::fatal_plain(refused.message)),
+                Err(refused) => return Ok(Start::Refused(refused.message)),
+            };
+            // What existed, or is express, had no commit to go along with.
+            let mut left = Commit::new();
+            along.join(&mut left);
+            if !left.is_empty() {
+                Handle::commit(self, left).await?;
             }
+            Ok(start)
         })
     }
 

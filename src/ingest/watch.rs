@@ -149,15 +149,19 @@ impl Watcher {
         }
     }
 
+    /// The same watch with the same status, which remembers nothing but what the store holds.
+    pub fn anew(&self) -> Watcher {
+        let (shares, starter, reader) = (self.shares.clone(), self.starter.clone(), self.reader.clone());
+        Watcher { status: self.status.clone(), ..Watcher::new(self.settings.clone(), shares, starter, reader) }
+    }
+
     pub fn status(&self) -> Arc<Mutex<WatchStatus>> {
         self.status.clone()
     }
 
     /// Runs until it is dropped; ends by itself only where the store does.
     pub async fn run(mut self) -> Result<(), Fault> {
-        land::recall(&self.reader, &self.settings.share, &mut self.settling)?;
-        self.recall_running()?;
-        self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
+        self.recall().await?;
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
         let mut eyes: Option<RecommendedWatcher> = None;
         loop {
@@ -192,17 +196,30 @@ impl Watcher {
         }
     }
 
-    /// What an earlier run of this box started and what still runs takes up its room.
-    fn recall_running(&mut self) -> Result<(), Fault> {
-        let filter = ExecutionFilter { machine: Some(self.settings.workflow.clone()), status: Some(Status::Running) };
-        for row in self.reader.executions(&filter, None, self.settings.in_flight)?.items {
-            let Some(header) = self.reader.header(row.id)? else { continue };
-            let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
-            if input["bucket"] == self.settings.share.as_str() {
-                self.running.insert(row.id);
-            }
-        }
+    /// What an earlier run of this box left: what landed, what still runs and takes up its room, and the mount.
+    async fn recall(&mut self) -> Result<(), Fault> {
+        let (share, mut settling) = (self.settings.share.clone(), self.take_settling());
+        self.settling = self.read(move |reader| land::recall(reader, &share, &mut settling).map(|_| settling)).await?;
+        let (share, workflow) = (self.settings.share.clone(), self.settings.workflow.clone());
+        let in_flight = self.settings.in_flight;
+        self.running = self.read(move |reader| running(reader, &share, workflow, in_flight)).await?;
+        self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
         Ok(())
+    }
+
+    /// Reads what may take long, on a thread of its own.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let reader = self.reader.clone();
+        let done = tokio::task::spawn_blocking(move || read(&reader)).await;
+        done.map_err(|e| Fault::retryable("a watch's read of the store broke off", e))?
+    }
+
+    /// The files that wait or landed; whoever takes them brings them back.
+    fn take_settling(&mut self) -> Settling {
+        std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX))
     }
 
     fn pause(&self) -> Duration {
@@ -281,20 +298,20 @@ impl Watcher {
     async fn scan(&mut self) -> Result<(), Fault> {
         let now = self.starter.now();
         self.next_scan = now.plus_ms(self.settings.scan.ms as i64);
-        self.count_running()?;
+        self.count_running().await?;
         let root = match self.root() {
             Ok(root) => root,
             Err(why) => return self.away(why),
         };
         let (suffixes, was_mounted) = (self.settings.suffixes.clone(), self.was_mounted);
-        let mut settling = std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX));
+        let mut settling = self.take_settling();
         let walked = tokio::task::spawn_blocking(move || {
             let scan = walk(&root, &suffixes, was_mounted, |key, sight| {
                 settling.saw(key, sight, now);
             });
             (settling, scan)
         });
-        let (settling, scan) = walked.await.map_err(|e| Fault::fatal("a scan of a share broke off", e))?;
+        let (settling, scan) = walked.await.map_err(|e| Fault::retryable("a scan of a share broke off", e))?;
         self.settling = settling;
         match scan {
             Ok((scan, mounted)) => self.scanned(scan, mounted, now).await,
@@ -328,10 +345,14 @@ impl Watcher {
         };
         self.said.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
         self.status.lock().last_scan_ms = Some(now.0);
-        if scan.is_complete() && self.settling.keep_only(&scan.seen) > 0 {
-            land::forget(&*self.starter, &self.reader, &self.settings.share, &scan.seen).await?;
+        let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
+        if is_complete && self.settling.keep_only(&seen) > 0 {
+            let share = self.settings.share.clone();
+            for commit in self.read(move |reader| land::forgotten(reader, &share, &seen)).await? {
+                self.starter.commit(commit).await?;
+            }
         }
-        for path in scan.foreign {
+        for path in foreign {
             self.quarantine(path, now).await;
         }
         Ok(())
@@ -363,7 +384,7 @@ impl Watcher {
         if due.is_empty() {
             return Ok(());
         }
-        self.count_running()?;
+        self.count_running().await?;
         let root = match self.root() {
             Ok(root) => root,
             Err(why) => return self.away(why),
@@ -416,14 +437,20 @@ impl Watcher {
     }
 
     /// Leaves in `running` what still runs.
-    fn count_running(&mut self) -> Result<(), Fault> {
-        let mut ended = Vec::new();
-        for id in &self.running {
-            if self.reader.header(*id)?.is_none_or(|h| h.status != Status::Running) {
-                ended.push(*id);
-            }
-        }
-        self.running.retain(|id| !ended.contains(id));
+    async fn count_running(&mut self) -> Result<(), Fault> {
+        let mut running = self.running.clone();
+        let look = move |reader: &Reader| -> Result<BTreeSet<ExecutionId>, Fault> {
+            let mut met = None;
+            running.retain(|id| match reader.summary(*id) {
+                Ok(execution) => execution.is_some_and(|execution| execution.status == Status::Running),
+                Err(fault) => {
+                    met = Some(fault);
+                    true
+                }
+            });
+            met.map_or(Ok(running), Err)
+        };
+        self.running = self.read(look).await?;
         Ok(())
     }
 
@@ -471,6 +498,20 @@ impl Watcher {
     fn ended(&mut self, topic: &str) {
         self.said.remove(topic);
     }
+}
+
+/// What runs of a share's files.
+fn running(reader: &Reader, share: &str, workflow: String, in_flight: usize) -> Result<BTreeSet<ExecutionId>, Fault> {
+    let mut running = BTreeSet::new();
+    let filter = ExecutionFilter { machine: Some(workflow), status: Some(Status::Running) };
+    for row in reader.executions(&filter, None, in_flight)?.items {
+        let Some(header) = reader.header(row.id)? else { continue };
+        let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
+        if input["bucket"] == share {
+            running.insert(row.id);
+        }
+    }
+    Ok(running)
 }
 
 /// A scan, and whether the root is a mount point; the error says why the share counts as away.

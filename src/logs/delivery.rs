@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::event;
 use super::files::{LogFiles, LogSettings};
@@ -20,11 +20,19 @@ const DATA_BYTES_MAX: usize = 248 * 1_024;
 /// A disk that takes no lines is complained of no more often than this.
 const COMPLAINT_EVERY_MS: i64 = 60_000;
 
-/// The one that writes log lines.
+/// The one that writes log lines. Clones are the same: one of them works at a time, and where it breaks off the next
+/// goes on.
+#[derive(Clone)]
 pub struct Delivery {
-    queue: mpsc::UnboundedReceiver<LogBatch>,
+    queue: Arc<tokio::sync::Mutex<Queue>>,
     files: Arc<Mutex<LogFiles>>,
     clock: Arc<dyn Clock>,
+}
+
+struct Queue {
+    receiver: mpsc::UnboundedReceiver<LogBatch>,
+    /// Taken and not handed to the files yet.
+    taken: Vec<LogBatch>,
     complained_at: Option<Timestamp>,
 }
 
@@ -36,31 +44,31 @@ impl Delivery {
         settings: LogSettings,
         clock: Arc<dyn Clock>,
     ) -> Delivery {
-        Delivery { queue, files: Arc::new(Mutex::new(LogFiles::new(root, settings))), clock, complained_at: None }
+        let queue = Queue { receiver: queue, taken: Vec::new(), complained_at: None };
+        let files = Arc::new(Mutex::new(LogFiles::new(root, settings)));
+        Delivery { queue: Arc::new(tokio::sync::Mutex::new(queue)), files, clock }
     }
 
-    /// Until `closing` resolves; then what is queued is written still.
-    pub async fn run(mut self, mut closing: oneshot::Receiver<()>) {
-        let mut batches = Vec::new();
-        let mut closed = false;
+    /// Until the queue is closed and empty.
+    pub async fn run(&self) {
+        let queue = &mut *self.queue.lock().await;
         loop {
-            let got = tokio::select! {
-                got = self.queue.recv_many(&mut batches, BATCHES_MAX) => got,
-                _ = &mut closing, if !closed => {
-                    closed = true;
-                    self.queue.close();
-                    continue;
-                }
-            };
-            if got == 0 {
+            if queue.taken.is_empty() && queue.receiver.recv_many(&mut queue.taken, BATCHES_MAX).await == 0 {
                 return;
             }
-            self.write(std::mem::take(&mut batches)).await;
+            self.write(queue).await;
         }
     }
 
-    async fn write(&mut self, batches: Vec<LogBatch>) {
+    /// Closes the queue and writes what it holds still. To be called when nobody else writes any more.
+    pub async fn finish(&self) {
+        self.queue.lock().await.receiver.close();
+        self.run().await;
+    }
+
+    async fn write(&self, queue: &mut Queue) {
         let (files, now) = (self.files.clone(), self.clock.now());
+        let batches = std::mem::take(&mut queue.taken);
         let written = tokio::task::spawn_blocking(move || {
             let mut files = files.lock();
             let mut lost = (0, None);
@@ -78,8 +86,8 @@ impl Delivery {
         });
         let Ok((lost, Some(fault))) = written.await else { return };
         metrics::counter!("conveyor_log_lines_dropped_total").increment(lost as u64);
-        if self.complained_at.is_none_or(|at| now.since_ms(at) >= COMPLAINT_EVERY_MS) {
-            self.complained_at = Some(now);
+        if queue.complained_at.is_none_or(|at| now.since_ms(at) >= COMPLAINT_EVERY_MS) {
+            queue.complained_at = Some(now);
             tracing::warn!("{lost} log lines of executions were dropped: {fault}");
         }
     }

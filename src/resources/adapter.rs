@@ -14,6 +14,7 @@ use crate::interpreter::RunTask;
 use crate::media::Device;
 use crate::run::service::Asked;
 use crate::run::{Attempted, Ending, Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
+use crate::run::{Refused, Start, Started};
 
 /// One attempt of one Task.
 #[derive(Clone)]
@@ -164,6 +165,17 @@ impl Attempt {
     ) -> Asked<A> {
         let Attempt { ending, resource } = self;
         Asked::by_task(ending, move |answer| outcome(&resource, shape(answer)))
+    }
+
+    /// Starts an execution; `shape` makes the Task's end of what became of it, which is part of the start's commit.
+    pub fn starts(
+        self,
+        handle: &Handle,
+        request: Start,
+        shape: impl FnOnce(&Result<Started, Refused>) -> Result<Ended, TaskError> + Send + 'static,
+    ) {
+        let Attempt { ending, resource } = self;
+        handle.start_for(request, ending, move |started| outcome(&resource, shape(started)));
     }
 }
 

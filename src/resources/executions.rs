@@ -1,17 +1,17 @@
 //! Nested executions: `states:startExecution` in its four patterns.
 //!
-//! A child's name is derived from the parent and the attempt where the definition gives none, so that a task that
-//! is issued again after a crash finds the child that it started.
+//! The start and the Task's end, or its submission, are one commit. A child's name is derived from the parent and the
+//! attempt where the definition gives none, so that an attempt that is issued again finds what it started.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Dress};
-use super::{Adapter, Answer, Answering, Call, ChildEnded, EndedChild};
+use super::{Adapter, Answer, Answering, Call, ChildEnded, Ended, EndedChild};
 use crate::base::{TaskError, arn};
 use crate::interpreter::{Outcome, Parent, Status};
-use crate::run::{Refused, Start, Started};
+use crate::run::{Handle, Refused, Start, Started};
 use crate::services::events::Lineage;
 
 pub const NAMES: &[&str] = &[
@@ -56,11 +56,11 @@ enum Pattern {
 
 impl Adapter for Pattern {
     fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
-        Box::pin(answer(call, *self))
+        Box::pin(async { answer(call, *self) })
     }
 }
 
-async fn answer(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
+fn answer(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
     let p = &call.parameters;
     let arn = aws::need_text(p, "StateMachineArn", "states:startExecution")?;
     let name = match call.text("Name") {
@@ -74,22 +74,24 @@ async fn answer(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
     };
     let (machine, qualifier) = machine_of(arn);
     let child = Child { machine, qualifier, name, input: input_text(p.get("Input")), shape };
-    let id = aws::request_id(call);
-    let started = start(call, child).await.map_err(|refused| {
-        TaskError::new(
-            format!("StepFunctions.{}Exception", refused.code),
-            aws::optimised_cause(&refused.message, "AWSStepFunctions", 400, refused.code, &id),
-        )
-    })?;
-    let answer = json!({
-        "ExecutionArn": started.arn,
-        "StartDate": started.started_at.0 as f64 / 1000.0,
-    });
-    let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", call.handle.now(), Dress::KeptAlive);
-    Ok(match pattern {
-        Pattern::FireAndForget => Answer::done(answer),
-        _ => Answer::submitted(answer),
-    })
+    let (id, at) = (aws::request_id(call), call.handle.now());
+    Ok(start(call, child, move |started| {
+        let started = started.map_err(|refused| {
+            TaskError::new(
+                format!("StepFunctions.{}Exception", refused.code),
+                aws::optimised_cause(&refused.message, "AWSStepFunctions", 400, refused.code, &id),
+            )
+        })?;
+        let answer = json!({
+            "ExecutionArn": started.arn,
+            "StartDate": started.started_at.0 as f64 / 1000.0,
+        });
+        let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", at, Dress::KeptAlive);
+        Ok(match pattern {
+            Pattern::FireAndForget => Ended::Done(answer),
+            _ => Ended::Submitted(answer),
+        })
+    }))
 }
 
 /// An execution to be started for a Task.
@@ -104,39 +106,51 @@ pub struct Child {
     pub shape: Option<&'static str>,
 }
 
-/// Starts the child, or finds the one that this very attempt started before a crash.
-pub async fn start(call: &Call, child: Child) -> Result<Started, Refused> {
+/// Starts the child, or finds the one that this very attempt started before. `shape` makes the Task's end of it, which
+/// is in the commit of the child's start.
+pub fn start(
+    call: &Call,
+    child: Child,
+    shape: impl FnOnce(Result<Started, Refused>) -> Result<Ended, TaskError> + Send + 'static,
+) -> Answer {
     let parent = child.shape.map(|shape| Parent {
         execution: call.execution,
         attempt: call.task.attempt,
         shape: shape.to_owned(),
     });
-    let started = call
-        .handle
-        .start(Start {
-            machine: child.machine.clone(),
-            qualifier: child.qualifier,
-            name: Some(child.name.clone()),
-            input: child.input.into(),
-            parent: parent.clone(),
-            // Which rules led here goes along, so that a rule does not start itself by way of a child.
-            trace_header: Lineage::of_trace_header(call.trace_header.as_deref()).trace_header(&derived_name(call)),
-            once: true,
-        })
-        .await?;
-    if started.existed {
-        let header = call.handle.reader().header(started.id)?;
-        // Somebody else's execution would never tell this task of its end.
-        let foreign = header.is_some_and(|h| match &parent {
-            Some(_) => h.parent != parent,
-            None => h.status != Status::Running && h.started_at < call.task.scheduled_at,
-        });
-        if foreign {
-            let arn = arn::execution(call.handle.region(), call.handle.account(), &child.machine, &child.name);
-            return Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")));
+    let request = Start {
+        machine: child.machine.clone(),
+        qualifier: child.qualifier,
+        name: Some(child.name.clone()),
+        input: child.input.into(),
+        parent: parent.clone(),
+        // Which rules led here goes along, so that a rule does not start itself by way of a child.
+        trace_header: Lineage::of_trace_header(call.trace_header.as_deref()).trace_header(&derived_name(call)),
+        once: true,
+    };
+    let (handle, scheduled_at) = (call.handle.clone(), call.task.scheduled_at);
+    let own = move |handle: &Handle, started: &Started| -> Result<bool, Refused> {
+        if !started.existed {
+            return Ok(true);
         }
-    }
-    Ok(started)
+        // Somebody else's execution would never tell this task of its end.
+        Ok(handle.reader().header(started.id)?.is_none_or(|h| match &parent {
+            Some(_) => h.parent == parent,
+            None => h.status == Status::Running || h.started_at >= scheduled_at,
+        }))
+    };
+    Answer::settle(move |attempt| {
+        let asking = handle.clone();
+        attempt.starts(&asking, request, move |started| {
+            shape(started.clone().and_then(|started| match own(&handle, &started)? {
+                true => Ok(started),
+                false => {
+                    let arn = arn::execution(handle.region(), handle.account(), &child.machine, &child.name);
+                    Err(Refused::new("ExecutionAlreadyExists", format!("Execution Already Exists: '{arn}'")))
+                }
+            }))
+        });
+    })
 }
 
 fn derived_name(call: &Call) -> String {

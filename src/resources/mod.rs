@@ -40,7 +40,6 @@ pub use forward::AwsSettings;
 pub use functions::{FunctionSettings, LambdaSettings};
 pub use housekeeping::RetentionSettings;
 pub use http::ConnectionSettings;
-pub use items::TableSettings;
 pub use registry::{ChildEnded, EndedChild, Registry, Taken, covers, task_name};
 
 use crate::base::{Fault, TaskError, fault};

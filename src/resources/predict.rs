@@ -24,7 +24,8 @@ use crate::media::settings::{self, Rate, VideoCode};
 use crate::media::{Job, TRANSCODE_CORES};
 use crate::run::{Forecast, Tell};
 use crate::sandbox::Spawn;
-use crate::store::{Commit, CorrectionRow, LearntRow, Reader};
+use crate::services::predictions::{self, Lesson, Lessons, Predictions};
+use crate::store::Reader;
 
 /// A child's start, its look at the file, and moving the results.
 const START_SECONDS: f64 = 0.7;
@@ -36,8 +37,6 @@ const ALL_BEGUN: Duration = Duration::from_millis(300);
 const FILMS_MAX: usize = 10_000;
 /// Jobs that wait for their file's probe, above which further ones get no prediction.
 const PROBES_MAX: usize = 32;
-/// How much a new job weighs once many were learnt from.
-const WEIGHT_MIN: f64 = 0.15;
 /// As [`TRANSCODE_CORES`].
 const CORES: f64 = TRANSCODE_CORES as f64;
 /// Luma megapixels a second of two cores, by x264's presets: only their proportions count.
@@ -160,57 +159,6 @@ fn listed(preset: &str) -> f64 {
     PRESETS.iter().find(|(name, _)| *name == preset).map_or(70.0, |(_, speed)| *speed)
 }
 
-/// What past jobs taught, of cores and of GPUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Lessons {
-    cores: Learnt,
-    gpus: Learnt,
-    /// The last job was encoded on a GPU: the next one that waits is taken to be so too.
-    last_on_gpu: bool,
-}
-
-impl Lessons {
-    fn of_row(row: LearntRow) -> Lessons {
-        let of = |row: CorrectionRow| Learnt { jobs: row.jobs, log_ratio: row.log_ratio };
-        Lessons { cores: of(row.cores), gpus: of(row.gpus), last_on_gpu: row.last_on_gpu }
-    }
-
-    fn row(self) -> LearntRow {
-        let of = |learnt: Learnt| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
-        LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu }
-    }
-
-    fn of(&mut self, on_gpu: bool) -> &mut Learnt {
-        if on_gpu { &mut self.gpus } else { &mut self.cores }
-    }
-}
-
-/// By how much the model was off.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Learnt {
-    pub jobs: u32,
-    /// Logarithm of how many times longer than the model said.
-    pub log_ratio: f64,
-}
-
-impl Learnt {
-    pub fn factor(&self) -> f64 {
-        self.log_ratio.exp()
-    }
-
-    pub fn learn(&mut self, modelled: f64, took: f64) {
-        if !(modelled > 0.0 && took > 0.0) {
-            return;
-        }
-        self.jobs = self.jobs.saturating_add(1);
-        let weight = (1.0 / f64::from(self.jobs)).max(WEIGHT_MIN);
-        // One job that hung for hours must not spoil the next ten.
-        let ratio = (took / modelled).ln().clamp(self.log_ratio - 2.0, self.log_ratio + 2.0);
-        let ratio = if self.jobs == 1 { (took / modelled).ln() } else { ratio };
-        self.log_ratio += weight * (ratio - self.log_ratio);
-    }
-}
-
 /// One per appliance.
 pub struct Predictor {
     reader: Reader,
@@ -220,7 +168,7 @@ pub struct Predictor {
     /// Who looks at files.
     spawn: Arc<dyn Spawn>,
     films: Mutex<HashMap<String, Film>>,
-    learnt: Mutex<Option<Lessons>>,
+    predictions: Predictions,
     probing: Mutex<usize>,
     one_probe: tokio::sync::Mutex<()>,
 }
@@ -235,9 +183,15 @@ pub struct Held {
 }
 
 impl Predictor {
-    pub fn new(reader: Reader, data_dir: PathBuf, shares: Shares, spawn: Arc<dyn Spawn>) -> Predictor {
-        let (films, learnt, probing, one_probe) = Default::default();
-        Predictor { reader, data_dir, shares, spawn, films, learnt, probing, one_probe }
+    pub fn new(
+        reader: Reader,
+        predictions: Predictions,
+        data_dir: PathBuf,
+        shares: Shares,
+        spawn: Arc<dyn Spawn>,
+    ) -> Predictor {
+        let (films, probing, one_probe) = Default::default();
+        Predictor { reader, predictions, data_dir, shares, spawn, films, probing, one_probe }
     }
 
     /// Remembers what a look at a file found.
@@ -257,14 +211,14 @@ impl Predictor {
     }
 
     fn learnt(&self) -> Lessons {
-        let mut learnt = self.learnt.lock();
-        *learnt.get_or_insert_with(|| self.reader.learnt().ok().flatten().map(Lessons::of_row).unwrap_or_default())
+        // A store that cannot be read ends the appliance by itself.
+        predictions::read(&self.reader).unwrap_or_default()
     }
 
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
     fn predict(&self, outline: &Outline, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
         let lane = self.speeds_of_cores();
-        let learnt = *self.learnt().of(on_gpu);
+        let learnt = self.learnt().of(on_gpu);
         // What cores were measured at says nothing of a GPU: only its own past jobs do.
         let by = match (lane.is_some() && !on_gpu, learnt.jobs) {
             (true, 0) => "benchmark",
@@ -309,17 +263,11 @@ impl Predictor {
         };
         held.predicted = held.predicted.or_else(told);
         let lane = self.speeds_of_cores();
-        let mut learnt = self.learnt();
         // On cores what was computed counts: how long that took depended on what ran beside it.
         let computed = result["ProcessorSeconds"].as_f64().filter(|_| !held.on_gpu).map(|used| used / held.cores);
-        let learnt_from = computed.unwrap_or(took) - START_SECONDS;
-        learnt.of(held.on_gpu).learn(modelled(&held.outline, lane.as_ref(), held.cores), learnt_from);
-        learnt.last_on_gpu = held.on_gpu;
-        *self.learnt.lock() = Some(learnt);
-        let mut commit = Commit::new();
-        commit.put_learnt(&learnt.row());
-        // What could not be stored is learnt again; a fatal fault has ended the appliance by itself.
-        let _ = call.handle.commit(commit).await;
+        let took_itself = computed.unwrap_or(took) - START_SECONDS;
+        let modelled = modelled(&held.outline, lane.as_ref(), held.cores);
+        self.predictions.learn(Lesson { on_gpu: held.on_gpu, modelled, took: took_itself }).await;
         if let Some((seconds, by)) = held.predicted {
             metrics::histogram!("conveyor_prediction_error_ratio").record((seconds - took).abs() / took.max(0.001));
             metrics::counter!("conveyor_predictions_checked_total", "by" => by).increment(1);
@@ -454,22 +402,5 @@ mod tests {
         let seconds = outline.seconds(Some(&lane));
         let by_hand = (full / 400.0 + full * (1.0 + 4.0 / 9.0) / 100.0) * 1.1;
         assert!((seconds - by_hand).abs() < 1e-6, "{seconds} against {by_hand}");
-    }
-
-    #[test]
-    fn predictions_learn_what_the_model_gets_wrong_and_survive_one_bad_job() {
-        let mut learnt = Learnt::default();
-        for modelled in [10.0, 30.0, 20.0, 50.0, 15.0] {
-            learnt.learn(modelled, modelled * 1.7);
-        }
-        assert!((learnt.factor() - 1.7).abs() < 0.01, "{}", learnt.factor());
-        learnt.learn(10.0, 10_000.0);
-        assert!(learnt.factor() < 2.6, "{}", learnt.factor());
-        for _ in 0..20 {
-            learnt.learn(10.0, 8.0);
-        }
-        assert!((learnt.factor() - 0.8).abs() < 0.08, "{}", learnt.factor());
-        learnt.learn(0.0, 5.0);
-        assert!(learnt.factor().is_finite());
     }
 }

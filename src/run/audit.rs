@@ -1,4 +1,5 @@
-//! Entries of the audit log on their way into the commit of the change that they tell of.
+//! What goes along into the commit of a change: the audit entry that tells of it, and rows of others that hold only with
+//! it.
 //!
 //! Invariant: an entry is stored with the change, or, where nothing was changed, by itself; never twice and never later
 //! than the answer.
@@ -42,27 +43,42 @@ impl AuditEntry {
     }
 }
 
-/// On whose behalf a change is made: the first commit of the change takes the entry along. Clones are the same entry.
-#[derive(Clone, Debug)]
-pub struct OnBehalf(Arc<Mutex<Option<AuditEntry>>>);
+/// On whose behalf a change is made, and rows of others that hold only with it: the first commit of the change takes
+/// both along. Clones are the same.
+#[derive(Clone, Default)]
+pub struct OnBehalf(Arc<Mutex<Along>>);
+
+#[derive(Default)]
+struct Along {
+    entry: Option<AuditEntry>,
+    rows: Vec<Box<dyn FnOnce(&mut Commit) + Send>>,
+}
 
 /// Whose doing a change is, where the audit log is to say so.
 pub(super) type By<'a> = Option<&'a OnBehalf>;
 
 impl OnBehalf {
     pub fn of(entry: AuditEntry) -> OnBehalf {
-        OnBehalf(Arc::new(Mutex::new(Some(entry))))
+        OnBehalf(Arc::new(Mutex::new(Along { entry: Some(entry), rows: Vec::new() })))
     }
 
-    /// Adds the entry to a commit, if none has it yet.
+    /// With rows that become durable with the change, or not at all.
+    pub fn with(self, rows: impl FnOnce(&mut Commit) + Send + 'static) -> OnBehalf {
+        self.0.lock().rows.push(Box::new(rows));
+        self
+    }
+
+    /// Adds all of it to a commit, but for what another commit has.
     pub fn join(&self, commit: &mut Commit) {
-        if let Some(entry) = self.0.lock().take() {
+        let Along { entry, rows } = std::mem::take(&mut *self.0.lock());
+        if let Some(entry) = entry {
             entry.store(commit);
         }
+        rows.into_iter().for_each(|rows| rows(commit));
     }
 
     /// The entry, where no commit took it along: nothing was changed.
     pub fn left_over(&self) -> Option<AuditEntry> {
-        self.0.lock().take()
+        self.0.lock().entry.take()
     }
 }

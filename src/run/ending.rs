@@ -26,7 +26,7 @@ use crate::interpreter::{Partial, Step};
 use crate::store::Commit;
 
 /// An attempt that a service of the box may end.
-pub struct Ending(Option<Lent>);
+pub struct Ending(Option<Box<Lent>>);
 
 /// How a service ends an attempt: gets the [`Ending`] and sends it on with its question. Waits for nothing.
 pub type Settle = Box<dyn FnOnce(Ending) + Send>;
@@ -79,7 +79,8 @@ impl Ending {
 
     fn new(core: &SharedCore, stored: Option<Stored>, attempt: Attempt) -> (Ending, oneshot::Receiver<Ended>) {
         let (back, ended) = oneshot::channel();
-        (Ending(Some(Lent { core: core.clone(), attempt, stored, joined: None, back })), ended)
+        let lent = Lent { core: core.clone(), attempt, stored, joined: None, back };
+        (Ending(Some(Box::new(lent))), ended)
     }
 
     /// Adds the attempt's end to a commit. False: the attempt is over already, and nothing may be stored for it.
@@ -101,9 +102,14 @@ impl Ending {
         true
     }
 
+    /// Whether the attempt's end is a row of the store.
+    pub(super) fn is_stored(&self) -> bool {
+        self.0.as_ref().is_some_and(|lent| lent.stored.is_some())
+    }
+
     /// The commit that it joined is durable.
     pub(super) fn durable(mut self) {
-        let Some(Lent { stored, joined: Some(joined), back, .. }) = self.0.take() else { return };
+        let Some(Lent { stored, joined: Some(joined), back, .. }) = self.0.take().map(|lent| *lent) else { return };
         let Joined { outcome, step, announced } = joined;
         // The actor that waits is gone only with the appliance.
         let _ = back.send(match stored {
@@ -114,7 +120,7 @@ impl Ending {
 
     /// Ends the attempt where the service changed nothing.
     pub fn answer(mut self, outcome: TaskOutcome) {
-        let Some(Lent { stored, back, .. }) = self.0.take() else { return };
+        let Some(Lent { stored, back, .. }) = self.0.take().map(|lent| *lent) else { return };
         let execution = stored.map(|stored| stored.execution);
         let _ = back.send(Ended::Outcome { execution, outcome });
     }

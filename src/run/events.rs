@@ -236,7 +236,9 @@ pub(super) struct PartFailed<'a> {
 
 impl PartFailed<'_> {
     pub fn emit(self) {
-        counter!("conveyor_parts_failed_total", "part" => self.name.to_owned()).increment(1);
+        // Without whose it is: an id is no label.
+        let part = self.name.split(" of ").next().unwrap_or_default().to_owned();
+        counter!("conveyor_parts_failed_total", "part" => part).increment(1);
         error!(part = self.name, "a part of the appliance failed: {}", self.what);
     }
 }

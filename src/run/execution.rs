@@ -27,7 +27,7 @@ use super::stage::{self, End, Stage, StageActor, Told};
 use super::{Notice, Refused, events, quarantine, recover};
 use crate::base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
 use crate::interpreter::{
-    Branch, Command, Doing, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
+    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
 };
 use crate::store::Commit;
 
@@ -264,11 +264,10 @@ impl State {
     async fn decide(&mut self, event: Event, on_behalf: Option<OnBehalf>) -> Result<bool, Refused> {
         let core = self.core.clone();
         self.load()?;
-        let (Some(execution), Some(machine)) = (&mut self.execution, &self.machine) else {
+        let step = self.step(&core.entry(event)).await?;
+        let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
             return Err(Refused::no_execution(self.id));
         };
-        let entry = core.entry(event);
-        let step = quarantine::step_reading(machine, execution, &entry, &core)?;
         if step.header.is_none() {
             return Ok(false);
         }
@@ -284,6 +283,34 @@ impl State {
         }
         self.carry_out(step, announced);
         Ok(true)
+    }
+
+    /// The step, with whatever rows it needs read.
+    async fn step(&mut self, entry: &Entry) -> Result<Step, Refused> {
+        loop {
+            let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
+                return Err(Refused::no_execution(self.id));
+            };
+            match quarantine::step_partly(machine, execution, entry) {
+                Ok(step) => return Ok(step),
+                Err(unread) => self.read(unread).await?,
+            }
+        }
+    }
+
+    /// Reads what a step lacked. What comes of a fault is not known, and the memory is dropped.
+    async fn read(&mut self, unread: Unread) -> Result<(), Fault> {
+        let Some(mut execution) = self.execution.take() else { return Ok(()) };
+        let (id, reader) = (self.id, &self.core.reader);
+        let read = match unread {
+            // As many rows as the execution is wide.
+            Unread::Branches { .. } | Unread::Timer(_) => {
+                reader.blocking(move |rows| execution.read(unread, &rows.rows(id)).map(|()| execution)).await
+            }
+            unread => execution.read(unread, &reader.rows(id)).map(|()| execution),
+        };
+        self.execution = Some(read.inspect_err(|fault| self.core.note(fault))?);
+        Ok(())
     }
 
     /// Acts on a step that is durable.

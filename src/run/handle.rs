@@ -12,6 +12,7 @@ use super::audit::{By, OnBehalf};
 use super::core::{Core, SharedCore};
 use super::ending::{self, Ended, Ending};
 use super::lanes::{self, LaneStatus, WaitingStage};
+use super::start::Starting;
 use super::{
     ActivityTask, AliasChange, Attempted, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice,
     Refused, TaskContext, TaskOutcome, Working,
@@ -186,9 +187,24 @@ impl Handle {
     pub async fn start(&self, request: Start) -> Result<Started, Refused> {
         let (core, on_behalf) = (self.core.clone(), self.on_behalf.clone());
         // A task of its own: a caller who hangs up must not leave an execution that is stored and not acted on.
-        let started = tokio::spawn(async move { super::start::start(&core, request, on_behalf.as_ref()).await });
+        let started = tokio::spawn(async move { super::start::start(&core, request, on_behalf.as_ref(), None).await });
         let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
         started.await.unwrap_or_else(gone)
+    }
+
+    /// Starts an execution for a Task, whose attempt ends in the commit of the start with what `shape` makes of it.
+    pub fn start_for(
+        &self,
+        request: Start,
+        ending: Ending,
+        shape: impl FnOnce(&Result<Started, Refused>) -> TaskOutcome + Send + 'static,
+    ) {
+        let core = self.core.clone();
+        tokio::spawn(async move {
+            let mut task = Starting::new(ending, Box::new(shape));
+            let started = super::start::start(&core, request, None, Some(&mut task)).await;
+            task.end(&started);
+        });
     }
 
     /// StartSyncExecution: resolves with the express execution as it ended.
@@ -459,7 +475,6 @@ impl Handle {
             // An actor ends after the message that it is at, and its stages with it.
             root.stop_children_and_wait(None, Some(SHUT_DOWN_MAX)).await;
             self.core.map_runs.end(SHUT_DOWN_MAX).await;
-            self.core.supervision.end();
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }

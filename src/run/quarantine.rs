@@ -28,7 +28,8 @@ pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> S
         .unwrap_or_else(|panic| panicked(machine, &execution.header, &execution.branches, entry.at, &*panic))
 }
 
-/// The same, of an execution of which only some rows were read: the others are read as the step needs them.
+/// The same with the rows read that the step needs, for those who cannot wait: what is read may be as much as the
+/// execution is wide, where an end is the last that its Map waits for, or nobody handles it.
 pub(super) fn step_reading(
     machine: &Machine,
     execution: &mut Partial,
@@ -47,7 +48,8 @@ pub(super) fn step_reading(
     }
 }
 
-fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
+/// The same, of an execution of which only some rows were read.
+pub(super) fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
     let decide = || interpreter::step_partly(&machine.definition, execution, entry, &machine.env);
     catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| match execution.branches() {
         Some(branches) => Ok(panicked(machine, execution.header(), branches, entry.at, &*panic)),

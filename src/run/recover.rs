@@ -14,6 +14,7 @@ use super::{Handle, activities, events, timers};
 use crate::base::{ExecutionId, Fault};
 use crate::interpreter::RunTask;
 
+const LANES: &str = "the lanes";
 /// How long an attempt waits whose service failed under it.
 const TAKE_UP_AGAIN: Duration = Duration::from_millis(200);
 /// Tasks taken up between two yields to everybody else.
@@ -30,11 +31,11 @@ pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     if !lanes.is_empty() {
         let leasing = core.clone();
         // What waits for a lane is in its memory alone, which only a restart builds again.
-        supervise(&core, "the lanes", OnFailure::End, move |root| {
+        supervise(&core, LANES, OnFailure::End, move |root| {
             let (core, lanes) = (leasing.clone(), lanes.clone());
             Box::pin(async move {
                 let arguments = lanes::Arguments { lanes, core: core.clone() };
-                let spawned = LanesActor::spawn_linked(None, LanesActor, arguments, root).await;
+                let spawned = LanesActor::spawn_linked(None, LanesActor(LANES.into()), arguments, root).await;
                 let (lanes, _) = spawned.map_err(|e| e.to_string())?;
                 // Set here only, once.
                 let _ = core.lanes.set(lanes.clone());

@@ -1,19 +1,61 @@
-//! Starting an execution: one commit holds the start and its first states.
+//! Starting an execution: one commit holds the start, its first states, and what goes along: the end of the Task that
+//! starts it, an audit entry, rows of others.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::audit::By;
 use super::core::SharedCore;
+use super::ending::Ending;
 use super::execution::announce;
 use super::handle::{Start, Started};
+use super::resource::TaskOutcome;
 use super::{Refused, events, express, quarantine};
 use crate::base::ExecutionId;
 use crate::base::limits::quotas;
 use crate::interpreter::{Command, Event, Execution, MachineRef, Status};
 use crate::store::{Commit, MachineRow};
 
+/// A Task that starts an execution, and ends with it: in one commit.
+pub(super) struct Starting {
+    ending: Ending,
+    /// What the Task's attempt comes to; taken once it is known.
+    shape: Option<Shape>,
+    has_joined: bool,
+}
+
+/// What a Task's attempt comes to that starts an execution.
+pub(super) type Shape = Box<dyn FnOnce(&Result<Started, Refused>) -> TaskOutcome + Send>;
+
+impl Starting {
+    pub fn new(ending: Ending, shape: Shape) -> Starting {
+        Starting { ending, shape: Some(shape), has_joined: false }
+    }
+
+    /// Adds the attempt's end to the commit of the start. False: the attempt is over, and nothing may be started for it.
+    fn join(&mut self, started: &Started, commit: &mut Commit) -> bool {
+        let outcome = self.shape.take().map(|shape| shape(&Ok(started.clone())));
+        self.has_joined = outcome.is_some_and(|outcome| self.ending.join(outcome, commit));
+        self.has_joined
+    }
+
+    /// The start is through, in whichever way.
+    pub fn end(self, started: &Result<Started, Refused>) {
+        match self {
+            Starting { ending, has_joined: true, .. } if started.is_ok() => ending.durable(),
+            Starting { ending, shape: Some(shape), .. } => ending.answer(shape(started)),
+            // Nothing was stored. The attempt is issued again, if it is not over.
+            Starting { .. } => {}
+        }
+    }
+}
+
 /// StartExecution. Idempotent by name: the same name with the same input answers the running execution.
-pub(super) async fn start(core: &SharedCore, request: Start, by: By<'_>) -> Result<Started, Refused> {
+pub(super) async fn start(
+    core: &SharedCore,
+    request: Start,
+    by: By<'_>,
+    task: Option<&mut Starting>,
+) -> Result<Started, Refused> {
     if core.is_closing() {
         return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
     }
@@ -27,7 +69,7 @@ pub(super) async fn start(core: &SharedCore, request: Start, by: By<'_>) -> Resu
         return express::start(core, request, row).await;
     }
     match request.name.clone() {
-        None => begin(core, request, row, uuid::Uuid::new_v4().to_string(), by).await,
+        None => begin(core, request, row, uuid::Uuid::new_v4().to_string(), by, task).await,
         Some(name) => {
             // Two starts of one name must not both find it free.
             let mut hasher = DefaultHasher::new();
@@ -36,7 +78,7 @@ pub(super) async fn start(core: &SharedCore, request: Start, by: By<'_>) -> Resu
             if let Some(id) = core.reader.by_name(&request.machine, &name)? {
                 return existing(core, &request, id, name);
             }
-            begin(core, request, row, name, by).await
+            begin(core, request, row, name, by, task).await
         }
     }
 }
@@ -60,6 +102,7 @@ async fn begin(
     row: Option<MachineRow>,
     name: String,
     by: By<'_>,
+    mut task: Option<&mut Starting>,
 ) -> Result<Started, Refused> {
     let arn = || core.machine_arn(&request.machine);
     let row = row.ok_or_else(|| Refused::no_machine(&arn()))?;
@@ -88,19 +131,24 @@ async fn begin(
         Some(header) => core.resources.begun(header, &mut commit),
         None => Vec::new(),
     };
+    let arn = machine.env.execution_arn(&execution.header);
+    let started = Started { id, arn, name, started_at: entry.at, existed: false };
+    if task.as_mut().is_some_and(|task| !task.join(&started, &mut commit)) {
+        return Err(Refused::task_timed_out());
+    }
     core.expect(id);
     core.commit_for(commit, by).await.inspect_err(|_| core.expect_no_more(id))?;
     core.resources.announced(announced);
     execution.apply(&step);
-    events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &name }.emit();
-    let arn = machine.env.execution_arn(&execution.header);
+    events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &started.name }.emit();
     announce(core, &execution.header);
     core.logs.tell(&machine, &execution.header, step.history);
     act(core, execution, step.commands);
-    if let Some(parent) = &request.parent {
+    // A Task that ends with the start was not cancelled meanwhile.
+    if let (Some(parent), None) = (&request.parent, &task) {
         core.stop_orphan(parent, id)?;
     }
-    Ok(Started { id, arn, name, started_at: entry.at, existed: false })
+    Ok(started)
 }
 
 /// Carries out the first step's commands. Where a task can run at once, its actor gets the execution as it is

@@ -45,6 +45,11 @@ pub(super) fn as_part<T>(name: &Arc<str>, work: impl FnOnce() -> T) -> T {
     PART.sync_scope(name.clone(), work)
 }
 
+/// The same of work that waits.
+pub(super) fn within_part<W: Future>(name: &Arc<str>, work: W) -> impl Future<Output = W::Output> + use<W> {
+    PART.scope(name.clone(), work)
+}
+
 /// What becomes of the appliance when a part fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
@@ -59,7 +64,7 @@ pub enum OnFailure {
 #[serde(rename_all = "camelCase")]
 pub struct FailedPart {
     pub name: String,
-    /// Whether it runs again.
+    /// Whether it runs again, or has done its work.
     pub running: bool,
     /// How often in a row.
     pub failures: u32,
@@ -81,9 +86,19 @@ pub(super) struct Begun {
 struct Part {
     start: Start,
     on_failure: OnFailure,
+    /// The actor that it is now, or was last: a part of the same name may have taken its place.
+    actor: Option<ActorId>,
     running: bool,
     failures: u32,
     failed: Option<(Timestamp, String)>,
+}
+
+impl Part {
+    fn failed(&self, name: &str) -> Option<FailedPart> {
+        let (failed_at, what) = self.failed.clone()?;
+        let (running, failures) = (self.running, self.failures);
+        Some(FailedPart { name: name.to_owned(), running, failures, failed_at, what })
+    }
 }
 
 /// The parts of one appliance.
@@ -94,25 +109,25 @@ pub(super) struct Supervision(Mutex<Parts>);
 struct Parts {
     by_name: BTreeMap<Arc<str>, Part>,
     running: HashMap<ActorId, Arc<str>>,
+    /// Parts that are done and had failed before.
+    done: BTreeMap<Arc<str>, FailedPart>,
 }
 
 impl Supervision {
     /// What a person must hear of, by name.
     pub fn failed(&self, now: Timestamp) -> Vec<FailedPart> {
-        let parts = self.0.lock();
-        let failed = parts.by_name.iter().filter_map(|(name, part)| {
-            let (failed_at, what) = part.failed.clone()?;
-            let shown = !part.running || now.since_ms(failed_at) < RECENT_MS;
-            let (running, failures) = (part.running, part.failures);
-            shown.then(|| FailedPart { name: name.to_string(), running, failures, failed_at, what })
-        });
-        failed.collect()
+        let Parts { by_name, done, .. } = &mut *self.0.lock();
+        let is_recent = |part: &FailedPart| now.since_ms(part.failed_at) < RECENT_MS;
+        done.retain(|_, part| is_recent(part));
+        let failed = by_name.iter().filter_map(|(name, part)| part.failed(name));
+        done.values().cloned().chain(failed.filter(|part| !part.running || is_recent(part))).collect()
     }
 
     fn running(&self, name: &Arc<str>, actor: ActorId) {
         let mut parts = self.0.lock();
         parts.running.insert(actor, name.clone());
         if let Some(part) = parts.by_name.get_mut(name) {
+            part.actor = Some(actor);
             part.running = true;
         }
     }
@@ -122,13 +137,16 @@ impl Supervision {
         self.0.lock().running.remove(&actor)
     }
 
-    /// Forgets all parts, once nothing is started again: how they are started holds the appliance, and so its store.
-    pub fn end(&self) {
-        self.0.lock().by_name.clear();
-    }
-
-    fn forget(&self, name: &str) {
-        self.0.lock().by_name.remove(name);
+    /// The part is done, or never began.
+    fn forget(&self, name: &str, actor: Option<ActorId>) {
+        let mut parts = self.0.lock();
+        if parts.by_name.get(name).is_none_or(|part| part.actor != actor) {
+            return;
+        }
+        let gone = parts.by_name.remove_entry(name);
+        if let Some((name, failed)) = gone.and_then(|(name, part)| Some((name.clone(), part.failed(&name)?))) {
+            parts.done.insert(name, failed);
+        }
     }
 
     /// Once the appliance has closed: how a part is started holds what it is started with, which would so hold itself,
@@ -165,10 +183,10 @@ pub(super) async fn supervise(
     start: impl Fn(ActorCell) -> BoxFuture<'static, Result<Begun, String>> + Send + Sync + 'static,
 ) -> Result<(), Fault> {
     let (name, start): (Arc<str>, Start) = (Arc::from(name), Arc::new(start));
-    let part = Part { start, on_failure, running: false, failures: 0, failed: None };
+    let part = Part { start, on_failure, actor: None, running: false, failures: 0, failed: None };
     core.supervision.0.lock().by_name.insert(name.clone(), part);
     begin(core, &name).await.map_err(|why| {
-        core.supervision.forget(&name);
+        core.supervision.forget(&name, None);
         Fault::fatal_plain(format!("{name} cannot start: {why}"))
     })
 }
@@ -176,7 +194,7 @@ pub(super) async fn supervise(
 async fn begin(core: &SharedCore, name: &Arc<str>) -> Result<(), String> {
     let Some(start) = core.supervision.start_of(name) else { return Ok(()) };
     let root = core.root.get().cloned().ok_or("the appliance has no root")?;
-    let begun = AssertUnwindSafe(start(root)).catch_unwind().await;
+    let begun = AssertUnwindSafe(async move { start(root).await }).catch_unwind().await;
     let Begun { actor, go } = begun.unwrap_or_else(|panic| Err(quarantine::text_of(&*panic)))?;
     core.supervision.running(name, actor.get_id());
     go();
@@ -232,7 +250,7 @@ impl Actor for Root {
             SupervisionEvent::ActorTerminated(who, _, _) => {
                 let ended = core.supervision.ended(who.get_id());
                 if let Some(name) = ended.filter(|_| !core.is_closing()) {
-                    core.supervision.forget(&name);
+                    core.supervision.forget(&name, Some(who.get_id()));
                 }
             }
             _ => {}
@@ -302,9 +320,11 @@ where
     F: Fn() -> W + Send + Sync + 'static,
     W: Future<Output = Result<(), Fault>> + Send + 'static,
 {
-    let part: Arc<str> = Arc::from(name);
+    let (part, noting): (Arc<str>, SharedCore) = (Arc::from(name), core.clone());
     let start = move |root: ActorCell| -> BoxFuture<'static, Result<Begun, String>> {
-        let (part, work) = (part.clone(), make().boxed());
+        let (part, work, core) = (part.clone(), make(), noting.clone());
+        // A fault of the store ends the process here as everywhere.
+        let work = async move { work.await.inspect_err(|fault| core.note(fault)) }.boxed();
         Box::pin(async move {
             let spawned = LoopActor::spawn_linked(None, LoopActor(part), (), root).await;
             let (actor, _) = spawned.map_err(|e| e.to_string())?;
@@ -318,8 +338,9 @@ where
 }
 
 impl Handle {
-    /// Runs a loop for as long as the appliance runs. One that returns a fault or panics is started again, later each
-    /// time; one that returns is done. What it is doing is dropped when the appliance shuts down.
+    /// Runs a loop for as long as the appliance runs. One that returns a fault or panics is made and started again, later
+    /// each time, unless the fault is fatal, which ends the process; one that returns is done. What it is doing is
+    /// dropped when the appliance shuts down.
     pub async fn keep<F, W>(&self, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
     where
         F: Fn() -> W + Send + Sync + 'static,

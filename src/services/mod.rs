@@ -5,10 +5,19 @@
 //! what others hold of it, which is an address to send messages to. Rows are tables of its own in the store. What a
 //! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the doors.
 
+pub mod alarms;
+pub mod approvals;
+pub mod audit;
+pub mod claims;
 pub mod events;
+pub mod items;
 pub mod notifications;
+pub mod predictions;
 pub mod queues;
+pub mod schedules;
+pub mod uploads;
 
 pub use events::RuleSettings;
+pub use items::TableSettings;
 pub use notifications::NotifySettings;
 pub use queues::QueueSettings;

@@ -15,14 +15,17 @@ use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor::media::Progress;
 use conveyor::run::{self, Attempted, Handle, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor::services::approvals::Approvals;
+use conveyor::services::uploads::Uploads;
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 pub struct Appliance {
     pub address: SocketAddr,
+    pub incoming: std::path::PathBuf,
     pub outputs: std::path::PathBuf,
-    client: reqwest::Client,
+    pub client: reqwest::Client,
     _dir: tempfile::TempDir,
 }
 
@@ -48,21 +51,27 @@ impl Appliance {
         let credentials = credentials.iter().map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let shares = Shares::new([("incoming".into(), incoming.clone()), ("outputs".into(), outputs.clone())]);
+        let (approvals, uploads) = (Approvals::default(), Uploads::new(shares.clone()));
+        approvals.start(&handle).await.unwrap();
+        uploads.start(&handle).await.unwrap();
         let router = api::router(api::Settings {
             handle,
             messaging: None,
+            approvals,
+            uploads,
             place: Place { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
-            shares: Shares::new([("incoming".into(), incoming), ("outputs".into(), outputs.clone())]),
+            shares,
             served: BTreeSet::from(["outputs".to_owned()]),
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
-            facts: json!({}),
+            effective: json!({}),
             data_dir: dir.path().to_owned(),
         });
         tokio::spawn(api::serve(listener, router, std::future::pending()));
-        Appliance { address, outputs, client: reqwest::Client::new(), _dir: dir }
+        Appliance { address, incoming, outputs, client: reqwest::Client::new(), _dir: dir }
     }
 
     pub fn url(&self) -> String {

@@ -192,7 +192,10 @@ impl ServiceLife {
             match self.boot() {
                 Ended::Well => return self.disk.operations(),
                 Ended::Crashed(at) => {
-                    let off_ms = [0, self.rng.lock().random_range(0..60_000)][self.rng.lock().random_range(0..2)];
+                    let off_ms = {
+                        let mut rng = self.rng.lock();
+                        if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..60_000) }
+                    };
                     self.now = at.plus_ms(off_ms);
                     self.disk = self.disk.restart();
                 }

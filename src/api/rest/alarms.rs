@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Answer, Fresh};
 use crate::api::Doors;
-use crate::schedule::alarms;
+use crate::services::alarms;
 
 pub async fn alarms(State(doors): State<Doors>) -> Answer {
     let mut all: Vec<_> = alarms::read(&doors.reader)?.into_values().collect();

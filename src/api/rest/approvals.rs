@@ -9,32 +9,23 @@ use super::outputs::outputs;
 use super::{Answer, Body, Fresh, source};
 use crate::api::gate::Caller;
 use crate::api::{Doors, Refused, apart};
+use crate::base::Attempt;
 use crate::base::limits::CAUSE_CHARS_MAX;
-use crate::base::{Attempt, ExecutionId};
 use crate::resources::approve::REJECTED;
-use crate::store::Commit;
+use crate::services::approvals::{Decision, Key, Verdict};
 
 const ROWS_MAX: usize = 1_000;
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
-    let (reading, handle) = (doors.clone(), doors.handle.clone());
-    let (shown, gone) = apart(move || listed(&reading)).await??;
-    if !gone.is_empty() {
-        let mut commit = Commit::new();
-        for (id, attempt) in gone {
-            commit.delete_approval(id, attempt);
-        }
-        handle.commit(commit).await?;
-    }
+    let shown = apart(move || listed(&doors)).await??;
     Ok(Fresh(json!({"approvals": shown})))
 }
 
-/// What waits still, and the ids of what does not: stopped, timed out, or decided by somebody with the token.
-fn listed(doors: &Doors) -> Result<(Vec<Value>, Vec<Key>), Refused> {
-    let (mut shown, mut gone) = (Vec::new(), Vec::new());
-    for (execution, attempt, row) in doors.reader.approvals(ROWS_MAX)? {
+/// What waits still. What does not, the approvals drop before long.
+fn listed(doors: &Doors) -> Result<Vec<Value>, Refused> {
+    let mut shown = Vec::new();
+    for (execution, attempt, row) in doors.reader.approvals(None, ROWS_MAX)? {
         if !doors.handle.awaits(&row.token)? {
-            gone.push((execution, attempt));
             continue;
         }
         let header = find(doors, &execution.to_string())?;
@@ -63,7 +54,7 @@ fn listed(doors: &Doors) -> Result<(Vec<Value>, Vec<Key>), Refused> {
         }));
     }
     shown.sort_by_key(|row| row["since"].as_i64());
-    Ok((shown, gone))
+    Ok(shown)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,8 +72,7 @@ pub async fn approve(
     let Json(body) = super::body(body)?;
     let output =
         json!({"approved": true, "by": caller.name, "at": doors.handle.now().to_string(), "comment": body.comment});
-    doors.handle.send_task_success(&token(&doors, &id)?, output.to_string().into()).await?;
-    settled(&doors, &id).await
+    decide(&doors, &id, Decision::Approve(output.to_string().into())).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,12 +92,8 @@ pub async fn reject(
         return Err(Refused::validation("A rejection needs a reason: whoever made the file will read it"));
     }
     let cause: String = format!("{}: {}", caller.name, body.reason.trim()).chars().take(CAUSE_CHARS_MAX).collect();
-    doors.handle.send_task_failure(&token(&doors, &id)?, Some(REJECTED.to_owned()), Some(cause)).await?;
-    settled(&doors, &id).await
+    decide(&doors, &id, Decision::Reject { error: REJECTED.to_owned(), cause }).await
 }
-
-/// The attempt that asks.
-type Key = (ExecutionId, Attempt);
 
 /// `EXECUTION-ATTEMPT`
 fn key(id: &str) -> Option<Key> {
@@ -115,20 +101,16 @@ fn key(id: &str) -> Option<Key> {
     Some((execution.parse().ok()?, Attempt(attempt.parse().ok()?)))
 }
 
-fn token(doors: &Doors, id: &str) -> Result<String, Refused> {
-    let row = match key(id) {
-        Some((execution, attempt)) => doors.reader.approval(execution, attempt)?,
-        None => None,
+async fn decide(doors: &Doors, id: &str, decision: Decision) -> Answer {
+    let verdict = match key(id) {
+        Some(key) => doors.approvals.decide(key, decision, doors.handle.entry()).await?,
+        None => Verdict::Unknown,
     };
-    let decided = || Refused::new("ResourceNotFound", "This is decided already, or its execution has ended");
-    row.map(|row| row.token).ok_or_else(decided)
-}
-
-async fn settled(doors: &Doors, id: &str) -> Answer {
-    let mut commit = Commit::new();
-    if let Some((execution, attempt)) = key(id) {
-        commit.delete_approval(execution, attempt);
+    match verdict {
+        Verdict::Counts => Ok(Fresh(json!({}))),
+        Verdict::Refused(refused) => Err(refused),
+        Verdict::Unknown => {
+            Err(Refused::new("ResourceNotFound", "This is decided already, or its execution has ended"))
+        }
     }
-    doors.handle.commit(commit).await?;
-    Ok(Fresh(json!({})))
 }

@@ -38,7 +38,6 @@ pub use devices::Devices;
 pub use overview::Today;
 pub use source::source;
 pub use table::routes;
-pub use uploads::Uploads;
 
 /// A refusal as REST clients read it.
 pub fn refuse(refusal: &Refused) -> Response {
@@ -92,9 +91,9 @@ async fn watches(State(doors): State<Doors>) -> Answer {
 
 /// The settings in force.
 async fn settings(State(doors): State<Doors>) -> Answer {
-    let facts = json!({"version": env!("CARGO_PKG_VERSION"), "account": doors.place.account,
-        "region": doors.place.region, "settings": &*doors.facts});
-    Ok(Fresh(facts))
+    let shown = json!({"version": env!("CARGO_PKG_VERSION"), "account": doors.place.account,
+        "region": doors.place.region, "settings": &*doors.effective});
+    Ok(Fresh(shown))
 }
 
 #[derive(Debug, Default, Deserialize)]

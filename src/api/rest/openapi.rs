@@ -238,6 +238,7 @@ const SCHEMAS: &[(&str, Fields)] = &[
             ("today", "any"),
             ("landings", "any[]"),
             ("alarms", "Alarm[]"),
+            ("parts", "any[]"),
             ("watches", "any[]"),
             ("approvals", "n"),
             ("notificationsWaiting", "n"),

@@ -13,7 +13,7 @@ use super::{Answer, Fresh, source};
 use crate::api::{Doors, apart};
 use crate::base::{ExecutionId, Timestamp};
 use crate::interpreter::Status;
-use crate::schedule::alarms;
+use crate::services::alarms;
 use crate::store::ExecutionFilter;
 
 /// Running executions that are shown; how many there are is said.
@@ -67,8 +67,9 @@ fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refuse
         "today": today,
         "landings": landings(doors)?,
         "alarms": alarms,
+        "parts": doors.handle.failed_parts(),
         "watches": (doors.watches)(),
-        "approvals": doors.reader.approvals(1000)?.len(),
+        "approvals": doors.reader.approvals(None, 1000)?.len(),
         "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
     }))
 }
@@ -192,7 +193,7 @@ pub async fn work(State(doors): State<Doors>) -> Answer {
 }
 
 pub async fn schedules(State(doors): State<Doors>) -> Answer {
-    let mut shown = doors.facts["schedules"].clone();
+    let mut shown = doors.effective["schedules"].clone();
     for (name, row) in doors.reader.schedules()? {
         for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
             schedule["lastAt"] = row.last.0.into();
@@ -202,7 +203,7 @@ pub async fn schedules(State(doors): State<Doors>) -> Answer {
         let rule = schedule["rule"].as_str().unwrap_or_default();
         let zone = schedule["timezone"].as_str();
         schedule["nextAt"] = match schedule["enabled"] == true {
-            true => crate::schedule::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
+            true => crate::services::schedules::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
             false => Value::Null,
         };
     }

@@ -15,10 +15,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Endpoint, Names, call_raw, read};
 use crate::aws::{Operation, Service};
-use crate::base::{Attempt, ExecutionId, Fault, TaskError, fault};
+use crate::base::{Attempt, ExecutionId, Fault, TaskError};
 use crate::resources::Call;
 use crate::resources::aws::Integration;
-use crate::run::Handle;
+use crate::run::{Handle, OnFailure};
 use crate::store::{Commit, Reader, RemoteJobRow};
 
 /// Between two questions: the first comes soon, later ones less often.
@@ -327,26 +327,26 @@ impl RemoteJobs {
         let mut commit = Commit::new();
         commit.put_remote_job(call.execution, call.task.attempt, &row);
         call.handle.commit(commit).await?;
-        self.spawn(&call.handle, call.execution, call.task.attempt);
-        Ok(())
+        self.keep(&call.handle, call.execution, call.task.attempt).await
     }
 
     /// Takes up the jobs that were under way when the box went down.
-    pub fn take_up(&self, handle: &Handle) -> Result<(), Fault> {
+    pub async fn take_up(&self, handle: &Handle) -> Result<(), Fault> {
         for (id, attempt) in self.reader.remote_jobs()? {
-            self.spawn(handle, id, attempt);
+            self.keep(handle, id, attempt).await?;
         }
         Ok(())
     }
 
-    fn spawn(&self, handle: &Handle, id: ExecutionId, attempt: Attempt) {
-        let (jobs, handle) = (self.clone(), handle.clone());
-        tokio::spawn(async move {
-            if let Err(fault) = jobs.watch(&handle, id, attempt).await {
-                let error = fault::chain(&fault);
-                tracing::error!(%id, %attempt, error, "a job at another service is not followed any more until the restart");
-            }
-        });
+    /// Follows a job for as long as it takes; its row says which.
+    async fn keep(&self, handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {
+        let name = format!("the follower of attempt {attempt} of execution {id}");
+        let (jobs, following) = (self.clone(), handle.clone());
+        let follow = move || {
+            let (jobs, handle) = (jobs.clone(), following.clone());
+            async move { jobs.watch(&handle, id, attempt).await }
+        };
+        handle.keep(&name, OnFailure::Restart, follow).await
     }
 
     async fn watch(&self, handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {

@@ -8,7 +8,7 @@ use super::{Jobs, MACHINE};
 use crate::base::TaskError;
 use crate::resources::aws;
 use crate::resources::executions::{Child, start};
-use crate::resources::{Adapter, Answer, Answering, Call, ChildEnded, digest, fault};
+use crate::resources::{Adapter, Answer, Answering, Call, ChildEnded, Ended, digest, fault};
 use crate::run::OWNED;
 
 pub const NAMES: &[&str] = &[
@@ -41,12 +41,12 @@ struct Creating {
 
 impl Adapter for Creating {
     fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
-        Box::pin(self.create(call))
+        Box::pin(async { self.create(call) })
     }
 }
 
 impl Creating {
-    async fn create(&self, call: &Call) -> Result<Answer, TaskError> {
+    fn create(&self, call: &Call) -> Result<Answer, TaskError> {
         let request_id = aws::request_id(call);
         let refused = |message: &str| {
             let sdk = call.task.resource.contains(":aws-sdk:");
@@ -69,19 +69,16 @@ impl Creating {
             // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
             shape: Some(if self.sync { SHAPE } else { OWNED }),
         };
-        let started = start(call, child).await.map_err(|e| {
-            let what = format!("the job could not be started: {}: {}", e.code, e.message);
-            TaskError::new("MediaConvert.InternalServerErrorException", what)
-        })?;
-        let job = self.jobs.shape(&name, &request, "SUBMITTED", started.started_at);
-        let answer = aws::with_metadata(
-            json!({ "Job": job }),
-            &request_id,
-            "application/json",
-            call.handle.now(),
-            aws::Dress::Plain,
-        );
-        Ok(if self.sync { Answer::submitted(answer) } else { Answer::done(answer) })
+        let (jobs, sync, at) = (self.jobs.clone(), self.sync, call.handle.now());
+        Ok(start(call, child, move |started| {
+            let started = started.map_err(|e| {
+                let what = format!("the job could not be started: {}: {}", e.code, e.message);
+                TaskError::new("MediaConvert.InternalServerErrorException", what)
+            })?;
+            let job = json!({ "Job": jobs.shape(&name, &request, "SUBMITTED", started.started_at) });
+            let answer = aws::with_metadata(job, &request_id, "application/json", at, aws::Dress::Plain);
+            Ok(if sync { Ended::Submitted(answer) } else { Ended::Done(answer) })
+        }))
     }
 
     /// A job without a priority of its own has that of the execution that asks for it.

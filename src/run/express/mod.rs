@@ -33,6 +33,7 @@ pub use board::{Counts, Ended, ExpressBoard, Running};
 use super::core::{Core, SharedCore};
 use super::execution::Message;
 use super::handle::{Start, Started};
+use super::supervise::within_part;
 use super::{Refused, events, quarantine};
 use crate::base::limits::quotas;
 use crate::base::{ExecutionId, Fault};
@@ -48,13 +49,16 @@ use super::catalog::Machine;
 pub(super) struct Express {
     inboxes: Mutex<HashMap<ExecutionId, mpsc::UnboundedSender<Message>>>,
     board: Board,
+    /// What executions at work are called together. One that fails fails alone.
+    part: Arc<str>,
     /// Where starts are written down; none where nothing shall outlive the process.
     record: std::sync::OnceLock<Record>,
 }
 
 impl Express {
     pub fn new() -> Express {
-        Express { inboxes: Mutex::default(), board: Board::default(), record: std::sync::OnceLock::new() }
+        let (inboxes, board, record) = Default::default();
+        Express { inboxes, board, part: Arc::from("the express executions"), record }
     }
 
     /// Hands a message to the express execution of that id; gives it back where there is none.
@@ -231,7 +235,7 @@ impl Begun {
         core.express.inboxes.lock().insert(header.id, sender);
         core.express.board.runs(&self.machine, header, end.is_some());
         let live = Live::new(core.clone(), self.machine, self.execution, inbox, end);
-        tokio::spawn(live.run(self.commands));
+        tokio::spawn(within_part(&core.express.part, live.run(self.commands)));
     }
 }
 

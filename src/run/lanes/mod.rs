@@ -33,6 +33,7 @@ use tokio::time::Duration;
 
 use super::core::SharedCore;
 use super::events;
+use super::supervise::as_part;
 use crate::base::{Attempt, ExecutionId, TaskError, Timestamp};
 use crate::interpreter::RunTask;
 use crate::media::Device;
@@ -187,7 +188,8 @@ pub(super) enum Message {
     },
 }
 
-pub(super) struct LanesActor;
+/// Under the name of its part.
+pub(super) struct LanesActor(pub Arc<str>);
 
 pub(super) struct Arguments {
     pub lanes: spec::Lanes,
@@ -231,41 +233,45 @@ impl Actor for LanesActor {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let now = state.core.clock.now();
-        match message {
-            Message::Request { execution, task, need } => {
-                let place = Place::new(need.priority.unwrap_or(0), need.rank, state.next);
-                state.next += 1;
-                state.wait(place, need.work, Waits { execution, task, since: now, moved: Vec::new() });
-            }
-            Message::Again { execution, task, ticket } => {
-                let Ticket { place, work, since, moved } = ticket;
-                state.wait(place, work, Waits { execution, task, since, moved });
-            }
-            Message::Cancel { execution, attempt } => {
-                if let Some((work, place)) = state.places.remove(&(execution, attempt)) {
-                    state.queue.remove(work, place);
-                }
-            }
-            Message::Release { shares } => state.release(&shares, now),
-            Message::Failed { gpu, error } => state.failed(&myself, gpu, &error, now),
-            Message::Look => {}
-            // Who asked may have gone.
-            Message::Status(reply) => {
-                let _ = reply.send(state.status(now));
-                return Ok(());
-            }
-            Message::Waiting { of, most, reply } => {
-                let _ = reply.send(state.waiting(of, most, now));
-                return Ok(());
-            }
-        }
-        state.grant(&myself, now);
+        as_part(&self.0, || state.handle(&myself, message));
         Ok(())
     }
 }
 
 impl State {
+    fn handle(&mut self, myself: &ActorRef<Message>, message: Message) {
+        let now = self.core.clock.now();
+        match message {
+            Message::Request { execution, task, need } => {
+                let place = Place::new(need.priority.unwrap_or(0), need.rank, self.next);
+                self.next += 1;
+                self.wait(place, need.work, Waits { execution, task, since: now, moved: Vec::new() });
+            }
+            Message::Again { execution, task, ticket } => {
+                let Ticket { place, work, since, moved } = ticket;
+                self.wait(place, work, Waits { execution, task, since, moved });
+            }
+            Message::Cancel { execution, attempt } => {
+                if let Some((work, place)) = self.places.remove(&(execution, attempt)) {
+                    self.queue.remove(work, place);
+                }
+            }
+            Message::Release { shares } => self.release(&shares, now),
+            Message::Failed { gpu, error } => self.failed(myself, gpu, &error, now),
+            Message::Look => {}
+            // Who asked may have gone.
+            Message::Status(reply) => {
+                let _ = reply.send(self.status(now));
+                return;
+            }
+            Message::Waiting { of, most, reply } => {
+                let _ = reply.send(self.waiting(of, most, now));
+                return;
+            }
+        }
+        self.grant(myself, now);
+    }
+
     fn wait(&mut self, place: Place, work: Work, waits: Waits) {
         self.places.insert((waits.execution, waits.task.attempt), (work, place));
         self.queue.push(&self.floor, work, place, waits);

@@ -23,11 +23,17 @@ use tokio::time::{Duration, Instant};
 use super::Refused;
 use super::core::{Core, SharedCore};
 use super::handle::Handle;
+use super::supervise::{self, OnFailure};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Event, MapChild, RunTask};
 use crate::store::{Commit, MapRunRow, RunStatus};
 
 type Key = (ExecutionId, Attempt);
+
+/// A run ends whose driver failed so often in a row.
+const FAILURES_MAX: u32 = 5;
+/// A driver that ran so long before it failed begins to count again.
+const RAN_WELL: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct MapRuns {
@@ -100,19 +106,56 @@ impl Core {
         let key = (parent, task.attempt);
         let Some(driven) = self.map_runs.begin(key) else { return };
         let core = self.clone();
-        tokio::spawn(async move {
-            let _ends = Ends { core: core.clone(), key };
-            let attempt = task.attempt;
-            match drive::drive(&core, parent, *task, &driven).await {
-                Ok(Some(event)) => {
-                    // What is refused because the appliance ends is told after its next start.
-                    let told = core.post_and_wait(parent, event).await;
-                    if let (Ok(true), Err(fault)) = (told, drive::forget_express(&core, parent, attempt).await) {
-                        core.note(&fault);
-                    }
+        self.keep_driver(key, driven, move |driven, failures| {
+            let (core, task) = (core.clone(), task.clone());
+            async move {
+                let attempt = task.attempt;
+                if failures >= FAILURES_MAX {
+                    return give_up(&core, parent, attempt, &driven, failures).await;
                 }
-                Ok(None) => {}
-                Err(fault) => core.note(&fault),
+                let Some(event) = drive::drive(&core, parent, *task, &driven).await? else { return Ok(()) };
+                // What is refused because the appliance ends is told after its next start.
+                match core.post_and_wait(parent, event).await {
+                    Ok(true) => drive::forget_express(&core, parent, attempt).await,
+                    _ => Ok(()),
+                }
+            }
+        });
+    }
+
+    /// Runs a driver as a part of the appliance: after a failure it is made again, and told how many there were in a row.
+    fn keep_driver<W>(
+        self: &SharedCore,
+        key: Key,
+        driven: Arc<Driven>,
+        drive: impl Fn(Arc<Driven>, u32) -> W + Send + Sync + 'static,
+    ) where
+        W: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let ends = Arc::new(Ends { core: self.clone(), key, driven: driven.clone() });
+        let (core, (parent, attempt)) = (self.clone(), key);
+        tokio::spawn(async move {
+            let name = format!("the Map run driver of attempt {attempt} of execution {parent}");
+            let starts = Mutex::new((Instant::now(), 0));
+            let make = move || {
+                let failures = {
+                    let (begun, failures) = &mut *starts.lock();
+                    *failures = if begun.elapsed() < RAN_WELL { *failures } else { 0 };
+                    *begun = Instant::now();
+                    std::mem::replace(failures, *failures + 1)
+                };
+                let (work, ends) = (drive(driven.clone(), failures), ends.clone());
+                async move {
+                    work.await?;
+                    // At once: a redrive may ask for the next driver before this part is forgotten.
+                    ends.end();
+                    Ok(())
+                }
+            };
+            match supervise::keep(&core, &name, OnFailure::Restart, make).await {
+                // Once the appliance closes nothing begins any more.
+                Err(fault) if !core.is_closing() => core.note(&fault),
+                _ => {}
             }
         });
     }
@@ -147,30 +190,48 @@ impl Core {
         let Some(driven) = self.map_runs.begin((parent, attempt)) else { return };
         driven.stopped.store(true, Ordering::SeqCst);
         let core = self.clone();
-        tokio::spawn(async move {
-            let _ends = Ends { core: core.clone(), key: (parent, attempt) };
-            if let Err(fault) = drive::end_orphan(&core, parent, attempt, &driven).await {
-                core.note(&fault);
-            }
+        self.keep_driver((parent, attempt), driven, move |driven, _| {
+            let core = core.clone();
+            async move { drive::end_orphan(&core, parent, attempt, &driven).await }
         });
     }
+}
+
+/// Ends a run whose driver failed again and again.
+async fn give_up(
+    core: &SharedCore,
+    parent: ExecutionId,
+    attempt: Attempt,
+    driven: &Arc<Driven>,
+    failures: u32,
+) -> Result<(), Fault> {
+    let error = Some("States.Runtime".to_owned());
+    let cause = Some("Driving the Map run failed inside the appliance; its log has the details.".to_owned());
+    // What is refused because the appliance ends is told after its next start.
+    let _ = core.post_and_wait(parent, Event::TaskFailed { attempt, error, cause }).await;
+    // Its children end with it; where even that fails, the next start of the box ends them.
+    if failures == FAILURES_MAX { drive::end_orphan(core, parent, attempt, driven).await } else { Ok(()) }
 }
 
 /// Takes the run off the list of those that are driven, however its driver ends.
 struct Ends {
     core: SharedCore,
     key: Key,
+    driven: Arc<Driven>,
+}
+
+impl Ends {
+    fn end(&self) {
+        let mut driven = self.core.map_runs.driven.lock();
+        if driven.get(&self.key).is_some_and(|mine| Arc::ptr_eq(mine, &self.driven)) {
+            driven.remove(&self.key);
+        }
+    }
 }
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.core.map_runs.driven.lock().remove(&self.key);
-        if std::thread::panicking() {
-            let (parent, attempt) = self.key;
-            let error = Some("States.Runtime".to_owned());
-            let cause = Some("Driving the Map run failed inside the appliance; its log has the details.".to_owned());
-            self.core.post(parent, Event::TaskFailed { attempt, error, cause });
-        }
+        self.end();
     }
 }
 

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 
 use super::super::audit::OnBehalf;
 use super::super::ending::Ending;
+use super::super::refused::Refused;
 use super::super::resource::TaskOutcome;
 use crate::store::Commit;
 
@@ -11,6 +12,12 @@ use crate::store::Commit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this part of the appliance is being started again; try again in a moment")]
 pub struct Unavailable;
+
+impl From<Unavailable> for Refused {
+    fn from(unavailable: Unavailable) -> Refused {
+        Refused::new("ServiceUnavailable", unavailable.to_string())
+    }
+}
 
 /// A question with what its asker adds to the commit that answers it.
 pub struct Asked<A>(Kind<A>);
@@ -70,8 +77,9 @@ impl<A: Send + 'static> Asked<A> {
         matches!(&self.0, Kind::Caller { reply: Some(reply), .. } if reply.is_closed())
     }
 
-    pub(super) fn is_a_task(&self) -> bool {
-        matches!(self.0, Kind::Task { .. })
+    /// Whether the answer becomes part of a commit that its asker makes: of express executions it does not.
+    pub(super) fn is_stored_with_its_answer(&self) -> bool {
+        matches!(&self.0, Kind::Task { ending, .. } if ending.is_stored())
     }
 
     /// Adds what belongs to the asker. False: the attempt is over, and nothing may be changed on its behalf.

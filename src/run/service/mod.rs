@@ -130,6 +130,11 @@ impl<M: Send + 'static> Turn<'_, M> {
         read(&self.seat.core.reader).inspect_err(|fault| self.seat.core.note(fault)).ok()
     }
 
+    /// Takes note of a fault that work of this service met; a fatal one ends the process.
+    pub fn note(&self, fault: &Fault) {
+        self.seat.core.note(fault);
+    }
+
     pub fn handle(&self) -> Handle {
         Handle::of(self.seat.core.clone())
     }
@@ -166,7 +171,7 @@ impl<M: Send + 'static> Turn<'_, M> {
     /// Answers what changed nothing: a question, a refusal. What the answer follows from is durable before it is given.
     pub fn answer<A: Send + 'static>(&mut self, asked: Asked<A>, answer: A) {
         // A Task's end is a commit of its own, which goes behind all of these by itself.
-        if asked.is_a_task() {
+        if asked.is_stored_with_its_answer() {
             return asked.unchanged(answer);
         }
         self.after_all(move || asked.unchanged(answer));

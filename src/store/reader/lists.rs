@@ -3,6 +3,7 @@
 //! One index (machine, status, id) serves every filter: lists that leave one of the two open merge the index's
 //! parts by id. The counts say which parts there are.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
@@ -51,7 +52,23 @@ pub struct ExecutionSummary {
     pub child: Option<MapChild>,
 }
 
+impl ExecutionSummary {
+    /// What stands for the state machine in its ARN: `machine`, or `machine/label` of a distributed Map's child.
+    pub fn arn_machine(&self) -> Cow<'_, str> {
+        match &self.child {
+            None => Cow::Borrowed(&self.machine.name),
+            Some(child) => Cow::Owned(format!("{}/{}", self.machine.name, child.label)),
+        }
+    }
+}
+
 impl Reader {
+    /// An execution as lists have it: one row, whether the rest of it is archived or not.
+    pub fn summary(&self, id: ExecutionId) -> Result<Option<ExecutionSummary>, Fault> {
+        let look = |row: Sealed<'_>| summary(id, row.access::<HeaderRow>()?);
+        self.engine().get(Table::Executions, &id.to_bytes(), look)
+    }
+
     /// Executions, newest first, from where the page token of an earlier call says.
     pub fn executions(
         &self,

@@ -1,4 +1,4 @@
-//! Rows of approvals: what waits for a person's decision. Owned by `conveyor:approve`.
+//! Rows of approvals: what waits for a person's decision. Owned by the approvals.
 
 use std::ops::Bound;
 
@@ -45,10 +45,15 @@ impl Reader {
         self.one(Table::Approvals, &tables::attempt(id, attempt))
     }
 
-    /// What waits for a decision, those of the oldest executions first.
-    pub fn approvals(&self, limit: usize) -> Result<Vec<(ExecutionId, Attempt, ApprovalRow)>, Fault> {
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        let found = self.collect(Table::Approvals, all, Direction::Forward, limit, tables::split_id_number)?;
+    /// What waits for a decision, those of the oldest executions first, going on after one of them.
+    pub fn approvals(
+        &self,
+        after: Option<(ExecutionId, Attempt)>,
+        limit: usize,
+    ) -> Result<Vec<(ExecutionId, Attempt, ApprovalRow)>, Fault> {
+        let after = after.map(|(id, attempt)| tables::attempt(id, attempt));
+        let range = (after.as_deref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let found = self.collect(Table::Approvals, range, Direction::Forward, limit, tables::split_id_number)?;
         Ok(found.into_iter().map(|((id, attempt), row)| (id, Attempt(attempt), row)).collect())
     }
 }

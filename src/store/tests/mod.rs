@@ -1,6 +1,7 @@
 //! What users of the store rely on, through its own doors, on real files.
 
-mod damage;
+mod damages;
+mod flipped;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -205,6 +205,8 @@ export interface Overview {
   today: { since: number; done: number[]; failed: number[]; atLeast: boolean; failures: Summary[] };
   landings: { share: string; at: number; file: string }[];
   alarms: Alarm[];
+  /** Parts of the appliance that are down or failed within the last minute; each has an alarm, too. */
+  parts: { name: string; running: boolean; failures: number; failedAt: number; what: string }[];
   watches: Watch[];
   approvals: number;
   notificationsWaiting: number;

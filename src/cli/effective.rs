@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::config::Config;
-use crate::schedule::ScheduleSettings;
+use crate::services::schedules::ScheduleSettings;
 
 pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value {
     let shares = config.shares.iter().map(|(name, share)| {

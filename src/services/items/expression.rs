@@ -59,15 +59,17 @@ impl DocumentPath {
 }
 
 /// `ExpressionAttributeNames` and `ExpressionAttributeValues`, and which of them were used.
-pub struct Placeholders<'a> {
-    names: Option<&'a Map<String, Value>>,
+#[derive(Debug, Default)]
+pub struct Placeholders {
+    names: Map<String, Value>,
     values: Map<String, Value>,
     used: RefCell<BTreeSet<String>>,
 }
 
-impl<'a> Placeholders<'a> {
-    pub fn of(request: &'a Value) -> Result<Placeholders<'a>, String> {
-        let names = request.get("ExpressionAttributeNames").and_then(Value::as_object);
+impl Placeholders {
+    /// Reads and checks those of a request; the error is DynamoDB's sentence.
+    pub fn of(request: &Value) -> Result<Placeholders, String> {
+        let names = request.get("ExpressionAttributeNames").and_then(Value::as_object).cloned().unwrap_or_default();
         let mut values = Map::new();
         for (name, v) in request.get("ExpressionAttributeValues").and_then(Value::as_object).into_iter().flatten() {
             let checked = value::check(v)
@@ -79,7 +81,7 @@ impl<'a> Placeholders<'a> {
 
     fn name(&self, placeholder: &str, kind: &str) -> Result<String, String> {
         self.used.borrow_mut().insert(placeholder.to_owned());
-        self.names.and_then(|n| n.get(placeholder)).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
+        self.names.get(placeholder).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
             format!(
                 "Invalid {kind}: An expression attribute name used in the document path is not defined; attribute name: {placeholder}"
             )
@@ -107,7 +109,7 @@ impl<'a> Placeholders<'a> {
                 "Value provided in ExpressionAttributeValues unused in expressions: keys: {{{values}}}"
             ));
         }
-        let names = left(&mut self.names.into_iter().flat_map(|n| n.keys()));
+        let names = left(&mut self.names.keys());
         if !names.is_empty() {
             return Err(format!("Value provided in ExpressionAttributeNames unused in expressions: keys: {{{names}}}"));
         }
@@ -141,7 +143,7 @@ pub struct Reader<'a> {
     tokens: Vec<Token>,
     at: usize,
     pub kind: &'static str,
-    pub placeholders: &'a Placeholders<'a>,
+    pub placeholders: &'a Placeholders,
     depth: usize,
 }
 
@@ -149,7 +151,7 @@ pub struct Reader<'a> {
 const DEPTH_MAX: usize = 50;
 
 impl<'a> Reader<'a> {
-    pub fn new(text: &str, kind: &'static str, placeholders: &'a Placeholders<'a>) -> Result<Reader<'a>, String> {
+    pub fn new(text: &str, kind: &'static str, placeholders: &'a Placeholders) -> Result<Reader<'a>, String> {
         let tokens = tokens(text).map_err(|token| syntax(kind, &token, text))?;
         if tokens.is_empty() {
             return Err(format!("Invalid {kind}: The expression can not be empty;"));

@@ -1,5 +1,5 @@
-//! What is wrong with the box, for its alarms: shares, room on the disks, notifications that are not delivered,
-//! executions that fail in numbers.
+//! The conditions of the box that raise alarms: shares, room on the disks, parts of the appliance that failed,
+//! notifications that are not delivered, executions that fail in numbers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use super::config::Config;
 use crate::base::{Clock as _, SystemClock};
 use crate::ingest::WatchStatus;
 use crate::interpreter::Status;
-use crate::schedule::Wrongs;
+use crate::run::{FailedPart, Handle};
+use crate::services::alarms::Conditions;
 use crate::store::{ExecutionFilter, Reader};
 
 /// A disk with less left than both of these is nearly full.
@@ -26,46 +27,48 @@ const FAILURES_MIN: usize = 5;
 const LOOKED_AT: usize = 50;
 const HOUR_MS: i64 = 3_600_000;
 
-/// The look that [`crate::schedule::Alarms`] takes.
+/// The look that [`crate::services::alarms::Alarms`] takes.
 pub fn look(
     config: &Config,
     data_dir: &Path,
-    reader: Reader,
+    handle: Handle,
     watches: &[Arc<Mutex<WatchStatus>>],
-) -> impl Fn() -> Wrongs + Send + Sync + 'static {
+) -> impl Fn() -> Conditions + Send + Sync + 'static {
     let mut places: Vec<(String, PathBuf)> =
         config.shares.iter().map(|(name, share)| (format!("share {name}"), share.path.clone())).collect();
     places.push(("store".to_owned(), data_dir.to_path_buf()));
     let watches = watches.to_vec();
     move || {
-        let mut wrongs = Wrongs::new();
-        disks(&places, &mut wrongs);
+        let mut conditions = Conditions::new();
+        disks(&places, &mut conditions);
         for watch in &watches {
             let watch = watch.lock();
             if let Some(away) = &watch.away {
                 let what = format!("{away}. Nothing is lost; files that wait there start once it is back.");
-                wrongs.insert(format!("share {}", watch.share), what);
-            } else if let Some(trouble) = watch.troubles.first() {
-                wrongs.insert(format!("watch {}", watch.share), trouble.clone());
+                conditions.insert(format!("share {}", watch.share), what);
+            } else if let Some(what) = watch.troubles.first() {
+                conditions.insert(format!("watch {}", watch.share), what.clone());
             }
         }
+        parts(&handle, &mut conditions);
         // A store that cannot be read ends the appliance by itself.
-        let _ = notifications(&reader, &mut wrongs);
-        let _ = failures(&reader, &mut wrongs);
-        wrongs
+        let reader = handle.reader();
+        let _ = notifications(reader, &mut conditions);
+        let _ = failures(reader, &mut conditions);
+        conditions
     }
 }
 
-fn disks(places: &[(String, PathBuf)], wrongs: &mut Wrongs) {
+fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
     for place in Share::read_all(places) {
         let path = place.path.display();
         let Some(disk) = place.file_system.known() else {
             let why = place.file_system.why().unwrap_or_default();
-            wrongs.insert(place.name, format!("{path} cannot be reached: {why}. Mount or make it."));
+            conditions.insert(place.name, format!("{path} cannot be reached: {why}. Mount or make it."));
             continue;
         };
         if !place.path.is_dir() {
-            wrongs.insert(place.name, format!("{path} is not there. Mount or make it."));
+            conditions.insert(place.name, format!("{path} is not there. Mount or make it."));
             continue;
         }
         let percent = 100.0 * disk.free as f64 / disk.total.max(1) as f64;
@@ -73,23 +76,34 @@ fn disks(places: &[(String, PathBuf)], wrongs: &mut Wrongs) {
         if disk.total > 0 && (low || disk.free < FREE_BYTES_MIN) {
             let gib = disk.free as f64 / f64::from(1 << 30);
             let what = format!("{path} is nearly full: {gib:.1} GiB ({percent:.1} %) are left. Make room.");
-            wrongs.insert(format!("{}: room", place.name), what);
+            conditions.insert(format!("{}: room", place.name), what);
         }
         if disk.read_only {
-            wrongs.insert(format!("{}: read only", place.name), format!("{path} takes no writes. Mount it writable."));
+            conditions
+                .insert(format!("{}: read only", place.name), format!("{path} takes no writes. Mount it writable."));
         }
     }
 }
 
-fn notifications(reader: &Reader, wrongs: &mut Wrongs) -> Result<(), crate::base::Fault> {
+/// Also of one that runs again, until it has run for a minute.
+fn parts(handle: &Handle, conditions: &mut Conditions) {
+    for part in handle.failed_parts() {
+        let state = if part.running { "was started again" } else { "is down and is being started again" };
+        let FailedPart { name, what, failures, .. } = part;
+        let what = format!("{name} failed ({what}; {failures} in a row) and {state}. The log has the details.");
+        conditions.insert(format!("part {name}"), what);
+    }
+}
+
+fn notifications(reader: &Reader, conditions: &mut Conditions) -> Result<(), crate::base::Fault> {
     for (_, row) in reader.outbox(None, 200)?.into_iter().filter(|(_, row)| row.attempts >= ATTEMPTS_MAX) {
         let what = format!("{} attempts failed, the last with: {}. It is tried on.", row.attempts, row.last_error);
-        wrongs.entry(format!("notifications to the {}", row.target)).or_insert(what);
+        conditions.entry(format!("notifications to the {}", row.target)).or_insert(what);
     }
     Ok(())
 }
 
-fn failures(reader: &Reader, wrongs: &mut Wrongs) -> Result<(), crate::base::Fault> {
+fn failures(reader: &Reader, conditions: &mut Conditions) -> Result<(), crate::base::Fault> {
     let since = SystemClock.now().0 - HOUR_MS;
     let page = reader.executions(&ExecutionFilter::default(), None, LOOKED_AT)?;
     let ended = page.items.iter().filter(|e| e.parent.is_none() && e.stopped_at.is_some_and(|at| at.0 > since));
@@ -100,7 +114,7 @@ fn failures(reader: &Reader, wrongs: &mut Wrongs) -> Result<(), crate::base::Fau
     }
     if failed >= FAILURES_MIN && failed * 2 > all {
         let what = format!("{failed} of the newest {all} executions of the last hour failed. Look at what they say.");
-        wrongs.insert("executions".to_owned(), what);
+        conditions.insert("executions".to_owned(), what);
     }
     Ok(())
 }

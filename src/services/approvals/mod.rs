@@ -1,0 +1,90 @@
+//! Approvals: what waits for a person's decision, and the decision.
+//!
+//! ```text
+//! Task ──ask──▶ to-do ──decide──▶ gone, in the commit of the Task's end
+//!                 └── its Task was stopped, timed out, or ended by somebody with the token ──▶ swept
+//! ```
+//!
+//! Invariants: the token stays in the store; a to-do is stored with the submission of its Task, and goes with its end.
+
+mod service;
+
+use crate::base::{Attempt, ExecutionId, Fault};
+use crate::interpreter::event::Json;
+use crate::run::service::{Address, Asked, Unavailable};
+use crate::run::{Handle, OnBehalf, Refused};
+use crate::store::ApprovalRow;
+use service::ApprovalService;
+
+/// The attempt that asks.
+pub type Key = (ExecutionId, Attempt);
+
+/// The approvals of this box. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Approvals(Address<Message>);
+
+/// What the service is sent.
+pub enum Message {
+    Ask {
+        key: Key,
+        row: ApprovalRow,
+        asked: Asked<()>,
+    },
+    Decide {
+        key: Key,
+        decision: Decision,
+        on_behalf: Option<OnBehalf>,
+        asked: Asked<Verdict>,
+    },
+    /// What the Task said to the decision.
+    Told {
+        key: Key,
+        outcome: Result<(), Refused>,
+        asked: Asked<Verdict>,
+    },
+    /// A sweep is through: the to-dos whose Tasks have ended otherwise.
+    Swept(Result<Vec<Key>, Fault>),
+    /// Telling the Task broke off; who decided has no answer.
+    Broken,
+}
+
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// The Task's output.
+    Approve(Json),
+    Reject {
+        error: String,
+        cause: String,
+    },
+}
+
+/// What became of a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Counts,
+    /// There is no such to-do: it is decided already, or its execution has ended.
+    Unknown,
+    Refused(Refused),
+}
+
+impl Approvals {
+    /// Starts the service.
+    pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
+        handle.serve("the approvals", self.0.clone(), |_| Ok(ApprovalService::default())).await
+    }
+
+    /// Asks a person on behalf of an attempt. What cannot be sent just now is dropped, with who asked.
+    pub fn ask(&self, key: Key, row: ApprovalRow, asked: Asked<()>) {
+        drop(self.0.send(Message::Ask { key, row, asked }));
+    }
+
+    /// Decides. Resolves once the Task's end is durable, which the decision is part of whether this is dropped or not.
+    pub async fn decide(
+        &self,
+        key: Key,
+        decision: Decision,
+        on_behalf: Option<OnBehalf>,
+    ) -> Result<Verdict, Unavailable> {
+        self.0.ask(|asked| Message::Decide { key, decision, on_behalf, asked }).await
+    }
+}

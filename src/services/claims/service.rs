@@ -1,0 +1,104 @@
+//! The service of all claims. Its memory is what is not durable yet.
+
+use super::{Message, Place, Reply, Request};
+use crate::base::ExecutionId;
+use crate::interpreter::Status;
+use crate::run::service::{Asked, Pending, Service, Turn};
+use crate::store::{Commit, ExecutionSummary, FileRow};
+
+#[derive(Default)]
+pub(super) struct ClaimService {
+    pending: Pending<String, FileRow>,
+}
+
+type Deciding<'a> = Turn<'a, Message>;
+
+/// The store cannot be read. Who asked is dropped; a Task is issued again.
+struct Unread;
+
+enum Decision {
+    /// Nothing changes.
+    Answer(Reply),
+    /// The content's row from now on.
+    Store(Option<FileRow>, Reply),
+}
+
+impl Service for ClaimService {
+    type Message = Message;
+
+    fn handle(&mut self, turn: &mut Deciding<'_>, Message { hash, holder, request, asked }: Message) {
+        self.pending.forget(turn.durable());
+        match self.decide(turn, &hash, holder, request) {
+            Ok(Decision::Answer(reply)) => turn.answer(asked, reply),
+            Ok(Decision::Store(row, reply)) => self.store(turn, hash, row, asked, reply),
+            Err(Unread) => drop(asked),
+        }
+    }
+}
+
+impl ClaimService {
+    fn decide(
+        &self,
+        turn: &mut Deciding<'_>,
+        hash: &str,
+        holder: ExecutionId,
+        request: Request,
+    ) -> Result<Decision, Unread> {
+        let row = match self.pending.get(hash) {
+            Some(pending) => pending.cloned(),
+            None => turn.read(|reader| reader.file(hash)).ok_or(Unread)?,
+        };
+        let is_ours = row.as_ref().is_some_and(|row| row.execution == holder.into());
+        let now = turn.now();
+        let claimed = |Place { uri, size_bytes }| FileRow {
+            uri,
+            size_bytes,
+            execution: holder.into(),
+            claimed_at: now.into(),
+            result: String::new(),
+        };
+        Ok(match request {
+            Request::Claim(_) if is_ours => Decision::Answer(Reply::Claimed),
+            Request::Claim(place) => {
+                if let Some(row) = row {
+                    let earlier = turn.read(|reader| reader.summary(row.execution.into())).ok_or(Unread)?;
+                    if holds(&row, earlier.as_ref()) {
+                        return Ok(Decision::Answer(Reply::Earlier(Box::new(row), earlier.map(Box::new))));
+                    }
+                }
+                Decision::Store(Some(claimed(place)), Reply::Claimed)
+            }
+            Request::Release => match row.filter(|_| is_ours) {
+                Some(row) if row.result.is_empty() => Decision::Store(None, Reply::Released(true)),
+                _ => Decision::Answer(Reply::Released(is_ours)),
+            },
+            Request::Record(place, result) => {
+                let row = row.filter(|_| is_ours).unwrap_or_else(|| claimed(place));
+                Decision::Store(Some(FileRow { result, ..row }), Reply::Recorded)
+            }
+        })
+    }
+
+    fn store(
+        &mut self,
+        turn: &mut Deciding<'_>,
+        hash: String,
+        row: Option<FileRow>,
+        asked: Asked<Reply>,
+        reply: Reply,
+    ) {
+        let mut commit = Commit::new();
+        match &row {
+            Some(row) => commit.put_file(&hash, row),
+            None => commit.delete_file(&hash),
+        };
+        if let Some(number) = turn.settle(commit, asked, reply) {
+            self.pending.put(number, hash, row);
+        }
+    }
+}
+
+/// Whether an earlier claim still holds: the content is processed, or whoever claimed it has not failed.
+fn holds(row: &FileRow, holder: Option<&ExecutionSummary>) -> bool {
+    !row.result.is_empty() || holder.is_some_and(|h| matches!(h.status, Status::Running | Status::Succeeded))
+}

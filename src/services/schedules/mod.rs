@@ -1,0 +1,130 @@
+//! Schedules: what starts by the clock.
+//!
+//! ```text
+//! (rule, last run) ──newest_due──▶ due ──start by name `<schedule>-<due>`──▶ row of the last run
+//! ```
+//!
+//! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
+//! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up.
+
+pub mod rule;
+mod service;
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use serde_json::json;
+
+pub use rule::{Rule, RuleError};
+
+use crate::base::{Fault, Timestamp};
+use crate::run::Handle;
+use crate::run::service::Address;
+use service::ScheduleService;
+
+/// A due time that is no older than this is on time and not missed.
+const ON_TIME_MS: i64 = 60_000;
+/// How far back the first look for missed times goes.
+const RECENT_MS: i64 = 8 * 86_400_000;
+
+/// `[schedules.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleSettings {
+    /// `cron(0 3 * * ? *)`, `rate(15 minutes)` or `0 3 * * *`.
+    pub rule: Rule,
+    pub workflow: String,
+    /// IANA name; the box's own zone where it is absent.
+    pub timezone: Option<String>,
+    #[serde(default)]
+    pub missed: Missed,
+    /// The execution's input; without it the input says which schedule it was and when it was due.
+    pub input: Option<toml::Value>,
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// What becomes of due times at which the box was off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missed {
+    /// The newest of them is run, late.
+    #[default]
+    RunOnce,
+    Skip,
+}
+
+impl ScheduleSettings {
+    /// What keeps the store from growing, on a box whose configuration does not say when.
+    pub fn housekeeping() -> ScheduleSettings {
+        ScheduleSettings {
+            rule: Rule::daily(),
+            workflow: "housekeeping".to_owned(),
+            timezone: None,
+            missed: Missed::default(),
+            input: None,
+            enabled: true,
+        }
+    }
+
+    /// What is wrong with the table, for the configuration's check.
+    pub fn faults(&self, now: Timestamp) -> Vec<String> {
+        let mut faults = Vec::new();
+        match self.zone() {
+            Ok(zone) if self.rule.next_after(now, &zone).is_none() => {
+                faults.push(format!("rule: {} is never due", self.rule));
+            }
+            Ok(_) => {}
+            Err(error) => faults.push(format!("timezone: {error}")),
+        }
+        faults
+    }
+
+    fn zone(&self) -> Result<TimeZone, jiff::Error> {
+        self.timezone.as_deref().map_or_else(|| Ok(TimeZone::system()), TimeZone::get)
+    }
+
+    fn input(&self, name: &str, due: Timestamp) -> String {
+        let given = self.input.as_ref().and_then(|input| serde_json::to_value(input).ok());
+        given.unwrap_or_else(|| json!({ "schedule": name, "time": due.to_string() })).to_string()
+    }
+}
+
+/// The schedules of this box.
+pub struct Schedules {
+    settings: BTreeMap<String, ScheduleSettings>,
+}
+
+impl Schedules {
+    pub fn new(settings: BTreeMap<String, ScheduleSettings>) -> Schedules {
+        Schedules { settings }
+    }
+
+    /// Starts the service, with what the store holds.
+    pub async fn start(self, handle: &Handle) -> Result<(), Fault> {
+        let load = move |reader: &_| ScheduleService::load(&self.settings, reader);
+        handle.serve("the schedules", Address::default(), load).await
+    }
+}
+
+/// When a rule, as its text, is due next; `None` for never and for what is no rule or no zone.
+pub fn next_due(rule: &str, timezone: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+    let zone = timezone.map_or_else(|| Ok(TimeZone::system()), TimeZone::get).ok()?;
+    rule.parse::<Rule>().ok()?.next_after(now, &zone)
+}
+
+/// The newest due time after `last` that has come. Years of a rule that is due each minute are not walked through:
+/// the last days are looked at first.
+fn newest_due(rule: &Rule, zone: &TimeZone, last: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let newest = |from: Timestamp| {
+        let next = |at: Timestamp| rule.next_after(at, zone).filter(|next| *next <= now);
+        std::iter::successors(next(from), |at| next(*at)).last()
+    };
+    let recent = now.plus_ms(-RECENT_MS);
+    newest(last.max(recent)).or_else(|| if last < recent { newest(last) } else { None })
+}

@@ -1,0 +1,152 @@
+//! The service of all schedules: knows how far each has come, and starts what is due.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use super::{Missed, ON_TIME_MS, ScheduleSettings, newest_due};
+use crate::base::limits::NAME_CHARS_MAX;
+use crate::base::{Fault, Timestamp};
+use crate::run::service::{Service, Turn};
+use crate::run::{Handle, Refused, Start};
+use crate::store::{Commit, Reader, ScheduleRow};
+
+/// Before a start is tried again that the box could not take.
+const AGAIN_MS: i64 = 30_000;
+
+/// What the service is sent: how a start went.
+pub(crate) struct Started {
+    schedule: String,
+    due: Timestamp,
+    end: Result<(), Refused>,
+}
+
+pub(super) struct ScheduleService {
+    schedules: BTreeMap<String, Schedule>,
+}
+
+struct Schedule {
+    settings: ScheduleSettings,
+    zone: TimeZone,
+    /// The newest due time that is settled: run or skipped. `None`: the schedule is new.
+    last: Option<Timestamp>,
+    /// A start is under way, or waits for its next try.
+    starting: Option<Starting>,
+}
+
+enum Starting {
+    UnderWay,
+    Again(Timestamp),
+}
+
+type Deciding<'a> = Turn<'a, Started>;
+
+impl ScheduleService {
+    /// Takes up the enabled schedules where the store says.
+    pub fn load(settings: &BTreeMap<String, ScheduleSettings>, reader: &Reader) -> Result<ScheduleService, Fault> {
+        let mut schedules = BTreeMap::new();
+        for (name, settings) in settings.iter().filter(|(_, settings)| settings.enabled) {
+            // The configuration's check has refused a zone that there is not.
+            let Ok(zone) = settings.zone() else { continue };
+            let last = reader.schedule(name)?.map(|row| row.last.into());
+            let schedule = Schedule { settings: settings.clone(), zone, last, starting: None };
+            schedules.insert(name.clone(), schedule);
+        }
+        Ok(ScheduleService { schedules })
+    }
+}
+
+impl Service for ScheduleService {
+    type Message = Started;
+
+    fn handle(&mut self, turn: &mut Deciding<'_>, Started { schedule: name, due, end }: Started) {
+        let Some(schedule) = self.schedules.get_mut(&name) else { return };
+        schedule.starting = None;
+        let workflow = &schedule.settings.workflow;
+        match end {
+            Ok(()) => {
+                let late = turn.now().since_ms(due) > ON_TIME_MS;
+                tracing::info!(schedule = name, due = %due, late, "a schedule started its workflow");
+            }
+            Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure") => {
+                let why = refused.message;
+                tracing::warn!(schedule = name, why, "a schedule could not start its workflow; trying again");
+                schedule.starting = Some(Starting::Again(turn.now().plus_ms(AGAIN_MS)));
+                return schedule.look(turn, &name);
+            }
+            Err(refused) => {
+                let why = refused.message;
+                tracing::error!(schedule = name, workflow, why, "a schedule cannot start its workflow");
+            }
+        }
+        schedule.settle(turn, &name, due);
+        schedule.look(turn, &name);
+    }
+
+    fn wake(&mut self, turn: &mut Deciding<'_>) {
+        for (name, schedule) in &mut self.schedules {
+            schedule.look(turn, name);
+        }
+    }
+}
+
+impl Schedule {
+    /// Starts what is due, and asks to be woken for what will be.
+    fn look(&mut self, turn: &mut Deciding<'_>, name: &str) {
+        let now = turn.now();
+        match self.starting {
+            Some(Starting::UnderWay) => return,
+            Some(Starting::Again(at)) if at > now => return turn.wake_at(at),
+            _ => self.starting = None,
+        }
+        let Some(last) = self.last else {
+            // It begins now.
+            self.settle(turn, name, now);
+            return self.look_later(turn, now);
+        };
+        let Some(due) = newest_due(&self.settings.rule, &self.zone, last, now) else {
+            return self.look_later(turn, last);
+        };
+        if now.since_ms(due) > ON_TIME_MS && self.settings.missed == Missed::Skip {
+            tracing::warn!(schedule = name, due = %due, "a run was missed while the box was off and is skipped, as configured");
+            self.settle(turn, name, due);
+            return self.look_later(turn, due);
+        }
+        self.starting = Some(Starting::UnderWay);
+        let (start, handle) = (self.start(name, due), turn.handle());
+        let (schedule, panicked) = (name.to_owned(), name.to_owned());
+        turn.act(async move { Started { schedule, due, end: begin(&handle, start).await } }, move |text| {
+            let end = Err(Refused::new("InternalFailure", text));
+            Started { schedule: panicked, due, end }
+        });
+    }
+
+    fn look_later(&self, turn: &mut Deciding<'_>, from: Timestamp) {
+        if let Some(next) = self.settings.rule.next_after(from, &self.zone) {
+            turn.wake_at(next);
+        }
+    }
+
+    /// The execution's name follows from the due time, so that it starts once, whatever happens before it is settled.
+    fn start(&self, name: &str, due: Timestamp) -> Start {
+        let execution: String = format!("{name}-{}", due.0).chars().rev().take(NAME_CHARS_MAX).collect();
+        Start {
+            machine: self.settings.workflow.clone(),
+            name: Some(execution.chars().rev().collect()),
+            input: self.settings.input(name, due).into(),
+            once: true,
+            ..Start::default()
+        }
+    }
+
+    fn settle(&mut self, turn: &mut Deciding<'_>, name: &str, due: Timestamp) {
+        let mut commit = Commit::new();
+        commit.put_schedule(name, &ScheduleRow { last: due.into() });
+        turn.commit(commit, || ());
+        self.last = Some(due);
+    }
+}
+
+async fn begin(handle: &Handle, start: Start) -> Result<(), Refused> {
+    handle.start(start).await.map(drop)
+}
