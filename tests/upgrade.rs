@@ -170,7 +170,7 @@ fn own_records_are_as_they_were(reader: &Reader) {
     });
     assert_eq!(json!(audit.collect::<Vec<_>>()), shown["/audit?limit=1000"]["deeds"]);
 
-    let approvals = reader.approvals(99).unwrap();
+    let approvals = reader.approvals(None, 99).unwrap();
     assert_eq!(approvals.len(), 3);
     for (id, attempt, row) in &approvals {
         let shown = shown["/approvals"]["approvals"].as_array().unwrap();
