@@ -19,9 +19,11 @@ use conveyor::interpreter::{Header, Outcome, Status};
 use conveyor::run::service::Asked;
 use conveyor::run::{NewMachine, Start, current_part};
 use conveyor::services::alarms;
+use conveyor::services::approvals::{Decision, Verdict};
 use conveyor::services::events::{DEFAULT_BUS, Lineage, NewEvent};
 use conveyor::services::predictions::{self, Lesson};
 use conveyor::services::queues::{NewMessage, Reply, Request as QueueRequest};
+use conveyor::services::uploads::{NewUpload, Reached};
 use conveyor::store::{AuditKey, AuditRow, Commit, ExecutionFilter};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -98,7 +100,7 @@ fn config(dir: &Path) -> Config {
     let text = format!(
         "data_dir = '{0}/data'\nlisten = '127.0.0.1:0'\n[shares.incoming]\npath = '{0}/incoming'\n\
          [[watch]]\nshare = 'incoming'\nworkflow = 'taken'\nsettle = '100ms'\nscan = '5s'\nin_flight = 2000\n\
-         [queues.jobs]\n[queues.heard]\n[rules.told]\npattern = {{ source = ['test'] }}\n[[rules.told.targets]]\nqueue = 'heard'\n\
+         [tables.counts]\nkey = 'Id'\n[queues.jobs]\n[queues.heard]\n[rules.told]\npattern = {{ source = ['test'] }}\n[[rules.told.targets]]\nqueue = 'heard'\n\
          [schedules.often]\nrule = 'rate(1 minute)'\nworkflow = 'taken'\n\
          [notify]\nlog = '{0}/notifications.jsonl'\n",
         dir.display()
@@ -285,6 +287,100 @@ async fn events_get_to_their_targets() {
         assert_eq!(*got.lock(), *put.lock());
     };
     comes_back("the event dispatcher", put_event, arrived).await;
+}
+
+/// A machine of one Task, whose parameters are out of its input.
+async fn make_task(this: &Served, name: &str, resource: &str, parameters: Value) {
+    let resource = format!("arn:aws:states:::{resource}");
+    let task = json!({"Type": "Task", "Resource": resource, "Parameters": parameters, "End": true});
+    this.create(name, json!({"StartAt": "T", "States": {"T": task}})).await;
+}
+
+async fn output_of(this: &Served, id: ExecutionId) -> Value {
+    let header = this.ended(id).await;
+    let Some(Outcome::Succeeded { output }) = &header.outcome else { panic!("{header:?}") };
+    serde_json::from_str(output).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_counts_each_task_once() {
+    let begun = Mutex::new(0);
+    let count = async |this: &Served, turn: u32| {
+        if turn == 0 {
+            let parameters = json!({"TableName": "counts", "Key": {"Id": {"S": "all"}},
+                "UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}});
+            make_task(this, "count", "dynamodb:updateItem", parameters).await;
+        }
+        let id = this.begin("count", json!({})).await;
+        output_of(this, id).await;
+        *begun.lock() += 1;
+    };
+    let counted = async |this: &Served| {
+        let item = this.appliance.handle.reader().item("counts", r#"[{"S":"all"}]"#).unwrap().unwrap();
+        let item: Value = serde_json::from_str(&item).unwrap();
+        assert_eq!(item["n"]["N"], begun.lock().to_string());
+    };
+    comes_back("the tables of items", count, counted).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_file_is_claimed_by_one() {
+    let claim = async |this: &Served, turn: u32| {
+        if turn == 0 {
+            let parameters = json!({"blake3.$": "$.hash", "input": "s3://incoming/film.mp4"});
+            make_task(this, "claim", "conveyor:claim", parameters).await;
+        }
+        let id = this.begin("claim", json!({"hash": turn.to_string()})).await;
+        assert_eq!(output_of(this, id).await["claimed"], true, "turn {turn}");
+    };
+    comes_back("the claims", claim, async |_: &Served| ()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_decision_counts_once() {
+    let decide = async |this: &Served, turn: u32| {
+        if turn == 0 {
+            make_task(this, "ask", "conveyor:approve.waitForTaskToken", json!({"Title": "May it?"})).await;
+        }
+        let id = this.begin("ask", json!({})).await;
+        let to_do =
+            || this.appliance.handle.reader().approvals(None, 10).unwrap().into_iter().find(|(of, ..)| *of == id);
+        let (_, attempt, _) = this.until("the to-do", async || to_do()).await;
+        let decide = async || {
+            let decision = Decision::Approve("{}".into());
+            this.appliance.parts.approvals.decide((id, attempt), decision, None).await.ok()
+        };
+        let verdict = this.until("an answer", decide).await;
+        assert_eq!(output_of(this, id).await, json!({}));
+        // Who was not answered the first time may find it decided.
+        assert!(matches!(verdict, Verdict::Counts | Verdict::Unknown), "{verdict:?}");
+    };
+    comes_back("the approvals", decide, async |_: &Served| ()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_uploaded_is_there() {
+    let there = Mutex::new(Vec::new());
+    let upload = async |this: &Served, turn: u32| {
+        let uploads = &this.appliance.parts.uploads;
+        let (share, folder, name) = ("incoming".into(), String::new(), format!("{turn}.mxf"));
+        let Ok(id) = uploads.begin(NewUpload { share, folder, name, bytes: 4, by: "me".into() }, None).await else {
+            return;
+        };
+        let (sender, pieces) = tokio::sync::mpsc::channel(1);
+        sender.send("film".into()).await.unwrap();
+        drop(sender);
+        if let Ok(Reached { key: Some(key), .. }) = uploads.write(&id, Some(0), pieces).await {
+            there.lock().push(key);
+        }
+    };
+    let whole = async |this: &Served| {
+        for key in there.lock().iter() {
+            assert_eq!(std::fs::read(this.dir.path().join("incoming").join(key)).unwrap(), b"film", "{key}");
+        }
+        assert!(there.lock().len() > 1);
+    };
+    comes_back("the uploads", upload, whole).await;
 }
 
 #[tokio::test(start_paused = true)]
