@@ -51,8 +51,11 @@ pub struct OnBehalf(Arc<Mutex<Along>>);
 #[derive(Default)]
 struct Along {
     entry: Option<AuditEntry>,
-    rows: Vec<Box<dyn FnOnce(&mut Commit) + Send>>,
+    rows: Vec<Rows>,
 }
+
+/// Adds rows to a commit.
+type Rows = Box<dyn FnOnce(&mut Commit) + Send>;
 
 /// Whose doing a change is, where the audit log is to say so.
 pub(super) type By<'a> = Option<&'a OnBehalf>;

@@ -1,7 +1,6 @@
 //! What users of the store rely on, through its own doors, on real files.
 
-mod damages;
-mod flipped;
+mod damage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
