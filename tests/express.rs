@@ -22,7 +22,6 @@ use conveyor::store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 use until::until;
 
 /// `…:echo` gives its parameters back after `ms` milliseconds, on the lane `cpu` where they say so.
