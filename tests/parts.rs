@@ -149,7 +149,7 @@ impl Served {
     }
 
     async fn ended(&self, id: ExecutionId) -> Header {
-        let header = || self.appliance.handle.reader().header(id).unwrap();
+        let header = || self.appliance.handle.reader().on_this_thread().header(id).unwrap();
         self.until("its end", async || header().filter(|header| header.status != Status::Running)).await
     }
 
@@ -179,7 +179,7 @@ impl Served {
 
     /// Whether an alarm says that a part of that name failed.
     fn alarm(&self, part: &str) -> bool {
-        let alarms = alarms::read(self.appliance.handle.reader()).unwrap();
+        let alarms = alarms::read(&self.appliance.handle.reader().on_this_thread()).unwrap();
         let name = format!("part {part}");
         alarms.iter().any(|(alarm, state)| alarm.starts_with(&name) && state.raised)
     }
@@ -308,7 +308,7 @@ async fn predictions_forget_no_lesson() {
 #[tokio::test(start_paused = true)]
 async fn the_audit_log_keeps_the_newest_entries() {
     let this = Served::start().await;
-    let (reader, mut commit) = (this.appliance.handle.reader(), Commit::new());
+    let (reader, mut commit) = (this.appliance.handle.reader().on_this_thread(), Commit::new());
     for number in 0..22_500 {
         let (who, role, door, what, to) = Default::default();
         let row = AuditRow { at: BEGIN.into(), who, role, door, what, to, status: 200 };
@@ -323,8 +323,10 @@ async fn the_audit_log_keeps_the_newest_entries() {
 
 /// Names and inputs of what was started of the machine that watches and schedules start.
 fn taken(this: &Served) -> Vec<(String, Value)> {
-    let (reader, filter) =
-        (this.appliance.handle.reader(), ExecutionFilter { machine: Some("taken".into()), status: None });
+    let (reader, filter) = (
+        this.appliance.handle.reader().on_this_thread(),
+        ExecutionFilter { machine: Some("taken".into()), status: None },
+    );
     let (mut all, mut next) = (Vec::new(), None);
     loop {
         let page = reader.executions(&filter, next.as_deref(), 500).unwrap();
@@ -493,7 +495,7 @@ async fn a_map_run_whose_driver_fails_on_and_on_fails_and_ends() {
     assert_eq!(error.as_deref(), Some("States.Runtime"));
     assert!(!this.clock.is_armed());
     this.shows_and_forgets("the Map run driver").await;
-    let runs = this.appliance.handle.reader().map_runs().unwrap();
+    let runs = this.appliance.handle.reader().on_this_thread().map_runs().unwrap();
     assert!(runs.iter().all(|(.., row)| row.ended.is_some()), "nobody works for it any more: {runs:?}");
 }
 
@@ -581,7 +583,10 @@ async fn the_box_ends_without_recovery() {
     }
     let this = Served::start_in(dir, FailingClock::new()).await;
     for id in begun {
-        assert_eq!(this.appliance.handle.reader().header(id).unwrap().unwrap().status, Status::Running);
+        assert_eq!(
+            this.appliance.handle.reader().on_this_thread().header(id).unwrap().unwrap().status,
+            Status::Running
+        );
     }
 }
 
