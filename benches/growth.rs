@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use conveyor::base::{EventId, ExecutionId, Timestamp};
 use conveyor::interpreter::{Execution, HistoryEvent, HistoryKind, Outcome, Status, Step};
-use conveyor::store::{Commit, Direction, EndedBefore, ExecutionFilter, Options, Reader, Threads, Writer, open};
+use conveyor::store::{Commit, Direction, EndedBefore, ExecutionFilter, Options, Scans, Threads, Writer, open};
 
 const PER_COMMIT: usize = 100;
 const DAY_MS: i64 = 86_400_000;
@@ -75,6 +75,7 @@ fn start(writer: &Writer, at: Timestamp, count: usize) -> Vec<Execution> {
 fn churn(count: usize) {
     let folder = yard::folder("churn");
     let (writer, reader) = open(options(&folder)).unwrap();
+    let reader = reader.on_this_thread();
     let per_day = count / 10;
     println!("{count} executions in 10 days, archived after 1 day, forgotten after {FORGET_DAYS}");
     for day in 0..10i64 {
@@ -137,6 +138,7 @@ fn mib(folder: &Path, prefix: &str) -> f64 {
 fn sleepers(count: usize) {
     let folder = yard::folder("sleepers");
     let (writer, reader) = open(options(&folder)).unwrap();
+    let reader = reader.on_this_thread();
     let begun = Instant::now();
     for n in (0..count).step_by(PER_COMMIT) {
         start(&writer, Timestamp(n as i64), PER_COMMIT.min(count - n));
@@ -171,6 +173,7 @@ fn reopened(folder: &Path) {
     let before = yard::resident_mib();
     let begun = Instant::now();
     let (writer, reader) = open(Options::at(folder)).unwrap();
+    let reader = reader.on_this_thread();
     let opened = begun.elapsed();
     let due = reader.next_due().unwrap();
     assert!(due.is_some());
@@ -198,6 +201,7 @@ fn reopened(folder: &Path) {
 fn lists(count: usize) {
     let folder = yard::folder("lists");
     let (writer, reader) = open(options(&folder)).unwrap();
+    let reader = reader.on_this_thread();
     for n in (0..count).step_by(PER_COMMIT) {
         let mut started = start(&writer, Timestamp(n as i64), PER_COMMIT);
         // One in ten runs on.
@@ -232,7 +236,7 @@ fn lists(count: usize) {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-fn page_through(reader: &Reader, what: &str, filter: &ExecutionFilter) {
+fn page_through(reader: &Scans, what: &str, filter: &ExecutionFilter) {
     const PAGE: usize = 100;
     let (mut token, mut times, mut found) = (None, Vec::new(), 0);
     loop {

@@ -61,7 +61,7 @@ async fn crowd(appliance: &Appliance) {
     const CROWD: usize = 1_000;
     let published = || {
         let filter = ExecutionFilter { machine: Some("main".into()), status: None };
-        let page = appliance.handle.reader().executions(&filter, None, 10 * CROWD).unwrap();
+        let page = appliance.handle.reader().on_this_thread().executions(&filter, None, 10 * CROWD).unwrap();
         page.items.iter().filter(|row| row.status == Status::Succeeded).count()
     };
     let (before, begun, resident) = (published(), Instant::now(), yard::resident_mib());
@@ -85,7 +85,7 @@ async fn crowd(appliance: &Appliance) {
 
 /// Follows the newest file to its end: how long that took, without the waits between two looks at the transcode.
 async fn orchestration(appliance: &Appliance, n: usize) -> Duration {
-    let reader = appliance.handle.reader();
+    let reader = appliance.handle.reader().on_this_thread();
     let newest = |machine: &str| {
         let filter = ExecutionFilter { machine: Some(machine.into()), status: Some(Status::Succeeded) };
         let page = reader.executions(&filter, None, n + 1).unwrap();

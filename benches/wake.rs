@@ -20,6 +20,7 @@ fn main() {
     let folder = yard::folder("wake");
     let options = Options { threads: Threads::Caller { checkpoint_every: 0 }, ..Options::at(&folder) };
     let (writer, reader) = open(options).unwrap();
+    let reader = reader.on_this_thread();
     for first in (0..count).step_by(PER_COMMIT) {
         let mut commit = Commit::new();
         for n in first..count.min(first + PER_COMMIT) {

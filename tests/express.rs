@@ -144,7 +144,7 @@ async fn an_express_execution_runs_in_memory_and_leaves_its_log_and_its_answer()
     let handle = &conveyor.handle;
     let header = handle.start_sync(start("fast", Some("one"), json!({"a": 1}))).await.unwrap();
     assert_eq!(header.outcome, Some(Outcome::Succeeded { output: "\"done\"".into() }));
-    assert_eq!(handle.reader().header(header.id).unwrap(), None, "nothing of it is stored");
+    assert_eq!(handle.reader().on_this_thread().header(header.id).unwrap(), None, "nothing of it is stored");
 
     // Names of asynchronous ones may repeat, and each has a run of its own.
     let (a, b) = (start("fast", Some("two"), json!({})), start("fast", Some("two"), json!({})));

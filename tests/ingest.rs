@@ -187,7 +187,7 @@ async fn a_share_that_goes_away_is_not_an_empty_share() {
     let (root, aside) = (bench.path(""), bench.dir.path().join("aside"));
     fs::rename(&root, &aside).unwrap();
     until("the share is away", || watching.status.lock().away.is_some()).await;
-    assert_eq!(bench.reader.landings("incoming", None, 10).unwrap().len(), 1);
+    assert_eq!(bench.reader.on_this_thread().landings("incoming", None, 10).unwrap().len(), 1);
     fs::write(aside.join("b.mp4"), "b").unwrap();
     fs::rename(&aside, &root).unwrap();
     until("the second file", || bench.keys().len() == 2).await;
@@ -217,5 +217,5 @@ async fn a_thousand_files_at_once_start_once_each() {
     until("a thousand starts", || bench.recorder.started.lock().len() == 1_000).await;
     two_scans(&watching).await;
     assert_eq!(bench.recorder.started.lock().len(), 1_000);
-    assert_eq!(bench.reader.landings("incoming", None, 2_000).unwrap().len(), 1_000);
+    assert_eq!(bench.reader.on_this_thread().landings("incoming", None, 2_000).unwrap().len(), 1_000);
 }

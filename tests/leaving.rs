@@ -82,7 +82,7 @@ async fn a_machine_goes_with_its_last_execution_also_after_a_restart() {
     end(handle, writer, &path).await;
 
     let (handle, writer) = appliance(&path).await;
-    let reader = handle.reader().clone();
+    let reader = handle.reader().on_this_thread();
     let qualifier = reader.header(id).unwrap().unwrap().machine.qualifier;
     assert_eq!(qualifier, Some(Qualifier::Alias { name: "live".into(), version: 1 }));
     assert!(reader.machine("m").unwrap().unwrap().deleting);

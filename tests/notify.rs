@@ -67,7 +67,7 @@ async fn a_receiver_gets_everything_in_order_whatever_it_answers_at_first() {
     conveyor.until("the last one arrives", || (taken.numbers.lock().len() == 3).then_some(())).await;
     assert_eq!(*taken.numbers.lock(), ["1", "2", "3"]);
     // What is refused for ever is kept; the rest is forgotten once it was taken.
-    let left = || conveyor.handle.reader().outbox(None, 10).unwrap();
+    let left = || conveyor.handle.reader().on_this_thread().outbox(None, 10).unwrap();
     conveyor.until("only one is left", || (left().len() == 1).then_some(())).await;
     let body: Value = serde_json::from_str(&left()[0].1.body).unwrap();
     assert_eq!(body["number"], "poison");

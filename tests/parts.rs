@@ -29,8 +29,10 @@ use tower::ServiceExt as _;
 
 /// Names and inputs of what was started of the machine that watches and schedules start.
 fn taken(this: &Served) -> Vec<(String, Value)> {
-    let (reader, filter) =
-        (this.appliance.handle.reader(), ExecutionFilter { machine: Some("taken".into()), status: None });
+    let (reader, filter) = (
+        this.appliance.handle.reader().on_this_thread(),
+        ExecutionFilter { machine: Some("taken".into()), status: None },
+    );
     let (mut all, mut next) = (Vec::new(), None);
     loop {
         let page = reader.executions(&filter, next.as_deref(), 500).unwrap();
@@ -202,7 +204,7 @@ async fn a_map_run_whose_driver_fails_on_and_on_fails_and_ends() {
     assert_eq!(error.as_deref(), Some("States.Runtime"));
     assert!(!this.clock.is_armed());
     this.shows_and_forgets("the Map run driver").await;
-    let runs = this.appliance.handle.reader().map_runs().unwrap();
+    let runs = this.appliance.handle.reader().on_this_thread().map_runs().unwrap();
     assert!(runs.iter().all(|(.., row)| row.ended.is_some()), "nobody works for it any more: {runs:?}");
 }
 
@@ -290,7 +292,10 @@ async fn the_box_ends_without_recovery() {
     }
     let this = Served::start_in(dir, FailingClock::new()).await;
     for id in begun {
-        assert_eq!(this.appliance.handle.reader().header(id).unwrap().unwrap().status, Status::Running);
+        assert_eq!(
+            this.appliance.handle.reader().on_this_thread().header(id).unwrap().unwrap().status,
+            Status::Running
+        );
     }
 }
 

@@ -101,11 +101,11 @@ impl World {
     }
 
     fn describe(&self, id: ExecutionId) -> Option<Header> {
-        self.handle.reader().header(id).unwrap()
+        self.handle.reader().on_this_thread().header(id).unwrap()
     }
 
     fn all_of(&self, id: ExecutionId) -> (Option<Header>, usize) {
-        let history = self.handle.reader().history(id, EventId(1), 99, Direction::Forward).unwrap();
+        let history = self.handle.reader().on_this_thread().history(id, EventId(1), 99, Direction::Forward).unwrap();
         (self.describe(id), history.len())
     }
 

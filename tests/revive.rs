@@ -72,7 +72,7 @@ async fn an_execution_whose_actor_panicked_goes_on() {
     let id = handle.start(start).await.unwrap().id;
     let begun = Instant::now();
     let status = loop {
-        let status = handle.reader().header(id).unwrap().unwrap().status;
+        let status = handle.reader().on_this_thread().header(id).unwrap().unwrap().status;
         if status != Status::Running {
             break status;
         }

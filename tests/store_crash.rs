@@ -14,7 +14,7 @@ use conveyor::interpreter::{
 };
 use conveyor::store::sim::SimDisk;
 use conveyor::store::{
-    Backends, Commit, Direction, EndedBefore, Options, Reader, RevisionRow, Threads, Writer, check, open,
+    Backends, Commit, Direction, EndedBefore, Options, Reader, RevisionRow, Scans, Threads, Writer, check, open,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -205,7 +205,7 @@ fn options(disk: &SimDisk, checkpoint_every: u64) -> Options {
 }
 
 /// What the store holds, by every way that leads to it.
-fn read(reader: &Reader) -> Model {
+fn read(reader: &Scans) -> Model {
     let mut model = Model::default();
     for table in TABLES {
         for (key, json) in reader.items(table, None, usize::MAX).unwrap() {
@@ -272,7 +272,7 @@ fn crash_everywhere(seed: u64) {
 
         let mut model = Model::default();
         script[..acknowledged].iter().for_each(|changes| model.apply(changes));
-        let found = read(&reader);
+        let found = read(&reader.on_this_thread());
         let mut stored = acknowledged;
         if found != model {
             // The one commit that was under way may have reached the disk before the power went.
@@ -284,7 +284,7 @@ fn crash_everywhere(seed: u64) {
         // And it goes on as if nothing had been.
         assert_eq!(run(&writer, &script[stored..]), script.len() - stored, "{at}");
         script[stored..].iter().for_each(|changes| model.apply(changes));
-        assert_eq!(read(&reader), model, "{at}");
+        assert_eq!(read(&reader.on_this_thread()), model, "{at}");
         drop((writer, reader));
         if operation % 7 == 0 {
             let backends: Arc<dyn Backends> = Arc::new(disk);
@@ -312,7 +312,7 @@ fn after_an_error_of_the_disk_every_commit_is_refused() {
     for _ in 0..3 {
         assert!(writer.commit_blocking(build(&[Change::Put("jobs", "b".into(), "2".into())])).is_err());
     }
-    assert_eq!(reader.items("jobs", None, 9).unwrap().len(), 1);
+    assert_eq!(reader.on_this_thread().items("jobs", None, 9).unwrap().len(), 1);
     assert!(writer.close().is_err());
 }
 
@@ -347,10 +347,10 @@ fn archives_survive_a_crash_at_every_operation() {
         assert!(keep_house(&writer).is_err());
         drop((writer, reader));
         let (disk, writer, reader) = reopen(&disk, 4, None);
-        let left = read(&reader).executions.len() as u128;
+        let left = read(&reader.on_this_thread()).executions.len() as u128;
         assert!(left == 0 || left == EXECUTIONS, "operation {operation}: {left} are left");
         assert_eq!(keep_house(&writer).unwrap() as u128, left);
-        assert_eq!(read(&reader), Model::default());
+        assert_eq!(read(&reader.on_this_thread()), Model::default());
         assert_eq!(disk.names().unwrap().iter().filter(|name| name.ends_with("0.redb")).count(), 0);
         drop((writer, reader));
         let report = check(&(Arc::new(disk) as Arc<dyn Backends>)).unwrap();

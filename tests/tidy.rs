@@ -31,6 +31,17 @@ const FLOORS: &[(&str, u8)] = &[
 const ALLOWED: &[(&str, &str)] = &[("sandbox", "media"), ("api", "dashboard")];
 const FORBIDDEN: &[(&str, &str)] = &[("ingest", "resources"), ("dashboard", "resources")];
 
+/// Who walks the store's rows on the thread that it is on, which must be one that may block; everybody else asks
+/// `Reader::blocking`.
+const ON_THEIR_THREAD: &[&str] = &[
+    "api/mod.rs",
+    "api/rest/machines.rs",
+    "cli/conditions.rs",
+    "resources/housekeeping.rs",
+    "run/ending.rs",
+    "run/map_runs/results.rs",
+];
+
 const LINES_MAX: usize = 600;
 const BANNED_WORDS: &[&str] = &["Manager", "Helper", "Util", "Utils", "Processor"];
 /// `Processor` is a term of the states language (`ItemProcessor`), and stands for nothing else.
@@ -115,6 +126,20 @@ fn interpreter_and_media_see_only_what_they_may() {
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn only_who_is_named_reads_rows_on_its_own_thread() {
+    let mut found = Vec::new();
+    for path in rust_files(&root().join("src")) {
+        let relative = path.strip_prefix(root().join("src")).unwrap().display().to_string();
+        let text = fs::read_to_string(&path).unwrap();
+        let code = before_tests(&text).lines().filter(|line| !line.trim_start().starts_with("//"));
+        if !relative.starts_with("store/") && code.into_iter().any(|line| line.contains(".on_this_thread()")) {
+            found.push(relative);
+        }
+    }
+    assert_eq!(found, ON_THEIR_THREAD);
 }
 
 #[test]

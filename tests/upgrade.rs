@@ -15,7 +15,7 @@ use conveyor::base::{Attempt, EventId, ExecutionId};
 use conveyor::interpreter::{Doing, Status};
 use conveyor::store::sim::SimDisk;
 use conveyor::store::{
-    Backends, Direction, Directory, ExecutionFilter, ObjectField, Options, Reader, Stamp, Table, TableRow, Threads,
+    Backends, Direction, Directory, ExecutionFilter, ObjectField, Options, Scans, Stamp, Table, TableRow, Threads,
     check, open, upgrade,
 };
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
@@ -162,7 +162,7 @@ fn shown() -> Value {
 }
 
 /// What was the box's own, read through the store's own door.
-fn own_records_are_as_they_were(reader: &Reader) {
+fn own_records_are_as_they_were(reader: &Scans) {
     let shown = shown();
     let audit = reader.audit(None, 1_000).unwrap().into_iter().map(|(_, row)| {
         json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,
@@ -253,7 +253,7 @@ fn own_records_are_as_they_were(reader: &Reader) {
 }
 
 /// Executions, items and queues, as whoever works with them finds them.
-fn everything_is_found(reader: &Reader) {
+fn everything_is_found(reader: &Scans) {
     let page = reader.executions(&ExecutionFilter::default(), None, 1_000).unwrap();
     let listed = listed();
     let children = 3 + 4 + 1;
@@ -339,8 +339,8 @@ fn a_store_of_release_0_1_is_refused_until_it_is_upgraded_and_then_all_is_there(
     same(&(raw(&dir.path().join("state.redb")), raw(&dir.path().join(ARCHIVE))), &before, "a second time");
 
     let (writer, reader) = open(on_caller(backends.clone())).unwrap();
-    own_records_are_as_they_were(&reader);
-    everything_is_found(&reader);
+    own_records_are_as_they_were(&reader.on_this_thread());
+    everything_is_found(&reader.on_this_thread());
     // And it goes on.
     let mut commit = conveyor::store::Commit::new();
     commit.put_item("films", "new", "{}");

@@ -103,7 +103,7 @@ async fn a_file_goes_all_the_way_and_its_content_only_once() {
     assert_eq!(end["earlier"]["execution"], "arn:aws:states:us-east-1:000000000000:execution:main:job-1");
     assert_eq!(end["earlier"]["result"]["destination"], "s3://outputs/job-1/");
     // One notification, delivered once.
-    let none_left = || conveyor.handle.reader().outbox(None, 1).unwrap().is_empty().then_some(());
+    let none_left = || conveyor.handle.reader().on_this_thread().outbox(None, 1).unwrap().is_empty().then_some(());
     conveyor.until("the notification is taken", none_left).await;
     let log = fs::read_to_string(conveyor.dir.path().join("notifications.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 1, "{log}");
@@ -156,11 +156,11 @@ async fn a_polled_job_goes_with_the_execution_that_submitted_it() {
     let main = conveyor.handle.start(start).await.unwrap().id;
     let job = || {
         let filter = ExecutionFilter { machine: Some(jobs::MACHINE.into()), status: None };
-        let page = conveyor.handle.reader().executions(&filter, None, 10).unwrap();
+        let page = conveyor.handle.reader().on_this_thread().executions(&filter, None, 10).unwrap();
         page.items.first().map(|row| row.id)
     };
     let job = conveyor.until("the job is submitted", job).await;
-    assert_eq!(conveyor.handle.reader().header(job).unwrap().unwrap().status, Status::Running);
+    assert_eq!(conveyor.handle.reader().on_this_thread().header(job).unwrap().unwrap().status, Status::Running);
     conveyor.handle.stop(main, None, None).await.unwrap();
     let header = conveyor.ended(job).await;
     assert_eq!(header.status, Status::Aborted, "{header:?}");
@@ -178,8 +178,9 @@ async fn on_a_share_that_is_away_nothing_vanishes_for_good() {
     let main = conveyor.handle.start(start).await.unwrap().id;
     let tried = || {
         let filter = ExecutionFilter { machine: Some("sanitize".into()), status: None };
-        let child = conveyor.handle.reader().executions(&filter, None, 1).unwrap().items.first()?.id;
-        let history = conveyor.handle.reader().history(child, EventId(1), 100, Direction::Forward).unwrap();
+        let child = conveyor.handle.reader().on_this_thread().executions(&filter, None, 1).unwrap().items.first()?.id;
+        let history =
+            conveyor.handle.reader().on_this_thread().history(child, EventId(1), 100, Direction::Forward).unwrap();
         history.into_iter().find_map(|event| match event.kind {
             HistoryKind::TaskFailed { failure, .. } => failure.error,
             _ => None,
@@ -227,13 +228,16 @@ async fn a_to_do_goes_with_its_task() {
     let asks = json!({"StartAt": "Ask", "States": {"Ask": {"Type": "Task", "End": true,
         "Resource": "arn:aws:states:::conveyor:approve.waitForTaskToken", "Parameters": {"Title": "Good enough?"}}}});
     appliance.create("asks", &asks.to_string()).await;
-    let reader = appliance.handle.reader();
+    let reader = appliance.handle.reader().on_this_thread();
     let begin = async || {
         let id = appliance.handle.start(Start { machine: "asks".into(), ..Start::default() }).await.unwrap().id;
         let asked = || reader.approvals(None, 10).unwrap().into_iter().find(|(execution, ..)| *execution == id);
         let (_, attempt, row) = appliance.until("its to-do", asked).await;
         assert_eq!((row.title.as_str(), row.state.as_str()), ("Good enough?", "Ask"));
-        assert!(reader.outstanding().all(|task| task.unwrap().0 != id), "it is asked in the commit of its submission");
+        assert!(
+            reader.outstanding(None, 99).unwrap().iter().all(|task| task.0 != id),
+            "it is asked in the commit of its submission"
+        );
         (id, attempt)
     };
     let decide = async |key, who: &str| {

@@ -18,7 +18,7 @@ use super::gate::Caller;
 use super::{Doors, Refused};
 use crate::base::{Fault, fault};
 use crate::run::{AuditEntry, OnBehalf};
-use crate::store::{AuditKey, AuditRow, Commit};
+use crate::store::{AuditKey, AuditRow, Commit, Scans};
 
 /// One thing that is about to be done.
 pub struct Action {
@@ -76,13 +76,13 @@ impl Doors {
 }
 
 /// Rows, newest first, and where the next page begins.
-pub fn read(doors: &Doors, after: Option<&str>, limit: usize) -> Result<(Vec<Value>, Option<String>), Fault> {
+pub fn read(store: &Scans, after: Option<&str>, limit: usize) -> Result<(Vec<Value>, Option<String>), Fault> {
     let after = match after.map(str::parse) {
         None => None,
         Some(Ok(key)) => Some(key),
         Some(Err(_)) => return Ok((Vec::new(), None)),
     };
-    let rows = doors.reader.audit(after, limit)?;
+    let rows = store.audit(after, limit)?;
     let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.to_string());
     let shown = |(_, row): (AuditKey, AuditRow)| {
         json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,

@@ -173,7 +173,7 @@ async fn listen(
                     out("resync", "{}".to_owned());
                 }
                 for (id, working) in std::mem::take(&mut moved) {
-                    let (root, workflow) = live.root(&reader, id);
+                    let (root, workflow) = live.root(&reader, id).await;
                     let left_ms = left(now.since_ms(working.started_at), working.progress.fraction);
                     let (state, progress) = (working.state.to_string(), working.progress);
                     let shown = Shown { execution: id.to_string(), workflow, state, progress, left_ms };
@@ -183,7 +183,7 @@ async fn listen(
                     board.by_root.insert(root, id);
                 }
                 for (id, status) in std::mem::take(&mut changed) {
-                    let (root, _) = live.root(&reader, id);
+                    let (root, _) = live.root(&reader, id).await;
                     out("execution", json!({"id": id.to_string(), "root": root.to_string(), "status": status.name()}).to_string());
                     if status != Status::Running {
                         live.forget(id, root);
@@ -196,13 +196,13 @@ async fn listen(
 
 impl Live {
     /// The execution at the top, and the workflow that this one runs.
-    fn root(&self, reader: &Reader, id: ExecutionId) -> (ExecutionId, String) {
+    async fn root(&self, reader: &Reader, id: ExecutionId) -> (ExecutionId, String) {
         if let Some(known) = self.0.board.lock().roots.get(&id) {
             return known.clone();
         }
         let (mut root, mut workflow) = (id, String::new());
         for _ in 0..DEPTH_MAX {
-            let Ok(Some(header)) = reader.header(root) else { break };
+            let Ok(Some(header)) = reader.header(root).await else { break };
             if root == id {
                 workflow = header.machine.name;
             }

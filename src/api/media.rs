@@ -46,7 +46,7 @@ pub async fn file(
     }
     let uri = Uri::new(share, key);
     let (shares, asked) = (doors.shares.clone(), uri.clone());
-    let path = match super::apart(move || shares.resolve(&asked)).await {
+    let path = match doors.blocking(move || shares.resolve(&asked)).await {
         Ok(Ok(path)) => path,
         Ok(Err(e)) => return plain(StatusCode::NOT_FOUND, &e.to_string()),
         Err(refused) => return plain(refused.status(), &refused.message),

@@ -40,13 +40,13 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::base::limits::quotas;
-use crate::base::{Shares, fault};
+use crate::base::{Blocking, Shares, fault};
 use crate::dashboard;
 use crate::resources::wire::Messaging;
 use crate::run::Handle;
 use crate::services::approvals::Approvals;
 use crate::services::uploads::Uploads;
-use crate::store::Reader;
+use crate::store::{Reader, Scans};
 
 pub use crate::logs::event as history;
 pub use arn::Place;
@@ -99,6 +99,8 @@ struct Doors {
     uploads: Uploads,
     live: live::Live,
     redriven: aws::Redriven,
+    reads: Blocking,
+    disks: Blocking,
 }
 
 /// All routes. Must be called inside a Tokio runtime: it begins to listen to what happens.
@@ -124,6 +126,8 @@ pub fn router(settings: Settings) -> Router {
         uploads: settings.uploads,
         live,
         redriven: aws::Redriven::default(),
+        reads: Blocking::at_most(READS_MAX),
+        disks: Blocking::at_most(DISKS_MAX),
     };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
@@ -166,10 +170,36 @@ pub async fn serve(
     }
 }
 
-/// Runs what may wait for a disk or a share on a thread of its own: a share that is gone must not hold up the doors.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-    let ended = tokio::task::spawn_blocking(work).await;
-    ended.map_err(|e| Refused::new("InternalFailure", format!("the request ended in a panic: {e}")))
+/// Requests that look into the store at the same time, and those that look at a share: one that is gone holds up the
+/// latter and nobody else.
+const READS_MAX: usize = 32;
+const DISKS_MAX: usize = 64;
+
+impl Doors {
+    /// Looks into the store for an answer, on a thread that may block. Where the caller goes away, the look goes on to its
+    /// end.
+    async fn reading<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Doors, &Scans) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let doors = self.clone();
+        self.reads.run(move || look(&doors, &doors.reader.on_this_thread())).await?
+    }
+
+    /// The same for what may wait for a share as well.
+    async fn reading_disks<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Doors, &Scans) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let doors = self.clone();
+        self.disks.run(move || look(&doors, &doors.reader.on_this_thread())).await?
+    }
+
+    /// Runs what may wait for a disk or a share on a thread that may block. Where the caller goes away, it goes on to its
+    /// end.
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+        Ok(self.disks.run(work).await?)
+    }
 }
 
 async fn metrics(State(doors): State<Doors>) -> Response {

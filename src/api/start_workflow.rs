@@ -26,7 +26,7 @@ async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refused> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
     if doors.shares.names().next().is_some() {
         let (shares, file) = (doors.shares.clone(), file.clone());
-        let found = super::apart(move || shares.resolve(&file)).await?;
+        let found = doors.blocking(move || shares.resolve(&file)).await?;
         found.map_err(|e| Refused::validation(fault::chain(&e)))?;
     }
     let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();

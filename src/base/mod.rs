@@ -3,6 +3,7 @@
 //! Typed ids and resource names, time, fault kinds, shares, and every bound of the program ([`limits`]).
 
 pub mod arn;
+pub mod blocking;
 pub mod clock;
 pub mod escape;
 pub mod fault;
@@ -12,6 +13,7 @@ pub mod shares;
 pub mod span;
 pub mod speeds;
 
+pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};
 pub use ids::{Attempt, BranchId, EventId, ExecutionId, JOB_MACHINE, TaskToken, TimerId};

@@ -13,7 +13,7 @@ use crate::ingest::WatchStatus;
 use crate::interpreter::Status;
 use crate::run::{FailedPart, Handle};
 use crate::services::alarms::Conditions;
-use crate::store::{ExecutionFilter, Reader};
+use crate::store::{ExecutionFilter, Scans};
 
 /// A disk with less left than both of these is nearly full.
 const FREE_PERCENT_MIN: f64 = 5.0;
@@ -52,9 +52,9 @@ pub fn look(
         }
         parts(&handle, &mut conditions);
         // A store that cannot be read ends the appliance by itself.
-        let reader = handle.reader();
-        let _ = notifications(reader, &mut conditions);
-        let _ = failures(reader, &mut conditions);
+        let rows = handle.reader().on_this_thread();
+        let _ = notifications(&rows, &mut conditions);
+        let _ = failures(&rows, &mut conditions);
         conditions
     }
 }
@@ -95,17 +95,17 @@ fn parts(handle: &Handle, conditions: &mut Conditions) {
     }
 }
 
-fn notifications(reader: &Reader, conditions: &mut Conditions) -> Result<(), crate::base::Fault> {
-    for (_, row) in reader.outbox(None, 200)?.into_iter().filter(|(_, row)| row.attempts >= ATTEMPTS_MAX) {
+fn notifications(rows: &Scans, conditions: &mut Conditions) -> Result<(), crate::base::Fault> {
+    for (_, row) in rows.outbox(None, 200)?.into_iter().filter(|(_, row)| row.attempts >= ATTEMPTS_MAX) {
         let what = format!("{} attempts failed, the last with: {}. It is tried on.", row.attempts, row.last_error);
         conditions.entry(format!("notifications to the {}", row.target)).or_insert(what);
     }
     Ok(())
 }
 
-fn failures(reader: &Reader, conditions: &mut Conditions) -> Result<(), crate::base::Fault> {
+fn failures(rows: &Scans, conditions: &mut Conditions) -> Result<(), crate::base::Fault> {
     let since = SystemClock.now().0 - HOUR_MS;
-    let page = reader.executions(&ExecutionFilter::default(), None, LOOKED_AT)?;
+    let page = rows.executions(&ExecutionFilter::default(), None, LOOKED_AT)?;
     let ended = page.items.iter().filter(|e| e.parent.is_none() && e.stopped_at.is_some_and(|at| at.0 > since));
     let (mut all, mut failed) = (0, 0);
     for execution in ended {

@@ -121,7 +121,9 @@ async fn landed(handle: &Handle) -> anyhow::Result<ExecutionId> {
     let filter = ExecutionFilter { machine: Some("main".into()), status: None };
     let found = async {
         loop {
-            if let Some(first) = handle.reader().executions(&filter, None, 1)?.items.first() {
+            let filter = filter.clone();
+            let newest = handle.reader().blocking(move |rows| rows.executions(&filter, None, 1));
+            if let Some(first) = newest.await?.items.first() {
                 return Ok(first.id);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -17,9 +17,9 @@ pub async fn follow(handle: &Handle, id: ExecutionId) -> anyhow::Result<Header> 
     let mut screen = Screen::new();
     let mut said = HashSet::new();
     loop {
-        let header = handle.reader().header(id)?.context("the execution is gone from the store")?;
+        let header = handle.reader().header(id).await?.context("the execution is gone from the store")?;
         if header.status != Status::Running {
-            say_ended(handle, &screen, &mut said)?;
+            say_ended(handle, &screen, &mut said).await?;
             return Ok(header);
         }
         match notices.recv().await {
@@ -27,15 +27,16 @@ pub async fn follow(handle: &Handle, id: ExecutionId) -> anyhow::Result<Header> 
             Ok(Notice::Changed { status: Status::Running, .. }) | Err(RecvError::Lagged(_)) => {}
             Ok(Notice::Changed { .. }) => {
                 screen.clear();
-                say_ended(handle, &screen, &mut said)?;
+                say_ended(handle, &screen, &mut said).await?;
             }
             Err(RecvError::Closed) => anyhow::bail!("the appliance ended before the execution did"),
         }
     }
 }
 
-fn say_ended(handle: &Handle, screen: &Screen, said: &mut HashSet<ExecutionId>) -> anyhow::Result<()> {
-    let page = handle.reader().executions(&ExecutionFilter::default(), None, 100)?;
+async fn say_ended(handle: &Handle, screen: &Screen, said: &mut HashSet<ExecutionId>) -> anyhow::Result<()> {
+    let newest = handle.reader().blocking(|rows| rows.executions(&ExecutionFilter::default(), None, 100));
+    let page = newest.await?;
     let mut ended: Vec<_> =
         page.items.into_iter().filter(|row| row.stopped_at.is_some() && !said.contains(&row.id)).collect();
     ended.sort_by_key(|row| row.stopped_at);

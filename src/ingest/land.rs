@@ -14,7 +14,7 @@ use super::name;
 use super::settle::{Settling, Sight, digest};
 use super::{Start, Starter};
 use crate::base::{Fault, Timestamp};
-use crate::store::{Commit, LandingRow, Reader};
+use crate::store::{Commit, LandingRow, Scans};
 
 /// Rows read at once.
 const PAGE: usize = 1_000;
@@ -58,14 +58,14 @@ pub async fn land(
 }
 
 /// Reads the stored landings of a share. May take long: never on a thread that others need.
-pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize, Fault> {
+pub fn recall(rows: &Scans, share: &str, into: &mut Settling) -> Result<usize, Fault> {
     let mut after: Option<String> = None;
     let mut count = 0;
     loop {
-        let rows = reader.landings(share, after.as_deref(), PAGE)?;
-        let Some((last, _)) = rows.last() else { return Ok(count) };
+        let page = rows.landings(share, after.as_deref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(count) };
         after = Some(last.clone());
-        for (key, row) in rows {
+        for (key, row) in page {
             into.remember(&key, row.sight);
             count += 1;
         }
@@ -73,15 +73,15 @@ pub fn recall(reader: &Reader, share: &str, into: &mut Settling) -> Result<usize
 }
 
 /// The landings of files that a complete scan did not see, as commits that drop them. May take long, as [`recall`].
-pub fn forgotten(reader: &Reader, share: &str, seen: &HashSet<u64>) -> Result<Vec<Commit>, Fault> {
+pub fn forgotten(rows: &Scans, share: &str, seen: &HashSet<u64>) -> Result<Vec<Commit>, Fault> {
     let mut after: Option<String> = None;
     let mut commits = Vec::new();
     loop {
-        let rows = reader.landings(share, after.as_deref(), PAGE)?;
-        let Some((last, _)) = rows.last() else { return Ok(commits) };
+        let page = rows.landings(share, after.as_deref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(commits) };
         after = Some(last.clone());
         let mut commit = Commit::new();
-        for (key, _) in rows.iter().filter(|(key, _)| !seen.contains(&digest(key.as_bytes()))) {
+        for (key, _) in page.iter().filter(|(key, _)| !seen.contains(&digest(key.as_bytes()))) {
             commit.delete_landing(share, key);
         }
         if !commit.is_empty() {

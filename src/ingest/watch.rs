@@ -23,7 +23,7 @@ use super::settle::{Settling, Sight};
 use super::{Start, Starter, land};
 use crate::base::{ExecutionId, Fault, Shares, Span, Timestamp, fault, shares};
 use crate::interpreter::Status;
-use crate::store::{ExecutionFilter, Reader};
+use crate::store::{ExecutionFilter, Reader, Scans};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
 const WAITING_MAX: usize = 10_000;
@@ -199,22 +199,13 @@ impl Watcher {
     /// What an earlier run of this box left: what landed, what still runs and takes up its room, and the mount.
     async fn recall(&mut self) -> Result<(), Fault> {
         let (share, mut settling) = (self.settings.share.clone(), self.take_settling());
-        self.settling = self.read(move |reader| land::recall(reader, &share, &mut settling).map(|_| settling)).await?;
+        self.settling =
+            self.reader.blocking(move |rows| land::recall(rows, &share, &mut settling).map(|_| settling)).await?;
         let (share, workflow) = (self.settings.share.clone(), self.settings.workflow.clone());
         let in_flight = self.settings.in_flight;
-        self.running = self.read(move |reader| running(reader, &share, workflow, in_flight)).await?;
+        self.running = self.reader.blocking(move |rows| running(rows, &share, workflow, in_flight)).await?;
         self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
         Ok(())
-    }
-
-    /// Reads what may take long, on a thread of its own.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Reader) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
-        let reader = self.reader.clone();
-        let done = tokio::task::spawn_blocking(move || read(&reader)).await;
-        done.map_err(|e| Fault::retryable("a watch's read of the store broke off", e))?
     }
 
     /// The files that wait or landed; whoever takes them brings them back.
@@ -348,7 +339,7 @@ impl Watcher {
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
         if is_complete && self.settling.keep_only(&seen) > 0 {
             let share = self.settings.share.clone();
-            for commit in self.read(move |reader| land::forgotten(reader, &share, &seen)).await? {
+            for commit in self.reader.blocking(move |rows| land::forgotten(rows, &share, &seen)).await? {
                 self.starter.commit(commit).await?;
             }
         }
@@ -439,9 +430,9 @@ impl Watcher {
     /// Leaves in `running` what still runs.
     async fn count_running(&mut self) -> Result<(), Fault> {
         let mut running = self.running.clone();
-        let look = move |reader: &Reader| -> Result<BTreeSet<ExecutionId>, Fault> {
+        let look = move |rows: &Scans| -> Result<BTreeSet<ExecutionId>, Fault> {
             let mut met = None;
-            running.retain(|id| match reader.summary(*id) {
+            running.retain(|id| match rows.summary(*id) {
                 Ok(execution) => execution.is_some_and(|execution| execution.status == Status::Running),
                 Err(fault) => {
                     met = Some(fault);
@@ -450,7 +441,7 @@ impl Watcher {
             });
             met.map_or(Ok(running), Err)
         };
-        self.running = self.read(look).await?;
+        self.running = self.reader.blocking(look).await?;
         Ok(())
     }
 
@@ -501,11 +492,11 @@ impl Watcher {
 }
 
 /// What runs of a share's files.
-fn running(reader: &Reader, share: &str, workflow: String, in_flight: usize) -> Result<BTreeSet<ExecutionId>, Fault> {
+fn running(rows: &Scans, share: &str, workflow: String, in_flight: usize) -> Result<BTreeSet<ExecutionId>, Fault> {
     let mut running = BTreeSet::new();
     let filter = ExecutionFilter { machine: Some(workflow), status: Some(Status::Running) };
-    for row in reader.executions(&filter, None, in_flight)?.items {
-        let Some(header) = reader.header(row.id)? else { continue };
+    for row in rows.executions(&filter, None, in_flight)?.items {
+        let Some(header) = rows.header(row.id)? else { continue };
         let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
         if input["bucket"] == share {
             running.insert(row.id);

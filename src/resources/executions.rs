@@ -134,7 +134,7 @@ pub fn start(
             return Ok(true);
         }
         // Somebody else's execution would never tell this task of its end.
-        Ok(handle.reader().header(started.id)?.is_none_or(|h| match &parent {
+        Ok(handle.reader().summary(started.id)?.is_none_or(|h| match &parent {
             Some(_) => h.parent == parent,
             None => h.status == Status::Running || h.started_at >= scheduled_at,
         }))

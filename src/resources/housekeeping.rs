@@ -15,7 +15,7 @@ use super::{Adapter, Answer, Answering, Call, fault};
 use crate::base::{Attempt, ExecutionId, Shares, Span, TaskError, Uri};
 use crate::interpreter::{RunTask, Status};
 use crate::run::{Ages, Need};
-use crate::store::Reader;
+use crate::store::{Reader, Scans};
 
 const REASON_SUFFIX: &str = ".error.json";
 /// State machines in which an execution of a staging folder's name is looked for.
@@ -114,13 +114,14 @@ impl Tidied {
     fn all(places: &Places, p: &Value) -> Tidied {
         let number = |key: &str, default: u64| p.get(key).and_then(Value::as_u64).unwrap_or(default);
         let mut tidied = Tidied::default();
+        let rows = places.reader.on_this_thread();
         let before = ago(number("workDirHours", 24) * 3600);
-        let work = sweep(&media::work_root(&places.data_dir), before, |name| is_dead(&places.reader, name));
+        let work = sweep(&media::work_root(&places.data_dir), before, |name| is_dead(&rows, name));
         tidied.work = tidied.note(work);
         let before = ago(number("stagingDays", 30) * 86_400);
         let staging = folder(places, p, "staging");
         let staging = staging.and_then(|folder| match folder {
-            Some(folder) => sweep(&folder, before, |name| !runs(&places.reader, name)),
+            Some(folder) => sweep(&folder, before, |name| !runs(&rows, name)),
             None => Ok(0),
         });
         tidied.staging = tidied.note(staging);
@@ -195,21 +196,21 @@ fn sweep_reasons(root: &Path, before: SystemTime) -> Result<u64, TaskError> {
 }
 
 /// Whether no attempt works in the folder `<execution>-<attempt>`.
-fn is_dead(reader: &Reader, name: &str) -> bool {
+fn is_dead(rows: &Scans, name: &str) -> bool {
     let Some((execution, attempt)) = name.rsplit_once('-') else { return false };
     match (execution.parse::<ExecutionId>(), attempt.parse::<u32>()) {
-        (Ok(id), Ok(attempt)) => matches!(reader.is_outstanding(id, Attempt(attempt)), Ok(None)),
+        (Ok(id), Ok(attempt)) => matches!(rows.is_outstanding(id, Attempt(attempt)), Ok(None)),
         _ => false,
     }
 }
 
 /// Whether an execution of that name is not over: staging folders are called after theirs. A store that does not
 /// answer counts as yes.
-fn runs(reader: &Reader, name: &str) -> bool {
+fn runs(rows: &Scans, name: &str) -> bool {
     let running = || {
-        for machine in reader.machines(None, MACHINES_MAX)? {
-            let Some(id) = reader.by_name(&machine.name, name)? else { continue };
-            if reader.header(id)?.is_some_and(|header| header.status == Status::Running) {
+        for machine in rows.machines(None, MACHINES_MAX)? {
+            let Some(id) = rows.by_name(&machine.name, name)? else { continue };
+            if rows.header(id)?.is_some_and(|header| header.status == Status::Running) {
                 return Ok(true);
             }
         }

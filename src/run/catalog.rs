@@ -12,7 +12,7 @@ use crate::asl::{self, Severity, StateMachine, WorkflowType};
 use crate::base::Fault;
 use crate::base::limits::quotas;
 use crate::interpreter::{Env, MachineRef, Status};
-use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Tag};
+use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Scans, Tag};
 
 /// A revision of a definition, ready to run.
 #[derive(Debug)]
@@ -135,6 +135,12 @@ impl Core {
         Ok(self.keep(key, Machine { definition, env, logging: LogTarget::of(&row.settings) }))
     }
 
+    /// What can never happen is looked for too, which may take seconds.
+    async fn parse(&self, text: &str, kind: MachineKind) -> Result<StateMachine, Refused> {
+        let text = text.to_owned();
+        self.analyses.run(move || parse(&text, kind)).await?
+    }
+
     fn keep(&self, key: (String, u64), machine: Machine) -> Arc<Machine> {
         let machine = Arc::new(machine);
         let mut parsed = self.catalog.parsed.lock();
@@ -149,7 +155,7 @@ impl Core {
     /// and tags.
     pub async fn create_machine(&self, new: NewMachine, by: By<'_>) -> Result<Changed, Refused> {
         let kind = if new.express { MachineKind::Express } else { MachineKind::Standard };
-        let definition = parse(&new.definition, kind)?;
+        let definition = self.parse(&new.definition, kind).await?;
         let _one_at_a_time = self.catalog.changing.lock().await;
         if let Some(there) = self.reader.machine(&new.name)? {
             self.refuse_if_leaving(&there)?;
@@ -163,7 +169,7 @@ impl Core {
         }
         let now = self.clock.now();
         // Revisions of an earlier machine of this name may still be run by its executions.
-        let revision = self.reader.newest_revision(&new.name)?.unwrap_or(0) + 1;
+        let revision = self.newest_revision(&new.name).await?.unwrap_or(0) + 1;
         let mut row = MachineRow {
             name: new.name,
             kind,
@@ -201,10 +207,10 @@ impl Core {
         if new == old {
             return self.publish_if_asked(row, old, change.publish, by).await;
         }
-        let parsed = parse(&new.definition, row.kind)?;
+        let parsed = self.parse(&new.definition, row.kind).await?;
         let revision_id = Some(uuid::Uuid::new_v4().to_string());
         let new = RevisionRow { revision_id: revision_id.clone(), created_at: now.into(), ..new };
-        row.revision = self.reader.newest_revision(name)?.unwrap_or(row.revision) + 1;
+        row.revision = self.newest_revision(name).await?.unwrap_or(row.revision) + 1;
         row.updated_at = now.into();
         let version = self.store_revision(&mut row, new, parsed, change.publish, by).await?;
         Ok(Changed { machine: row, revision_id, version })
@@ -270,7 +276,7 @@ impl Core {
         let mut commit = Commit::new();
         let version = match publish {
             None => None,
-            Some(description) => Some(self.add_version(&mut commit, row, description)?),
+            Some(description) => Some(self.add_version(&mut commit, row, description).await?),
         };
         commit.put_machine(row).put_revision(&row.name, row.revision, &revision);
         self.commit_for(commit, by).await?;
@@ -299,15 +305,25 @@ impl Core {
         Ok(())
     }
 
+    async fn newest_revision(&self, name: &str) -> Result<Option<u64>, Fault> {
+        let name = name.to_owned();
+        self.reader.blocking(move |rows| rows.newest_revision(&name)).await
+    }
+
     async fn remove(&self, name: &str, by: By<'_>) -> Result<(), Fault> {
-        let mut commit = Commit::new();
-        for (version, _) in self.reader.versions(name, None, usize::MAX)? {
-            commit.delete_version(name, version);
-        }
-        for (alias, _) in self.reader.aliases(name)? {
-            commit.delete_alias(name, &alias);
-        }
-        commit.delete_machine(name);
+        let machine = name.to_owned();
+        let gather = move |rows: &Scans| {
+            let mut commit = Commit::new();
+            for (version, _) in rows.versions(&machine, None, usize::MAX)? {
+                commit.delete_version(&machine, version);
+            }
+            for (alias, _) in rows.aliases(&machine)? {
+                commit.delete_alias(&machine, &alias);
+            }
+            commit.delete_machine(&machine);
+            Ok::<_, Fault>(commit)
+        };
+        let commit = self.reader.blocking(gather).await?;
         self.commit_for(commit, by).await?;
         self.catalog.leaving.lock().remove(name);
         Ok(())
@@ -331,7 +347,8 @@ impl Core {
 
     /// After a restart: machines that were to go.
     pub async fn leave_all(&self) -> Result<(), Fault> {
-        for row in self.reader.machines(None, usize::MAX)?.into_iter().filter(|row| row.deleting) {
+        let machines = self.reader.blocking(|rows| rows.machines(None, usize::MAX)).await?;
+        for row in machines.into_iter().filter(|row| row.deleting) {
             self.catalog.leaving.lock().insert(row.name.clone());
             self.leave(&row.name).await?;
         }

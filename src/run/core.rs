@@ -24,10 +24,10 @@ use super::resource::{Announced, Resources};
 use super::supervise::Supervision;
 use super::timers::Timers;
 use super::{Refused, events};
-use crate::base::{Attempt, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
+use crate::base::{Attempt, Blocking, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
 use crate::interpreter::map_run::run_of;
 use crate::interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
-use crate::store::{Commit, Reader, Writer};
+use crate::store::{Commit, Reader, Threads, Writer};
 
 /// What the appliance is started with.
 pub struct Config {
@@ -69,6 +69,8 @@ pub(super) struct Core {
     pub lanes: OnceLock<ActorRef<lanes::Message>>,
     pub root: OnceLock<ActorCell>,
     pub supervision: Supervision,
+    /// Definitions that are looked through, and whatever else computes for long.
+    pub analyses: Blocking,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
     fresh: Mutex<HashSet<ExecutionId>>,
@@ -86,7 +88,12 @@ struct Awake {
 
 impl Core {
     pub fn new(config: Config) -> SharedCore {
+        let analyses = match config.writer.threads() {
+            Threads::Own => Blocking::half_of_the_cores(),
+            Threads::Caller { .. } => Blocking::inline(),
+        };
         Arc::new(Core {
+            analyses,
             catalog: Catalog::new(config.account.clone(), config.region.clone()),
             writer: config.writer,
             reader: config.reader,

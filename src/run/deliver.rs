@@ -12,7 +12,7 @@
 use super::core::{Core, SharedCore};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::{Event, Header, Parent, Status};
-use crate::store::{Child, Commit};
+use crate::store::{Child, Commit, Scans};
 
 /// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
 pub const OWNED: &str = "owned";
@@ -56,8 +56,8 @@ impl Core {
     }
 
     /// Stops what an execution owns that ended without success.
-    pub fn stop_owned(self: &SharedCore, parent: ExecutionId) {
-        match self.reader.children_of(parent) {
+    pub async fn stop_owned(self: &SharedCore, parent: ExecutionId) {
+        match self.reader.blocking(move |rows| rows.children_of(parent)).await {
             Ok(children) => {
                 let owned = children.into_iter().filter(|child| child.parent.shape == OWNED);
                 owned.for_each(|child| self.stop_child(Some(child.id)));
@@ -75,29 +75,9 @@ impl Core {
     }
 
     /// After a restart: stops the children whose parents' attempts were cancelled and which were not told so.
-    pub fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
-        let mut last: Option<(ExecutionId, bool)> = None;
-        for child in self.reader.children() {
-            let Child { id, parent } = child?;
-            let wanted = match last {
-                _ if parent.shape != OWNED => {
-                    self.reader.branch_of_attempt(parent.execution, parent.attempt)?.is_some()
-                }
-                // The children of one parent follow each other.
-                Some((of, wanted)) if of == parent.execution => wanted,
-                _ => {
-                    let header = self.reader.header(parent.execution)?;
-                    // An owned child may outlive even the memory of the parent that succeeded.
-                    header.is_none_or(|header| matches!(header.status, Status::Running | Status::Succeeded))
-                }
-            };
-            if parent.shape == OWNED {
-                last = Some((parent.execution, wanted));
-            }
-            if !wanted {
-                self.stop_child(Some(id));
-            }
-        }
+    pub async fn stop_orphans(self: &SharedCore) -> Result<(), Fault> {
+        let orphans = self.reader.blocking(orphans).await?;
+        orphans.into_iter().for_each(|child| self.stop_child(Some(child)));
         Ok(())
     }
 
@@ -107,4 +87,29 @@ impl Core {
             self.post(child, Event::Stopped { error: None, cause });
         }
     }
+}
+
+/// The children whose parents' attempts do not wait for them, and that their parents do not own.
+fn orphans(rows: &Scans) -> Result<Vec<ExecutionId>, Fault> {
+    let (mut orphans, mut last) = (Vec::new(), None::<(ExecutionId, bool)>);
+    for child in rows.children() {
+        let Child { id, parent } = child?;
+        let wanted = match last {
+            _ if parent.shape != OWNED => rows.branch_of_attempt(parent.execution, parent.attempt)?.is_some(),
+            // The children of one parent follow each other.
+            Some((of, wanted)) if of == parent.execution => wanted,
+            _ => {
+                let header = rows.header(parent.execution)?;
+                // An owned child may outlive even the memory of the parent that succeeded.
+                header.is_none_or(|header| matches!(header.status, Status::Running | Status::Succeeded))
+            }
+        };
+        if parent.shape == OWNED {
+            last = Some((parent.execution, wanted));
+        }
+        if !wanted {
+            orphans.push(id);
+        }
+    }
+    Ok(orphans)
 }

@@ -91,8 +91,13 @@ impl Ending {
             return true;
         };
         let entry = lent.core.entry(stage::event(lent.attempt, outcome.clone()).0);
+        let (core, id) = (&lent.core, execution.header().id);
+        // What brings a Map's iterations together was read before this was lent; what fails very many of them was not, and
+        // is rare.
+        let rows = core.reader.on_this_thread();
         // A fault that ends the appliance is noted, and then nothing is stored any more.
-        let Ok(step) = quarantine::step_reading(machine, execution, &entry, &lent.core) else { return false };
+        let step = quarantine::step_reading(machine, execution, &entry, &rows.rows(id));
+        let Ok(step) = step.inspect_err(|fault| core.note(fault)) else { return false };
         if step.header.is_none() {
             return false;
         }

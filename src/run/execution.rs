@@ -29,7 +29,7 @@ use crate::base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
 use crate::interpreter::{
     Branch, Command, Doing, Entry, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
 };
-use crate::store::Commit;
+use crate::store::{Commit, NotRead, Scans};
 
 pub(super) enum Message {
     Event {
@@ -157,7 +157,7 @@ impl State {
         events::ActorPanicked { id: self.id, text: panic, again }.emit();
         if again {
             let (core, id) = (self.core.clone(), self.id);
-            tokio::spawn(async move { recover::take_up_one(&core, id) });
+            tokio::spawn(async move { recover::take_up_one(&core, id).await });
         }
     }
 
@@ -195,10 +195,13 @@ impl State {
     }
 
     async fn fired(&mut self, timer: TimerId, of: Option<BranchId>) -> Result<bool, Refused> {
-        self.load()?;
-        if let Some(execution) = &mut self.execution {
-            let read = execution.read_timer(timer, of, &self.core.reader.rows(self.id));
-            read.inspect_err(|fault| self.core.note(fault))?;
+        self.load().await?;
+        // A branch and those around it are read one by one.
+        if let Some(execution) = &mut self.execution
+            && let Err(NotRead::Fault(fault)) = execution.read_timer(timer, of, &self.core.reader.rows(self.id))
+        {
+            self.core.note(&fault);
+            return Err(fault.into());
         }
         self.decide(Event::TimerFired { timer }, None).await
     }
@@ -229,15 +232,22 @@ impl State {
     /// Has a service end an attempt: it decides, and its change and the attempt's end are one commit.
     async fn settle(&mut self, settle: Settle, told: &Told) {
         let attempt = told.attempt;
-        if self.load().is_err() {
+        if self.load().await.is_err() {
             return;
         }
         let core = self.core.clone();
-        let (Some(mut execution), Some(machine)) = (self.execution.take(), &self.machine) else { return };
         // With it comes most of what the service's step will look at.
-        let read = execution.read(Unread::Attempt(attempt), &core.reader.rows(self.id));
-        if read.inspect_err(|fault| core.note(fault)).is_err() || execution.branch_of_attempt(attempt) == Known::Absent
+        if self.read(Unread::Attempt(attempt)).await.is_err() {
+            return;
+        }
+        let together = self.execution.as_deref().and_then(|execution| brought_together(execution, attempt));
+        if let Some(iterations) = together
+            && self.read(iterations).await.is_err()
         {
+            return;
+        }
+        let (Some(execution), Some(machine)) = (self.execution.take(), &self.machine) else { return };
+        if execution.branch_of_attempt(attempt) == Known::Absent {
             // It was cancelled while it was about to be settled, and changes nothing.
             self.execution = Some(execution);
             return;
@@ -248,7 +258,7 @@ impl State {
             Ok(Ended::Durable { execution, step, announced, outcome }) => {
                 told.ended(&core, outcome);
                 self.execution = Some(execution);
-                self.carry_out(step, announced);
+                self.carry_out(step, announced).await;
             }
             Ok(Ended::Outcome { execution, outcome }) => {
                 self.execution = execution;
@@ -263,7 +273,7 @@ impl State {
     /// Decide, commit, act. True when the event changed something.
     async fn decide(&mut self, event: Event, on_behalf: Option<OnBehalf>) -> Result<bool, Refused> {
         let core = self.core.clone();
-        self.load()?;
+        self.load().await?;
         let step = self.step(&core.entry(event)).await?;
         let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
             return Err(Refused::no_execution(self.id));
@@ -281,7 +291,7 @@ impl State {
             self.execution = None;
             return Err(fault.into());
         }
-        self.carry_out(step, announced);
+        self.carry_out(step, announced).await;
         Ok(true)
     }
 
@@ -298,23 +308,8 @@ impl State {
         }
     }
 
-    /// Reads what a step lacked. What comes of a fault is not known, and the memory is dropped.
-    async fn read(&mut self, unread: Unread) -> Result<(), Fault> {
-        let Some(mut execution) = self.execution.take() else { return Ok(()) };
-        let (id, reader) = (self.id, &self.core.reader);
-        let read = match unread {
-            // As many rows as the execution is wide.
-            Unread::Branches { .. } | Unread::Timer(_) => {
-                reader.blocking(move |rows| execution.read(unread, &rows.rows(id)).map(|()| execution)).await
-            }
-            unread => execution.read(unread, &reader.rows(id)).map(|()| execution),
-        };
-        self.execution = Some(read.inspect_err(|fault| self.core.note(fault))?);
-        Ok(())
-    }
-
     /// Acts on a step that is durable.
-    fn carry_out(&mut self, step: Step, announced: Vec<Announced>) {
+    async fn carry_out(&mut self, step: Step, announced: Vec<Announced>) {
         let core = self.core.clone();
         let (Some(execution), Some(machine)) = (&mut self.execution, &self.machine) else { return };
         core.resources.announced(announced);
@@ -339,7 +334,7 @@ impl State {
         }
         core.act(header, others);
         if let Some(Outcome::Failed { .. } | Outcome::TimedOut { .. } | Outcome::Aborted { .. }) = &header.outcome {
-            core.stop_owned(header.id);
+            core.stop_owned(header.id).await;
         }
     }
 
@@ -357,9 +352,29 @@ impl State {
         }
     }
 
-    fn load(&mut self) -> Result<(), Fault> {
+    /// Reads what a step lacked: where that is very much, on a thread that may block. What comes of a fault is not known,
+    /// and the memory is dropped.
+    async fn read(&mut self, unread: Unread) -> Result<(), Fault> {
+        let Some(mut execution) = self.execution.take() else { return Ok(()) };
+        let (id, reader) = (self.id, &self.core.reader);
+        let read = match execution.read(unread, &reader.rows(id)) {
+            Ok(()) => Ok(execution),
+            Err(NotRead::Fault(fault)) => Err(fault),
+            Err(NotRead::TooMany) => {
+                let walk = move |rows: &Scans| {
+                    execution.read(unread, &rows.rows(id))?;
+                    Ok::<_, Fault>(execution)
+                };
+                reader.blocking(walk).await
+            }
+        };
+        self.execution = Some(read.inspect_err(|fault| self.core.note(fault))?);
+        Ok(())
+    }
+
+    async fn load(&mut self) -> Result<(), Fault> {
         if self.execution.is_none() {
-            let read = self.core.reader.partial(self.id);
+            let read = self.core.reader.partial(self.id).await;
             self.execution = read.inspect_err(|fault| self.core.note(fault))?.map(Box::new);
         }
         if self.machine.is_none()
@@ -374,14 +389,13 @@ impl State {
     /// Runs the attempt, unless it was fenced out while it waited for its lane.
     async fn run(&mut self, myself: &ActorRef<Message>, task: RunTask, lease: Result<Option<Lease>, TaskError>) {
         let attempt = task.attempt;
-        if self.load().is_err() || self.stages.contains_key(&attempt) {
+        if self.load().await.is_err() || self.stages.contains_key(&attempt) {
+            return;
+        }
+        if self.read(Unread::Branch(task.branch)).await.is_err() {
             return;
         }
         let Some(execution) = &mut self.execution else { return };
-        let read = execution.read(Unread::Branch(task.branch), &self.core.reader.rows(self.id));
-        if read.inspect_err(|fault| self.core.note(fault)).is_err() {
-            return;
-        }
         let current = match execution.branch(task.branch) {
             // Issued twice, as when recovery reads what was just started, it is submitted once.
             Known::There(Branch { doing: Doing::Task { attempt: now, phase, .. }, .. }) => {
@@ -422,6 +436,20 @@ fn reply(answer: Option<Answer>, done: Result<bool, Refused>) {
 fn outsiders_outcome(event: &Event) -> Option<Attempt> {
     match event {
         Event::TaskSucceeded { attempt, .. } | Event::TaskFailed { attempt, .. } => Some(*attempt),
+        _ => None,
+    }
+}
+
+/// The iterations of a Map whose last one the attempt is in: its end looks at all of them.
+fn brought_together(execution: &Partial, attempt: Attempt) -> Option<Unread> {
+    let Known::There(id) = execution.branch_of_attempt(attempt) else { return None };
+    let Known::There(Branch { parent: Some((around, _)), .. }) = execution.branch(id) else { return None };
+    match execution.branch(*around) {
+        Known::There(Branch { doing: Doing::Map { first, next_index, running: 1, length, .. }, .. })
+            if next_index == length =>
+        {
+            Some(Unread::Branches { first: *first, count: *length })
+        }
         _ => None,
     }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask, TaskPhase};
+use crate::interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask};
 use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
@@ -244,7 +244,7 @@ impl Handle {
         cause: Option<String>,
     ) -> Result<Timestamp, Refused> {
         self.core.post_for(id, Event::Stopped { error, cause }, self.on_behalf.clone()).await?;
-        let header = self.core.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+        let header = self.core.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))?;
         Ok(header.stopped_at.unwrap_or(header.started_at))
     }
 
@@ -252,7 +252,7 @@ impl Handle {
     pub async fn redrive(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
         // What it goes on from must not be archived meanwhile.
         let _held = self.core.redrives.read().await;
-        let header = self.core.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+        let header = self.core.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))?;
         let arn = || self.core.execution_arn(&header.arn_machine(), &header.name);
         let refused = |why: &str| {
             Refused::new("ExecutionNotRedrivable", format!("Execution is not redrivable: {why} '{}'", arn()))
@@ -268,7 +268,8 @@ impl Handle {
         }
         match self.core.post_for(id, Event::Redriven, self.on_behalf.clone()).await? {
             true => {
-                Ok(self.core.reader.header(id)?.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now()))
+                let header = self.core.reader.header(id).await?;
+                Ok(header.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now()))
             }
             false => Err(refused("nothing is left to continue from.")),
         }
@@ -463,6 +464,12 @@ impl Handle {
         self.core.commit(commit).await
     }
 
+    /// Looks through a definition, or computes something else for long, on a thread that may block. Where the caller goes
+    /// away, work that has begun goes on.
+    pub async fn analyse<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        self.core.analyses.run(work).await
+    }
+
     /// Turns to the reason when the appliance cannot go on.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.core.fatal()
@@ -489,11 +496,5 @@ impl Core {
         !super::activities::is_activity(&task.resource)
             && run_of(&task.resource).is_none()
             && self.resources.find(&task.resource).is_none_or(|resource| resource.need(task).is_none())
-    }
-
-    /// Whether a worker has the attempt already.
-    pub fn is_with_a_worker(&self, id: ExecutionId, task: &crate::interpreter::RunTask) -> Result<bool, Fault> {
-        let doing = self.reader.branch(id, task.branch)?.map(|branch| branch.doing);
-        Ok(matches!(doing, Some(Doing::Task { phase: TaskPhase::Started, attempt, .. }) if attempt == task.attempt))
     }
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::catalog::Machine;
-use super::core::Core;
 use super::events;
 use crate::base::limits::CAUSE_CHARS_MAX;
 use crate::base::{BranchId, EventId, Fault, Timestamp};
@@ -18,6 +17,7 @@ use crate::interpreter::{
     self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial, RunPhase,
     Status, Step, Unread,
 };
+use crate::store::StoredRows;
 
 type Branches = BTreeMap<BranchId, Branch>;
 
@@ -34,16 +34,12 @@ pub(super) fn step_reading(
     machine: &Machine,
     execution: &mut Partial,
     entry: &Entry,
-    core: &Core,
+    rows: &StoredRows<'_>,
 ) -> Result<Step, Fault> {
-    let id = execution.header().id;
     loop {
         match step_partly(machine, execution, entry) {
             Ok(step) => return Ok(step),
-            Err(unread) => {
-                let read = execution.read(unread, &core.reader.rows(id));
-                read.inspect_err(|fault| core.note(fault))?;
-            }
+            Err(unread) => execution.read(unread, rows)?,
         }
     }
 }

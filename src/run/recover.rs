@@ -11,13 +11,15 @@ use super::core::{Config, Core, SharedCore};
 use super::lanes::{self, LanesActor};
 use super::supervise::{Begun, OnFailure, Root, keep, supervise};
 use super::{Handle, activities, events, timers};
-use crate::base::{ExecutionId, Fault};
-use crate::interpreter::RunTask;
+use crate::base::{Attempt, ExecutionId, Fault};
+use crate::interpreter::event::Json;
+use crate::interpreter::{Doing, RunTask, TaskPhase};
+use crate::store::Scans;
 
 const LANES: &str = "the lanes";
 /// How long an attempt waits whose service failed under it.
 const TAKE_UP_AGAIN: Duration = Duration::from_millis(200);
-/// Tasks taken up between two yields to everybody else.
+/// Tasks taken up between two reads.
 const TAKEN_UP_PER_TURN: usize = 256;
 
 /// Starts the appliance's actors. Serving may begin when this returns: what was in flight is taken up beside it.
@@ -62,39 +64,79 @@ async fn take_up(core: SharedCore) -> Result<(), Fault> {
 }
 
 async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
-    let mut tasks = 0;
-    for row in core.reader.outstanding() {
-        let (id, task) = row?;
-        if task.scheduled_at > core.clock.now() {
-            tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
-        }
-        issue(core, id, task)?;
-        tasks += 1;
-        if tasks % TAKEN_UP_PER_TURN == 0 {
-            tokio::task::yield_now().await;
+    let (mut tasks, mut reached) = (0, None);
+    loop {
+        let (reading, after) = (core.clone(), reached);
+        let turn = core.reader.blocking(move |rows| next_to_issue(&reading, rows, after)).await?;
+        let issued = turn.issued.len();
+        turn.issued.into_iter().for_each(|issued| issued.go(core));
+        tasks += issued;
+        reached = turn.reached;
+        if reached.is_none() {
+            break;
         }
     }
     let mut deliveries = 0;
-    for id in core.reader.deliveries() {
-        if let Some(header) = core.reader.header(id?)? {
+    let untold: Vec<ExecutionId> = core.reader.blocking(|rows| rows.deliveries().collect()).await?;
+    for id in untold {
+        if let Some(header) = core.reader.header(id).await? {
             core.deliver(header);
             deliveries += 1;
         }
     }
-    core.stop_orphans()?;
-    core.stop_orphan_runs()?;
+    core.stop_orphans().await?;
+    core.stop_orphan_runs().await?;
     core.leave_all().await?;
     Ok((tasks, deliveries))
 }
 
-fn issue(core: &SharedCore, id: ExecutionId, task: RunTask) -> Result<(), Fault> {
-    let with_worker = activities::is_activity(&task.resource) && core.is_with_a_worker(id, &task)?;
-    if !with_worker {
-        // Its input tells its priority, which counts only where it has to wait.
-        let header = if core.needs_no_lane(&task) { None } else { core.reader.header(id)? };
-        core.run_task(id, Box::new(task), header.as_ref().map_or("", |header| &header.input));
+/// The tasks of one turn, and the one that it reached; `None` at the end.
+struct Turn {
+    issued: Vec<Issued>,
+    reached: Option<(ExecutionId, Attempt)>,
+}
+
+fn next_to_issue(core: &SharedCore, rows: &Scans, after: Option<(ExecutionId, Attempt)>) -> Result<Turn, Fault> {
+    let outstanding = rows.outstanding(after, TAKEN_UP_PER_TURN)?;
+    let full = outstanding.len() == TAKEN_UP_PER_TURN;
+    let reached = outstanding.last().map(|(id, task)| (*id, task.attempt)).filter(|_| full);
+    let mut issued = Vec::with_capacity(outstanding.len());
+    for (id, task) in outstanding {
+        if task.scheduled_at > core.clock.now() {
+            tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
+        }
+        issued.extend(Issued::again(core, rows, id, task)?);
     }
-    Ok(())
+    Ok(Turn { issued, reached })
+}
+
+/// A task to be queued again.
+struct Issued {
+    execution: ExecutionId,
+    task: Box<RunTask>,
+    /// The execution's, which tells the priority. Empty where that does not count, since nothing has to be waited for.
+    input: Json,
+}
+
+impl Issued {
+    /// `None`: a worker is at it.
+    fn again(core: &SharedCore, rows: &Scans, id: ExecutionId, task: RunTask) -> Result<Option<Issued>, Fault> {
+        if activities::is_activity(&task.resource) && is_with_a_worker(rows, id, &task)? {
+            return Ok(None);
+        }
+        let header = if core.needs_no_lane(&task) { None } else { rows.header(id)? };
+        let input = header.map_or_else(|| Json::from(""), |header| header.input);
+        Ok(Some(Issued { execution: id, task: Box::new(task), input }))
+    }
+
+    fn go(self, core: &SharedCore) {
+        core.run_task(self.execution, self.task, &self.input);
+    }
+}
+
+fn is_with_a_worker(rows: &Scans, id: ExecutionId, task: &RunTask) -> Result<bool, Fault> {
+    let doing = rows.branch(id, task.branch)?.map(|branch| branch.doing);
+    Ok(matches!(doing, Some(Doing::Task { phase: TaskPhase::Started, attempt, .. }) if attempt == task.attempt))
 }
 
 /// The same after a moment: what its attempt needs is on its way back.
@@ -103,27 +145,32 @@ pub(super) fn take_up_one_later(core: &SharedCore, id: ExecutionId) {
     tokio::spawn(async move {
         tokio::time::sleep(TAKE_UP_AGAIN).await;
         if !core.is_closing() {
-            take_up_one(&core, id);
+            take_up_one(&core, id).await;
         }
     });
 }
 
 /// Takes up one execution from its rows.
-pub(super) fn take_up_one(core: &SharedCore, id: ExecutionId) {
-    if let Err(fault) = issue_one_again(core, id) {
-        core.note(&fault);
-    }
-}
-
-fn issue_one_again(core: &SharedCore, id: ExecutionId) -> Result<(), Fault> {
-    let Some(execution) = core.reader.execution(id)? else { return Ok(()) };
-    for attempt in execution.branches.values().filter_map(|branch| branch.doing.attempt()) {
-        if let Some(task) = core.reader.is_outstanding(id, attempt)? {
-            issue(core, id, task)?;
+pub(super) async fn take_up_one(core: &SharedCore, id: ExecutionId) {
+    let reading = core.clone();
+    let read = core.reader.blocking(move |rows| {
+        let Some(execution) = rows.execution(id)? else { return Ok::<_, Fault>(None) };
+        let mut issued = Vec::new();
+        for attempt in execution.branches.values().filter_map(|branch| branch.doing.attempt()) {
+            if let Some(task) = rows.is_outstanding(id, attempt)? {
+                issued.extend(Issued::again(&reading, rows, id, task)?);
+            }
         }
+        Ok(Some((execution.header, issued)))
+    });
+    match read.await {
+        Ok(Some((header, issued))) => {
+            issued.into_iter().for_each(|issued| issued.go(core));
+            if header.stopped_at.is_some() {
+                core.deliver(header);
+            }
+        }
+        Ok(None) => {}
+        Err(fault) => core.note(&fault),
     }
-    if execution.header.stopped_at.is_some() {
-        core.deliver(execution.header);
-    }
-    Ok(())
 }

@@ -76,15 +76,15 @@ pub(super) async fn start(
             (&request.machine, &name).hash(&mut hasher);
             let _held = core.names[hasher.finish() as usize % core.names.len()].lock().await;
             if let Some(id) = core.reader.by_name(&request.machine, &name)? {
-                return existing(core, &request, id, name);
+                return existing(core, &request, id, name).await;
             }
             begin(core, request, row, name, by, task).await
         }
     }
 }
 
-fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: String) -> Result<Started, Refused> {
-    let header = core.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))?;
+async fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: String) -> Result<Started, Refused> {
+    let header = core.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))?;
     // A child's name is its parent's to give: the same attempt asking again after a crash gets the same child,
     // whether that has ended or not.
     let same_parent = request.parent.is_some() && request.parent == header.parent;

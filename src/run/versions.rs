@@ -6,7 +6,7 @@
 use super::Refused;
 use super::audit::By;
 use super::core::Core;
-use crate::base::ExecutionId;
+use crate::base::{ExecutionId, Fault};
 use crate::interpreter::Qualifier;
 use crate::store::{AliasRow, Commit, MachineRow, Route, VersionRow};
 
@@ -52,12 +52,12 @@ impl Core {
         description: String,
         by: By<'_>,
     ) -> Result<(MachineRow, u64, VersionRow), Refused> {
-        let newest = self.reader.versions(&row.name, None, 1)?.pop();
+        let newest = self.versions(&row.name, 1).await?.pop();
         if let Some((number, version)) = newest.filter(|(_, version)| version.revision == row.revision) {
             return Ok((row, number, version));
         }
         let mut commit = Commit::new();
-        let number = self.add_version(&mut commit, &mut row, description)?;
+        let number = self.add_version(&mut commit, &mut row, description).await?;
         commit.put_machine(&row);
         self.commit_for(commit, by).await?;
         let missing = || Refused::no_machine(&self.version_arn(&row.name, number));
@@ -66,15 +66,13 @@ impl Core {
     }
 
     /// The machine's row is changed too, and is the caller's to store.
-    pub(super) fn add_version(
+    pub(super) async fn add_version(
         &self,
         commit: &mut Commit,
         row: &mut MachineRow,
         description: String,
     ) -> Result<u64, Refused> {
-        if row.version as usize >= VERSIONS_MAX
-            && self.reader.versions(&row.name, None, VERSIONS_MAX)?.len() >= VERSIONS_MAX
-        {
+        if row.version as usize >= VERSIONS_MAX && self.versions(&row.name, VERSIONS_MAX).await?.len() >= VERSIONS_MAX {
             let what = format!("The state machine has {VERSIONS_MAX} versions; delete some");
             return Err(Refused::new("ServiceQuotaExceededException", what));
         }
@@ -84,6 +82,17 @@ impl Core {
         Ok(row.version)
     }
 
+    /// The newest versions.
+    async fn versions(&self, machine: &str, limit: usize) -> Result<Vec<(u64, VersionRow)>, Fault> {
+        let machine = machine.to_owned();
+        self.reader.blocking(move |rows| rows.versions(&machine, None, limit)).await
+    }
+
+    async fn aliases(&self, machine: &str) -> Result<Vec<(String, AliasRow)>, Fault> {
+        let machine = machine.to_owned();
+        self.reader.blocking(move |rows| rows.aliases(&machine)).await
+    }
+
     /// DeleteStateMachineVersion. Deleting what does not exist succeeds.
     pub async fn delete_version(&self, machine: &str, version: u64, by: By<'_>) -> Result<(), Refused> {
         let _one_at_a_time = self.catalog.changing.lock().await;
@@ -91,7 +100,7 @@ impl Core {
             return Ok(());
         }
         let leads_here = |row: &AliasRow| row.routes.iter().any(|route| route.version == version);
-        let aliases = self.reader.aliases(machine)?;
+        let aliases = self.aliases(machine).await?;
         let names: Vec<&str> = aliases.iter().filter(|(_, row)| leads_here(row)).map(|(name, _)| &**name).collect();
         if !names.is_empty() {
             let what = format!(
@@ -126,7 +135,7 @@ impl Core {
                         configuration already exists.";
             return Err(Refused::new("ConflictException", what));
         }
-        if self.reader.aliases(machine)?.len() >= ALIASES_MAX {
+        if self.aliases(machine).await?.len() >= ALIASES_MAX {
             let what = format!("The state machine has {ALIASES_MAX} aliases; delete some");
             return Err(Refused::new("ServiceQuotaExceededException", what));
         }

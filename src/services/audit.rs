@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::Fault;
 use crate::run::{Handle, OnFailure};
-use crate::store::{AuditKey, Commit, Rows};
+use crate::store::{AuditKey, Commit, Scans};
 
 /// Entries that are kept.
 const ENTRIES_MAX: usize = 20_000;
@@ -54,7 +54,7 @@ async fn trim(handle: &Handle, most: usize) -> Result<(), Fault> {
 }
 
 /// Some of the entries that are older than the newest so many.
-fn beyond(rows: &Rows, most: usize) -> Result<Vec<AuditKey>, Fault> {
+fn beyond(rows: &Scans, most: usize) -> Result<Vec<AuditKey>, Fault> {
     let (mut after, mut newer) = (None, 0);
     while newer < most {
         let page = rows.audit(after, ENTRIES_PER_PAGE.min(most - newer))?;

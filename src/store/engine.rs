@@ -15,10 +15,11 @@ use super::disk::{Backends, state_fault};
 use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::Journal;
 use super::overlay::{Change, Counts, Found, Generation, Overlay, Snapshot, StateView};
-use super::reader::Places;
+use super::reader::READS_MAX;
 use super::tables::Table;
 use super::writer::Threads;
-use crate::base::Fault;
+use crate::base::{Blocking, Fault};
+use crate::interpreter::Status;
 
 /// Number of the newest journal batch that the state file holds.
 pub(super) const APPLIED: &[u8] = b"store.applied";
@@ -37,7 +38,8 @@ pub(super) struct Engine {
     failed: OnceLock<String>,
     pub outbox_next: AtomicU64,
     pub archives: Archives,
-    pub places: Places,
+    /// Where reads are done that may take their time.
+    pub reads: Blocking,
     /// Held for as long as anybody may touch the files; dropped last.
     _lock: Box<dyn Any + Send + Sync>,
 }
@@ -60,7 +62,10 @@ impl Engine {
             failed: OnceLock::new(),
             outbox_next: AtomicU64::new(1),
             archives: Archives::new(disk),
-            places: Places::new(threads),
+            reads: match threads {
+                Threads::Own => Blocking::at_most(READS_MAX),
+                Threads::Caller { .. } => Blocking::inline(),
+            },
             _lock: lock,
         }
     }
@@ -119,6 +124,11 @@ impl Engine {
 
     pub fn count(&self, key: &[u8]) -> u64 {
         u64::try_from(self.overlay.read().count(key)).unwrap_or(0)
+    }
+
+    /// How many executions are in that status, but for the children of Map runs.
+    pub fn total(&self, status: Status) -> u64 {
+        self.overlay.read().total(status)
     }
 
     /// How many executions there are, by machine and status, at one moment.

@@ -2,11 +2,12 @@
 //!
 //! Two places with one writer each: the *journal*, preallocated files to which the writing thread appends whole batches
 //! of commits with one durable write, and the *state*, a redb file to which a checkpointer carries the surviving rows.
-//! Until then rows live in memory ([`overlay`](self)), and a [`Reader`] sees both as one.
+//! Until then rows live in memory ([`overlay`](self)), and a [`Reader`] sees both as one: single rows from anywhere, and
+//! walks over them ([`Scans`]) on threads that may block.
 //!
 //! ```text
 //! Commit --encode--> queue --batch--> journal (sync) --publish--> overlay --checkpoint--> state (sync)
-//!                                        |                          \______ Reader ______/
+//!                                        |                          \__ Reader, Rows ____/
 //!                                        +--> acknowledged
 //! ```
 //!
@@ -45,7 +46,7 @@ pub use commit::Commit;
 pub use disk::{Backends, Directory};
 pub use open::{FORMAT_VERSION, Options, open};
 pub use overlay::Direction;
-pub use reader::{Child, ExecutionFilter, ExecutionSummary, Page, Reader, Rows, RunChild, StoredRows};
+pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader, RunChild, Scans, StoredRows};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CorrectionRow, DeliveredRow,

@@ -16,7 +16,7 @@ use super::archive::{Kept, day_of, file_name};
 use super::commit::{Commit, Forgotten};
 use super::envelope::Sealed;
 use super::overlay::{Direction, Snapshot};
-use super::reader::Reader;
+use super::reader::{Reader, Scans};
 use super::record::Op;
 use super::rows::{HeaderRow, PayloadsRow, damaged};
 use super::tables::{self, Payload, Table};
@@ -52,15 +52,15 @@ impl Writer {
     ///
     /// For threads that may block, while nobody redrives an execution.
     pub fn archive_ended(&self, before: EndedBefore, after: Option<ExecutionId>, limit: usize) -> Result<Pass, Fault> {
-        let reader = Reader::new(self.engine().clone());
+        let rows = Reader::new(self.engine().clone()).on_this_thread();
         let (mut reached, mut group) = (after, Group::default());
         let mut archived = 0;
         for _ in 0..limit {
-            reached = reader.next_with_history(reached)?;
+            reached = rows.next_with_history(reached)?;
             let Some(id) = reached else { break };
-            let Some(ended) = reader.ended(id)?.filter(|ended| ended.is_before(before)) else { continue };
+            let Some(ended) = rows.ended(id)?.filter(|ended| ended.is_before(before)) else { continue };
             archived += 1;
-            group.take(&reader, &ended)?;
+            group.take(&rows, &ended)?;
             if group.is_full() {
                 self.move_out(std::mem::take(&mut group))?;
             }
@@ -81,31 +81,31 @@ impl Writer {
     ///
     /// A day is kept while one of its executions has a parent that was not told yet. For threads that may block.
     pub fn forget_archived(&self, ended_before: Timestamp) -> Result<usize, Fault> {
-        let reader = Reader::new(self.engine().clone());
+        let rows = Reader::new(self.engine().clone()).on_this_thread();
         let mut forgotten = 0;
         for day in self.engine().archives.days()? {
             if day < day_of(ended_before) {
-                forgotten += self.forget_day(&reader, day)?;
+                forgotten += self.forget_day(&rows, day)?;
             }
         }
         Ok(forgotten)
     }
 
-    fn forget_day(&self, reader: &Reader, day: u32) -> Result<usize, Fault> {
+    fn forget_day(&self, rows: &Scans, day: u32) -> Result<usize, Fault> {
         let (mut forgotten, mut needed) = (0, false);
         for group in self.engine().archives.ids(day)?.chunks(PER_COMMIT) {
             let mut commit = Commit::new();
             for &id in group {
-                match reader.fate_of(id, day)? {
+                match rows.fate_of(id, day)? {
                     // A crash came between writing the file and taking the rows out.
                     Fate::NotInThisFile => {}
                     Fate::Needed => needed = true,
                     Fate::Forgettable(gone) => {
                         commit.forget(id, &gone);
-                        for (key, _) in reader.keys_under(Table::MapRuns, id)? {
+                        for (key, _) in rows.keys_under(Table::MapRuns, id)? {
                             commit.record.delete(Table::MapRuns, &key);
                         }
-                        for (_, row) in reader.map_runs_of(id)? {
+                        for (_, row) in rows.map_runs_of(id)? {
                             commit.record.delete(Table::MapRunNames, &row.run.0.to_be_bytes());
                         }
                         forgotten += 1;
@@ -131,20 +131,20 @@ struct Group {
 }
 
 impl Group {
-    fn take(&mut self, reader: &Reader, ended: &Ended) -> Result<(), Fault> {
+    fn take(&mut self, rows: &Scans, ended: &Ended) -> Result<(), Fault> {
         let (id, day) = (ended.id, day_of(ended.stopped_at));
         let record = &mut self.commit.record;
         for table in
             [Table::History, Table::Branches, Table::MapItems, Table::MapPages, Table::Payloads, Table::ItemPages]
         {
-            for (key, bytes) in reader.keys_under(table, id)? {
+            for (key, bytes) in rows.keys_under(table, id)? {
                 record.delete(table, &key);
                 self.bytes += bytes;
             }
         }
         record.plain(Op::Put, Table::Archived, &id.to_bytes(), &day.to_be_bytes());
-        let events = reader.history(id, EventId(1), usize::MAX, Direction::Forward)?;
-        let payloads = reader.payloads(id)?;
+        let events = rows.history(id, EventId(1), usize::MAX, Direction::Forward)?;
+        let payloads = rows.payloads(id)?;
         self.days.entry(day).or_default().push(Kept { id, payloads, events });
         self.executions += 1;
         Ok(())
@@ -193,7 +193,9 @@ impl Reader {
     pub(super) fn archived_day(&self, id: ExecutionId) -> Result<Option<u32>, Fault> {
         self.engine().get(Table::Archived, &id.to_bytes(), day_from)
     }
+}
 
+impl Scans {
     /// The events of an archived execution. Empty where retention forgot it a moment ago.
     pub(super) fn archived_history(&self, day: u32, id: ExecutionId) -> Result<Vec<HistoryEvent>, Fault> {
         let found = self.engine().archives.history(day, id);

@@ -139,6 +139,11 @@ impl Writer {
         }
     }
 
+    /// Who runs the store's work.
+    pub fn threads(&self) -> Threads {
+        self.0.mode
+    }
+
     /// A number for [`Commit::put_outbox`]: above all that were ever given out and stored.
     pub fn outbox_number(&self) -> u64 {
         self.0.shared.engine.outbox_next.fetch_add(1, Ordering::Relaxed)

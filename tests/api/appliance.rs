@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 pub struct Appliance {
     pub address: SocketAddr,
+    #[allow(dead_code, reason = "the dashboard's tests share this file and drop no files")]
     pub incoming: std::path::PathBuf,
     pub outputs: std::path::PathBuf,
     pub client: reqwest::Client,

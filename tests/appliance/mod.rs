@@ -105,12 +105,15 @@ impl Appliance {
         };
         let id = self.handle.start(start).await.unwrap().id;
         let header = self.ended(id).await;
-        let history = self.handle.reader().history(id, EventId(1), 1_000, store::Direction::Forward).unwrap();
+        let history =
+            self.handle.reader().on_this_thread().history(id, EventId(1), 1_000, store::Direction::Forward).unwrap();
         (header, history)
     }
 
     pub async fn ended(&self, id: ExecutionId) -> Header {
-        let ended = || self.handle.reader().header(id).unwrap().filter(|header| header.status != Status::Running);
+        let ended = || {
+            self.handle.reader().on_this_thread().header(id).unwrap().filter(|header| header.status != Status::Running)
+        };
         self.until("its end", ended).await
     }
 

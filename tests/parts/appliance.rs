@@ -138,7 +138,7 @@ impl Served {
     }
 
     pub async fn ended(&self, id: ExecutionId) -> Header {
-        let header = || self.appliance.handle.reader().header(id).unwrap();
+        let header = || self.appliance.handle.reader().on_this_thread().header(id).unwrap();
         self.until("its end", async || header().filter(|header| header.status != Status::Running)).await
     }
 
@@ -168,7 +168,7 @@ impl Served {
 
     /// Whether an alarm says that a part of that name failed.
     fn alarm(&self, part: &str) -> bool {
-        let alarms = alarms::read(self.appliance.handle.reader()).unwrap();
+        let alarms = alarms::read(&self.appliance.handle.reader().on_this_thread()).unwrap();
         let name = format!("part {part}");
         alarms.iter().any(|(alarm, state)| alarm.starts_with(&name) && state.raised)
     }

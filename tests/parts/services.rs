@@ -137,8 +137,16 @@ async fn each_decision_counts_once() {
             make_task(this, "ask", "conveyor:approve.waitForTaskToken", json!({"Title": "May it?"})).await;
         }
         let id = this.begin("ask", json!({})).await;
-        let to_do =
-            || this.appliance.handle.reader().approvals(None, 10).unwrap().into_iter().find(|(of, ..)| *of == id);
+        let to_do = || {
+            this.appliance
+                .handle
+                .reader()
+                .on_this_thread()
+                .approvals(None, 10)
+                .unwrap()
+                .into_iter()
+                .find(|(of, ..)| *of == id)
+        };
         let (_, attempt, _) = this.until("the to-do", async || to_do()).await;
         let decide = async || {
             let decision = Decision::Approve("{}".into());
@@ -198,7 +206,7 @@ async fn predictions_forget_no_lesson() {
 #[tokio::test(start_paused = true)]
 async fn the_audit_log_keeps_the_newest_entries() {
     let this = Served::start().await;
-    let (reader, mut commit) = (this.appliance.handle.reader(), Commit::new());
+    let (reader, mut commit) = (this.appliance.handle.reader().on_this_thread(), Commit::new());
     for number in 0..22_500 {
         let (who, role, door, what, to) = Default::default();
         let row = AuditRow { at: BEGIN.into(), who, role, door, what, to, status: 200 };

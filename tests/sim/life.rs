@@ -222,7 +222,7 @@ impl Life {
         tokio::select! {
             ended = tokio::time::timeout(STUCK_AFTER, all_ended) => match ended {
                 Ok(ended) => ended,
-                Err(_) => panic!("stuck: {}", oracle::unfinished(handle.reader())),
+                Err(_) => panic!("stuck: {}", oracle::unfinished(&handle.reader().on_this_thread())),
             },
             Some(broke_off) = staff.join_next() => {
                 broke_off.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
@@ -236,13 +236,13 @@ impl Life {
         if self.disk.has_crashed() {
             return false;
         }
-        oracle::leaves_no_rows(&reader);
+        oracle::leaves_no_rows(&reader.on_this_thread());
         // Whoever held a token for too long reports too.
         sleep(Duration::from_secs(300)).await;
         if self.disk.has_crashed() {
             return false;
         }
-        oracle::check(self, &reader);
+        oracle::check(self, &reader.on_this_thread());
         assert_eq!(handle.awake(), 0, "an execution is awake and has nothing to do");
         assert!(handle.all_working().is_empty(), "{:?}", handle.all_working());
         for lane in handle.lanes().await {
@@ -283,7 +283,7 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
     let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
     assert_eq!(first, id, "one name, two executions");
     loop {
-        let header = handle.reader().header(id)?.expect("an acknowledged start is lost");
+        let header = handle.reader().header(id).await?.expect("an acknowledged start is lost");
         match (plan.spec.then, header.status) {
             (Then::Stop | Then::StopYoung, Status::Running) => {
                 sleep(Duration::from_millis(world.random(2_000))).await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conveyor::base::{EventId, ExecutionId, TaskToken, Timestamp};
 use conveyor::interpreter::{Execution, HistoryEvent, HistoryKind as K, Outcome, Status, run_list};
-use conveyor::store::{Direction, ExecutionFilter, ExecutionSummary, Reader};
+use conveyor::store::{Direction, ExecutionFilter, ExecutionSummary, Scans};
 use serde_json::Value;
 
 use crate::life::Life;
@@ -14,7 +14,7 @@ use crate::world::Answer;
 /// How late a timer may fire while the box is on, in milliseconds.
 const LATE_MS_MAX: i64 = 100;
 
-pub fn check(life: &Life, reader: &Reader) {
+pub fn check(life: &Life, reader: &Scans) {
     let everything = executions(reader);
     keeps_promises(life, reader, &everything);
     let mut names = BTreeSet::new();
@@ -39,7 +39,7 @@ pub fn check(life: &Life, reader: &Reader) {
 }
 
 /// What still runs, for a simulation that is stuck.
-pub fn unfinished(reader: &Reader) -> String {
+pub fn unfinished(reader: &Scans) -> String {
     let running = executions(reader).into_iter().filter(|summary| summary.status == Status::Running);
     let tell = |summary: ExecutionSummary| {
         let execution = reader.execution(summary.id).unwrap().unwrap();
@@ -48,17 +48,17 @@ pub fn unfinished(reader: &Reader) -> String {
     };
     let text: String = running.map(tell).collect();
     let timers = reader.timers(Timestamp::MAX, 20).unwrap();
-    let outstanding: Vec<_> = reader.outstanding().map(|row| row.unwrap().0).collect();
+    let outstanding: Vec<_> = reader.outstanding(None, 99).unwrap().into_iter().map(|row| row.0).collect();
     format!("{text}\ntimers: {timers:?}\noutstanding: {outstanding:?}")
 }
 
-fn executions(reader: &Reader) -> Vec<ExecutionSummary> {
+fn executions(reader: &Scans) -> Vec<ExecutionSummary> {
     let page = reader.executions(&ExecutionFilter::default(), None, 10_000).unwrap();
     assert!(page.next.is_none());
     page.items
 }
 
-fn keeps_promises(life: &Life, reader: &Reader, everything: &[ExecutionSummary]) {
+fn keeps_promises(life: &Life, reader: &Scans, everything: &[ExecutionSummary]) {
     let promises = life.acknowledged.0.lock();
     for plan in &life.plans {
         let id = promises.started[&plan.name];
@@ -98,7 +98,7 @@ fn has_the_children_that_were_called(everything: &[ExecutionSummary]) {
 }
 
 /// Each batch of items was given to one child, once, and every child has ended as the run did.
-fn has_the_children_of_its_map(reader: &Reader, summary: &ExecutionSummary) {
+fn has_the_children_of_its_map(reader: &Scans, summary: &ExecutionSummary) {
     let runs = reader.map_runs_of(summary.id).unwrap();
     let Some(wanted) = machines::children_of(&summary.machine.name) else {
         return assert!(runs.is_empty(), "{} has a Map run", summary.name);
@@ -131,8 +131,8 @@ fn runs_no_attempt_twice_in_one_boot(life: &Life) {
     }
 }
 
-pub fn leaves_no_rows(reader: &Reader) {
-    let outstanding: Vec<_> = reader.outstanding().map(Result::unwrap).collect();
+pub fn leaves_no_rows(reader: &Scans) {
+    let outstanding: Vec<_> = reader.outstanding(None, 99).unwrap();
     assert!(outstanding.is_empty(), "tasks are left: {outstanding:?}");
     let timers = reader.timers(Timestamp::MAX, 99).unwrap();
     assert!(timers.is_empty(), "timers are left: {timers:?}");

@@ -21,7 +21,7 @@ use conveyor::run::{self, AuditEntry, Handle, Lanes, NewMachine, OnBehalf, Start
 use conveyor::sandbox::{OnProgress, Spawn};
 use conveyor::services::queues::{NewMessage, Queues, Receipt, Reply, Request};
 use conveyor::store::sim::SimDisk;
-use conveyor::store::{Backends, MessageRow, Options, Reader, Threads, check, open};
+use conveyor::store::{Backends, MessageRow, Options, Scans, Threads, check, open};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
@@ -271,7 +271,7 @@ impl ServiceLife {
                 if self.disk.has_crashed() {
                     return Ended::Crashed(clock.now());
                 }
-                self.check(&reader);
+                self.check(&reader.on_this_thread());
                 handle.shut_down().await;
                 match writer.close() {
                     Ok(()) => Ended::Well,
@@ -593,7 +593,7 @@ impl Person {
             };
             self.life.told.lock().executions.insert(name.clone(), true);
             loop {
-                let header = self.handle.reader().header(id).map_err(|e| format!("{e:?}"))?;
+                let header = self.handle.reader().header(id).await.map_err(|e| format!("{e:?}"))?;
                 match header.expect("an acknowledged start is lost").status {
                     Status::Running => sleep(Duration::from_millis(100)).await,
                     _ => break,
@@ -605,7 +605,7 @@ impl Person {
 }
 
 impl ServiceLife {
-    fn check(&self, reader: &Reader) {
+    fn check(&self, reader: &Scans) {
         let told = self.told.lock();
         let left = |queue: &str| -> Vec<(u64, MessageRow)> {
             let rows = reader.messages(queue, 0, usize::MAX).unwrap();
@@ -645,7 +645,7 @@ impl ServiceLife {
     }
 
     /// What Tasks did, they did once.
-    fn check_tasks(&self, reader: &Reader, told: &Told) {
+    fn check_tasks(&self, reader: &Scans, told: &Told) {
         let rows = |queue: &str| reader.messages(queue, 0, usize::MAX).unwrap();
         let (tasks, seen) = (rows("tasks"), rows("seen"));
         let mut claims: BTreeMap<String, u32> = BTreeMap::new();

@@ -7,7 +7,7 @@ use super::{settings, tags, token};
 use crate::api::{Doors, Refused, names};
 use crate::base::Timestamp;
 use crate::base::limits::NAME_CHARS_MAX;
-use crate::store::{ActivityRow, Commit};
+use crate::store::{ActivityRow, Commit, Scans};
 
 const ARN_CHARS_MAX: usize = 256;
 
@@ -52,15 +52,15 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(answer)
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
     let from = token::read(next.as_deref())?;
-    let mut rows = doors.reader.activities(from.as_deref().map(token::name), limit + 1)?;
-    let next = rows.get(limit).map(|row| doors.place.activity(&row.name));
-    rows.truncate(limit);
-    let mut answer = json!({"activities": rows.iter().map(|row| shown(doors, row)).collect::<Vec<_>>()});
+    let mut found = rows.activities(from.as_deref().map(token::name), limit + 1)?;
+    let next = found.get(limit).map(|row| doors.place.activity(&row.name));
+    found.truncate(limit);
+    let mut answer = json!({"activities": found.iter().map(|row| shown(doors, row)).collect::<Vec<_>>()});
     token::put(&mut answer, next);
     Ok(answer)
 }

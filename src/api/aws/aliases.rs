@@ -9,7 +9,7 @@ use crate::api::{Doors, Refused};
 use crate::base::Timestamp;
 use crate::base::limits::NAME_CHARS_MAX;
 use crate::run::AliasChange;
-use crate::store::{AliasRow, Route};
+use crate::store::{AliasRow, Route, Scans};
 
 /// A name that could be a version's number is none.
 const NAME_PATTERN: &str = r"^(?=.*[a-zA-Z_\-\.])[a-zA-Z0-9_\-\.]+$";
@@ -89,7 +89,7 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 }
 
 /// Of a version's ARN: the aliases that lead there.
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
@@ -97,16 +97,16 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
     let missing = || Refused::no_machine(&arn);
     doors.reader.machine(&machine)?.ok_or_else(missing)?;
-    let mut rows = doors.reader.aliases(&machine)?;
+    let mut found = rows.aliases(&machine)?;
     if let Some(version) = qualifier {
         let version: u64 = version.parse().map_err(|_| missing())?;
-        rows.retain(|(_, row)| row.routes.iter().any(|route| route.version == version));
+        found.retain(|(_, row)| row.routes.iter().any(|route| route.version == version));
     }
-    rows.sort_by_key(|(_, row): &(String, AliasRow)| row.created_at.0);
+    found.sort_by_key(|(_, row): &(String, AliasRow)| row.created_at.0);
     let from = token::read(next.as_deref())?;
-    let first = from.and_then(|text| rows.iter().position(|(name, _)| name == token::name(&text))).unwrap_or(0);
-    let next = rows.get(first + limit).map(|(name, _)| doors.place.qualified(&machine, name));
-    let shown = rows.iter().skip(first).take(limit).map(|(name, row)| {
+    let first = from.and_then(|text| found.iter().position(|(name, _)| name == token::name(&text))).unwrap_or(0);
+    let next = found.get(first + limit).map(|(name, _)| doors.place.qualified(&machine, name));
+    let shown = found.iter().skip(first).take(limit).map(|(name, row)| {
         json!({
             "stateMachineAliasArn": doors.place.qualified(&machine, name),
             "creationDate": Timestamp::from(row.created_at).as_seconds(),

@@ -11,7 +11,7 @@ use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
 use crate::base::{EventId, ExecutionId, Timestamp};
 use crate::interpreter::{Header, MachineRef, Outcome, Qualifier, Status};
 use crate::run::{self, Start};
-use crate::store::{Direction, ExecutionFilter, ExecutionSummary, MachineKind};
+use crate::store::{Direction, ExecutionFilter, ExecutionSummary, MachineKind, Scans};
 
 const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTED", "FAILED", "RUNNING"];
 
@@ -57,7 +57,7 @@ pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let error = fields.optional("error", ERROR_CHARS_MAX);
     let cause = fields.optional("cause", CAUSE_CHARS_MAX);
     fields.done()?;
-    let header = find(doors, &arn)?;
+    let header = find(doors, &arn).await?;
     // Stopping what has stopped is no error on AWS, and changes nothing.
     let stopped_at = match header.stopped_at {
         Some(at) => at,
@@ -66,11 +66,11 @@ pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(json!({"stopDate": stopped_at.as_seconds()}))
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");
     fields.done()?;
-    let header = find(doors, &arn)?;
+    let header = find(doors, &arn).await?;
     let mut answer = json!({
         "executionArn": arn,
         "stateMachineArn": doors.place.machine(&header.arn_machine()),
@@ -127,7 +127,7 @@ pub fn put_data(answer: &mut Value, key: &str, text: &str, included: bool) {
     answer[format!("{key}Details")] = json!({"included": included});
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.name("stateMachineArn", ARN_CHARS_MAX);
     let map_run = fields.name("mapRunArn", 2000);
     let status = fields.one_of("statusFilter", STATUSES);
@@ -138,7 +138,7 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let wanted = Wanted { status: status.as_deref().and_then(status_of), redriven, qualifier: None, limit };
     let arn = match (arn, map_run) {
         (Some(arn), None) => arn,
-        (None, Some(map_run)) => return map_runs::executions(doors, &map_run, wanted, next.as_deref()),
+        (None, Some(map_run)) => return map_runs::executions(doors, rows, &map_run, wanted, next.as_deref()),
         _ => return Err(Refused::validation("Must specify a state machine ARN or a map run ARN.")),
     };
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
@@ -146,7 +146,7 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     if row.kind == MachineKind::Express {
         return Err(Refused::wrong_type());
     }
-    Wanted { qualifier, ..wanted }.list(doors, machine, next.as_deref())
+    Wanted { qualifier, ..wanted }.list(doors, rows, machine, next.as_deref())
 }
 
 /// What ListExecutions asks for.
@@ -159,7 +159,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Of a machine's list or a Map run's.
-    pub fn list(&self, doors: &Doors, list: String, next: Option<&str>) -> Result<Value, Refused> {
+    pub fn list(&self, doors: &Doors, rows: &Scans, list: String, next: Option<&str>) -> Result<Value, Refused> {
         let mut after = token::read(next)?;
         if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
             return Err(Refused::invalid_page_token());
@@ -175,7 +175,7 @@ impl Wanted {
         let mut shown: Vec<Value> = Vec::new();
         // Lists of a version or an alias leave out what others started; the pages stay full.
         loop {
-            let page = doors.reader.executions(&filter, after.as_deref(), self.limit - shown.len())?;
+            let page = rows.executions(&filter, after.as_deref(), self.limit - shown.len())?;
             shown.extend(page.items.iter().filter(wanted).map(|e| summary(doors, e)));
             after = page.next;
             if shown.len() >= self.limit || after.is_none() {
@@ -193,20 +193,20 @@ fn is_of(qualifier: &Qualifier, wanted: &str) -> bool {
     qualifier.alias() == Some(wanted) || wanted.parse() == Ok(qualifier.version())
 }
 
-pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let reverse = fields.flag("reverseOrder").unwrap_or(false);
     let include_data = fields.flag("includeExecutionData").unwrap_or(true);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
-    let header = find(doors, &arn)?;
+    let header = found(doors, rows, &arn)?;
     let from = match token::read(next.as_deref())? {
         None => EventId(0),
         Some(number) => EventId(number.parse().map_err(|_| Refused::invalid_page_token())?),
     };
     let direction = if reverse { Direction::Backward } else { Direction::Forward };
-    let mut events = doors.reader.history(header.id, from, limit + 1, direction)?;
+    let mut events = rows.history(header.id, from, limit + 1, direction)?;
     let next = events.get(limit).map(|event| event.id);
     events.truncate(limit);
     let mut answer = json!({"events": events.iter().map(|event| wire(event, include_data)).collect::<Vec<_>>()});
@@ -215,11 +215,20 @@ pub fn history(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 }
 
 /// The execution of that ARN.
-pub fn find(doors: &Doors, arn: &str) -> Result<Header, Refused> {
+pub async fn find(doors: &Doors, arn: &str) -> Result<Header, Refused> {
+    let id = id_of(doors, arn)?;
+    doors.reader.header(id).await?.ok_or_else(|| Refused::no_execution(arn))
+}
+
+/// The same for who looks further into the store.
+pub fn found(doors: &Doors, rows: &Scans, arn: &str) -> Result<Header, Refused> {
+    let id = id_of(doors, arn)?;
+    rows.header(id)?.ok_or_else(|| Refused::no_execution(arn))
+}
+
+fn id_of(doors: &Doors, arn: &str) -> Result<ExecutionId, Refused> {
     let (machine, name) = doors.place.read_execution(arn)?;
-    let missing = || Refused::no_execution(arn);
-    let id = doors.reader.by_name(&machine, &name)?.ok_or_else(missing)?;
-    doors.reader.header(id)?.ok_or_else(missing)
+    doors.reader.by_name(&machine, &name)?.ok_or_else(|| Refused::no_execution(arn))
 }
 
 pub fn status_of(name: &str) -> Option<Status> {

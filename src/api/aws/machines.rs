@@ -10,7 +10,7 @@ use crate::asl::{self, Problem, Severity};
 use crate::base::Timestamp;
 use crate::base::limits::{NAME_CHARS_MAX, quotas};
 use crate::run::{Changed, MachineChange, NewMachine};
-use crate::store::{MachineKind, RevisionRow};
+use crate::store::{MachineKind, RevisionRow, Scans};
 
 pub const TYPES: &[&str] = &["EXPRESS", "STANDARD"];
 pub const ARN_CHARS_MAX: usize = 256;
@@ -28,7 +28,7 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     fields.done()?;
     names::check(&name)?;
     check_role(&role_arn)?;
-    check_definition(&definition, kind.as_deref())?;
+    check_definition(doors, &definition, kind.as_deref()).await?;
     settings.check()?;
     let new = NewMachine {
         name,
@@ -64,7 +64,7 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     // Versions and aliases have no definition of their own to change.
     let row = doors.reader.machine(&name)?.filter(|_| qualifier.is_none()).ok_or_else(|| Refused::no_machine(&arn))?;
     if let Some(definition) = &definition {
-        check_definition(definition, Some(type_name(row.kind)))?;
+        check_definition(doors, definition, Some(type_name(row.kind))).await?;
     }
     if let Some(role_arn) = &role_arn {
         check_role(role_arn)?;
@@ -121,11 +121,11 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(answer)
 }
 
-pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     fields.one_of("includedData", INCLUDED);
     fields.done()?;
-    let header = super::executions::find(doors, &arn)?;
+    let header = super::executions::find(doors, &arn).await?;
     let machine = &header.machine;
     let missing = || Refused::no_machine(&doors.place.machine(&machine.name));
     let revision = doors.reader.revision(&machine.name, machine.revision)?.ok_or_else(missing)?;
@@ -135,15 +135,15 @@ pub fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value
     Ok(answer)
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
     let from = token::read(next.as_deref())?;
-    let mut rows = doors.reader.machines(from.as_deref().map(token::name), limit + 1)?;
-    let next = rows.get(limit).map(|row| doors.place.machine(&row.name));
-    rows.truncate(limit);
-    let shown = rows.iter().filter(|row| !row.deleting).map(|row| {
+    let mut found = rows.machines(from.as_deref().map(token::name), limit + 1)?;
+    let next = found.get(limit).map(|row| doors.place.machine(&row.name));
+    found.truncate(limit);
+    let shown = found.iter().filter(|row| !row.deleting).map(|row| {
         json!({
             "stateMachineArn": doors.place.machine(&row.name),
             "name": row.name,
@@ -190,8 +190,9 @@ pub fn check_role(arn: &str) -> Result<(), Refused> {
     }
 }
 
-fn check_definition(definition: &str, kind: Option<&str>) -> Result<(), Refused> {
-    match asl::check(definition, definitions::workflow_type(kind)) {
+async fn check_definition(doors: &Doors, definition: &str, kind: Option<&str>) -> Result<(), Refused> {
+    let (definition, kind) = (definition.to_owned(), definitions::workflow_type(kind));
+    match doors.handle.analyse(move || asl::check(&definition, kind)).await? {
         (Some(_), _) => Ok(()),
         (None, problems) => Err(refuse_definition(problems)),
     }

@@ -11,7 +11,7 @@ use crate::api::{Doors, Refused};
 use crate::base::{Attempt, ExecutionId};
 use crate::interpreter::{MapChild, run_list};
 use crate::run::MapRunChange;
-use crate::store::{MapRunRow, RunCounts, RunStatus};
+use crate::store::{MapRunRow, RunCounts, RunStatus, Scans};
 
 const MAP_RUN_ARN_CHARS_MAX: usize = 2000;
 
@@ -24,13 +24,13 @@ fn arn(doors: &Doors, row: &MapRunRow) -> String {
     doors.place.map_run(&row.machine, &row.label, Uuid::from_u128(row.run.0))
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let execution_arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
-    let header = super::executions::find(doors, &execution_arn)?;
-    let runs = doors.reader.map_runs_of(header.id)?;
+    let header = super::executions::found(doors, rows, &execution_arn)?;
+    let runs = rows.map_runs_of(header.id)?;
     let from = token::read(next.as_deref())?;
     let first = match from {
         None => 0,
@@ -55,11 +55,11 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(answer)
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
     fields.done()?;
     let (parent, _, row) = find(doors, &asked)?;
-    let header = doors.reader.header(parent)?.ok_or_else(|| Refused::no_resource(&asked))?;
+    let header = doors.reader.header(parent).await?.ok_or_else(|| Refused::no_resource(&asked))?;
     let (executions, items) = counts(doors, &row);
     let mut answer = json!({
         "mapRunArn": asked,
@@ -103,9 +103,15 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
 }
 
 /// ListExecutions of a map run.
-pub fn executions(doors: &Doors, asked: &str, wanted: Wanted, next: Option<&str>) -> Result<Value, Refused> {
+pub fn executions(
+    doors: &Doors,
+    rows: &Scans,
+    asked: &str,
+    wanted: Wanted,
+    next: Option<&str>,
+) -> Result<Value, Refused> {
     let (.., row) = find(doors, asked)?;
-    wanted.list(doors, run_list(&row.machine, &row.label, row.run.0), next)
+    wanted.list(doors, rows, run_list(&row.machine, &row.label, row.run.0), next)
 }
 
 fn find(doors: &Doors, asked: &str) -> Result<(ExecutionId, Attempt, MapRunRow), Refused> {

@@ -28,6 +28,7 @@ use super::audit::{self, Action};
 use super::gate::{Caller, Role};
 use super::{Doors, Refused};
 use crate::resources::wire;
+use crate::store::Scans;
 pub use executions::{redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
@@ -198,30 +199,30 @@ pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, 
         "UpdateStateMachine" => machines::update(doors, fields).await,
         "DeleteStateMachine" => machines::delete(doors, fields).await,
         "DescribeStateMachine" => machines::describe(doors, fields),
-        "DescribeStateMachineForExecution" => machines::describe_for_execution(doors, fields),
-        "ListStateMachines" => machines::list(doors, fields),
+        "DescribeStateMachineForExecution" => machines::describe_for_execution(doors, fields).await,
+        "ListStateMachines" => reading(doors, fields, machines::list).await,
         "PublishStateMachineVersion" => versions::publish(doors, fields).await,
         "DeleteStateMachineVersion" => versions::delete(doors, fields).await,
-        "ListStateMachineVersions" => versions::list(doors, fields),
+        "ListStateMachineVersions" => reading(doors, fields, versions::list).await,
         "CreateStateMachineAlias" => aliases::create(doors, fields).await,
         "UpdateStateMachineAlias" => aliases::update(doors, fields).await,
         "DeleteStateMachineAlias" => aliases::delete(doors, fields).await,
         "DescribeStateMachineAlias" => aliases::describe(doors, fields),
-        "ListStateMachineAliases" => aliases::list(doors, fields),
+        "ListStateMachineAliases" => reading(doors, fields, aliases::list).await,
         "TagResource" => tags::tag(doors, fields).await,
         "UntagResource" => tags::untag(doors, fields).await,
         "ListTagsForResource" => tags::list(doors, fields),
-        "ValidateStateMachineDefinition" => definitions::validate(fields),
+        "ValidateStateMachineDefinition" => doors.handle.analyse(move || definitions::validate(fields)).await?,
         "StartExecution" => executions::start(doors, fields).await,
         "StartSyncExecution" => sync::start(doors, fields).await,
         "StopExecution" => executions::stop(doors, fields).await,
         "RedriveExecution" => redrive::redrive(doors, fields).await,
-        "DescribeExecution" => executions::describe(doors, fields),
-        "ListExecutions" => executions::list(doors, fields),
-        "GetExecutionHistory" => executions::history(doors, fields),
+        "DescribeExecution" => executions::describe(doors, fields).await,
+        "ListExecutions" => reading(doors, fields, executions::list).await,
+        "GetExecutionHistory" => reading(doors, fields, executions::history).await,
         "TestState" => test_state::test(doors, fields).await,
-        "ListMapRuns" => map_runs::list(doors, fields),
-        "DescribeMapRun" => map_runs::describe(doors, fields),
+        "ListMapRuns" => reading(doors, fields, map_runs::list).await,
+        "DescribeMapRun" => map_runs::describe(doors, fields).await,
         "UpdateMapRun" => map_runs::update(doors, fields).await,
         "SendTaskSuccess" => tasks::succeeded(doors, fields).await,
         "SendTaskFailure" => tasks::failed(doors, fields).await,
@@ -229,10 +230,19 @@ pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, 
         "CreateActivity" => activities::create(doors, fields).await,
         "DeleteActivity" => activities::delete(doors, fields).await,
         "DescribeActivity" => activities::describe(doors, fields),
-        "ListActivities" => activities::list(doors, fields),
+        "ListActivities" => reading(doors, fields, activities::list).await,
         "GetActivityTask" => activities::task(doors, fields).await,
         _ => Err(unknown(operation)),
     }
+}
+
+/// Answers out of the store, on a thread that may block: lists, and what archives hold.
+async fn reading(
+    doors: &Doors,
+    fields: Fields,
+    answer: fn(&Doors, &Scans, Fields) -> Result<Value, Refused>,
+) -> Result<Value, Refused> {
+    doors.reading(move |doors, rows| answer(doors, rows, fields)).await
 }
 
 /// What AWS says about a text that is no JSON; `None` where it is JSON.

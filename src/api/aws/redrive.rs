@@ -51,7 +51,7 @@ pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, Refused
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let token = fields.name("clientToken", 64);
     fields.done()?;
-    let header = super::executions::find(doors, &arn)?;
+    let header = super::executions::find(doors, &arn).await?;
     let known = token.as_deref().and_then(|token| doors.redriven.at(header.id, token, doors.handle.now()));
     let at = match known {
         Some(at) => at,

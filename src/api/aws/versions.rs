@@ -7,6 +7,7 @@ use super::machines::{ARN_CHARS_MAX, DESCRIPTION_CHARS_MAX};
 use super::token;
 use crate::api::{Doors, Refused};
 use crate::base::Timestamp;
+use crate::store::Scans;
 
 pub async fn publish(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
@@ -33,7 +34,7 @@ pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({}))
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
@@ -43,11 +44,11 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
         None => None,
         Some(text) => Some(token::name(&text).parse().map_err(|_| Refused::invalid_page_token())?),
     };
-    let mut rows = doors.reader.versions(&machine, from, limit + 1)?;
+    let mut found = rows.versions(&machine, from, limit + 1)?;
     let arn_of = |number: u64| doors.place.qualified(&machine, &number.to_string());
-    let next = rows.get(limit).map(|(number, _)| arn_of(*number));
-    rows.truncate(limit);
-    let shown = rows.iter().map(|(number, row)| {
+    let next = found.get(limit).map(|(number, _)| arn_of(*number));
+    found.truncate(limit);
+    let shown = found.iter().map(|(number, row)| {
         json!({
             "stateMachineVersionArn": arn_of(*number),
             "creationDate": Timestamp::from(row.created_at).as_seconds(),

@@ -8,7 +8,7 @@ use crate::api::Doors;
 use crate::services::alarms;
 
 pub async fn alarms(State(doors): State<Doors>) -> Answer {
-    let mut all: Vec<_> = alarms::read(&doors.reader)?.into_values().collect();
+    let mut all: Vec<_> = doors.reading(|_, rows| Ok(alarms::read(rows)?)).await?.into_values().collect();
     all.sort_by_key(|alarm| (!alarm.raised, -alarm.since));
     Ok(Fresh(json!({"alarms": all})))
 }

@@ -4,35 +4,36 @@ use axum::extract::{Extension, Json, Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::executions::find;
+use super::executions::found;
 use super::outputs::outputs;
 use super::{Answer, Body, Fresh, source};
 use crate::api::gate::Caller;
-use crate::api::{Doors, Refused, apart};
+use crate::api::{Doors, Refused};
 use crate::base::Attempt;
 use crate::base::limits::CAUSE_CHARS_MAX;
 use crate::resources::approve::REJECTED;
 use crate::services::approvals::{Decision, Key, Verdict};
+use crate::store::Scans;
 
 const ROWS_MAX: usize = 1_000;
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
-    let shown = apart(move || listed(&doors)).await??;
+    let shown = doors.reading_disks(listed).await?;
     Ok(Fresh(json!({"approvals": shown})))
 }
 
 /// What waits still. What does not, the approvals drop before long.
-fn listed(doors: &Doors) -> Result<Vec<Value>, Refused> {
+fn listed(doors: &Doors, rows: &Scans) -> Result<Vec<Value>, Refused> {
     let mut shown = Vec::new();
-    for (execution, attempt, row) in doors.reader.approvals(None, ROWS_MAX)? {
+    for (execution, attempt, row) in rows.approvals(None, ROWS_MAX)? {
         if !doors.handle.awaits(&row.token)? {
             continue;
         }
-        let header = find(doors, &execution.to_string())?;
+        let header = found(rows, &execution.to_string())?;
         let asked: Value = serde_json::from_str(&row.asked).unwrap_or_default();
         let file = source(&header.input);
         let mut top = header.clone();
-        while let Some(parent) = top.parent.as_ref().and_then(|p| doors.reader.header(p.execution).ok().flatten()) {
+        while let Some(parent) = top.parent.as_ref().and_then(|p| rows.header(p.execution).ok().flatten()) {
             top = parent;
         }
         let mut media = outputs(doors, [row.asked.as_str()].into_iter(), None);

@@ -10,19 +10,21 @@ use axum::extract::{Path, State};
 use serde_json::json;
 
 use super::{Answer, Fresh};
-use crate::api::{Doors, Refused, apart};
+use crate::api::{Doors, Refused};
 use crate::base::fault;
 use crate::base::speeds::Speeds;
 use crate::bench::kept::{self, KeptError};
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
     let data_dir = doors.data_dir.clone();
-    Ok(Fresh(apart(move || json!({"runs": kept::summaries(&data_dir), "speeds": Speeds::read(&data_dir)})).await?))
+    Ok(Fresh(
+        doors.blocking(move || json!({"runs": kept::summaries(&data_dir), "speeds": Speeds::read(&data_dir)})).await?,
+    ))
 }
 
 pub async fn one(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
     let data_dir = doors.data_dir.clone();
-    match apart(move || kept::run(&data_dir, &id)).await? {
+    match doors.blocking(move || kept::run(&data_dir, &id)).await? {
         Ok(report) => Ok(Fresh(json!(report))),
         Err(missing @ KeptError::Missing { .. }) => Err(Refused::new("ResourceNotFound", missing.to_string())),
         Err(error) => Err(Refused::new("InternalFailure", fault::chain(&error))),

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
-use crate::api::{Doors, apart};
+use crate::api::Doors;
 
 const INVENTORY_FOR: Duration = Duration::from_secs(600);
 const NOW_FOR: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ struct Seen {
 
 pub async fn devices(State(doors): State<Doors>) -> Answer {
     let devices = doors.devices.clone();
-    Ok(Fresh(apart(move || devices.read()).await?))
+    Ok(Fresh(doors.blocking(move || devices.read()).await?))
 }
 
 impl Devices {

@@ -8,12 +8,12 @@ use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
 use super::{Answer, Body, Fresh, predictions, source};
 use crate::api::live::Shown;
-use crate::api::{Doors, Refused, apart, aws, names};
+use crate::api::{Doors, Refused, aws, names};
 use crate::base::limits::quotas;
 use crate::base::{EventId, ExecutionId, JOB_MACHINE};
 use crate::interpreter::{Header, HistoryEvent, StateType};
 use crate::run::{self, Start};
-use crate::store::Direction;
+use crate::store::{Direction, Scans};
 
 /// Events that one page of an execution is made of, and the states it shows.
 pub(super) const EVENTS_MAX: usize = 25_000;
@@ -30,8 +30,9 @@ pub struct OneQuery {
 }
 
 pub async fn one(State(doors): State<Doors>, Path(id): Path<String>, Query(query): Query<OneQuery>) -> Answer {
-    let (inside, handle) = (doors.clone(), doors.handle.clone());
-    let mut shown = apart(move || detail(&inside, &id, query.states.unwrap_or(true))).await??;
+    let handle = doors.handle.clone();
+    let with_states = query.states.unwrap_or(true);
+    let mut shown = doors.reading_disks(move |doors, rows| detail(doors, rows, &id, with_states)).await?;
     if shown.0["stoppedAt"].is_null() {
         let ids = nested_ids(&shown.0);
         shown.0["working"] = working(&handle, &ids);
@@ -68,11 +69,11 @@ async fn waiting(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
     json!(all)
 }
 
-fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
-    let header = find(doors, id)?;
-    let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
+fn detail(doors: &Doors, rows: &Scans, id: &str, with_states: bool) -> Answer {
+    let header = found(rows, id)?;
+    let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let mut states = visits_of(doors, &header, &events);
-    let failure = failure(doors, &header, &states, FAILURE_DEPTH_MAX);
+    let failure = failure(doors, rows, &header, &states, FAILURE_DEPTH_MAX);
     // A workflow that has cleaned up after its failure would only fail again.
     let at_its_end = visits::failed(&states).is_some_and(|visit| visit.state_type == StateType::Fail);
     let output = header.output().map(str::to_owned);
@@ -97,7 +98,7 @@ fn detail(doors: &Doors, id: &str, with_states: bool) -> Answer {
     shown["redriveCount"] = header.redrive_count.into();
     shown["predicted"] = predicted;
     let runs = header.stopped_at.is_none();
-    shown["predictions"] = if runs { predictions::expected(doors, header.id) } else { json!([]) };
+    shown["predictions"] = if runs { predictions::expected(doors, rows, header.id) } else { json!([]) };
     Ok(Fresh(shown))
 }
 
@@ -112,16 +113,16 @@ pub struct HistoryQuery {
 
 /// The events as AWS spells them.
 pub async fn history(State(doors): State<Doors>, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
-    let header = find(&doors, &id)?;
     let limit = query.limit.unwrap_or(1000).clamp(1, EVENTS_MAX);
     let direction = if query.reverse { Direction::Backward } else { Direction::Forward };
-    let reader = doors.reader.clone();
-    let mut events = apart(move || reader.history(header.id, EventId(query.from), limit + 1, direction)).await??;
-    let next = events.get(limit).map(|event| event.id.0);
-    events.truncate(limit);
-    let shown: Vec<Value> =
-        events.iter().map(|event| crate::api::history::wire(event, query.data.unwrap_or(true))).collect();
-    Ok(Fresh(json!({"events": shown, "next": next})))
+    let page = move |_: &Doors, rows: &Scans| {
+        let mut events = rows.history(found(rows, &id)?.id, EventId(query.from), limit + 1, direction)?;
+        let next = events.get(limit).map(|event| event.id.0);
+        events.truncate(limit);
+        let shown = events.iter().map(|event| crate::api::history::wire(event, query.data.unwrap_or(true)));
+        Ok(Fresh(json!({"events": shown.collect::<Vec<Value>>(), "next": next})))
+    };
+    doors.reading(page).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,8 +138,8 @@ pub struct StartBody {
 
 /// The definition that the execution is pinned to.
 pub async fn definition(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    let machine = find(&doors, &id)?.machine;
-    super::machines::definition_of(&doors, &machine.name, machine.revision)
+    let machine = find(&doors, &id).await?.machine;
+    super::machines::definition(&doors, machine.name, machine.revision).await
 }
 
 pub async fn start(doors: Doors, body: Body<StartBody>) -> Answer {
@@ -172,7 +173,7 @@ pub struct StopBody {
 
 pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
     let Json(body) = super::body(body)?;
-    let header = find(&doors, &id)?;
+    let header = find(&doors, &id).await?;
     let at = match header.stopped_at {
         Some(at) => at,
         None => doors.handle.stop(header.id, body.error, body.cause).await?,
@@ -181,14 +182,20 @@ pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) ->
 }
 
 pub async fn redrive(doors: Doors, Path(id): Path<String>) -> Answer {
-    let header = find(&doors, &id)?;
+    let header = find(&doors, &id).await?;
     let at = doors.handle.redrive(header.id).await?;
     Ok(Fresh(json!({"redrivenAt": at.0})))
 }
 
-pub(super) fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
+pub(super) async fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
     let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
-    doors.reader.header(id)?.ok_or_else(|| Refused::no_execution(id))
+    doors.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))
+}
+
+/// The same for who looks further into the store.
+pub(super) fn found(rows: &Scans, id: &str) -> Result<Header, Refused> {
+    let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
+    rows.header(id)?.ok_or_else(|| Refused::no_execution(id))
 }
 
 pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
@@ -271,17 +278,17 @@ pub(super) fn children_of(doors: &Doors, visits: &mut [Visit]) {
 }
 
 /// What failed, with which input and which error: in the nested execution where it happened, if it was one.
-fn failure(doors: &Doors, header: &Header, visits: &[Visit], depth: u32) -> Option<Value> {
+fn failure(doors: &Doors, rows: &Scans, header: &Header, visits: &[Visit], depth: u32) -> Option<Value> {
     let stopped_at = header.stopped_at?;
     if !aws::redrivable(header.status) {
         return None;
     }
-    let failed = visits::failed(visits).map(|last| origin(doors, visits, last));
+    let failed = visits::failed(visits).map(|last| origin(rows, visits, last));
     if let Some(visit) = failed.filter(|_| depth > 0) {
         for child in visit.children.iter().rev() {
-            let deeper = find(doors, child).ok().and_then(|header| {
-                let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward).ok()?;
-                failure(doors, &header, &visits_of(doors, &header, &events), depth - 1)
+            let deeper = found(rows, child).ok().and_then(|header| {
+                let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward).ok()?;
+                failure(doors, rows, &header, &visits_of(doors, &header, &events), depth - 1)
             });
             if deeper.is_some() {
                 return deeper;
@@ -305,7 +312,7 @@ fn failure(doors: &Doors, header: &Header, visits: &[Visit], depth: u32) -> Opti
 
 /// The visit where a failure began. A Fail state at the end of a workflow's cleaning up only passes on the error of a
 /// state that was caught, or of a job that was polled: that one has the input and the place that people look for.
-fn origin<'a>(doors: &Doors, visits: &'a [Visit], last: &'a Visit) -> &'a Visit {
+fn origin<'a>(rows: &Scans, visits: &'a [Visit], last: &'a Visit) -> &'a Visit {
     if last.state_type != StateType::Fail || last.error.is_none() {
         return last;
     }
@@ -316,7 +323,7 @@ fn origin<'a>(doors: &Doors, visits: &'a [Visit], last: &'a Visit) -> &'a Visit 
             || visit
                 .children
                 .iter()
-                .any(|child| find(doors, child).is_ok_and(|header| header.failure().0 == last.error.as_deref()))
+                .any(|child| found(rows, child).is_ok_and(|header| header.failure().0 == last.error.as_deref()))
     });
     began.unwrap_or(last)
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::executions::{find, summary};
 use super::{Answer, Body, Fresh, source};
-use crate::api::{Doors, Refused, apart, aws};
+use crate::api::{Doors, Refused, aws};
 use crate::base::ExecutionId;
-use crate::store::{Direction, ExecutionFilter};
+use crate::store::{Direction, ExecutionFilter, Scans};
 
 /// Rows of a page, and the most that one may ask for.
 const PAGE_ROWS: usize = 50;
@@ -46,10 +46,10 @@ struct Wanted {
 }
 
 pub async fn list(State(doors): State<Doors>, Query(query): Query<ListQuery>) -> Answer {
-    apart(move || rows(&doors, query)).await?
+    doors.reading(move |doors, rows| page(doors, rows, query)).await
 }
 
-fn rows(doors: &Doors, query: ListQuery) -> Answer {
+fn page(doors: &Doors, store: &Scans, query: ListQuery) -> Answer {
     let status = match query.status.as_deref().filter(|s| !s.is_empty()) {
         None => None,
         Some(name) => {
@@ -84,7 +84,7 @@ fn rows(doors: &Doors, query: ListQuery) -> Answer {
     }
     let (mut rows, mut looked) = (Vec::new(), 0);
     'pages: loop {
-        let page = doors.reader.executions_from(&filter, next.as_deref(), limit, direction)?;
+        let page = store.executions_from(&filter, next.as_deref(), limit, direction)?;
         for found in &page.items {
             if !wanted.ids.contains(&found.id.0) {
                 next = None;
@@ -95,7 +95,7 @@ fn rows(doors: &Doors, query: ListQuery) -> Answer {
             if (!wanted.nested && found.parent.is_some()) || (!wanted.error.is_empty() && found.error.is_none()) {
                 continue;
             }
-            let Some(header) = doors.reader.header(found.id)? else { continue };
+            let Some(header) = store.header(found.id)? else { continue };
             let source = source(&header.input);
             let name = source.as_ref().map_or(header.name.as_str(), |uri| uri.file_name()).to_lowercase();
             if !name.contains(&wanted.name) && !header.name.to_lowercase().starts_with(&wanted.name) {
@@ -152,7 +152,7 @@ pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
     let mut all = Vec::new();
     for id in checked(body)? {
         let stopped = async {
-            let header = find(&doors, &id)?;
+            let header = find(&doors, &id).await?;
             let why = Some("Stopped with others".to_owned());
             doors.handle.stop(header.id, Some("Stopped".to_owned()), why).await.map(drop)
         };
@@ -165,7 +165,7 @@ pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
 pub async fn redrive_all(doors: Doors, body: Body<Several>) -> Answer {
     let mut all = Vec::new();
     for id in checked(body)? {
-        let redriven = async { doors.handle.redrive(find(&doors, &id)?.id).await.map(drop) };
+        let redriven = async { doors.handle.redrive(find(&doors, &id).await?.id).await.map(drop) };
         let outcome = redriven.await;
         all.push((id, outcome));
     }

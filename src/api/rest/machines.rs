@@ -10,7 +10,7 @@ use super::{Answer, Body, Fresh};
 use crate::api::{Doors, Refused, aws, names};
 use crate::asl::{self, Severity, WorkflowType};
 use crate::run::{MachineChange, NewMachine};
-use crate::store::{MachineKind, MachineRow};
+use crate::store::{MachineKind, MachineRow, Scans};
 
 const MACHINES_MAX: usize = 1000;
 const VERSIONS_SHOWN: usize = 200;
@@ -18,15 +18,19 @@ const VERSIONS_SHOWN: usize = 200;
 const ROLE: &str = "role/conveyor";
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
-    let counts = doors.reader.counts();
-    let rows = doors.reader.machines(None, MACHINES_MAX)?;
-    let shown = rows.iter().filter(|row| !row.deleting).map(|row| {
+    doors.reading(listed).await
+}
+
+fn listed(doors: &Doors, rows: &Scans) -> Answer {
+    let counts = rows.counts();
+    let machines = rows.machines(None, MACHINES_MAX)?;
+    let shown = machines.iter().filter(|row| !row.deleting).map(|row| {
         let counts: Map<String, Value> = counts
             .iter()
             .filter(|((machine, _), _)| *machine == row.name)
             .map(|((_, status), n)| (status.name().to_owned(), (*n).into()))
             .collect();
-        let mut shown = brief(&doors, row);
+        let mut shown = brief(doors, row);
         shown["executions"] = Value::Object(counts);
         shown
     });
@@ -51,14 +55,20 @@ fn find(doors: &Doors, name: &str) -> Result<MachineRow, Refused> {
 }
 
 pub async fn one(State(doors): State<Doors>, Path(name): Path<String>) -> Answer {
-    shown(&doors, &name)
+    shown(&doors, name).await
 }
 
-fn shown(doors: &Doors, name: &str) -> Answer {
+/// With what the checks say of the definition, which may take seconds.
+async fn shown(doors: &Doors, name: String) -> Answer {
+    let look = doors.clone();
+    doors.handle.analyse(move || whole(&look, &look.reader.on_this_thread(), &name)).await?
+}
+
+fn whole(doors: &Doors, rows: &Scans, name: &str) -> Answer {
     let row = find(doors, name)?;
     let Fresh(definition) = definition_of(doors, name, row.revision)?;
-    let versions = doors.reader.versions(name, None, VERSIONS_SHOWN)?;
-    let aliases = doors.reader.aliases(name)?;
+    let versions = rows.versions(name, None, VERSIONS_SHOWN)?;
+    let aliases = rows.aliases(name)?;
     let mut answer = brief(doors, &row);
     answer["definition"] = definition["definition"].clone();
     answer["problems"] = definition["problems"].clone();
@@ -83,11 +93,16 @@ fn shown(doors: &Doors, name: &str) -> Answer {
 }
 
 pub async fn revision(State(doors): State<Doors>, Path((name, revision)): Path<(String, u64)>) -> Answer {
-    definition_of(&doors, &name, revision)
+    definition(&doors, name, revision).await
 }
 
-/// A revision's definition with what the checks say of it.
-pub fn definition_of(doors: &Doors, name: &str, revision: u64) -> Answer {
+/// A revision's definition with what the checks say of it, which may take seconds.
+pub async fn definition(doors: &Doors, name: String, revision: u64) -> Answer {
+    let look = doors.clone();
+    doors.handle.analyse(move || definition_of(&look, &name, revision)).await?
+}
+
+fn definition_of(doors: &Doors, name: &str, revision: u64) -> Answer {
     let missing = || Refused::new("ResourceNotFound", format!("Revision {revision} of '{name}' is gone"));
     let row = doors.reader.revision(name, revision)?.ok_or_else(missing)?;
     let kind = doors.reader.machine(name)?.map_or(MachineKind::Standard, |row| row.kind);
@@ -130,7 +145,7 @@ pub async fn create(doors: Doors, body: Body<NewBody>) -> Answer {
         ..NewMachine::default()
     };
     doors.handle.create_machine(new).await?;
-    shown(&doors, &body.name)
+    shown(&doors, body.name).await
 }
 
 #[derive(Deserialize)]
@@ -155,7 +170,7 @@ pub async fn update(doors: Doors, Path(name): Path<String>, body: Body<ChangeBod
     }
     let change = MachineChange { definition: Some(body.definition), publish: body.publish, ..MachineChange::default() };
     doors.handle.update_machine(&name, change).await?;
-    shown(&doors, &name)
+    shown(&doors, name).await
 }
 
 pub async fn delete(doors: Doors, Path(name): Path<String>) -> Answer {
@@ -213,9 +228,10 @@ pub struct ValidateBody {
     express: bool,
 }
 
-pub async fn validate(body: Body<ValidateBody>) -> Answer {
+pub async fn validate(State(doors): State<Doors>, body: Body<ValidateBody>) -> Answer {
     let Json(body) = super::body(body)?;
-    Ok(Fresh(json!({"problems": problems(&body.definition, body.express)})))
+    let problems = doors.handle.analyse(move || problems(&body.definition, body.express)).await?;
+    Ok(Fresh(json!({"problems": problems})))
 }
 
 /// TestState's own fields, `definition` and `input` among them.

@@ -33,6 +33,7 @@ use serde_json::{Value, json};
 
 use super::refused::rest_status;
 use super::{Doors, Refused, audit};
+use crate::store::Scans;
 
 pub use devices::Devices;
 pub use overview::Today;
@@ -105,6 +106,8 @@ struct PageQuery {
 
 /// Who did what.
 async fn deeds(State(doors): State<Doors>, Query(query): Query<PageQuery>) -> Answer {
-    let (rows, next) = audit::read(&doors, query.next.as_deref(), query.limit.unwrap_or(100).clamp(1, 1000))?;
+    let limit = query.limit.unwrap_or(100).clamp(1, 1000);
+    let read = move |_: &Doors, rows: &Scans| Ok(audit::read(rows, query.next.as_deref(), limit)?);
+    let (rows, next) = doors.reading(read).await?;
     Ok(Fresh(json!({"deeds": rows, "next": next})))
 }

@@ -5,11 +5,16 @@ use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
 use crate::api::Doors;
+use crate::store::Scans;
 
 const ROWS_MAX: usize = 500;
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
-    let waiting = doors.reader.outbox(None, ROWS_MAX)?.into_iter().map(|(number, row)| {
+    doors.reading(|_, rows| listed(rows)).await
+}
+
+fn listed(rows: &Scans) -> Answer {
+    let waiting = rows.outbox(None, ROWS_MAX)?.into_iter().map(|(number, row)| {
         json!({
             "number": number,
             "target": row.target,
@@ -22,7 +27,7 @@ pub async fn all(State(doors): State<Doors>) -> Answer {
         })
     });
     let waiting: Vec<Value> = waiting.collect();
-    let delivered = doors.reader.delivered(ROWS_MAX)?.into_iter().map(|(_, row)| {
+    let delivered = rows.delivered(ROWS_MAX)?.into_iter().map(|(_, row)| {
         json!({
             "target": row.target,
             "event": event_of(&row.body),

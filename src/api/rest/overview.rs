@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::executions::summary;
 use super::{Answer, Fresh, source};
-use crate::api::{Doors, apart};
+use crate::api::Doors;
 use crate::base::{ExecutionId, Timestamp};
 use crate::interpreter::Status;
 use crate::services::alarms;
-use crate::store::ExecutionFilter;
+use crate::store::{ExecutionFilter, Scans};
 
 /// Running executions that are shown; how many there are is said.
 const RUNNING_SHOWN: usize = 60;
@@ -48,43 +48,43 @@ pub struct OverviewQuery {
 
 pub async fn overview(State(doors): State<Doors>, Query(query): Query<OverviewQuery>) -> Answer {
     let lanes = doors.handle.lanes().await;
-    let mut shown = apart(move || glance(&doors, query.since)).await??;
+    let mut shown = doors.reading(move |doors, rows| glance(doors, rows, query.since)).await?;
     shown["lanes"] = json!(lanes);
     Ok(Fresh(shown))
 }
 
-fn glance(doors: &Doors, since: Option<i64>) -> Result<Value, crate::api::Refused> {
+fn glance(doors: &Doors, rows: &Scans, since: Option<i64>) -> Result<Value, crate::api::Refused> {
     let now = doors.handle.now();
     let since = since.unwrap_or(now.0 - 24 * HOUR_MS).clamp(now.0 - 48 * HOUR_MS, now.0);
-    let (running, more) = running(doors)?;
-    let today = today(doors, since, now)?;
-    let alarms: Vec<_> = alarms::read(&doors.reader)?.into_values().filter(|alarm| alarm.raised).collect();
+    let (running, more) = running(doors, rows)?;
+    let today = today(doors, rows, since, now)?;
+    let alarms: Vec<_> = alarms::read(rows)?.into_values().filter(|alarm| alarm.raised).collect();
     Ok(json!({
         "now": now.0,
         "running": running,
         "runningMore": more,
-        "runningAll": doors.reader.count(Status::Running),
+        "runningAll": rows.count(Status::Running),
         "today": today,
-        "landings": landings(doors)?,
+        "landings": landings(rows)?,
         "alarms": alarms,
         "parts": doors.handle.failed_parts(),
         "watches": (doors.watches)(),
-        "approvals": doors.reader.approvals(None, 1000)?.len(),
-        "notificationsWaiting": doors.reader.outbox(None, 1000)?.len(),
+        "approvals": rows.approvals(None, 1000)?.len(),
+        "notificationsWaiting": rows.outbox(None, 1000)?.len(),
     }))
 }
 
 /// What runs of its own accord, newest first; nested executions are part of what started them.
-fn running(doors: &Doors) -> Result<(Vec<Value>, bool), crate::api::Refused> {
+fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::api::Refused> {
     let filter = ExecutionFilter { machine: None, status: Some(Status::Running) };
     let (mut shown, mut next, mut looked) = (Vec::new(), None, 0);
     loop {
-        let page = doors.reader.executions(&filter, next.as_deref(), PAGE)?;
+        let page = rows.executions(&filter, next.as_deref(), PAGE)?;
         for found in page.items.iter().filter(|found| found.parent.is_none()) {
             if shown.len() == RUNNING_SHOWN {
                 return Ok((shown, true));
             }
-            if let Some(header) = doors.reader.header(found.id)? {
+            if let Some(header) = rows.header(found.id)? {
                 shown.push(summary(doors, &header));
             }
         }
@@ -97,9 +97,9 @@ fn running(doors: &Doors) -> Result<(Vec<Value>, bool), crate::api::Refused> {
 }
 
 /// What was started since then and has ended, by hour; the newest failures whole.
-fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api::Refused> {
+fn today(doors: &Doors, rows: &Scans, since: i64, now: Timestamp) -> Result<Value, crate::api::Refused> {
     let hours = ((now.0 - since) / HOUR_MS + 1) as usize;
-    let mut counts = doors.reader.counts();
+    let mut counts = rows.counts();
     counts.retain(|(_, status), _| *status != Status::Running);
     if let Some(found) = &*doors.today.0.lock()
         && found.since == since
@@ -114,7 +114,7 @@ fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api:
         let filter = ExecutionFilter { machine: None, status: Some(status) };
         let mut next = None;
         'pages: loop {
-            let page = doors.reader.executions(&filter, next.as_deref(), PAGE)?;
+            let page = rows.executions(&filter, next.as_deref(), PAGE)?;
             for found in &page.items {
                 if found.started_at.0 < since {
                     break 'pages;
@@ -146,7 +146,7 @@ fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api:
     failures.sort_unstable_by_key(|id: &ExecutionId| std::cmp::Reverse(*id));
     let mut newest = Vec::new();
     for id in failures.into_iter().take(FAILED_SHOWN) {
-        newest.extend(doors.reader.header(id)?.map(|header| summary(doors, &header)));
+        newest.extend(rows.header(id)?.map(|header| summary(doors, &header)));
     }
     let shown = json!({"since": since, "done": done, "failed": failed, "atLeast": cut_off, "failures": newest});
     *doors.today.0.lock() = Some(Found { since, hours, counts, shown: shown.clone() });
@@ -154,13 +154,13 @@ fn today(doors: &Doors, since: i64, now: Timestamp) -> Result<Value, crate::api:
 }
 
 /// When each share last gave a file to work on.
-fn landings(doors: &Doors) -> Result<Value, crate::api::Refused> {
+fn landings(rows: &Scans) -> Result<Value, crate::api::Refused> {
     let mut landings: BTreeMap<String, (i64, String)> = BTreeMap::new();
-    for found in doors.reader.executions(&ExecutionFilter::default(), None, LANDINGS_LOOKED)?.items {
+    for found in rows.executions(&ExecutionFilter::default(), None, LANDINGS_LOOKED)?.items {
         if found.parent.is_some() {
             continue;
         }
-        let uri = doors.reader.header(found.id)?.and_then(|header| source(&header.input));
+        let uri = rows.header(found.id)?.and_then(|header| source(&header.input));
         if let Some(uri) = uri {
             let name = uri.file_name().to_owned();
             landings.entry(uri.share).or_insert((found.started_at.0, name));
@@ -173,12 +173,12 @@ fn landings(doors: &Doors) -> Result<Value, crate::api::Refused> {
 /// What runs on which lane. What waits is only counted: a lane's queue is its own.
 pub async fn work(State(doors): State<Doors>) -> Answer {
     let lanes = doors.handle.lanes().await;
-    let working = apart(move || {
+    let working = doors.reading(|doors, rows| {
         let mut shown: Vec<Value> = Vec::new();
         for (id, working) in doors.handle.all_working() {
-            let mut top = doors.reader.header(id)?;
+            let mut top = rows.header(id)?;
             while let Some(parent) = top.as_ref().and_then(|header| header.parent.as_ref()) {
-                top = doors.reader.header(parent.execution)?;
+                top = rows.header(parent.execution)?;
             }
             let file = top.as_ref().and_then(|header| source(&header.input)).map(|uri| uri.file_name().to_owned());
             shown.push(
@@ -187,14 +187,14 @@ pub async fn work(State(doors): State<Doors>) -> Answer {
                 "startedAt": working.started_at.0, "progress": working.progress}),
             );
         }
-        Ok::<_, crate::api::Refused>(shown)
+        Ok(shown)
     });
-    Ok(Fresh(json!({"working": working.await??, "lanes": lanes})))
+    Ok(Fresh(json!({"working": working.await?, "lanes": lanes})))
 }
 
 pub async fn schedules(State(doors): State<Doors>) -> Answer {
     let mut shown = doors.effective["schedules"].clone();
-    for (name, row) in doors.reader.schedules()? {
+    for (name, row) in doors.reading(|_, rows| Ok(rows.schedules()?)).await? {
         for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
             schedule["lastAt"] = row.last.0.into();
         }

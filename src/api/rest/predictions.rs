@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use crate::api::Doors;
 use crate::base::ExecutionId;
+use crate::store::Scans;
 
 /// How deep nesting is followed, and how many executions are looked at.
 const DEPTH_MAX: usize = 4;
 const LOOKED_AT_MAX: usize = 64;
 
 /// Of the execution itself, and of what it started.
-pub fn expected(doors: &Doors, id: ExecutionId) -> Value {
+pub fn expected(doors: &Doors, rows: &Scans, id: ExecutionId) -> Value {
     let (mut shown, mut level, mut looked) = (Vec::new(), vec![id], 0);
     for _ in 0..DEPTH_MAX {
         let mut below = Vec::new();
@@ -25,7 +26,7 @@ pub fn expected(doors: &Doors, id: ExecutionId) -> Value {
             }
             shown.extend(doors.handle.predictions(id));
             // Who cannot be read has nothing to show.
-            below.extend(doors.reader.children_of(id).into_iter().flatten().map(|child| child.id));
+            below.extend(rows.children_of(id).into_iter().flatten().map(|child| child.id));
         }
         level = below;
     }

@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
-use crate::api::{Doors, Refused, apart, media};
+use crate::api::{Doors, Refused, media};
 use crate::base::Uri;
 
 /// Entries of a folder that are listed; a larger folder says so.
 const ENTRIES_MAX: usize = 2_000;
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
-    Ok(Fresh(apart(move || json!({"shares": read(&doors)})).await?))
+    doors.reading_disks(|doors, _| Ok(Fresh(json!({"shares": read(doors)})))).await
 }
 
 /// Every share with its file system. A server that is gone costs three seconds, for all of them together.
@@ -48,7 +48,7 @@ pub struct FilesQuery {
 }
 
 pub async fn files(State(doors): State<Doors>, Path(share): Path<String>, Query(query): Query<FilesQuery>) -> Answer {
-    apart(move || listed(&doors, &share, query.under.trim_matches('/'))).await?
+    doors.reading_disks(move |doors, _| listed(doors, &share, query.under.trim_matches('/'))).await
 }
 
 fn listed(doors: &Doors, share: &str, under: &str) -> Answer {

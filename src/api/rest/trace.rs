@@ -9,13 +9,13 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::executions::{EVENTS_MAX, children_of, find};
+use super::executions::{EVENTS_MAX, children_of, found};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh};
-use crate::api::{Doors, apart, history};
+use crate::api::{Doors, history};
 use crate::base::EventId;
 use crate::interpreter::HistoryEvent;
-use crate::store::Direction;
+use crate::store::{Direction, Scans};
 
 /// Texts, each kept once.
 #[derive(Default, Serialize)]
@@ -38,12 +38,12 @@ impl Names {
 }
 
 pub async fn trace(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    apart(move || whole(&doors, &id)).await?
+    doors.reading(move |doors, rows| whole(doors, rows, &id)).await
 }
 
-fn whole(doors: &Doors, id: &str) -> Answer {
-    let header = find(doors, id)?;
-    let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
+fn whole(doors: &Doors, rows: &Scans, id: &str) -> Answer {
+    let header = found(rows, id)?;
+    let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let mut read = visits::read(&events, header.stopped_at.map(|at| at.0));
     children_of(doors, &mut read.visits);
     let mut names = Names::default();

@@ -10,26 +10,26 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
 
-use super::executions::{EVENTS_MAX, children_of, find};
+use super::executions::{self, EVENTS_MAX, children_of};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh};
-use crate::api::{Doors, Refused, apart};
+use crate::api::{Doors, Refused};
 use crate::asl::Variables;
 use crate::base::{EventId, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Ended, Header, Mock, StateType, Trial, inspect};
-use crate::store::Direction;
+use crate::store::{Direction, Scans};
 
 /// A variable or a point of the data flow that is larger is told by its size.
 const SHOWN_BYTES_MAX: usize = 262_144;
 
 pub async fn visit(State(doors): State<Doors>, Path((id, event)): Path<(String, u64)>) -> Answer {
-    apart(move || one(&doors, &id, event)).await?
+    doors.reading(move |doors, rows| one(doors, rows, &id, event)).await
 }
 
-fn one(doors: &Doors, id: &str, event: u64) -> Answer {
-    let header = find(doors, id)?;
-    let events = doors.reader.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
+fn one(doors: &Doors, rows: &Scans, id: &str, event: u64) -> Answer {
+    let header = executions::found(rows, id)?;
+    let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let read = visits::read(&events, header.stopped_at.map(|at| at.0));
     // Any event of the visit names it.
     let place = events.iter().position(|e| e.id.0 == event).and_then(|at| read.of_events[at]);

@@ -332,7 +332,7 @@ impl RemoteJobs {
 
     /// Takes up the jobs that were under way when the box went down.
     pub async fn take_up(&self, handle: &Handle) -> Result<(), Fault> {
-        for (id, attempt) in self.reader.remote_jobs()? {
+        for (id, attempt) in self.reader.blocking(|rows| rows.remote_jobs()).await? {
             self.keep(handle, id, attempt).await?;
         }
         Ok(())

@@ -98,9 +98,9 @@ impl Jobs {
     }
 
     /// The execution that is the job of that id.
-    fn job(&self, id: &str) -> Result<Option<Header>, Fault> {
+    async fn job(&self, id: &str) -> Result<Option<Header>, Fault> {
         match self.reader.by_name(MACHINE, id)? {
-            Some(execution) => self.reader.header(execution),
+            Some(execution) => self.reader.header(execution).await,
             None => Ok(None),
         }
     }

@@ -41,12 +41,12 @@ struct Creating {
 
 impl Adapter for Creating {
     fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
-        Box::pin(async { self.create(call) })
+        Box::pin(self.create(call))
     }
 }
 
 impl Creating {
-    fn create(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn create(&self, call: &Call) -> Result<Answer, TaskError> {
         let request_id = aws::request_id(call);
         let refused = |message: &str| {
             let sdk = call.task.resource.contains(":aws-sdk:");
@@ -58,7 +58,7 @@ impl Creating {
             TaskError::new("MediaConvert.BadRequestException", cause)
         };
         let mut request = self.jobs.templates.resolve(&call.parameters).map_err(|e| refused(&e))?;
-        self.inherit_priority(call, &mut request);
+        self.inherit_priority(call, &mut request).await;
         crate::media::settings::parse(&request).map_err(|e| refused(&e.cause))?;
         let name = job_id(call, &request);
         let child = Child {
@@ -82,9 +82,9 @@ impl Creating {
     }
 
     /// A job without a priority of its own has that of the execution that asks for it.
-    fn inherit_priority(&self, call: &Call, request: &mut Value) {
+    async fn inherit_priority(&self, call: &Call, request: &mut Value) {
         if request.get("Priority").is_none()
-            && let Ok(Some(asker)) = self.jobs.reader.header(call.execution)
+            && let Ok(Some(asker)) = self.jobs.reader.header(call.execution).await
             && let Some(priority) = crate::run::priority_of(&asker.input)
         {
             request["Priority"] = json!(priority);
@@ -109,14 +109,14 @@ struct Getting(Arc<Jobs>);
 
 impl Adapter for Getting {
     fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
-        Box::pin(async { self.get(call) })
+        Box::pin(self.get(call))
     }
 }
 
 impl Getting {
-    fn get(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn get(&self, call: &Call) -> Result<Answer, TaskError> {
         let id = aws::need_text(&call.parameters, "Id", "mediaconvert:getJob")?;
-        let header = self.0.job(id).map_err(|e| fault(&e))?.ok_or_else(|| {
+        let header = self.0.job(id).await.map_err(|e| fault(&e))?.ok_or_else(|| {
             TaskError::new(
                 "MediaConvert.NotFoundException",
                 aws::sdk_cause(

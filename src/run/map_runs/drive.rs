@@ -10,17 +10,17 @@ use std::sync::atomic::Ordering;
 use tokio::time::{Duration, timeout};
 
 use super::Driven;
-use super::items::Cursor;
+use super::items::{Cursor, Items};
 use super::results::{self, Gathered};
 use crate::base::limits::CHILDREN_IN_FLIGHT_MAX;
 use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
 use crate::interpreter::history::Failure;
 use crate::interpreter::map_run::{child, exceeds, threshold_exceeded};
-use crate::interpreter::{Event, Execution, Feed, Item, MapChild, Plan, RunTask, Status, Step, run_list};
+use crate::interpreter::{Event, Execution, Feed, MapChild, Plan, RunTask, Status, Step, run_list};
 use crate::run::catalog::Machine;
 use crate::run::core::SharedCore;
 use crate::run::{quarantine, start};
-use crate::store::{Commit, MapRunRow, RunChild, RunStatus};
+use crate::store::{Commit, MapRunRow, RunChild, RunStatus, Scans};
 
 /// Most children that one commit starts, and most bytes of their inputs.
 const STARTS_PER_COMMIT: u64 = 64;
@@ -41,7 +41,7 @@ pub(super) async fn drive(
     task: RunTask,
     driven: &Arc<Driven>,
 ) -> Result<Option<Event>, Fault> {
-    let Some(mut run) = Run::load(core, parent, task, driven)? else {
+    let Some(mut run) = Run::load(core, parent, task, driven).await? else {
         return Ok(None);
     };
     run.redrive_if_asked().await?;
@@ -82,7 +82,9 @@ pub(super) async fn forget_express(core: &SharedCore, parent: ExecutionId, attem
     }
     let list = run_list(&row.machine, &row.label, row.run.0);
     // Those that failed and were tolerated stay, as what says why.
-    for children in core.reader.run_children(&list, Status::Succeeded)?.chunks(256) {
+    let of_list = list.clone();
+    let succeeded = core.reader.blocking(move |rows| rows.run_children(&of_list, Status::Succeeded)).await?;
+    for children in succeeded.chunks(256) {
         let mut commit = Commit::new();
         for child in children {
             commit.erase_child(child.id, &list, Status::Succeeded, child.items);
@@ -113,10 +115,7 @@ pub(super) struct Run<'a> {
     pub plan: Plan,
     pub machine: Arc<Machine>,
     pub execution: Execution,
-    /// Items that stand in the parent's input.
-    pub given: Vec<Item>,
-    /// The page of items that is read now.
-    pub page: Option<(u32, Vec<Item>)>,
+    pub items: Items,
     /// Children that the redrive has not begun again yet.
     redriving: VecDeque<RunChild>,
 }
@@ -129,13 +128,13 @@ struct Batched {
 }
 
 impl<'a> Run<'a> {
-    fn load(
+    async fn load(
         core: &'a SharedCore,
         parent: ExecutionId,
         task: RunTask,
         driven: &'a Arc<Driven>,
     ) -> Result<Option<Run<'a>>, Fault> {
-        let Some(execution) = core.reader.execution(parent)? else { return Ok(None) };
+        let Some(execution) = core.reader.blocking(move |rows| rows.execution(parent)).await? else { return Ok(None) };
         if execution.branch_of_attempt(task.attempt).is_none() {
             driven.stopped.store(true, Ordering::SeqCst);
         }
@@ -150,6 +149,7 @@ impl<'a> Run<'a> {
         let Ok(plan) = serde_json::from_str::<Plan>(&task.parameters) else { return Ok(None) };
         let machine = core.machine(&execution.header.machine)?;
         let list = run_list(&row.machine, &row.label, row.run.0);
+        let items = Items::of(core, parent, &task, &plan);
         Ok(Some(Run {
             core,
             parent,
@@ -160,8 +160,7 @@ impl<'a> Run<'a> {
             plan,
             machine,
             execution,
-            given: Vec::new(),
-            page: None,
+            items,
             redriving: VecDeque::new(),
         }))
     }
@@ -212,11 +211,17 @@ impl<'a> Run<'a> {
         let Some(redriven_at) = self.row.redriven_at.filter(|_| self.row.status == RunStatus::Running) else {
             return Ok(());
         };
-        let before = |child: &RunChild| child.stopped_at.is_some_and(|at| at < Timestamp::from(redriven_at));
-        for status in [Status::Failed, Status::TimedOut, Status::Aborted] {
-            self.redriving.extend(self.core.reader.run_children(&self.list, status)?.into_iter().filter(before));
-        }
-        self.redriving.make_contiguous().sort_by_key(|child| child.number);
+        let before = move |child: &RunChild| child.stopped_at.is_some_and(|at| at < Timestamp::from(redriven_at));
+        let list = self.list.clone();
+        let again = move |rows: &Scans| {
+            let mut again = Vec::new();
+            for status in [Status::Failed, Status::TimedOut, Status::Aborted] {
+                again.extend(rows.run_children(&list, status)?.into_iter().filter(before));
+            }
+            again.sort_by_key(|child| child.number);
+            Ok::<_, Fault>(again)
+        };
+        self.redriving = self.core.reader.blocking(again).await?.into();
         Ok(())
     }
 
@@ -302,7 +307,7 @@ impl<'a> Run<'a> {
 
     /// Makes the next children, decided and not stored.
     fn batch(&mut self, machine: &Machine, room: u64) -> Result<Result<Batched, Failure>, Fault> {
-        let mut cursor = Cursor { item: self.row.next_item, page: self.row.next_page, line: self.row.next_line };
+        let mut cursor = Cursor::of(&self.row);
         let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
         let parent = self.execution.clone();
         let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
@@ -311,7 +316,7 @@ impl<'a> Run<'a> {
         };
         let express = self.plan.express;
         while (started.len() as u64) < room && bytes < START_BYTES_MAX && cursor.item < self.row.items {
-            let (input, items) = match self.next_input(&mut feed, &mut cursor)? {
+            let (input, items) = match self.items.next_input(&mut feed, &mut cursor, self.row.items)? {
                 Ok(made) => made,
                 Err(failure) => return Ok(Err(failure)),
             };
@@ -429,7 +434,9 @@ async fn abort(
 async fn stop_children(core: &SharedCore, list: &str, driven: &Driven) -> Result<bool, Fault> {
     let mut told = std::collections::HashSet::new();
     while core.reader.run_counts(list).executions[RUNNING] > 0 {
-        for child in core.reader.run_children(list, Status::Running)? {
+        let of_list = list.to_owned();
+        let running = core.reader.blocking(move |rows| rows.run_children(&of_list, Status::Running)).await?;
+        for child in running {
             if told.insert(child.id) {
                 let cause = Some("The Map run that started it ended.".to_owned());
                 core.post(child.id, Event::Stopped { error: None, cause });

@@ -1,5 +1,6 @@
 //! The items of a run: read once into pages of the store, and made into the inputs of children.
 
+use std::io;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -7,12 +8,13 @@ use tokio::sync::mpsc;
 
 use super::drive::{End, Run};
 use crate::base::limits::quotas;
-use crate::base::{ExecutionId, Fault};
+use crate::base::{Attempt, ExecutionId, Fault, fault};
 use crate::interpreter::event::Json;
 use crate::interpreter::history::Failure;
 use crate::interpreter::map_run::{Batch, ReadItems, batch_input, bounded};
-use crate::interpreter::{Feed, Item};
-use crate::store::Commit;
+use crate::interpreter::{Feed, Item, Plan, RunTask};
+use crate::run::core::SharedCore;
+use crate::store::{Commit, MapRunRow};
 
 /// Bytes of a page of items, and pages that one commit stores.
 const PAGE_BYTES: usize = 64 << 10;
@@ -23,6 +25,12 @@ pub(super) struct Cursor {
     pub item: u32,
     pub page: u32,
     pub line: u32,
+}
+
+impl Cursor {
+    pub fn of(row: &MapRunRow) -> Cursor {
+        Cursor { item: row.next_item, page: row.next_page, line: row.next_line }
+    }
 }
 
 impl Run<'_> {
@@ -39,7 +47,7 @@ impl Run<'_> {
         Ok(match given {
             Ok(given) => {
                 self.row.items = u32::try_from(given.len()).unwrap_or(u32::MAX);
-                self.given = given;
+                self.items.given = given;
                 Ok(())
             }
             Err(failure) => Err(End::Failed(failure)),
@@ -85,18 +93,69 @@ impl Run<'_> {
             pages += 1;
         }
         // What a reading that broke off left behind, of a file that was longer then.
-        let mut left = pages;
-        while self.core.reader.item_page(self.parent, attempt, left)?.is_some() {
-            commit.delete_item_page(self.parent, attempt, left);
-            left += 1;
+        let (parent, mut left) = (self.parent, pages);
+        let last = self.core.reader.blocking(move |rows| {
+            while rows.item_page(parent, attempt, left)?.is_some() {
+                left += 1;
+            }
+            Ok::<_, Fault>(left)
+        });
+        for page in pages..last.await? {
+            commit.delete_item_page(parent, attempt, page);
         }
         self.store(commit, |row| (row.is_read, row.items, row.pages) = (true, items, pages)).await?;
         Ok(Ok(()))
     }
 
-    /// The next child's input, and how many items it holds.
-    pub fn next_input(&mut self, feed: &mut Feed, cursor: &mut Cursor) -> Result<Result<(Json, u32), Failure>, Fault> {
-        let state = self.task.state.clone();
+    /// The inputs that were given to no child, as the children would have had them: a walk, for a thread that may block.
+    pub fn pending_inputs(
+        &self,
+    ) -> impl FnOnce(&mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> + Send + use<> {
+        let (mut items, machine, parent) = (self.items.clone(), self.machine.clone(), self.execution.clone());
+        let (branch, row) = (self.task.branch, self.row.clone());
+        move |see| {
+            let Some(mut feed) = Feed::of(&machine.definition, &parent, branch, &machine.env) else { return Ok(()) };
+            let mut cursor = Cursor::of(&row);
+            while cursor.item < row.items {
+                let made = items.next_input(&mut feed, &mut cursor, row.items);
+                match made.map_err(|e| io::Error::other(fault::chain(&e)))? {
+                    Ok((input, _)) => see(&input)?,
+                    Err(_) => return Ok(()),
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Where a run's items are. A clone reads on its own.
+#[derive(Clone)]
+pub(super) struct Items {
+    core: SharedCore,
+    parent: ExecutionId,
+    attempt: Attempt,
+    state: Arc<str>,
+    plan: Plan,
+    /// Those that stand in the parent's input.
+    given: Vec<Item>,
+    /// The page that is read now.
+    page: Option<(u32, Vec<Item>)>,
+}
+
+impl Items {
+    pub fn of(core: &SharedCore, parent: ExecutionId, task: &RunTask, plan: &Plan) -> Items {
+        let (attempt, state) = (task.attempt, task.state.clone());
+        Items { core: core.clone(), parent, attempt, state, plan: plan.clone(), given: Vec::new(), page: None }
+    }
+
+    /// The next child's input, and how many items it holds, of `end` items in all.
+    pub fn next_input(
+        &mut self,
+        feed: &mut Feed,
+        cursor: &mut Cursor,
+        end: u32,
+    ) -> Result<Result<(Json, u32), Failure>, Fault> {
+        let state = self.state.clone();
         let Some(batch) = self.plan.batch.clone() else {
             let index = cursor.item;
             let item = self.next_item(cursor)?;
@@ -106,7 +165,7 @@ impl Run<'_> {
         let mut items: Vec<Arc<Value>> = Vec::new();
         let most = batch.max_items.unwrap_or(u64::MAX);
         let (mut bytes, bytes_max) = (batch_input(&batch, &[]).to_string().len(), bytes_of(&batch));
-        while (items.len() as u64) < most && cursor.item < self.row.items {
+        while (items.len() as u64) < most && cursor.item < end {
             let mut ahead = *cursor;
             let item = self.next_item(&mut ahead)?;
             let value = match feed.select(cursor.item, &item) {
@@ -133,7 +192,7 @@ impl Run<'_> {
         }
         loop {
             if self.page.as_ref().is_none_or(|(page, _)| *page != cursor.page) {
-                let lines = self.core.reader.item_page(self.parent, self.attempt(), cursor.page)?;
+                let lines = self.core.reader.item_page(self.parent, self.attempt, cursor.page)?;
                 let lines = lines.ok_or_else(|| lost(self.parent))?;
                 let source = self.core.resources.source_of(self.plan.reader.as_ref());
                 let items = lines.lines().map(|line| item_of(line, &source)).collect();
@@ -148,22 +207,6 @@ impl Run<'_> {
             }
             (cursor.page, cursor.line) = (cursor.page + 1, 0);
         }
-    }
-
-    /// What no child was given, as the inputs that children would have had.
-    pub fn pending_inputs(&mut self, mut see: impl FnMut(&str)) -> Result<(), Fault> {
-        let (machine, parent) = (self.machine.clone(), self.execution.clone());
-        let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
-            return Ok(());
-        };
-        let mut cursor = Cursor { item: self.row.next_item, page: self.row.next_page, line: self.row.next_line };
-        while cursor.item < self.row.items {
-            match self.next_input(&mut feed, &mut cursor)? {
-                Ok((input, _)) => see(&input),
-                Err(_) => return Ok(()),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -174,8 +174,8 @@ impl Core {
     }
 
     /// After a restart: ends the runs whose parents wait for them no more, and that were not told so.
-    pub fn stop_orphan_runs(self: &SharedCore) -> Result<(), Fault> {
-        for (parent, attempt, row) in self.reader.map_runs()? {
+    pub async fn stop_orphan_runs(self: &SharedCore) -> Result<(), Fault> {
+        for (parent, attempt, row) in self.reader.blocking(|rows| rows.map_runs()).await? {
             if row.status != RunStatus::Running && row.ended.is_some() {
                 continue;
             }

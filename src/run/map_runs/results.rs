@@ -16,7 +16,7 @@ use crate::interpreter::history::Failure;
 use crate::interpreter::{Header, Outcome, Status};
 use crate::run::not_redrivable;
 use crate::run::resource::Fill;
-use crate::store::Reader;
+use crate::store::Scans;
 
 /// What the parent is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,39 +39,42 @@ pub(super) async fn gather(run: &mut Run<'_>) -> Result<Result<Gathered, Failure
     match run.plan.writer.clone() {
         Some(writer) => match &writer.parameters {
             Some(parameters) => export(run, parameters, writer.form).await,
-            None => collect(run, writer.form),
+            None => collect(run, writer.form).await,
         },
-        None => collect(run, PLAIN),
+        None => collect(run, PLAIN).await,
     }
 }
 
-/// The children in that status, in their order.
-fn children(run: &Run, status: Status) -> Result<Vec<ExecutionId>, Fault> {
-    let mut children = run.core.reader.run_children(&run.list, status)?;
+/// The children of a run in that status, in their order.
+fn children(rows: &Scans, list: &str, status: Status) -> Result<Vec<ExecutionId>, Fault> {
+    let mut children = rows.run_children(list, status)?;
     children.sort_unstable_by_key(|child| child.number);
     Ok(children.into_iter().map(|child| child.id).collect())
 }
 
 /// The state's own result: what the children that succeeded gave back.
-fn collect(run: &Run, form: ResultForm) -> Result<Result<Gathered, Failure>, Fault> {
-    let view = View::of(run);
-    let mut text = Vec::new();
-    let mut list = List::of(&mut text, form.lines);
-    for id in children(run, Status::Succeeded)? {
-        let Some(header) = run.core.reader.header(id)? else { continue };
-        // Writing to memory does not fail.
-        let _ = view.write(&header, form.transformation, &mut list);
-        if list.bytes > quotas().payload_bytes() {
-            return Ok(Err(too_large(&run.task.state)));
+async fn collect(run: &Run<'_>, form: ResultForm) -> Result<Result<Gathered, Failure>, Fault> {
+    let (view, of_list) = (View::of(run), run.list.clone());
+    let collected = move |rows: &Scans| {
+        let mut text = Vec::new();
+        let mut list = List::of(&mut text, form.lines);
+        for id in children(rows, &of_list, Status::Succeeded)? {
+            let Some(header) = rows.header(id)? else { continue };
+            // Writing to memory does not fail.
+            let _ = view.write(&header, form.transformation, &mut list);
+            if list.bytes > quotas().payload_bytes() {
+                return Ok::<_, Fault>(None);
+            }
         }
-    }
-    let _ = list.end();
-    let text = String::from_utf8(text).unwrap_or_default();
-    // Lines are no JSON: they come as a text.
-    let output = if form.lines { Value::from(text).to_string() } else { text };
-    Ok(match output.len() <= quotas().payload_bytes() {
-        true => Ok(Gathered { output: output.into(), written: 0 }),
-        false => Err(too_large(&run.task.state)),
+        let _ = list.end();
+        let text = String::from_utf8(text).unwrap_or_default();
+        // Lines are no JSON: they come as a text.
+        let output = if form.lines { Value::from(text).to_string() } else { text };
+        Ok(Some(output).filter(|output| output.len() <= quotas().payload_bytes()))
+    };
+    Ok(match run.core.reader.blocking(collected).await? {
+        Some(output) => Ok(Gathered { output: output.into(), written: 0 }),
+        None => Err(too_large(&run.task.state)),
     })
 }
 
@@ -96,20 +99,26 @@ async fn export(run: &mut Run<'_>, parameters: &Value, form: ResultForm) -> Resu
         files.insert(name.to_owned(), json!([]));
     }
     let suffix = if form.lines { "jsonl" } else { "json" };
-    let groups: [(&str, &[Status], Transformation); 2] = [
+    let groups: [(&str, &'static [Status], Transformation); 2] = [
         ("FAILED", &[Status::Failed, Status::TimedOut, Status::Aborted], Transformation::None),
         ("SUCCEEDED", &[Status::Succeeded], form.transformation),
     ];
     for (name, statuses, transformation) in groups {
-        let mut ids = Vec::new();
-        for status in statuses {
-            ids.extend(children(run, *status)?);
-        }
+        let list = run.list.clone();
+        let ended = move |rows: &Scans| -> Result<Vec<ExecutionId>, Fault> {
+            let mut ids = Vec::new();
+            for status in statuses {
+                ids.extend(children(rows, &list, *status)?);
+            }
+            Ok(ids)
+        };
+        let ids = run.core.reader.blocking(ended).await?;
         let mut listed = Vec::new();
         if !ids.is_empty() {
             written += ids.len() as u64;
             let (view, reader) = (View::of(run), run.core.reader.clone());
-            let fill = move |to: &mut dyn Write| fill(to, &reader, &view, &ids, transformation, form.lines);
+            let fill =
+                move |to: &mut dyn Write| fill(to, &reader.on_this_thread(), &view, &ids, transformation, form.lines);
             let key = format!("{folder}/{name}_0.{suffix}");
             match run.core.resources.write_object(bucket.clone(), key.clone(), Box::new(fill)).await {
                 Ok(size) => listed.push(json!({"Key": key, "Size": size})),
@@ -121,7 +130,7 @@ async fn export(run: &mut Run<'_>, parameters: &Value, form: ResultForm) -> Resu
     let mut listed = Vec::new();
     if run.row.next_item < run.row.items {
         let key = format!("{folder}/PENDING_0.{suffix}");
-        match run.core.resources.write_object(bucket.clone(), key.clone(), pending(run, form.lines)?).await {
+        match run.core.resources.write_object(bucket.clone(), key.clone(), pending(run, form.lines)).await {
             Ok(size) => listed.push(json!({"Key": key, "Size": size})),
             Err(e) => return Ok(Err(refused(e.cause))),
         }
@@ -145,7 +154,7 @@ fn refused(cause: String) -> Failure {
 
 fn fill(
     to: &mut dyn Write,
-    reader: &Reader,
+    rows: &Scans,
     view: &View,
     ids: &[ExecutionId],
     transformation: Transformation,
@@ -153,7 +162,7 @@ fn fill(
 ) -> io::Result<()> {
     let mut list = List::of(to, lines);
     for id in ids {
-        let header = reader.header(*id).map_err(|e| io::Error::other(fault::chain(&e)))?;
+        let header = rows.header(*id).map_err(|e| io::Error::other(fault::chain(&e)))?;
         if let Some(header) = header {
             view.write(&header, transformation, &mut list)?;
         }
@@ -162,19 +171,19 @@ fn fill(
 }
 
 /// The inputs that were given to no child.
-fn pending(run: &mut Run, lines: bool) -> Result<Fill, Fault> {
-    let machine_arn = View::of(run).machine_arn();
-    let mut text = Vec::new();
-    let mut list = List::of(&mut text, lines);
-    run.pending_inputs(|input| {
-        let entry = json!({
-            "Input": input, "InputDetails": {"Included": true}, "StateMachineArn": machine_arn, "Status": "PENDING",
-        });
-        // Writing to memory does not fail.
-        let _ = list.put(&entry.to_string());
-    })?;
-    let _ = list.end();
-    Ok(Box::new(move |to: &mut dyn Write| to.write_all(&text)))
+fn pending(run: &Run<'_>, lines: bool) -> Fill {
+    let (machine_arn, inputs) = (View::of(run).machine_arn(), run.pending_inputs());
+    Box::new(move |to: &mut dyn Write| {
+        let mut list = List::of(to, lines);
+        inputs(&mut |input| {
+            let entry = json!({
+                "Input": input, "InputDetails": {"Included": true}, "StateMachineArn": machine_arn,
+                "Status": "PENDING",
+            });
+            list.put(&entry.to_string())
+        })?;
+        list.end()
+    })
 }
 
 /// What a child is called on the wire.

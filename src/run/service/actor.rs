@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::{HandedOn, Seat, Service, Turn, words};
 use crate::base::{Fault, Timestamp};
 use crate::run::supervise::{Begun, as_part};
-use crate::store::Reader;
+use crate::store::Scans;
 
 /// The longest sleep: the clock may be set meanwhile.
 const SLEEP_MS_MAX: i64 = 30_000;
@@ -23,7 +23,7 @@ pub(in crate::run) enum Mail<M> {
 
 pub(super) struct ServiceActor<S>(std::marker::PhantomData<fn() -> S>);
 
-pub(super) type Load<S> = Arc<dyn Fn(&Reader) -> Result<S, Fault> + Send + Sync>;
+pub(super) type Load<S> = Arc<dyn Fn(&Scans) -> Result<S, Fault> + Send + Sync>;
 
 pub(super) struct State<S: Service> {
     service: S,
@@ -77,9 +77,8 @@ impl<S: Service> Actor for ServiceActor<S> {
         });
         let _ = seat.commits.send(HandedOn { commit: None, then });
         all_durable.await.map_err(|_| "the store is closed")?;
-        let reader = seat.core.reader.clone();
-        let loaded = tokio::task::spawn_blocking(move || load(&reader)).await;
-        let service = loaded.map_err(|e| e.to_string())?.map_err(|fault| words(&fault))?;
+        let loaded = seat.core.reader.blocking(move |rows| load(rows)).await;
+        let service = loaded.map_err(|fault| words(&fault))?;
         Ok(State { service, seat, wake: None, sleeper: None })
     }
 

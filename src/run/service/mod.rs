@@ -37,7 +37,7 @@ use super::core::SharedCore;
 use super::supervise::{Begun, OnFailure, supervise};
 use super::{events, quarantine};
 use crate::base::{Fault, Timestamp, fault};
-use crate::store::{Commit, Durable, Reader};
+use crate::store::{Commit, Durable, Reader, Scans};
 use actor::{Mail, ServiceActor};
 
 /// A service's memory and how it decides. Neither function waits for anything: what takes time is begun with
@@ -216,7 +216,7 @@ impl Handle {
         &self,
         name: &str,
         address: Address<S::Message>,
-        load: impl Fn(&Reader) -> Result<S, Fault> + Send + Sync + 'static,
+        load: impl Fn(&Scans) -> Result<S, Fault> + Send + Sync + 'static,
     ) -> Result<(), Fault> {
         let core = self.core().clone();
         let (commits, queue) = mpsc::unbounded_channel();
@@ -230,7 +230,7 @@ impl Handle {
             handed_on: AtomicU64::new(0),
             durable,
         });
-        let load: Arc<dyn Fn(&Reader) -> Result<S, Fault> + Send + Sync> = Arc::new(load);
+        let load: Arc<dyn Fn(&Scans) -> Result<S, Fault> + Send + Sync> = Arc::new(load);
         let start = move |root| -> futures::future::BoxFuture<'static, Result<Begun, String>> {
             let (seat, load) = (seat.clone(), load.clone());
             Box::pin(async move { ServiceActor::start(seat, load, root).await })

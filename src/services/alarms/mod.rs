@@ -19,7 +19,7 @@ use crate::base::Fault;
 use crate::run::Handle;
 use crate::run::service::Address;
 use crate::services::notifications::Notifications;
-use crate::store::Reader;
+use crate::store::Scans;
 use service::AlarmService;
 
 /// What is wrong now: the condition's name, which is its alarm's, and why, in a sentence that says what to do.
@@ -45,12 +45,12 @@ impl Alarms {
 
     /// Starts the service, with what the store holds. It looks for as long as the appliance runs.
     pub async fn start(self, handle: &Handle) -> Result<(), Fault> {
-        let load = move |reader: &_| AlarmService::load(&self, reader);
+        let load = move |rows: &_| AlarmService::load(&self, rows);
         handle.serve("the alarms", Address::default(), load).await
     }
 }
 
 /// All alarms that were ever raised, by name.
-pub fn read(reader: &Reader) -> Result<BTreeMap<String, Alarm>, Fault> {
-    Ok(reader.alarms()?.into_iter().map(|(name, row)| (name.clone(), Alarm::of_row(name, row))).collect())
+pub fn read(rows: &Scans) -> Result<BTreeMap<String, Alarm>, Fault> {
+    Ok(rows.alarms()?.into_iter().map(|(name, row)| (name.clone(), Alarm::of_row(name, row))).collect())
 }

@@ -8,7 +8,7 @@ use super::{Alarm, Alarms, Conditions, Looked, read};
 use crate::base::Fault;
 use crate::run::service::{Service, Turn};
 use crate::services::notifications::Added;
-use crate::store::{Commit, Reader};
+use crate::store::{Commit, Scans};
 
 /// From one look's end to the next.
 const LOOK_EVERY_MS: i64 = 15_000;
@@ -21,8 +21,8 @@ pub(super) struct AlarmService {
 }
 
 impl AlarmService {
-    pub fn load(settings: &Alarms, reader: &Reader) -> Result<AlarmService, Fault> {
-        Ok(AlarmService { settings: settings.clone(), alarms: read(reader)?, looking: false })
+    pub fn load(settings: &Alarms, rows: &Scans) -> Result<AlarmService, Fault> {
+        Ok(AlarmService { settings: settings.clone(), alarms: read(rows)?, looking: false })
     }
 
     fn saw(&mut self, turn: &mut Turn<'_, Looked>, conditions: &Conditions) {

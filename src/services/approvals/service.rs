@@ -4,7 +4,7 @@ use super::{Decision, Key, Message, Verdict};
 use crate::base::Fault;
 use crate::run::service::{Asked, Pending, Service, Turn};
 use crate::run::{Handle, OnBehalf, Refused};
-use crate::store::{ApprovalRow, Commit};
+use crate::store::{ApprovalRow, Commit, Scans};
 
 /// How often to-dos are looked for whose Tasks have ended otherwise. Lists leave them out by themselves.
 const SWEEP_MS: i64 = 60_000;
@@ -47,8 +47,8 @@ impl Service for ApprovalService {
     fn wake(&mut self, turn: &mut Deciding<'_>) {
         let handle = turn.handle();
         let sweep = async move {
-            // One that panicked found nothing, and the next one looks again.
-            Message::Swept(tokio::task::spawn_blocking(move || gone(&handle)).await.unwrap_or_else(|_| Ok(Vec::new())))
+            let reader = handle.reader().clone();
+            Message::Swept(reader.blocking(move |rows| gone(&handle, rows)).await)
         };
         turn.act(sweep, |_| Message::Swept(Ok(Vec::new())));
     }
@@ -113,13 +113,13 @@ impl ApprovalService {
 }
 
 /// The to-dos whose Tasks wait no more: stopped, timed out, or ended by somebody with the token.
-fn gone(handle: &Handle) -> Result<Vec<Key>, Fault> {
+fn gone(handle: &Handle, rows: &Scans) -> Result<Vec<Key>, Fault> {
     let (mut gone, mut after) = (Vec::new(), None);
     loop {
-        let rows = handle.reader().approvals(after, PAGE)?;
-        let Some((id, attempt, _)) = rows.last() else { return Ok(gone) };
+        let page = rows.approvals(after, PAGE)?;
+        let Some((id, attempt, _)) = page.last() else { return Ok(gone) };
         after = Some((*id, *attempt));
-        for (id, attempt, row) in rows {
+        for (id, attempt, row) in page {
             if !handle.awaits(&row.token)? {
                 gone.push((id, attempt));
             }

@@ -40,7 +40,7 @@ use crate::run::service::{Address, Asked, Unavailable};
 use crate::run::{Announced, Handle, OnBehalf};
 use crate::services::notifications::Notifications;
 use crate::services::queues::Queues;
-use crate::store::{Commit, Reader};
+use crate::store::{Commit, Scans};
 use bus::Bus;
 use deliver::{Deliverer, End};
 use service::Dispatcher;
@@ -97,7 +97,7 @@ impl Events {
     pub async fn start(&self, handle: &Handle, targets: Targets) -> Result<(), Fault> {
         let notifications = targets.notifications.clone();
         let (events, deliverer) = (self.clone(), Arc::new(Deliverer::new(handle, targets)));
-        let load = move |reader: &Reader| Dispatcher::load(&events, &notifications, &deliverer, reader);
+        let load = move |store: &Scans| Dispatcher::load(&events, &notifications, &deliverer, store);
         handle.serve("the event dispatcher", self.0.service.clone(), load).await
     }
 

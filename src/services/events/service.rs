@@ -12,7 +12,7 @@ use crate::base::Fault;
 use crate::run::Announced;
 use crate::run::service::{Asked, Service, Turn};
 use crate::services::notifications::Notifications;
-use crate::store::{Commit, EventRow, Reader};
+use crate::store::{Commit, EventRow, Scans};
 
 /// Rows read at once when they are taken up.
 const ROWS_PER_PAGE: usize = 500;
@@ -40,7 +40,7 @@ impl Dispatcher {
         events: &Events,
         notifications: &Notifications,
         deliverer: &Arc<Deliverer>,
-        reader: &Reader,
+        store: &Scans,
     ) -> Result<Dispatcher, Fault> {
         let mut workers = BTreeMap::new();
         let unattended = Rule::unattended(UNATTENDED);
@@ -52,7 +52,7 @@ impl Dispatcher {
         }
         let (mut after, mut lost) = (None, 0u64);
         loop {
-            let rows = reader.events(after.as_ref(), ROWS_PER_PAGE)?;
+            let rows = store.events(after.as_ref(), ROWS_PER_PAGE)?;
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for ((event, target), row) in rows {

@@ -30,7 +30,7 @@ pub use deliver::signature;
 use crate::base::{Fault, Span};
 use crate::run::Handle;
 use crate::run::service::{Address, Asked};
-use crate::store::{Commit, OutboxRow, Reader};
+use crate::store::{Commit, OutboxRow, Scans};
 use deliver::Deliverer;
 use service::NotificationService;
 
@@ -113,7 +113,7 @@ impl Notifications {
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
         let deliverer = Arc::new(Deliverer::new(&self.0.settings, handle));
         let notifications = self.clone();
-        let load = move |reader: &Reader| NotificationService::load(&notifications, &deliverer, reader);
+        let load = move |store: &Scans| NotificationService::load(&notifications, &deliverer, store);
         handle.serve("the notifications", self.0.service.clone(), load).await
     }
 

@@ -10,7 +10,7 @@ use super::order::TargetOrder;
 use super::{Added, Message, Notifications};
 use crate::base::Fault;
 use crate::run::service::{Asked, Service, Turn};
-use crate::store::{Commit, DeliveredRow, OutboxRow, Reader};
+use crate::store::{Commit, DeliveredRow, OutboxRow, Scans};
 
 /// How many delivered ones are kept for people to look at.
 const DELIVERED_MAX: usize = 200;
@@ -32,12 +32,12 @@ impl NotificationService {
     pub fn load(
         notifications: &Notifications,
         deliverer: &Arc<Deliverer>,
-        reader: &Reader,
+        store: &Scans,
     ) -> Result<NotificationService, Fault> {
         let mut targets: BTreeMap<String, TargetOrder> = BTreeMap::new();
         let mut after = None;
         loop {
-            let rows = reader.outbox(after, ROWS_PER_PAGE)?;
+            let rows = store.outbox(after, ROWS_PER_PAGE)?;
             let Some((last, _)) = rows.last() else { break };
             after = Some(*last);
             for (number, row) in rows {
@@ -45,7 +45,7 @@ impl NotificationService {
                 order.add(number, row.next_at.into(), row.attempts, &row.last_error);
             }
         }
-        let delivered = reader.delivered(2 * DELIVERED_MAX)?.into_iter().map(|(number, _)| number).collect();
+        let delivered = store.delivered(2 * DELIVERED_MAX)?.into_iter().map(|(number, _)| number).collect();
         let (notifications, deliverer) = (notifications.clone(), deliverer.clone());
         Ok(NotificationService { notifications, deliverer, targets, delivered })
     }

@@ -3,13 +3,13 @@
 use super::{Lessons, Message, read};
 use crate::base::Fault;
 use crate::run::service::{Service, Turn};
-use crate::store::{Commit, Reader};
+use crate::store::{Commit, Scans};
 
 pub(super) struct PredictionService(Lessons);
 
 impl PredictionService {
-    pub fn load(reader: &Reader) -> Result<PredictionService, Fault> {
-        Ok(PredictionService(read(reader)?))
+    pub fn load(rows: &Scans) -> Result<PredictionService, Fault> {
+        Ok(PredictionService(read(rows)?))
     }
 }
 

@@ -143,7 +143,7 @@ impl Queues {
     /// Starts the service, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
         let settings = self.0.settings.clone();
-        let load = move |reader: &_| QueueService::load(&settings, reader);
+        let load = move |rows: &_| QueueService::load(&settings, rows);
         handle.serve("the queues", self.0.service.clone(), load).await
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::base::{Fault, Timestamp};
 use crate::run::service::{Asked, Pending, Service, Turn};
-use crate::store::{Commit, MessageRow, Reader, Stamp};
+use crate::store::{Commit, MessageRow, Scans, Stamp};
 
 /// Rows read at once when a queue is taken up, and dropped in one commit.
 const ROWS_PER_PAGE: usize = 500;
@@ -47,12 +47,12 @@ type Deciding<'a> = Turn<'a, Message>;
 
 impl QueueService {
     /// Takes up what the store holds.
-    pub fn load(settings: &BTreeMap<String, QueueSettings>, reader: &Reader) -> Result<QueueService, Fault> {
+    pub fn load(settings: &BTreeMap<String, QueueSettings>, store: &Scans) -> Result<QueueService, Fault> {
         let mut queues = BTreeMap::new();
         for (name, settings) in settings {
             let (mut index, mut from) = (QueueIndex::default(), 0);
             loop {
-                let rows = reader.messages(name, from, ROWS_PER_PAGE)?;
+                let rows = store.messages(name, from, ROWS_PER_PAGE)?;
                 let Some((last, _)) = rows.last() else { break };
                 from = last + 1;
                 rows.iter().for_each(|(sequence, row)| index.put(*sequence, row));

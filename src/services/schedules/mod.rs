@@ -107,7 +107,7 @@ impl Schedules {
 
     /// Starts the service, with what the store holds.
     pub async fn start(self, handle: &Handle) -> Result<(), Fault> {
-        let load = move |reader: &_| ScheduleService::load(&self.settings, reader);
+        let load = move |rows: &_| ScheduleService::load(&self.settings, rows);
         handle.serve("the schedules", Address::default(), load).await
     }
 }

@@ -9,7 +9,7 @@ use crate::base::limits::NAME_CHARS_MAX;
 use crate::base::{Fault, Timestamp};
 use crate::run::service::{Service, Turn};
 use crate::run::{Handle, Refused, Start};
-use crate::store::{Commit, Reader, ScheduleRow};
+use crate::store::{Commit, Scans, ScheduleRow};
 
 /// Before a start is tried again that the box could not take.
 const AGAIN_MS: i64 = 30_000;
@@ -43,12 +43,12 @@ type Deciding<'a> = Turn<'a, Started>;
 
 impl ScheduleService {
     /// Takes up the enabled schedules where the store says.
-    pub fn load(settings: &BTreeMap<String, ScheduleSettings>, reader: &Reader) -> Result<ScheduleService, Fault> {
+    pub fn load(settings: &BTreeMap<String, ScheduleSettings>, rows: &Scans) -> Result<ScheduleService, Fault> {
         let mut schedules = BTreeMap::new();
         for (name, settings) in settings.iter().filter(|(_, settings)| settings.enabled) {
             // The configuration's check has refused a zone that there is not.
             let Ok(zone) = settings.zone() else { continue };
-            let last = reader.schedule(name)?.map(|row| row.last.into());
+            let last = rows.schedule(name)?.map(|row| row.last.into());
             let schedule = Schedule { settings: settings.clone(), zone, last, starting: None };
             schedules.insert(name.clone(), schedule);
         }

@@ -121,14 +121,14 @@ impl Change {
     }
 }
 
-pub(in crate::store) type Rows = OrdMap<Key, Change>;
+pub(in crate::store) type Changes = OrdMap<Key, Change>;
 /// How many executions there are, by machine and status.
 pub(in crate::store) type Counts = OrdMap<Arc<[u8]>, i64>;
 
 /// The changes between two checkpoints. A clone shares everything and costs next to nothing.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Generation {
-    pub tables: Vec<Rows>,
+    pub tables: Vec<Changes>,
     /// Counts that changed, as they are now.
     pub counts: Counts,
     /// The journal number of the newest change.
@@ -140,7 +140,7 @@ pub(in crate::store) struct Generation {
 impl Generation {
     /// An empty one, behind the batch of that number.
     pub fn after(newest: u64) -> Generation {
-        Generation { tables: vec![Rows::new(); Table::COUNT], counts: Counts::new(), newest, bytes: 0 }
+        Generation { tables: vec![Changes::new(); Table::COUNT], counts: Counts::new(), newest, bytes: 0 }
     }
 
     /// Each change goes down the tree once where it can. A key's first record stays alive until the next checkpoint,

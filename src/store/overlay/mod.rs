@@ -30,8 +30,10 @@ pub(super) use generation::{Change, Counts, Generation, Slice};
 use super::disk::state_fault;
 use super::envelope::Sealed;
 use super::record::{self, Malformed, Op, changes};
-use super::tables::Table;
+use super::rows::{STATUSES, status_code};
+use super::tables::{self, Table};
 use crate::base::Fault;
+use crate::interpreter::Status;
 use generation::Sought;
 
 /// The state file as of one checkpoint, its tables opened.
@@ -58,6 +60,8 @@ impl StateView {
 /// Everything a reader may see.
 pub(super) struct Overlay {
     now: Snapshot,
+    /// The sums of the counts of all machines, by status.
+    totals: [i64; STATUSES.len()],
 }
 
 /// Everything that a reader could see at one moment. For threads that may block: its rows may lie on the disk, and
@@ -81,8 +85,12 @@ pub enum Direction {
 impl Overlay {
     /// What the state file holds, with nothing over it but the batches up to `newest`, which it has.
     pub fn new(state: StateView, counts: Counts, newest: u64) -> Overlay {
+        let mut totals = [0; STATUSES.len()];
+        for (key, count) in &counts {
+            add_to(&mut totals, key, *count);
+        }
         let active = Arc::new(Generation::after(newest));
-        Overlay { now: Snapshot { active, frozen: None, state: Arc::new(state), counts } }
+        Overlay { now: Snapshot { active, frozen: None, state: Arc::new(state), counts }, totals }
     }
 
     /// Makes a durable record of that batch visible.
@@ -91,7 +99,7 @@ impl Overlay {
         for change in changes(record) {
             let change = change?;
             if change.op == Op::Add {
-                add(&mut self.now.counts, active, record, change);
+                add(&mut self.now.counts, &mut self.totals, active, record, change);
             } else {
                 active.apply(record, change);
             }
@@ -142,6 +150,11 @@ impl Overlay {
         self.now.counts.get(key).copied().unwrap_or(0)
     }
 
+    /// How many executions of all machines are in that status.
+    pub fn total(&self, status: Status) -> u64 {
+        self.totals.get(usize::from(status_code(status))).map_or(0, |total| u64::try_from(*total).unwrap_or(0))
+    }
+
     pub fn counts(&self) -> Counts {
         self.now.counts.clone()
     }
@@ -151,9 +164,23 @@ impl Overlay {
     }
 }
 
-fn add(counts: &mut Counts, active: &mut Generation, record: &Arc<Vec<u8>>, change: record::Change) {
+fn add_to(totals: &mut [i64; STATUSES.len()], key: &[u8], by: i64) {
+    let status = key.last().filter(|_| tables::is_of_machine(key));
+    if let Some(total) = status.and_then(|status| totals.get_mut(usize::from(*status))) {
+        *total += by;
+    }
+}
+
+fn add(
+    counts: &mut Counts,
+    totals: &mut [i64; STATUSES.len()],
+    active: &mut Generation,
+    record: &Arc<Vec<u8>>,
+    change: record::Change,
+) {
     let (key, value) = (Slice::new(record, change.key), Slice::new(record, change.value));
     let by = value.bytes().try_into().map_or(0, i64::from_le_bytes);
+    add_to(totals, key.bytes(), by);
     let now = match counts.get_mut(key.bytes()) {
         Some(count) => {
             *count += by;

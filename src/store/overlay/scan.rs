@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use redb::AccessGuard;
 
-use super::generation::{Change, Key, Rows, Sought};
+use super::generation::{Change, Changes, Key, Sought};
 use super::{Direction, Snapshot};
 use crate::base::Fault;
 use crate::store::disk::state_fault;
@@ -90,7 +90,7 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    fn new(rows: &'a Rows, (start, end): (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Lane<'a> {
+    fn new(rows: &'a Changes, (start, end): (Bound<&[u8]>, Bound<&[u8]>), direction: Direction) -> Lane<'a> {
         let range = rows.range::<_, Sought<'_>>((start.map(Sought::from), end.map(Sought::from)));
         let mut rows: Box<dyn Iterator<Item = _>> = match direction {
             Direction::Forward => Box::new(range),

@@ -1,11 +1,12 @@
-//! Reads of single branches, and of who waits for what: what they cost does not grow with the execution.
+//! Reads of single branches, and of who waits for what: what they cost does not grow with the execution. Where a step
+//! needs very many of them, it says so, and whoever steps it asks [`Scans`] for them.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Reader, branch_of};
+use super::{Reader, Scans, branch_of};
 use crate::base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
 use crate::interpreter::{Branch, Item, Partial, Rows};
 use crate::store::envelope::Sealed;
@@ -13,15 +14,19 @@ use crate::store::overlay::Direction;
 use crate::store::rows::{self, BranchRow, ITEMS_PER_PAGE, MapPageRow, TaskRow};
 use crate::store::tables::{self, Table};
 
+/// Branches that are read one by one: as many as a Parallel state may well have.
+const BRANCHES_NEAR: u32 = 64;
+
 impl Reader {
-    /// The execution's header; the rest of it is read as steps need it, from [`Reader::rows`].
-    pub fn partial(&self, id: ExecutionId) -> Result<Option<Partial>, Fault> {
-        Ok(self.header(id)?.map(Partial::of))
+    /// The execution's header; the rest of it is read as steps need it, from [`Reader::rows`]. One that is archived is
+    /// read on a thread that may block.
+    pub async fn partial(&self, id: ExecutionId) -> Result<Option<Partial>, Fault> {
+        Ok(self.header(id).await?.map(Partial::of))
     }
 
     /// The rows of one execution, one by one.
     pub fn rows(&self, id: ExecutionId) -> StoredRows<'_> {
-        StoredRows { reader: self, id }
+        StoredRows { reader: self, id, walks: false }
     }
 
     pub fn branch(&self, id: ExecutionId, branch: BranchId) -> Result<Option<Branch>, Fault> {
@@ -54,22 +59,66 @@ fn waiter(value: Sealed) -> Result<BranchId, Fault> {
     tables::waiter_from(value.plain()?).ok_or_else(|| value.damaged("a row leads to no branch"))
 }
 
+impl Scans {
+    /// The rows of one execution, however many are asked for.
+    pub fn rows(&self, id: ExecutionId) -> StoredRows<'_> {
+        StoredRows { reader: self, id, walks: true }
+    }
+}
+
 /// The rows of one execution as they are stored, for [`Partial::read`].
 #[derive(Clone, Copy)]
 pub struct StoredRows<'r> {
     reader: &'r Reader,
     id: ExecutionId,
+    /// They are read on a thread that may block.
+    walks: bool,
+}
+
+/// Why rows of an execution were not read.
+#[derive(Debug)]
+pub enum NotRead {
+    Fault(Fault),
+    /// So many branches are read by [`Scans::rows`] only.
+    TooMany,
+}
+
+impl From<NotRead> for Fault {
+    fn from(not_read: NotRead) -> Fault {
+        match not_read {
+            NotRead::Fault(fault) => fault,
+            NotRead::TooMany => {
+                Fault::fatal_plain("branches of an execution were asked for where they cannot be walked")
+            }
+        }
+    }
+}
+
+impl From<Fault> for NotRead {
+    fn from(fault: Fault) -> NotRead {
+        NotRead::Fault(fault)
+    }
 }
 
 impl Rows for StoredRows<'_> {
-    type Fault = Fault;
+    type Fault = NotRead;
 
-    fn branch(&self, id: BranchId) -> Result<Option<Branch>, Fault> {
-        self.reader.branch(self.id, id)
+    fn branch(&self, id: BranchId) -> Result<Option<Branch>, NotRead> {
+        Ok(self.reader.branch(self.id, id)?)
     }
 
-    fn branches(&self, first: BranchId, count: u32) -> Result<Vec<(BranchId, Branch)>, Fault> {
+    fn branches(&self, first: BranchId, count: u32) -> Result<Vec<(BranchId, Branch)>, NotRead> {
         let end = BranchId(first.0.saturating_add(count));
+        if count <= BRANCHES_NEAR {
+            let there = |number| {
+                let id = BranchId(number);
+                self.reader.branch(self.id, id).map(|branch| Some((id, branch?))).transpose()
+            };
+            return Ok((first.0..end.0).filter_map(there).collect::<Result<_, Fault>>()?);
+        }
+        if !self.walks {
+            return Err(NotRead::TooMany);
+        }
         let (first, end) = (tables::branch(self.id, first), tables::branch(self.id, end));
         let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
         let mut branches = Vec::new();
@@ -81,16 +130,16 @@ impl Rows for StoredRows<'_> {
         Ok(branches)
     }
 
-    fn awaits(&self, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
-        self.reader.branch_of_attempt(self.id, attempt)
+    fn awaits(&self, attempt: Attempt) -> Result<Option<BranchId>, NotRead> {
+        Ok(self.reader.branch_of_attempt(self.id, attempt)?)
     }
 
-    fn map_input(&self, id: BranchId) -> Result<Option<Arc<Value>>, Fault> {
+    fn map_input(&self, id: BranchId) -> Result<Option<Arc<Value>>, NotRead> {
         let key = tables::branch(self.id, id);
-        self.reader.engine().get(Table::MapItems, &key, |row| rows::map_input_from(row.plain()?))
+        Ok(self.reader.engine().get(Table::MapItems, &key, |row| rows::map_input_from(row.plain()?))?)
     }
 
-    fn map_item(&self, id: BranchId, index: u32) -> Result<Option<Item>, Fault> {
+    fn map_item(&self, id: BranchId, index: u32) -> Result<Option<Item>, NotRead> {
         let key = tables::map_page(self.id, id, index / ITEMS_PER_PAGE);
         let read = |row: Sealed| rows::map_page_from(row.access::<MapPageRow>()?);
         let page = self.reader.engine().get(Table::MapPages, &key, read)?;

@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use super::Reader;
+use super::{Reader, Scans};
 use crate::base::Fault;
 use crate::store::overlay::Direction;
 use crate::store::rows::{Catalog, damaged};
@@ -12,7 +12,9 @@ impl Reader {
     pub(in crate::store) fn one<T: Catalog>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
         self.engine().get(table, key, T::read)
     }
+}
 
+impl Scans {
     /// Rows whose key is `prefix` and a text, by that text.
     pub(in crate::store) fn under<T: Catalog>(
         &self,

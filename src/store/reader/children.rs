@@ -1,6 +1,6 @@
 //! Which execution started which: the children whose end has not been told yet.
 
-use super::{Paged, Reader, each};
+use super::{Paged, Reader, Scans, each};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::Parent;
 use crate::store::envelope::Sealed;
@@ -27,7 +27,9 @@ impl Reader {
         let key = tables::attempt(parent, attempt);
         self.engine().get(Table::Children, &key, |row| child(&key, row))
     }
+}
 
+impl Scans {
     /// The children that the execution started, by attempt.
     pub fn children_of(&self, parent: ExecutionId) -> Result<Vec<Child>, Fault> {
         let mut children = Vec::new();
@@ -40,7 +42,7 @@ impl Reader {
 
     /// All children, those of one parent after another.
     pub fn children(&self) -> impl Iterator<Item = Result<Child, Fault>> + use<> {
-        let reader = self.clone();
-        Paged::new(move |after| reader.page(Table::Children, after, child))
+        let rows = self.on_this_thread();
+        Paged::new(move |after| rows.page(Table::Children, after, child))
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use super::Reader;
+use super::{Reader, Scans};
 use crate::base::{EventId, ExecutionId, Fault, Timestamp};
 use crate::interpreter::{MachineRef, MapChild, Parent, Status};
 use crate::store::envelope::Sealed;
@@ -68,7 +68,9 @@ impl Reader {
         let look = |row: Sealed<'_>| summary(id, row.access::<HeaderRow>()?);
         self.engine().get(Table::Executions, &id.to_bytes(), look)
     }
+}
 
+impl Scans {
     /// Executions, newest first, from where the page token of an earlier call says.
     pub fn executions(
         &self,

@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use super::{Reader, each};
+use super::{Reader, Scans, each};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::interpreter::Status;
 use crate::store::envelope::Sealed;
@@ -39,30 +39,6 @@ impl Reader {
         })
     }
 
-    /// The runs of an execution, oldest first.
-    pub fn map_runs_of(&self, parent: ExecutionId) -> Result<Vec<(Attempt, MapRunRow)>, Fault> {
-        let mut runs = Vec::new();
-        each(&self.engine().snapshot(), Table::MapRuns, &parent.to_bytes(), |key, row| {
-            let (_, attempt) =
-                tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
-            runs.push((Attempt(attempt), MapRunRow::read(row)?));
-            Ok(())
-        })?;
-        Ok(runs)
-    }
-
-    /// Every run there is, by the execution and attempt it belongs to.
-    pub fn map_runs(&self) -> Result<Vec<(ExecutionId, Attempt, MapRunRow)>, Fault> {
-        let mut runs = Vec::new();
-        each(&self.engine().snapshot(), Table::MapRuns, &[], |key, row| {
-            let (id, attempt) =
-                tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
-            runs.push((id, Attempt(attempt), MapRunRow::read(row)?));
-            Ok(())
-        })?;
-        Ok(runs)
-    }
-
     /// The lines of a page of items.
     pub fn item_page(&self, parent: ExecutionId, attempt: Attempt, page: u32) -> Result<Option<String>, Fault> {
         self.engine().get(Table::ItemPages, &tables::item_page(parent, attempt, page), |lines| {
@@ -85,6 +61,42 @@ impl Reader {
             counts.items[at] = counts.executions[at] + count(&more, status);
         }
         counts
+    }
+
+    /// A distributed Map's child: its name is its id.
+    pub(super) fn child_by_name(&self, label: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
+        let Ok(id) = name.parse::<ExecutionId>() else { return Ok(None) };
+        let found = self.engine().get(Table::Executions, &id.to_bytes(), |row| {
+            let child = row.access::<HeaderRow>()?.child();
+            Ok(child.is_some_and(|child| *child.label == *label))
+        })?;
+        Ok((found == Some(true)).then_some(id))
+    }
+}
+
+impl Scans {
+    /// The runs of an execution, oldest first.
+    pub fn map_runs_of(&self, parent: ExecutionId) -> Result<Vec<(Attempt, MapRunRow)>, Fault> {
+        let mut runs = Vec::new();
+        each(&self.engine().snapshot(), Table::MapRuns, &parent.to_bytes(), |key, row| {
+            let (_, attempt) =
+                tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
+            runs.push((Attempt(attempt), MapRunRow::read(row)?));
+            Ok(())
+        })?;
+        Ok(runs)
+    }
+
+    /// Every run there is, by the execution and attempt it belongs to.
+    pub fn map_runs(&self) -> Result<Vec<(ExecutionId, Attempt, MapRunRow)>, Fault> {
+        let mut runs = Vec::new();
+        each(&self.engine().snapshot(), Table::MapRuns, &[], |key, row| {
+            let (id, attempt) =
+                tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
+            runs.push((id, Attempt(attempt), MapRunRow::read(row)?));
+            Ok(())
+        })?;
+        Ok(runs)
     }
 
     /// The children of a run that are in that status, in no order.
@@ -122,15 +134,5 @@ impl Reader {
                 _ => return Ok(children),
             }
         }
-    }
-
-    /// A distributed Map's child: its name is its id.
-    pub(super) fn child_by_name(&self, label: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
-        let Ok(id) = name.parse::<ExecutionId>() else { return Ok(None) };
-        let found = self.engine().get(Table::Executions, &id.to_bytes(), |row| {
-            let child = row.access::<HeaderRow>()?.child();
-            Ok(child.is_some_and(|child| *child.label == *label))
-        })?;
-        Ok((found == Some(true)).then_some(id))
     }
 }

@@ -1,6 +1,9 @@
-//! [`Reader`]: the one way out. Each call sees the journal's rows and the state file's as one consistent whole.
+//! [`Reader`] and [`Scans`]: the one way out. Each call sees the journal's rows and the state file's as one consistent
+//! whole. Never waits for a commit or a checkpoint, and never writes.
 //!
-//! Never waits for a commit or a checkpoint, and never writes. Paths that only look read the archives in place.
+//! The type says what may be called where. [`Reader`] has what looks at a few rows by their keys: in memory it takes a
+//! microsecond, and at worst it reads the few pages of the state file that lead to them; any task may call it. Whatever
+//! walks a range or opens an archive is of [`Scans`], which a task has only within [`Reader::blocking`].
 
 mod blocking;
 mod branches;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 
 use super::engine::Engine;
 use super::envelope::Sealed;
-use super::overlay::{Direction, Snapshot};
+use super::overlay::{Direction, Found, Snapshot};
 use super::retention::{archived_day, day_from};
 use super::rows::{self, HeaderRow, HistoryRow, TaskRow, damaged};
 use super::tables::{self, Payload, Table};
@@ -23,9 +26,9 @@ use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Times
 use crate::interpreter::event::Json;
 use crate::interpreter::{Execution, Header, HistoryEvent, MapItems, RunTask, Status};
 
-pub(super) use blocking::Places;
-pub use blocking::Rows;
-pub use branches::StoredRows;
+pub(super) use blocking::READS_MAX;
+pub use blocking::Scans;
+pub use branches::{NotRead, StoredRows};
 pub use children::Child;
 pub use lists::{ExecutionFilter, ExecutionSummary, Page};
 pub use map_runs::RunChild;
@@ -33,7 +36,7 @@ pub use map_runs::RunChild;
 /// Rows that are taken out of one snapshot by a scan without a limit of its own.
 const SCAN_ROWS: usize = 512;
 
-/// Reads. Cheap to clone.
+/// Looks at single rows, and the way to [`Scans`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader(Arc<Engine>);
 
@@ -46,7 +49,15 @@ impl Reader {
         &self.0
     }
 
-    pub fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
+    /// An execution without its branches. One that is archived is read on a thread that may block.
+    pub async fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
+        match self.look_up(id)? {
+            Whereabouts::Here(header) => Ok(header),
+            Whereabouts::Archived { .. } => self.blocking(move |rows| rows.header(id)).await,
+        }
+    }
+
+    fn look_up(&self, id: ExecutionId) -> Result<Whereabouts, Fault> {
         let (key, input) = (id.to_bytes(), tables::payload(id, Payload::Input));
         let output = tables::payload(id, Payload::Output);
         let [of_header, of_input, of_output, of_day] = self.0.find([
@@ -55,28 +66,72 @@ impl Reader {
             (Table::Payloads, &output),
             (Table::Archived, &key),
         ]);
-        let read = |input, output: &dyn Fn() -> Result<Option<Json>, Fault>| {
-            of_header.look(Table::Executions, &key, |row| {
-                let row = row.access::<HeaderRow>()?;
-                let output = if row.succeeded() { output()? } else { None };
-                rows::header_from(id, row, input, output)
-            })
-        };
         if let Some(input) = of_input.look(Table::Payloads, &input, payload_from)? {
-            return read(input, &|| of_output.look(Table::Payloads, &output, payload_from));
+            let output = || of_output.look(Table::Payloads, &output, payload_from);
+            let header = of_header.look(Table::Executions, &key, |row| header_from(id, row, input, output))?;
+            return Ok(Whereabouts::Here(header));
         }
-        let Some(day) = of_day.look(Table::Archived, &key, day_from)? else {
-            let there = of_header.look(Table::Executions, &key, |_| Ok(()))?.is_some();
-            let lost = || damaged(Table::Payloads, &format!("execution {id} has no input"));
-            return if there { Err(lost()) } else { Ok(None) };
-        };
-        let Some((input, output)) = self.archived_payloads(day, id)? else { return Ok(None) };
-        read(input, &|| Ok(output.clone()))
+        if let Some(day) = of_day.look(Table::Archived, &key, day_from)? {
+            return Ok(Whereabouts::Archived { day, header: of_header });
+        }
+        match of_header.look(Table::Executions, &key, |_| Ok(()))? {
+            Some(()) => Err(damaged(Table::Payloads, &format!("execution {id} has no input"))),
+            None => Ok(Whereabouts::Here(None)),
+        }
     }
 
     /// Whether there is such an execution.
     pub fn is_known(&self, id: ExecutionId) -> Result<bool, Fault> {
         Ok(self.0.get(Table::Executions, &id.to_bytes(), |_| Ok(()))?.is_some())
+    }
+
+    /// The execution that has this name.
+    pub fn by_name(&self, machine: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
+        if let Some((_, label)) = machine.split_once('/') {
+            return self.child_by_name(label, name);
+        }
+        let key = tables::texts(machine, name);
+        self.0.get(Table::ByName, &key, |row| {
+            tables::split_id(row.plain()?).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
+        })
+    }
+
+    /// Whether the task must still be issued again after a crash.
+    pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
+        self.0.get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
+            Ok(rows::task_from(id, attempt, row.access::<TaskRow>()?))
+        })
+    }
+
+    /// How many executions of a machine are in that status.
+    pub fn count_of(&self, machine: &str, status: Status) -> u64 {
+        self.0.count(&tables::machine_status(machine, status))
+    }
+
+    /// How many executions there are in that status, but for the children of Map runs.
+    pub fn count(&self, status: Status) -> u64 {
+        self.0.total(status)
+    }
+}
+
+/// Where an execution is.
+enum Whereabouts {
+    /// In the store; `None`: nowhere.
+    Here(Option<Header>),
+    /// Its payloads are in the archive of that day.
+    Archived { day: u32, header: Found },
+}
+
+impl Scans {
+    /// An execution without its branches.
+    pub fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
+        match self.look_up(id)? {
+            Whereabouts::Here(header) => Ok(header),
+            Whereabouts::Archived { day, header } => {
+                let Some((input, output)) = self.archived_payloads(day, id)? else { return Ok(None) };
+                header.look(Table::Executions, &id.to_bytes(), |row| header_from(id, row, input, || Ok(output)))
+            }
+        }
     }
 
     /// The whole execution. What this costs grows with its branches: see [`Reader::partial`].
@@ -136,17 +191,6 @@ impl Reader {
         Ok(events)
     }
 
-    /// The execution that has this name.
-    pub fn by_name(&self, machine: &str, name: &str) -> Result<Option<ExecutionId>, Fault> {
-        if let Some((_, label)) = machine.split_once('/') {
-            return self.child_by_name(label, name);
-        }
-        let key = tables::texts(machine, name);
-        self.0.get(Table::ByName, &key, |row| {
-            tables::split_id(row.plain()?).map(|(id, _)| id).ok_or_else(|| damaged(Table::ByName, "a row is no id"))
-        })
-    }
-
     /// Timers due until then, soonest first.
     pub fn timers(&self, until: Timestamp, limit: usize) -> Result<Vec<(Timestamp, ExecutionId, TimerId)>, Fault> {
         self.timers_after(None, until, limit)
@@ -179,31 +223,32 @@ impl Reader {
         Ok(self.timers(Timestamp::MAX, 1)?.first().map(|(due, ..)| *due))
     }
 
-    /// Every task that must be issued again after a crash, oldest execution first.
-    pub fn outstanding(&self) -> impl Iterator<Item = Result<(ExecutionId, RunTask), Fault>> + use<> {
-        let reader = self.clone();
-        Paged::new(move |after| {
-            reader.page(Table::Outstanding, after, |key, row| {
-                let (id, attempt) =
-                    tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
-                let row = row.access::<TaskRow>()?;
-                Ok((id, rows::task_from(id, Attempt(attempt), row)))
-            })
-        })
-    }
-
-    /// Whether the task must still be issued again after a crash.
-    pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
-        self.0.get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
-            Ok(rows::task_from(id, attempt, row.access::<TaskRow>()?))
-        })
+    /// Tasks that must be issued again after a crash, oldest execution first, going on after one.
+    pub fn outstanding(
+        &self,
+        after: Option<(ExecutionId, Attempt)>,
+        limit: usize,
+    ) -> Result<Vec<(ExecutionId, RunTask)>, Fault> {
+        let after = after.map(|(id, attempt)| tables::attempt(id, attempt));
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = Vec::new();
+        self.0.snapshot().scan(Table::Outstanding, (start, Bound::Unbounded), Direction::Forward, |key, row| {
+            if found.len() == limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            let (id, attempt) =
+                tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
+            found.push((id, rows::task_from(id, Attempt(attempt), row.access::<TaskRow>()?)));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
     }
 
     /// Every ended execution whose parent has not been told yet.
     pub fn deliveries(&self) -> impl Iterator<Item = Result<ExecutionId, Fault>> + use<> {
-        let reader = self.clone();
+        let rows = self.on_this_thread();
         Paged::new(move |after| {
-            reader.page(Table::Deliveries, after, |key, _| {
+            rows.page(Table::Deliveries, after, |key, _| {
                 let id = tables::split_id(key).ok_or_else(|| damaged(Table::Deliveries, "a key is no id"))?;
                 Ok(id.0)
             })
@@ -221,20 +266,6 @@ impl Reader {
             Some(((machine, *status), u64::try_from(*count).ok().filter(|n| *n > 0)?))
         };
         self.0.counts().iter().filter_map(read).collect()
-    }
-
-    /// How many executions of a machine are in that status.
-    pub fn count_of(&self, machine: &str, status: Status) -> u64 {
-        self.0.count(&tables::machine_status(machine, status))
-    }
-
-    /// How many executions there are in that status, but for the children of Map runs.
-    pub fn count(&self, status: Status) -> u64 {
-        let code = rows::status_code(status);
-        let counts = self.0.counts();
-        let of_machine = |key: &[u8]| tables::is_of_machine(key) && key.last() == Some(&code);
-        let counted = counts.iter().filter(|(key, _)| of_machine(key));
-        counted.map(|(_, count)| u64::try_from(*count).unwrap_or(0)).sum()
     }
 
     /// One page of a whole table, and where the next one begins.
@@ -333,11 +364,18 @@ fn header(
     input: Json,
     output: impl FnOnce() -> Result<Option<Json>, Fault>,
 ) -> Result<Option<Header>, Fault> {
-    snapshot.get(Table::Executions, &id.to_bytes(), |row| {
-        let row = row.access::<HeaderRow>()?;
-        let output = if row.succeeded() { output()? } else { None };
-        rows::header_from(id, row, input, output)
-    })
+    snapshot.get(Table::Executions, &id.to_bytes(), |row| header_from(id, row, input, output))
+}
+
+fn header_from(
+    id: ExecutionId,
+    row: Sealed<'_>,
+    input: Json,
+    output: impl FnOnce() -> Result<Option<Json>, Fault>,
+) -> Result<Header, Fault> {
+    let row = row.access::<HeaderRow>()?;
+    let output = if row.succeeded() { output()? } else { None };
+    rows::header_from(id, row, input, output)
 }
 
 /// The events that lie in the history table.

@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::{Stamp, Tag};
 use crate::base::Fault;
 use crate::store::commit::Commit;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -38,7 +38,9 @@ impl Reader {
     pub fn activity(&self, name: &str) -> Result<Option<ActivityRow>, Fault> {
         self.one(Table::Activities, &tables::text(name))
     }
+}
 
+impl Scans {
     /// Activities by name, beginning at a name.
     pub fn activities(&self, from: Option<&str>, limit: usize) -> Result<Vec<ActivityRow>, Fault> {
         let from = from.map_or(Bound::Unbounded, Bound::Included);

@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::Stamp;
 use crate::base::Fault;
 use crate::store::commit::Commit;
-use crate::store::reader::Reader;
+use crate::store::reader::Scans;
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -40,7 +40,7 @@ impl Commit {
     }
 }
 
-impl Reader {
+impl Scans {
     /// All alarms that were ever raised, by name.
     pub fn alarms(&self) -> Result<Vec<(String, AlarmRow)>, Fault> {
         self.under(Table::Alarms, &[], Bound::Unbounded, usize::MAX)

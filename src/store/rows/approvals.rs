@@ -8,7 +8,7 @@ use super::Stamp;
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::store::commit::Commit;
 use crate::store::overlay::Direction;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -44,7 +44,9 @@ impl Reader {
     pub fn approval(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<ApprovalRow>, Fault> {
         self.one(Table::Approvals, &tables::attempt(id, attempt))
     }
+}
 
+impl Scans {
     /// What waits for a decision, those of the oldest executions first, going on after one of them.
     pub fn approvals(
         &self,

@@ -10,7 +10,7 @@ use super::Stamp;
 use crate::base::{Fault, Timestamp};
 use crate::store::commit::Commit;
 use crate::store::overlay::Direction;
-use crate::store::reader::Reader;
+use crate::store::reader::Scans;
 use crate::store::record::Op;
 use crate::store::tables::Table;
 
@@ -98,7 +98,7 @@ impl Commit {
     }
 }
 
-impl Reader {
+impl Scans {
     /// Audit entries, newest first, going on after one.
     pub fn audit(&self, after: Option<AuditKey>, limit: usize) -> Result<Vec<(AuditKey, AuditRow)>, Fault> {
         let after = after.map(AuditKey::bytes);

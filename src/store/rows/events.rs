@@ -8,7 +8,7 @@ use super::Stamp;
 use crate::base::Fault;
 use crate::store::commit::Commit;
 use crate::store::overlay::Direction;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -48,7 +48,9 @@ impl Reader {
     pub fn event(&self, event: &str, target: &str) -> Result<Option<EventRow>, Fault> {
         self.one(Table::Events, &tables::texts(event, target))
     }
+}
 
+impl Scans {
     /// Events that have not reached a target of a rule, by event and target, going on after one.
     pub fn events(&self, after: Option<&EventKey>, limit: usize) -> Result<Vec<(EventKey, EventRow)>, Fault> {
         let after = after.map(|(event, target)| tables::texts(event, target));

@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::base::Fault;
 use crate::store::commit::Commit;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -51,15 +51,17 @@ impl Reader {
         Ok(self.one::<ItemRow>(Table::Items, &tables::texts(table, key))?.map(|row| row.json))
     }
 
+    /// What the key of a table is that began with its first use.
+    pub fn table(&self, table: &str) -> Result<Option<TableRow>, Fault> {
+        self.one(Table::TableKeys, &tables::text(table))
+    }
+}
+
+impl Scans {
     /// Items of a table by key, going on after a key.
     pub fn items(&self, table: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, String)>, Fault> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let found = self.under::<ItemRow>(Table::Items, &tables::text(table), after, limit)?;
         Ok(found.into_iter().map(|(key, row)| (key, row.json)).collect())
-    }
-
-    /// What the key of a table is that began with its first use.
-    pub fn table(&self, table: &str) -> Result<Option<TableRow>, Fault> {
-        self.one(Table::TableKeys, &tables::text(table))
     }
 }

@@ -6,7 +6,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::base::Fault;
 use crate::store::commit::Commit;
-use crate::store::reader::Reader;
+use crate::store::reader::Scans;
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -33,7 +33,7 @@ impl Commit {
     }
 }
 
-impl Reader {
+impl Scans {
     /// Landings of a share by the files' keys, going on after a key.
     pub fn landings(&self, share: &str, after: Option<&str>, limit: usize) -> Result<Vec<(String, LandingRow)>, Fault> {
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);

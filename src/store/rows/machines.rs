@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::{Stamp, Tag};
 use crate::base::Fault;
 use crate::store::commit::Commit;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -115,14 +115,24 @@ impl Reader {
         self.one(Table::Machines, &tables::text(name))
     }
 
+    pub fn revision(&self, machine: &str, revision: u64) -> Result<Option<RevisionRow>, Fault> {
+        self.one(Table::Revisions, &tables::text_number(machine, revision))
+    }
+
+    pub fn version(&self, machine: &str, version: u64) -> Result<Option<VersionRow>, Fault> {
+        self.one(Table::Versions, &tables::text_number(machine, version))
+    }
+
+    pub fn alias(&self, machine: &str, alias: &str) -> Result<Option<AliasRow>, Fault> {
+        self.one(Table::Aliases, &tables::texts(machine, alias))
+    }
+}
+
+impl Scans {
     /// Machines by name, beginning at a name.
     pub fn machines(&self, from: Option<&str>, limit: usize) -> Result<Vec<MachineRow>, Fault> {
         let from = from.map_or(Bound::Unbounded, Bound::Included);
         Ok(self.under(Table::Machines, &[], from, limit)?.into_iter().map(|(_, row)| row).collect())
-    }
-
-    pub fn revision(&self, machine: &str, revision: u64) -> Result<Option<RevisionRow>, Fault> {
-        self.one(Table::Revisions, &tables::text_number(machine, revision))
     }
 
     /// The newest revision that was ever stored under this name, also of a deleted machine: numbers are not reused.
@@ -131,17 +141,9 @@ impl Reader {
         Ok(newest.first().map(|(number, _)| *number))
     }
 
-    pub fn version(&self, machine: &str, version: u64) -> Result<Option<VersionRow>, Fault> {
-        self.one(Table::Versions, &tables::text_number(machine, version))
-    }
-
     /// Published versions, newest first, beginning at a number.
     pub fn versions(&self, machine: &str, from: Option<u64>, limit: usize) -> Result<Vec<(u64, VersionRow)>, Fault> {
         self.numbered(Table::Versions, machine, from.unwrap_or(u64::MAX), limit)
-    }
-
-    pub fn alias(&self, machine: &str, alias: &str) -> Result<Option<AliasRow>, Fault> {
-        self.one(Table::Aliases, &tables::texts(machine, alias))
     }
 
     /// All aliases of a machine, by name. There are few: AWS allows 100.

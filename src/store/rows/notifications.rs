@@ -9,7 +9,7 @@ use super::Stamp;
 use crate::base::{Fault, Timestamp};
 use crate::store::commit::Commit;
 use crate::store::overlay::Direction;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -79,7 +79,9 @@ impl Reader {
     pub fn notification(&self, number: u64) -> Result<Option<OutboxRow>, Fault> {
         self.one(Table::Outbox, &number.to_be_bytes())
     }
+}
 
+impl Scans {
     /// Undelivered notifications, oldest first, going on after a number.
     pub fn outbox(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, OutboxRow)>, Fault> {
         let after = after.map(u64::to_be_bytes);

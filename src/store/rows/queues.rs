@@ -8,7 +8,7 @@ use super::Stamp;
 use crate::base::Fault;
 use crate::store::commit::Commit;
 use crate::store::overlay::Direction;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -52,7 +52,9 @@ impl Reader {
     pub fn message(&self, queue: &str, sequence: u64) -> Result<Option<MessageRow>, Fault> {
         self.one(Table::Queues, &tables::text_number(queue, sequence))
     }
+}
 
+impl Scans {
     /// Messages of a queue, oldest first, from a sequence number on.
     pub fn messages(&self, queue: &str, from: u64, limit: usize) -> Result<Vec<(u64, MessageRow)>, Fault> {
         let (first, last) = (tables::text_number(queue, from), tables::text_number(queue, u64::MAX));

@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::base::{Attempt, ExecutionId, Fault};
 use crate::store::commit::Commit;
 use crate::store::overlay::Direction;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -45,7 +45,9 @@ impl Reader {
     pub fn remote_job(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RemoteJobRow>, Fault> {
         self.one(Table::RemoteJobs, &tables::attempt(id, attempt))
     }
+}
 
+impl Scans {
     /// Jobs at other services for whose end attempts wait.
     pub fn remote_jobs(&self) -> Result<Vec<(ExecutionId, Attempt)>, Fault> {
         let all = (Bound::Unbounded, Bound::Unbounded);

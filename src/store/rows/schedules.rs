@@ -7,7 +7,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::Stamp;
 use crate::base::Fault;
 use crate::store::commit::Commit;
-use crate::store::reader::Reader;
+use crate::store::reader::{Reader, Scans};
 use crate::store::record::Op;
 use crate::store::tables::{self, Table};
 
@@ -30,7 +30,9 @@ impl Reader {
     pub fn schedule(&self, name: &str) -> Result<Option<ScheduleRow>, Fault> {
         self.one(Table::Schedules, &tables::text(name))
     }
+}
 
+impl Scans {
     pub fn schedules(&self) -> Result<Vec<(String, ScheduleRow)>, Fault> {
         self.under(Table::Schedules, &[], Bound::Unbounded, usize::MAX)
     }

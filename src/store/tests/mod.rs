@@ -1,6 +1,7 @@
 //! What users of the store rely on, through its own doors, on real files.
 
 mod damage;
+mod walks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -182,6 +183,11 @@ fn commit(writer: &Writer, build: impl FnOnce(&mut Commit) -> &mut Commit) {
     writer.commit_blocking(commit).unwrap();
 }
 
+fn opened(options: Options) -> (Writer, Scans) {
+    let (writer, reader) = open(options).unwrap();
+    (writer, reader.on_this_thread())
+}
+
 fn on_caller(dir: &std::path::Path) -> Options {
     Options { threads: Threads::Caller { checkpoint_every: 0 }, ..Options::at(dir) }
 }
@@ -189,13 +195,13 @@ fn on_caller(dir: &std::path::Path) -> Options {
 #[test]
 fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     let id = ExecutionId::generate(Timestamp(1_000));
     let start = starting(id, "one");
     let running = after(&start);
     commit(&writer, |c| c.step(None, &start));
 
-    let look = |reader: &Reader| {
+    let look = |reader: &Scans| {
         assert_eq!(reader.execution(id).unwrap().as_ref(), Some(&running));
         let (rows, map) = (reader.rows(id), map_items());
         assert_eq!(rows.map_input(BranchId(0)).unwrap(), Some(map.input));
@@ -212,7 +218,7 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
         assert_eq!(reader.by_name("main", "one").unwrap(), Some(id));
         assert_eq!(reader.timers(Timestamp(900), 9).unwrap(), [(Timestamp(900), id, TimerId(0))]);
         assert_eq!(reader.timers(Timestamp(899), 9).unwrap(), []);
-        assert_eq!(reader.outstanding().map(Result::unwrap).collect::<Vec<_>>(), [(id, run_task(id))]);
+        assert_eq!(reader.outstanding(None, 9).unwrap(), [(id, run_task(id))]);
         assert_eq!(reader.count(Status::Running), 1);
         let all = reader.history(id, EventId(1), 100, Direction::Forward).unwrap();
         assert_eq!(all, start.history);
@@ -222,17 +228,17 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
     look(&reader);
     writer.close().unwrap();
     drop(reader);
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     look(&reader);
 
     // It ends: in the overlay over the state file, after a crash that loses no commit, and checkpointed.
     let end = ending(&running);
     commit(&writer, |c| c.step(Some(&running), &end));
-    let look = |reader: &Reader| {
+    let look = |reader: &Scans| {
         let ended = reader.execution(id).unwrap().unwrap();
         assert_eq!(Some(&ended.header), end.header.as_ref());
         assert!(ended.branches.is_empty() && ended.items.is_empty());
-        assert_eq!(reader.outstanding().count(), 0);
+        assert_eq!(reader.outstanding(None, 9).unwrap(), []);
         assert_eq!(reader.timers(Timestamp::MAX, 9).unwrap(), []);
         assert_eq!(reader.deliveries().map(Result::unwrap).collect::<Vec<_>>(), [id]);
         assert_eq!(reader.counts(), BTreeMap::from([(("main".to_owned(), Status::Succeeded), 1)]));
@@ -245,7 +251,7 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
     };
     look(&reader);
     drop((writer, reader));
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     look(&reader);
     writer.checkpoint().unwrap();
     look(&reader);
@@ -254,7 +260,7 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
 #[test]
 fn a_task_is_outstanding_until_it_is_submitted_and_leads_to_its_branch_until_it_is_over() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     let id = ExecutionId::generate(Timestamp(1_000));
     let start = starting(id, "one");
     let mut execution = after(&start);
@@ -280,47 +286,9 @@ fn a_task_is_outstanding_until_it_is_submitted_and_leads_to_its_branch_until_it_
 }
 
 #[test]
-fn a_walk_sees_one_moment_and_keeps_no_commit_waiting() {
-    use std::ops::{Bound, ControlFlow};
-
-    let dir = tempfile::tempdir().unwrap();
-    let (writer, _reader) = open(Options::at(dir.path())).unwrap();
-    let set = |key: &str, value: &str| commit(&writer, |c| c.put_setting(key, value.as_bytes()));
-    let seen = |meanwhile: &dyn Fn(&str)| {
-        let mut seen = Vec::new();
-        let range = (Bound::Included(&b"w."[..]), Bound::Excluded(&b"w/"[..]));
-        let look = |key: &[u8], row: envelope::Sealed<'_>| {
-            let key = String::from_utf8_lossy(key).into_owned();
-            meanwhile(&key);
-            seen.push(format!("{key}={}", String::from_utf8_lossy(row.plain()?)));
-            Ok(ControlFlow::Continue(()))
-        };
-        writer.engine().snapshot().scan(Table::Settings, range, Direction::Forward, look).unwrap();
-        seen.join(" ")
-    };
-    // One row in each of the three places: the state file, what is carried over during the walk, and the newest.
-    set("w.a", "1");
-    set("w.c", "1");
-    writer.checkpoint().unwrap();
-    set("w.b", "1");
-    set("w.d", "1");
-    let walked = seen(&|key| {
-        // With a lock held, the first of these would never come back.
-        set("w.c", key);
-        commit(&writer, |c| c.delete_setting("w.d"));
-        set(&format!("{key}x"), "new");
-        if key == "w.b" {
-            writer.checkpoint().unwrap();
-        }
-    });
-    assert_eq!(walked, "w.a=1 w.b=1 w.c=1 w.d=1");
-    assert_eq!(seen(&|_| ()), "w.a=1 w.ax=new w.b=1 w.bx=new w.c=w.d w.cx=new w.dx=new");
-}
-
-#[test]
 fn lists_are_newest_first_and_pages_meet() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     let mut expected = BTreeMap::new();
     for n in 0..60i64 {
         let id = ExecutionId::generate(Timestamp(n));
@@ -375,7 +343,7 @@ fn a_second_process_and_a_missing_file_are_told_apart() {
 #[test]
 fn many_commits_share_the_threads_and_all_arrive() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(Options { checkpoint_ms: 5, ..Options::at(dir.path()) }).unwrap();
+    let (writer, reader) = opened(Options { checkpoint_ms: 5, ..Options::at(dir.path()) });
     let threads: Vec<_> = (0..8)
         .map(|thread| {
             let writer = writer.clone();
@@ -459,9 +427,9 @@ fn is_clean(dir: &std::path::Path) -> Report {
 #[test]
 fn ended_executions_move_into_archives_and_old_days_are_dropped_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     let days = three_days(&writer);
-    let look = |reader: &Reader| -> Vec<_> {
+    let look = |reader: &Scans| -> Vec<_> {
         let history = |id| reader.history(id, EventId(1), 99, Direction::Forward).unwrap();
         days.keys().map(|id| (reader.header(*id).unwrap(), history(*id))).collect()
     };
@@ -482,7 +450,7 @@ fn ended_executions_move_into_archives_and_old_days_are_dropped_whole() {
     assert_eq!((report.rows["archived"], report.rows["history"]), (7, 3 + 2 * 5));
     assert_eq!(report.rows["payloads"], 3 + 2 + 2 * 3);
 
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     assert_eq!(look(&reader), everything);
     assert_eq!(writer.forget_archived(Timestamp(DAY_MS + 1)).unwrap(), 4);
     for (n, (id, day)) in days.iter().enumerate() {
@@ -501,7 +469,7 @@ fn ended_executions_move_into_archives_and_old_days_are_dropped_whole() {
 #[test]
 fn a_damaged_archive_costs_its_day_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     let days = three_days(&writer);
     assert_eq!(archive(&writer, 2 * DAY_MS, 2 * DAY_MS), 8);
     drop((writer, reader));
@@ -509,7 +477,7 @@ fn a_damaged_archive_costs_its_day_and_nothing_else() {
     let report = check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>)).unwrap();
     assert!(report.problems.iter().any(|p| p.contains("history-000000.redb")), "{report}");
 
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    let (writer, reader) = opened(on_caller(dir.path()));
     for (n, (id, day)) in days.iter().enumerate() {
         let read = reader.header(*id);
         assert_eq!(read.is_err(), *day == 0 && n > 0);
@@ -517,23 +485,4 @@ fn a_damaged_archive_costs_its_day_and_nothing_else() {
     }
     assert_eq!(reader.executions(&ExecutionFilter::default(), None, 99).unwrap().items.len(), days.len());
     commit(&writer, |c| c.put_item("t", "k", "{}"));
-}
-
-#[test]
-fn children_are_found_until_their_end_was_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = open(on_caller(dir.path())).unwrap();
-    let id = ExecutionId::generate(Timestamp(1));
-    let start = starting(id, "one");
-    let child = Child { id, parent: start.header.as_ref().unwrap().parent.clone().unwrap() };
-    commit(&writer, |c| c.step(None, &start));
-    writer.checkpoint().unwrap();
-    let running = after(&start);
-    assert_eq!(reader.child_of(child.parent.execution, child.parent.attempt).unwrap(), Some(child.clone()));
-    assert_eq!(reader.children_of(child.parent.execution).unwrap(), std::slice::from_ref(&child));
-    assert_eq!(reader.children().map(Result::unwrap).collect::<Vec<_>>(), [child]);
-    commit(&writer, |c| c.step(Some(&running), &ending(&running)));
-    assert_eq!(reader.children().count(), 1);
-    commit(&writer, |c| c.delivered(&running.header));
-    assert_eq!((reader.children().count(), reader.deliveries().count()), (0, 0));
 }

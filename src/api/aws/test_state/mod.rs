@@ -14,7 +14,8 @@ use super::fields::Fields;
 use super::json_fault;
 use super::machines::{ARN_CHARS_MAX, check_role, refuse_definition};
 use crate::api::{Doors, Refused};
-use crate::asl::{self, STATE_ALONE, State, Variables, WorkflowType};
+use crate::asl::{self, STATE_ALONE, State, StateMachine, Variables, WorkflowType};
+use crate::base::Timestamp;
 use crate::base::limits::{STATE_NAME_CHARS_MAX, quotas};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Ended, Env, Finding, Mock, RunTask, Trial, inspect};
@@ -38,41 +39,72 @@ struct Asked {
 
 pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, Refused> {
     let asked = Asked::of(fields)?;
-    let (machine, problems) = match &asked.state_name {
-        Some(_) => asl::check(&asked.definition, WorkflowType::Standard),
-        None => asl::check_state(&asked.definition, WorkflowType::Standard),
+    let for_test = doors.clone();
+    let begun = move || {
+        let tested = Tested::of(&for_test, asked)?;
+        let mock = tested.asked.mock.as_ref().map(|mocked| mocked.mock.clone());
+        let found = tested.attempt(mock)?;
+        Ok::<_, Refused>((tested, found))
     };
-    let machine = machine.ok_or_else(|| refuse_definition(problems))?;
-    let name = asked.state_name.as_deref().unwrap_or(STATE_ALONE);
-    let state = machine.state(name).ok_or_else(|| Refused::validation("State not found in definition"))?;
-    mock::check(state, asked.mock.as_ref())?;
-    let role_arn = asked.role_arn.clone().unwrap_or_else(|| format!("arn:aws:iam::{}:role/none", doors.place.account));
-    let run = uuid::Uuid::new_v4().to_string();
-    let env = Env::new(&doors.place.region, &doors.place.account, &run, &role_arn);
-    let now = doors.handle.now();
-    let seed = uuid::Uuid::new_v4().as_u128();
-    let context = asked.context.clone().unwrap_or_else(|| context(doors, state, &asked, &run, &role_arn));
-    let attempt = |mock: Option<Mock>| {
+    let (tested, mut found) = doors.handle.analyse(begun).await??;
+    let with_inspection = tested.asked.with_inspection;
+    if let Ended::Unanswered(task) = found.ended {
+        let mock = carry_out(doors, *task).await?;
+        found = doors.handle.analyse(move || tested.attempt(Some(mock))).await??;
+    }
+    Ok(answer(&found, with_inspection))
+}
+
+/// A state that is being tried, with everything around it.
+struct Tested {
+    asked: Asked,
+    machine: StateMachine,
+    env: Env,
+    context: Value,
+    at: Timestamp,
+    seed: u128,
+}
+
+impl Tested {
+    fn of(doors: &Doors, asked: Asked) -> Result<Tested, Refused> {
+        let (machine, problems) = match &asked.state_name {
+            Some(_) => asl::check(&asked.definition, WorkflowType::Standard),
+            None => asl::check_state(&asked.definition, WorkflowType::Standard),
+        };
+        let machine = machine.ok_or_else(|| refuse_definition(problems))?;
+        let state = state_of(&machine, &asked)?;
+        mock::check(state, asked.mock.as_ref())?;
+        let no_role = || format!("arn:aws:iam::{}:role/none", doors.place.account);
+        let role_arn = asked.role_arn.clone().unwrap_or_else(no_role);
+        let run = uuid::Uuid::new_v4().to_string();
+        let env = Env::new(&doors.place.region, &doors.place.account, &run, &role_arn);
+        let context = asked.context.clone().unwrap_or_else(|| context(doors, state, &asked, &run, &role_arn));
+        let seed = uuid::Uuid::new_v4().as_u128();
+        Ok(Tested { asked, machine, env, context, at: doors.handle.now(), seed })
+    }
+
+    /// Puts the input through the state; the mock answers for its work.
+    fn attempt(&self, mock: Option<Mock>) -> Result<Finding, Refused> {
         let trial = Trial {
-            machine: &machine,
-            state,
-            input: asked.input.clone(),
-            context: context.clone(),
-            variables: asked.variables.clone(),
-            retry_count: asked.retry_count,
-            failure_count: asked.failure_count,
-            items: asked.items.clone(),
-            at: now,
-            seed,
+            machine: &self.machine,
+            state: state_of(&self.machine, &self.asked)?,
+            input: self.asked.input.clone(),
+            context: self.context.clone(),
+            variables: self.asked.variables.clone(),
+            retry_count: self.asked.retry_count,
+            failure_count: self.asked.failure_count,
+            items: self.asked.items.clone(),
+            at: self.at,
+            seed: self.seed,
             mock,
         };
-        inspect(&trial, &env)
-    };
-    let mut found = attempt(asked.mock.as_ref().map(|mocked| mocked.mock.clone()));
-    if let Ended::Unanswered(task) = found.ended {
-        found = attempt(Some(carry_out(doors, *task).await?));
+        Ok(inspect(&trial, &self.env))
     }
-    Ok(answer(&found, asked.with_inspection))
+}
+
+fn state_of<'m>(machine: &'m StateMachine, asked: &Asked) -> Result<&'m State, Refused> {
+    let name = asked.state_name.as_deref().unwrap_or(STATE_ALONE);
+    machine.state(name).ok_or_else(|| Refused::validation("State not found in definition"))
 }
 
 impl Asked {
