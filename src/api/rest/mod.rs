@@ -105,9 +105,10 @@ struct PageQuery {
 }
 
 /// Who did what.
-async fn deeds(State(doors): State<Doors>, Query(query): Query<PageQuery>) -> Answer {
+async fn audit_entries(State(doors): State<Doors>, Query(query): Query<PageQuery>) -> Answer {
     let limit = query.limit.unwrap_or(100).clamp(1, 1000);
     let read = move |_: &Doors, rows: &Scans| Ok(audit::read(rows, query.next.as_deref(), limit)?);
     let (rows, next) = doors.reading(read).await?;
-    Ok(Fresh(json!({"deeds": rows, "next": next})))
+    // `deeds` is what release 0.1 called them; it goes with release 0.3.
+    Ok(Fresh(json!({"entries": rows, "deeds": rows, "next": next})))
 }

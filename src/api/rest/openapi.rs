@@ -304,7 +304,7 @@ const SCHEMAS: &[(&str, Fields)] = &[
     ("Alarms", &[("alarms", "Alarm[]")]),
     ("Notifications", &[("waiting", "any[]"), ("delivered", "any[]")]),
     ("Settings", &[("version", "s"), ("account", "s"), ("region", "s"), ("settings", "any")]),
-    ("Deeds", &[("deeds", "any[]"), ("next?", "s")]),
+    ("AuditEntries", &[("entries", "any[]"), ("deeds", "any[]"), ("next?", "s")]),
     ("Shares", &[("shares", "any[]")]),
     ("Files", &[("share", "s"), ("under", "s"), ("files", "any[]"), ("more", "b")]),
     ("Approvals", &[("approvals", "any[]")]),

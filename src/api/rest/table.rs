@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::{
-    alarms, approvals, benchmarks, deeds, devices, executions, express, lanes, list, machines, notifications, openapi,
-    overview, refuse, settings, shares, trace, uploads, visit, watches,
+    alarms, approvals, audit_entries, benchmarks, devices, executions, express, lanes, list, machines, notifications,
+    openapi, overview, refuse, settings, shares, trace, uploads, visit, watches,
 };
 use crate::api::audit::{self, Action};
 use crate::api::gate::{Caller, Role};
@@ -151,7 +151,14 @@ fn of_the_box(t: &mut Table) {
     t.get("/alarms", "Alarms and their history", &[], "Alarms", get(alarms::alarms));
     t.get("/notifications", "Notifications: delivered and not yet", &[], "Notifications", get(notifications::all));
     t.get("/settings", "The settings in force, without secrets", &[], "Settings", get(settings));
-    t.guarded_get("/audit", Role::Admin, "Who did what", &[PAGE, NEXT], "Deeds", get(deeds));
+    t.guarded_get(
+        "/audit",
+        Role::Admin,
+        "Who did what; deeds is deprecated and repeats entries",
+        &[PAGE, NEXT],
+        "AuditEntries",
+        get(audit_entries),
+    );
 }
 
 fn of_files(t: &mut Table) {

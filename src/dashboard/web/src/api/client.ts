@@ -132,7 +132,7 @@ export const schedules = (): Promise<{ schedules: t.ScheduleShown[] }> => ask('s
 export const alarms = (): Promise<{ alarms: t.Alarm[] }> => ask('alarms');
 export const notifications = (): Promise<t.Notifications> => ask('notifications');
 export const settings = (): Promise<Record<string, unknown>> => ask('settings');
-export const audit = (next: string | null): Promise<{ deeds: t.Deed[]; next: string | null }> =>
+export const audit = (next: string | null): Promise<{ entries: t.AuditEntry[]; next: string | null }> =>
   ask(`audit?limit=100${next ? `&next=${in_(next)}` : ''}`);
 export const benchmarks = (): Promise<{ runs: t.BenchmarkRun[] }> => ask('benchmarks');
 export const benchmark = (id: string): Promise<t.BenchmarkReport> => ask(`benchmarks/${in_(id)}`);

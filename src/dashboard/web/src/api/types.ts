@@ -391,7 +391,7 @@ export interface ExpressBoard {
   machines: Record<string, { started: number; succeeded: number; failed: number; timedOut: number; aborted: number }>;
 }
 
-export interface Deed {
+export interface AuditEntry {
   at: number;
   who: string;
   role: Role;

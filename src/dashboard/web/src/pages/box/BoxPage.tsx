@@ -1,7 +1,7 @@
 // The box itself: devices, lanes, benchmarks, schedules, alarms, notifications, settings, and who did what.
 import { useState } from 'preact/hooks';
 import * as api from '../../api/client';
-import type { Deed } from '../../api/types';
+import type { AuditEntry } from '../../api/types';
 import { useMay } from '../../base/feed';
 import { duration, statusWord } from '../../base/format';
 import { useAction, useAsk, useFresh, useNow, useTitle } from '../../base/hooks';
@@ -161,7 +161,7 @@ function NotificationsView() {
 
 function Audit() {
   const { value, error } = useAsk(() => api.audit(null), 'audit');
-  const [more, setMore] = useState<Deed[]>([]);
+  const [more, setMore] = useState<AuditEntry[]>([]);
   const [next, setNext] = useState<string | null | undefined>(undefined);
   const [busy, failed, act] = useAction();
   if (!value) return <Waiting error={error} />;
@@ -169,10 +169,10 @@ function Audit() {
   const load = () =>
     void act(async () => {
       const page = await api.audit(at);
-      setMore((old) => [...old, ...page.deeds]);
+      setMore((old) => [...old, ...page.entries]);
       setNext(page.next);
     });
-  const rows = [...value.deeds, ...more];
+  const rows = [...value.entries, ...more];
   return (
     <>
       <p class="quiet">Every change made here or through AWS's API, but for starts and task reports, which stand in the executions.</p>
