@@ -21,6 +21,8 @@ use conveyor::base::{Shares, SystemClock, TaskError};
 use conveyor::interpreter::event::Json;
 use conveyor::interpreter::{Header, RunTask, Status};
 use conveyor::run::{self, Attempted, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
+use conveyor::services::approvals::Approvals;
+use conveyor::services::uploads::Uploads;
 use conveyor::store::{self, Options};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -96,6 +98,8 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         metrics: Arc::new(String::new),
         effective: json!({}),
         messaging: None,
+        approvals: Approvals::default(),
+        uploads: Uploads::new(Shares::new([])),
         data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));

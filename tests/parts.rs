@@ -3,6 +3,8 @@
 //!
 //! Nothing in the appliance knows of this: its clock is the test's, and panics when the chosen part asks for the time.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "parts/appliance.rs"]
 mod appliance;
 #[path = "parts/services.rs"]
@@ -122,7 +124,8 @@ async fn what_executions_log_is_written() {
     let begun = Mutex::new(BTreeSet::new());
     let begin = async |this: &Served, _: u32| {
         let id = this.begin("taken", json!({})).await;
-        begun.lock().insert(this.ended(id).await.name);
+        let name = this.ended(id).await.name;
+        begun.lock().insert(name);
         sleep(Duration::from_millis(20)).await;
     };
     let written = async |this: &Served| {
@@ -180,7 +183,8 @@ async fn a_map_run_goes_on_from_its_row() {
         if turn == 0 {
             make_map(this).await;
         }
-        begun.lock().push(this.begin("spread", items.clone()).await);
+        let id = this.begin("spread", items.clone()).await;
+        begun.lock().push(id);
         sleep(Duration::from_millis(100)).await;
     };
     let ended = async |this: &Served| {

@@ -55,7 +55,7 @@ struct Joined {
 /// What became of a lent attempt.
 pub(super) enum Ended {
     /// Its end is durable. The execution comes back as it was lent.
-    Durable { execution: Box<Partial>, step: Step, announced: Vec<Announced>, outcome: TaskOutcome },
+    Durable { execution: Box<Partial>, step: Box<Step>, announced: Vec<Announced>, outcome: TaskOutcome },
     /// The attempt is over with this, and nothing of the execution is stored yet.
     Outcome { execution: Option<Box<Partial>>, outcome: TaskOutcome },
 }
@@ -118,7 +118,7 @@ impl Ending {
         let Joined { outcome, step, announced } = joined;
         // The actor that waits is gone only with the appliance.
         let _ = back.send(match stored {
-            Some(Stored { execution, .. }) => Ended::Durable { execution, step, announced, outcome },
+            Some(Stored { execution, .. }) => Ended::Durable { execution, step: Box::new(step), announced, outcome },
             None => Ended::Outcome { execution: None, outcome },
         });
     }

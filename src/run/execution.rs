@@ -258,7 +258,7 @@ impl State {
             Ok(Ended::Durable { execution, step, announced, outcome }) => {
                 told.ended(&core, outcome);
                 self.execution = Some(execution);
-                self.carry_out(step, announced).await;
+                self.carry_out(*step, announced).await;
             }
             Ok(Ended::Outcome { execution, outcome }) => {
                 self.execution = execution;

@@ -11,7 +11,7 @@ use super::core::{Config, Core, SharedCore};
 use super::lanes::{self, LanesActor};
 use super::supervise::{Begun, OnFailure, Root, keep, supervise};
 use super::{Handle, activities, events, timers};
-use crate::base::{Attempt, ExecutionId, Fault};
+use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
 use crate::interpreter::event::Json;
 use crate::interpreter::{Doing, RunTask, TaskPhase};
 use crate::store::Scans;
@@ -68,6 +68,11 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
     loop {
         let (reading, after) = (core.clone(), reached);
         let turn = core.reader.blocking(move |rows| next_to_issue(&reading, rows, after)).await?;
+        for (id, scheduled_at) in turn.scheduled {
+            if scheduled_at > core.clock.now() {
+                tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
+            }
+        }
         let issued = turn.issued.len();
         turn.issued.into_iter().for_each(|issued| issued.go(core));
         tasks += issued;
@@ -92,6 +97,8 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
 
 /// The tasks of one turn, and the one that it reached; `None` at the end.
 struct Turn {
+    /// When each task was scheduled.
+    scheduled: Vec<(ExecutionId, Timestamp)>,
     issued: Vec<Issued>,
     reached: Option<(ExecutionId, Attempt)>,
 }
@@ -100,14 +107,12 @@ fn next_to_issue(core: &SharedCore, rows: &Scans, after: Option<(ExecutionId, At
     let outstanding = rows.outstanding(after, TAKEN_UP_PER_TURN)?;
     let full = outstanding.len() == TAKEN_UP_PER_TURN;
     let reached = outstanding.last().map(|(id, task)| (*id, task.attempt)).filter(|_| full);
+    let scheduled = outstanding.iter().map(|(id, task)| (*id, task.scheduled_at)).collect();
     let mut issued = Vec::with_capacity(outstanding.len());
     for (id, task) in outstanding {
-        if task.scheduled_at > core.clock.now() {
-            tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
-        }
         issued.extend(Issued::again(core, rows, id, task)?);
     }
-    Ok(Turn { issued, reached })
+    Ok(Turn { scheduled, issued, reached })
 }
 
 /// A task to be queued again.

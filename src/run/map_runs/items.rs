@@ -16,6 +16,9 @@ use crate::interpreter::{Feed, Item, Plan, RunTask};
 use crate::run::core::SharedCore;
 use crate::store::{Commit, MapRunRow};
 
+/// Looks at one input after the other.
+type See<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
+
 /// Bytes of a page of items, and pages that one commit stores.
 const PAGE_BYTES: usize = 64 << 10;
 const PAGES_PER_COMMIT: usize = 16;
@@ -108,9 +111,7 @@ impl Run<'_> {
     }
 
     /// The inputs that were given to no child, as the children would have had them: a walk, for a thread that may block.
-    pub fn pending_inputs(
-        &self,
-    ) -> impl FnOnce(&mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> + Send + use<> {
+    pub fn pending_inputs(&self) -> impl FnOnce(See<'_>) -> io::Result<()> + Send + use<> {
         let (mut items, machine, parent) = (self.items.clone(), self.machine.clone(), self.execution.clone());
         let (branch, row) = (self.task.branch, self.row.clone());
         move |see| {

@@ -22,6 +22,11 @@ impl From<Unavailable> for Refused {
 /// A question with what its asker adds to the commit that answers it.
 pub struct Asked<A>(Kind<A>);
 
+/// Makes a Task's end of the answer.
+type Shape<A> = Box<dyn FnOnce(&A) -> TaskOutcome + Send>;
+/// Adds rows to a commit that changes something.
+type Join<A> = Box<dyn FnOnce(&A, &mut Commit) + Send>;
+
 enum Kind<A> {
     Caller {
         reply: Option<oneshot::Sender<A>>,
@@ -30,11 +35,11 @@ enum Kind<A> {
     /// The attempt ends with the service's change, in one commit.
     Task {
         ending: Ending,
-        shape: Option<Box<dyn FnOnce(&A) -> TaskOutcome + Send>>,
+        shape: Option<Shape<A>>,
     },
     /// Another service, whose rows go along.
     Service {
-        join: Option<Box<dyn FnOnce(&A, &mut Commit) + Send>>,
+        join: Option<Join<A>>,
         then: Box<dyn FnOnce(A) + Send>,
     },
 }

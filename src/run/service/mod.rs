@@ -38,7 +38,7 @@ use super::supervise::{Begun, OnFailure, supervise};
 use super::{events, quarantine};
 use crate::base::{Fault, Timestamp, fault};
 use crate::store::{Commit, Durable, Reader, Scans};
-use actor::{Mail, ServiceActor};
+use actor::{Load, Mail, ServiceActor};
 
 /// A service's memory and how it decides. Neither function waits for anything: what takes time is begun with
 /// [`Turn::act`] and comes back as a message.
@@ -230,7 +230,7 @@ impl Handle {
             handed_on: AtomicU64::new(0),
             durable,
         });
-        let load: Arc<dyn Fn(&Scans) -> Result<S, Fault> + Send + Sync> = Arc::new(load);
+        let load: Load<S> = Arc::new(load);
         let start = move |root| -> futures::future::BoxFuture<'static, Result<Begun, String>> {
             let (seat, load) = (seat.clone(), load.clone());
             Box::pin(async move { ServiceActor::start(seat, load, root).await })

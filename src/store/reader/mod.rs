@@ -52,7 +52,7 @@ impl Reader {
     /// An execution without its branches. One that is archived is read on a thread that may block.
     pub async fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
         match self.look_up(id)? {
-            Whereabouts::Here(header) => Ok(header),
+            Whereabouts::Here(header) => Ok(header.map(|header| *header)),
             Whereabouts::Archived { .. } => self.blocking(move |rows| rows.header(id)).await,
         }
     }
@@ -69,7 +69,7 @@ impl Reader {
         if let Some(input) = of_input.look(Table::Payloads, &input, payload_from)? {
             let output = || of_output.look(Table::Payloads, &output, payload_from);
             let header = of_header.look(Table::Executions, &key, |row| header_from(id, row, input, output))?;
-            return Ok(Whereabouts::Here(header));
+            return Ok(Whereabouts::Here(header.map(Box::new)));
         }
         if let Some(day) = of_day.look(Table::Archived, &key, day_from)? {
             return Ok(Whereabouts::Archived { day, header: of_header });
@@ -117,7 +117,7 @@ impl Reader {
 /// Where an execution is.
 enum Whereabouts {
     /// In the store; `None`: nowhere.
-    Here(Option<Header>),
+    Here(Option<Box<Header>>),
     /// Its payloads are in the archive of that day.
     Archived { day: u32, header: Found },
 }
@@ -126,7 +126,7 @@ impl Scans {
     /// An execution without its branches.
     pub fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
         match self.look_up(id)? {
-            Whereabouts::Here(header) => Ok(header),
+            Whereabouts::Here(header) => Ok(header.map(|header| *header)),
             Whereabouts::Archived { day, header } => {
                 let Some((input, output)) = self.archived_payloads(day, id)? else { return Ok(None) };
                 header.look(Table::Executions, &id.to_bytes(), |row| header_from(id, row, input, || Ok(output)))
