@@ -230,7 +230,12 @@ async fn a_to_do_goes_with_its_task() {
     appliance.create("asks", &asks.to_string()).await;
     let reader = appliance.handle.reader().on_this_thread();
     let begin = async || {
-        let id = appliance.handle.start(Start { machine: "asks".into(), ..Start::default() }).await.unwrap().id;
+        let id = appliance
+            .handle
+            .start(Start { machine: "asks".into(), input: "{}".into(), ..Start::default() })
+            .await
+            .unwrap()
+            .id;
         let asked = || reader.approvals(None, 10).unwrap().into_iter().find(|(execution, ..)| *execution == id);
         let (_, attempt, row) = appliance.until("its to-do", asked).await;
         assert_eq!((row.title.as_str(), row.state.as_str()), ("Good enough?", "Ask"));

@@ -4,13 +4,6 @@
 pub const API: &[&str] = &[];
 
 pub const TESTSTATE: &[&str] = &[
-    // The Lambda functions that the recording called are not here.
-    "TestStateCaseScenarios::test_base_lambda_service_task_state[DEBUG]",
-    "TestStateCaseScenarios::test_base_lambda_service_task_state[INFO]",
-    "TestStateCaseScenarios::test_base_lambda_service_task_state[TRACE]",
-    "TestStateCaseScenarios::test_base_lambda_task_state[DEBUG]",
-    "TestStateCaseScenarios::test_base_lambda_task_state[INFO]",
-    "TestStateCaseScenarios::test_base_lambda_task_state[TRACE]",
     // A mocked result is held against the least and the most of the service's model: of blobs' lengths, of integers.
     "test_strict_mode_aws_sdk_kms_task[wrong_blob_length_less_than_minimum]",
     "test_strict_mode_aws_sdk_lambda_get_function_task[integer_less_than_minimum_allowed]",
