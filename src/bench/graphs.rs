@@ -202,7 +202,7 @@ async fn quality(work: &Work, clip: &Clip, result: &Value) -> Result<Value, Task
 fn rungs(result: &Value, judged: &Value) -> Vec<Row> {
     let outputs = result.pointer("/OutputGroupDetails/0/OutputDetails").and_then(Value::as_array);
     let checks = judged["checks"].as_array().cloned().unwrap_or_default();
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for output in outputs.into_iter().flatten() {
         let uri = output.pointer("/OutputFilePaths/0").and_then(Value::as_str).unwrap_or_default();
         let found = |name: &str| -> Vec<f64> {
@@ -212,8 +212,12 @@ fn rungs(result: &Value, judged: &Value) -> Vec<Row> {
         let video = &output["VideoDetails"];
         let height = video["HeightInPx"].as_u64().unwrap_or(0);
         let kbps = video["AverageBitrate"].as_f64().map(|bits| bits / 1000.0);
+        // A small source has several rungs of its own height, and a row is found by its key.
+        let stem = format!("rung/{height}p");
+        let number = 1 + rows.iter().filter(|row| row.key.starts_with(&stem)).count();
+        let key = if number == 1 { stem } else { format!("{stem}/{number}") };
         rows.push(
-            Row::new(format!("rung/{height}p"), format!("its {height}p rung"))
+            Row::new(key, format!("its {height}p rung"))
                 .with("bitrate", "kbit/s", Better::Lower, kbps.into_iter().collect())
                 .with("PSNR", "dB", Better::Higher, found("psnr"))
                 .with("SSIM", "", Better::Higher, found("ssim")),
