@@ -115,7 +115,17 @@ impl Served {
 
     pub async fn start_in(dir: Arc<tempfile::TempDir>, clock: Arc<FailingClock>) -> Served {
         let config = config(dir.path());
-        let appliance = Appliance::start(&config, clock.clone()).await.unwrap();
+        let begun = std::time::Instant::now();
+        let appliance = loop {
+            match Appliance::start(&config, clock.clone()).await {
+                Ok(appliance) => break appliance,
+                // A thread that still reads for the appliance before it has the store's files open.
+                Err(e) if e.to_string().contains("in use") && begun.elapsed().as_secs() < 20 => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Err(e) => panic!("{e:?}"),
+            }
+        };
         let auth = Auth::for_address(config.listen, Credentials::new([])).unwrap();
         let router = appliance.router(&config, auth, Arc::new(String::new));
         let this = Served { appliance, clock, router, dir };
