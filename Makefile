@@ -4,6 +4,7 @@
 #   make serve   run the appliance on http://127.0.0.1:8080 with a data directory under var/
 #   make test    build and run every test
 #   make bench   run the benchmarks
+#   make kernel  build and test the kernel and its simulator alone: no GStreamer, no Node, no browser
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -13,7 +14,9 @@ VENV    := target/venv
 NODE    := tests/api/node_modules/ready tests/dashboard/node_modules/ready
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: demo serve test bench build web lint deps test-deps clean
+KERNEL  := base aws jsonata job asl interpreter store run services logs settings
+
+.PHONY: demo serve test bench kernel build web lint deps test-deps clean
 
 demo: build
 	target/release/conveyor demo
@@ -32,12 +35,17 @@ else
 	cargo test --workspace --locked --no-fail-fast
 endif
 
+# The simulator stands with the crate that puts a box together.
+kernel:
+	cargo nextest run --locked $(KERNEL:%=-p conveyor-%)
+	cargo nextest run --locked -p conveyor-appliance --test sim
+
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 bench: deps web
-	cargo bench --locked
+	cargo bench --workspace --locked
 
 deps:
 	@scripts/install-deps build

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::Execution;
-use conveyor::store::{Commit, Options, Writer, open};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::Execution;
+use conveyor_store::{Commit, Options, Writer, open};
 
 /// Transitions of one execution before it makes room for a new one.
 const TRANSITIONS: usize = 10;

@@ -12,9 +12,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use conveyor::base::{EventId, ExecutionId, Timestamp};
-use conveyor::interpreter::{Execution, HistoryEvent, HistoryKind, Outcome, Status, Step};
-use conveyor::store::{Commit, Direction, EndedBefore, ExecutionFilter, Options, Scans, Threads, Writer, open};
+use conveyor_base::{EventId, ExecutionId, Timestamp};
+use conveyor_interpreter::{Execution, HistoryEvent, HistoryKind, Outcome, Status, Step};
+use conveyor_store::{Commit, Direction, EndedBefore, ExecutionFilter, Options, Scans, Threads, Writer, open};
 
 const PER_COMMIT: usize = 100;
 const DAY_MS: i64 = 86_400_000;

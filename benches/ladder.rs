@@ -8,16 +8,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/served/mod.rs"]
-mod served;
 mod yard;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use conveyor_testing::served::Served;
 use serde_json::{Value, json};
-use served::Served;
 
 fn main() {
     // `cargo test --benches` and `cargo bench` both run this binary; only the latter asks for measurements.
@@ -208,7 +206,7 @@ fn transcode(source: &Path, out: &Path) {
         "shares": { "incoming": incoming, "outputs": out },
         "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
     });
-    let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+    let mut child = Command::new(conveyor_testing::binary())
         .arg("stage")
         // As the appliance does: the list of plugins is made once, not by every child.
         .env("GST_REGISTRY", incoming.with_file_name("registry.bin"))

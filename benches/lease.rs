@@ -9,12 +9,12 @@ mod yard;
 
 use std::collections::VecDeque;
 
-use conveyor::base::Timestamp;
-use conveyor::media::settings::Acceleration;
-use conveyor::run::lanes::need::{Codec, Encodes, Pictures, Work};
-use conveyor::run::lanes::place::{Floor, Way};
-use conveyor::run::lanes::queue::{Next, Place, Queue};
-use conveyor::run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
+use conveyor_base::Timestamp;
+use conveyor_job::Acceleration;
+use conveyor_run::lanes::need::{Codec, Encodes, Pictures, Work};
+use conveyor_run::lanes::place::{Floor, Way};
+use conveyor_run::lanes::queue::{Next, Place, Queue};
+use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
 
 const ROUNDS: usize = 20_000;
 

@@ -6,20 +6,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/appliance/mod.rs"]
-mod appliance;
 mod yard;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use appliance::Appliance;
-use conveyor::base::{EventId, TaskError};
-use conveyor::ingest::{WatchSettings, Watcher};
-use conveyor::interpreter::{HistoryKind, StateType, Status};
-use conveyor::media::Job;
-use conveyor::store::{Direction, ExecutionFilter};
+use conveyor_base::{EventId, TaskError};
+use conveyor_ingest::{WatchSettings, Watcher};
+use conveyor_interpreter::{HistoryKind, StateType, Status};
+use conveyor_job::Job;
+use conveyor_store::{Direction, ExecutionFilter};
+use conveyor_testing::appliance::Appliance;
+
 use serde_json::{Value, json};
 
 const SETTLE_MS: u64 = 100;

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/served/mod.rs"]
-mod served;
 mod yard;
 
 use std::net::SocketAddr;
@@ -14,9 +12,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use conveyor_testing::served::Served;
+use conveyor_testing::served::http::{self, Client};
 use serde_json::json;
-use served::Served;
-use served::http::{self, Client};
 
 /// Executions whose time comes while the box is dead.
 const DUE: usize = 1_000;

@@ -8,8 +8,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/served/mod.rs"]
-mod served;
 mod yard;
 
 use std::path::Path;
@@ -17,10 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conveyor::store::{self, Commit, Options, Writer};
+use conveyor_store::{self as store, Commit, Options, Writer};
+use conveyor_testing::served::http::Client;
+use conveyor_testing::served::{Served, machine_arn};
+
 use serde_json::{Value, json};
-use served::http::Client;
-use served::{Served, machine_arn};
 
 const CONCURRENCY: [usize; 3] = [1, 32, 256];
 const BODY: &str = r#"{"bucket": "incoming", "key": "clips/interview-014.mov", "size": 734003200, "checksum": "0123456789abcdef0123456789abcdef", "camera": "B", "reel": "A014C007", "timecode": "10:22:31:05", "operator": "second unit", "priority": 3, "ready": true}"#;

@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use conveyor::asl::{self, StateMachine};
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Status, Step, step};
+use conveyor_asl::{self as asl, StateMachine};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Status, Step, step};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 

@@ -12,15 +12,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use conveyor::base::limits::{Quotas, set_quotas};
-use conveyor::base::{ExecutionId, SystemClock, TaskError};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{Header, RunTask};
-use conveyor::run::lanes::spec::Lanes;
-use conveyor::run::{
-    self, Attempted, Config, Handle, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
+use conveyor_base::limits::{Quotas, set_quotas};
+use conveyor_base::{ExecutionId, SystemClock, TaskError};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, RunTask};
+use conveyor_run::lanes::spec::Lanes;
+use conveyor_run::{
+    self as run, Attempted, Config, Handle, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
 };
-use conveyor::store::{Options, open};
+use conveyor_store::{Options, open};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::json;

@@ -8,9 +8,9 @@ mod yard;
 
 use std::time::Instant;
 
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::Command;
-use conveyor::store::{Commit, Options, Threads, open};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::Command;
+use conveyor_store::{Commit, Options, Threads, open};
 
 const PER_COMMIT: usize = 500;
 const WOKEN: usize = 1_000;

@@ -7,8 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../tests/served/http.rs"]
-mod http;
 mod yard;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,20 +14,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conveyor::api::{self, Auth, Credentials, Place};
-use conveyor::base::{Shares, SystemClock, TaskError};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{Header, RunTask, Status};
-use conveyor::run::{self, Attempted, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
-use conveyor::services::approvals::Approvals;
-use conveyor::services::uploads::Uploads;
-use conveyor::store::{self, Options};
+use conveyor_api::{self as api, Auth, Credentials, Place};
+use conveyor_base::{Shares, SystemClock, TaskError};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_run::{self as run, Attempted, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
+use conveyor_services::approvals::Approvals;
+use conveyor_services::uploads::Uploads;
+use conveyor_store::{self as store, Options};
+use conveyor_testing::served::http::{self, Client};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-
-use http::Client;
 
 const STEPS: usize = 10;
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "api/appliance.rs"]
-mod appliance;
 #[path = "api/hostile.rs"]
 mod hostile;
 #[path = "api/refusals.rs"]
@@ -11,10 +9,9 @@ mod refusals;
 #[path = "api/uploads.rs"]
 mod uploads;
 
-use std::path::Path;
 use std::process::Command;
 
-use appliance::Appliance;
+use conveyor_testing::api::Appliance;
 use serde_json::{Value, json};
 
 const MACHINE: &str = "arn:aws:states:us-east-1:000000000000:stateMachine:passes";
@@ -35,7 +32,7 @@ fn failing() -> Value {
 /// boto3 knows the service's own model: what it accepts has the right shape.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boto3_starts_lists_reads_stops_and_reports() {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
+    let python = conveyor_testing::root().join("target/venv/bin/python");
     if !python.exists() {
         assert!(std::env::var_os("CI").is_none(), "target/venv is missing: run `make test`");
         eprintln!("skipped: there is no target/venv with boto3; `make test` makes it");
@@ -43,7 +40,7 @@ async fn boto3_starts_lists_reads_stops_and_reports() {
     }
     for credentials in [&[][..], &[("AKIDOPS", "a secret of some length")]] {
         let appliance = Appliance::start(credentials).await;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/client.py");
+        let script = conveyor_testing::root().join("tests/api/client.py");
         let mut command = Command::new(&python);
         command
             .arg(script)
@@ -59,7 +56,7 @@ async fn boto3_starts_lists_reads_stops_and_reports() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_aws_command_line_drives_a_session() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = conveyor_testing::root();
     let aws = std::env::var_os("AWS_CLI").map_or_else(|| folder.join("target/venv/bin/aws"), Into::into);
     if !aws.exists() {
         assert!(std::env::var_os("CI").is_none(), "target/venv has no awscli: run `make test`");
@@ -77,7 +74,7 @@ async fn the_aws_command_line_drives_a_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sdk_for_javascript_drives_a_session() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");
+    let folder = conveyor_testing::root().join("tests/api");
     if !folder.join("node_modules/@aws-sdk/client-sfn").exists() {
         assert!(std::env::var_os("CI").is_none(), "tests/api/node_modules is missing: run `make test`");
         eprintln!("skipped: tests/api/node_modules has no SDK; `make test` installs it");

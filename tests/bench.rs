@@ -3,20 +3,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../hw/tests/fake/mod.rs"]
-mod fake;
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use conveyor::base::speeds::Speeds;
-use conveyor::bench::report::{Report, SectionKind};
-use conveyor::bench::{compare, kept, page, table};
-use conveyor::media::clip::{self, Clip};
-use fake::FakeDriver;
+use conveyor_base::speeds::Speeds;
+use conveyor_bench::report::{Report, SectionKind};
+use conveyor_bench::{compare, kept, page, table};
+use conveyor_media::clip::{self, Clip};
+use conveyor_testing::driver::FakeDriver;
 
 fn bench(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_conveyor"));
+    let mut command = Command::new(conveyor_testing::binary());
     command.arg("bench").args(arguments).arg("--data-dir").arg(dir.join("data")).env_remove("CUDA_VISIBLE_DEVICES");
     command
 }
@@ -110,7 +107,7 @@ fn judged(report: &Report) {
             figure.median *= 20.0;
         }
     }
-    before.mode = conveyor::bench::Mode::Full;
+    before.mode = conveyor_bench::Mode::Full;
     let mut now = report.clone();
     now.comparisons = vec![compare::compare(report, &before, "a faster <box>", &[])];
     assert!(now.comparisons[0].worse > 0 && now.comparisons[0].better == 0, "{:?}", now.comparisons[0]);

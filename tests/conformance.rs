@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 fn cases() -> Option<PathBuf> {
     let named = std::env::var_os("CONVEYOR_CONFORMANCE").map(PathBuf::from);
     let is_named = named.is_some();
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance");
+    let beside = conveyor_testing::shared("conformance");
     let dir = named.unwrap_or(beside).join("cases/engine");
     if dir.is_dir() {
         return Some(dir);
@@ -66,7 +66,7 @@ fn what_can_never_happen_did_not_happen() {
         };
         let (definitions, inputs) = (texts("CreateStateMachine", "definition"), texts("StartExecution", "input"));
         let ([definition], [input]) = (definitions.as_slice(), inputs.as_slice()) else { continue };
-        let (Ok(machine), Ok(input)) = (conveyor::asl::parse(definition), serde_json::from_str(input)) else {
+        let (Ok(machine), Ok(input)) = (conveyor_asl::parse(definition), serde_json::from_str(input)) else {
             continue;
         };
         let (mut entered, mut exited) = (Vec::new(), Vec::new());
@@ -78,7 +78,7 @@ fn what_can_never_happen_did_not_happen() {
             }
         }
         looked += 1;
-        for finding in conveyor::asl::flow::analyse(&machine, Some(&input)) {
+        for finding in conveyor_asl::flow::analyse(&machine, Some(&input)) {
             said += 1;
             let happened = match finding.code {
                 "STATE_NEVER_ENTERED" => entered.contains(&finding.state.to_string()),

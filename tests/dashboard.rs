@@ -3,18 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "api/appliance.rs"]
-mod appliance;
-
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use appliance::Appliance;
+use conveyor_testing::api::Appliance;
 use serde_json::{Value, json};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dashboard")
+    conveyor_testing::root().join("tests/dashboard")
 }
 
 /// Whether a browser, its driver and the built web app are here. In CI they must be.
@@ -23,7 +20,7 @@ fn can_look() -> bool {
     let missing: Vec<&str> = [
         (!Path::new(&browser).exists(), "chromium"),
         (!folder().join("node_modules/axe-core").exists(), "playwright-core and axe-core (make test-deps)"),
-        (!conveyor::dashboard::is_built(), "the built dashboard (make web)"),
+        (!conveyor_dashboard::is_built(), "the built dashboard (make web)"),
     ]
     .into_iter()
     .filter_map(|(is_missing, what)| is_missing.then_some(what))
@@ -170,7 +167,7 @@ fn serve(dir: &Path) -> (Served, String) {
     config += "[[watch]]\nshare = \"incoming\"\nsettle = \"1s\"\nscan = \"1s\"\nquarantine = \"quarantine\"\n";
     std::fs::write(dir.join("conveyor.toml"), config).unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_conveyor"));
+    let mut command = Command::new(conveyor_testing::binary());
     command.args(["serve", "--config"]).arg(dir.join("conveyor.toml"));
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
     let mut said = String::new();

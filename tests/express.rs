@@ -2,27 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod until;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor::asl;
-use conveyor::base::{ExecutionId, SystemClock, TaskError, Timestamp};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{
-    Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step,
+use conveyor_asl as asl;
+use conveyor_base::{ExecutionId, SystemClock, TaskError, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step};
+use conveyor_logs::{self as logs, Delivery, LogSettings};
+use conveyor_run::{
+    self as run, Attempted, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
 };
-use conveyor::logs::{self, Delivery, LogSettings};
-use conveyor::run::{
-    self, Attempted, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
-};
-use conveyor::store;
+use conveyor_store as store;
+use conveyor_testing::until::until;
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
-use until::until;
 
 /// `…:echo` gives its parameters back after `ms` milliseconds, on the lane `cpu` where they say so.
 struct Echoes;

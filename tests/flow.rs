@@ -4,9 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use conveyor::asl::{self, flow};
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::{Command, Entry, Env, Event, Execution, HistoryKind, MachineRef, Status, step};
+use conveyor_asl::{self as asl, flow};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::{Command, Entry, Env, Event, Execution, HistoryKind, MachineRef, Status, step};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

@@ -4,9 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use conveyor::asl;
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::{Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, Status, step};
+use conveyor_asl as asl;
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::{Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, Status, step};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

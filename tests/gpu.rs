@@ -6,19 +6,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../hw/tests/fake/mod.rs"]
-mod fake;
-
 use std::fs;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use conveyor::base::Shares;
-use conveyor::media::clip::{self, Clip};
-use conveyor::media::{self, Device, Job};
-use fake::FakeDriver;
+use conveyor_base::Shares;
+use conveyor_job::{Device, Job};
+use conveyor_media as media;
+use conveyor_media::clip::{self, Clip};
+use conveyor_testing::driver::FakeDriver;
+
 use serde_json::{Value, json};
 
 const BOX: &str = "\
@@ -208,7 +207,7 @@ impl Server {
         }
         fs::write(folder.path().join("conveyor.toml"), config).unwrap();
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+        let mut child = Command::new(conveyor_testing::binary())
             .args(["serve", "--config"])
             .arg(folder.path().join("conveyor.toml"))
             .env("LD_LIBRARY_PATH", driver.path())

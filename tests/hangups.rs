@@ -8,4 +8,3 @@
 mod audit;
 #[path = "hangups/queues.rs"]
 mod queues;
-mod served;

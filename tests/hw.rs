@@ -5,12 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../hw/tests/fake/mod.rs"]
-mod fake;
-
 use std::process::Command;
 
-use fake::FakeDriver;
+use conveyor_testing::driver::FakeDriver;
 use serde_json::Value;
 
 const BOX: &str = "\
@@ -26,7 +23,7 @@ gpu2.lost 1
 ";
 
 fn hw(driver: &FakeDriver, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+    let output = Command::new(conveyor_testing::binary())
         .arg("hw")
         .args(arguments)
         .env("LD_LIBRARY_PATH", driver.path())

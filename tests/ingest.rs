@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conveyor::base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
-use conveyor::ingest::{Landing, Start, Starter, WatchSettings, WatchStatus, Watcher};
-use conveyor::store::{self, Commit, Reader, Writer};
+use conveyor_base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
+use conveyor_ingest::{Landing, Start, Starter, WatchSettings, WatchStatus, Watcher};
+use conveyor_store::{self as store, Commit, Reader, Writer};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 

@@ -13,8 +13,8 @@ mod scenarios;
 #[path = "interpreter/width.rs"]
 mod width;
 
-use conveyor::asl;
-use conveyor::interpreter::{Event, Status};
+use conveyor_asl as asl;
+use conveyor_interpreter::{Event, Status};
 use proptest::prelude::*;
 
 proptest! {

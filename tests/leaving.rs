@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod until;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use conveyor::base::{SystemClock, TaskError};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{Header, Qualifier};
-use conveyor::run::{self, AliasChange, Handle, NewMachine, Resource, Resources, Start};
-use conveyor::store::{self, Backends, Directory, Options, Route, Writer};
-use until::until;
+use conveyor_base::{SystemClock, TaskError};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, Qualifier};
+use conveyor_run::{self as run, AliasChange, Handle, NewMachine, Resource, Resources, Start};
+use conveyor_store::{self as store, Backends, Directory, Options, Route, Writer};
+use conveyor_testing::until::until;
 
 struct Nothing;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use conveyor::media::clip::{self, Clip};
+use conveyor_media::clip::{self, Clip};
 use serde_json::{Value, json};
 
 /// Bound on anything that is waited for: a whole job of a few seconds of video on a busy machine of two cores.
@@ -52,7 +52,7 @@ impl Box {
 
     fn serve(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+        let mut child = Command::new(conveyor_testing::binary())
             .args(["serve", "--config"])
             .arg(self.path("conveyor.toml"))
             .stdin(Stdio::null())

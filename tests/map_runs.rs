@@ -40,7 +40,7 @@ impl Served {
             dir.display()
         );
         fs::write(dir.join("conveyor.toml"), config).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+        let process = Command::new(conveyor_testing::binary())
             .args(["serve", "--config"])
             .arg(dir.join("conveyor.toml"))
             .stdout(Stdio::null())

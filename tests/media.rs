@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use conveyor::base::{Shares, TaskError};
-use conveyor::media::{self, Job, Progress};
+use conveyor_base::{Shares, TaskError};
+use conveyor_job::{Job, Progress};
+use conveyor_media as media;
 use serde_json::{Value, json};
 
 /// A box with an incoming and an output share.

@@ -2,16 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod appliance;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use appliance::Appliance;
+use conveyor_services::NotifySettings;
+use conveyor_services::notifications::signature;
+use conveyor_testing::appliance::Appliance;
+
 use axum::http::{HeaderMap, StatusCode};
-use conveyor::services::NotifySettings;
-use conveyor::services::notifications::signature;
 use parking_lot::Mutex;
 use serde_json::Value;
 

@@ -4,17 +4,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod served;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use conveyor_testing::served::http::{self, Client};
+use conveyor_testing::served::{Served, execution_arn, folder, machine_arn};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use served::http::{self, Client};
-use served::{Served, execution_arn, folder, machine_arn};
 
 /// The webhook is one that nobody serves, so that what was stored for it stays to be counted.
 const CONFIGURATION: &str = r#"
@@ -227,7 +225,7 @@ async fn outbox(
 ) {
     // The box may have told of itself meanwhile.
     let item = |body: &Value| Some(body["item"].as_str().or(body["message"].as_str())?.to_owned());
-    let waiting = served::until("everything is in the log", async || {
+    let waiting = conveyor_testing::served::until("everything is in the log", async || {
         let found = served.get("/notifications").await;
         let rows = found["waiting"].as_array().unwrap();
         let (stay, go): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row["target"] == "webhook");

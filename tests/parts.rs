@@ -15,14 +15,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_cli as cli;
+use conveyor_interpreter::{Outcome, Status};
+use conveyor_run::service::Asked;
+use conveyor_run::{NewMachine, Start};
+use conveyor_store::ExecutionFilter;
+
 use appliance::{FailingClock, Served, TURNS, comes_back, config, machine};
 use axum::body::Body;
 use axum::http::Request;
-use conveyor::cli;
-use conveyor::interpreter::{Outcome, Status};
-use conveyor::run::service::Asked;
-use conveyor::run::{NewMachine, Start};
-use conveyor::store::ExecutionFilter;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -130,7 +131,7 @@ async fn what_executions_log_is_written() {
     };
     let written = async |this: &Served| {
         let text = async || {
-            let files = conveyor::logs::list(&this.dir.path().join("data/logs")).unwrap();
+            let files = conveyor_logs::list(&this.dir.path().join("data/logs")).unwrap();
             let texts = files.iter().map(|file| std::fs::read_to_string(&file.path).unwrap());
             let text: String = texts.collect();
             let ended = text.lines().filter(|line| line.contains("\"ExecutionSucceeded\""));

@@ -4,22 +4,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod appliance;
-
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 
-use appliance::Appliance;
-use conveyor::base::TaskError;
-use conveyor::interpreter::{Header, HistoryEvent, HistoryKind, Outcome, Status};
-use conveyor::media::Job;
-use conveyor::resources::FunctionSettings;
+use conveyor_base::TaskError;
+use conveyor_interpreter::{Header, HistoryEvent, HistoryKind, Outcome, Status};
+use conveyor_job::Job;
+use conveyor_resources::FunctionSettings;
+use conveyor_testing::appliance::Appliance;
+
 use serde_json::{Value, json};
 
 /// The recipe's definition, or a word about why there is none.
 fn recipe() -> Option<String> {
-    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/seeds");
+    let seeds = conveyor_testing::shared("seeds");
     let text = fs::read_dir(&seeds)
         .ok()?
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())

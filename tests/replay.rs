@@ -9,7 +9,7 @@
 mod known;
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -17,7 +17,7 @@ use serde_json::Value;
 fn recordings() -> Option<PathBuf> {
     let named = std::env::var_os("CONVEYOR_CONFORMANCE").map(PathBuf::from);
     let is_named = named.is_some();
-    let dir = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance"));
+    let dir = named.unwrap_or_else(|| conveyor_testing::shared("conformance"));
     if dir.join("replay.py").is_file() {
         return Some(dir);
     }
@@ -36,7 +36,7 @@ struct Served {
 impl Served {
     fn start() -> Served {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conveyor"))
+        let mut child = Command::new(conveyor_testing::binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir.path())
             .stdout(Stdio::piped())

@@ -3,19 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod appliance;
-mod until;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use conveyor::base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{Header, Status};
-use conveyor::run::{self, Ages, Config, Handle, NewMachine, Resource, Resources, Retired, Start};
-use conveyor::store::{self, Backends, Direction, Directory, Writer};
-use until::until;
+use conveyor_base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, Status};
+use conveyor_run::{self as run, Ages, Config, Handle, NewMachine, Resource, Resources, Retired, Start};
+use conveyor_store::{self as store, Backends, Direction, Directory, Writer};
+use conveyor_testing::until::until;
 
 const DAY_MS: i64 = 86_400_000;
 const AGES: Ages = Ages { archive: Span::days(1), forget: Span::days(90) };
@@ -167,7 +164,7 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     assert_eq!((report.rows["executions"], report.rows["archived"]), (2, 1));
 }
 
-fn script(_: &conveyor::media::Job) -> Result<serde_json::Value, TaskError> {
+fn script(_: &conveyor_job::Job) -> Result<serde_json::Value, TaskError> {
     Ok(serde_json::json!({}))
 }
 
@@ -179,7 +176,7 @@ fn age(path: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_housekeeping_workflow_removes_what_nothing_refers_to() {
-    let appliance = appliance::Appliance::start(script, BTreeMap::new()).await;
+    let appliance = conveyor_testing::appliance::Appliance::start(script, BTreeMap::new()).await;
     appliance.create("waits", r#"{"StartAt":"S","States":{"S":{"Type":"Wait","Seconds":9999999,"End":true}}}"#).await;
     let start = Start { machine: "waits".into(), name: Some("job-1".into()), input: "{}".into(), ..Start::default() };
     appliance.handle.start(start).await.unwrap();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use conveyor::base::{SystemClock, TaskError};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{Header, RunTask, Status};
-use conveyor::run::{self, Attempted, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
-use conveyor::store;
+use conveyor_base::{SystemClock, TaskError};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_run::{self as run, Attempted, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor_store as store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 

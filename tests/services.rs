@@ -3,19 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod served;
-
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use conveyor_testing::served::{Served, folder};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use served::{Served, folder};
 
 /// Takes webhooks once it is told to, hands out tokens, and says what it was asked.
 #[derive(Default)]
@@ -108,7 +105,7 @@ fn configuration(receiver: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boto3_sends_receives_works_and_puts_events() {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
+    let python = conveyor_testing::root().join("target/venv/bin/python");
     if !python.exists() {
         assert!(std::env::var_os("CI").is_none(), "target/venv is missing: run `make test`");
         eprintln!("skipped: there is no target/venv with boto3; `make test` makes it");
@@ -119,7 +116,7 @@ async fn boto3_sends_receives_works_and_puts_events() {
     let dir = folder(&configuration(&address));
     let served = Served::start(dir.path());
     let mut command = Command::new(python);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/client.py"));
+    command.arg(conveyor_testing::root().join("tests/services/client.py"));
     command.args([&served.url(), &address]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let shown = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use conveyor::base::{BranchId, EventId, ExecutionId, TimerId, Timestamp};
-use conveyor::interpreter::{
+use conveyor_base::{BranchId, EventId, ExecutionId, TimerId, Timestamp};
+use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
 };
-use conveyor::store::sim::SimDisk;
-use conveyor::store::{
+use conveyor_store::sim::SimDisk;
+use conveyor_store::{
     Backends, Commit, Direction, EndedBefore, Options, Reader, RevisionRow, Scans, Threads, Writer, check, open,
 };
 use rand::{Rng, SeedableRng};

@@ -4,39 +4,49 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// The floor of each module: it may import only from lower ones.
+use conveyor_testing::root;
+
+/// The floor of each crate: it may depend only on lower ones.
 const FLOORS: &[(&str, u8)] = &[
     ("aws", 0),
     ("base", 0),
+    ("hw", 0),
     ("jsonata", 0),
+    ("pixels", 0),
+    ("job", 1),
     ("asl", 1),
-    ("media", 1),
-    ("sandbox", 1),
+    ("settings", 2),
+    ("sandbox", 2),
     ("interpreter", 2),
+    ("media", 3),
     ("store", 3),
     ("run", 4),
     ("services", 5),
+    ("logs", 5),
     ("bench", 6),
-    ("logs", 6),
     ("resources", 6),
-    ("ingest", 7),
+    ("ingest", 6),
+    ("dashboard", 6),
     ("api", 7),
-    ("dashboard", 7),
-    ("cli", 8),
+    ("appliance", 8),
+    ("cli", 9),
 ];
 
-/// Imports that the floors alone would allow or forbid, and that are decided otherwise.
-/// The child process's protocol carries media jobs, so `sandbox` may name the job types.
-const ALLOWED: &[(&str, &str)] = &[("sandbox", "media"), ("api", "dashboard")];
-const FORBIDDEN: &[(&str, &str)] = &[("ingest", "resources"), ("dashboard", "resources")];
+/// What the language, the interpreter, the store and the actors are: they and all that they depend on know nothing of
+/// media and nothing of HTTP.
+const KERNEL: &[&str] = &["jsonata", "asl", "interpreter", "store", "run"];
+const NOT_IN_THE_KERNEL: &[&str] = &["gstreamer", "gst-plugin", "axum", "hyper", "reqwest", "tower-http"];
+/// The crate that puts a box together, with which the simulator runs: all but the media.
+const SIMULATED: &str = "appliance";
 
 /// Who walks the store's rows on the thread that it is on, which must be one that may block; everybody else asks
 /// `Reader::blocking`.
 const ON_THEIR_THREAD: &[&str] = &[
     "api/mod.rs",
     "api/rest/machines.rs",
-    "cli/conditions.rs",
+    "appliance/conditions.rs",
     "resources/housekeeping.rs",
     "run/ending.rs",
     "run/map_runs/results.rs",
@@ -66,66 +76,63 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 /// The file's code without its test module, which may be as long as it needs to be.
 fn before_tests(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
 }
 
-fn floor(module: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
-}
-
-/// The first part of each `crate::part` in a line of code.
-fn imports(line: &str) -> impl Iterator<Item = &str> {
-    line.split("crate::")
-        .skip(1)
-        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or(""))
+fn floor(name: &str) -> Option<u8> {
+    FLOORS.iter().find(|(crate_name, _)| *crate_name == name).map(|(_, floor)| *floor)
 }
 
 #[test]
-fn modules_import_only_from_lower_floors() {
+fn crates_depend_only_on_lower_floors() {
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let mut faults = Vec::new();
-    for path in rust_files(&root().join("src")) {
-        let relative = path.strip_prefix(root().join("src")).unwrap();
-        let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        let Some(own) = floor(module) else { continue };
-        let text = fs::read_to_string(&path).unwrap();
-        for (number, line) in before_tests(&text).lines().enumerate() {
-            if line.trim_start().starts_with("//") {
-                continue;
-            }
-            for import in imports(line).filter(|i| *i != module) {
-                let Some(other) = floor(import) else { continue };
-                let allowed =
-                    (other < own && !FORBIDDEN.contains(&(module, import))) || ALLOWED.contains(&(module, import));
-                if !allowed {
-                    faults.push(format!("{}:{}: {module} must not import {import}", relative.display(), number + 1));
-                }
+    for folder in fs::read_dir(root().join("src")).unwrap().map(|entry| entry.unwrap().path()).filter(|p| p.is_dir()) {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let Some(own) = floor(&name) else {
+            faults.push(format!("src/{name} stands on no floor; add it to FLOORS"));
+            continue;
+        };
+        if !workspace.contains(&format!("\"src/{name}\",")) {
+            faults.push(format!("src/{name} is not listed in the workspace"));
+        }
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        // What tests need besides may lie above.
+        let needs = manifest.split("[dev-dependencies]").next().unwrap();
+        for line in needs.lines().filter_map(|line| line.strip_prefix("conveyor-")) {
+            let other = line.split(['.', ' ']).next().unwrap();
+            if floor(other).is_none_or(|other| other >= own) {
+                faults.push(format!("src/{name}: {name} must not depend on {other}"));
             }
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
+/// The names of everything that a crate is built with.
+fn built_with(name: &str) -> Vec<String> {
+    let package = format!("conveyor-{name}");
+    let arguments = ["tree", "--offline", "--locked", "-e", "normal,build", "--prefix", "none", "-f", "{p}", "-p"];
+    let output = Command::new(env!("CARGO")).args(arguments).arg(&package).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names = text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned);
+    let names: Vec<String> = names.collect();
+    assert!(names.contains(&package), "cargo tree says {text}");
+    names
+}
+
 #[test]
-fn interpreter_and_media_see_only_what_they_may() {
-    let only: &[(&str, &[&str])] = &[("interpreter", &["base", "asl", "interpreter"]), ("media", &["base", "media"])];
-    let mut faults = Vec::new();
-    for (module, allowed) in only {
-        for path in rust_files(&root().join("src").join(module)) {
-            let text = fs::read_to_string(&path).unwrap();
-            for import in before_tests(&text).lines().filter(|l| !l.trim_start().starts_with("//")).flat_map(imports) {
-                if floor(import).is_some() && !allowed.contains(&import) {
-                    faults.push(format!("{}: {module} must not see {import}", path.display()));
-                }
-            }
-        }
+fn the_kernel_is_built_without_media_and_http() {
+    for name in KERNEL {
+        let names = built_with(name);
+        let strange = names.iter().filter(|n| NOT_IN_THE_KERNEL.iter().any(|other| n.starts_with(other)));
+        assert_eq!(strange.collect::<Vec<_>>(), Vec::<&String>::new(), "conveyor-{name} must not be built with these");
     }
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    let media = built_with(SIMULATED).into_iter().filter(|n| n.starts_with("gst") || n == "conveyor-media");
+    assert_eq!(media.collect::<Vec<_>>(), Vec::<String>::new(), "the simulator must not be built with these");
 }
 
 #[test]
@@ -145,7 +152,7 @@ fn only_who_is_named_reads_rows_on_its_own_thread() {
 #[test]
 fn files_are_short_and_say_what_they_own() {
     let mut faults = Vec::new();
-    for folder in ["src", "hw/src", "pixels/src", "tests", "benches"] {
+    for folder in ["src", "hw/src", "tests", "benches"] {
         for path in rust_files(&root().join(folder)) {
             let text = fs::read_to_string(&path).unwrap();
             let lines = before_tests(&text).lines().count();

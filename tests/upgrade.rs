@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use conveyor::base::{Attempt, EventId, ExecutionId};
-use conveyor::interpreter::{Doing, Status};
-use conveyor::store::sim::SimDisk;
-use conveyor::store::{
+use conveyor_base::{Attempt, EventId, ExecutionId};
+use conveyor_interpreter::{Doing, Status};
+use conveyor_store::sim::SimDisk;
+use conveyor_store::{
     Backends, Direction, Directory, ExecutionFilter, ObjectField, Options, Scans, Stamp, Table, TableRow, Threads,
     check, open, upgrade,
 };
@@ -31,7 +31,7 @@ fn unpacked(name: &str) -> Vec<u8> {
 }
 
 fn unpack(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/release-0.1").join(format!("{name}.zst"));
+    let path = conveyor_testing::root().join("tests/data/release-0.1").join(format!("{name}.zst"));
     zstd::stream::decode_all(std::fs::File::open(path).unwrap()).unwrap()
 }
 
@@ -188,7 +188,7 @@ fn own_records_are_as_they_were(reader: &Scans) {
     // The newest was delivered after the doors showed them.
     assert!(delivered.len() >= was.len() && delivered.is_sorted_by_key(|(number, _)| u64::MAX - number));
     for shown in was {
-        let found = |row: &conveyor::store::DeliveredRow| {
+        let found = |row: &conveyor_store::DeliveredRow| {
             json!({"target": row.target, "body": row.body, "attempts": row.attempts, "createdAt": row.created_at.0,
                 "deliveredAt": row.delivered_at.0})
         };
@@ -342,7 +342,7 @@ fn a_store_of_release_0_1_is_refused_until_it_is_upgraded_and_then_all_is_there(
     own_records_are_as_they_were(&reader.on_this_thread());
     everything_is_found(&reader.on_this_thread());
     // And it goes on.
-    let mut commit = conveyor::store::Commit::new();
+    let mut commit = conveyor_store::Commit::new();
     commit.put_item("films", "new", "{}");
     writer.commit_blocking(commit).unwrap();
     drop((writer, reader));
@@ -447,7 +447,7 @@ async fn an_upgraded_box_answers_as_before() {
     let (data, shares) = (dir.path().join("data"), dir.path().join("shares"));
     std::fs::create_dir_all(data.join("store")).unwrap();
     in_folder(&data.join("store"));
-    let program = || Command::new(env!("CARGO_BIN_EXE_conveyor"));
+    let program = || Command::new(conveyor_testing::binary());
     let done = program().args(["upgrade", "--data-dir"]).arg(&data).output().unwrap();
     let said = String::from_utf8(done.stdout).unwrap();
     assert!(done.status.success() && said.contains("left out 1 row(s) of table '$audit'"), "{said}");

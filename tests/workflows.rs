@@ -3,20 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod appliance;
-
 use std::collections::BTreeMap;
 use std::fs;
 
-use appliance::Appliance;
-use conveyor::base::shares::mounted_setting;
-use conveyor::base::{EventId, TaskError};
-use conveyor::interpreter::{Header, HistoryKind, Outcome, Status};
-use conveyor::media::Job;
-use conveyor::resources::jobs;
-use conveyor::run::{AuditEntry, OnBehalf, Start};
-use conveyor::services::approvals::{Decision, Verdict};
-use conveyor::store::{ActivityRow, Commit, Direction, ExecutionFilter};
+use conveyor_base::shares::mounted_setting;
+use conveyor_base::{EventId, TaskError};
+use conveyor_interpreter::{Header, HistoryKind, Outcome, Status};
+use conveyor_job::Job;
+use conveyor_resources::jobs;
+use conveyor_run::{AuditEntry, OnBehalf, Start};
+use conveyor_services::approvals::{Decision, Verdict};
+use conveyor_store::{ActivityRow, Commit, Direction, ExecutionFilter};
+use conveyor_testing::appliance::Appliance;
+
 use serde_json::{Value, json};
 
 /// Every stage in a word. What goes wrong is told by the file's name.

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conveyor::base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
-use conveyor::interpreter::{
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
+use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, RunTask, StateType, Status, Step,
     TaskPhase,
 };

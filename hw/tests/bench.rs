@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "fake/mod.rs"]
-mod fake;
-
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use conveyor_hw::{Codec, Drivers, PixelFormat, Preset, Rate, SessionSettings, Tuning, bench};
-use fake::FakeDriver;
+use conveyor_testing::driver::FakeDriver;
 
 const SOON: Duration = Duration::from_millis(30);
 

@@ -2,14 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "fake/mod.rs"]
-mod fake;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_hw::{Ask, Codec, Drivers, Inventory, Preset};
-use fake::FakeDriver;
+use conveyor_testing::driver::FakeDriver;
 
 fn inventory(driver: &FakeDriver) -> Inventory {
     inventory_with(driver, &Ask::default())

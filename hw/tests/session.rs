@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "fake/mod.rs"]
-mod fake;
-
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -12,7 +9,7 @@ use conveyor_hw::{
     Codec, Context, Drivers, Fault, FaultKind, Frame, Nvenc, Picture, PixelFormat, Preset, Rate, Session,
     SessionSettings, Tuning,
 };
-use fake::FakeDriver;
+use conveyor_testing::driver::FakeDriver;
 
 fn settings(b_frames: u32) -> SessionSettings {
     SessionSettings {

@@ -1,7 +1,8 @@
 //! ARNs: how state machines, executions and activities are named on the wire.
 
-use super::Refused;
-use crate::base::arn;
+use conveyor_base::arn;
+
+use super::ApiError;
 
 /// Account and region of this box, which stand in every ARN.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +49,11 @@ impl Place {
         arn::activity(&self.region, &self.account, name)
     }
 
-    pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), Refused> {
+    pub fn read_machine(&self, arn: &str) -> Result<(String, Option<String>), ApiError> {
         match self.read(arn)? {
             // Of the form MACHINE/LABEL: a distributed Map.
             Named::Machine { name, .. } if name.contains('/') => {
-                Err(Refused::validation(format!("'{arn}' refers to a Distributed Map state, not to a state machine")))
+                Err(ApiError::validation(format!("'{arn}' refers to a Distributed Map state, not to a state machine")))
             }
             Named::Machine { name, qualifier } => Ok((name, qualifier)),
             other => Err(out_of_place(&other)),
@@ -60,25 +61,25 @@ impl Place {
     }
 
     /// The machine and the number of a version.
-    pub fn read_version(&self, arn: &str) -> Result<(String, u64), Refused> {
+    pub fn read_version(&self, arn: &str) -> Result<(String, u64), ApiError> {
         match self.read_machine(arn)? {
             (name, Some(version)) => {
                 let number = version.parse();
-                Ok((name, number.map_err(|_| Refused::invalid_arn(format_args!("Invalid ARN resource: {arn}")))?))
+                Ok((name, number.map_err(|_| ApiError::invalid_arn(format_args!("Invalid ARN resource: {arn}")))?))
             }
-            (_, None) => Err(Refused::invalid_arn("Resource type not valid in this context: stateMachine")),
+            (_, None) => Err(ApiError::invalid_arn("Resource type not valid in this context: stateMachine")),
         }
     }
 
     /// The machine and the name of an alias.
-    pub fn read_alias(&self, arn: &str) -> Result<(String, String), Refused> {
+    pub fn read_alias(&self, arn: &str) -> Result<(String, String), ApiError> {
         match self.read_machine(arn)? {
             (name, Some(alias)) if alias.parse::<u64>().is_err() => Ok((name, alias)),
-            _ => Err(Refused::invalid_arn("Resource type not valid in this context: stateMachine")),
+            _ => Err(ApiError::invalid_arn("Resource type not valid in this context: stateMachine")),
         }
     }
 
-    pub fn read_execution(&self, arn: &str) -> Result<(String, String), Refused> {
+    pub fn read_execution(&self, arn: &str) -> Result<(String, String), ApiError> {
         match self.read(arn)? {
             Named::Execution { machine, name } => Ok((machine, name)),
             other => Err(out_of_place(&other)),
@@ -86,22 +87,22 @@ impl Place {
     }
 
     /// The machine and the label of a distributed Map, and the number of its run.
-    pub fn read_map_run(&self, arn: &str) -> Result<(String, String, String), Refused> {
+    pub fn read_map_run(&self, arn: &str) -> Result<(String, String, String), ApiError> {
         match self.read(arn)? {
             Named::MapRun { machine, label, run } => Ok((machine, label, run)),
             other => Err(out_of_place(&other)),
         }
     }
 
-    pub fn read_activity(&self, arn: &str) -> Result<String, Refused> {
+    pub fn read_activity(&self, arn: &str) -> Result<String, ApiError> {
         match self.read(arn)? {
             Named::Activity { name } => Ok(name),
             other => Err(out_of_place(&other)),
         }
     }
 
-    pub fn read(&self, arn: &str) -> Result<Named, Refused> {
-        let prefix = || Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"));
+    pub fn read(&self, arn: &str) -> Result<Named, ApiError> {
+        let prefix = || ApiError::invalid_arn(format_args!("Invalid ARN prefix: {arn}"));
         let mut parts = arn.splitn(6, ':');
         if parts.next() != Some("arn") || !parts.next().is_some_and(|p| p.starts_with("aws")) {
             return Err(prefix());
@@ -113,7 +114,7 @@ impl Place {
         }
         if region != Some(&*self.region) || account != Some(&*self.account) {
             let ours = format!("this box is arn:aws:states:{}:{}", self.region, self.account);
-            return Err(Refused::invalid_arn(format_args!("{arn} names another region or account; {ours}")));
+            return Err(ApiError::invalid_arn(format_args!("{arn} names another region or account; {ours}")));
         }
         let parts: Vec<&str> = rest.split(':').collect();
         let own = |s: &&str| (*s).to_owned();
@@ -127,12 +128,12 @@ impl Place {
                 Named::MapRun { machine: own(&machine), label: own(&label), run: own(run) }
             }
             ["activity", name] => Named::Activity { name: own(name) },
-            _ => return Err(Refused::invalid_arn(format_args!("Invalid ARN resource: {arn}"))),
+            _ => return Err(ApiError::invalid_arn(format_args!("Invalid ARN resource: {arn}"))),
         })
     }
 }
 
-fn out_of_place(named: &Named) -> Refused {
+fn out_of_place(named: &Named) -> ApiError {
     let kind = match named {
         Named::Machine { .. } => "stateMachine",
         Named::Execution { .. } => "execution",
@@ -140,7 +141,7 @@ fn out_of_place(named: &Named) -> Refused {
         Named::Activity { .. } => "activity",
         Named::MapRun { .. } => "mapRun",
     };
-    Refused::invalid_arn(format_args!("Resource type not valid in this context: {kind}"))
+    ApiError::invalid_arn(format_args!("Resource type not valid in this context: {kind}"))
 }
 
 #[cfg(test)]

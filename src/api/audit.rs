@@ -12,13 +12,13 @@ use std::future::Future;
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use conveyor_base::{Fault, fault};
+use conveyor_run::{AuditEntry, OnBehalf};
+use conveyor_store::{AuditKey, AuditRow, Commit, Scans};
 use serde_json::{Value, json};
 
 use super::gate::Caller;
-use super::{Doors, Refused};
-use crate::base::{Fault, fault};
-use crate::run::{AuditEntry, OnBehalf};
-use crate::store::{AuditKey, AuditRow, Commit, Scans};
+use super::{ApiError, Doors};
 
 /// One thing that is about to be done.
 pub struct Action {
@@ -51,9 +51,9 @@ pub async fn settle(doors: &Doors, entry: &OnBehalf, status: StatusCode) {
 }
 
 /// Runs what may change something to its end, whether or not its caller still listens.
-pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Refused> {
+pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
     let ended = tokio::spawn(work).await;
-    ended.map_err(|e| Refused::new("InternalFailure", format!("the request ended in a panic: {e}")))
+    ended.map_err(|e| ApiError::new("InternalFailure", format!("the request ended in a panic: {e}")))
 }
 
 /// The state of a handler that changes something: its changes are made on behalf of the request's caller.

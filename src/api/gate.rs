@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::session;
 use super::signature::{self, Signed};
-use super::{Doors, Refused, aws, rest};
+use super::{ApiError, Doors, aws, rest};
 
 /// Requests under way at once, above which callers are asked to come back.
 const REQUESTS_ACTIVE_MAX: usize = 1024;
@@ -64,13 +64,13 @@ impl Caller {
         Caller { name: "local".to_owned(), role: Role::Admin }
     }
 
-    pub fn may(&self, needs: Role) -> Result<(), Refused> {
+    pub fn may(&self, needs: Role) -> Result<(), ApiError> {
         if self.role >= needs {
             return Ok(());
         }
         let what =
             format!("'{}' has the role {}, and this needs the role {}", self.name, self.role.name(), needs.name());
-        Err(Refused::new("AccessDeniedException", what))
+        Err(ApiError::new("AccessDeniedException", what))
     }
 }
 
@@ -147,9 +147,9 @@ impl Default for Room {
 /// Middleware around all routes.
 pub async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let is_aws = request.uri().path() == "/" && request.method() == Method::POST;
-    let refuse = |refusal: Refused| if is_aws { aws::refuse(&refusal) } else { rest::refuse(&refusal) };
+    let refuse = |refusal: ApiError| if is_aws { aws::refuse(&refusal) } else { rest::refuse(&refusal) };
     let Ok(_permit) = doors.room.0.try_acquire() else {
-        let mut response = refuse(Refused::new("ThrottlingException", "Too many requests at once; try again"));
+        let mut response = refuse(ApiError::new("ThrottlingException", "Too many requests at once; try again"));
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         return response;
     };
@@ -195,15 +195,15 @@ fn needs_outside_rest(request: &Request) -> Role {
 }
 
 /// Reads the body, which is signed too, checks, and puts it back.
-async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<(Request, Caller), Refused> {
+async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<(Request, Caller), ApiError> {
     let (parts, body) = request.into_parts();
-    let too_large = |_| Refused::new("RequestEntityTooLargeException", "The request's body is too large");
-    let body = axum::body::to_bytes(body, crate::base::limits::quotas().request_bytes()).await.map_err(too_large)?;
+    let too_large = |_| ApiError::new("RequestEntityTooLargeException", "The request's body is too large");
+    let body = axum::body::to_bytes(body, conveyor_base::limits::quotas().request_bytes()).await.map_err(too_large)?;
     let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
     signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
     let caller = signature::signer(&parts.headers).and_then(|id| credentials.caller(&id));
     let unknown =
-        || Refused::new("UnrecognizedClientException", "The security token included in the request is invalid.");
+        || ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.");
     Ok((Request::from_parts(parts, body.into()), caller.ok_or_else(unknown)?))
 }
 
@@ -225,7 +225,7 @@ fn basic(headers: &HeaderMap, credentials: &Credentials) -> Option<Caller> {
 
 /// A page's own requests get no challenge: the browser would cover the page with a question of its own.
 fn unauthorized(headers: &HeaderMap) -> Response {
-    let mut response = rest::refuse(&Refused::new("Unauthorized", "Sign in first"));
+    let mut response = rest::refuse(&ApiError::new("Unauthorized", "Sign in first"));
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     if !headers.contains_key("sec-fetch-mode") {
         let challenge = HeaderValue::from_static("Basic realm=\"Conveyor\", charset=\"UTF-8\"");
@@ -234,8 +234,8 @@ fn unauthorized(headers: &HeaderMap) -> Response {
     response
 }
 
-fn check_origin(request: &Request, auth: &Auth) -> Result<(), Refused> {
-    let denied = |words: String| Err(Refused::new("AccessDeniedException", words));
+fn check_origin(request: &Request, auth: &Auth) -> Result<(), ApiError> {
+    let denied = |words: String| Err(ApiError::new("AccessDeniedException", words));
     let text = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
     let host = text(header::HOST).or(request.uri().authority().map(|a| a.as_str())).unwrap_or_default();
     if matches!(auth, Auth::Loopback) && !is_loopback_name(host) {

@@ -13,6 +13,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use conveyor_base::{Clock, ExecutionId, Fault};
+use conveyor_interpreter::Status;
+use conveyor_job::Progress;
+use conveyor_run::{Handle, Notice, OnFailure};
+use conveyor_store::Reader;
 use futures::Stream;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -20,11 +25,6 @@ use serde_json::json;
 use tokio::sync::broadcast;
 
 use super::Doors;
-use crate::base::{Clock, ExecutionId, Fault};
-use crate::interpreter::Status;
-use crate::media::Progress;
-use crate::run::{Handle, Notice, OnFailure};
-use crate::store::Reader;
 
 /// How often frames go out: what changed more than once in between is one frame.
 const TICK: Duration = Duration::from_millis(200);

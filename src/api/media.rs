@@ -6,11 +6,11 @@
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use conveyor_base::Uri;
+use conveyor_base::escape::escaped;
 use tower_http::services::ServeFile;
 
 use super::Doors;
-use crate::base::Uri;
-use crate::base::escape::escaped;
 
 /// Types that browsers show or play and that run nothing. Everything else is offered for download.
 const SHOWN: &[(&str, &str)] = &[

@@ -1,4 +1,4 @@
-//! Floor 6: the doors. One port serves AWS's protocol, REST with server-sent events, metrics, media and the dashboard.
+//! The doors. One port serves AWS's protocol, REST with server-sent events, metrics, media and the dashboard.
 //!
 //! ```text
 //!            gate (room, origin, credentials)
@@ -11,16 +11,16 @@
 //! ```
 //!
 //! Invariants: nothing is decided here, what changes goes to the [`Handle`] and what is shown comes from the store's
-//! reader; a refusal is mapped to HTTP in one table ([`refused`]); a body is never read beyond its limit.
+//! reader; a refusal is mapped to HTTP in one table ([`ApiError`]); a body is never read beyond its limit.
 
 mod arn;
 mod audit;
 mod aws;
+mod error;
 mod gate;
 mod live;
 mod media;
 mod names;
-mod refused;
 mod rest;
 mod session;
 mod signature;
@@ -37,21 +37,20 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use conveyor_base::limits::quotas;
+use conveyor_base::{Blocking, Shares, fault};
+use conveyor_dashboard as dashboard;
+use conveyor_resources::wire::Messaging;
+use conveyor_run::Handle;
+use conveyor_services::approvals::Approvals;
+use conveyor_services::uploads::Uploads;
+use conveyor_store::{Reader, Scans};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::base::limits::quotas;
-use crate::base::{Blocking, Shares, fault};
-use crate::dashboard;
-use crate::resources::wire::Messaging;
-use crate::run::Handle;
-use crate::services::approvals::Approvals;
-use crate::services::uploads::Uploads;
-use crate::store::{Reader, Scans};
-
-pub use crate::logs::event as history;
 pub use arn::Place;
+pub use conveyor_logs::event as history;
+pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
-pub use refused::Refused;
 
 /// What the doors need. Built by `cli`.
 pub struct Settings {
@@ -180,8 +179,8 @@ impl Doors {
     /// end.
     async fn reading<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Doors, &Scans) -> Result<T, Refused> + Send + 'static,
-    ) -> Result<T, Refused> {
+        look: impl FnOnce(&Doors, &Scans) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let doors = self.clone();
         self.reads.run(move || look(&doors, &doors.reader.on_this_thread())).await?
     }
@@ -189,15 +188,15 @@ impl Doors {
     /// The same for what may wait for a share as well.
     async fn reading_disks<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Doors, &Scans) -> Result<T, Refused> + Send + 'static,
-    ) -> Result<T, Refused> {
+        look: impl FnOnce(&Doors, &Scans) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let doors = self.clone();
         self.disks.run(move || look(&doors, &doors.reader.on_this_thread())).await?
     }
 
     /// Runs what may wait for a disk or a share on a thread that may block. Where the caller goes away, it goes on to its
     /// end.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         Ok(self.disks.run(work).await?)
     }
 }

@@ -1,10 +1,11 @@
 //! What people may call their state machines, executions and activities (AWS API reference, CreateStateMachine).
 
-use super::Refused;
-use crate::base::limits::NAME_CHARS_MAX;
+use conveyor_base::limits::NAME_CHARS_MAX;
+
+use super::ApiError;
 
 /// White space, brackets, wildcards, these characters and control characters are refused.
-pub fn check(name: &str) -> Result<(), Refused> {
+pub fn check(name: &str) -> Result<(), ApiError> {
     let bad = |c: char| {
         c.is_whitespace()
             || c.is_control()
@@ -12,7 +13,7 @@ pub fn check(name: &str) -> Result<(), Refused> {
             || matches!(c as u32, 0xfff0..=0xffff | 0xd800..=0xdfff | 0x10ffff)
     };
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(bad) {
-        return Err(Refused::new("InvalidName", format!("Invalid Name: '{name}'")));
+        return Err(ApiError::new("InvalidName", format!("Invalid Name: '{name}'")));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conveyor_base::Timestamp;
 use hmac::{Hmac, Mac};
 use serde::Deserialize;
 use serde_json::json;
@@ -17,8 +18,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::gate::{self, Auth, Caller, Credentials};
-use super::{Doors, Refused, rest};
-use crate::base::Timestamp;
+use super::{ApiError, Doors, rest};
 
 const COOKIE: &str = "conveyor_session";
 /// A working day; whoever works longer signs in again.
@@ -68,14 +68,14 @@ pub async fn show(State(doors): State<Doors>, headers: HeaderMap) -> Response {
 }
 
 /// `POST /api/v1/session`
-pub async fn sign_in(State(doors): State<Doors>, body: rest::Body<SignIn>) -> Result<Response, Refused> {
+pub async fn sign_in(State(doors): State<Doors>, body: rest::Body<SignIn>) -> Result<Response, ApiError> {
     let Json(asked) = rest::body(body)?;
     let Auth::Needed(credentials) = &doors.auth else {
-        return Err(Refused::validation("This box listens on loopback and asks nobody to sign in"));
+        return Err(ApiError::validation("This box listens on loopback and asks nobody to sign in"));
     };
     let Some(caller) = credentials.check(&asked.user, &asked.password) else {
         tokio::time::sleep(WRONG_PASSWORD_TAKES).await;
-        return Err(Refused::new("Unauthorized", "The user or the password is wrong"));
+        return Err(ApiError::new("Unauthorized", "The user or the password is wrong"));
     };
     let user = URL_SAFE_NO_PAD.encode(&caller.name);
     let until = (doors.handle.now().0 + LASTS_MS).to_string();

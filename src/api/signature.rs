@@ -3,12 +3,12 @@
 //! The secret is never sent. Knows HTTP requests only; which credentials there are comes in.
 
 use axum::http::{HeaderMap, Method, Uri};
+use conveyor_base::Timestamp;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Refused;
-use crate::base::Timestamp;
+use super::ApiError;
 
 /// How far the signer's clock may be from ours (AWS: fifteen minutes).
 const SKEW_MS_MAX: i64 = 15 * 60 * 1000;
@@ -23,13 +23,13 @@ pub struct Signed<'a> {
 }
 
 /// Checks a request's signature. `secret` gives the secret of an access key id.
-pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Option<&'s str>) -> Result<(), Refused> {
-    let missing = || Refused::new("MissingAuthenticationToken", "Missing Authentication Token");
+pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Option<&'s str>) -> Result<(), ApiError> {
+    let missing = || ApiError::new("MissingAuthenticationToken", "Missing Authentication Token");
     let header = text(request.headers, "authorization").ok_or_else(missing)?;
     let authorization =
         Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))?;
     let key = secret(authorization.key_id).ok_or_else(|| {
-        Refused::new("UnrecognizedClientException", "The security token included in the request is invalid.")
+        ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")
     })?;
     let date = text(request.headers, "x-amz-date").ok_or_else(|| invalid("there is no X-Amz-Date"))?;
     check_date(date, now)?;
@@ -106,7 +106,7 @@ impl<'a> Authorization<'a> {
     }
 }
 
-fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, Refused> {
+fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, ApiError> {
     let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').filter(|p| !p.is_empty()).collect();
     query.sort_unstable();
     let mut headers = String::new();
@@ -132,21 +132,21 @@ fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, 
     ))
 }
 
-fn check_date(date: &str, now: Timestamp) -> Result<(), Refused> {
+fn check_date(date: &str, now: Timestamp) -> Result<(), ApiError> {
     let parsed = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", date)
         .and_then(|at| at.to_zoned(jiff::tz::TimeZone::UTC))
         .map_err(|_| invalid("X-Amz-Date is not of the form 20260131T093000Z"))?;
     let at = Timestamp(parsed.timestamp().as_millisecond());
     if now.since_ms(at).abs() > SKEW_MS_MAX {
         let words = format!("Signature expired: the request says {at}, this box's clock {now}; set the clocks");
-        return Err(Refused::new("InvalidSignatureException", words));
+        return Err(ApiError::new("InvalidSignatureException", words));
     }
     Ok(())
 }
 
-fn invalid(why: &str) -> Refused {
+fn invalid(why: &str) -> ApiError {
     let words = format!("The request signature we calculated does not match the signature you provided: {why}");
-    Refused::new("InvalidSignatureException", words)
+    ApiError::new("InvalidSignatureException", words)
 }
 
 fn mac(key: &[u8], message: &str) -> Vec<u8> {

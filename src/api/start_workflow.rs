@@ -4,11 +4,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use conveyor_base::{Uri, fault};
+use conveyor_run::Start;
 use serde_json::{Value, json};
 
-use super::{Doors, Refused};
-use crate::base::{Uri, fault};
-use crate::run::Start;
+use super::{ApiError, Doors};
 
 pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -22,12 +22,12 @@ pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
     }
 }
 
-async fn begin(doors: &Doors, file: &Uri) -> Result<Value, Refused> {
+async fn begin(doors: &Doors, file: &Uri) -> Result<Value, ApiError> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
     if doors.shares.names().next().is_some() {
         let (shares, file) = (doors.shares.clone(), file.clone());
         let found = doors.blocking(move || shares.resolve(&file)).await?;
-        found.map_err(|e| Refused::validation(fault::chain(&e)))?;
+        found.map_err(|e| ApiError::validation(fault::chain(&e)))?;
     }
     let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
     let job_id = uuid::Uuid::new_v4().to_string();

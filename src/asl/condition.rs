@@ -268,7 +268,7 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::asl::Variables;
+    use crate::Variables;
     use serde_json::json;
 
     fn compare(kind: Comparable, relation: Relation, left: Value, right: Value) -> bool {

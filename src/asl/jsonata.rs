@@ -1,12 +1,12 @@
 //! JSONata as fields of a definition hold it, `{% … %}`: compiled expressions, and how they fail in AWS's words.
 //!
-//! The language itself is [`crate::jsonata`]; here stand the rules of the States Language around it: what
+//! The language itself is [`conveyor_jsonata`]; here stand the rules of the States Language around it: what
 //! `$states` holds, which variables there are, that nothing (undefined) and functions are no results.
 
+use conveyor_jsonata::{Binding, Expression, Fault, Outcome, Setting};
 use serde_json::Value;
 
 use super::{ContextUse, EvalError, Scope};
-use crate::jsonata::{Binding, Expression, Fault, Outcome, Setting};
 
 /// An expression of a field.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Jsonata {
     pub(super) fn free_variables(&self) -> impl Iterator<Item = &str> {
         let names = self.expression.variables().iter().map(|variable| variable.name.as_str());
         let is_name = |name: &&str| name.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_');
-        names.filter(is_name).filter(|name| *name != "states" && !crate::jsonata::is_function(name))
+        names.filter(is_name).filter(|name| *name != "states" && !conveyor_jsonata::is_function(name))
     }
 
     /// Whether the name may be one that the expression binds itself.

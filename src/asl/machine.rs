@@ -173,7 +173,7 @@ pub enum Wait {
     Seconds(i64),
     SecondsQuery(super::Query),
     /// Milliseconds since the epoch.
-    Timestamp(crate::base::Timestamp),
+    Timestamp(conveyor_base::Timestamp),
     TimestampQuery(super::Query),
 }
 

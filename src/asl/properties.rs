@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::asl::definition::EVERYTHING;
-use crate::asl::machine::{Kind, Processor, Transition};
+use crate::definition::EVERYTHING;
+use crate::machine::{Kind, Processor, Transition};
 
 /// JSON of all kinds, with the names that definitions and data use, so that paths hit something.
 fn json() -> impl Strategy<Value = Value> {

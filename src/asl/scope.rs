@@ -7,9 +7,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::limits;
 use serde_json::Value;
-
-use crate::base::limits;
 
 /// The variables of a branch, those of the outer scopes included.
 pub type Variables = BTreeMap<String, Arc<Value>>;

@@ -258,7 +258,7 @@ fn fill_path(field: &str, path: &Path, scope: &Scope) -> Result<Value, EvalError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::asl::Variables;
+    use crate::Variables;
     use serde_json::json;
 
     fn eval(template: Value, input: Value) -> Result<Value, EvalError> {

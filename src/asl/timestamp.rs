@@ -1,6 +1,6 @@
 //! Moments as definitions and data write them: RFC 3339 with a `T` and a zone.
 
-use crate::base::Timestamp;
+use conveyor_base::Timestamp;
 
 /// Reads `2016-03-14T01:59:00Z`, with any fraction of a second and `Z` or a numeric offset.
 ///

@@ -13,6 +13,8 @@
 //! A structure has its fields in `m`, the required ones in `r`, in `f` how fields are written (`l` location, `n` name,
 //! `t` form of a timestamp, `a` attribute, `x` namespace) and in `p` the field that is the whole body; a list its member in `l`, a map
 //! its value in `v` (`n`: names, `f`: flattened); a text with given values has them in `e`; all else is its type's name.
+//!
+//! Must never: send anything, or say what the box itself can do. Holds: every shape that an operation names is there.
 
 use std::sync::LazyLock;
 

@@ -1,6 +1,9 @@
-//! Floor 0: what every other module may use and what knows none of them.
+//! What every other crate may use and what knows none of them.
 //!
 //! Typed ids and resource names, time, fault kinds, shares, and every bound of the program ([`limits`]).
+//!
+//! Must never: read or write a file of the appliance, or know a word of workflows, media or HTTP. Holds: an id that was
+//! read back is the id that was written; a bound is looked up here and written nowhere else.
 
 pub mod arn;
 pub mod blocking;

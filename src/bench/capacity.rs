@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::speeds::{FORMAT, LadderSpeed, LaneSpeed, Speeds};
+
 use super::cores::SIZES;
 use super::report::{Capacity, Clip, Report, Section, SectionKind};
-use crate::base::speeds::{FORMAT, LadderSpeed, LaneSpeed, Speeds};
 
 /// Both rungs at their highest, each as MP4 and as HLS.
 const OUTPUT_BITS: f64 = 2.0 * (5e6 + 3e6);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::report::{Figure, Report, Section, SectionKind};
 use super::statistics::{self, Verdict};
-use crate::base::Timestamp;
 
 /// How one run stands against another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

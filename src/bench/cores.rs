@@ -1,11 +1,11 @@
 //! Section `cpu`: encoders on cores by preset, each with the bitrate and the likeness of what came out, and decoders.
 
+use conveyor_job::Encoder;
 use serde_json::{Value, json};
 
 use super::report::{Mode, Row, Section, SectionKind};
 use super::statistics::Better;
 use super::work::{SHARE, Work};
-use crate::media::bench::codec::Encoder;
 
 /// Name, width and height.
 pub type Size = (&'static str, usize, usize);

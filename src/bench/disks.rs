@@ -269,7 +269,7 @@ fn open(path: &Path, write: bool, direct: bool) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::work::Stopper;
+    use crate::work::Stopper;
 
     fn place(path: &Path, stop: Stop) -> Place {
         let extent = Extent {

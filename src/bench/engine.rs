@@ -13,6 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conveyor_base::{ExecutionId, Fault, SystemClock, TaskError, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_run::{
+    self as run, Attempted, Handle, Lanes, Need, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext,
+    TaskOutcome,
+};
+use conveyor_store::{self as store, Commit, Options, Writer};
 use futures::future::{BoxFuture, join_all};
 use nix::libc::{O_DIRECT, O_DSYNC};
 use parking_lot::Mutex;
@@ -22,14 +30,6 @@ use tokio::sync::oneshot;
 use super::report::{Row, Section, SectionKind};
 use super::statistics::{Better, percentile};
 use super::work::{Stop, Work};
-use crate::base::{ExecutionId, Fault, SystemClock, TaskError, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::{Header, RunTask, Status};
-use crate::run::{
-    self, Attempted, Handle, Lanes, Need, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext,
-    TaskOutcome,
-};
-use crate::store::{self, Commit, Options, Writer};
 
 /// Tasks of the measured workflow: each is a state, a commit and a sync.
 const STEPS: usize = 10;

@@ -3,15 +3,15 @@
 
 use std::time::Instant;
 
+use conveyor_base::TaskError;
 use conveyor_hw::{EnergyMeter, Gpu};
+use conveyor_job::{Device, TRANSCODE_CORES};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use super::report::{Clip, Curve, Row, Section, SectionKind};
 use super::statistics::{Better, median};
 use super::work::{SHARE, Work};
-use crate::base::TaskError;
-use crate::media::{Device, TRANSCODE_CORES};
 
 /// Settings and thumbnails as every file gets them.
 const LADDER: &str = include_str!("../../configs/jobs/ladder.json");

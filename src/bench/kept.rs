@@ -12,10 +12,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::speeds::Speeds;
 use serde_json::{Value, json};
 
 use super::report::{FORMAT, Mode, Report};
-use crate::base::speeds::Speeds;
 
 /// Runs that are kept.
 const RUNS_MAX: usize = 200;

@@ -1,4 +1,4 @@
-//! Floor 5: `conveyor bench`: what this box can do, in figures that can be believed, kept and compared.
+//! `conveyor bench`: what this box can do, in figures that can be believed, kept and compared.
 //!
 //! ```text
 //!   section ── measure ──> rows of figures, each with all its repetitions ──┐

@@ -12,6 +12,7 @@ use conveyor_hw::{
     Answer, Ask, Codec, CodecCaps, Context, Drivers, Fault, Gpu, Inventory, Nvenc, PixelFormat, Preset, Rate,
     SessionSettings, Tuning,
 };
+use conveyor_job::Device;
 use conveyor_pixels::scene::Scene;
 use serde_json::json;
 
@@ -19,7 +20,6 @@ use super::cores::{SIZES, Size, samples};
 use super::report::{Curve, Mode, Row, Section, SectionKind};
 use super::statistics::Better;
 use super::work::{SHARE, Work};
-use crate::media::Device;
 
 const GROWTH_MIN: f64 = 0.03;
 const SESSIONS_MAX: usize = 32;

@@ -1,10 +1,10 @@
 //! The report: what was measured, with every repetition, in the form in which it is kept and shown.
 
+use conveyor_base::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::compare::Comparison;
 use super::statistics::{Better, median, spread};
-use crate::base::Timestamp;
 
 /// The form of the JSON; another one is not read.
 pub const FORMAT: u32 = 1;

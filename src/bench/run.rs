@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use conveyor_base::speeds::Speeds;
+use conveyor_base::{Clock, SystemClock, Timestamp};
+
 use super::kept::{self, KeptError};
 use super::raw::Engines;
 use super::report::{FORMAT, Mode, Report, Section, SectionKind};
 use super::surroundings::{self, OTHERS_MAX, Usage};
 use super::work::{OnTick, Work};
 use super::{capacity, compare, cores, disks, engine, graphs, raw};
-use crate::base::speeds::Speeds;
-use crate::base::{Clock, SystemClock, Timestamp};
 
 pub use super::work::Tick;
 

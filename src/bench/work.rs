@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conveyor_base::{Shares, TaskError};
+use conveyor_job::{Device, Job};
+use conveyor_sandbox::{ChildProcesses, Spawn as _};
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::report::Mode;
-use crate::base::{Shares, TaskError};
-use crate::media::{Device, Job};
-use crate::sandbox::{ChildProcesses, Spawn as _};
 
 /// How the folders of runs begin; the rest is the process's number. Hidden, so that no watch takes what is in them.
 const PREFIX: &str = ".conveyor-bench-";

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use conveyor_appliance::Config;
+use conveyor_bench::{self as bench, Mode, Request, SectionKind, Tick, kept, page, table};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
-
-use super::config::Config;
-use crate::bench::{self, Mode, Request, SectionKind, Tick, kept, page, table};
 
 /// This very binary: children are started from it.
 const OWN_BINARY: &str = "/proc/self/exe";
@@ -88,7 +87,7 @@ pub async fn run(arguments: Bench) -> anyhow::Result<ExitCode> {
     if let Some(path) = &arguments.html {
         std::fs::write(path, page::page(&report)).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!("\nkept as run {} in {}", report.id, crate::base::speeds::Speeds::folder(&data_dir).display());
+    println!("\nkept as run {} in {}", report.id, conveyor_base::speeds::Speeds::folder(&data_dir).display());
     if let Some(name) = &arguments.save_baseline {
         kept::save_baseline(&data_dir, name, &report)?;
         println!("saved as baseline '{name}'");

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use conveyor_appliance::Appliance;
+use conveyor_appliance::{Config, ShareSettings};
+use conveyor_base::{ExecutionId, SystemClock};
+use conveyor_interpreter::{Header, Outcome};
+use conveyor_media::clip::{self, Clip};
+use conveyor_run::{Handle, Start};
+use conveyor_store::ExecutionFilter;
 
-use super::appliance::Appliance;
-use super::config::{Config, ShareSettings};
 use super::follow::{failure, follow};
-use crate::base::{ExecutionId, SystemClock};
-use crate::interpreter::{Header, Outcome};
-use crate::media::clip::{self, Clip};
-use crate::run::{Handle, Start};
-use crate::store::ExecutionFilter;
 
 /// How long a dropped file may take to be found and to settle.
 const LANDING: Duration = Duration::from_secs(60);

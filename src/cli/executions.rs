@@ -4,10 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use conveyor_base::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
-
-use crate::base::Timestamp;
 
 #[derive(Debug, Args)]
 pub struct Executions {

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-
-use crate::store::{self, Backends, Directory};
+use conveyor_store::{self as store, Backends, Directory};
 
 #[derive(Debug, Args)]
 pub struct DataDir {

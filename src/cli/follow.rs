@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use anyhow::Context as _;
+use conveyor_base::ExecutionId;
+use conveyor_interpreter::{Header, Outcome, Status};
+use conveyor_run::{Handle, Notice};
+use conveyor_store::ExecutionFilter;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::terminal::Screen;
-use crate::base::ExecutionId;
-use crate::interpreter::{Header, Outcome, Status};
-use crate::run::{Handle, Notice};
-use crate::store::ExecutionFilter;
 
 /// Returns when the execution has ended. One call follows what runs on a box that does nothing else.
 pub async fn follow(handle: &Handle, id: ExecutionId) -> anyhow::Result<Header> {

@@ -9,9 +9,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use conveyor_appliance::Config;
 use conveyor_hw::{Answer, Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, Preset, SessionRoom};
-
-use super::config::Config;
 
 #[derive(Debug, Args)]
 pub struct Hw {

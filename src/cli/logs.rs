@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use conveyor_appliance::Config;
+use conveyor_base::Timestamp;
+use conveyor_logs::{self as logs, LogFile};
 use serde_json::Value;
-
-use super::config::Config;
-use crate::base::Timestamp;
-use crate::logs::{self, LogFile};
 
 /// How often files are looked at again while they are followed.
 const LOOK_EVERY: Duration = Duration::from_millis(300);

@@ -1,22 +1,19 @@
-//! Floor 7: one file per subcommand, the configuration, the wiring and the orderly shutdown.
+//! The command line: one file per subcommand.
+//!
+//! Owns what a person at a shell types and reads. Must never: build a box otherwise than by `conveyor_appliance`, or know
+//! more of a running one than its HTTP side tells. Holds: what fails says why on standard error and ends with a code that is
+//! not 0; the stage's child, which is this binary too, says nothing but its reports.
 
-mod appliance;
 mod bench;
-mod conditions;
-mod config;
 mod demo;
-mod document;
-mod effective;
 mod executions;
 mod files;
 mod follow;
 mod hw;
-mod lanes;
 mod logs;
 mod serve;
 mod terminal;
 mod validate;
-mod wiring;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -24,12 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-pub use appliance::Appliance;
-pub use config::{Config, ShareSettings};
 pub use serve::serve;
-pub use wiring::Parts;
-
-use crate::{media, sandbox};
 
 /// The runtime of an on-prem media appliance.
 #[derive(Debug, Parser)]
@@ -84,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
-        Command::Stage => Ok(sandbox::child_main(media::run)),
+        Command::Stage => Ok(conveyor_sandbox::child_main(conveyor_media::run)),
     };
     end.unwrap_or_else(|error| {
         eprintln!("conveyor: {error:#}");

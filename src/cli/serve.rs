@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use conveyor_api::{self as api, Auth, Credentials};
+use conveyor_appliance::Appliance;
+use conveyor_appliance::Config;
+use conveyor_base::{Clock, SystemClock};
+use conveyor_run::OnFailure;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-
-use super::appliance::Appliance;
-use super::config::Config;
-use crate::api::{self, Auth, Credentials};
-use crate::base::{Clock, SystemClock};
-use crate::run::OnFailure;
 
 /// How often the metrics' histograms are tidied.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);

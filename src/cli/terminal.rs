@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
+use conveyor_job::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-
-use crate::media::Progress;
 
 /// A plain line is printed for every this many hundredths of progress.
 const PLAIN_STEP_PERCENT: u64 = 25;

@@ -5,12 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use conveyor_appliance::Config;
+use conveyor_appliance::is_local;
+use conveyor_asl::{self as asl, Problem, Severity, WorkflowType};
+use conveyor_resources::{covers, forward, functions, task_name};
 use serde_json::{Value, json};
-
-use super::config::Config;
-use super::wiring;
-use crate::asl::{self, Problem, Severity, WorkflowType};
-use crate::resources::{covers, forward, functions, task_name};
 
 #[derive(Debug, Args)]
 pub struct Validate {
@@ -96,7 +95,7 @@ fn not_here(text: &str, workflow: WorkflowType, config: &Config) -> Vec<Problem>
             Some(name) if !served(name) => {
                 format!("There is no function '{name}': give it a table [functions.{name}], or set [lambda] endpoint.")
             }
-            _ if wiring::is_local(&resource) => continue,
+            _ if is_local(&resource) => continue,
             _ if !task_name(&resource).is_some_and(forward::is_operation) => {
                 format!("This box has no resource '{resource}'.")
             }

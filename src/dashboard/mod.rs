@@ -1,7 +1,9 @@
-//! Floor 6: the dashboard's files, embedded into the binary, and the handler that serves them.
+//! The dashboard's files, embedded into the binary, and the handler that serves them.
 //!
 //! The web app stands in `web/` and is built by `make web`. It talks to the box through `/api/v1` and `/media` only
 //! and fetches nothing from anywhere else; the content security policy sent with it holds it to that.
+//!
+//! Must never: know the store, or serve a byte that is not in the binary.
 
 use axum::body::Body;
 use axum::http::header::{
@@ -12,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 #[derive(rust_embed::RustEmbed)]
-#[folder = "src/dashboard/web/dist"]
+#[folder = "web/dist"]
 #[allow_missing = true]
 struct Web;
 

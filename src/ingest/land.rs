@@ -8,13 +8,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use conveyor_base::{Fault, Timestamp};
+use conveyor_store::{Commit, LandingRow, Scans};
 use serde_json::json;
 
 use super::name;
 use super::settle::{Settling, Sight, digest};
 use super::{Start, Starter};
-use crate::base::{Fault, Timestamp};
-use crate::store::{Commit, LandingRow, Scans};
 
 /// Rows read at once.
 const PAGE: usize = 1_000;

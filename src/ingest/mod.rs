@@ -1,4 +1,4 @@
-//! Floor 6: files that people drop on a share become executions.
+//! Files that people drop on a share become executions.
 //!
 //! ```text
 //! notify events ─┐
@@ -9,6 +9,8 @@
 //! [`settle`] says when a file is whole, [`name`] which names count and what an execution for a file is called,
 //! [`land`] starts it, and [`watch`] runs one share. Invariants: a file starts once, since its execution's name
 //! follows from its name and content; a share that is away is never taken for an empty one; nothing is deleted.
+//!
+//! Must never: open what was dropped, or start anything but by the commit that also says so.
 
 pub mod land;
 pub mod name;
@@ -16,11 +18,10 @@ pub mod scan;
 pub mod settle;
 pub mod watch;
 
+use conveyor_base::{ExecutionId, Fault, Timestamp};
+use conveyor_run::{self as run, Handle, OnBehalf};
+use conveyor_store::Commit;
 use futures::future::BoxFuture;
-
-use crate::base::{ExecutionId, Fault, Timestamp};
-use crate::run::{self, Handle, OnBehalf};
-use crate::store::Commit;
 
 pub use land::Landing;
 pub use watch::{WatchSettings, WatchStatus, Watcher};

@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use conveyor_base::limits::NAME_CHARS_MAX;
+
 use super::settle::Sight;
-use crate::base::limits::NAME_CHARS_MAX;
 
 /// Suffixes under which copies and downloads are written before they get their own name.
 const UNDER_WAY: &[&str] =

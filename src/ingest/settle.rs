@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::base::{Span, Timestamp};
+use conveyor_base::{Span, Timestamp};
 
 /// What one look at a file showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

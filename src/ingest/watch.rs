@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use conveyor_base::{ExecutionId, Fault, Shares, Span, Timestamp, fault, shares};
+use conveyor_interpreter::Status;
+use conveyor_store::{ExecutionFilter, Reader, Scans};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -21,9 +24,6 @@ use tokio::sync::mpsc;
 use super::scan::{self, Look, Scan};
 use super::settle::{Settling, Sight};
 use super::{Start, Starter, land};
-use crate::base::{ExecutionId, Fault, Shares, Span, Timestamp, fault, shares};
-use crate::interpreter::Status;
-use crate::store::{ExecutionFilter, Reader, Scans};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
 const WAITING_MAX: usize = 10_000;
@@ -315,7 +315,7 @@ impl Watcher {
             tracing::info!(share = self.settings.share, "the share is back");
         }
         if mounted != self.was_mounted {
-            let mut commit = crate::store::Commit::new();
+            let mut commit = conveyor_store::Commit::new();
             match mounted {
                 true => commit.put_setting(&self.mounted_key(), b"1"),
                 false => commit.delete_setting(&self.mounted_key()),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::{QueryLanguage, State, Transition};
+use conveyor_base::BranchId;
 use serde_json::{Map, Value};
 
 use super::dataflow::{Output, Surroundings};
@@ -9,8 +11,6 @@ use super::draft::Draft;
 use super::observer::Observer;
 use super::raise::{Raised, restart_later};
 use super::step::leave;
-use crate::asl::{QueryLanguage, State, Transition};
-use crate::base::BranchId;
 
 /// What became of an error.
 pub(super) enum Caught {

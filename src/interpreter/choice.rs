@@ -1,12 +1,13 @@
 //! Choice: the first rule whose condition holds says where to go.
 
+use conveyor_asl::{Choice, State, Transition};
+use conveyor_base::BranchId;
+
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
 use super::observer::Observer;
 use super::raise::Raised;
 use super::step::leave;
-use crate::asl::{Choice, State, Transition};
-use crate::base::BranchId;
 
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,

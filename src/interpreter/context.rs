@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::ContextUse;
+use conveyor_base::TaskToken;
 use serde_json::{Map, Value, json};
 
 use super::draft::Draft;
 use super::execution::{Branch, Item};
 use super::observer::Observer;
-use crate::asl::ContextUse;
-use crate::base::TaskToken;
 
 /// Where the context object comes from.
 pub(super) enum Context {

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use conveyor_asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
+use conveyor_base::{BranchId, EventId, TaskToken, limits};
 use serde_json::Value;
 
 use super::context;
@@ -12,8 +14,6 @@ use super::event::Json;
 use super::execution::Item;
 use super::observer::Observer;
 use super::raise::{RUNTIME, Raised};
-use crate::asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
-use crate::base::{BranchId, EventId, TaskToken, limits};
 
 /// What the expressions of a state may look at, but for the input.
 pub(super) struct Surroundings {

@@ -9,6 +9,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_asl::scope::mix;
+use conveyor_asl::{Name, StateMachine};
+use conveyor_base::{Attempt, BranchId, EventId, TimerId, Timestamp};
 use serde_json::Value;
 
 use super::context::Context;
@@ -18,9 +21,6 @@ use super::execution::{Branch, Doing, Header, Item, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
 use super::observer::{Nobody, Observer};
 use super::partial::{Base, Known, Unread};
-use crate::asl::scope::mix;
-use crate::asl::{Name, StateMachine};
-use crate::base::{Attempt, BranchId, EventId, TimerId, Timestamp};
 
 /// A payload with its text, which is made once and shared by all events that show it.
 #[derive(Clone, Debug)]

@@ -7,6 +7,9 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::Kind;
+use conveyor_base::{BranchId, EventId, limits};
+
 use super::draft::{Draft, Payload, Work};
 use super::event::Outcome;
 use super::execution::{Doing, RunPhase, Status};
@@ -14,8 +17,6 @@ use super::history::{HistoryKind, StateType};
 use super::observer::Observer;
 use super::parallel::children;
 use super::raise::{RUNTIME, Raised};
-use crate::asl::Kind;
-use crate::base::{BranchId, EventId, limits};
 
 pub(super) fn set_execution_timeout(draft: &mut Draft<impl Observer>) {
     // A distributed Map's children run its processor, and the definition's own time is their parent's.

@@ -1,7 +1,8 @@
 //! What an execution may know of the place it runs in: the names that its context object and history show.
 
+use conveyor_base::{arn, limits};
+
 use super::execution::Header;
-use crate::base::{arn, limits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Env {

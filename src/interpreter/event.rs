@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Attempt, BranchId, TaskToken, TimerId, Timestamp};
+use conveyor_base::{Attempt, BranchId, TaskToken, TimerId, Timestamp};
 
 /// JSON as text: what rows and history hold, exactly as it was decided.
 pub type Json = Arc<str>;

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
 use serde_json::Value;
 
 use super::event::{Command, Json, Outcome};
 use super::history::HistoryEvent;
-use crate::base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
 
 /// An execution as it stands between two steps. Built by [`Execution::start`] or, from rows, by
 /// [`Execution::load`]; changed by [`Execution::apply`] only.

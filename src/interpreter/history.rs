@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{EventId, Timestamp};
+
 use super::event::Json;
-use crate::base::{EventId, Timestamp};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEvent {
@@ -26,8 +27,8 @@ pub enum StateType {
 }
 
 impl StateType {
-    pub fn of(kind: &crate::asl::Kind) -> StateType {
-        use crate::asl::Kind;
+    pub fn of(kind: &conveyor_asl::Kind) -> StateType {
+        use conveyor_asl::Kind;
         match kind {
             Kind::Task(_) => StateType::Task,
             Kind::Choice(_) => StateType::Choice,

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_asl::{Items, Kind, QueryLanguage, State, StateMachine, Variables};
+use conveyor_base::{BranchId, EventId, ExecutionId, Timestamp};
 use serde_json::Value;
 
 use super::context::Context;
@@ -22,8 +24,6 @@ use super::partial::Base;
 use super::raise::{Raised, raise, restart_later};
 use super::step::{self, leave, transition};
 use super::{map, task, wait};
-use crate::asl::{Items, Kind, QueryLanguage, State, StateMachine, Variables};
-use crate::base::{BranchId, EventId, ExecutionId, Timestamp};
 
 /// What a state is tried out with.
 pub struct Trial<'t> {

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::jsonata::kind_of;
+use conveyor_asl::{Count, Items, Kind, Map, ProcessorMode, Query, QueryLanguage, State};
+use conveyor_base::{BranchId, EventId};
 use serde_json::Value;
 
 use super::dataflow::Surroundings;
@@ -13,9 +16,6 @@ use super::observer::Observer;
 use super::parallel::{gather, remove_children};
 use super::raise::{QUERY_EVALUATION, RUNTIME, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::jsonata::kind_of;
-use crate::asl::{Count, Items, Kind, Map, ProcessorMode, Query, QueryLanguage, State};
-use crate::base::{BranchId, EventId};
 
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,
@@ -189,7 +189,7 @@ fn complete(draft: &mut Draft<impl Observer>, id: BranchId, last_succeeded: Even
     }
 }
 
-pub(super) fn map_of<'m>(machine: &'m crate::asl::StateMachine, name: &str) -> Option<(&'m State, &'m Map)> {
+pub(super) fn map_of<'m>(machine: &'m conveyor_asl::StateMachine, name: &str) -> Option<(&'m State, &'m Map)> {
     let state = machine.state(name)?;
     match &state.kind {
         Kind::Map(map) => Some((state, map)),

@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::{Format, Map, ReadWith, ResultForm, State, StateMachine, Template, Text, may_label};
+use conveyor_base::{Attempt, BranchId, ExecutionId, Timestamp, arn, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -25,8 +27,6 @@ use super::observer::Observer;
 use super::partial::Base;
 use super::raise::{DATA_LIMIT_EXCEEDED, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Format, Map, ReadWith, ResultForm, State, StateMachine, Template, Text, may_label};
-use crate::base::{Attempt, BranchId, ExecutionId, Timestamp, arn, limits};
 
 /// Longest label that is made out of a state's name, in characters.
 const LABEL_CHARS_MAX: usize = 40;

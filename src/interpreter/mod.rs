@@ -1,8 +1,11 @@
-//! Floor 2: the interpreter. `step` decides and touches nothing.
+//! The interpreter. `step` decides and touches nothing.
 //!
 //! Pure and total: no clock, no randomness, no I/O, no hash-map order. Time and randomness come in with
 //! each [`Entry`]; what shall happen goes out as [`Command`]s; what was decided is the [`Step`] that one
 //! durable commit stores.
+//!
+//! Must never: know the store, actors, or what a Resource does. Holds: the same execution and the same entry give the same step,
+//! on every machine and after every crash; an execution that has ended takes no step.
 
 pub mod env;
 pub mod event;

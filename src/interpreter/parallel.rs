@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::{Processor, State};
+use conveyor_base::{BranchId, EventId};
 use serde_json::Value;
 
 use super::dataflow::Surroundings;
@@ -12,8 +14,6 @@ use super::history::HistoryKind;
 use super::observer::Observer;
 use super::raise::{Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Processor, State};
-use crate::base::{BranchId, EventId};
 
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,

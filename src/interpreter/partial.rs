@@ -12,10 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, TimerId};
 use serde_json::Value;
 
 use super::execution::{Branch, Execution, Header, Item, Step};
-use crate::base::{Attempt, BranchId, TimerId};
 
 /// What is known of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::{Query, QueryLanguage, State, Text, Transition};
+use conveyor_base::BranchId;
 use serde_json::Value;
 
 use super::dataflow::Surroundings;
@@ -9,8 +11,6 @@ use super::draft::{Draft, Payload};
 use super::observer::Observer;
 use super::raise::{RUNTIME, Raised};
 use super::step::{leave, transition};
-use crate::asl::{Query, QueryLanguage, State, Text, Transition};
-use crate::base::BranchId;
 
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,

@@ -7,14 +7,15 @@
 //! Halted branches keep their rows until the error is handled further out (then they are removed) or the
 //! execution has failed (then a redrive continues from them).
 
+use conveyor_asl::{Kind, State};
+use conveyor_base::{BranchId, EventId, limits};
+
 use super::catch::Caught;
 use super::draft::Draft;
 use super::execution::{Doing, RunPhase};
 use super::history::{Failure, HistoryKind};
 use super::observer::Observer;
 use super::{catch, end, map, parallel, retry};
-use crate::asl::{Kind, State};
-use crate::base::{BranchId, EventId, limits};
 
 pub(super) const RUNTIME: &str = "States.Runtime";
 pub(super) const DATA_LIMIT_EXCEEDED: &str = "States.DataLimitExceeded";

@@ -1,11 +1,12 @@
 //! Retry: whether a failed state runs again, and when.
 
+use conveyor_asl::{Retrier, State};
+use conveyor_base::BranchId;
+
 use super::draft::Draft;
 use super::execution::Doing;
 use super::observer::Observer;
 use super::raise::{Raised, restart_later};
-use crate::asl::{Retrier, State};
-use crate::base::BranchId;
 
 /// Sets the back-off if the state's Retry takes the error. The first retrier that names it decides.
 pub(super) fn again(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, raised: &Raised) -> bool {

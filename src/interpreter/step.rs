@@ -7,6 +7,9 @@
 //! One step runs at most [`limits::STATES_PER_STEP_MAX`] states. What is then left goes on in a step of its
 //! own, woken by a timer that is due at once; so a definition that loops for ever holds no machine.
 
+use conveyor_asl::{Kind, Name, State, StateMachine, Transition};
+use conveyor_base::{BranchId, EventId, TimerId, limits};
+
 use super::dataflow::Output;
 use super::draft::{Draft, Payload, Work};
 use super::env::Env;
@@ -17,8 +20,6 @@ use super::observer::Observer;
 use super::partial::{Base, Partial, Unread};
 use super::raise::{RUNTIME, Raised, raise};
 use super::{choice, end, map, map_run, parallel, pass, task, wait};
-use crate::asl::{Kind, Name, State, StateMachine, Transition};
-use crate::base::{BranchId, EventId, TimerId, limits};
 
 /// Decides what an event means for an execution.
 pub fn step(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &Env) -> Step {

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use conveyor_asl::{Kind, Query, Seconds, State, Task};
+use conveyor_base::{Attempt, BranchId, TaskToken, TimerId, limits};
 use serde_json::Value;
 
 use super::dataflow::Surroundings;
@@ -19,8 +21,6 @@ use super::history::{Failure, HistoryKind as K};
 use super::observer::Observer;
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Kind, Query, Seconds, State, Task};
-use crate::base::{Attempt, BranchId, TaskToken, TimerId, limits};
 
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,

@@ -1,5 +1,7 @@
 //! Wait, in its four forms.
 
+use conveyor_asl::{Query, State, Wait};
+use conveyor_base::{BranchId, Timestamp, limits};
 use serde_json::Value;
 
 use super::dataflow::Surroundings;
@@ -8,8 +10,6 @@ use super::execution::Doing;
 use super::observer::Observer;
 use super::raise::{RUNTIME, Raised, raise};
 use super::step::{leave, transition};
-use crate::asl::{Query, State, Wait};
-use crate::base::{BranchId, Timestamp, limits};
 
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,
@@ -68,7 +68,7 @@ fn timestamp(around: &Surroundings, state: &State, query: &Query, input: &Value)
         Query::Jsonata(expression) => {
             let value = expression.eval_as("string", &around.scope(input)).map_err(|e| around.failed(state, e))?;
             let text = value.as_str().unwrap_or_default();
-            return crate::asl::parse_timestamp(text).map(crate::asl::whole_seconds).ok_or_else(|| {
+            return conveyor_asl::parse_timestamp(text).map(conveyor_asl::whole_seconds).ok_or_else(|| {
                 let message = format!(
                     "The Timestamp field cannot be parsed as an ISO-8601 extended offset date-time format string: {text}"
                 );
@@ -77,7 +77,7 @@ fn timestamp(around: &Surroundings, state: &State, query: &Query, input: &Value)
         }
         query => around.referenced(state, "Timestamp", query, input)?,
     };
-    value.as_str().and_then(crate::asl::parse_timestamp).map(crate::asl::whole_seconds).ok_or_else(|| {
+    value.as_str().and_then(conveyor_asl::parse_timestamp).map(conveyor_asl::whole_seconds).ok_or_else(|| {
         let (path, text) = (query.text(), value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         let message = format!(
             "The TimestampPath parameter cannot be parsed as an ISO-8601 extended offset date-time format string: {path} == {text}"

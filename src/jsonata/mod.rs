@@ -1,4 +1,4 @@
-//! Floor 0: JSONata, pure. Text in, a compiled [`Expression`] out; values in, a value out, or a fault.
+//! JSONata, pure. Text in, a compiled [`Expression`] out; values in, a value out, or a fault.
 //!
 //! The language is JSONata 2.0.6 as AWS runs it: without `$eval`, with `$partition`, `$range`, `$hash`,
 //! `$random(seed)`, `$uuid` and `$parse`. Codes and texts of faults are those of the reference implementation.
@@ -13,6 +13,8 @@
 //!
 //! Invariants: no evaluation panics, recurses without bound, or runs longer than its bound of work; none depends on
 //! anything but its arguments (time and chance come with the [`Setting`]); fields keep their order.
+//!
+//! Must never: see a definition, an execution or the box.
 
 mod call;
 mod evaluate;

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use conveyor_base::{Clock, Timestamp};
+use conveyor_interpreter::HistoryEvent;
+use conveyor_run::LogBatch;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::event;
 use super::files::{LogFiles, LogSettings};
-use crate::base::{Clock, Timestamp};
-use crate::interpreter::HistoryEvent;
-use crate::run::LogBatch;
 
 /// Batches that are written in one go.
 const BATCHES_MAX: usize = 1_024;

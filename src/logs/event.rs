@@ -2,9 +2,8 @@
 //!
 //! Owns the spelling only. It must never decide what happened: that stands in [`HistoryKind`].
 
+use conveyor_interpreter::{Failure, HistoryEvent, HistoryKind as K};
 use serde_json::{Map, Value, json};
-
-use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K};
 
 /// The event as AWS writes it. Without `include_data`, inputs, outputs and parameters are left out.
 pub fn wire(event: &HistoryEvent, include_data: bool) -> Value {
@@ -258,7 +257,7 @@ impl Details {
         key
     }
 
-    fn assigned(&mut self, assigned: &[(String, crate::interpreter::event::Json)]) -> &mut Details {
+    fn assigned(&mut self, assigned: &[(String, conveyor_interpreter::event::Json)]) -> &mut Details {
         if assigned.is_empty() || !self.include_data {
             return self;
         }
@@ -275,9 +274,10 @@ impl Details {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_base::{EventId, Timestamp};
+    use conveyor_interpreter::StateType;
+
     use super::*;
-    use crate::base::{EventId, Timestamp};
-    use crate::interpreter::StateType;
 
     #[test]
     fn data_and_absent_fields_are_left_out() {

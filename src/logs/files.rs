@@ -8,9 +8,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::{Span, Timestamp};
 use serde::Deserialize;
-
-use crate::base::{Span, Timestamp};
 
 /// Files kept open at once.
 const OPEN_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! Floor 5: what state machines log, delivered to files of the box.
+//! What state machines log, delivered to files of the box.
 //!
 //! ```text
 //! run ──queue──> delivery ──> files    data_dir/logs/GROUP/2026-01-31.jsonl, .1.jsonl …
@@ -8,6 +8,8 @@
 //! A state machine's `loggingConfiguration` names a log group; the group is a folder here, and its lines are those that
 //! AWS writes to CloudWatch Logs. Best effort, as there: an execution never waits for its log, a disk that is full costs
 //! lines and nothing else.
+//!
+//! Must never: hold an execution up, or write outside its folder.
 
 pub mod delivery;
 pub mod event;

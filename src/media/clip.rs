@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
+use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
-
-use crate::base::TaskError;
 
 /// What to make.
 #[derive(Clone, Copy, Debug)]

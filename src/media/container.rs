@@ -2,9 +2,10 @@
 //!
 //! Must never trust a name: suffixes lie. Must stay cheap: reads headers and indexes, never the payload.
 
+use conveyor_base::TaskError;
+
 use super::input::Input;
 use super::mp4::{self, Mp4};
-use crate::base::TaskError;
 
 /// The container a file turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,12 +11,11 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use conveyor_base::TaskError;
 use conveyor_hw::{Drivers, FaultKind};
+use conveyor_job::Device;
 use gstreamer as gst;
 use gstreamer::prelude::*;
-
-use super::Device;
-use crate::base::TaskError;
 
 /// A driver that answers no more is not waited for.
 const DRIVER_MAX: Duration = Duration::from_secs(10);

@@ -3,14 +3,13 @@
 //! It takes ten-bit planar 4:2:0 and gives eight-bit of the same size. What it does follows from the caps alone: the
 //! colorimetry, and the light levels that HDR10 carries. It must never pass the marks of HDR on.
 
+use conveyor_pixels::hdr::curve::{PQ_PEAK, REFERENCE_WHITE, USUAL_PEAK};
+use conveyor_pixels::hdr::{Grade, Primaries, Transfer};
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::{VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoTransferFunction};
-
-use conveyor_pixels::hdr::curve::{PQ_PEAK, REFERENCE_WHITE, USUAL_PEAK};
-use conveyor_pixels::hdr::{Grade, Primaries, Transfer};
 
 glib::wrapper! {
     pub struct ToneMapper(ObjectSubclass<imp::ToneMapper>)

@@ -7,11 +7,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use conveyor_base::shares::ShareError;
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::Job;
 use serde_json::Value;
-
-use super::Job;
-use crate::base::shares::ShareError;
-use crate::base::{TaskError, Uri};
 
 /// A source file that can be read.
 #[derive(Clone, Debug)]

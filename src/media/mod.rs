@@ -1,7 +1,12 @@
-//! Floor 1: what a stage does to media. All of it runs inside the sandboxed child process.
+//! What a stage does to media. All of it runs inside the sandboxed child process.
 //!
-//! A stage is a function from a [`Job`] to a JSON result; it says how far it is through a [`Progress`] sink.
+//! A stage is a function from a [`Job`] to a JSON result; it says how far it is through a [`Reporter`].
 //! It knows jobs and files, never workflows or the store.
+//!
+//! Owns the graphs, the time lines and the judge of what came out. Must never: be called in the appliance's own process, touch
+//! the network, or write outside its work folder and the shares named in its job. Holds: a file that is damaged, hostile or
+//! unknown ends as a [`TaskError`](conveyor_base::TaskError) that says what was found in which stream; results appear under
+//! their own names whole or not at all.
 
 pub mod analysis;
 pub mod bench;
@@ -11,24 +16,17 @@ pub mod engines;
 pub mod files;
 pub mod hdr;
 pub mod input;
-pub mod job;
 pub mod mp4;
 pub mod pipeline;
 pub mod probe;
 pub mod quality;
 pub mod sanitize;
-pub mod settings;
 mod survey;
 pub mod transcode;
 
-pub use job::{Device, Job, Progress, Reporter};
-
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Reporter};
 use serde_json::Value;
-
-use crate::base::TaskError;
-
-/// Cores that a transcode gets where the box has as many: more make one file hardly faster, and all of them slower.
-pub const TRANSCODE_CORES: u32 = 4;
 
 /// Does one job: the stage named in it, on the files named in its parameters.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {

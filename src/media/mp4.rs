@@ -6,9 +6,10 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use conveyor_base::TaskError;
+
 use super::container::truncated;
 use super::input::Input;
-use crate::base::TaskError;
 
 /// A `moov` larger than this is not read: 12 hours at 60 fps with every table in full stay well below.
 const INDEX_BYTES_MAX: u64 = 256 << 20;
@@ -152,7 +153,7 @@ fn body(file: &mut File, at: u64, length: u64) -> io::Result<Vec<u8>> {
 }
 
 /// The boxes within a box: type and content.
-pub(in crate::media) fn children(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
+pub(crate) fn children(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
     let mut found = Vec::new();
     while bytes.len() >= 8 {
         let size = match u32_at(bytes, 0) as usize {
@@ -166,15 +167,15 @@ pub(in crate::media) fn children(mut bytes: &[u8]) -> Vec<([u8; 4], &[u8])> {
     found
 }
 
-pub(in crate::media) fn child<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+pub(crate) fn child<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     children(bytes).into_iter().find(|(k, _)| k == kind).map(|(_, b)| b)
 }
 
-pub(in crate::media) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes)
 }
 
-pub(in crate::media) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_be_bytes)
 }
 

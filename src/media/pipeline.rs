@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::input::Input;
-use crate::base::TaskError;
 
 /// How long a pipeline may move no buffer at all before it counts as stalled.
 pub const STALL_SECONDS_MAX: u64 = 30;

@@ -4,14 +4,15 @@
 //! it. Never changes or moves the file: quarantine is
 //! for the workflow to decide.
 
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Progress, Reporter};
 use serde_json::{Value, json};
 
 use super::container::{self, Kind};
 use super::input::Input;
 use super::probe::inspect::{Sample, inspect, open};
 use super::probe::{Media, describe};
-use super::{Job, Progress, Reporter, survey};
-use crate::base::TaskError;
+use super::survey;
 
 /// Share of the claimed duration that may be missing at the end before a file counts as cut off.
 const MISSING_FRACTION_MAX: f64 = 0.05;

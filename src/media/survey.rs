@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use parking_lot::Mutex;
@@ -17,7 +18,6 @@ use super::container::Kind;
 use super::input::Input;
 use super::pipeline::{Pipeline, bug, link, make};
 use super::probe::Media;
-use crate::base::TaskError;
 
 /// Share of the pictures that may be damaged before a file is refused; the transcode draws the same line.
 const DAMAGED_FRACTION_MAX: f64 = 0.005;

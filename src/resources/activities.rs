@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, TaskToken};
+use conveyor_run::Refused;
 use serde_json::json;
 
 use super::aws::{self, need_text};
 use super::{Adapter, Answer, Answering, Call, fault};
-use crate::base::{TaskError, TaskToken};
-use crate::run::Refused;
 
 pub const NAMES: &[&str] = &[
     "aws-sdk:sfn:getActivityTask",

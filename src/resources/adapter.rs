@@ -6,15 +6,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{ExecutionId, TaskError};
+use conveyor_interpreter::RunTask;
+use conveyor_job::Device;
+use conveyor_run::service::Asked;
+use conveyor_run::{Attempted, Ending, Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
+use conveyor_run::{Refused, Start, Started};
 use futures::future::BoxFuture;
 use serde_json::Value;
-
-use crate::base::{ExecutionId, TaskError};
-use crate::interpreter::RunTask;
-use crate::media::Device;
-use crate::run::service::Asked;
-use crate::run::{Attempted, Ending, Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
-use crate::run::{Refused, Start, Started};
 
 /// One attempt of one Task.
 #[derive(Clone)]

@@ -7,12 +7,12 @@
 
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_services::approvals::Approvals;
+use conveyor_store::ApprovalRow;
 use serde_json::json;
 
 use super::{Adapter, Answer, Answering, Call, Ended};
-use crate::base::TaskError;
-use crate::services::approvals::Approvals;
-use crate::store::ApprovalRow;
 
 /// What a rejected Task fails with.
 pub const REJECTED: &str = "Approval.Rejected";

@@ -1,9 +1,9 @@
 //! The dress of AWS's answers: request ids, SDK metadata, and how service errors are worded.
 
+use conveyor_base::{TaskError, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::Call;
-use crate::base::{TaskError, Timestamp};
 
 /// Which of its two integrations a service was called through; they word errors differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 //! In a definition `${Region}`, `${Account}`, `${Outputs}`, `${Archive}` and `${Quarantine}` are filled in when it
 //! is installed, as AWS SAM's DefinitionSubstitutions are.
 
+use conveyor_base::Fault;
+use conveyor_run::{Handle, MachineChange, NewMachine, Refused};
+use conveyor_store::Commit;
 use serde_json::Value;
 
 use super::jobs;
-use crate::base::Fault;
-use crate::run::{Handle, MachineChange, NewMachine, Refused};
-use crate::store::Commit;
 
 /// The one workflow that a box without shares has work for.
 pub const HOUSEKEEPING: &str = "housekeeping";
@@ -181,7 +181,7 @@ mod tests {
         for (name, text) in WORKFLOWS {
             let text = fill.apply(text);
             assert!(!text.contains("${"), "{name} keeps a placeholder");
-            crate::asl::parse(&text).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+            conveyor_asl::parse(&text).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{ExecutionId, Fault, TaskError, Timestamp, arn};
+use conveyor_interpreter::Status;
+use conveyor_services::claims::{Claims, Place, Reply, Request};
+use conveyor_store::{ExecutionSummary, FileRow, Reader};
 use serde_json::{Value, json};
 
 use super::aws::need_text;
 use super::{Adapter, Answer, Answering, Call, Ended, fault};
-use crate::base::{ExecutionId, Fault, TaskError, Timestamp, arn};
-use crate::interpreter::Status;
-use crate::services::claims::{Claims, Place, Reply, Request};
-use crate::store::{ExecutionSummary, FileRow, Reader};
 
 pub const NAMES: &[&str] = &["conveyor:claim", "conveyor:release", "conveyor:record"];
 

@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, arn};
+use conveyor_interpreter::{Outcome, Parent, Status};
+use conveyor_run::{Handle, Refused, Start, Started};
+use conveyor_services::events::Lineage;
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Dress};
 use super::{Adapter, Answer, Answering, Call, ChildEnded, Ended, EndedChild};
-use crate::base::{TaskError, arn};
-use crate::interpreter::{Outcome, Parent, Status};
-use crate::run::{Handle, Refused, Start, Started};
-use crate::services::events::Lineage;
 
 pub const NAMES: &[&str] = &[
     "states:startExecution",
@@ -102,7 +102,7 @@ pub struct Child {
     pub name: String,
     pub input: String,
     /// Set where the Task waits for the child's end: in which shape it wants to hear of it; or
-    /// [`OWNED`](crate::run::OWNED) where the child must only not outlive a failure of the one that started it.
+    /// [`OWNED`](conveyor_run::OWNED) where the child must only not outlive a failure of the one that started it.
     pub shape: Option<&'static str>,
 }
 

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use conveyor_base::{Attempt, ExecutionId, Shares, Span, TaskError, Uri};
+use conveyor_interpreter::{RunTask, Status};
+use conveyor_run::{Ages, Need};
+use conveyor_store::{Reader, Scans};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::media::{self, Stages};
 use super::{Adapter, Answer, Answering, Call, fault};
-use crate::base::{Attempt, ExecutionId, Shares, Span, TaskError, Uri};
-use crate::interpreter::{RunTask, Status};
-use crate::run::{Ages, Need};
-use crate::store::{Reader, Scans};
 
 const REASON_SUFFIX: &str = ".error.json";
 /// State machines in which an execution of a staging folder's name is looked for.
@@ -214,7 +214,7 @@ fn runs(rows: &Scans, name: &str) -> bool {
                 return Ok(true);
             }
         }
-        Ok::<_, crate::base::Fault>(false)
+        Ok::<_, conveyor_base::Fault>(false)
     };
     running().unwrap_or(true)
 }

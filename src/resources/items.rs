@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, Timestamp};
+use conveyor_services::items::{Item, Operation, Placeholders, Refusal, Reply, Request, Tables, check, name_fault};
 use serde_json::{Value, json};
 
 use super::aws::{self, Integration};
 use super::forward::Elsewhere;
 use super::{Adapter, Answer, Answering, Call, Ended};
-use crate::base::{TaskError, Timestamp};
-use crate::services::items::{Item, Operation, Placeholders, Refusal, Reply, Request, Tables, check, name_fault};
 
 pub const NAMES: &[&str] = &[
     "dynamodb:putItem",

@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conveyor_base::{Shares, TaskError};
 use conveyor_hw::EnergyMeter;
+use conveyor_interpreter::RunTask;
+use conveyor_job::Acceleration;
+use conveyor_job::{Job, TRANSCODE_CORES};
+use conveyor_run::lanes::need::{Codec, Encodes, Pictures, Work};
+use conveyor_run::{Need, Tell};
+use conveyor_sandbox::Spawn;
+use conveyor_settings::{self as settings, VideoCode};
 use serde_json::{Value, json};
 
 use super::predict::Predictor;
 use super::{Adapter, Answer, Answering, Call, aws, mounts};
-use crate::base::{Shares, TaskError};
-use crate::interpreter::RunTask;
-use crate::media::settings::{self, Acceleration, VideoCode};
-use crate::media::{Job, TRANSCODE_CORES};
-use crate::run::lanes::need::{Codec, Encodes, Pictures, Work};
-use crate::run::{Need, Tell};
-use crate::sandbox::Spawn;
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_input_s_priority_counts_where_it_is_one() {
-        use crate::run::priority_of;
+        use conveyor_run::priority_of;
         assert_eq!(priority_of(r#"{"Priority": 7}"#), Some(7));
         assert_eq!(priority_of(r#"{"priority": -50, "key": "a.mp4"}"#), Some(-50));
         for none in

@@ -1,4 +1,4 @@
-//! Floor 5: what a Task may name.
+//! What a Task may name.
 //!
 //! ```text
 //! Resource ARN --Registry::find--> Adapter --call(Call)--> Answer | TaskError
@@ -7,8 +7,11 @@
 //!
 //! An adapter reads a Task's parameters and words the answer as the service that it stands for does; what it does, it
 //! does with the services that it was built with. Services read the store through its reader and write through
-//! [`Handle::commit`](crate::run::Handle::commit), nothing else. Which names there are, and who has them, is the
+//! [`Handle::commit`](conveyor_run::Handle::commit), nothing else. Which names there are, and who has them, is the
 //! wiring's to say.
+//!
+//! Must never: keep state (services do), or open media (the child does). Holds: a name belongs to one adapter; what a Task
+//! changes on the box is in the commit that ends the Task.
 
 pub mod activities;
 mod adapter;
@@ -42,7 +45,7 @@ pub use housekeeping::RetentionSettings;
 pub use http::ConnectionSettings;
 pub use registry::{ChildEnded, EndedChild, Registry, Taken, covers, task_name};
 
-use crate::base::{Fault, TaskError, fault};
+use conveyor_base::{Fault, TaskError, fault};
 
 /// A fault of the environment as a task's error: it may pass, so that Retry may take it.
 pub(crate) fn fault(fault: &Fault) -> TaskError {

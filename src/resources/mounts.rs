@@ -12,12 +12,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use conveyor_base::shares::{is_empty, is_mount_point, mounted_setting};
+use conveyor_base::{Shares, TaskError, Uri};
+use conveyor_store::Commit;
 use serde_json::Value;
 
 use super::{Call, fault};
-use crate::base::shares::{is_empty, is_mount_point, mounted_setting};
-use crate::base::{Shares, TaskError, Uri};
-use crate::store::Commit;
 
 /// How a share's root stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

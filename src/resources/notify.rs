@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_services::notifications::Notifications;
 use serde_json::{Map, Value, json};
 
 use super::{Adapter, Answer, Answering, Call, Ended};
-use crate::base::TaskError;
-use crate::services::notifications::Notifications;
 
 pub const NAMES: &[&str] = &["conveyor:notify"];
 

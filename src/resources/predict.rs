@@ -14,18 +14,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_base::Shares;
+use conveyor_base::speeds::{LaneSpeed, Speeds};
+use conveyor_job::{Job, TRANSCODE_CORES};
+use conveyor_run::{Forecast, Tell};
+use conveyor_sandbox::Spawn;
+use conveyor_services::predictions::{self, Lesson, Lessons, Predictions};
+use conveyor_settings::{self as settings, Rate, VideoCode};
+use conveyor_store::Reader;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Call;
-use crate::base::Shares;
-use crate::base::speeds::{LaneSpeed, Speeds};
-use crate::media::settings::{self, Rate, VideoCode};
-use crate::media::{Job, TRANSCODE_CORES};
-use crate::run::{Forecast, Tell};
-use crate::sandbox::Spawn;
-use crate::services::predictions::{self, Lesson, Lessons, Predictions};
-use crate::store::Reader;
 
 /// A child's start, its look at the file, and moving the results.
 const START_SECONDS: f64 = 0.7;

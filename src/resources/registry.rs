@@ -6,18 +6,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::map_run::ReadItems;
+use conveyor_interpreter::{Header, Status};
+use conveyor_run::{Announced, Fill, ItemSink, Resource, Resources};
+use conveyor_services::events::{self, Events};
+use conveyor_store::Commit;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::adapter::{Adapted, Adapter};
 use super::map_items::Buckets;
-use crate::base::TaskError;
-use crate::interpreter::event::Json;
-use crate::interpreter::map_run::ReadItems;
-use crate::interpreter::{Header, Status};
-use crate::run::{Announced, Fill, ItemSink, Resource, Resources};
-use crate::services::events::{self, Events};
-use crate::store::Commit;
 
 /// A child execution that has ended.
 pub struct EndedChild<'a> {
@@ -92,7 +92,7 @@ impl Registry {
         self.rest = Some(Rest { takes, resource: Arc::new(Adapted(adapter)) });
     }
 
-    /// Says what the end of a child means whose [`Parent`](crate::interpreter::Parent) has that shape.
+    /// Says what the end of a child means whose [`Parent`](conveyor_interpreter::Parent) has that shape.
     pub fn add_shape(&mut self, shape: &'static str, ended: ChildEnded) -> Result<(), Taken> {
         match self.shapes.insert(shape, ended) {
             None => Ok(()),
@@ -178,9 +178,10 @@ impl Resources for Registry {
 mod tests {
     use std::collections::BTreeMap;
 
+    use conveyor_base::Shares;
+
     use super::super::adapter::{Answering, Call};
     use super::*;
-    use crate::base::Shares;
 
     struct Nothing;
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_services::notifications::Notifications;
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Integration};
 use super::forward::{self, Elsewhere};
 use super::notify;
 use super::{Adapter, Answer, Answering, Call, Ended};
-use crate::base::TaskError;
-use crate::services::notifications::Notifications;
 
 /// Longest subject, and most entries of a batch (SNS's own).
 const SUBJECT_CHARS_MAX: usize = 100;

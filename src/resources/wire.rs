@@ -3,13 +3,13 @@
 //!
 //! Owns the form of answers and refusals; what is done is done by [`super::queues`] and [`super::events`].
 
+use conveyor_run::Handle;
+use conveyor_services::events::Events;
+use conveyor_services::queues::Queues;
 use serde_json::{Map, Value, json};
 
 use super::events::{Origin, put};
 use super::queues;
-use crate::run::Handle;
-use crate::services::events::Events;
-use crate::services::queues::Queues;
 
 const SQS: &str = "AmazonSQS.";
 const EVENTS: &str = "AWSEvents.";

@@ -5,12 +5,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, ExecutionId, TaskToken};
+use conveyor_interpreter::RunTask;
+use conveyor_interpreter::event::Json;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-
-use crate::base::{Attempt, ExecutionId, TaskToken};
-use crate::interpreter::RunTask;
-use crate::interpreter::event::Json;
 
 /// What an activity's worker got to do.
 #[derive(Clone, Debug)]

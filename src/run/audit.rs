@@ -6,10 +6,9 @@
 
 use std::sync::Arc;
 
+use conveyor_base::Timestamp;
+use conveyor_store::{AuditKey, AuditRow, Commit};
 use parking_lot::Mutex;
-
-use crate::base::Timestamp;
-use crate::store::{AuditKey, AuditRow, Commit};
 
 /// One thing that somebody did.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use conveyor_asl::{self as asl, Severity, StateMachine, WorkflowType};
+use conveyor_base::Fault;
+use conveyor_base::limits::quotas;
+use conveyor_interpreter::{Env, MachineRef, Status};
+use conveyor_store::{Commit, MachineKind, MachineRow, RevisionRow, Scans, Tag};
 use parking_lot::Mutex;
 
 use super::audit::By;
 use super::core::Core;
 use super::{LogTarget, Refused, events};
-use crate::asl::{self, Severity, StateMachine, WorkflowType};
-use crate::base::Fault;
-use crate::base::limits::quotas;
-use crate::interpreter::{Env, MachineRef, Status};
-use crate::store::{Commit, MachineKind, MachineRow, RevisionRow, Scans, Tag};
 
 /// A revision of a definition, ready to run.
 #[derive(Debug)]

@@ -9,10 +9,11 @@
 //! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it,
 //! so it is told at least once; the attempt fences out what is told twice.
 
+use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_interpreter::{Event, Header, Parent, Status};
+use conveyor_store::{Child, Commit, Scans};
+
 use super::core::{Core, SharedCore};
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Event, Header, Parent, Status};
-use crate::store::{Child, Commit, Scans};
 
 /// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
 pub const OWNED: &str = "owned";

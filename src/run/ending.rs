@@ -14,6 +14,9 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, TaskError};
+use conveyor_interpreter::{Partial, Step};
+use conveyor_store::Commit;
 use tokio::sync::oneshot;
 
 use super::catalog::Machine;
@@ -21,9 +24,6 @@ use super::core::SharedCore;
 use super::quarantine;
 use super::resource::{Announced, TaskOutcome};
 use super::stage;
-use crate::base::{Attempt, TaskError};
-use crate::interpreter::{Partial, Step};
-use crate::store::Commit;
 
 /// An attempt that a service of the box may end.
 pub struct Ending(Option<Box<Lent>>);

@@ -3,11 +3,10 @@
 //! Levels say what the operator must do: WARN, look at it some time, nothing is lost; ERROR, act. Ids are in the
 //! log and never labels of a metric.
 
+use conveyor_base::{Attempt, ExecutionId, Timestamp};
+use conveyor_interpreter::{Header, Status};
 use metrics::{counter, histogram};
 use tracing::{debug, error, info, warn};
-
-use crate::base::{Attempt, ExecutionId, Timestamp};
-use crate::interpreter::{Header, Status};
 
 pub(super) struct ExecutionStarted<'a> {
     pub id: ExecutionId,

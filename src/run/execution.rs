@@ -14,6 +14,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
+use conveyor_interpreter::{
+    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
+};
+use conveyor_store::{Commit, NotRead, Scans};
 use futures::FutureExt as _;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
@@ -25,11 +30,6 @@ use super::lanes::{Lease, Ticket};
 use super::resource::Announced;
 use super::stage::{self, End, Stage, StageActor, Told};
 use super::{Notice, Refused, events, quarantine, recover};
-use crate::base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
-use crate::interpreter::{
-    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
-};
-use crate::store::{Commit, NotRead, Scans};
 
 pub(super) enum Message {
     Event {

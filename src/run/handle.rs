@@ -5,6 +5,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::map_run::run_of;
+use conveyor_interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask};
+use conveyor_store::{AliasRow, Commit, Reader, Tag, VersionRow};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -17,11 +22,6 @@ use super::{
     ActivityTask, AliasChange, Attempted, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice,
     Refused, TaskContext, TaskOutcome, Working,
 };
-use crate::base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask};
-use crate::store::{AliasRow, Commit, Reader, Tag, VersionRow};
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
 const ACTIVITY_POLL: Duration = Duration::from_secs(60);
@@ -492,7 +492,7 @@ impl Handle {
 
 impl Core {
     /// Whether the attempt can run without waiting for anything.
-    pub fn needs_no_lane(&self, task: &crate::interpreter::RunTask) -> bool {
+    pub fn needs_no_lane(&self, task: &conveyor_interpreter::RunTask) -> bool {
         !super::activities::is_activity(&task.resource)
             && run_of(&task.resource).is_none()
             && self.resources.find(&task.resource).is_none_or(|resource| resource.need(task).is_none())

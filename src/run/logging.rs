@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use conveyor_base::limits::LOG_QUEUE_BYTES_MAX;
+use conveyor_interpreter::{Header, HistoryEvent, HistoryKind as K, StateType};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::catalog::Machine;
 use super::events;
-use crate::base::limits::LOG_QUEUE_BYTES_MAX;
-use crate::interpreter::{Header, HistoryEvent, HistoryKind as K, StateType};
 
 /// Where a machine's events go, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]

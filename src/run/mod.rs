@@ -1,4 +1,4 @@
-//! Floor 4: the actors that carry out what `step` decided.
+//! The actors that carry out what `step` decided.
 //!
 //! ```text
 //! Handle ──> Core ──> ExecutionActor (one per execution that has something to do now)
@@ -13,6 +13,10 @@
 //! Decide, commit, act: an actor steps, stores the step in one commit, and only then carries out its commands.
 //! Whatever was commanded and not finished is a row, and is issued again after a crash ([`recover`]). An
 //! execution that only waits has no actor. A wake-up that gets lost is harmless: rows are looked at again.
+//!
+//! Owns every actor's life: whatever runs is a part under the root ([`OnFailure`]), comes back or ends the process. Must never:
+//! decide what a state does (the interpreter's), what a Resource does (an adapter's), or name a service. Holds: nothing is acted
+//! upon before it is durable; no actor waits for a disk; a wake-up costs as much as the branches that it wakes.
 
 mod activities;
 mod audit;

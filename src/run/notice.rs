@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use conveyor_base::{Attempt, Clock, EventId, ExecutionId, Timestamp};
+use conveyor_interpreter::{MachineRef, Status};
+use conveyor_job::Progress;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::predictions::Predictions;
-use crate::base::{Attempt, Clock, EventId, ExecutionId, Timestamp};
-use crate::interpreter::{MachineRef, Status};
-use crate::media::Progress;
 
 /// Notices that a slow listener may lag behind before it loses the oldest.
 const NOTICES_BUFFERED_MAX: usize = 4_096;

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, ExecutionId, Timestamp};
+use conveyor_interpreter::RunTask;
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::Handle;
 use super::core::Core;
 use super::resource::Resource;
-use crate::base::{Attempt, ExecutionId, Timestamp};
-use crate::interpreter::RunTask;
 
 /// Longer queues are told of in part.
 const PREDICTIONS_MAX: usize = 10_000;

@@ -8,16 +8,17 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use conveyor_base::limits::CAUSE_CHARS_MAX;
+use conveyor_base::{BranchId, EventId, Fault, Timestamp};
+use conveyor_interpreter::history::Failure;
+use conveyor_interpreter::{
+    self as interpreter, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial,
+    RunPhase, Status, Step, Unread,
+};
+use conveyor_store::StoredRows;
+
 use super::catalog::Machine;
 use super::events;
-use crate::base::limits::CAUSE_CHARS_MAX;
-use crate::base::{BranchId, EventId, Fault, Timestamp};
-use crate::interpreter::history::Failure;
-use crate::interpreter::{
-    self, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial, RunPhase,
-    Status, Step, Unread,
-};
-use crate::store::StoredRows;
 
 type Branches = BTreeMap<BranchId, Branch>;
 
@@ -129,16 +130,17 @@ fn halted(doing: &Doing) -> Option<Doing> {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_base::ExecutionId;
+    use conveyor_interpreter::{Env, Event, MachineRef, step};
+
     use super::*;
-    use crate::base::ExecutionId;
-    use crate::interpreter::{Env, Event, MachineRef, step};
 
     #[test]
     fn a_quarantined_execution_has_nothing_that_could_wake_it_but_a_redrive() {
         let text = r#"{"StartAt":"A","TimeoutSeconds":9,"States":{"A":{"Type":"Parallel","End":true,"Branches":[
             {"StartAt":"W","States":{"W":{"Type":"Wait","Seconds":5,"End":true}}},
             {"StartAt":"T","States":{"T":{"Type":"Task","Resource":"arn:aws:states:::x:y","End":true}}}]}}}"#;
-        let machine = crate::asl::parse(text).unwrap();
+        let machine = conveyor_asl::parse(text).unwrap();
         let pinned = MachineRef { name: "m".into(), revision: 1, qualifier: None };
         let id = ExecutionId::generate(Timestamp(1));
         let mut execution = Execution::start(id, "e".into(), pinned, "{}".into(), Timestamp(1));

@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
+use conveyor_base::{Attempt, ExecutionId, Fault, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Doing, RunTask, TaskPhase};
+use conveyor_store::Scans;
 use ractor::Actor;
 
 use super::core::{Config, Core, SharedCore};
 use super::lanes::{self, LanesActor};
 use super::supervise::{Begun, OnFailure, Root, keep, supervise};
 use super::{Handle, activities, events, timers};
-use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::{Doing, RunTask, TaskPhase};
-use crate::store::Scans;
 
 const LANES: &str = "the lanes";
 /// How long an attempt waits whose service failed under it.

@@ -1,6 +1,6 @@
 //! [`Refused`]: the caller's mistake, by AWS's exception names; and the one case that is the box's own.
 
-use crate::base::{Fault, fault};
+use conveyor_base::{Fault, fault};
 
 /// A call that was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

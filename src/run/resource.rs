@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use std::io;
 
+use conveyor_base::{ExecutionId, TaskError, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::map_run::ReadItems;
+use conveyor_interpreter::{Header, MachineRef, RunTask};
+use conveyor_job::Device;
+use conveyor_store::Commit;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::ending::Settle;
 use super::{Handle, Need, ProgressSink, Tell};
-use crate::base::{ExecutionId, TaskError, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::map_run::ReadItems;
-use crate::interpreter::{Header, MachineRef, RunTask};
-use crate::media::Device;
-use crate::store::Commit;
 
 /// What runs the attempts of the Tasks that name it.
 ///
@@ -85,7 +85,7 @@ pub type ItemSink = mpsc::Sender<Vec<String>>;
 pub trait Resources: Send + Sync + 'static {
     fn find(&self, resource: &str) -> Option<Arc<dyn Resource>>;
     /// What a parent's attempt gets when its child execution has ended; `shape` is what the child's
-    /// [`Parent`](crate::interpreter::Parent) says.
+    /// [`Parent`](conveyor_interpreter::Parent) says.
     fn child_ended(&self, shape: &str, child: &Header, child_arn: &str, machine_arn: &str) -> Result<Json, TaskError>;
 
     /// An execution is about to be stored for the first time, having run its first states: adds to the commit what

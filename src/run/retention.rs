@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
+use conveyor_base::limits::REDRIVABLE_MS;
+use conveyor_base::{Fault, Span, Timestamp};
+use conveyor_interpreter::{Header, Status};
+use conveyor_store::{EndedBefore, Writer};
+
 use super::core::Core;
 use super::handle::Handle;
-use crate::base::limits::REDRIVABLE_MS;
-use crate::base::{Fault, Span, Timestamp};
-use crate::interpreter::{Header, Status};
-use crate::store::{EndedBefore, Writer};
 
 /// Executions looked at in one go, between which redrives and the shutdown get their turn.
 const PER_TURN: usize = 500;

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::task::Poll;
 
+use conveyor_base::{Attempt, ExecutionId, TaskError, Timestamp};
+use conveyor_interpreter::{Event, Header, RunTask};
+use conveyor_job::Progress;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -19,9 +22,6 @@ use super::lanes::{Lease, Ticket};
 use super::notice::{ProgressSink, Working};
 use super::resource::{Attempted, TaskContext, TaskOutcome};
 use super::{Handle, events};
-use crate::base::{Attempt, ExecutionId, TaskError, Timestamp};
-use crate::interpreter::{Event, Header, RunTask};
-use crate::media::Progress;
 
 pub(super) enum Message {
     Ended(Attempted),

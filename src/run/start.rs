@@ -3,6 +3,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use conveyor_base::ExecutionId;
+use conveyor_base::limits::quotas;
+use conveyor_interpreter::{Command, Event, Execution, MachineRef, Status};
+use conveyor_store::{Commit, MachineRow};
+
 use super::audit::By;
 use super::core::SharedCore;
 use super::ending::Ending;
@@ -10,10 +15,6 @@ use super::execution::announce;
 use super::handle::{Start, Started};
 use super::resource::TaskOutcome;
 use super::{Refused, events, express, quarantine};
-use crate::base::ExecutionId;
-use crate::base::limits::quotas;
-use crate::interpreter::{Command, Event, Execution, MachineRef, Status};
-use crate::store::{Commit, MachineRow};
 
 /// A Task that starts an execution, and ends with it: in one commit.
 pub(super) struct Starting {

@@ -14,6 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_base::{Fault, Timestamp, fault};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -23,7 +24,6 @@ use tokio::task::JoinHandle;
 
 use super::core::SharedCore;
 use super::{Handle, events, quarantine};
-use crate::base::{Fault, Timestamp, fault};
 
 /// The first pause before a part is started again; each further one is twice as long.
 const BACKOFF_MS_MIN: u64 = 50;

@@ -10,13 +10,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
+use conveyor_base::{ExecutionId, Fault, TimerId, Timestamp};
 use futures::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Duration;
 
 use super::core::Core;
-use crate::base::{ExecutionId, Fault, TimerId, Timestamp};
 
 /// How far ahead timers are held in memory.
 const HORIZON_MS: i64 = 120_000;
@@ -181,7 +181,7 @@ async fn fire(core: &Arc<Core>, due: Vec<Key>) {
 
 /// The event changed nothing: the row is a straggler's.
 async fn drop_row(core: &Arc<Core>, due: Timestamp, id: ExecutionId, timer: TimerId) {
-    let mut commit = crate::store::Commit::new();
+    let mut commit = conveyor_store::Commit::new();
     commit.drop_timer(id, timer, due);
     // A fault is noted by `commit`; the row is tried again after the restart.
     let _ = core.commit(commit).await;

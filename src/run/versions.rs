@@ -3,12 +3,13 @@
 //! Invariants: a number is given once in a machine's life; an alias never leads to a version that is gone; which version
 //! an alias led an execution to is stored with that execution, so nothing is drawn twice.
 
+use conveyor_base::{ExecutionId, Fault};
+use conveyor_interpreter::Qualifier;
+use conveyor_store::{AliasRow, Commit, MachineRow, Route, VersionRow};
+
 use super::Refused;
 use super::audit::By;
 use super::core::Core;
-use crate::base::{ExecutionId, Fault};
-use crate::interpreter::Qualifier;
-use crate::store::{AliasRow, Commit, MachineRow, Route, VersionRow};
 
 /// AWS: 1,000 versions of one machine.
 const VERSIONS_MAX: usize = 1_000;
@@ -219,7 +220,7 @@ impl Core {
 /// Of a hundred executions, each version gets as many as its weight says, near enough.
 fn routed(routes: &[Route], id: ExecutionId) -> Option<u64> {
     // The low half of an id is random; mixed, so that it need not be evenly so.
-    let mut place = crate::asl::scope::mix(id.0 as u64) % 100;
+    let mut place = conveyor_asl::scope::mix(id.0 as u64) % 100;
     for route in routes {
         let weight = u64::from(route.weight_percent);
         if place < weight {

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Progress, Reporter};
 use serde_json::Value;
 
 use super::{Report, jail};
-use crate::base::TaskError;
-use crate::media::{Job, Progress, Reporter};
 
 /// Progress is written no more often than this.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);

@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use conveyor_job::Job;
 use landlock::{ABI, Access as _, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, path_beneath_rules};
-
-use crate::media::Job;
 
 /// Where programs, plug-ins, their configuration and devices lie.
 const READ_ONLY: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/proc", "/sys"];

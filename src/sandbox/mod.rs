@@ -1,4 +1,4 @@
-//! Floor 1: media is untrusted, so it is only ever opened in a child process: this same binary, started as
+//! Media is untrusted, so it is only ever opened in a child process: this same binary, started as
 //! `conveyor stage`.
 //!
 //! ```text
@@ -10,6 +10,9 @@
 //!
 //! A decoder that crashes, hangs or eats memory on a hostile file costs that attempt and nothing else. The child
 //! dies with its parent, and its whole process group dies when nobody waits for it any more.
+//!
+//! Must never: know what a stage does (whoever starts the child's side hands it over), or keep anything over a restart. Holds: a
+//! child lives no longer than the attempt it was started for.
 
 mod affinity;
 mod child;

@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{OnceLock, mpsc};
 
+use conveyor_base::limits::STDERR_TAIL_BYTES_MAX;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
-
-use crate::base::limits::STDERR_TAIL_BYTES_MAX;
 
 /// A child and all that it starts. Dropping it ends the whole group.
 pub struct Group(Option<u32>);

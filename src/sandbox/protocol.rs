@@ -1,10 +1,9 @@
 //! What a child says on its pipe: one JSON object a line.
 
+use conveyor_base::TaskError;
+use conveyor_job::Progress;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::base::TaskError;
-use crate::media::Progress;
 
 /// One line. `Result` or `Failed` is the last one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use conveyor_base::TaskError;
+use conveyor_base::limits::REPORT_LINE_BYTES_MAX;
+use conveyor_job::{Device, Job, Progress};
 use futures::future::BoxFuture;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -15,9 +18,6 @@ use tokio::process::{Child, Command};
 
 use super::process::{self, Group};
 use super::{Report, affinity};
-use crate::base::TaskError;
-use crate::base::limits::REPORT_LINE_BYTES_MAX;
-use crate::media::{Device, Job, Progress};
 
 /// Called for every progress that a child reports.
 pub type OnProgress = Box<dyn Fn(Progress) + Send + Sync>;
@@ -222,8 +222,9 @@ fn quoted(log: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_base::Shares;
+
     use super::*;
-    use crate::base::Shares;
     use std::os::unix::fs::PermissionsExt as _;
 
     /// A child of which a shell script plays the part.
@@ -310,7 +311,7 @@ mod tests {
     fn a_parent_that_is_killed_takes_its_child_along() {
         let dir = tempfile::tempdir().unwrap();
         let mut parent = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sandbox::spawn::tests::parent_side", "--ignored", "--nocapture"])
+            .args(["--exact", "spawn::tests::parent_side", "--ignored", "--nocapture"])
             .env("PARENT_SIDE_DIR", dir.path())
             .stdout(Stdio::null())
             .spawn()

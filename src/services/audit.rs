@@ -1,11 +1,11 @@
-//! The audit log's size. Its entries are stored with the changes that they tell of ([`run::audit`](crate::run::AuditEntry));
+//! The audit log's size. Its entries are stored with the changes that they tell of ([`run::audit`](conveyor_run::AuditEntry));
 //! here the oldest go.
 
 use std::time::Duration;
 
-use crate::base::Fault;
-use crate::run::{Handle, OnFailure};
-use crate::store::{AuditKey, Commit, Scans};
+use conveyor_base::Fault;
+use conveyor_run::{Handle, OnFailure};
+use conveyor_store::{AuditKey, Commit, Scans};
 
 /// Entries that are kept.
 const ENTRIES_MAX: usize = 20_000;

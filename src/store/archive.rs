@@ -9,6 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::{ExecutionId, Fault, Timestamp};
+use conveyor_interpreter::HistoryEvent;
+use conveyor_interpreter::event::Json;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -16,9 +19,6 @@ use super::disk::{Backends, Disk, create_whole};
 use super::envelope::{Sealed, seal};
 use super::rows::{self, HistoryRow, PayloadsRow, Row, damaged};
 use super::tables::Table;
-use crate::base::{ExecutionId, Fault, Timestamp};
-use crate::interpreter::HistoryEvent;
-use crate::interpreter::event::Json;
 
 /// One compressed blob for each execution, in the envelope of a row of that table of the database. They are apart because
 /// lists want the payloads and not the history.
@@ -327,7 +327,7 @@ mod tests {
     use redb::StorageBackend;
 
     use super::*;
-    use crate::store::sim::SimDisk;
+    use crate::sim::SimDisk;
 
     /// A disk that is slow to open one file: it waits at the barrier, and then again.
     struct Slow(SimDisk, Barrier);

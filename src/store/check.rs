@@ -7,6 +7,9 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use conveyor_base::{BranchId, EventId, ExecutionId, Fault};
+use conveyor_interpreter::{Doing, HistoryEvent, Status};
+
 use super::archive::{Archives, day_of, file_name};
 use super::disk::{Backends, state_fault};
 use super::envelope::Sealed;
@@ -15,8 +18,6 @@ use super::overlay::{Direction, Snapshot};
 use super::retention::archived_day;
 use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow};
 use super::tables::{self, Payload, Table};
-use crate::base::{BranchId, EventId, ExecutionId, Fault};
-use crate::interpreter::{Doing, HistoryEvent, Status};
 
 /// Most problems that a report lists; it counts all.
 const LISTED_MAX: usize = 100;
@@ -96,7 +97,7 @@ fn archive_files(archives: &Archives, report: &mut Report) -> Result<(), Fault> 
             Ok(true) => {}
             Ok(false) => report.problem(format!("redb repaired the archive {} while checking it", file_name(day))),
             Err(fault) => {
-                report.problem(crate::base::fault::chain(&fault));
+                report.problem(conveyor_base::fault::chain(&fault));
                 continue;
             }
         }
@@ -105,7 +106,7 @@ fn archive_files(archives: &Archives, report: &mut Report) -> Result<(), Fault> 
                 let file = file_name(day);
                 report.problem(format!("{file}: what it holds of execution {id} is not what was written"));
             }),
-            Err(fault) => report.problem(crate::base::fault::chain(&fault)),
+            Err(fault) => report.problem(conveyor_base::fault::chain(&fault)),
         }
     }
     Ok(())
@@ -535,7 +536,7 @@ fn archived(
     if row.stopped_at().map(day_of) != Some(day) {
         report.problem(format!("execution {id} is archived under a day on which it did not end"));
     }
-    let problem = |fault: Fault| crate::base::fault::chain(&fault);
+    let problem = |fault: Fault| conveyor_base::fault::chain(&fault);
     match archives.payloads(day, id) {
         Ok(Some((_, output))) if output.is_some() == row.succeeded() => {}
         Ok(Some(_)) => report.problem(format!("the output of execution {id} in {} is not its end's", file_name(day))),

@@ -7,13 +7,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, ExecutionId, TimerId, Timestamp};
+use conveyor_interpreter::{
+    Branch, Command, Doing, Execution, Header, Known, MapItems, Outcome, Partial, RunPhase, Status, Step, TaskPhase,
+};
+
 use super::record::{Op, Record};
 use super::rows::{self, BranchRow, HeaderRow, HistoryRow, MapRunRow, TaskRow};
 use super::tables::{self, Payload, Table};
-use crate::base::{Attempt, BranchId, ExecutionId, TimerId, Timestamp};
-use crate::interpreter::{
-    Branch, Command, Doing, Execution, Header, Known, MapItems, Outcome, Partial, RunPhase, Status, Step, TaskPhase,
-};
 
 /// Row changes that belong together. Build it, then hand it to [`super::Writer::commit`].
 #[derive(Debug, Default)]

@@ -9,11 +9,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use conveyor_base::Fault;
 use nix::libc;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
-
-use crate::base::Fault;
 
 pub(super) const STATE: &str = "state.redb";
 pub(super) const JOURNAL_PREFIX: &str = "journal-";

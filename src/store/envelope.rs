@@ -12,9 +12,10 @@
 //! Without an envelope are: what is added to a count, which is a change and no row (the count itself is one), and the
 //! one row `store.format`, which releases of every form must be able to read.
 
+use conveyor_base::Fault;
+
 use super::rows::{self, Row, damaged};
 use super::tables::Table;
-use crate::base::Fault;
 
 pub(super) const HEAD_BYTES: usize = 5;
 /// The version of contents that are no archives: texts, ids, numbers, nothing.

@@ -1,4 +1,4 @@
-//! Floor 3: the store. What was decided becomes durable here, and is read from here.
+//! The store. What was decided becomes durable here, and is read from here.
 //!
 //! Two places with one writer each: the *journal*, preallocated files to which the writing thread appends whole batches
 //! of commits with one durable write, and the *state*, a redb file to which a checkpointer carries the surviving rows.

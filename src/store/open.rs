@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use conveyor_base::Fault;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, state_fault};
@@ -19,7 +20,6 @@ use super::reader::Reader;
 use super::tables::Table;
 use super::upgrade::interrupted;
 use super::writer::{Threads, Writer};
-use crate::base::Fault;
 
 /// The form of the files. A newer release reads older ones after `conveyor upgrade`; an older one refuses newer.
 /// Forms 1 to 3 were those of builds before the first release; form 4, of release 0.1, had no envelopes, and kept what is

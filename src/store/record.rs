@@ -12,10 +12,11 @@
 
 use std::sync::Arc;
 
+use conveyor_base::Fault;
+
 use super::envelope::{self, HEAD_BYTES as ENVELOPE_BYTES};
 use super::rows::Row;
 use super::tables::Table;
-use crate::base::Fault;
 
 /// What happens to a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,6 +12,10 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
+use conveyor_base::{EventId, ExecutionId, Fault, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{HistoryEvent, Status};
+
 use super::archive::{Kept, day_of, file_name};
 use super::commit::{Commit, Forgotten};
 use super::envelope::Sealed;
@@ -21,9 +25,6 @@ use super::record::Op;
 use super::rows::{HeaderRow, PayloadsRow, damaged};
 use super::tables::{self, Payload, Table};
 use super::writer::Writer;
-use crate::base::{EventId, ExecutionId, Fault, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::{HistoryEvent, Status};
 
 /// Most executions in one commit of a pass.
 const PER_COMMIT: usize = 200;

@@ -4,11 +4,11 @@
 //! mark that sorts below every character. Invariant: the name of a table and the form of its keys never change
 //! within a format version ([`super::FORMAT_VERSION`]).
 
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
+use conveyor_interpreter::Status;
 use redb::TableDefinition;
 
 use super::rows::status_code;
-use crate::base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
-use crate::interpreter::Status;
 
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 

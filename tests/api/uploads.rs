@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use conveyor_testing::api::Appliance;
 use futures::StreamExt as _;
 use reqwest::{Body, Method, Response};
 use tokio::sync::mpsc;
-
-use super::appliance::Appliance;
 
 struct Upload<'a> {
     appliance: &'a Appliance,
@@ -68,12 +67,10 @@ async fn an_upload_that_breaks_off_is_gone_on_with() {
     let writes = upload.go_on(0, body);
     let meanwhile = async {
         pieces.send("abc").await.unwrap();
-        until("somebody writes", async || {
-            let other = upload.go_on(0, "x").await.unwrap();
-            assert_eq!(other.status(), 409, "two never write at once");
-            other.text().await.unwrap().contains("another request")
-        })
-        .await;
+        until("somebody writes", async || upload.offset().await == 3).await;
+        let other = upload.go_on(3, "x").await.unwrap();
+        assert_eq!(other.status(), 409, "two never write at once");
+        assert!(other.text().await.unwrap().contains("another request"));
     };
     tokio::select! {
         _ = writes => panic!("the body has not ended"),
@@ -107,10 +104,9 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
     };
     let gives_up = async {
         pieces.send("abc").await.unwrap();
-        until("somebody writes", async || {
-            upload.go_on(0, "x").await.unwrap().text().await.unwrap().contains("another request")
-        })
-        .await;
+        until("somebody writes", async || upload.offset().await == 3).await;
+        let other = upload.go_on(3, "x").await.unwrap();
+        assert!(other.text().await.unwrap().contains("another request"));
         let (one, two) = tokio::join!(upload.send(Method::DELETE), upload.send(Method::DELETE));
         for answer in [one, two] {
             assert!([204, 404].contains(&answer.status().as_u16()), "{}", answer.status());

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use conveyor::api::history::wire;
-use conveyor::asl::{self, StateMachine};
-use conveyor::base::{Attempt, ExecutionId, TaskToken, TimerId, Timestamp};
-use conveyor::interpreter::{
+use conveyor_asl::{self as asl, StateMachine};
+use conveyor_base::{Attempt, ExecutionId, TaskToken, TimerId, Timestamp};
+use conveyor_interpreter::{
     Command, Entry, Env, Event, Execution, Feed, HistoryEvent, MachineRef, MapChild, Outcome, Plan, RunTask, Status,
     map_run, step,
 };
+use conveyor_logs::event::wire;
 use serde_json::{Value, json};
 
 const START: i64 = 1_760_000_000_000;

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use conveyor_testing::served::hangup::hang_up;
+use conveyor_testing::served::http::{self, Answer, Client};
+use conveyor_testing::served::{ROLE, Served, execution_arn, folder, machine_arn, until};
 use serde_json::{Value, json};
-
-use crate::served::hangup::hang_up;
-use crate::served::http::{self, Answer, Client};
-use crate::served::{ROLE, Served, execution_arn, folder, machine_arn, until};
 
 const CONFIGURATION: &str = "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n";
 const CLIENTS: usize = 8;

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use conveyor_testing::served::hangup::hang_up;
+use conveyor_testing::served::http::{self, Client};
+use conveyor_testing::served::{Served, folder};
 use serde_json::{Value, json};
-
-use crate::served::hangup::hang_up;
-use crate::served::http::{self, Client};
-use crate::served::{Served, folder};
 
 const CONFIGURATION: &str = r#"
 listen = "127.0.0.1:0"

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conveyor::asl::StateMachine;
-use conveyor::base::{Attempt, EventId, ExecutionId, TimerId, Timestamp};
-use conveyor::interpreter::{
+use conveyor_asl::StateMachine;
+use conveyor_base::{Attempt, EventId, ExecutionId, TimerId, Timestamp};
+use conveyor_interpreter::{
     Command, Doing, Entry, Env, Event, Execution, HistoryEvent, HistoryKind, MachineRef, Outcome, Partial, RunTask,
     Status, Step, step, step_partly,
 };
-use conveyor::store::Commit;
+use conveyor_store::Commit;
 
 use crate::rows::Counted;
 
@@ -133,7 +133,7 @@ impl<'m> Oracle<'m> {
         let step = step(self.machine, &self.execution, &entry, &self.env);
         assert_eq!(
             step,
-            conveyor::interpreter::step(self.machine, &self.execution, &entry, &self.env),
+            conveyor_interpreter::step(self.machine, &self.execution, &entry, &self.env),
             "twice the same"
         );
         self.decide_partly(&entry, &step);
@@ -257,7 +257,7 @@ impl<'m> Oracle<'m> {
             }
             let below = |first: u32, count: u32| {
                 (first..first + count)
-                    .filter_map(|child| branches.get(&conveyor::base::BranchId(child)))
+                    .filter_map(|child| branches.get(&conveyor_base::BranchId(child)))
                     .filter(|child| !matches!(child.doing, Doing::Done { .. }))
                     .count() as u32
             };

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use conveyor::base::{Attempt, BranchId};
-use conveyor::interpreter::{Branch, Execution, Item, Partial, Rows, Step, Unread};
+use conveyor_base::{Attempt, BranchId};
+use conveyor_interpreter::{Branch, Execution, Item, Partial, Rows, Step, Unread};
 use serde_json::Value;
 
 pub struct Counted<'e> {

@@ -1,9 +1,9 @@
 //! What people rely on, with the clock in hand.
 
-use conveyor::api::history::type_name;
-use conveyor::asl::{self, StateMachine};
-use conveyor::base::{Attempt, limits};
-use conveyor::interpreter::{Event, HistoryKind, Outcome, Status};
+use conveyor_asl::{self as asl, StateMachine};
+use conveyor_base::{Attempt, limits};
+use conveyor_interpreter::{Event, HistoryKind, Outcome, Status};
+use conveyor_logs::event::type_name;
 use serde_json::{Value, json};
 
 use crate::oracle::{Oracle, START};
@@ -45,7 +45,7 @@ fn succeeds(oracle: &mut Oracle, output: &str) {
 
 /// `type(previous)` of each event from the `from`th on.
 fn told(oracle: &Oracle, from: usize) -> Vec<String> {
-    let event = |e: &conveyor::interpreter::HistoryEvent| format!("{}({})", type_name(&e.kind), e.previous);
+    let event = |e: &conveyor_interpreter::HistoryEvent| format!("{}({})", type_name(&e.kind), e.previous);
     oracle.history[from - 1..].iter().map(event).collect()
 }
 
@@ -219,12 +219,12 @@ fn a_large_map_yields_and_a_step_touches_few_rows() {
         oracle.fire_next();
     }
     let attempt = current(&oracle);
-    let entry = conveyor::interpreter::Entry {
-        at: conveyor::base::Timestamp(oracle.now),
+    let entry = conveyor_interpreter::Entry {
+        at: conveyor_base::Timestamp(oracle.now),
         seed: 1,
         event: Event::TaskSucceeded { attempt, output: "1".into() },
     };
-    let step = conveyor::interpreter::step(&machine, &oracle.execution, &entry, &oracle.env);
+    let step = conveyor_interpreter::step(&machine, &oracle.execution, &entry, &oracle.env);
     assert_eq!((step.branches.len(), step.items.len()), (2, 0));
 }
 

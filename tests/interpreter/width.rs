@@ -1,8 +1,8 @@
 //! What an event looks at does not grow with the Map around it.
 
-use conveyor::asl;
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Partial, Step, step, step_partly};
+use conveyor_asl as asl;
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Partial, Step, step, step_partly};
 use serde_json::json;
 
 use crate::rows::Counted;

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::Outcome;
-use conveyor::services::approvals::{Decision, Verdict};
-use conveyor::services::events::{DEFAULT_BUS, Lineage, NewEvent};
-use conveyor::services::predictions::{self, Lesson};
-use conveyor::services::queues::{NewMessage, Reply, Request as QueueRequest};
-use conveyor::services::uploads::{NewUpload, Reached};
-use conveyor::store::{AuditKey, AuditRow, Commit};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::Outcome;
+use conveyor_services::approvals::{Decision, Verdict};
+use conveyor_services::events::{DEFAULT_BUS, Lineage, NewEvent};
+use conveyor_services::predictions::{self, Lesson};
+use conveyor_services::queues::{NewMessage, Reply, Request as QueueRequest};
+use conveyor_services::uploads::{NewUpload, Reached};
+use conveyor_store::{AuditKey, AuditRow, Commit};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::sleep;

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor::base::{ExecutionId, Timestamp};
-use conveyor::interpreter::Status;
-use conveyor::run::{self, Config, Handle, Lanes, NewMachine, Refused, Start};
-use conveyor::store::sim::SimDisk;
-use conveyor::store::{Backends, Options, Reader, Threads, Writer, check, open};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::Status;
+use conveyor_run::{self as run, Config, Handle, Lanes, NewMachine, Refused, Start};
+use conveyor_store::sim::SimDisk;
+use conveyor_store::{Backends, Options, Reader, Threads, Writer, check, open};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -157,7 +157,7 @@ impl Life {
         let clock = Arc::new(PausedClock::at(self.now));
         let threads = Threads::Caller { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, segment_bytes: 32 << 10, ..Options::on(Arc::new(self.disk.clone())) });
-        let now = || conveyor::base::Clock::now(&*clock);
+        let now = || conveyor_base::Clock::now(&*clock);
         let (writer, reader) = match opened {
             Ok(both) => both,
             Err(fault) => {

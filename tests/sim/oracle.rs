@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conveyor::base::{EventId, ExecutionId, TaskToken, Timestamp};
-use conveyor::interpreter::{Execution, HistoryEvent, HistoryKind as K, Outcome, Status, run_list};
-use conveyor::store::{Direction, ExecutionFilter, ExecutionSummary, Scans};
+use conveyor_base::{EventId, ExecutionId, TaskToken, Timestamp};
+use conveyor_interpreter::{Execution, HistoryEvent, HistoryKind as K, Outcome, Status, run_list};
+use conveyor_store::{Direction, ExecutionFilter, ExecutionSummary, Scans};
 use serde_json::Value;
 
 use crate::life::Life;

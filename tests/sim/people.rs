@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use conveyor::interpreter::Status;
-use conveyor::run::service::Unavailable;
-use conveyor::run::{AuditEntry, Handle, NewMachine, OnBehalf, Start};
-use conveyor::services::queues::{NewMessage, Queues, Receipt, Reply, Request};
-use conveyor::store::MessageRow;
+use conveyor_interpreter::Status;
+use conveyor_run::service::Unavailable;
+use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, Start};
+use conveyor_services::queues::{NewMessage, Queues, Receipt, Reply, Request};
+use conveyor_store::MessageRow;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor::base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
-use conveyor::interpreter::event::Json;
-use conveyor::interpreter::{Header, Outcome, Parent, RunTask};
-use conveyor::media::Progress;
-use conveyor::run::{Attempted, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor_base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Header, Outcome, Parent, RunTask};
+use conveyor_job::Progress;
+use conveyor_run::{Attempted, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};

@@ -1,17 +1,17 @@
 //! Activities: work that workers outside fetch.
 
+use conveyor_base::Timestamp;
+use conveyor_base::limits::NAME_CHARS_MAX;
+use conveyor_store::{ActivityRow, Commit, Scans};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::{settings, tags, token};
-use crate::api::{Doors, Refused, names};
-use crate::base::Timestamp;
-use crate::base::limits::NAME_CHARS_MAX;
-use crate::store::{ActivityRow, Commit, Scans};
+use crate::{ApiError, Doors, names};
 
 const ARN_CHARS_MAX: usize = 256;
 
-pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let name = fields.named("name", NAME_CHARS_MAX);
     let encryption = settings::encryption(&mut fields);
     let tags = tags::of(&mut fields);
@@ -32,7 +32,7 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({"activityArn": doors.place.activity(&row.name), "creationDate": created(&row)}))
 }
 
-pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("activityArn", ARN_CHARS_MAX);
     fields.done()?;
     let name = doors.place.read_activity(&arn)?;
@@ -44,7 +44,7 @@ pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({}))
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let row = find(doors, &mut fields)?;
     let mut answer = shown(doors, &row);
     let encryption = serde_json::from_str(&row.settings).unwrap_or_else(|_| json!({"type": "AWS_OWNED_KEY"}));
@@ -52,7 +52,7 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(answer)
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
@@ -66,7 +66,7 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Re
 }
 
 /// Waits until there is work. AWS answers an empty object where there was none for a minute.
-pub async fn task(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn task(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let worker = fields.optional("workerName", 80);
     let row = find(doors, &mut fields)?;
     Ok(match doors.handle.activity_task(&row.name, worker).await? {
@@ -75,11 +75,11 @@ pub async fn task(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     })
 }
 
-fn find(doors: &Doors, fields: &mut Fields) -> Result<ActivityRow, Refused> {
+fn find(doors: &Doors, fields: &mut Fields) -> Result<ActivityRow, ApiError> {
     let arn = fields.named("activityArn", ARN_CHARS_MAX);
     fields.done()?;
     let name = doors.place.read_activity(&arn)?;
-    doors.reader.activity(&name)?.ok_or_else(|| Refused::no_activity(&arn))
+    doors.reader.activity(&name)?.ok_or_else(|| ApiError::no_activity(&arn))
 }
 
 fn shown(doors: &Doors, row: &ActivityRow) -> Value {

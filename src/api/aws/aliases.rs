@@ -1,21 +1,21 @@
 //! Aliases of state machines: create, update, describe, list, delete.
 
+use conveyor_base::Timestamp;
+use conveyor_base::limits::NAME_CHARS_MAX;
+use conveyor_run::AliasChange;
+use conveyor_store::{AliasRow, Route, Scans};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::machines::{ARN_CHARS_MAX, DESCRIPTION_CHARS_MAX};
 use super::token;
-use crate::api::{Doors, Refused};
-use crate::base::Timestamp;
-use crate::base::limits::NAME_CHARS_MAX;
-use crate::run::AliasChange;
-use crate::store::{AliasRow, Route, Scans};
+use crate::{ApiError, Doors};
 
 /// A name that could be a version's number is none.
 const NAME_PATTERN: &str = r"^(?=.*[a-zA-Z_\-\.])[a-zA-Z0-9_\-\.]+$";
 const ROUTES_MAX: usize = 2;
 
-pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let description = fields.optional("description", DESCRIPTION_CHARS_MAX);
     let name = fields.named("name", NAME_CHARS_MAX);
     if !name.is_empty() && !is_name(&name) {
@@ -34,7 +34,7 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     }))
 }
 
-pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineAliasArn", ARN_CHARS_MAX);
     let description = fields.optional("description", DESCRIPTION_CHARS_MAX);
     let asked = routes(&mut fields);
@@ -42,7 +42,7 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     let (machine, name) = doors.place.read_alias(&arn)?;
     if description.is_none() && asked.is_none() {
         let words = "Either the description or the RoutingConfiguration must be specified";
-        return Err(Refused::new("MissingRequiredParameter", words));
+        return Err(ApiError::new("MissingRequiredParameter", words));
     }
     let routes = match asked {
         None => None,
@@ -58,7 +58,7 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({"updateDate": Timestamp::from(row.updated_at).as_seconds()}))
 }
 
-pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineAliasArn", ARN_CHARS_MAX);
     fields.done()?;
     let (machine, name) = doors.place.read_alias(&arn)?;
@@ -66,11 +66,11 @@ pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({}))
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineAliasArn", ARN_CHARS_MAX);
     fields.done()?;
     let (machine, name) = doors.place.read_alias(&arn)?;
-    let row = doors.reader.alias(&machine, &name)?.ok_or_else(Refused::no_reference)?;
+    let row = doors.reader.alias(&machine, &name)?.ok_or_else(ApiError::no_reference)?;
     let shown = row.routes.iter().map(|route| {
         let version = doors.place.qualified(&machine, &route.version.to_string());
         json!({"stateMachineVersionArn": version, "weight": route.weight_percent})
@@ -89,13 +89,13 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
 }
 
 /// Of a version's ARN: the aliases that lead there.
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
-    let missing = || Refused::no_machine(&arn);
+    let missing = || ApiError::no_machine(&arn);
     doors.reader.machine(&machine)?.ok_or_else(missing)?;
     let mut found = rows.aliases(&machine)?;
     if let Some(version) = qualifier {
@@ -151,12 +151,12 @@ fn routes(fields: &mut Fields) -> Option<Vec<Asked>> {
 }
 
 /// The machine whose versions are routed to, and the routes.
-fn check_routes(doors: &Doors, asked: &[Asked]) -> Result<(String, Vec<Route>), Refused> {
+fn check_routes(doors: &Doors, asked: &[Asked]) -> Result<(String, Vec<Route>), ApiError> {
     let arns = || asked.iter().map(|a| a.arn.as_str()).collect::<Vec<_>>().join(", ");
     if asked.iter().enumerate().any(|(at, a)| asked[..at].iter().any(|b| a.arn == b.arn)) {
         let what =
             format!("Routing configuration must contain distinct state machine version ARNs. Received: [{}]", arns());
-        return Err(Refused::validation(what));
+        return Err(ApiError::validation(what));
     }
     let mut machines = Vec::new();
     let mut routes = Vec::new();
@@ -170,12 +170,12 @@ fn check_routes(doors: &Doors, asked: &[Asked]) -> Result<(String, Vec<Route>), 
     if asked.iter().map(|a| a.weight).sum::<i64>() != 100 {
         let weights = asked.iter().map(|a| a.weight.to_string()).collect::<Vec<_>>().join(", ");
         let what = format!("Sum of routing configuration weights must equal 100. Received: [{weights}]");
-        return Err(Refused::validation(what));
+        return Err(ApiError::validation(what));
     }
     Ok((machine.clone(), routes))
 }
 
-fn not_versions(asked: &[Asked]) -> Refused {
+fn not_versions(asked: &[Asked]) -> ApiError {
     let arns = asked.iter().map(|a| a.arn.as_str()).collect::<Vec<_>>().join(", ");
-    Refused::validation(format!("Routing configuration must contain state machine version ARNs. Received: [{arns}]"))
+    ApiError::validation(format!("Routing configuration must contain state machine version ARNs. Received: [{arns}]"))
 }

@@ -1,13 +1,13 @@
 //! ValidateStateMachineDefinition: all problems of a definition, in AWS's shape.
 
+use conveyor_asl::{self as asl, Problem, Severity, WorkflowType};
+use conveyor_base::limits::quotas;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use crate::api::Refused;
-use crate::asl::{self, Problem, Severity, WorkflowType};
-use crate::base::limits::quotas;
+use crate::ApiError;
 
-pub fn validate(mut fields: Fields) -> Result<Value, Refused> {
+pub fn validate(mut fields: Fields) -> Result<Value, ApiError> {
     let definition = fields.named("definition", quotas().definition_bytes());
     let kind = fields.one_of("type", super::machines::TYPES);
     let severity = fields.one_of("severity", &["ERROR", "WARNING"]);

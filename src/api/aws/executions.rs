@@ -1,21 +1,21 @@
 //! Executions: start, stop, redrive, describe, list, history.
 
+use conveyor_base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
+use conveyor_base::{EventId, ExecutionId, Timestamp};
+use conveyor_interpreter::{Header, MachineRef, Outcome, Qualifier, Status};
+use conveyor_run::{self as run, Start};
+use conveyor_store::{Direction, ExecutionFilter, ExecutionSummary, MachineKind, Scans};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::machines::{ARN_CHARS_MAX, INCLUDED};
 use super::{map_runs, token};
-use crate::api::history::wire;
-use crate::api::{Doors, Refused, names};
-use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
-use crate::base::{EventId, ExecutionId, Timestamp};
-use crate::interpreter::{Header, MachineRef, Outcome, Qualifier, Status};
-use crate::run::{self, Start};
-use crate::store::{Direction, ExecutionFilter, ExecutionSummary, MachineKind, Scans};
+use crate::history::wire;
+use crate::{ApiError, Doors, names};
 
 const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTED", "FAILED", "RUNNING"];
 
-pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let asked = Asked::of(doors, &mut fields)?;
     let started = doors.handle.start(asked.start).await?;
     Ok(json!({"executionArn": started.arn, "startDate": started.started_at.as_seconds()}))
@@ -30,7 +30,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    pub fn of(doors: &Doors, fields: &mut Fields) -> Result<Asked, Refused> {
+    pub fn of(doors: &Doors, fields: &mut Fields) -> Result<Asked, ApiError> {
         let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
         let name = fields.name("name", NAME_CHARS_MAX);
         let input = fields.payload("input");
@@ -44,15 +44,15 @@ impl Asked {
         let input = input.unwrap_or_else(|| "{}".to_owned());
         if let Some(fault) = super::json_fault(&input) {
             let words = format!("Invalid State Machine Execution Input: '{fault}'");
-            return Err(Refused::new("InvalidExecutionInput", words));
+            return Err(ApiError::new("InvalidExecutionInput", words));
         }
-        let row = doors.reader.machine(&machine)?.ok_or_else(|| Refused::no_machine(&arn))?;
+        let row = doors.reader.machine(&machine)?.ok_or_else(|| ApiError::no_machine(&arn))?;
         let start = Start { machine, qualifier, name, input: input.into(), trace_header, ..Start::default() };
         Ok(Asked { kind: row.kind, start, with_data })
     }
 }
 
-pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let error = fields.optional("error", ERROR_CHARS_MAX);
     let cause = fields.optional("cause", CAUSE_CHARS_MAX);
@@ -66,7 +66,7 @@ pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(json!({"stopDate": stopped_at.as_seconds()}))
 }
 
-pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");
     fields.done()?;
@@ -127,7 +127,7 @@ pub fn put_data(answer: &mut Value, key: &str, text: &str, included: bool) {
     answer[format!("{key}Details")] = json!({"included": included});
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.name("stateMachineArn", ARN_CHARS_MAX);
     let map_run = fields.name("mapRunArn", 2000);
     let status = fields.one_of("statusFilter", STATUSES);
@@ -139,12 +139,12 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Re
     let arn = match (arn, map_run) {
         (Some(arn), None) => arn,
         (None, Some(map_run)) => return map_runs::executions(doors, rows, &map_run, wanted, next.as_deref()),
-        _ => return Err(Refused::validation("Must specify a state machine ARN or a map run ARN.")),
+        _ => return Err(ApiError::validation("Must specify a state machine ARN or a map run ARN.")),
     };
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
-    let row = doors.reader.machine(&machine)?.ok_or_else(|| Refused::no_machine(&arn))?;
+    let row = doors.reader.machine(&machine)?.ok_or_else(|| ApiError::no_machine(&arn))?;
     if row.kind == MachineKind::Express {
-        return Err(Refused::wrong_type());
+        return Err(ApiError::wrong_type());
     }
     Wanted { qualifier, ..wanted }.list(doors, rows, machine, next.as_deref())
 }
@@ -159,10 +159,10 @@ pub struct Wanted {
 
 impl Wanted {
     /// Of a machine's list or a Map run's.
-    pub fn list(&self, doors: &Doors, rows: &Scans, list: String, next: Option<&str>) -> Result<Value, Refused> {
+    pub fn list(&self, doors: &Doors, rows: &Scans, list: String, next: Option<&str>) -> Result<Value, ApiError> {
         let mut after = token::read(next)?;
         if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
-            return Err(Refused::invalid_page_token());
+            return Err(ApiError::invalid_page_token());
         }
         let filter = ExecutionFilter { machine: Some(list), status: self.status };
         let wanted = |e: &&ExecutionSummary| {
@@ -193,7 +193,7 @@ fn is_of(qualifier: &Qualifier, wanted: &str) -> bool {
     qualifier.alias() == Some(wanted) || wanted.parse() == Ok(qualifier.version())
 }
 
-pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let reverse = fields.flag("reverseOrder").unwrap_or(false);
@@ -203,7 +203,7 @@ pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value,
     let header = found(doors, rows, &arn)?;
     let from = match token::read(next.as_deref())? {
         None => EventId(0),
-        Some(number) => EventId(number.parse().map_err(|_| Refused::invalid_page_token())?),
+        Some(number) => EventId(number.parse().map_err(|_| ApiError::invalid_page_token())?),
     };
     let direction = if reverse { Direction::Backward } else { Direction::Forward };
     let mut events = rows.history(header.id, from, limit + 1, direction)?;
@@ -215,20 +215,20 @@ pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value,
 }
 
 /// The execution of that ARN.
-pub async fn find(doors: &Doors, arn: &str) -> Result<Header, Refused> {
+pub async fn find(doors: &Doors, arn: &str) -> Result<Header, ApiError> {
     let id = id_of(doors, arn)?;
-    doors.reader.header(id).await?.ok_or_else(|| Refused::no_execution(arn))
+    doors.reader.header(id).await?.ok_or_else(|| ApiError::no_execution(arn))
 }
 
 /// The same for who looks further into the store.
-pub fn found(doors: &Doors, rows: &Scans, arn: &str) -> Result<Header, Refused> {
+pub fn found(doors: &Doors, rows: &Scans, arn: &str) -> Result<Header, ApiError> {
     let id = id_of(doors, arn)?;
-    rows.header(id)?.ok_or_else(|| Refused::no_execution(arn))
+    rows.header(id)?.ok_or_else(|| ApiError::no_execution(arn))
 }
 
-fn id_of(doors: &Doors, arn: &str) -> Result<ExecutionId, Refused> {
+fn id_of(doors: &Doors, arn: &str) -> Result<ExecutionId, ApiError> {
     let (machine, name) = doors.place.read_execution(arn)?;
-    doors.reader.by_name(&machine, &name)?.ok_or_else(|| Refused::no_execution(arn))
+    doors.reader.by_name(&machine, &name)?.ok_or_else(|| ApiError::no_execution(arn))
 }
 
 pub fn status_of(name: &str) -> Option<Status> {

@@ -1,9 +1,9 @@
 //! Reads a request's fields and gathers what is wrong with them, in the words of AWS's own validation.
 
+use conveyor_base::limits::quotas;
 use serde_json::{Map, Value};
 
-use crate::api::Refused;
-use crate::base::limits::quotas;
+use crate::ApiError;
 
 /// Texts that AWS keeps out of its messages.
 const SENSITIVE: &[&str] =
@@ -175,16 +175,16 @@ impl Fields {
     }
 
     /// Refuses where anything was wrong.
-    pub fn done(&self) -> Result<(), Refused> {
+    pub fn done(&self) -> Result<(), ApiError> {
         if let Some(words) = &self.mistyped {
-            return Err(Refused::new("SerializationException", words.as_str()));
+            return Err(ApiError::new("SerializationException", words.as_str()));
         }
         let count = self.problems.len();
         if count == 0 {
             return Ok(());
         }
         let word = if count == 1 { "error" } else { "errors" };
-        Err(Refused::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
+        Err(ApiError::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
     }
 
     pub fn need(&mut self, key: &str) {

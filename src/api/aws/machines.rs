@@ -1,23 +1,23 @@
 //! State machines: create, update, delete, describe, list.
 
+use conveyor_asl::{self as asl, Problem, Severity};
+use conveyor_base::Timestamp;
+use conveyor_base::limits::{NAME_CHARS_MAX, quotas};
+use conveyor_run::{Changed, MachineChange, NewMachine};
+use conveyor_store::{MachineKind, RevisionRow, Scans};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::settings::{self, Settings};
 use super::{definitions, tags, token};
-use crate::api::{Doors, Refused, names};
-use crate::asl::{self, Problem, Severity};
-use crate::base::Timestamp;
-use crate::base::limits::{NAME_CHARS_MAX, quotas};
-use crate::run::{Changed, MachineChange, NewMachine};
-use crate::store::{MachineKind, RevisionRow, Scans};
+use crate::{ApiError, Doors, names};
 
 pub const TYPES: &[&str] = &["EXPRESS", "STANDARD"];
 pub const ARN_CHARS_MAX: usize = 256;
 pub const DESCRIPTION_CHARS_MAX: usize = 256;
 pub const INCLUDED: &[&str] = &["ALL_DATA", "METADATA_ONLY"];
 
-pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let name = fields.named("name", NAME_CHARS_MAX);
     let definition = fields.named("definition", quotas().definition_bytes());
     let role_arn = fields.named("roleArn", ARN_CHARS_MAX);
@@ -46,7 +46,7 @@ pub async fn create(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(answer)
 }
 
-pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let definition = fields.name("definition", quotas().definition_bytes());
     let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
@@ -55,14 +55,14 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     fields.done()?;
     let (name, qualifier) = doors.place.read_machine(&arn)?;
     if definition.is_none() && role_arn.is_none() && settings.is_empty() {
-        return Err(Refused::new(
+        return Err(ApiError::new(
             "MissingRequiredParameter",
             "Either the definition, the role ARN, the LoggingConfiguration, or the TracingConfiguration must be \
              specified",
         ));
     }
     // Versions and aliases have no definition of their own to change.
-    let row = doors.reader.machine(&name)?.filter(|_| qualifier.is_none()).ok_or_else(|| Refused::no_machine(&arn))?;
+    let row = doors.reader.machine(&name)?.filter(|_| qualifier.is_none()).ok_or_else(|| ApiError::no_machine(&arn))?;
     if let Some(definition) = &definition {
         check_definition(doors, definition, Some(type_name(row.kind))).await?;
     }
@@ -82,23 +82,23 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(answer)
 }
 
-pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     fields.done()?;
     let (name, qualifier) = doors.place.read_machine(&arn)?;
     if qualifier.is_some() {
-        return Err(Refused::invalid_arn("Resource type not valid in this context: stateMachine version or alias"));
+        return Err(ApiError::invalid_arn("Resource type not valid in this context: stateMachine version or alias"));
     }
     doors.handle.delete_machine(&name).await?;
     Ok(json!({}))
 }
 
-pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     fields.one_of("includedData", INCLUDED);
     fields.done()?;
     let (name, qualifier) = doors.place.read_machine(&arn)?;
-    let missing = || Refused::no_machine(&arn);
+    let missing = || ApiError::no_machine(&arn);
     let row = doors.reader.machine(&name)?.ok_or_else(missing)?;
     let version = match qualifier {
         None => None,
@@ -121,13 +121,13 @@ pub fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     Ok(answer)
 }
 
-pub async fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     fields.one_of("includedData", INCLUDED);
     fields.done()?;
     let header = super::executions::find(doors, &arn).await?;
     let machine = &header.machine;
-    let missing = || Refused::no_machine(&doors.place.machine(&machine.name));
+    let missing = || ApiError::no_machine(&doors.place.machine(&machine.name));
     let revision = doors.reader.revision(&machine.name, machine.revision)?.ok_or_else(missing)?;
     let mut answer = common(&machine.name, &revision);
     answer["stateMachineArn"] = doors.place.machine(&machine.name).into();
@@ -135,7 +135,7 @@ pub async fn describe_for_execution(doors: &Doors, mut fields: Fields) -> Result
     Ok(answer)
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
@@ -173,24 +173,24 @@ fn put_version(answer: &mut Value, doors: &Doors, changed: &Changed) {
 
 /// The description of the version to be published, where one is. Only a request that is otherwise well is refused for
 /// a description without a version.
-fn publish(fields: &mut Fields) -> Result<Option<String>, Refused> {
+fn publish(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let publish = fields.flag("publish").unwrap_or(false);
     let description = fields.optional("versionDescription", DESCRIPTION_CHARS_MAX);
     match (publish, description) {
         (true, description) => Ok(Some(description.unwrap_or_default())),
         (false, None) => Ok(None),
-        (false, Some(_)) => Err(Refused::validation("Version description can only be set when publish is true")),
+        (false, Some(_)) => Err(ApiError::validation("Version description can only be set when publish is true")),
     }
 }
 
-pub fn check_role(arn: &str) -> Result<(), Refused> {
+pub fn check_role(arn: &str) -> Result<(), ApiError> {
     match arn.starts_with("arn:aws") && arn.contains(":iam:") {
         true => Ok(()),
-        false => Err(Refused::invalid_arn(format_args!("Invalid ARN prefix: {arn}"))),
+        false => Err(ApiError::invalid_arn(format_args!("Invalid ARN prefix: {arn}"))),
     }
 }
 
-async fn check_definition(doors: &Doors, definition: &str, kind: Option<&str>) -> Result<(), Refused> {
+async fn check_definition(doors: &Doors, definition: &str, kind: Option<&str>) -> Result<(), ApiError> {
     let (definition, kind) = (definition.to_owned(), definitions::workflow_type(kind));
     match doors.handle.analyse(move || asl::check(&definition, kind)).await? {
         (Some(_), _) => Ok(()),
@@ -199,9 +199,9 @@ async fn check_definition(doors: &Doors, definition: &str, kind: Option<&str>) -
 }
 
 /// What is said of a definition that is not one.
-pub fn refuse_definition(problems: Vec<Problem>) -> Refused {
+pub fn refuse_definition(problems: Vec<Problem>) -> ApiError {
     let errors: Vec<Problem> = problems.into_iter().filter(|p| p.severity == Severity::Error).collect();
-    Refused::new("InvalidDefinition", format!("Invalid State Machine Definition: '{}'", asl::describe(&errors)))
+    ApiError::new("InvalidDefinition", format!("Invalid State Machine Definition: '{}'", asl::describe(&errors)))
 }
 
 pub fn type_name(kind: MachineKind) -> &'static str {

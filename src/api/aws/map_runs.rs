@@ -1,5 +1,9 @@
 //! Map runs: what distributed Maps run, how far it has come, and what may be changed meanwhile.
 
+use conveyor_base::{Attempt, ExecutionId};
+use conveyor_interpreter::{MapChild, run_list};
+use conveyor_run::MapRunChange;
+use conveyor_store::{MapRunRow, RunCounts, RunStatus, Scans};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -7,11 +11,7 @@ use super::executions::Wanted;
 use super::fields::Fields;
 use super::machines::ARN_CHARS_MAX;
 use super::token;
-use crate::api::{Doors, Refused};
-use crate::base::{Attempt, ExecutionId};
-use crate::interpreter::{MapChild, run_list};
-use crate::run::MapRunChange;
-use crate::store::{MapRunRow, RunCounts, RunStatus, Scans};
+use crate::{ApiError, Doors};
 
 const MAP_RUN_ARN_CHARS_MAX: usize = 2000;
 
@@ -24,7 +24,7 @@ fn arn(doors: &Doors, row: &MapRunRow) -> String {
     doors.place.map_run(&row.machine, &row.label, Uuid::from_u128(row.run.0))
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let execution_arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
@@ -36,7 +36,7 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Re
         None => 0,
         Some(from) => {
             let at = runs.iter().position(|(attempt, _)| attempt.to_string() == from);
-            at.ok_or_else(Refused::invalid_page_token)?
+            at.ok_or_else(ApiError::invalid_page_token)?
         }
     };
     let next = runs.get(first + limit).map(|(attempt, _)| attempt.to_string());
@@ -45,7 +45,7 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Re
             "executionArn": execution_arn,
             "mapRunArn": arn(doors, run),
             "stateMachineArn": doors.place.machine(&header.arn_machine()),
-            "startDate": crate::base::Timestamp::from(run.started_at).as_seconds(),
+            "startDate": conveyor_base::Timestamp::from(run.started_at).as_seconds(),
         });
         super::executions::put_time(&mut shown, "stopDate", run.stopped_at.map(Into::into));
         shown
@@ -55,17 +55,17 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Re
     Ok(answer)
 }
 
-pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
     fields.done()?;
     let (parent, _, row) = find(doors, &asked)?;
-    let header = doors.reader.header(parent).await?.ok_or_else(|| Refused::no_resource(&asked))?;
+    let header = doors.reader.header(parent).await?.ok_or_else(|| ApiError::no_resource(&asked))?;
     let (executions, items) = counts(doors, &row);
     let mut answer = json!({
         "mapRunArn": asked,
         "executionArn": doors.place.execution(&header.arn_machine(), &header.name),
         "status": status(row.status),
-        "startDate": crate::base::Timestamp::from(row.started_at).as_seconds(),
+        "startDate": conveyor_base::Timestamp::from(row.started_at).as_seconds(),
         "maxConcurrency": row.max_concurrency,
         "toleratedFailurePercentage": row.tolerated_percentage.unwrap_or(0.0),
         "toleratedFailureCount": row.tolerated_count.unwrap_or(0),
@@ -79,7 +79,7 @@ pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, Refuse
 }
 
 /// UpdateMapRun: what counts from now on. Ended runs stay as they are.
-pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
     let concurrency = fields.integer("maxConcurrency", 0, i64::from(i32::MAX));
     let percentage = fields.number("toleratedFailurePercentage", 0.0, 100.0);
@@ -92,13 +92,13 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     };
     let (parent, attempt, _) = find(doors, &asked)?;
     if change == MapRunChange::default() {
-        return Err(Refused::validation(
+        return Err(ApiError::validation(
             "At least one of these fields is required: maxConcurrency, toleratedFailurePercentage, toleratedFailureCount",
         ));
     }
     match doors.handle.update_map_run(parent, attempt, change).await? {
         true => Ok(json!({})),
-        false => Err(Refused::validation(format!("The Map Run '{asked}' is not running"))),
+        false => Err(ApiError::validation(format!("The Map Run '{asked}' is not running"))),
     }
 }
 
@@ -109,14 +109,14 @@ pub fn executions(
     asked: &str,
     wanted: Wanted,
     next: Option<&str>,
-) -> Result<Value, Refused> {
+) -> Result<Value, ApiError> {
     let (.., row) = find(doors, asked)?;
     wanted.list(doors, rows, run_list(&row.machine, &row.label, row.run.0), next)
 }
 
-fn find(doors: &Doors, asked: &str) -> Result<(ExecutionId, Attempt, MapRunRow), Refused> {
+fn find(doors: &Doors, asked: &str) -> Result<(ExecutionId, Attempt, MapRunRow), ApiError> {
     let (machine, label, run) = doors.place.read_map_run(asked)?;
-    let missing = || Refused::no_resource(asked);
+    let missing = || ApiError::no_resource(asked);
     let run: Uuid = run.parse().map_err(|_| missing())?;
     let (parent, attempt) = doors.reader.map_run_named(run.as_u128())?.ok_or_else(missing)?;
     let row = doors.reader.map_run(parent, attempt)?.ok_or_else(missing)?;

@@ -1,7 +1,7 @@
 //! The AWS door: `POST /` with `X-Amz-Target: AWSStepFunctions.*`, AWS JSON 1.0.
 //!
 //! Owns the wire's shape: which operation is meant, how its answer and its refusal look. Each family of operations
-//! has a file of its own. It decides nothing: what changes goes to the [`Handle`](crate::run::Handle).
+//! has a file of its own. It decides nothing: what changes goes to the [`Handle`](conveyor_run::Handle).
 
 mod activities;
 mod aliases;
@@ -22,13 +22,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
+use conveyor_resources::wire;
+use conveyor_store::Scans;
 use serde_json::{Value, json};
 
 use super::audit::{self, Action};
 use super::gate::{Caller, Role};
-use super::{Doors, Refused};
-use crate::resources::wire;
-use crate::store::Scans;
+use super::{ApiError, Doors};
 pub use executions::{redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
@@ -63,7 +63,7 @@ pub async fn handle(
     audit::to_its_end(change).await.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
-fn answered(answer: Result<Value, Refused>) -> Response {
+fn answered(answer: Result<Value, ApiError>) -> Response {
     match answer {
         Ok(value) => respond(StatusCode::OK, None, &value),
         Err(refusal) => refuse(&refusal),
@@ -145,7 +145,7 @@ fn waits(target: &str, body: &[u8]) -> bool {
 
 fn form_fields(body: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(body);
-    let plain = |text: &str| crate::base::escape::unescaped(&text.replace('+', " "));
+    let plain = |text: &str| conveyor_base::escape::unescaped(&text.replace('+', " "));
     text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
 }
 
@@ -164,7 +164,7 @@ fn passed_on(reply: wire::Reply) -> Response {
 }
 
 /// A refusal as AWS clients read it.
-pub fn refuse(refusal: &Refused) -> Response {
+pub fn refuse(refusal: &ApiError) -> Response {
     let body = json!({"__type": refusal.code, "message": refusal.message});
     respond(refusal.status(), Some(refusal.code), &body)
 }
@@ -183,15 +183,15 @@ fn respond(status: StatusCode, error: Option<&'static str>, body: &Value) -> Res
     response
 }
 
-fn unknown(operation: &str) -> Refused {
-    Refused::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
+fn unknown(operation: &str) -> ApiError {
+    ApiError::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
 }
 
-pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, Refused> {
+pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, ApiError> {
     let body = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
         Ok(Value::Object(body)) => body,
-        Ok(_) => return Err(Refused::new("SerializationException", "The request is not a JSON object")),
-        Err(e) => return Err(Refused::new("SerializationException", format!("The request is not JSON: {e}"))),
+        Ok(_) => return Err(ApiError::new("SerializationException", "The request is not a JSON object")),
+        Err(e) => return Err(ApiError::new("SerializationException", format!("The request is not JSON: {e}"))),
     };
     let fields = Fields::new(body);
     match operation {
@@ -240,8 +240,8 @@ pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, 
 async fn reading(
     doors: &Doors,
     fields: Fields,
-    answer: fn(&Doors, &Scans, Fields) -> Result<Value, Refused>,
-) -> Result<Value, Refused> {
+    answer: fn(&Doors, &Scans, Fields) -> Result<Value, ApiError>,
+) -> Result<Value, ApiError> {
     doors.reading(move |doors, rows| answer(doors, rows, fields)).await
 }
 
@@ -251,7 +251,7 @@ fn json_fault(text: &str) -> Option<String> {
         return None;
     }
     // The language's reader speaks of JSON as AWS does.
-    let problems = crate::asl::parse(text).err().unwrap_or_default();
+    let problems = conveyor_asl::parse(text).err().unwrap_or_default();
     let words = problems.into_iter().find(|p| p.code == "INVALID_JSON_DESCRIPTION").map(|p| p.message);
     Some(words.unwrap_or_else(|| "No content to map due to end-of-input".to_owned()))
 }
@@ -262,7 +262,7 @@ mod token {
     use base64::engine::general_purpose::STANDARD;
     use serde_json::Value;
 
-    use crate::api::Refused;
+    use crate::ApiError;
 
     /// Adds the token of the next page, where there is one.
     pub fn put(answer: &mut Value, next: Option<String>) {
@@ -271,10 +271,10 @@ mod token {
         }
     }
 
-    pub fn read(token: Option<&str>) -> Result<Option<String>, Refused> {
+    pub fn read(token: Option<&str>) -> Result<Option<String>, ApiError> {
         let Some(token) = token else { return Ok(None) };
-        let bytes = STANDARD.decode(token).map_err(|_| Refused::invalid_page_token())?;
-        String::from_utf8(bytes).map(Some).map_err(|_| Refused::invalid_page_token())
+        let bytes = STANDARD.decode(token).map_err(|_| ApiError::invalid_page_token())?;
+        String::from_utf8(bytes).map(Some).map_err(|_| ApiError::invalid_page_token())
     }
 
     /// The last part of an ARN.

@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use conveyor_base::{ExecutionId, Timestamp};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::machines::ARN_CHARS_MAX;
-use crate::api::{Doors, Refused};
-use crate::base::{ExecutionId, Timestamp};
+use crate::{ApiError, Doors};
 
 /// How long a token is remembered (AWS: 15 minutes).
 const REMEMBERED_MS: i64 = 15 * 60_000;
@@ -47,7 +47,7 @@ impl Redriven {
     }
 }
 
-pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let token = fields.name("clientToken", 64);
     fields.done()?;

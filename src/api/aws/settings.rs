@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
-use crate::api::Refused;
+use crate::ApiError;
 
 const LEVELS: &[&str] = &["ALL", "ERROR", "FATAL", "OFF"];
 const ENCRYPTIONS: &[&str] = &["CUSTOMER_MANAGED_KMS_KEY", "AWS_OWNED_KEY"];
@@ -47,7 +47,7 @@ impl Settings {
     }
 
     /// Refuses what AWS takes as a request and not as settings.
-    pub fn check(&self) -> Result<(), Refused> {
+    pub fn check(&self) -> Result<(), ApiError> {
         if let Some(logging) = &self.logging {
             let is_on = logging.level.as_deref().is_some_and(|level| level != "OFF");
             let destinations = logging.destinations.as_deref().unwrap_or_default();
@@ -61,7 +61,7 @@ impl Settings {
         let managed = self.encryption.as_ref().is_some_and(|e| e["type"] == "CUSTOMER_MANAGED_KMS_KEY");
         if managed && self.encryption.as_ref().is_some_and(|e| e["kmsKeyId"].is_null()) {
             let what = "Invalid Encryption Configuration: a customer managed key needs a kmsKeyId.";
-            return Err(Refused::new("InvalidEncryptionConfiguration", what));
+            return Err(ApiError::new("InvalidEncryptionConfiguration", what));
         }
         Ok(())
     }
@@ -153,8 +153,8 @@ fn logging(inner: &mut Fields) -> Logging {
     Logging { level, include_execution_data, destinations }
 }
 
-fn invalid_logging(why: &str) -> Refused {
-    Refused::new("InvalidLoggingConfiguration", format!("Invalid Logging Configuration: {why}"))
+fn invalid_logging(why: &str) -> ApiError {
+    ApiError::new("InvalidLoggingConfiguration", format!("Invalid Logging Configuration: {why}"))
 }
 
 /// `arn:aws:logs:REGION:ACCOUNT:log-group:NAME:*`

@@ -1,21 +1,21 @@
 //! StartSyncExecution: an express execution, and what came of it in the same answer.
 
+use conveyor_interpreter::Header;
+use conveyor_store::MachineKind;
 use serde_json::{Value, json};
 
 use super::executions::{Asked, put_data, put_outcome, put_time};
 use super::fields::Fields;
-use crate::api::{Doors, Refused};
-use crate::interpreter::Header;
-use crate::store::MachineKind;
+use crate::{ApiError, Doors};
 
 /// AWS bills by the started 100 ms and the started 64 MB.
 const BILLED_STEP_MS: i64 = 100;
 const BILLED_MEMORY_MB: u64 = 64;
 
-pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let asked = Asked::of(doors, &mut fields)?;
     if asked.kind != MachineKind::Express {
-        return Err(Refused::wrong_type());
+        return Err(ApiError::wrong_type());
     }
     let header = doors.handle.start_sync(asked.start).await?;
     Ok(answer(doors, &header, asked.with_data))

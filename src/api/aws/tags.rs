@@ -1,18 +1,19 @@
 //! Tags of state machines and activities: TagResource, UntagResource, ListTagsForResource, and `tags` of what is created.
 
+use conveyor_base::limits::quotas;
+use conveyor_run::Refused;
+use conveyor_store::Tag;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use crate::api::arn::Named;
-use crate::api::{Doors, Refused};
-use crate::base::limits::quotas;
-use crate::store::Tag;
+use crate::arn::Named;
+use crate::{ApiError, Doors};
 
 const ARN_CHARS_MAX: usize = 256;
 const KEY_CHARS_MAX: usize = 128;
 const VALUE_CHARS_MAX: usize = 256;
 
-pub async fn tag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn tag(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
     fields.need("tags");
     let tags = of(&mut fields);
@@ -24,7 +25,7 @@ pub async fn tag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
     .await
 }
 
-pub async fn untag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn untag(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
     fields.need("tagKeys");
     let keys = fields.texts("tagKeys").unwrap_or_default();
@@ -36,7 +37,7 @@ pub async fn untag(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> 
     .await
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
     fields.done()?;
     let tags = match doors.place.read(&arn)? {
@@ -44,7 +45,7 @@ pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
         Named::Activity { name } => doors.reader.activity(&name)?.map(|row| row.tags),
         _ => None,
     };
-    let tags = tags.ok_or_else(|| Refused::no_resource(&arn))?;
+    let tags = tags.ok_or_else(|| ApiError::no_resource(&arn))?;
     let shown = tags.iter().map(|tag| json!({"key": tag.key, "value": tag.value}));
     Ok(json!({"tags": shown.collect::<Vec<_>>()}))
 }
@@ -81,7 +82,7 @@ async fn change(
     doors: &Doors,
     arn: &str,
     change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
-) -> Result<Value, Refused> {
+) -> Result<Value, ApiError> {
     let missing = || Refused::no_resource(arn);
     match doors.place.read(arn)? {
         Named::Machine { name, qualifier: None } => {
@@ -89,7 +90,7 @@ async fn change(
             doors.handle.retag_machine(&name, change).await?;
         }
         Named::Activity { name } => {
-            let retag = |commit: &mut crate::store::Commit| {
+            let retag = |commit: &mut conveyor_store::Commit| {
                 let mut row = doors.reader.activity(&name)?.ok_or_else(missing)?;
                 change(&mut row.tags)?;
                 commit.put_activity(&row);
@@ -97,7 +98,7 @@ async fn change(
             };
             doors.handle.change_activity(retag).await?;
         }
-        _ => return Err(missing()),
+        _ => return Err(missing().into()),
     }
     Ok(json!({}))
 }

@@ -1,28 +1,28 @@
 //! SendTaskSuccess, SendTaskFailure, SendTaskHeartbeat: work that somebody outside does.
 
+use conveyor_base::TaskToken;
+use conveyor_base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use crate::api::{Doors, Refused};
-use crate::base::TaskToken;
-use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
+use crate::{ApiError, Doors};
 
 const TOKEN_CHARS_MAX: usize = 2048;
 
-pub async fn succeeded(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn succeeded(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let token = fields.named("taskToken", TOKEN_CHARS_MAX);
     let output = fields.needed_payload("output");
     fields.done()?;
     // AWS looks at the token before it looks at what was reported.
-    token.parse::<TaskToken>().map_err(|_| Refused::invalid_token())?;
+    token.parse::<TaskToken>().map_err(|_| ApiError::invalid_token())?;
     if let Some(fault) = super::json_fault(&output) {
-        return Err(Refused::new("InvalidOutput", format!("Invalid Output: '{fault}'")));
+        return Err(ApiError::new("InvalidOutput", format!("Invalid Output: '{fault}'")));
     }
     doors.handle.send_task_success(&token, output.into()).await?;
     Ok(json!({}))
 }
 
-pub async fn failed(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn failed(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let token = fields.named("taskToken", TOKEN_CHARS_MAX);
     let error = fields.optional("error", ERROR_CHARS_MAX);
     let cause = fields.optional("cause", CAUSE_CHARS_MAX);
@@ -31,7 +31,7 @@ pub async fn failed(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({}))
 }
 
-pub async fn heartbeat(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn heartbeat(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let token = fields.named("taskToken", TOKEN_CHARS_MAX);
     fields.done()?;
     doors.handle.send_task_heartbeat(&token).await?;

@@ -1,22 +1,22 @@
 //! Versions of state machines: publish, list, delete.
 
+use conveyor_base::Timestamp;
+use conveyor_store::Scans;
 use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::machines::{ARN_CHARS_MAX, DESCRIPTION_CHARS_MAX};
 use super::token;
-use crate::api::{Doors, Refused};
-use crate::base::Timestamp;
-use crate::store::Scans;
+use crate::{ApiError, Doors};
 
-pub async fn publish(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn publish(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let revision_id = fields.name("revisionId", 256);
     let description = fields.optional("description", DESCRIPTION_CHARS_MAX);
     fields.done()?;
     let (machine, qualifier) = doors.place.read_machine(&arn)?;
     if qualifier.is_some() {
-        return Err(Refused::no_machine(&arn));
+        return Err(ApiError::no_machine(&arn));
     }
     let published = doors.handle.publish_version(&machine, revision_id, description.unwrap_or_default()).await?;
     let (number, version) = published;
@@ -26,7 +26,7 @@ pub async fn publish(doors: &Doors, mut fields: Fields) -> Result<Value, Refused
     }))
 }
 
-pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused> {
+pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineVersionArn", ARN_CHARS_MAX);
     fields.done()?;
     let (machine, version) = doors.place.read_version(&arn)?;
@@ -34,7 +34,7 @@ pub async fn delete(doors: &Doors, mut fields: Fields) -> Result<Value, Refused>
     Ok(json!({}))
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Refused> {
+pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
@@ -42,7 +42,7 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Re
     let (machine, _) = doors.place.read_machine(&arn)?;
     let from = match token::read(next.as_deref())? {
         None => None,
-        Some(text) => Some(token::name(&text).parse().map_err(|_| Refused::invalid_page_token())?),
+        Some(text) => Some(token::name(&text).parse().map_err(|_| ApiError::invalid_page_token())?),
     };
     let mut found = rows.versions(&machine, from, limit + 1)?;
     let arn_of = |number: u64| doors.place.qualified(&machine, &number.to_string());

@@ -1,11 +1,11 @@
 //! Alarms and their history, what is raised first.
 
 use axum::extract::State;
+use conveyor_services::alarms;
 use serde_json::json;
 
 use super::{Answer, Fresh};
-use crate::api::Doors;
-use crate::services::alarms;
+use crate::Doors;
 
 pub async fn alarms(State(doors): State<Doors>) -> Answer {
     let mut all: Vec<_> = doors.reading(|_, rows| Ok(alarms::read(rows)?)).await?.into_values().collect();

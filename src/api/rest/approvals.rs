@@ -1,19 +1,19 @@
 //! What waits for a person's decision, and the decision.
 
 use axum::extract::{Extension, Json, Path, State};
+use conveyor_base::Attempt;
+use conveyor_base::limits::CAUSE_CHARS_MAX;
+use conveyor_resources::approve::REJECTED;
+use conveyor_services::approvals::{Decision, Key, Verdict};
+use conveyor_store::Scans;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::found;
 use super::outputs::outputs;
 use super::{Answer, Body, Fresh, source};
-use crate::api::gate::Caller;
-use crate::api::{Doors, Refused};
-use crate::base::Attempt;
-use crate::base::limits::CAUSE_CHARS_MAX;
-use crate::resources::approve::REJECTED;
-use crate::services::approvals::{Decision, Key, Verdict};
-use crate::store::Scans;
+use crate::gate::Caller;
+use crate::{ApiError, Doors};
 
 const ROWS_MAX: usize = 1_000;
 
@@ -23,7 +23,7 @@ pub async fn all(State(doors): State<Doors>) -> Answer {
 }
 
 /// What waits still. What does not, the approvals drop before long.
-fn listed(doors: &Doors, rows: &Scans) -> Result<Vec<Value>, Refused> {
+fn listed(doors: &Doors, rows: &Scans) -> Result<Vec<Value>, ApiError> {
     let mut shown = Vec::new();
     for (execution, attempt, row) in rows.approvals(None, ROWS_MAX)? {
         if !doors.handle.awaits(&row.token)? {
@@ -90,7 +90,7 @@ pub async fn reject(
 ) -> Answer {
     let Json(body) = super::body(body)?;
     if body.reason.trim().is_empty() {
-        return Err(Refused::validation("A rejection needs a reason: whoever made the file will read it"));
+        return Err(ApiError::validation("A rejection needs a reason: whoever made the file will read it"));
     }
     let cause: String = format!("{}: {}", caller.name, body.reason.trim()).chars().take(CAUSE_CHARS_MAX).collect();
     decide(&doors, &id, Decision::Reject { error: REJECTED.to_owned(), cause }).await
@@ -109,9 +109,9 @@ async fn decide(doors: &Doors, id: &str, decision: Decision) -> Answer {
     };
     match verdict {
         Verdict::Counts => Ok(Fresh(json!({}))),
-        Verdict::Refused(refused) => Err(refused),
+        Verdict::Refused(refused) => Err(refused.into()),
         Verdict::Unknown => {
-            Err(Refused::new("ResourceNotFound", "This is decided already, or its execution has ended"))
+            Err(ApiError::new("ResourceNotFound", "This is decided already, or its execution has ended"))
         }
     }
 }

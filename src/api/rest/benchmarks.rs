@@ -2,18 +2,18 @@
 //!
 //! The list has the newest run first: `{"runs": [{"id", "startedAt", "tookSeconds", "mode", "version", "disturbed",
 //! "capacity", "comparison"}], "speeds": …}`, where `speeds` is what lanes and predictions go by
-//! ([`Speeds`](crate::base::speeds)), or null before the first run. One run is its whole report, as
-//! `conveyor bench --json` writes it ([`Report`](crate::bench::Report)). Only files are read: a run that goes on in
+//! ([`Speeds`](conveyor_base::speeds)), or null before the first run. One run is its whole report, as
+//! `conveyor bench --json` writes it ([`Report`](conveyor_bench::Report)). Only files are read: a run that goes on in
 //! another process is not disturbed.
 
 use axum::extract::{Path, State};
+use conveyor_base::fault;
+use conveyor_base::speeds::Speeds;
+use conveyor_bench::kept::{self, KeptError};
 use serde_json::json;
 
 use super::{Answer, Fresh};
-use crate::api::{Doors, Refused};
-use crate::base::fault;
-use crate::base::speeds::Speeds;
-use crate::bench::kept::{self, KeptError};
+use crate::{ApiError, Doors};
 
 pub async fn all(State(doors): State<Doors>) -> Answer {
     let data_dir = doors.data_dir.clone();
@@ -26,7 +26,7 @@ pub async fn one(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
     let data_dir = doors.data_dir.clone();
     match doors.blocking(move || kept::run(&data_dir, &id)).await? {
         Ok(report) => Ok(Fresh(json!(report))),
-        Err(missing @ KeptError::Missing { .. }) => Err(Refused::new("ResourceNotFound", missing.to_string())),
-        Err(error) => Err(Refused::new("InternalFailure", fault::chain(&error))),
+        Err(missing @ KeptError::Missing { .. }) => Err(ApiError::new("ResourceNotFound", missing.to_string())),
+        Err(error) => Err(ApiError::new("InternalFailure", fault::chain(&error))),
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
-use crate::api::Doors;
+use crate::Doors;
 
 const INVENTORY_FOR: Duration = Duration::from_secs(600);
 const NOW_FOR: Duration = Duration::from_secs(2);

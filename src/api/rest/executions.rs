@@ -1,19 +1,19 @@
 //! One execution over REST: its states, its failure, its outputs; start, stop, redrive. Lists stand in `list`.
 
 use axum::extract::{Json, Path, Query, State};
+use conveyor_base::limits::quotas;
+use conveyor_base::{EventId, ExecutionId, JOB_MACHINE};
+use conveyor_interpreter::{Header, HistoryEvent, StateType};
+use conveyor_run::{self as run, Start};
+use conveyor_store::{Direction, Scans};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
 use super::{Answer, Body, Fresh, predictions, source};
-use crate::api::live::Shown;
-use crate::api::{Doors, Refused, aws, names};
-use crate::base::limits::quotas;
-use crate::base::{EventId, ExecutionId, JOB_MACHINE};
-use crate::interpreter::{Header, HistoryEvent, StateType};
-use crate::run::{self, Start};
-use crate::store::{Direction, Scans};
+use crate::live::Shown;
+use crate::{ApiError, Doors, aws, names};
 
 /// Events that one page of an execution is made of, and the states it shows.
 pub(super) const EVENTS_MAX: usize = 25_000;
@@ -119,7 +119,7 @@ pub async fn history(State(doors): State<Doors>, Path(id): Path<String>, Query(q
         let mut events = rows.history(found(rows, &id)?.id, EventId(query.from), limit + 1, direction)?;
         let next = events.get(limit).map(|event| event.id.0);
         events.truncate(limit);
-        let shown = events.iter().map(|event| crate::api::history::wire(event, query.data.unwrap_or(true)));
+        let shown = events.iter().map(|event| crate::history::wire(event, query.data.unwrap_or(true)));
         Ok(Fresh(json!({"events": shown.collect::<Vec<Value>>(), "next": next})))
     };
     doors.reading(page).await
@@ -151,7 +151,7 @@ pub async fn start(doors: Doors, body: Body<StartBody>) -> Answer {
     let bytes_max = quotas().payload_bytes();
     if input.len() > bytes_max {
         let words = format!("The input is larger than {bytes_max} bytes");
-        return Err(Refused::new("InvalidExecutionInput", words));
+        return Err(ApiError::new("InvalidExecutionInput", words));
     }
     let new = Start {
         machine: body.machine.clone(),
@@ -187,15 +187,15 @@ pub async fn redrive(doors: Doors, Path(id): Path<String>) -> Answer {
     Ok(Fresh(json!({"redrivenAt": at.0})))
 }
 
-pub(super) async fn find(doors: &Doors, id: &str) -> Result<Header, Refused> {
-    let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
-    doors.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))
+pub(super) async fn find(doors: &Doors, id: &str) -> Result<Header, ApiError> {
+    let id: ExecutionId = id.parse().map_err(|_| ApiError::no_execution(id))?;
+    doors.reader.header(id).await?.ok_or_else(|| ApiError::no_execution(id))
 }
 
 /// The same for who looks further into the store.
-pub(super) fn found(rows: &Scans, id: &str) -> Result<Header, Refused> {
-    let id: ExecutionId = id.parse().map_err(|_| Refused::no_execution(id))?;
-    rows.header(id)?.ok_or_else(|| Refused::no_execution(id))
+pub(super) fn found(rows: &Scans, id: &str) -> Result<Header, ApiError> {
+    let id: ExecutionId = id.parse().map_err(|_| ApiError::no_execution(id))?;
+    rows.header(id)?.ok_or_else(|| ApiError::no_execution(id))
 }
 
 pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
@@ -211,7 +211,7 @@ pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
         "status": header.status.name(),
         "file": file.as_ref().map(|uri| uri.file_name()),
         "source": file.as_ref().map(|uri| uri.to_string()),
-        "sourceUrl": file.as_ref().and_then(|uri| crate::api::media::url(doors, uri)),
+        "sourceUrl": file.as_ref().and_then(|uri| crate::media::url(doors, uri)),
         "startedAt": header.started_at.0,
         "stoppedAt": header.stopped_at.map(|at| at.0),
         "error": error,

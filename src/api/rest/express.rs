@@ -1,14 +1,14 @@
 //! Express executions over REST: what runs, what ended lately, counts since the appliance started; and stopping one.
 
 use axum::extract::{Json, Path, Query, State};
+use conveyor_base::ExecutionId;
+use conveyor_interpreter::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::executions::StopBody;
 use super::{Answer, Body, Fresh};
-use crate::api::{Doors, Refused};
-use crate::base::ExecutionId;
-use crate::interpreter::Status;
+use crate::{ApiError, Doors};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -52,7 +52,7 @@ pub async fn board(State(doors): State<Doors>, Query(query): Query<BoardQuery>) 
 
 pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
     let Json(body) = super::body(body)?;
-    let missing = || Refused::no_execution(&id);
+    let missing = || ApiError::no_execution(&id);
     let number: ExecutionId = id.parse().map_err(|_| missing())?;
     let stopped = doors.handle.stop_express(number, body.error, body.cause).await;
     if stopped { Ok(Fresh(json!({"stoppedAt": doors.handle.now().0}))) } else { Err(missing()) }

@@ -4,14 +4,14 @@
 //! so one request looks at a bounded number of rows and says where the next one goes on.
 
 use axum::extract::{Json, Query, State};
+use conveyor_base::ExecutionId;
+use conveyor_store::{Direction, ExecutionFilter, Scans};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::{find, summary};
 use super::{Answer, Body, Fresh, source};
-use crate::api::{Doors, Refused, aws};
-use crate::base::ExecutionId;
-use crate::store::{Direction, ExecutionFilter, Scans};
+use crate::{ApiError, Doors, aws};
 
 /// Rows of a page, and the most that one may ask for.
 const PAGE_ROWS: usize = 50;
@@ -53,14 +53,14 @@ fn page(doors: &Doors, store: &Scans, query: ListQuery) -> Answer {
     let status = match query.status.as_deref().filter(|s| !s.is_empty()) {
         None => None,
         Some(name) => {
-            let unknown = || Refused::validation(format!("There is no status '{name}'"));
+            let unknown = || ApiError::validation(format!("There is no status '{name}'"));
             Some(aws::status_of(name).ok_or_else(unknown)?)
         }
     };
     let oldest_first = match query.order.as_deref() {
         None | Some("" | "newest") => false,
         Some("oldest") => true,
-        Some(other) => return Err(Refused::validation(format!("There is no order '{other}': newest or oldest"))),
+        Some(other) => return Err(ApiError::validation(format!("There is no order '{other}': newest or oldest"))),
     };
     let filter = ExecutionFilter { machine: query.machine.filter(|m| !m.is_empty()), status };
     let direction = if oldest_first { Direction::Forward } else { Direction::Backward };
@@ -73,7 +73,7 @@ fn page(doors: &Doors, store: &Scans, query: ListQuery) -> Answer {
     };
     let mut next = query.next;
     if next.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
-        return Err(Refused::invalid_page_token());
+        return Err(ApiError::invalid_page_token());
     }
     if next.is_none() {
         // Begin where the wanted time does.
@@ -134,16 +134,16 @@ pub struct Several {
 }
 
 /// What became of each, in the order asked for: `null`, or why not.
-fn outcomes(all: Vec<(String, Result<(), Refused>)>) -> Fresh {
+fn outcomes(all: Vec<(String, Result<(), ApiError>)>) -> Fresh {
     let failed = all.iter().filter(|(_, outcome)| outcome.is_err()).count();
     let shown = all.into_iter().map(|(id, outcome)| json!({"id": id, "error": outcome.err().map(|r| r.message)}));
     Fresh(json!({"outcomes": shown.collect::<Vec<Value>>(), "failed": failed}))
 }
 
-fn checked(body: Body<Several>) -> Result<Vec<String>, Refused> {
+fn checked(body: Body<Several>) -> Result<Vec<String>, ApiError> {
     let Json(Several { ids }) = super::body(body)?;
     if ids.len() > SEVERAL_MAX {
-        return Err(Refused::validation(format!("{} executions at once; at most {SEVERAL_MAX}", ids.len())));
+        return Err(ApiError::validation(format!("{} executions at once; at most {SEVERAL_MAX}", ids.len())));
     }
     Ok(ids)
 }
@@ -154,7 +154,8 @@ pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
         let stopped = async {
             let header = find(&doors, &id).await?;
             let why = Some("Stopped with others".to_owned());
-            doors.handle.stop(header.id, Some("Stopped".to_owned()), why).await.map(drop)
+            doors.handle.stop(header.id, Some("Stopped".to_owned()), why).await?;
+            Ok(())
         };
         let outcome = stopped.await;
         all.push((id, outcome));
@@ -165,7 +166,10 @@ pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
 pub async fn redrive_all(doors: Doors, body: Body<Several>) -> Answer {
     let mut all = Vec::new();
     for id in checked(body)? {
-        let redriven = async { doors.handle.redrive(find(&doors, &id).await?.id).await.map(drop) };
+        let redriven = async {
+            doors.handle.redrive(find(&doors, &id).await?.id).await?;
+            Ok(())
+        };
         let outcome = redriven.await;
         all.push((id, outcome));
     }

@@ -3,14 +3,14 @@
 //! The rules are the AWS door's: changes of aliases, and trying a state, are its operations with shorter names.
 
 use axum::extract::{Json, Path, State};
+use conveyor_asl::{self as asl, Severity, WorkflowType};
+use conveyor_run::{MachineChange, NewMachine};
+use conveyor_store::{MachineKind, MachineRow, Scans};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Body, Fresh};
-use crate::api::{Doors, Refused, aws, names};
-use crate::asl::{self, Severity, WorkflowType};
-use crate::run::{MachineChange, NewMachine};
-use crate::store::{MachineKind, MachineRow, Scans};
+use crate::{ApiError, Doors, aws, names};
 
 const MACHINES_MAX: usize = 1000;
 const VERSIONS_SHOWN: usize = 200;
@@ -49,9 +49,9 @@ fn kind(row: &MachineRow) -> &'static str {
     }
 }
 
-fn find(doors: &Doors, name: &str) -> Result<MachineRow, Refused> {
+fn find(doors: &Doors, name: &str) -> Result<MachineRow, ApiError> {
     let row = doors.reader.machine(name)?;
-    row.ok_or_else(|| Refused::no_machine(&doors.place.machine(name)))
+    row.ok_or_else(|| ApiError::no_machine(&doors.place.machine(name)))
 }
 
 pub async fn one(State(doors): State<Doors>, Path(name): Path<String>) -> Answer {
@@ -103,7 +103,7 @@ pub async fn definition(doors: &Doors, name: String, revision: u64) -> Answer {
 }
 
 fn definition_of(doors: &Doors, name: &str, revision: u64) -> Answer {
-    let missing = || Refused::new("ResourceNotFound", format!("Revision {revision} of '{name}' is gone"));
+    let missing = || ApiError::new("ResourceNotFound", format!("Revision {revision} of '{name}' is gone"));
     let row = doors.reader.revision(name, revision)?.ok_or_else(missing)?;
     let kind = doors.reader.machine(name)?.map_or(MachineKind::Standard, |row| row.kind);
     Ok(Fresh(json!({"machine": name, "revision": revision, "definition": row.definition, "roleArn": row.role_arn,
@@ -166,7 +166,7 @@ pub async fn update(doors: Doors, Path(name): Path<String>, body: Body<ChangeBod
             "'{name}' is at revision {} by now, and this change was made to revision {based_on}; look at it first",
             row.revision
         );
-        return Err(Refused::new("ConflictException", what));
+        return Err(ApiError::new("ConflictException", what));
     }
     let change = MachineChange { definition: Some(body.definition), publish: body.publish, ..MachineChange::default() };
     doors.handle.update_machine(&name, change).await?;

@@ -28,12 +28,12 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Json, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use conveyor_store::Scans;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::refused::rest_status;
-use super::{Doors, Refused, audit};
-use crate::store::Scans;
+use super::error::rest_status;
+use super::{ApiError, Doors, audit};
 
 pub use devices::Devices;
 pub use overview::Today;
@@ -41,7 +41,7 @@ pub use source::source;
 pub use table::routes;
 
 /// A refusal as REST clients read it.
-pub fn refuse(refusal: &Refused) -> Response {
+pub fn refuse(refusal: &ApiError) -> Response {
     let body = json!({"error": refusal.message, "code": refusal.code});
     answer(rest_status(refusal.code), &body)
 }
@@ -56,7 +56,7 @@ fn answer(status: axum::http::StatusCode, body: &Value) -> Response {
     (status, headers, body.to_string()).into_response()
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         refuse(&self)
     }
@@ -70,13 +70,13 @@ impl IntoResponse for Fresh {
     }
 }
 
-type Answer = Result<Fresh, Refused>;
+type Answer = Result<Fresh, ApiError>;
 
 /// A request's body, read as far as it could be.
 pub type Body<T> = Result<Json<T>, JsonRejection>;
 
-pub fn body<T>(body: Body<T>) -> Result<Json<T>, Refused> {
-    body.map_err(|e| Refused::validation(e.body_text()))
+pub fn body<T>(body: Body<T>) -> Result<Json<T>, ApiError> {
+    body.map_err(|e| ApiError::validation(e.body_text()))
 }
 
 async fn lanes(State(doors): State<Doors>) -> Answer {

@@ -1,11 +1,11 @@
 //! Notifications: what waits for its target and why, and what was delivered lately.
 
 use axum::extract::State;
+use conveyor_store::Scans;
 use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
-use crate::api::Doors;
-use crate::store::Scans;
+use crate::Doors;
 
 const ROWS_MAX: usize = 500;
 

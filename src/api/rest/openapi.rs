@@ -337,7 +337,7 @@ const SUMMARY: Fields = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::gate::Role;
+    use crate::gate::Role;
 
     #[test]
     fn every_shape_that_is_named_is_there() {

@@ -1,10 +1,10 @@
 //! What an execution produced, found in the JSON that its states passed on: every `s3://` name of a file.
 
+use conveyor_base::Uri;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::{Doors, media};
-use crate::base::Uri;
+use crate::{Doors, media};
 
 /// Files that one page lists at most.
 const OUTPUTS_MAX: usize = 200;

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::Status;
+use conveyor_services::alarms;
+use conveyor_store::{ExecutionFilter, Scans};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::summary;
 use super::{Answer, Fresh, source};
-use crate::api::Doors;
-use crate::base::{ExecutionId, Timestamp};
-use crate::interpreter::Status;
-use crate::services::alarms;
-use crate::store::{ExecutionFilter, Scans};
+use crate::Doors;
 
 /// Running executions that are shown; how many there are is said.
 const RUNNING_SHOWN: usize = 60;
@@ -53,7 +53,7 @@ pub async fn overview(State(doors): State<Doors>, Query(query): Query<OverviewQu
     Ok(Fresh(shown))
 }
 
-fn glance(doors: &Doors, rows: &Scans, since: Option<i64>) -> Result<Value, crate::api::Refused> {
+fn glance(doors: &Doors, rows: &Scans, since: Option<i64>) -> Result<Value, crate::ApiError> {
     let now = doors.handle.now();
     let since = since.unwrap_or(now.0 - 24 * HOUR_MS).clamp(now.0 - 48 * HOUR_MS, now.0);
     let (running, more) = running(doors, rows)?;
@@ -75,7 +75,7 @@ fn glance(doors: &Doors, rows: &Scans, since: Option<i64>) -> Result<Value, crat
 }
 
 /// What runs of its own accord, newest first; nested executions are part of what started them.
-fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::api::Refused> {
+fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::ApiError> {
     let filter = ExecutionFilter { machine: None, status: Some(Status::Running) };
     let (mut shown, mut next, mut looked) = (Vec::new(), None, 0);
     loop {
@@ -97,7 +97,7 @@ fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::api
 }
 
 /// What was started since then and has ended, by hour; the newest failures whole.
-fn today(doors: &Doors, rows: &Scans, since: i64, now: Timestamp) -> Result<Value, crate::api::Refused> {
+fn today(doors: &Doors, rows: &Scans, since: i64, now: Timestamp) -> Result<Value, crate::ApiError> {
     let hours = ((now.0 - since) / HOUR_MS + 1) as usize;
     let mut counts = rows.counts();
     counts.retain(|(_, status), _| *status != Status::Running);
@@ -154,7 +154,7 @@ fn today(doors: &Doors, rows: &Scans, since: i64, now: Timestamp) -> Result<Valu
 }
 
 /// When each share last gave a file to work on.
-fn landings(rows: &Scans) -> Result<Value, crate::api::Refused> {
+fn landings(rows: &Scans) -> Result<Value, crate::ApiError> {
     let mut landings: BTreeMap<String, (i64, String)> = BTreeMap::new();
     for found in rows.executions(&ExecutionFilter::default(), None, LANDINGS_LOOKED)?.items {
         if found.parent.is_some() {
@@ -203,7 +203,7 @@ pub async fn schedules(State(doors): State<Doors>) -> Answer {
         let rule = schedule["rule"].as_str().unwrap_or_default();
         let zone = schedule["timezone"].as_str();
         schedule["nextAt"] = match schedule["enabled"] == true {
-            true => crate::services::schedules::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
+            true => conveyor_services::schedules::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
             false => Value::Null,
         };
     }

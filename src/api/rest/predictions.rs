@@ -4,11 +4,11 @@
 //! `{"execution", "state", "queuedAt", "startedAt", "runMs", "by", "startsInMs", "leftMs"}`. `predicted` is what the outputs
 //! of its states say of jobs that ended: `{"Seconds", "TookSeconds", "ErrorPercent", "By"}`.
 
+use conveyor_base::ExecutionId;
+use conveyor_store::Scans;
 use serde_json::{Value, json};
 
-use crate::api::Doors;
-use crate::base::ExecutionId;
-use crate::store::Scans;
+use crate::Doors;
 
 /// How deep nesting is followed, and how many executions are looked at.
 const DEPTH_MAX: usize = 4;

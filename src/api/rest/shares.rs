@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use axum::extract::{Path, Query, State};
+use conveyor_base::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Fresh};
-use crate::api::{Doors, Refused, media};
-use crate::base::Uri;
+use crate::{ApiError, Doors, media};
 
 /// Entries of a folder that are listed; a larger folder says so.
 const ENTRIES_MAX: usize = 2_000;
@@ -56,9 +56,9 @@ fn listed(doors: &Doors, share: &str, under: &str) -> Answer {
         "" => doors.shares.root(share).map(std::path::Path::to_path_buf),
         under => doors.shares.resolve(&Uri::new(share, under)),
     };
-    let folder = folder.map_err(|e| Refused::new("ResourceNotFound", e.to_string()))?;
+    let folder = folder.map_err(|e| ApiError::new("ResourceNotFound", e.to_string()))?;
     let unread =
-        |e: std::io::Error| Refused::new("ResourceNotFound", format!("s3://{share}/{under} cannot be read: {e}"));
+        |e: std::io::Error| ApiError::new("ResourceNotFound", format!("s3://{share}/{under} cannot be read: {e}"));
     let (mut entries, mut more) = (Vec::new(), false);
     for entry in std::fs::read_dir(&folder).map_err(unread)? {
         let entry = entry.map_err(unread)?;

@@ -1,8 +1,7 @@
 //! Which file an execution is about, out of its input: what lists show and search by.
 
+use conveyor_base::Uri;
 use serde_json::Value;
-
-use crate::base::Uri;
 
 /// The shapes that inputs come in: the recipe's (`bucket`, `key`), S3's notifications and EventBridge's, or any `s3://`
 /// name in one of the first fields.

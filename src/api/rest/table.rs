@@ -14,9 +14,9 @@ use super::{
     alarms, approvals, audit_entries, benchmarks, devices, executions, express, lanes, list, machines, notifications,
     openapi, overview, refuse, settings, shares, trace, uploads, visit, watches,
 };
-use crate::api::audit::{self, Action};
-use crate::api::gate::{Caller, Role};
-use crate::api::{Doors, Refused, live, session};
+use crate::audit::{self, Action};
+use crate::gate::{Caller, Role};
+use crate::{ApiError, Doors, live, session};
 
 /// One door, as the OpenAPI document tells of it.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ pub fn routes(doors: &Doors) -> Router<Doors> {
         // Whoever may not come in may read how to.
         .route("/openapi.json", get(move || async move { super::fresh(document) }))
         .route("/session", get(session::show).post(session::sign_in).delete(session::sign_out))
-        .fallback(|| async { refuse(&Refused::new("ResourceNotFound", "There is no such resource")) })
+        .fallback(|| async { refuse(&ApiError::new("ResourceNotFound", "There is no such resource")) })
 }
 
 const PAGE: (&str, &str) = ("limit", "rows of a page");

@@ -6,16 +6,16 @@
 use std::collections::HashMap;
 
 use axum::extract::{Path, State};
+use conveyor_base::EventId;
+use conveyor_interpreter::HistoryEvent;
+use conveyor_store::{Direction, Scans};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::executions::{EVENTS_MAX, children_of, found};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh};
-use crate::api::{Doors, history};
-use crate::base::EventId;
-use crate::interpreter::HistoryEvent;
-use crate::store::{Direction, Scans};
+use crate::{Doors, history};
 
 /// Texts, each kept once.
 #[derive(Default, Serialize)]

@@ -1,5 +1,5 @@
 //! Uploads straight to a share, by the core of tus 1.0 (tus.io) with its creation extension: whoever is cut off asks how
-//! far it came and goes on. What becomes of a file the uploads decide ([`crate::services::uploads`]).
+//! far it came and goes on. What becomes of a file the uploads decide ([`conveyor_services::uploads`]).
 
 use axum::body::Body as HttpBody;
 use axum::extract::{Extension, Path, State};
@@ -7,12 +7,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use conveyor_services::uploads::{NewUpload, offset, refused, unknown};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
-use crate::api::gate::Caller;
-use crate::api::{Doors, Refused};
-use crate::services::uploads::{NewUpload, offset, refused, unknown};
+use crate::gate::Caller;
+use crate::{ApiError, Doors};
 
 /// Pieces of a body that wait to be written: a disk that is slower than the network holds the sender up.
 const PIECES_MAX: usize = 16;
@@ -21,7 +21,7 @@ pub async fn begin(
     doors: Doors,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let bytes: u64 = number(&headers, "upload-length").ok_or_else(|| refused("Upload-Length is missing"))?;
     let metadata = metadata(headers.get("upload-metadata").and_then(|v| v.to_str().ok()).unwrap_or_default());
     let field = |name: &str| metadata.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
@@ -38,7 +38,7 @@ pub async fn begin(
     Ok(answer)
 }
 
-pub async fn how_far(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Refused> {
+pub async fn how_far(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let upload = doors.reader.upload(&id)?.ok_or_else(unknown)?;
     let mut answer =
         reply(StatusCode::OK, &[("upload-offset", offset(&upload).await?), ("upload-length", upload.bytes)]);
@@ -52,10 +52,10 @@ pub async fn go_on(
     Path(id): Path<String>,
     headers: HeaderMap,
     body: HttpBody,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     if kind != Some("application/offset+octet-stream") {
-        return Err(refused("the body's type must be application/offset+octet-stream"));
+        return Err(refused("the body's type must be application/offset+octet-stream").into());
     }
     let (pieces, taken) = mpsc::channel(PIECES_MAX);
     let feed = async move {
@@ -75,12 +75,12 @@ pub async fn go_on(
     }?;
     let mut answer = reply(StatusCode::NO_CONTENT, &[("upload-offset", reached.offset)]);
     if let Some(key) = reached.key {
-        set(&mut answer, HeaderName::from_static("x-conveyor-key"), &crate::base::escape::escaped(&key));
+        set(&mut answer, HeaderName::from_static("x-conveyor-key"), &conveyor_base::escape::escaped(&key));
     }
     Ok(answer)
 }
 
-pub async fn give_up(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Refused> {
+pub async fn give_up(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
     doors.uploads.give_up(&id).await?;
     Ok(reply(StatusCode::NO_CONTENT, &[]))
 }

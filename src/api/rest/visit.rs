@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
+use conveyor_asl::Variables;
+use conveyor_base::{EventId, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Ended, Header, Mock, StateType, Trial, inspect};
+use conveyor_store::{Direction, Scans};
 use serde_json::{Map, Value, json};
 
 use super::executions::{self, EVENTS_MAX, children_of};
 use super::visits::{self, Visit};
 use super::{Answer, Fresh};
-use crate::api::{Doors, Refused};
-use crate::asl::Variables;
-use crate::base::{EventId, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::{Ended, Header, Mock, StateType, Trial, inspect};
-use crate::store::{Direction, Scans};
+use crate::{ApiError, Doors};
 
 /// A variable or a point of the data flow that is larger is told by its size.
 const SHOWN_BYTES_MAX: usize = 262_144;
@@ -33,7 +33,7 @@ fn one(doors: &Doors, rows: &Scans, id: &str, event: u64) -> Answer {
     let read = visits::read(&events, header.stopped_at.map(|at| at.0));
     // Any event of the visit names it.
     let place = events.iter().position(|e| e.id.0 == event).and_then(|at| read.of_events[at]);
-    let missing = || Refused::new("ResourceNotFound", format!("Event {event} of this execution belongs to no state"));
+    let missing = || ApiError::new("ResourceNotFound", format!("Event {event} of this execution belongs to no state"));
     let at = place.ok_or_else(missing)?;
     let mut found = read.visits[at].clone();
     children_of(doors, std::slice::from_mut(&mut found));

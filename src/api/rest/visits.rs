@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 
+use conveyor_base::EventId;
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Failure, HistoryEvent, HistoryKind as K, StateType};
 use serde::Serialize;
-
-use crate::base::EventId;
-use crate::interpreter::event::Json;
-use crate::interpreter::{Failure, HistoryEvent, HistoryKind as K, StateType};
 
 /// One visit to one state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -357,8 +356,9 @@ fn close(visit: &mut Visit, ended: Option<i64>) {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_base::Timestamp;
+
     use super::*;
-    use crate::base::Timestamp;
 
     /// Events with ids from 1, a second apart: (previous, kind).
     fn history(kinds: Vec<(u64, K)>) -> Vec<HistoryEvent> {

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::json::{Kind, Member, Node, line_and_column};
-use crate::asl::problem::{Problem, Severity, location, pointer};
-use crate::asl::template::Segment;
-use crate::asl::{Name, Path, QueryLanguage, State, Template};
+use crate::problem::{Problem, Severity, location, pointer};
+use crate::template::Segment;
+use crate::{Name, Path, QueryLanguage, State, Template};
 
 /// Most problems that are kept: more help nobody, and each costs a look at the text.
 const PROBLEMS_MAX: usize = 1_000;

@@ -1,14 +1,15 @@
 //! Choice states: rules and their conditions.
 
+use conveyor_base::limits::NESTING_DEPTH_MAX;
+
 use super::checker::{Checker, Fields};
 use super::json::{Kind, Node};
 use super::processor::Exits;
-use crate::asl::condition::{Comparable, Comparand, Comparison, Is, Pattern, Relation};
-use crate::asl::jsonata::expression_of;
-use crate::asl::machine::{Choice, Rule};
-use crate::asl::template::Segment;
-use crate::asl::{Condition, parse_timestamp};
-use crate::base::limits::NESTING_DEPTH_MAX;
+use crate::condition::{Comparable, Comparand, Comparison, Is, Pattern, Relation};
+use crate::jsonata::expression_of;
+use crate::machine::{Choice, Rule};
+use crate::template::Segment;
+use crate::{Condition, parse_timestamp};
 
 impl Checker<'_> {
     pub(super) fn choice(&mut self, fields: &mut Fields, exits: &mut Exits, jsonata: bool) -> Option<Choice> {

@@ -4,9 +4,9 @@ use super::checker::{Checker, Fields};
 use super::json::{Kind as Json, Node};
 use super::jsonata;
 use super::state::SECONDS_MAX;
-use crate::asl::distributed::*;
-use crate::asl::template::Segment;
-use crate::asl::{Count, QueryLanguage, Template, Text};
+use crate::distributed::*;
+use crate::template::Segment;
+use crate::{Count, QueryLanguage, Template, Text};
 
 /// Longest input of a child in bytes (AWS: 256 KiB).
 const BATCH_BYTES_MAX: u64 = 262_144;

@@ -3,9 +3,8 @@
 //! Strict JSON. Faults are worded as Jackson words them, which is what AWS shows. Recursion is bounded by
 //! [`JSON_DEPTH_MAX`].
 
+use conveyor_base::limits::JSON_DEPTH_MAX;
 use serde_json::{Map, Number, Value};
-
-use crate::base::limits::JSON_DEPTH_MAX;
 
 /// A value and where it begins.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 use super::checker::{Checker, Fields};
 use super::json::{Kind as Json, Node};
 use super::state::SECONDS_MAX;
-use crate::asl::jsonata::{Jsonata, Refusal, expression_of};
-use crate::asl::machine::*;
-use crate::asl::template::Segment;
-use crate::asl::{Query, Template, parse_timestamp, whole_seconds};
+use crate::jsonata::{Jsonata, Refusal, expression_of};
+use crate::machine::*;
+use crate::template::Segment;
+use crate::{Query, Template, parse_timestamp, whole_seconds};
 
 /// Fields of `$states` that every expression may read; what is not there is nothing.
 pub(super) const EVERYWHERE: &[&str] = &["input", "context", "result"];

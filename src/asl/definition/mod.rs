@@ -16,10 +16,11 @@ mod state;
 
 use std::sync::Arc;
 
+use conveyor_base::limits::quotas;
+
 use super::machine::{Processor, ProcessorMode, QueryLanguage, StateMachine};
 use super::problem::{Problem, Severity};
 use super::template::Segment;
-use crate::base::limits::quotas;
 use checker::{Checker, Fields};
 use json::{Kind, Member, Node};
 pub use review::{resources, review};

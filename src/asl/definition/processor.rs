@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use conveyor_base::limits::{NESTING_DEPTH_MAX, STATE_NAME_CHARS_MAX};
+
 use super::checker::{Checker, Fields};
 use super::json::{Kind, Member, Node};
 use super::{Surroundings, name_of};
-use crate::asl::machine::{Name, Processor, ProcessorMode};
-use crate::asl::template::Segment;
-use crate::base::limits::{NESTING_DEPTH_MAX, STATE_NAME_CHARS_MAX};
+use crate::machine::{Name, Processor, ProcessorMode};
+use crate::template::Segment;
 
 /// Where a state may go, found while it is checked.
 pub(super) struct Exits {

@@ -4,8 +4,8 @@ use super::checker::{Checker, Fields};
 use super::json::Node;
 use super::processor::Exits;
 use super::state::SECONDS_MAX;
-use crate::asl::machine::{Catcher, Retrier};
-use crate::asl::template::Segment;
+use crate::machine::{Catcher, Retrier};
+use crate::template::Segment;
 
 /// Largest `MaxAttempts` (AWS: 99999999).
 const ATTEMPTS_MAX: u64 = 99_999_999;

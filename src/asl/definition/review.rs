@@ -1,13 +1,13 @@
-//! The checks of the language and, where those find nothing, what [`flow`](crate::asl::flow) finds, each at its place.
+//! The checks of the language and, where those find nothing, what [`flow`](crate::flow) finds, each at its place.
 
 use serde_json::Value;
 
 use super::checker::Checker;
 use super::json::{self, Kind, Node, line_and_column};
 use super::{StateMachine, WorkflowType};
-use crate::asl::flow::{self, Finding};
-use crate::asl::problem::{Problem, Severity, location, pointer};
-use crate::asl::template::Segment;
+use crate::flow::{self, Finding};
+use crate::problem::{Problem, Severity, location, pointer};
+use crate::template::Segment;
 
 /// As [`check`](super::check), with what can never happen to data on its way. Those findings are warnings, but for the
 /// ones after which a state can only fail; a definition that has no other problems runs all the same. `input`: of an
@@ -37,7 +37,7 @@ pub fn resources(text: &str, workflow: WorkflowType) -> Vec<(String, Problem)> {
     let Ok(document) = json::read(text) else { return Vec::new() };
     let mut found = Vec::new();
     for state in machine.states.values() {
-        let crate::asl::Kind::Task(task) = &state.kind else { continue };
+        let crate::Kind::Task(task) = &state.kind else { continue };
         let place = checker.places.get(&state.name).cloned().unwrap_or_default();
         let finding = Finding {
             state: state.name.clone(),

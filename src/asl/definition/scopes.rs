@@ -4,7 +4,7 @@
 //! executions of their own: nothing outside is in their scope.
 
 use super::checker::Checker;
-use crate::asl::template::Segment;
+use crate::template::Segment;
 
 #[derive(Default)]
 pub(super) struct Scopes {

@@ -4,9 +4,9 @@ use super::checker::{Checker, Fields};
 use super::json::{Kind as Json, Node};
 use super::processor::{Exits, Target};
 use super::{Surroundings, jsonata, name_of};
-use crate::asl::machine::*;
-use crate::asl::template::Segment;
-use crate::asl::{Query, ReferencePath, Template, parse_timestamp, whole_seconds};
+use crate::machine::*;
+use crate::template::Segment;
+use crate::{Query, ReferencePath, Template, parse_timestamp, whole_seconds};
 
 /// Largest number of seconds in a definition (AWS: 99999999).
 pub(super) const SECONDS_MAX: u64 = 99_999_999;

@@ -1,8 +1,8 @@
 //! Definitions that are checked, and what the checker says of them.
 
 use super::*;
-use crate::asl::machine::Kind;
-use crate::asl::{ContextUse, describe};
+use crate::machine::Kind;
+use crate::{ContextUse, describe};
 
 fn problems(text: &str) -> Vec<String> {
     match parse(text) {
@@ -295,7 +295,7 @@ fn a_sound_definition_comes_out_compiled() {
     assert_eq!(codes, ["NO_DOLLAR", "PASS_RESULT_IS_STATIC"]);
 }
 
-pub(in crate::asl) const EVERYTHING: &str = r#"{
+pub(crate) const EVERYTHING: &str = r#"{
   "Comment": "One of everything", "Version": "1.0", "TimeoutSeconds": 60, "QueryLanguage": "JSONPath",
   "StartAt": "Work",
   "States": {

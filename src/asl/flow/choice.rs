@@ -3,9 +3,9 @@
 use super::shape::{Found, Kinds, Shape};
 use super::state::Reading;
 use super::{Exit, Flow, Point};
-use crate::asl::condition::{Comparable, Comparand, Condition, Is};
-use crate::asl::machine::{Choice, State};
-use crate::asl::template::Segment;
+use crate::condition::{Comparable, Comparand, Condition, Is};
+use crate::machine::{Choice, State};
+use crate::template::Segment;
 
 /// What a condition comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

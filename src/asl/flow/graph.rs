@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Finding;
-use crate::asl::machine::{Kind, Name, Processor, State, StateMachine, Transition};
+use crate::machine::{Kind, Name, Processor, State, StateMachine, Transition};
 
 pub(super) struct Graph<'m> {
     machine: &'m StateMachine,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::asl::Path;
-use crate::asl::path::{Root, Step};
+use crate::Path;
+use crate::path::{Root, Step};
 
 /// Deeper than this, and beyond so many fields, nothing is known.
 const DEPTH_MAX: usize = 8;

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::shape::{Found, Kinds, Shape};
 use super::{Exit, Finding, Flow, Point, Variable};
-use crate::asl::machine::*;
-use crate::asl::path::Root;
-use crate::asl::template::{Node, Segment};
-use crate::asl::{Jsonata, Path, Query, Template};
+use crate::machine::*;
+use crate::path::Root;
+use crate::template::{Node, Segment};
+use crate::{Jsonata, Path, Query, Template};
 
 /// A field that is read: where it stands, and what it may look at.
 #[derive(Clone, Copy)]

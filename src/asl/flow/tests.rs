@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::asl::{WorkflowType, review};
+use crate::{WorkflowType, review};
 
 fn found(definition: &Value) -> Vec<(String, &'static str)> {
     let text = definition.to_string();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::functions::{array, integer};
-use crate::asl::condition::equal;
+use crate::condition::equal;
 
 /// Most items that `States.ArrayRange` makes (AWS: 1,000).
 const RANGE_ITEMS_MAX: usize = 1_000;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::Digest;
 
 use super::format::Format;
-use crate::asl::scope::mix;
+use crate::scope::mix;
 
 /// Longest text for encoding, decoding and hashing, in characters (AWS: 10,000).
 const TEXT_CHARS_MAX: usize = 10_000;
@@ -60,7 +60,7 @@ pub(super) fn string_to_json(text: &Value) -> Result<Value, String> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_str(text).map_err(|e| match crate::asl::definition::json_fault(text) {
+    serde_json::from_str(text).map_err(|e| match crate::definition::json_fault(text) {
         Some(worded) => worded,
         None => e.to_string(),
     })

@@ -1,7 +1,7 @@
 //! The intrinsic functions against what AWS answers.
 
 use super::*;
-use crate::asl::Variables;
+use crate::Variables;
 use serde_json::json;
 
 fn eval(call: &str, input: Value) -> Result<Value, EvalError> {

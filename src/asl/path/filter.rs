@@ -7,10 +7,10 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::{ContextUse, Path, Scope, select};
-use crate::asl::condition::{compare_numbers, equal};
+use crate::condition::{compare_numbers, equal};
 
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::asl) enum Filter {
+pub(crate) enum Filter {
     And(Box<(Filter, Filter)>),
     Or(Box<(Filter, Filter)>),
     Not(Box<Filter>),
@@ -19,7 +19,7 @@ pub(in crate::asl) enum Filter {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::asl) enum Operand {
+pub(crate) enum Operand {
     /// `@…`: below the item.
     Item(Path),
     /// `$…`.
@@ -29,7 +29,7 @@ pub(in crate::asl) enum Operand {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(in crate::asl) enum Operator {
+pub(crate) enum Operator {
     Equal,
     NotEqual,
     Less,
@@ -45,7 +45,7 @@ pub(in crate::asl) enum Operator {
 
 /// A regular expression; two are equal if their texts are.
 #[derive(Clone, Debug)]
-pub(in crate::asl) struct Pattern(regex::Regex);
+pub(crate) struct Pattern(regex::Regex);
 
 impl From<regex::Regex> for Pattern {
     fn from(regex: regex::Regex) -> Pattern {

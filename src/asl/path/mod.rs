@@ -12,10 +12,10 @@ mod syntax;
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use conveyor_base::limits;
 use serde_json::Value;
 
 use super::{ContextUse, EvalError, Scope};
-use crate::base::limits;
 use filter::Filter;
 
 /// Most values that a path may find on its way. A payload of the largest size holds fewer.
@@ -289,7 +289,7 @@ fn quote(keys: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::asl::Variables;
+    use crate::Variables;
     use serde_json::json;
     use std::sync::Arc;
 

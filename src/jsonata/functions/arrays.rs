@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use super::{Entry, Given};
-use crate::jsonata::call::Func;
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result};
-use crate::jsonata::value::{Arr, Obj, Val, compare_texts};
+use crate::call::Func;
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result};
+use crate::value::{Arr, Obj, Val, compare_texts};
 
 pub(super) const TABLE: &[Entry] = &[
     ("count", "<a:n>", 1, count),

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::integers::{Case, DIGITS_MAX, Format, Primary};
 use super::{Entry, Given};
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result, quoted};
-use crate::jsonata::value::Val;
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result, quoted};
+use crate::value::Val;
 
 pub(super) const TABLE: &[Entry] = &[
     ("now", "<s?s?:s>", 2, now),

@@ -1,9 +1,9 @@
 //! `$formatInteger` and `$parseInteger`: whole numbers by an XPath picture (`#,##0`, `w`, `I`, `A`, `1;o` ...).
 
 use super::Given;
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result, quoted};
-use crate::jsonata::value::{Val, number_text};
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result, quoted};
+use crate::value::{Val, number_text};
 
 /// A picture that was read.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use super::{Entry, Given};
-use crate::jsonata::call::Match;
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result};
-use crate::jsonata::value::{Obj, Val};
+use crate::call::Match;
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result};
+use crate::value::{Obj, Val};
 
 pub(super) const TABLE: &[Entry] = &[
     ("contains", "<s-(sf):b>", 2, contains),

@@ -1,9 +1,9 @@
 //! Functions of numbers.
 
 use super::{Entry, Given, integers, picture};
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result, shown};
-use crate::jsonata::value::{Val, number_text};
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result, shown};
+use crate::value::{Val, number_text};
 
 pub(super) const TABLE: &[Entry] = &[
     ("sum", "<a<n>:n>", 1, sum),

@@ -1,9 +1,9 @@
 //! Functions of objects and of any value.
 
 use super::{Entry, Given};
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result};
-use crate::jsonata::value::{Obj, Val};
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result};
+use crate::value::{Obj, Val};
 
 pub(super) const TABLE: &[Entry] = &[
     ("keys", "<x-:a<s>>", 1, keys),

@@ -2,9 +2,9 @@
 
 use super::numbers::rounded;
 use super::{Given, integers};
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result};
-use crate::jsonata::value::{Obj, Val};
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result};
+use crate::value::{Obj, Val};
 
 /// Longest picture; every character of it may become a digit.
 const PICTURE_CHARS_MAX: usize = 300;

@@ -7,9 +7,9 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use super::{Entry, Given};
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result, quoted};
-use crate::jsonata::value::Val;
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result, quoted};
+use crate::value::Val;
 
 pub(super) const TABLE: &[Entry] = &[
     ("partition", "<a-n:a<a>>", 2, partition),

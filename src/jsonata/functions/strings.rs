@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 
 use super::{Entry, Given, text_of};
-use crate::jsonata::evaluate::Eval;
-use crate::jsonata::fault::{Fault, Result, quoted};
-use crate::jsonata::value::Val;
+use crate::evaluate::Eval;
+use crate::fault::{Fault, Result, quoted};
+use crate::value::Val;
 
 pub(super) const TABLE: &[Entry] = &[
     ("string", "<x-b?:s>", 1, string),

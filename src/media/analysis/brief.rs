@@ -1,11 +1,11 @@
 //! The stage `brief`: metadata, shots, transcript and meaning as one JSON and one Markdown document.
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Progress, Reporter};
 use serde_json::{Value, json};
 
 use super::report;
-use crate::base::{TaskError, Uri};
-use crate::media::files::fault;
-use crate::media::{Job, Progress, Reporter};
+use crate::files::fault;
 
 const LISTED: usize = 20;
 const PARTS: [&str; 4] = ["metadata", "labels", "transcript", "meaning"];

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -19,11 +20,10 @@ use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
-use crate::base::TaskError;
-use crate::media::hdr;
-use crate::media::input::Input;
-use crate::media::pipeline::{Pipeline, STALL_SECONDS_MAX, bug, error_of, link, make};
-use crate::media::probe::inspect::limit_decoders;
+use crate::hdr;
+use crate::input::Input;
+use crate::pipeline::{Pipeline, STALL_SECONDS_MAX, bug, error_of, link, make};
+use crate::probe::inspect::limit_decoders;
 
 /// How much of a chain of segments is handed on at once.
 const CHUNK_BYTES: usize = 256 * 1024;

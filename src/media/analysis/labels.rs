@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Reporter};
 use gstreamer_video::prelude::*;
 use serde_json::{Value, json};
 
@@ -12,9 +14,7 @@ use super::report::{self, LISTED_MAX, Ticker};
 use super::shots::{self, BINS, Features, Shot};
 use super::spans::{SpanFinder, round};
 use super::thumb::{Rect, Thumb, plane};
-use crate::base::TaskError;
-use crate::media::input::Input;
-use crate::media::{Job, Reporter};
+use crate::input::Input;
 
 const WIDTH: u32 = 160;
 /// Most pictures whose features are kept (about 1 KiB each): more than four hours at 25 a second.
@@ -38,7 +38,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 
 /// The whole result, unwritten.
 pub fn measure(input: &Input, threads: usize, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    crate::media::init()?;
+    crate::init()?;
     let picture = Picture { width_max: Some(WIDTH), upright: true, colorimetry: None };
     let want = Want { video: Some(picture), threads, ..Want::default() };
     let mut decoder = Decoder::open(Source::File(input.clone()), want)?;

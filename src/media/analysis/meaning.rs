@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Progress, Reporter};
 use serde_json::{Value, json};
 
 use super::{labels, report, transcript};
-use crate::base::{TaskError, Uri};
-use crate::media::input::Input;
-use crate::media::{Job, Progress, Reporter};
+use crate::input::Input;
 
 const KEYWORDS_MAX: usize = 12;
 /// Words nearer than this count as going together.

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Progress, Reporter};
 use serde_json::{Value, json};
 
-use crate::base::{TaskError, Uri};
-use crate::media::files::disk;
-use crate::media::files::fault::{self, About};
-use crate::media::{Job, Progress, Reporter};
+use crate::files::disk;
+use crate::files::fault::{self, About};
 
 /// Most entries of a list in a stage's result: several analyses travel in one state, whose size is capped.
 pub const LISTED_MAX: usize = 40;

@@ -2,10 +2,9 @@
 
 use std::process::Command;
 
+use conveyor_base::Shares;
+use conveyor_job::{Job, Progress};
 use serde_json::{Value, json};
-
-use crate::base::Shares;
-use crate::media::{Job, Progress};
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -36,7 +35,7 @@ impl Bench {
         let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
         let work_dir = self.dir.path().join("work");
         let job = Job { stage: stage.into(), parameters, work_dir, shares, threads: 1, device: None };
-        crate::media::run(&job, &|_: Progress| {}).unwrap_or_else(|e| panic!("{stage}: {e}"))
+        crate::run(&job, &|_: Progress| {}).unwrap_or_else(|e| panic!("{stage}: {e}"))
     }
 }
 
@@ -153,7 +152,7 @@ fn captioned(path: &std::path::Path, data: Vec<Vec<u8>>, rest: &str) {
     use gstreamer as gst;
     use gstreamer::prelude::*;
     use gstreamer_video::{VideoCaptionMeta, VideoCaptionType};
-    crate::media::init().unwrap();
+    crate::init().unwrap();
     let text = format!(
         "videotestsrc num-buffers={} pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 ! identity name=cc ! {rest} ! filesink location={}",
         data.len(),

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Progress, Reporter};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -13,9 +15,7 @@ use super::decode::{Decoder, Source, TimedText, Want};
 use super::report::{self, LISTED_MAX};
 use super::sound::{VOICE_RATE, VoiceMeter};
 use super::spans::{Span, round};
-use crate::base::{TaskError, Uri};
-use crate::media::input::Input;
-use crate::media::{Job, Progress, Reporter};
+use crate::input::Input;
 
 /// Largest caption file that is read.
 const SIDE_CAR_BYTES_MAX: u64 = 16 << 20;
@@ -45,7 +45,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 
 /// The whole result, unwritten.
 pub fn measure(input: &Input, threads: usize, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    crate::media::init()?;
+    crate::init()?;
     reporter.progress(Progress { doing: "reading captions and sound".into(), ..Progress::default() });
     let (cues, voice) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(VoiceMeter::default())));
     let closed = Arc::new(Mutex::new(Captions::default()));

@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::Encoder;
+use conveyor_job::{Job, Progress, Reporter};
 use conveyor_pixels::scene::Scene;
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -11,10 +14,8 @@ use gstreamer_app as gst_app;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::codec::Encoder;
+use super::codec::Element as _;
 use super::{FPS, SEED, failed, launch, raw_caps, run_to_end};
-use crate::base::{TaskError, Uri};
-use crate::media::{Job, Progress, Reporter};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -32,8 +33,8 @@ fn h264() -> Encoder {
 }
 
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    let p: Parameters = crate::media::files::fault::parameters(job)?;
-    let path = crate::media::input::resolve(job, &p.destination)?;
+    let p: Parameters = crate::files::fault::parameters(job)?;
+    let path = crate::input::resolve(job, &p.destination)?;
     let part: PathBuf = path.with_extension("part");
     let video = match p.encoder {
         Encoder::X264 => "x264enc speed-preset=veryfast pass=qual quantizer=19 bitrate=100000 key-int-max=60 ! \

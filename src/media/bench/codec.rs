@@ -2,38 +2,24 @@
 //!
 //! Constant quality, so that a preset's price shows on both sides: in frames a second, and in bits for the same look.
 
+use conveyor_job::Encoder;
 use gstreamer as gst;
-use serde::{Deserialize, Serialize};
 
-/// An encoder on cores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Encoder {
-    X264,
-    X265,
-    /// libaom.
-    Aom,
-    /// SVT-AV1.
-    Svt,
-    Rav1e,
+/// What GStreamer knows of an encoder.
+pub(super) trait Element: Sized {
+    /// The GStreamer element.
+    fn element(self) -> &'static str;
+    fn is_installed(self) -> bool;
+    /// The element with its settings, and the parser behind it.
+    fn description(self, preset: &str, threads: usize) -> String;
+    /// Decoders for what it makes, the preferred first.
+    fn decoders(self) -> &'static [&'static str];
+    /// What finds the pictures in its stream.
+    fn parser(self) -> &'static str;
 }
 
-impl Encoder {
-    pub const ALL: [Encoder; 5] = [Encoder::X264, Encoder::X265, Encoder::Aom, Encoder::Svt, Encoder::Rav1e];
-
-    /// As people call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Encoder::X264 => "x264",
-            Encoder::X265 => "x265",
-            Encoder::Aom => "libaom AV1",
-            Encoder::Svt => "SVT-AV1",
-            Encoder::Rav1e => "rav1e AV1",
-        }
-    }
-
-    /// The GStreamer element.
-    pub fn element(self) -> &'static str {
+impl Element for Encoder {
+    fn element(self) -> &'static str {
         match self {
             Encoder::X264 => "x264enc",
             Encoder::X265 => "x265enc",
@@ -43,21 +29,11 @@ impl Encoder {
         }
     }
 
-    /// What it makes, as speeds are keyed.
-    pub fn codec(self) -> &'static str {
-        match self {
-            Encoder::X264 => "h264",
-            Encoder::X265 => "hevc",
-            Encoder::Aom | Encoder::Svt | Encoder::Rav1e => "av1",
-        }
-    }
-
-    pub fn is_installed(self) -> bool {
+    fn is_installed(self) -> bool {
         gst::ElementFactory::find(self.element()).is_some()
     }
 
-    /// The element with its settings, and the parser behind it.
-    pub(super) fn description(self, preset: &str, threads: usize) -> String {
+    fn description(self, preset: &str, threads: usize) -> String {
         // As many as x264 itself would take, and the media graphs do.
         let frame_threads = (threads.max(1) * 3).div_ceil(2);
         match self {
@@ -86,8 +62,7 @@ impl Encoder {
         }
     }
 
-    /// Decoders for what it makes, the preferred first.
-    pub(super) fn decoders(self) -> &'static [&'static str] {
+    fn decoders(self) -> &'static [&'static str] {
         match self.codec() {
             "h264" => &["avdec_h264", "openh264dec"],
             "hevc" => &["avdec_h265", "libde265dec"],
@@ -95,8 +70,7 @@ impl Encoder {
         }
     }
 
-    /// What finds the pictures in its stream.
-    pub(super) fn parser(self) -> &'static str {
+    fn parser(self) -> &'static str {
         match self.codec() {
             "h264" => "h264parse",
             "hevc" => "h265parse",

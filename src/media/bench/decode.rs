@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Progress, Reporter};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{failed, launch, minute, one, wait_for_end};
-use crate::base::TaskError;
-use crate::media::input::Input;
-use crate::media::{Job, Progress, Reporter};
+use crate::input::Input;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -41,7 +41,7 @@ struct Count {
 }
 
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    let p: Parameters = crate::media::files::fault::parameters(job)?;
+    let p: Parameters = crate::files::fault::parameters(job)?;
     let input = Input::open(job, &p.file)?;
     if !is_name(&p.element) || !is_name(&p.parser) {
         return Err(failed("a decoder's name holds letters, digits, '-' and '_'"));

@@ -9,6 +9,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use conveyor_base::TaskError;
+use conveyor_job::Encoder;
+use conveyor_job::{Job, Progress, Reporter};
 use conveyor_pixels::scene::Scene;
 use conveyor_pixels::{Plane, View, likeness};
 use gstreamer as gst;
@@ -18,10 +21,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::codec::Encoder;
+use super::codec::Element as _;
 use super::{FPS, SEED, failed, launch, minute, one, raw_caps, run_to_end};
-use crate::base::TaskError;
-use crate::media::{Job, Progress, Reporter};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,7 +49,7 @@ impl AsRef<[u8]> for Frame {
 }
 
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    let p: Parameters = crate::media::files::fault::parameters(job)?;
+    let p: Parameters = crate::files::fault::parameters(job)?;
     if !p.encoder.is_installed() {
         return Ok(json!({"absent": format!("GStreamer's {} is not installed", p.encoder.element())}));
     }

@@ -16,10 +16,9 @@ pub mod encode;
 
 use std::time::Duration;
 
+use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
-
-use crate::base::TaskError;
 
 /// How long one measured run may take before it counts as hung.
 const RUN_MAX: Duration = Duration::from_secs(600);

@@ -12,13 +12,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
-use crate::base::{TaskError, Uri};
-use crate::media::{Job, Reporter};
 
 /// Most files of one name and different content that an archive keeps.
 const SAME_NAME_MAX: u32 = 10_000;

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::media::{Progress, Reporter};
+use conveyor_job::{Progress, Reporter};
 
 const CHUNK_BYTES: usize = 1 << 20;
 

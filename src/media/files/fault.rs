@@ -13,12 +13,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::shares::ShareError;
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::Job;
 use nix::libc;
 use serde::de::DeserializeOwned;
-
-use crate::base::shares::ShareError;
-use crate::base::{TaskError, Uri};
-use crate::media::Job;
 
 /// The stage's parameters, or an error that says which one is wrong.
 pub fn parameters<T: DeserializeOwned>(job: &Job) -> Result<T, TaskError> {

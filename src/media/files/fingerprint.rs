@@ -1,12 +1,12 @@
 //! The stage `fingerprint`: what a file's content is, so that the same content is known again under any name.
 
+use conveyor_base::{TaskError, Timestamp, Uri};
+use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
-use crate::base::{TaskError, Timestamp, Uri};
-use crate::media::{Job, Reporter};
 
 #[derive(Deserialize)]
 struct Parameters {

@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use conveyor_base::{Clock, SystemClock, TaskError};
 use serde_json::{Map, Value, json};
 
 use super::disk::{self, Meter, Stamp};
 use super::fault::About;
-use crate::base::{Clock, SystemClock, TaskError};
 
 /// The name of the file that says what a published folder holds.
 pub const NAME: &str = "manifest.json";

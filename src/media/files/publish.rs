@@ -14,14 +14,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
 use super::{LISTED_MAX, manifest};
-use crate::base::{TaskError, Uri};
-use crate::media::{Job, Reporter};
 
 /// Most earlier versions of one destination.
 const VERSIONS_MAX: u32 = 10_000;

@@ -8,14 +8,14 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use conveyor_base::{Clock, SystemClock, TaskError, Uri};
+use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::archive::numbered_name;
 use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
-use crate::base::{Clock, SystemClock, TaskError, Uri};
-use crate::media::{Job, Reporter};
 
 /// Most files of one name in quarantine.
 const SAME_NAME_MAX: u32 = 10_000;

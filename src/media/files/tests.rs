@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::{Shares, TaskError};
+use conveyor_job::{Job, Progress};
 use serde_json::{Value, json};
-
-use crate::base::{Shares, TaskError};
-use crate::media::{Job, Progress};
 
 struct Appliance {
     dir: tempfile::TempDir,
@@ -40,7 +39,7 @@ impl Appliance {
         let work_dir = root.to_owned();
         let job =
             Job { stage: stage.into(), parameters, work_dir, shares: Shares::new(shares), threads: 1, device: None };
-        crate::media::run(&job, &|_: Progress| {})
+        crate::run(&job, &|_: Progress| {})
     }
 
     /// Every file below a share, hidden ones too.

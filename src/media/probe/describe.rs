@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::colour;
 use super::inspect::{Audio, Media, Subtitle, Video};
-use crate::media::container::Kind;
-use crate::media::input::Input;
+use crate::container::Kind;
+use crate::input::Input;
 
 /// Everything about a file.
 pub fn describe(input: &Input, media: &Media) -> Value {
@@ -222,7 +222,7 @@ fn display_aspect(info: &gst_video::VideoInfo) -> (u64, u64) {
 fn modified(input: &Input) -> Option<String> {
     let time = std::fs::metadata(&input.path).ok()?.modified().ok()?;
     let ms = time.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
-    Some(crate::base::Timestamp(i64::try_from(ms).ok()?).to_string())
+    Some(conveyor_base::Timestamp(i64::try_from(ms).ok()?).to_string())
 }
 
 fn round3(x: f64) -> f64 {

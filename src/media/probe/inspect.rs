@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_audio as gst_audio;
@@ -16,8 +17,7 @@ use super::super::container::{self, Container, Kind};
 use super::super::input::Input;
 use super::super::pipeline::{Ended, Pipeline};
 use super::colour::Hdr;
-use crate::base::TaskError;
-use crate::media::hdr;
+use crate::hdr;
 
 /// Longest time to open a file and decode its first frames.
 const OPEN_SECONDS_MAX: u64 = 45;

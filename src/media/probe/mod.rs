@@ -6,11 +6,11 @@ pub mod colour;
 pub mod describe;
 pub mod inspect;
 
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Progress, Reporter};
 use serde_json::Value;
 
 use super::input::Input;
-use super::{Job, Progress, Reporter};
-use crate::base::TaskError;
 
 pub use inspect::{Media, inspect};
 

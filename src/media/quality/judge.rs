@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::pass::{Found, Likeness};
-use crate::media::analysis::report::round;
-use crate::media::analysis::spans::{self, Span};
+use crate::analysis::report::round;
+use crate::analysis::spans::{self, Span};
 
 /// Limits, each of which the Task may set.
 #[derive(Clone, Debug, Deserialize)]

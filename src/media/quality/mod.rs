@@ -13,6 +13,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::{Job, Reporter};
 use gstreamer_video::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -23,8 +25,6 @@ use self::playlist::{Hls, Rendition};
 use super::analysis::decode::{Decoder, Picture, Source, Want};
 use super::analysis::report::{self, Ticker, round};
 use super::input::Input;
-use super::{Job, Reporter};
-use crate::base::{TaskError, Uri};
 
 /// Points of a plot in the stage's result; the file under `destination` has them all.
 const SERIES_POINTS_MAX: usize = 120;

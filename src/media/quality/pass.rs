@@ -7,17 +7,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, Uri};
 use conveyor_pixels::{Plane, Resampler, Siting, View, ViewMut, likeness};
 use gstreamer_video::prelude::*;
 use parking_lot::Mutex;
 
-use crate::base::{TaskError, Uri};
-use crate::media::analysis::decode::{Decoder, Frame, Picture, Source, Want};
-use crate::media::analysis::report::Ticker;
-use crate::media::analysis::sound::{self, SoundMeter};
-use crate::media::analysis::spans::{Span, SpanFinder};
-use crate::media::analysis::thumb::{Rect, Thumb, plane};
-use crate::media::transcode::scale;
+use crate::analysis::decode::{Decoder, Frame, Picture, Source, Want};
+use crate::analysis::report::Ticker;
+use crate::analysis::sound::{self, SoundMeter};
+use crate::analysis::spans::{Span, SpanFinder};
+use crate::analysis::thumb::{Rect, Thumb, plane};
+use crate::transcode::scale;
 
 /// Pictures of one output that are compared sample by sample; longer outputs are sampled evenly. Every picture is
 /// compared coarsely, by its thumb.

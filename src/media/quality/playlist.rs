@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use conveyor_base::escape::unescaped;
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::Job;
 use m3u8_rs::{MasterPlaylist, MediaPlaylist, MediaPlaylistType, Playlist};
 
-use crate::base::escape::unescaped;
-use crate::base::{TaskError, Uri};
-use crate::media::Job;
-use crate::media::input::{self, Input};
+use crate::input::{self, Input};
 
 use super::segment::{self, Init, Opening};
 

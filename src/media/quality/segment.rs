@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::media::mp4::{child, children, u32_at, u64_at};
+use crate::mp4::{child, children, u32_at, u64_at};
 
 /// How much of a segment may lie before its first picture's first slice.
 const HEAD_BYTES_MAX: usize = 2 << 20;

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use conveyor_base::Shares;
+use conveyor_job::{Job, Progress};
 use serde_json::{Value, json};
-
-use crate::base::Shares;
-use crate::media::{Job, Progress};
 
 const SOURCE: &str =
     "-f lavfi -i testsrc2=size=640x360:rate=25:duration=6 -f lavfi -i sine=frequency=440:duration=6:sample_rate=48000";
@@ -49,7 +48,7 @@ impl Bench {
         let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
         let work_dir = self.path("work");
         let job = Job { stage: "quality".into(), parameters, work_dir, shares, threads: 1, device: None };
-        crate::media::run(&job, &|_: Progress| {}).unwrap()
+        crate::run(&job, &|_: Progress| {}).unwrap()
     }
 }
 
@@ -169,10 +168,10 @@ fn the_transcodes_own_result_is_taken_and_passes() {
         device: None,
     };
     std::fs::create_dir_all(&job.work_dir).unwrap();
-    let made = crate::media::run(&job, &|_: Progress| {}).unwrap();
+    let made = crate::run(&job, &|_: Progress| {}).unwrap();
     job.stage = "quality".into();
     job.parameters = json!({ "input": "s3://s/src.mp4", "outputs": made["OutputGroupDetails"], "passScore": 0.8 });
-    let result = crate::media::run(&job, &|_: Progress| {}).unwrap();
+    let result = crate::run(&job, &|_: Progress| {}).unwrap();
     assert_eq!((result["passed"].as_bool(), failed(&result)), (Some(true), vec![]), "{made:#}\n{result:#}");
     assert!(result["outputs"].as_array().unwrap().len() >= 5, "{result:#}");
 }

@@ -1,5 +1,7 @@
 //! Job settings as properties of x264enc, and what colours leave the encoder.
 
+use conveyor_base::TaskError;
+use conveyor_settings::RateControl;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
@@ -8,9 +10,7 @@ use gstreamer_video::{
 };
 
 use super::plan::Encode;
-use crate::base::TaskError;
-use crate::media::pipeline::make;
-use crate::media::settings::RateControl;
+use crate::pipeline::make;
 
 /// x264enc for one rendition.
 ///

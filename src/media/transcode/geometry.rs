@@ -1,6 +1,6 @@
 //! Which part of the source lands where in the frame. Pure arithmetic.
 
-use crate::media::settings::Scaling;
+use conveyor_settings::Scaling;
 
 /// The source after rotation.
 #[derive(Clone, Copy, Debug)]

@@ -13,16 +13,16 @@
 //! What the decoder of a GPU does not say: which of its pictures are broken. Damage shows in the survey before, in missing
 //! pictures, and in the quality control of what came out.
 
+use conveyor_base::TaskError;
+use conveyor_settings::RateControl;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
 use super::encoder;
 use super::geometry::Geometry;
 use super::plan::{Encode, Plan};
-use crate::base::TaskError;
-use crate::media::engines::{self, Decoder, Engines, coded_h264};
-use crate::media::pipeline::{Pipeline, make};
-use crate::media::settings::RateControl;
+use crate::engines::{self, Decoder, Engines, coded_h264};
+use crate::pipeline::{Pipeline, make};
 
 /// The memory that a GPU's pictures lie in, as caps name it.
 pub const CUDA_MEMORY: &str = "memory:CUDAMemory";
@@ -161,10 +161,7 @@ pub fn encode(
     // The property is there only where the device makes B-frames, and its range ends at as many as it makes.
     let bframes = if code.profile == "baseline" { 0 } else { code.bframes.unwrap_or(2) };
     set_at_most(&element, &["bframes", "b-frames"], u32::from(bframes));
-    pipeline
-        .gst
-        .add(&element)
-        .map_err(|e| crate::media::pipeline::bug(&format!("the encoder cannot be added: {e}")))?;
+    pipeline.gst.add(&element).map_err(|e| crate::pipeline::bug(&format!("the encoder cannot be added: {e}")))?;
     let (profile, parse, form) = (pipeline.add("capsfilter")?, pipeline.add("h264parse")?, pipeline.add("capsfilter")?);
     profile.set_property("caps", coded_h264(code.profile));
     let caps = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build();

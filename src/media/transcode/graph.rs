@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_settings::{Capture, Container, Deinterlace};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
@@ -25,12 +27,10 @@ use super::gpu::{self, CUDA_MEMORY, Route};
 use super::plan::{AudioEncode, CaptureNames, Encode, Form, Make, Plan};
 use super::tally::{DecodeTally, EncodeTally};
 use super::{encoder, scale};
-use crate::base::TaskError;
-use crate::media::engines::Engines;
-use crate::media::input::Input;
-use crate::media::pipeline::{Pipeline, bug, link, make};
-use crate::media::probe::inspect::limit_decoders;
-use crate::media::settings::{Capture, Container, Deinterlace};
+use crate::engines::Engines;
+use crate::input::Input;
+use crate::pipeline::{Pipeline, bug, link, make};
+use crate::probe::inspect::limit_decoders;
 
 /// Raw pictures that may wait between two threads: enough to keep both busy, few enough for memory (3 MB each at 1080p).
 const RAW_BUFFERS_MAX: u32 = 6;

@@ -17,6 +17,9 @@ mod verify;
 
 use std::time::Instant;
 
+use conveyor_base::TaskError;
+use conveyor_job::{Job, Progress, Reporter};
+use conveyor_settings as settings;
 use gstreamer as gst;
 use serde_json::Value;
 
@@ -24,8 +27,6 @@ use super::engines::{self, Engines};
 use super::input::Input;
 use super::pipeline::Ended;
 use super::probe::{self, Media};
-use super::{Job, Progress, Reporter, settings};
-use crate::base::TaskError;
 use graph::{Graph, Means};
 use plan::Plan;
 

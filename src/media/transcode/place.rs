@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::base::{TaskError, Uri};
-use crate::media::Job;
-use crate::media::input::resolve;
+use conveyor_base::{TaskError, Uri};
+use conveyor_job::Job;
+
+use crate::input::resolve;
 
 /// One file to move.
 #[derive(Clone, Debug)]

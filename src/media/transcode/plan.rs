@@ -3,17 +3,17 @@
 //! Invariant: two outputs whose pictures are coded alike share one [`Encode`]; two whose sound is coded alike
 //! share one [`AudioEncode`].
 
+use conveyor_base::{TaskError, Uri};
+use conveyor_settings::{
+    AudioCode, Capture, Container, Deinterlace, GopSize, Group, GroupKind, H264, Output, Rate, Settings, VideoCode,
+};
 use gstreamer as gst;
 
 use super::geometry::{Geometry, SourceShape, fit};
-use crate::base::{TaskError, Uri};
-use crate::media::input::Input;
-use crate::media::probe::Media;
-use crate::media::probe::colour::Hdr;
-use crate::media::probe::inspect::Video;
-use crate::media::settings::{
-    AudioCode, Capture, Container, Deinterlace, GopSize, Group, GroupKind, H264, Output, Rate, Settings, VideoCode,
-};
+use crate::input::Input;
+use crate::probe::Media;
+use crate::probe::colour::Hdr;
+use crate::probe::inspect::Video;
 
 /// Longest part of the source's name that outputs repeat: names have 255 bytes, and modifiers and numbers follow.
 const STEM_BYTES_MAX: usize = 160;

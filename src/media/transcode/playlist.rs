@@ -1,6 +1,6 @@
 //! HLS playlists (RFC 8216) for the segments that a transcode left behind.
 
-use crate::base::escape::escaped;
+use conveyor_base::escape::escaped;
 use std::path::{Path, PathBuf};
 
 use m3u8_rs::{MasterPlaylist, MediaPlaylist, MediaPlaylistType, MediaSegment, Resolution, VariantStream};

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::escape::escaped;
+use conveyor_base::{TaskError, Uri};
 use conveyor_pixels::hdr::METHOD;
 use conveyor_pixels::hdr::curve::REFERENCE_WHITE;
+use conveyor_settings::{GroupKind, Settings};
 use serde_json::{Value, json};
 
 use super::graph::output_folder;
@@ -12,12 +15,9 @@ use super::place::Move;
 use super::plan::{Form, Make, Plan};
 use super::playlist::{self, Segments, Variant};
 use super::tally::{DecodeTally, EncodeTally};
-use crate::base::escape::escaped;
-use crate::base::{TaskError, Uri};
-use crate::media::input::Input;
-use crate::media::mp4;
-use crate::media::probe::Media;
-use crate::media::settings::{GroupKind, Settings};
+use crate::input::Input;
+use crate::mp4;
+use crate::probe::Media;
 
 /// Most files of one output that a result names.
 const LISTED_MAX: usize = 100;

@@ -6,7 +6,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use parking_lot::Mutex;
 
-use crate::media::pipeline::Pulse;
+use crate::pipeline::Pulse;
 
 /// What came out of the video decoder.
 #[derive(Clone, Debug, Default)]

@@ -3,11 +3,12 @@
 //! A decoder that meets damage goes on and says nothing; here the counts are held against each other, so that a
 //! result with holes is an error with figures and never a success.
 
+use conveyor_base::TaskError;
+
 use super::plan::Plan;
 use super::tally::{DecodeTally, EncodeTally};
-use crate::base::TaskError;
-use crate::media::input::Input;
-use crate::media::probe::Media;
+use crate::input::Input;
+use crate::probe::Media;
 
 /// Share of the frames that may be lost or broken before a file counts as damaged; fewer are a warning.
 const LOST_FRACTION_MAX: f64 = 0.005;

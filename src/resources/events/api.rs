@@ -1,9 +1,8 @@
 //! EventBridge's PutEvents: what a request's fields mean and which are refused, for Tasks and for clients outside.
 
+use conveyor_base::Timestamp;
+use conveyor_services::events::{DEFAULT_BUS, Events, Lineage, NewEvent, Undelivered, bus_name, event_id};
 use serde_json::{Value, json};
-
-use crate::base::Timestamp;
-use crate::services::events::{DEFAULT_BUS, Events, Lineage, NewEvent, Undelivered, bus_name, event_id};
 
 /// Most entries of one call, and the largest of them together, in bytes (EventBridge's own).
 const ENTRIES_MAX: usize = 10;

@@ -1,4 +1,4 @@
-//! EventBridge's `putEvents` on the rules of this box ([`services::events`](crate::services::events)), for Tasks and for
+//! EventBridge's `putEvents` on the rules of this box ([`services::events`](conveyor_services::events)), for Tasks and for
 //! clients outside; and how the dispatcher of events calls functions and uses connections.
 
 mod api;

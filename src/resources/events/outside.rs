@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use conveyor_services::events::Outside;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use reqwest::RequestBuilder;
 
-use crate::resources::functions::Functions;
-use crate::resources::http::Connections;
-use crate::services::events::Outside;
+use crate::functions::Functions;
+use crate::http::Connections;
 
 pub struct OutsideTargets {
     pub functions: Arc<Functions>,

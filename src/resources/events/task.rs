@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, Timestamp, arn};
+use conveyor_services::events::{Events, Lineage};
 use serde_json::Value;
 
 use super::{Origin, has_all, put};
-use crate::base::{TaskError, Timestamp, arn};
-use crate::resources::aws::{self, Integration};
-use crate::resources::forward::{self, Elsewhere};
-use crate::resources::{Adapter, Answer, Answering, Call, Ended};
-use crate::services::events::{Events, Lineage};
+use crate::aws::{self, Integration};
+use crate::forward::{self, Elsewhere};
+use crate::{Adapter, Answer, Answering, Call, Ended};
 
 pub const NAMES: &[&str] = &[
     "events:putEvents",

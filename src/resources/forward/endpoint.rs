@@ -7,11 +7,11 @@ use aws_sigv4::http_request::{
     PercentEncodingMode, SignableBody, SignableRequest, SigningSettings, UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
+use conveyor_aws::{Protocol, Service};
+use conveyor_base::fault;
 use serde::Deserialize;
 
 use super::write::Request;
-use crate::aws::{Protocol, Service};
-use crate::base::fault;
 
 /// How long a call may take where the Task has no limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(60);

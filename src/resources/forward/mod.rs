@@ -16,6 +16,10 @@ mod xml;
 
 use std::sync::Arc;
 
+use conveyor_aws::{Operation, Protocol, Service};
+use conveyor_base::TaskError;
+use conveyor_interpreter::RunTask;
+use conveyor_run::Need;
 use serde_json::{Value, json};
 
 pub use endpoint::{AwsSettings, Endpoint, Response};
@@ -24,10 +28,6 @@ pub use write::Request;
 
 use super::aws::{self, Integration};
 use super::{Adapter, Answer, Answering, Call, task_name};
-use crate::aws::{Operation, Protocol, Service};
-use crate::base::TaskError;
-use crate::interpreter::RunTask;
-use crate::run::Need;
 
 /// An integration of an AWS service, by its Resource's last parts: `aws-sdk:sqs:sendMessage`, `ecs:runTask`.
 pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> {
@@ -278,7 +278,7 @@ fn exception(shape: &str) -> String {
 
 /// A field of the parameters by the model's name, which integrations write with a capital.
 fn field<'v>(parameters: &'v Value, name: &str) -> Option<&'v Value> {
-    let value = parameters.get(crate::aws::pascal(name)).or_else(|| parameters.get(name))?;
+    let value = parameters.get(conveyor_aws::pascal(name)).or_else(|| parameters.get(name))?;
     (!value.is_null()).then_some(value)
 }
 

@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use conveyor_aws::{Operation, Protocol, Service, pascal};
 use serde_json::{Map, Value, json};
 
 use super::endpoint::Response;
 use super::xml::{self, LocalName};
 use super::{ServiceError, nothing, times};
-use crate::aws::{Operation, Protocol, Service, pascal};
 
 pub fn answer(operation: Operation, response: &Response) -> Result<Value, String> {
     let service = operation.service;

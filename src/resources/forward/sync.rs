@@ -11,15 +11,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_aws::{Operation, Service};
+use conveyor_base::{Attempt, ExecutionId, Fault, TaskError};
+use conveyor_run::{Handle, OnFailure};
+use conveyor_store::{Commit, Reader, RemoteJobRow};
 use serde_json::{Map, Value, json};
 
 use super::{Endpoint, Names, call_raw, read};
-use crate::aws::{Operation, Service};
-use crate::base::{Attempt, ExecutionId, Fault, TaskError};
-use crate::resources::Call;
-use crate::resources::aws::Integration;
-use crate::run::{Handle, OnFailure};
-use crate::store::{Commit, Reader, RemoteJobRow};
+use crate::Call;
+use crate::aws::Integration;
 
 /// Between two questions: the first comes soon, later ones less often.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -225,7 +225,7 @@ static RULES: &[Rule] = &[
 
 /// The rule of `batch`, `submitJob`.
 pub fn rule(service: &str, operation: &str) -> Option<&'static Rule> {
-    let start = crate::aws::pascal(operation);
+    let start = conveyor_aws::pascal(operation);
     RULES.iter().find(|rule| rule.service == service && rule.start == start)
 }
 
@@ -440,7 +440,7 @@ mod tests {
                 let shape = rule.operation(operation.name).and_then(Operation::input).unwrap_or_default();
                 let members = operation.service.shape(shape)["m"].as_object().cloned().unwrap_or_default();
                 for (field, _) in fields {
-                    let known = members.keys().any(|name| crate::aws::pascal(name) == *field);
+                    let known = members.keys().any(|name| conveyor_aws::pascal(name) == *field);
                     assert!(known, "{}:{} has no {field}", rule.service, operation.name);
                 }
             };

@@ -3,12 +3,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use conveyor_aws::{Operation, Protocol, Service};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::times::{self, Form};
 use super::{content_type, field, text_of, xml};
-use crate::aws::{Operation, Protocol, Service};
 
 /// A request before it is signed.
 pub struct Request {

@@ -1,12 +1,12 @@
 //! XML of AWS's protocols: bodies written by a shape, answers read by one.
 
+use conveyor_aws::{Service, pascal};
 use roxmltree::Node;
 use serde_json::{Map, Value, json};
 
 use super::times::{self, Form};
 use super::write::scalar;
 use super::{field, text_of};
-use crate::aws::{Service, pascal};
 
 /// A body around one value.
 pub fn document(

@@ -10,6 +10,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use conveyor_base::{Span, TaskError};
+use conveyor_job::Acceleration;
+use conveyor_job::Device;
+use conveyor_run::Need;
+use conveyor_sandbox::process;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -18,11 +23,6 @@ pub use task::{ARN, NAMES, adapter};
 
 use super::aws;
 use super::forward::{self, Endpoint};
-use crate::base::{Span, TaskError};
-use crate::media::Device;
-use crate::media::settings::Acceleration;
-use crate::run::Need;
-use crate::sandbox::process;
 
 /// Largest result of a function, in bytes (Lambda: 6 MB).
 const RESULT_BYTES_MAX: u64 = 6 * 1_048_576;
@@ -158,7 +158,7 @@ impl Functions {
             (None, Some(endpoint)) => {
                 let mut url = format!("{endpoint}/2015-03-31/functions/{name}/invocations");
                 if let Some(qualifier) = invocation.qualifier() {
-                    url.push_str(&format!("?Qualifier={}", crate::base::escape::escaped(qualifier)));
+                    url.push_str(&format!("?Qualifier={}", conveyor_base::escape::escaped(qualifier)));
                 }
                 (TIMEOUT, tokio::time::timeout(TIMEOUT.duration(), self.post(&url, name, invocation)).await)
             }
@@ -264,7 +264,7 @@ impl Functions {
 
     async fn post(&self, url: &str, name: &str, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
         let lost = |e: reqwest::Error| {
-            let cause = crate::base::fault::chain(&e.without_url());
+            let cause = conveyor_base::fault::chain(&e.without_url());
             TaskError::new(
                 "Lambda.SdkClientException",
                 format!("the function '{name}' cannot be reached at {}: {cause}", url.split('?').next().unwrap_or(url)),

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, Timestamp};
+use conveyor_interpreter::RunTask;
+use conveyor_run::Need;
+use conveyor_services::events::Events;
 use serde_json::{Value, json};
 
 use super::{Functions, Invocation, Invoked, name_of};
-use crate::base::{TaskError, Timestamp};
-use crate::interpreter::RunTask;
-use crate::resources::aws::{self, Integration};
-use crate::resources::{Adapter, Answer, Answering, Call, Ended};
-use crate::run::Need;
-use crate::services::events::Events;
+use crate::aws::{self, Integration};
+use crate::{Adapter, Answer, Answering, Call, Ended};
 
 /// A function's ARN, of any region and account.
 pub const ARN: &str = "arn:aws:lambda:*:*:function:*";

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use conveyor_base::fault;
 use parking_lot::Mutex;
 use reqwest::{Client, RequestBuilder, Url, redirect};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::reach::{Guard, Guarded, Reach};
-use crate::base::fault;
 
 /// A token is renewed so long before its end.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);

@@ -4,17 +4,17 @@
 
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_interpreter::RunTask;
+use conveyor_run::Need;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::encode::pairs;
 use super::{method, own_headers, runtime, shown};
-use crate::base::TaskError;
-use crate::interpreter::RunTask;
-use crate::resources::forward::{Endpoint, Request};
-use crate::resources::{Adapter, Answer, Answering, Call, aws};
-use crate::run::Need;
+use crate::forward::{Endpoint, Request};
+use crate::{Adapter, Answer, Answering, Call, aws};
 
 const RESOURCE: &str = "apigateway:invoke";
 /// What stays as it is in a path and in a query.

@@ -10,6 +10,9 @@ mod reach;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_base::{TaskError, fault};
+use conveyor_interpreter::RunTask;
+use conveyor_run::Need;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Map, Value, json};
@@ -17,9 +20,6 @@ use serde_json::{Map, Value, json};
 pub use connections::{ConnectionSettings, Connections};
 
 use super::{Adapter, Answer, Answering, Call, aws};
-use crate::base::{TaskError, fault};
-use crate::interpreter::RunTask;
-use crate::run::Need;
 
 /// How long a call may take, and how much of an answer is read, in bytes (Step Functions' own).
 const TIMEOUT: Duration = Duration::from_secs(60);

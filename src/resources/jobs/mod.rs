@@ -8,14 +8,14 @@ mod task;
 
 use std::collections::BTreeMap;
 
+use conveyor_base::{Fault, JOB_MACHINE, TaskError, Timestamp};
+use conveyor_interpreter::{Header, Outcome, Status};
+use conveyor_store::Reader;
 use serde_json::{Value, json};
 
 pub use task::{NAMES, adapter, shapes};
 
 use super::aws;
-use crate::base::{Fault, JOB_MACHINE, TaskError, Timestamp};
-use crate::interpreter::{Header, Outcome, Status};
-use crate::store::Reader;
 
 /// The machine whose executions are jobs.
 pub const MACHINE: &str = JOB_MACHINE;
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(resolved["Settings"]["Inputs"][0]["FileInput"], "s3://in/a.mp4");
         let destination = "/Settings/OutputGroups/0/OutputGroupSettings/FileGroupSettings/Destination";
         assert_eq!(resolved.pointer(destination).unwrap(), "s3://outputs/j/mp4/");
-        crate::media::settings::parse(&resolved).unwrap();
+        conveyor_settings::parse(&resolved).unwrap();
         for bad in [json!({"JobTemplate": "none"}), json!({"JobTemplate": "ladder"})] {
             assert!(templates.resolve(&bad).is_err());
         }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_run::OWNED;
 use serde_json::{Value, json};
 
 use super::{Jobs, MACHINE};
-use crate::base::TaskError;
-use crate::resources::aws;
-use crate::resources::executions::{Child, start};
-use crate::resources::{Adapter, Answer, Answering, Call, ChildEnded, Ended, digest, fault};
-use crate::run::OWNED;
+use crate::aws;
+use crate::executions::{Child, start};
+use crate::{Adapter, Answer, Answering, Call, ChildEnded, Ended, digest, fault};
 
 pub const NAMES: &[&str] = &[
     "mediaconvert:createJob",
@@ -59,7 +59,7 @@ impl Creating {
         };
         let mut request = self.jobs.templates.resolve(&call.parameters).map_err(|e| refused(&e))?;
         self.inherit_priority(call, &mut request).await;
-        crate::media::settings::parse(&request).map_err(|e| refused(&e.cause))?;
+        conveyor_settings::parse(&request).map_err(|e| refused(&e.cause))?;
         let name = job_id(call, &request);
         let child = Child {
             machine: MACHINE.to_owned(),
@@ -85,7 +85,7 @@ impl Creating {
     async fn inherit_priority(&self, call: &Call, request: &mut Value) {
         if request.get("Priority").is_none()
             && let Ok(Some(asker)) = self.jobs.reader.header(call.execution).await
-            && let Some(priority) = crate::run::priority_of(&asker.input)
+            && let Some(priority) = conveyor_run::priority_of(&asker.input)
         {
             request["Priority"] = json!(priority);
         }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 
+use conveyor_asl::Format;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Out, Stop};
-use crate::asl::Format;
 
 /// Longest line of a JSON Lines file, in bytes (AWS: 8 MB).
 const LINE_BYTES_MAX: u64 = 8 << 20;

@@ -13,15 +13,15 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
+use conveyor_asl::{Format, InputType, ReadWith};
+use conveyor_base::{Shares, TaskError};
+use conveyor_interpreter::map_run::ReadItems;
+use conveyor_run::{Fill, ItemSink};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::forward::{self, Endpoint};
 use super::objects;
-use crate::asl::{Format, InputType, ReadWith};
-use crate::base::{Shares, TaskError};
-use crate::interpreter::map_run::ReadItems;
-use crate::run::{Fill, ItemSink};
 
 /// Items that are handed on together.
 const LINES_PER_BATCH: usize = 256;
@@ -252,7 +252,7 @@ async fn list(
     let answer = forward::exchange(endpoint, operation, &asked, None).await?;
     let answer = forward::answer(operation, &answer)?;
     let shown = |found: &Value| {
-        let at = found.get("LastModified").and_then(Value::as_str).and_then(crate::asl::parse_timestamp);
+        let at = found.get("LastModified").and_then(Value::as_str).and_then(conveyor_asl::parse_timestamp);
         json!({
             "Etag": found.get("ETag"), "Key": found.get("Key"), "LastModified": at.map(jiff::Timestamp::as_second),
             "Size": found.get("Size"), "StorageClass": found.get("StorageClass"),

@@ -1,8 +1,7 @@
 //! Conditions on objects, and parts of them: S3's conditional headers and byte ranges. Pure.
 
+use conveyor_base::Timestamp;
 use serde_json::Value;
-
-use crate::base::Timestamp;
 
 /// Why an object is not given.
 #[derive(Debug, PartialEq, Eq)]

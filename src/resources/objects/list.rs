@@ -7,10 +7,10 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conveyor_base::{Shares, TaskError};
 use serde_json::{Value, json};
 
 use super::{Object, etag, modified};
-use crate::base::{Shares, TaskError};
 
 /// Most keys of one listing (S3: 1,000).
 const KEYS_MAX: u64 = 1_000;

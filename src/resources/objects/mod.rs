@@ -13,16 +13,16 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::escape::unescaped;
+use conveyor_base::shares::ShareError;
+use conveyor_base::{Shares, TaskError, Timestamp, Uri};
+use conveyor_run::{Fill, Handle};
+use conveyor_store::{Commit, ObjectField, ObjectRow, Reader};
 use serde_json::{Map, Value, json};
 
 pub use task::{NAMES, adapter};
 
 use super::aws::{self, need_text};
-use crate::base::escape::unescaped;
-use crate::base::shares::ShareError;
-use crate::base::{Shares, TaskError, Timestamp, Uri};
-use crate::run::{Fill, Handle};
-use crate::store::{Commit, ObjectField, ObjectRow, Reader};
 
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =

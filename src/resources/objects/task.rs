@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use conveyor_base::TaskError;
+use conveyor_interpreter::RunTask;
+use conveyor_run::Need;
+
 use super::Objects;
-use crate::base::TaskError;
-use crate::interpreter::RunTask;
-use crate::resources::forward::Elsewhere;
-use crate::resources::{Adapter, Answer, Answering, Call, aws, task_name};
-use crate::run::Need;
+use crate::forward::Elsewhere;
+use crate::{Adapter, Answer, Answering, Call, aws, task_name};
 
 /// Also operations that there are none of: they are refused with a list of those that there are.
 pub const NAMES: &[&str] = &["aws-sdk:s3:*"];

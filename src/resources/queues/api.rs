@@ -2,15 +2,15 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use conveyor_base::Timestamp;
+use conveyor_run::Handle;
+use conveyor_run::service::Unavailable;
+use conveyor_services::QueueSettings;
+use conveyor_services::queues::{NewMessage, Queues, Receipt, Received, Reply, Request, Sent, Visibility};
 use serde_json::{Map, Value, json};
 
 use super::message::{attributes_md5, md5_hex};
 use super::task::OPERATIONS;
-use crate::base::Timestamp;
-use crate::run::Handle;
-use crate::run::service::Unavailable;
-use crate::services::QueueSettings;
-use crate::services::queues::{NewMessage, Queues, Receipt, Received, Reply, Request, Sent, Visibility};
 
 /// Most entries of a batch, and most messages of one receive.
 const BATCH_MAX: usize = 10;
@@ -56,7 +56,7 @@ impl Refusal {
 
 /// An operation by its name in either case; `None` for what SQS does not have or this box does not do.
 pub fn operation(name: &str) -> Option<&'static str> {
-    let name = crate::aws::pascal(name);
+    let name = conveyor_aws::pascal(name);
     OPERATIONS.iter().copied().find(|known| *known == name)
 }
 

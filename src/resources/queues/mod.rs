@@ -1,4 +1,4 @@
-//! SQS's operations on the queues of this box ([`services::queues`](crate::services::queues)), for Tasks and for clients
+//! SQS's operations on the queues of this box ([`services::queues`](conveyor_services::queues)), for Tasks and for clients
 //! outside: what a call's fields mean, and how answers and refusals are worded.
 
 mod api;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{TaskError, Timestamp};
+use conveyor_services::queues::{Queues, Request};
 use serde_json::Value;
 
 use super::api::{Plan, Question, Refusal, operation, plan};
-use crate::base::{TaskError, Timestamp};
-use crate::resources::aws::{self, Integration};
-use crate::resources::forward::{self, Elsewhere};
-use crate::resources::{Adapter, Answer, Answering, Call, Ended};
-use crate::services::queues::{Queues, Request};
+use crate::aws::{self, Integration};
+use crate::forward::{self, Elsewhere};
+use crate::{Adapter, Answer, Answering, Call, Ended};
 
 /// Each operation under its name in either case, alone and with a token.
 macro_rules! operations {

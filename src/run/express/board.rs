@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use conveyor_base::limits::{EXPRESS_FAILED_SHOWN_MAX, EXPRESS_SHOWN_MAX};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_interpreter::{Header, Status};
 use parking_lot::Mutex;
 
-use crate::base::limits::{EXPRESS_FAILED_SHOWN_MAX, EXPRESS_SHOWN_MAX};
-use crate::base::{ExecutionId, Timestamp};
-use crate::interpreter::{Header, Status};
-use crate::run::catalog::Machine;
+use crate::catalog::Machine;
 
 /// Longest cause that is kept for showing, in characters: the log has it whole.
 const CAUSE_SHOWN_CHARS_MAX: usize = 2_000;

@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, TaskError, TimerId, Timestamp};
+use conveyor_interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -20,8 +22,6 @@ use super::super::execution::Message;
 use super::super::lanes::Lease;
 use super::super::stage::{End, Stage, Told};
 use super::super::{events, quarantine};
-use crate::base::{Attempt, TaskError, TimerId, Timestamp};
-use crate::interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
 
 pub(super) struct Live {
     core: SharedCore,

@@ -25,6 +25,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use conveyor_base::limits::quotas;
+use conveyor_base::{ExecutionId, Fault};
+use conveyor_interpreter::{Event, Execution, Header, MachineRef, Status};
+use conveyor_store::{MachineKind, MachineRow};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,10 +39,6 @@ use super::execution::Message;
 use super::handle::{Start, Started};
 use super::supervise::within_part;
 use super::{Refused, events, quarantine};
-use crate::base::limits::quotas;
-use crate::base::{ExecutionId, Fault};
-use crate::interpreter::{Event, Execution, Header, MachineRef, Status};
-use crate::store::{MachineKind, MachineRow};
 use board::Board;
 use live::Live;
 use record::{Record, Recorded};
@@ -174,7 +174,7 @@ async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused
 struct Begun {
     machine: Arc<Machine>,
     execution: Execution,
-    commands: Vec<crate::interpreter::Command>,
+    commands: Vec<conveyor_interpreter::Command>,
 }
 
 impl Begun {

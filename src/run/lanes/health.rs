@@ -9,7 +9,7 @@
 //!
 //! A drained lane takes nothing; what runs on it runs on. On trial it takes one stage.
 
-use crate::base::Timestamp;
+use conveyor_base::Timestamp;
 
 /// What a device's failure means for its lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! What a stage needs: work to be done, never the name of a lane. Which lane does it, [`super::place`] decides.
 
+use conveyor_job::Acceleration;
 use serde::Serialize;
-
-use crate::media::settings::Acceleration;
 
 /// Lowest and highest priority of a job, as MediaConvert has them; what has none stands at 0.
 pub const PRIORITY_MIN: i8 = -50;

@@ -10,11 +10,12 @@
 
 use std::fmt::Write as _;
 
+use conveyor_base::Timestamp;
+use conveyor_job::Acceleration;
+
 use super::health::Health;
 use super::need::{Pictures, Work};
 use super::spec::{Gpu, Lanes};
-use crate::base::Timestamp;
-use crate::media::settings::Acceleration;
 
 /// One lane as it is now.
 #[derive(Clone, Debug)]

@@ -10,9 +10,10 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::Timestamp;
+
 use super::need::Work;
 use super::place::{Floor, Placement, Way};
-use crate::base::Timestamp;
 
 /// Leases to later stages of higher priority after which the oldest one goes first.
 pub const OVERTAKES_MAX: u32 = 7;

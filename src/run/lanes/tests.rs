@@ -1,5 +1,7 @@
 //! Leasing without actors: boxes of several GPUs, stages of all kinds, and devices that fail, in simulation.
 
+use conveyor_base::Timestamp;
+use conveyor_job::Acceleration;
 use proptest::prelude::*;
 
 use super::health::{Health, trouble};
@@ -7,8 +9,6 @@ use super::need::{Codec, Encodes, Pictures, Work};
 use super::place::{Floor, Placement, Way};
 use super::queue::{Next, OVERTAKES_MAX, Place, Queue};
 use super::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
-use crate::base::Timestamp;
-use crate::media::settings::Acceleration;
 
 fn gpu(number: usize, sessions: Option<u32>) -> Gpu {
     let codecs = vec![EncoderCodec { name: "h264".into(), width_max: 4_096, height_max: 4_096 }];

@@ -7,20 +7,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use conveyor_base::limits::CHILDREN_IN_FLIGHT_MAX;
+use conveyor_base::{Attempt, ExecutionId, Fault, Timestamp};
+use conveyor_interpreter::history::Failure;
+use conveyor_interpreter::map_run::{child, exceeds, threshold_exceeded};
+use conveyor_interpreter::{Event, Execution, Feed, MapChild, Plan, RunTask, Status, Step, run_list};
+use conveyor_store::{Commit, MapRunRow, RunChild, RunStatus, Scans};
 use tokio::time::{Duration, timeout};
 
 use super::Driven;
 use super::items::{Cursor, Items};
 use super::results::{self, Gathered};
-use crate::base::limits::CHILDREN_IN_FLIGHT_MAX;
-use crate::base::{Attempt, ExecutionId, Fault, Timestamp};
-use crate::interpreter::history::Failure;
-use crate::interpreter::map_run::{child, exceeds, threshold_exceeded};
-use crate::interpreter::{Event, Execution, Feed, MapChild, Plan, RunTask, Status, Step, run_list};
-use crate::run::catalog::Machine;
-use crate::run::core::SharedCore;
-use crate::run::{quarantine, start};
-use crate::store::{Commit, MapRunRow, RunChild, RunStatus, Scans};
+use crate::catalog::Machine;
+use crate::core::SharedCore;
+use crate::{quarantine, start};
 
 /// Most children that one commit starts, and most bytes of their inputs.
 const STARTS_PER_COMMIT: u64 = 64;

@@ -3,18 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
+use conveyor_base::limits::quotas;
+use conveyor_base::{Attempt, ExecutionId, Fault, fault};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::history::Failure;
+use conveyor_interpreter::map_run::{Batch, ReadItems, batch_input, bounded};
+use conveyor_interpreter::{Feed, Item, Plan, RunTask};
+use conveyor_store::{Commit, MapRunRow};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::drive::{End, Run};
-use crate::base::limits::quotas;
-use crate::base::{Attempt, ExecutionId, Fault, fault};
-use crate::interpreter::event::Json;
-use crate::interpreter::history::Failure;
-use crate::interpreter::map_run::{Batch, ReadItems, batch_input, bounded};
-use crate::interpreter::{Feed, Item, Plan, RunTask};
-use crate::run::core::SharedCore;
-use crate::store::{Commit, MapRunRow};
+use crate::core::SharedCore;
 
 /// Looks at one input after the other.
 type See<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;

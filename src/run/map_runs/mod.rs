@@ -16,6 +16,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_interpreter::{Event, MapChild, RunTask};
+use conveyor_store::{Commit, MapRunRow, RunStatus};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
@@ -24,9 +27,6 @@ use super::Refused;
 use super::core::{Core, SharedCore};
 use super::handle::Handle;
 use super::supervise::{self, OnFailure};
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Event, MapChild, RunTask};
-use crate::store::{Commit, MapRunRow, RunStatus};
 
 type Key = (ExecutionId, Attempt);
 

@@ -5,18 +5,18 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use conveyor_asl::{ResultForm, Transformation};
+use conveyor_base::limits::quotas;
+use conveyor_base::{ExecutionId, Fault, arn, fault};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::history::Failure;
+use conveyor_interpreter::{Header, Outcome, Status};
+use conveyor_store::Scans;
 use serde_json::{Map, Value, json};
 
 use super::drive::Run;
-use crate::asl::{ResultForm, Transformation};
-use crate::base::limits::quotas;
-use crate::base::{ExecutionId, Fault, arn, fault};
-use crate::interpreter::event::Json;
-use crate::interpreter::history::Failure;
-use crate::interpreter::{Header, Outcome, Status};
-use crate::run::not_redrivable;
-use crate::run::resource::Fill;
-use crate::store::Scans;
+use crate::not_redrivable;
+use crate::resource::Fill;
 
 /// What the parent is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -192,7 +192,7 @@ struct View {
     account: Arc<str>,
     machine: String,
     express: bool,
-    now: crate::base::Timestamp,
+    now: conveyor_base::Timestamp,
 }
 
 impl View {

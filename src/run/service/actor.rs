@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conveyor_base::{Fault, Timestamp};
+use conveyor_store::Scans;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{HandedOn, Seat, Service, Turn, words};
-use crate::base::{Fault, Timestamp};
-use crate::run::supervise::{Begun, as_part};
-use crate::store::Scans;
+use crate::supervise::{Begun, as_part};
 
 /// The longest sleep: the clock may be set meanwhile.
 const SLEEP_MS_MAX: i64 = 30_000;
 
-pub(in crate::run) enum Mail<M> {
+pub(crate) enum Mail<M> {
     Message(M),
     /// The alarm clock.
     Wake,

@@ -1,12 +1,12 @@
 //! Who asked a service for something, and what joins its commit on their behalf.
 
+use conveyor_store::Commit;
 use tokio::sync::oneshot;
 
 use super::super::audit::OnBehalf;
 use super::super::ending::Ending;
 use super::super::refused::Refused;
 use super::super::resource::TaskOutcome;
-use crate::store::Commit;
 
 /// The service cannot answer just now: it is being started, or the appliance ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -25,6 +25,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use conveyor_base::{Fault, Timestamp, fault};
+use conveyor_store::{Commit, Durable, Reader, Scans};
 use parking_lot::RwLock;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
@@ -36,8 +38,6 @@ use super::Handle;
 use super::core::SharedCore;
 use super::supervise::{Begun, OnFailure, supervise};
 use super::{events, quarantine};
-use crate::base::{Fault, Timestamp, fault};
-use crate::store::{Commit, Durable, Reader, Scans};
 use actor::{Load, Mail, ServiceActor};
 
 /// A service's memory and how it decides. Neither function waits for anything: what takes time is begun with

@@ -1,9 +1,8 @@
 //! One alarm: when it is raised and cleared. Pure.
 
+use conveyor_base::Timestamp;
+use conveyor_store::{AlarmChangeRow, AlarmRow, Stamp};
 use serde::Serialize;
-
-use crate::base::Timestamp;
-use crate::store::{AlarmChangeRow, AlarmRow, Stamp};
 
 const HISTORY_MAX: usize = 50;
 

@@ -15,11 +15,12 @@ use std::sync::Arc;
 
 pub use alarm::{Alarm, Change};
 
-use crate::base::Fault;
-use crate::run::Handle;
-use crate::run::service::Address;
-use crate::services::notifications::Notifications;
-use crate::store::Scans;
+use conveyor_base::Fault;
+use conveyor_run::Handle;
+use conveyor_run::service::Address;
+use conveyor_store::Scans;
+
+use crate::notifications::Notifications;
 use service::AlarmService;
 
 /// What is wrong now: the condition's name, which is its alarm's, and why, in a sentence that says what to do.

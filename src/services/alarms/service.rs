@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::Fault;
+use conveyor_run::service::{Service, Turn};
+use conveyor_store::{Commit, Scans};
 use serde_json::json;
 
 use super::{Alarm, Alarms, Conditions, Looked, read};
-use crate::base::Fault;
-use crate::run::service::{Service, Turn};
-use crate::services::notifications::Added;
-use crate::store::{Commit, Scans};
+use crate::notifications::Added;
 
 /// From one look's end to the next.
 const LOOK_EVERY_MS: i64 = 15_000;

@@ -9,11 +9,12 @@
 
 mod service;
 
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::event::Json;
-use crate::run::service::{Address, Asked, Unavailable};
-use crate::run::{Handle, OnBehalf, Refused};
-use crate::store::ApprovalRow;
+use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_interpreter::event::Json;
+use conveyor_run::service::{Address, Asked, Unavailable};
+use conveyor_run::{Handle, OnBehalf, Refused};
+use conveyor_store::ApprovalRow;
+
 use service::ApprovalService;
 
 /// The attempt that asks.

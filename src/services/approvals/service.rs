@@ -1,10 +1,11 @@
 //! The service of all approvals. Its memory is what is not durable yet.
 
+use conveyor_base::Fault;
+use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_run::{Handle, OnBehalf, Refused};
+use conveyor_store::{ApprovalRow, Commit, Scans};
+
 use super::{Decision, Key, Message, Verdict};
-use crate::base::Fault;
-use crate::run::service::{Asked, Pending, Service, Turn};
-use crate::run::{Handle, OnBehalf, Refused};
-use crate::store::{ApprovalRow, Commit, Scans};
 
 /// How often to-dos are looked for whose Tasks have ended otherwise. Lists leave them out by themselves.
 const SWEEP_MS: i64 = 60_000;

@@ -10,10 +10,11 @@
 
 mod service;
 
-use crate::base::{ExecutionId, Fault};
-use crate::run::Handle;
-use crate::run::service::{Address, Asked};
-use crate::store::{ExecutionSummary, FileRow};
+use conveyor_base::{ExecutionId, Fault};
+use conveyor_run::Handle;
+use conveyor_run::service::{Address, Asked};
+use conveyor_store::{ExecutionSummary, FileRow};
+
 use service::ClaimService;
 
 /// The claims of this box. Cheap to clone.

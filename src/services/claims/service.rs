@@ -1,10 +1,11 @@
 //! The service of all claims. Its memory is what is not durable yet.
 
+use conveyor_base::ExecutionId;
+use conveyor_interpreter::Status;
+use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_store::{Commit, ExecutionSummary, FileRow};
+
 use super::{Message, Place, Reply, Request};
-use crate::base::ExecutionId;
-use crate::interpreter::Status;
-use crate::run::service::{Asked, Pending, Service, Turn};
-use crate::store::{Commit, ExecutionSummary, FileRow};
 
 #[derive(Default)]
 pub(super) struct ClaimService {

@@ -11,8 +11,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use conveyor_base::Timestamp;
+
 use super::rules::Target;
-use crate::base::Timestamp;
 
 /// Deliveries to one target at once.
 const AT_ONCE_MAX: usize = 8;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::{JOB_MACHINE, Timestamp, arn};
+use conveyor_interpreter::{Header, Status};
+use conveyor_store::EventRow;
 use serde_json::{Value, json};
 
 use super::lineage::Lineage;
 use super::rules::{Rule, RuleSettings, Target};
-use crate::base::{JOB_MACHINE, Timestamp, arn};
-use crate::interpreter::{Header, Status};
-use crate::store::EventRow;
 
 /// The bus that events go to where none is named.
 pub const DEFAULT_BUS: &str = "default";
@@ -142,7 +142,7 @@ impl Bus {
         let output_bytes = output.map_or(0, escaped);
         let (gives_input, gives_output) =
             (escaped(&header.input) + output_bytes <= PAYLOADS_BYTES_MAX, output_bytes <= PAYLOADS_BYTES_MAX);
-        let reason = crate::run::not_redrivable(header, now);
+        let reason = conveyor_run::not_redrivable(header, now);
         json!({
             "executionArn": arn::execution(&self.region, &self.account, machine, &header.name),
             "stateMachineArn": machine_arn,

@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use conveyor_base::fault;
+use conveyor_base::limits::NAME_CHARS_MAX;
+use conveyor_run::service::{Asked, Unavailable};
+use conveyor_run::{Handle, Start};
+use conveyor_store::{Commit, EventRow};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -12,12 +17,7 @@ use super::Targets;
 use super::backlog::Failure;
 use super::lineage::Lineage;
 use super::rules::{Kind, Target};
-use crate::base::fault;
-use crate::base::limits::NAME_CHARS_MAX;
-use crate::run::service::{Asked, Unavailable};
-use crate::run::{Handle, Start};
-use crate::services::queues::{NewMessage, Reply, Request};
-use crate::store::{Commit, EventRow};
+use crate::queues::{NewMessage, Reply, Request};
 
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 

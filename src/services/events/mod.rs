@@ -25,6 +25,11 @@ mod service;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::{Fault, Timestamp};
+use conveyor_interpreter::Header;
+use conveyor_run::service::{Address, Asked, Unavailable};
+use conveyor_run::{Announced, Handle, OnBehalf};
+use conveyor_store::{Commit, Scans};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use reqwest::RequestBuilder;
@@ -34,13 +39,8 @@ pub use bus::{DEFAULT_BUS, NewEvent, Undelivered, begun, event_id, name_of as bu
 pub use lineage::Lineage;
 pub use rules::{RuleSettings, TransformerSettings};
 
-use crate::base::{Fault, Timestamp};
-use crate::interpreter::Header;
-use crate::run::service::{Address, Asked, Unavailable};
-use crate::run::{Announced, Handle, OnBehalf};
-use crate::services::notifications::Notifications;
-use crate::services::queues::Queues;
-use crate::store::{Commit, Scans};
+use crate::notifications::Notifications;
+use crate::queues::Queues;
 use bus::Bus;
 use deliver::{Deliverer, End};
 use service::Dispatcher;

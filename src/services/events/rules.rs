@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_asl::{Path, Scope, Variables};
+use conveyor_base::Span;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::bus::DEFAULT_BUS;
 use super::pattern::Pattern;
-use crate::asl::{Path, Scope, Variables};
-use crate::base::Span;
 
 /// How long and how often a delivery is tried where the target does not say (EventBridge's own figures).
 const AGE_MAX: Span = Span::days(1);

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::Fault;
+use conveyor_run::Announced;
+use conveyor_run::service::{Asked, Service, Turn};
+use conveyor_store::{Commit, EventRow, Scans};
+
 use super::backlog::{Backlog, Failure, Verdict, judge, pause_ms};
 use super::bus::UNATTENDED;
 use super::deliver::{Deliverer, Delivery, End};
 use super::rules::{Rule, Target};
 use super::{Events, Message, Undelivered};
-use crate::base::Fault;
-use crate::run::Announced;
-use crate::run::service::{Asked, Service, Turn};
-use crate::services::notifications::Notifications;
-use crate::store::{Commit, EventRow, Scans};
+use crate::notifications::Notifications;
 
 /// Rows read at once when they are taken up.
 const ROWS_PER_PAGE: usize = 500;

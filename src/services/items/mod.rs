@@ -15,14 +15,14 @@ mod value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::Fault;
+use conveyor_run::Handle;
+use conveyor_run::service::{Address, Asked};
 use serde::Deserialize;
 
 pub use expression::Placeholders;
 pub use value::{Item, check};
 
-use crate::base::Fault;
-use crate::run::Handle;
-use crate::run::service::{Address, Asked};
 use service::ItemService;
 
 /// `[tables.NAME]`: the key of a table.

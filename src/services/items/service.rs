@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_store::{Commit, TableRow};
+
 use super::change::Change;
 use super::{Item, Message, Operation, Refusal, Reply, Request, TableSettings, key};
-use crate::run::service::{Asked, Pending, Service, Turn};
-use crate::store::{Commit, TableRow};
 
 pub(super) struct ItemService {
     configured: Arc<BTreeMap<String, TableSettings>>,

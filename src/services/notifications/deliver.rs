@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use conveyor_base::{Span, fault};
+use conveyor_run::Handle;
+use conveyor_store::OutboxRow;
 use hmac::{Hmac, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
 use super::NotifySettings;
 use super::order::REFUSED;
-use crate::base::{Span, fault};
-use crate::run::Handle;
-use crate::store::OutboxRow;
 
 pub(super) struct Deliverer {
     webhook: Option<String>,

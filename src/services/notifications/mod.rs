@@ -21,16 +21,16 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use conveyor_base::{Fault, Span};
+use conveyor_run::Handle;
+use conveyor_run::service::{Address, Asked};
+use conveyor_store::{Commit, OutboxRow, Scans};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 
 pub use deliver::signature;
 
-use crate::base::{Fault, Span};
-use crate::run::Handle;
-use crate::run::service::{Address, Asked};
-use crate::store::{Commit, OutboxRow, Scans};
 use deliver::Deliverer;
 use service::NotificationService;
 

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::base::Timestamp;
+use conveyor_base::Timestamp;
 
 /// Begins the error of a notification that itself is what is wrong.
 pub(super) const REFUSED: &str = "refused: ";

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use conveyor_base::Fault;
+use conveyor_run::service::{Asked, Service, Turn};
+use conveyor_store::{Commit, DeliveredRow, OutboxRow, Scans};
 use serde_json::Value;
 
 use super::deliver::Deliverer;
 use super::order::TargetOrder;
 use super::{Added, Message, Notifications};
-use crate::base::Fault;
-use crate::run::service::{Asked, Service, Turn};
-use crate::store::{Commit, DeliveredRow, OutboxRow, Scans};
 
 /// How many delivered ones are kept for people to look at.
 const DELIVERED_MAX: usize = 200;

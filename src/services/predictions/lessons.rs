@@ -1,6 +1,6 @@
 //! What a model of how long jobs take gets wrong, learnt from how long they took. Pure.
 
-use crate::store::{CorrectionRow, LearntRow};
+use conveyor_store::{CorrectionRow, LearntRow};
 
 /// How much a new job weighs once many were learnt from.
 const WEIGHT_MIN: f64 = 0.15;

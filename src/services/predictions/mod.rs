@@ -7,10 +7,11 @@ mod service;
 
 pub use lessons::{Learnt, Lesson, Lessons};
 
-use crate::base::Fault;
-use crate::run::Handle;
-use crate::run::service::{Address, Asked};
-use crate::store::Reader;
+use conveyor_base::Fault;
+use conveyor_run::Handle;
+use conveyor_run::service::{Address, Asked};
+use conveyor_store::Reader;
+
 use service::PredictionService;
 
 /// The lessons of this box. Cheap to clone.

@@ -1,9 +1,10 @@
 //! The service of predictions: learns one lesson after the other.
 
+use conveyor_base::Fault;
+use conveyor_run::service::{Service, Turn};
+use conveyor_store::{Commit, Scans};
+
 use super::{Lessons, Message, read};
-use crate::base::Fault;
-use crate::run::service::{Service, Turn};
-use crate::store::{Commit, Scans};
 
 pub(super) struct PredictionService(Lessons);
 

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use conveyor_base::Timestamp;
+use conveyor_store::MessageRow;
+
 use super::DEDUPLICATION_MS;
-use crate::base::Timestamp;
-use crate::store::MessageRow;
 
 #[derive(Debug, Default)]
 pub struct QueueIndex {
@@ -256,8 +257,9 @@ impl QueueIndex {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_store::Stamp;
+
     use super::*;
-    use crate::store::Stamp;
 
     fn row(group: &str, deduplication: &str) -> MessageRow {
         MessageRow {

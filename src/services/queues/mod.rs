@@ -21,15 +21,15 @@ use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conveyor_base::{Fault, Timestamp};
+use conveyor_run::service::{Address, Asked, Unavailable};
+use conveyor_run::{Handle, OnBehalf};
+use conveyor_store::MessageRow;
 use serde_json::Value;
 
 pub use index::Counts;
 pub use settings::QueueSettings;
 
-use crate::base::{Fault, Timestamp};
-use crate::run::service::{Address, Asked, Unavailable};
-use crate::run::{Handle, OnBehalf};
-use crate::store::MessageRow;
 use service::QueueService;
 
 /// How long a second copy of a message is known as one (SQS: five minutes).

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use conveyor_base::{Fault, Timestamp};
+use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_store::{Commit, MessageRow, Scans, Stamp};
+
 use super::index::{QueueIndex, Taken};
 use super::{
     DEDUPLICATION_MS, Message, NewMessage, QueueSettings, Receipt, Received, Reply, Request, Sent, Visibility,
 };
-use crate::base::{Fault, Timestamp};
-use crate::run::service::{Asked, Pending, Service, Turn};
-use crate::store::{Commit, MessageRow, Scans, Stamp};
 
 /// Rows read at once when a queue is taken up, and dropped in one commit.
 const ROWS_PER_PAGE: usize = 500;

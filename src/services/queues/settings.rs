@@ -1,8 +1,7 @@
 //! `[queues.NAME]`: SQS's queue attributes.
 
+use conveyor_base::Span;
 use serde::Deserialize;
-
-use crate::base::Span;
 
 /// Longest visibility time-out, delay and retention, as SQS has them.
 const VISIBILITY_MAX: Span = Span::seconds(43_200);

@@ -12,15 +12,15 @@ mod service;
 
 use std::collections::BTreeMap;
 
+use conveyor_base::{Fault, Timestamp};
+use conveyor_run::Handle;
+use conveyor_run::service::Address;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::json;
 
 pub use rule::{Rule, RuleError};
 
-use crate::base::{Fault, Timestamp};
-use crate::run::Handle;
-use crate::run::service::Address;
 use service::ScheduleService;
 
 /// A due time that is no older than this is on time and not missed.

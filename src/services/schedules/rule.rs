@@ -6,13 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use conveyor_base::Timestamp;
 use croner::Cron;
 use croner::parser::{CronParser, Year};
 use jiff::ToSpan;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-
-use crate::base::Timestamp;
 
 /// Years that are searched for the next time before a rule counts as never due (29 February needs eight).
 const YEARS_AHEAD_MAX: i64 = 9;

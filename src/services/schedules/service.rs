@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use conveyor_base::limits::NAME_CHARS_MAX;
+use conveyor_base::{Fault, Timestamp};
+use conveyor_run::service::{Service, Turn};
+use conveyor_run::{Handle, Refused, Start};
+use conveyor_store::{Commit, Scans, ScheduleRow};
 use jiff::tz::TimeZone;
 
 use super::{Missed, ON_TIME_MS, ScheduleSettings, newest_due};
-use crate::base::limits::NAME_CHARS_MAX;
-use crate::base::{Fault, Timestamp};
-use crate::run::service::{Service, Turn};
-use crate::run::{Handle, Refused, Start};
-use crate::store::{Commit, Scans, ScheduleRow};
 
 /// Before a start is tried again that the box could not take.
 const AGAIN_MS: i64 = 30_000;

@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use conveyor_base::{Shares, Uri};
+use conveyor_run::Refused;
+use conveyor_store::UploadRow;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::refused;
-use crate::base::{Shares, Uri};
-use crate::run::Refused;
-use crate::store::UploadRow;
 
 /// What a share must have left when the upload is whole, in bytes.
 const ROOM_LEFT: u64 = 64 << 20;

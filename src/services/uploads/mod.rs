@@ -13,12 +13,12 @@ mod files;
 mod service;
 
 use bytes::Bytes;
+use conveyor_base::{Fault, Shares, Uri};
+use conveyor_run::service::{Address, Asked};
+use conveyor_run::{Handle, OnBehalf, Refused};
+use conveyor_store::UploadRow;
 use tokio::sync::mpsc;
 
-use crate::base::{Fault, Shares, Uri};
-use crate::run::service::{Address, Asked};
-use crate::run::{Handle, OnBehalf, Refused};
-use crate::store::UploadRow;
 use service::UploadService;
 
 pub use files::offset;

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use conveyor_base::{Shares, Uri};
+use conveyor_run::Refused;
+use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_store::{Commit, UploadRow};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Message, NewUpload, Reached, broken, files, unknown};
-use crate::base::{Shares, Uri};
-use crate::run::Refused;
-use crate::run::service::{Asked, Pending, Service, Turn};
-use crate::store::{Commit, UploadRow};
 
 pub(super) struct UploadService {
     shares: Shares,

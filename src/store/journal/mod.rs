@@ -22,9 +22,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(super) use self::segment::StoreId;
+use conveyor_base::Fault;
+
 use self::segment::{BLOCK_BYTES, Frame, Segment};
 use super::disk::{Backends, JOURNAL_PREFIX, JOURNAL_SUFFIX};
-use crate::base::Fault;
 
 /// Free files that stay: the next burst finds them ready.
 const FREE_KEPT: usize = 2;

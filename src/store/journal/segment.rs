@@ -10,11 +10,11 @@
 //! bytes that a user put into a payload, never pass for a batch. What lies behind the newest batch is zeros, older
 //! batches, or the remains of a write that the power cut: an older number or a failing checksum tells.
 
+use conveyor_base::Fault;
 use redb::StorageBackend;
 use rkyv::util::AlignedVec;
 
 use super::super::disk::{Backends, create_whole, file_fault};
-use crate::base::Fault;
 
 /// What a direct write is a multiple of, in place and length.
 pub(super) const BLOCK_BYTES: usize = 4096;
@@ -27,7 +27,7 @@ const BATCH_HEAD_BYTES: usize = 28;
 const FILL_BYTES: usize = 1 << 20;
 
 /// Names the store whose files these are.
-pub(in crate::store) type StoreId = [u8; 16];
+pub(crate) type StoreId = [u8; 16];
 
 pub(super) struct Segment {
     pub name: String,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::segment::Frame;
 use super::*;
-use crate::store::disk::Directory;
+use crate::disk::Directory;
 
 const STORE: StoreId = [7; 16];
 const SEGMENT_BYTES: u64 = 32 << 10;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use equivalent::{Comparable, Equivalent};
 use imbl::OrdMap;
 
-use crate::store::record::{self, Op};
-use crate::store::tables::Table;
+use crate::record::{self, Op};
+use crate::tables::Table;
 
 /// A part of a record, which it keeps alive.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Slice {
+pub(crate) struct Slice {
     record: Arc<Vec<u8>>,
     start: u32,
     length: u32,
@@ -43,7 +43,7 @@ fn head(key: &[u8]) -> Head {
 
 /// A row's key.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Key {
+pub(crate) struct Key {
     head: Head,
     whole: Slice,
 }
@@ -80,7 +80,7 @@ impl Ord for Key {
 
 /// A key that is looked for.
 #[derive(Clone, Copy)]
-pub(in crate::store) struct Sought<'k> {
+pub(crate) struct Sought<'k> {
     head: Head,
     whole: &'k [u8],
 }
@@ -105,7 +105,7 @@ impl Comparable<Key> for Sought<'_> {
 
 /// What became of a row.
 #[derive(Clone, Debug)]
-pub(in crate::store) enum Change {
+pub(crate) enum Change {
     Put(Slice),
     /// No older generation knows the key.
     PutNew(Slice),
@@ -121,13 +121,13 @@ impl Change {
     }
 }
 
-pub(in crate::store) type Changes = OrdMap<Key, Change>;
+pub(crate) type Changes = OrdMap<Key, Change>;
 /// How many executions there are, by machine and status.
-pub(in crate::store) type Counts = OrdMap<Arc<[u8]>, i64>;
+pub(crate) type Counts = OrdMap<Arc<[u8]>, i64>;
 
 /// The changes between two checkpoints. A clone shares everything and costs next to nothing.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Generation {
+pub(crate) struct Generation {
     pub tables: Vec<Changes>,
     /// Counts that changed, as they are now.
     pub counts: Counts,

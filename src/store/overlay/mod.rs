@@ -27,13 +27,14 @@ use redb::{AccessGuard, ReadOnlyTable, ReadableDatabase};
 
 pub(super) use generation::{Change, Counts, Generation, Slice};
 
+use conveyor_base::Fault;
+use conveyor_interpreter::Status;
+
 use super::disk::state_fault;
 use super::envelope::Sealed;
 use super::record::{self, Malformed, Op, changes};
 use super::rows::{STATUSES, status_code};
 use super::tables::{self, Table};
-use crate::base::Fault;
-use crate::interpreter::Status;
 use generation::Sought;
 
 /// The state file as of one checkpoint, its tables opened.

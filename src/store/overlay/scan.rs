@@ -2,14 +2,14 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use conveyor_base::Fault;
 use redb::AccessGuard;
 
 use super::generation::{Change, Changes, Key, Sought};
 use super::{Direction, Snapshot};
-use crate::base::Fault;
-use crate::store::disk::state_fault;
-use crate::store::envelope::Sealed;
-use crate::store::tables::Table;
+use crate::disk::state_fault;
+use crate::envelope::Sealed;
+use crate::tables::Table;
 
 impl Snapshot {
     /// Looks at the rows of a range in order, in place, until told to break.

@@ -4,11 +4,12 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
 
+use conveyor_base::Fault;
+
 use super::Reader;
-use crate::base::Fault;
 
 /// Reads that go on at the same time. More would only wait for one another's disk, and for cores.
-pub(in crate::store) const READS_MAX: usize = 32;
+pub(crate) const READS_MAX: usize = 32;
 
 /// Every read that there is, for a thread that may block. Stays on that thread; not to be had by a task of the runtime,
 /// which asks [`Reader::blocking`].

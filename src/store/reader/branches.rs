@@ -4,15 +4,15 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
+use conveyor_interpreter::{Branch, Item, Partial, Rows};
 use serde_json::Value;
 
 use super::{Reader, Scans, branch_of};
-use crate::base::{Attempt, BranchId, ExecutionId, Fault, TimerId, Timestamp};
-use crate::interpreter::{Branch, Item, Partial, Rows};
-use crate::store::envelope::Sealed;
-use crate::store::overlay::Direction;
-use crate::store::rows::{self, BranchRow, ITEMS_PER_PAGE, MapPageRow, TaskRow};
-use crate::store::tables::{self, Table};
+use crate::envelope::Sealed;
+use crate::overlay::Direction;
+use crate::rows::{self, BranchRow, ITEMS_PER_PAGE, MapPageRow, TaskRow};
+use crate::tables::{self, Table};
 
 /// Branches that are read one by one: as many as a Parallel state may well have.
 const BRANCHES_NEAR: u32 = 64;

@@ -2,21 +2,22 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use conveyor_base::Fault;
+
 use super::{Reader, Scans};
-use crate::base::Fault;
-use crate::store::overlay::Direction;
-use crate::store::rows::{Catalog, damaged};
-use crate::store::tables::{self, Table};
+use crate::overlay::Direction;
+use crate::rows::{Catalog, damaged};
+use crate::tables::{self, Table};
 
 impl Reader {
-    pub(in crate::store) fn one<T: Catalog>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
+    pub(crate) fn one<T: Catalog>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Fault> {
         self.engine().get(table, key, T::read)
     }
 }
 
 impl Scans {
     /// Rows whose key is `prefix` and a text, by that text.
-    pub(in crate::store) fn under<T: Catalog>(
+    pub(crate) fn under<T: Catalog>(
         &self,
         table: Table,
         prefix: &[u8],
@@ -39,7 +40,7 @@ impl Scans {
     }
 
     /// Rows whose key is a text and a number, from a number down.
-    pub(in crate::store) fn numbered<T: Catalog>(
+    pub(crate) fn numbered<T: Catalog>(
         &self,
         table: Table,
         text: &str,
@@ -51,7 +52,7 @@ impl Scans {
         self.collect(table, range, Direction::Backward, limit, |key| key.last_chunk().copied().map(u64::from_be_bytes))
     }
 
-    pub(in crate::store) fn collect<K, T: Catalog>(
+    pub(crate) fn collect<K, T: Catalog>(
         &self,
         table: Table,
         range: (Bound<&[u8]>, Bound<&[u8]>),

@@ -1,11 +1,12 @@
 //! Which execution started which: the children whose end has not been told yet.
 
+use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_interpreter::Parent;
+
 use super::{Paged, Reader, Scans, each};
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::Parent;
-use crate::store::envelope::Sealed;
-use crate::store::rows::{child_from, damaged};
-use crate::store::tables::{self, Table};
+use crate::envelope::Sealed;
+use crate::rows::{child_from, damaged};
+use crate::tables::{self, Table};
 
 /// A child, from its start until its parent was told how it ended.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,17 +8,18 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use conveyor_base::{EventId, ExecutionId, Fault, Timestamp};
+use conveyor_interpreter::{MachineRef, MapChild, Parent, Status};
+
 use super::{Reader, Scans};
-use crate::base::{EventId, ExecutionId, Fault, Timestamp};
-use crate::interpreter::{MachineRef, MapChild, Parent, Status};
-use crate::store::envelope::Sealed;
-use crate::store::overlay::{Direction, Snapshot};
-use crate::store::rows::{ArchivedHeaderRow, HeaderRow};
-use crate::store::rows::{STATUSES, damaged, status_code};
-use crate::store::tables::{self, Table};
+use crate::envelope::Sealed;
+use crate::overlay::{Direction, Snapshot};
+use crate::rows::{ArchivedHeaderRow, HeaderRow};
+use crate::rows::{STATUSES, damaged, status_code};
+use crate::tables::{self, Table};
 
 /// Which executions. Empty: all but the children of distributed Maps, which their runs' lists show:
-/// [`run_list`](crate::interpreter::run_list) in the place of a machine.
+/// [`run_list`](conveyor_interpreter::run_list) in the place of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecutionFilter {
     pub machine: Option<String>,

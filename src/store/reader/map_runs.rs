@@ -2,13 +2,14 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_interpreter::Status;
+
 use super::{Reader, Scans, each};
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::Status;
-use crate::store::envelope::Sealed;
-use crate::store::overlay::Direction;
-use crate::store::rows::{Catalog, HeaderRow, MapRunRow, RunCounts, STATUSES, damaged};
-use crate::store::tables::{self, Table};
+use crate::envelope::Sealed;
+use crate::overlay::Direction;
+use crate::rows::{Catalog, HeaderRow, MapRunRow, RunCounts, STATUSES, damaged};
+use crate::tables::{self, Table};
 
 /// Rows that are taken out of one snapshot.
 const CHILDREN_PER_READ: usize = 1_000;
@@ -21,7 +22,7 @@ pub struct RunChild {
     pub number: u32,
     pub items: u32,
     /// The redrive of the run in which it was last begun is at least this one.
-    pub stopped_at: Option<crate::base::Timestamp>,
+    pub stopped_at: Option<conveyor_base::Timestamp>,
 }
 
 impl Reader {

@@ -16,15 +16,16 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Execution, Header, HistoryEvent, MapItems, RunTask, Status};
+
 use super::engine::Engine;
 use super::envelope::Sealed;
 use super::overlay::{Direction, Found, Snapshot};
 use super::retention::{archived_day, day_from};
 use super::rows::{self, HeaderRow, HistoryRow, TaskRow, damaged};
 use super::tables::{self, Payload, Table};
-use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::{Execution, Header, HistoryEvent, MapItems, RunTask, Status};
 
 pub(super) use blocking::READS_MAX;
 pub use blocking::Scans;

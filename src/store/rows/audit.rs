@@ -4,15 +4,15 @@ use std::fmt;
 use std::ops::Bound;
 use std::str::FromStr;
 
+use conveyor_base::{Fault, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::Stamp;
-use crate::base::{Fault, Timestamp};
-use crate::store::commit::Commit;
-use crate::store::overlay::Direction;
-use crate::store::reader::Scans;
-use crate::store::record::Op;
-use crate::store::tables::Table;
+use crate::commit::Commit;
+use crate::overlay::Direction;
+use crate::reader::Scans;
+use crate::record::Op;
+use crate::tables::Table;
 
 super::catalog!(AuditRow);
 

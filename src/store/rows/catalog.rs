@@ -1,13 +1,13 @@
 //! Rows that are small and handed out whole, as plain structs, and the parts that several of them have.
 
+use conveyor_base::{ExecutionId, Fault, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use super::Row;
-use crate::base::{ExecutionId, Fault, Timestamp};
-use crate::store::envelope::Sealed;
+use crate::envelope::Sealed;
 
 /// A row that is handed out whole, as its own type.
-pub(in crate::store) trait Catalog: Row + Sized {
+pub(crate) trait Catalog: Row + Sized {
     fn from_archived(archived: &Self::Archived) -> Result<Self, rancor::Error>;
 
     fn read(row: Sealed<'_>) -> Result<Self, Fault> {
@@ -18,8 +18,8 @@ pub(in crate::store) trait Catalog: Row + Sized {
 /// Makes rows of structs that derive all that it takes.
 macro_rules! catalog {
     ($($name:ident),*) => {$(
-        impl $crate::store::rows::Row for $name {}
-        impl $crate::store::rows::Catalog for $name {
+        impl $crate::rows::Row for $name {}
+        impl $crate::rows::Catalog for $name {
             fn from_archived(archived: &Self::Archived) -> Result<Self, rkyv::rancor::Error> {
                 rkyv::deserialize::<$name, rkyv::rancor::Error>(archived)
             }

@@ -6,21 +6,21 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{
+    Branch, Doing, Header, Item, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, Status, TaskPhase,
+    run_list,
+};
 use rkyv::{Archive, Serialize};
 use serde_json::Value;
 
 use super::maps::{ArchivedChildRow, ChildRow, MapItemRow};
 use super::{Row, damaged, status_code, status_of};
-use crate::base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::{
-    Branch, Doing, Header, Item, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, Status, TaskPhase,
-    run_list,
-};
-use crate::store::tables::Table;
+use crate::tables::Table;
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct HeaderRow {
+pub(crate) struct HeaderRow {
     pub name: String,
     pub machine: String,
     pub revision: u64,
@@ -92,7 +92,7 @@ struct TimerRow {
 }
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct BranchRow {
+pub(crate) struct BranchRow {
     state: String,
     state_entered_at: i64,
     state_entered_event: u64,
@@ -180,23 +180,23 @@ impl ArchivedTimerRow {
 
 /// What an archived execution was given and gave back.
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct PayloadsRow {
+pub(crate) struct PayloadsRow {
     pub input: String,
     pub output: Option<String>,
 }
 
 impl Row for PayloadsRow {}
 
-pub(in crate::store) fn payloads_from(row: &ArchivedPayloadsRow) -> (Json, Option<Json>) {
+pub(crate) fn payloads_from(row: &ArchivedPayloadsRow) -> (Json, Option<Json>) {
     (Arc::from(row.input.as_str()), row.output.as_ref().map(|output| Arc::from(output.as_str())))
 }
 
 /// A child as its parent finds it: its id, and the shape in which its end is told.
-pub(in crate::store) fn child(id: ExecutionId, shape: &str) -> Vec<u8> {
+pub(crate) fn child(id: ExecutionId, shape: &str) -> Vec<u8> {
     [&id.to_bytes(), shape.as_bytes()].concat()
 }
 
-pub(in crate::store) fn child_from(row: &[u8]) -> Result<(ExecutionId, &str), Fault> {
+pub(crate) fn child_from(row: &[u8]) -> Result<(ExecutionId, &str), Fault> {
     let read = || {
         let (id, shape) = row.split_first_chunk::<16>()?;
         Some((ExecutionId(u128::from_be_bytes(*id)), std::str::from_utf8(shape).ok()?))
@@ -261,7 +261,7 @@ impl From<&Outcome> for EndRow {
 }
 
 /// The header with its payloads put back.
-pub(in crate::store) fn header_from(
+pub(crate) fn header_from(
     id: ExecutionId,
     row: &ArchivedHeaderRow,
     input: Json,
@@ -290,7 +290,7 @@ pub(in crate::store) fn header_from(
 }
 
 impl ArchivedHeaderRow {
-    pub(in crate::store) fn machine(&self) -> MachineRef {
+    pub(crate) fn machine(&self) -> MachineRef {
         MachineRef {
             name: self.machine.to_string(),
             revision: self.revision.to_native(),
@@ -298,7 +298,7 @@ impl ArchivedHeaderRow {
         }
     }
 
-    pub(in crate::store) fn redriven_at(&self) -> Option<Timestamp> {
+    pub(crate) fn redriven_at(&self) -> Option<Timestamp> {
         self.rare().and_then(|rare| rare.redriven_at.as_ref()).map(|t| Timestamp(t.to_native()))
     }
 
@@ -306,41 +306,41 @@ impl ArchivedHeaderRow {
         self.rare.as_deref()
     }
 
-    pub(in crate::store) fn timeout_timer(&self) -> Option<(TimerId, Timestamp)> {
+    pub(crate) fn timeout_timer(&self) -> Option<(TimerId, Timestamp)> {
         self.rare()?.timeout_timer.as_ref().map(ArchivedTimerRow::get)
     }
 
-    pub(in crate::store) fn redrive_count(&self) -> u32 {
+    pub(crate) fn redrive_count(&self) -> u32 {
         self.rare().map_or(0, |rare| rare.redrive_count.to_native())
     }
 
     /// The error name that it ended with.
-    pub(in crate::store) fn error(&self) -> Option<&str> {
+    pub(crate) fn error(&self) -> Option<&str> {
         self.ended.as_ref()?.error.as_ref().map(|error| error.as_str())
     }
 
-    pub(in crate::store) fn child(&self) -> Option<MapChild> {
+    pub(crate) fn child(&self) -> Option<MapChild> {
         self.rare()?.child.as_ref().map(ArchivedChildRow::get)
     }
 
     /// The list that shows the execution.
-    pub(in crate::store) fn list(&self) -> Cow<'_, str> {
+    pub(crate) fn list(&self) -> Cow<'_, str> {
         match self.rare().and_then(|rare| rare.child.as_ref()) {
             None => Cow::Borrowed(self.machine.as_str()),
             Some(child) => Cow::Owned(run_list(&self.machine, &child.label, child.run.to_native())),
         }
     }
 
-    pub(in crate::store) fn is_child(&self) -> bool {
+    pub(crate) fn is_child(&self) -> bool {
         self.rare().is_some_and(|rare| rare.child.is_some())
     }
 
     /// Children of express runs leave no history.
-    pub(in crate::store) fn keeps_history(&self) -> bool {
+    pub(crate) fn keeps_history(&self) -> bool {
         !self.rare().and_then(|rare| rare.child.as_ref()).is_some_and(|child| child.express)
     }
 
-    pub(in crate::store) fn parent(&self) -> Option<Parent> {
+    pub(crate) fn parent(&self) -> Option<Parent> {
         self.rare()?.parent.as_ref().map(|p| Parent {
             execution: ExecutionId(p.execution.to_native()),
             attempt: Attempt(p.attempt.to_native()),
@@ -348,26 +348,26 @@ impl ArchivedHeaderRow {
         })
     }
 
-    pub(in crate::store) fn status(&self) -> Result<Status, Fault> {
+    pub(crate) fn status(&self) -> Result<Status, Fault> {
         status_of(Table::Executions, self.status)
     }
 
-    pub(in crate::store) fn started_at(&self) -> Timestamp {
+    pub(crate) fn started_at(&self) -> Timestamp {
         Timestamp(self.started_at.to_native())
     }
 
-    pub(in crate::store) fn stopped_at(&self) -> Option<Timestamp> {
+    pub(crate) fn stopped_at(&self) -> Option<Timestamp> {
         self.stopped_at.as_ref().map(|t| Timestamp(t.to_native()))
     }
 
     /// Whether it has an output, which lies in a row of its own.
-    pub(in crate::store) fn succeeded(&self) -> bool {
+    pub(crate) fn succeeded(&self) -> bool {
         self.ended.as_ref().is_some_and(|e| e.kind == 0)
     }
 }
 
 /// How it ended.
-pub(in crate::store) fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
+pub(crate) fn outcome_of(row: &ArchivedHeaderRow, output: Option<Json>) -> Result<Option<Outcome>, Fault> {
     let Some(end) = row.ended.as_ref() else { return Ok(None) };
     let error = end.error.as_ref().map(|e| e.to_string());
     let cause = end.cause.as_ref().map(|c| c.to_string());
@@ -477,7 +477,7 @@ pub(super) fn json(table: Table, text: &str) -> Result<Arc<Value>, Fault> {
     serde_json::from_str(text).map(Arc::new).map_err(|e| damaged(table, &format!("a row holds no JSON ({e})")))
 }
 
-pub(in crate::store) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, Fault> {
+pub(crate) fn branch_from(row: &ArchivedBranchRow) -> Result<Branch, Fault> {
     let table = Table::Branches;
     let mut branch = Branch {
         parent: None,

@@ -1,13 +1,13 @@
 //! Rows of claims: which execution processed which content. Owned by `conveyor:claim`.
 
+use conveyor_base::Fault;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{Id, Stamp};
-use crate::base::Fault;
-use crate::store::commit::Commit;
-use crate::store::reader::Reader;
-use crate::store::record::Op;
-use crate::store::tables::{self, Table};
+use crate::commit::Commit;
+use crate::reader::Reader;
+use crate::record::Op;
+use crate::tables::{self, Table};
 
 super::catalog!(FileRow);
 

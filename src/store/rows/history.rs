@@ -6,17 +6,17 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{EventId, Fault, Timestamp};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::history::Failure;
+use conveyor_interpreter::{HistoryEvent, HistoryKind, StateType};
 use rkyv::{Archive, Serialize};
 
 use super::{Row, damaged};
-use crate::base::{EventId, Fault, Timestamp};
-use crate::interpreter::event::Json;
-use crate::interpreter::history::Failure;
-use crate::interpreter::{HistoryEvent, HistoryKind, StateType};
-use crate::store::tables::Table;
+use crate::tables::Table;
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct HistoryRow {
+pub(crate) struct HistoryRow {
     /// The number of the first event.
     first: u64,
     events: Vec<EventRow>,
@@ -103,7 +103,7 @@ impl HistoryRow {
 }
 
 /// The events of a row, oldest first.
-pub(in crate::store) fn events_from(row: &ArchivedHistoryRow) -> Result<Vec<HistoryEvent>, Fault> {
+pub(crate) fn events_from(row: &ArchivedHistoryRow) -> Result<Vec<HistoryEvent>, Fault> {
     let pool: Vec<Arc<str>> = row.pool.iter().map(|text| Arc::from(text.as_str())).collect();
     let (mut texts, mut numbers) = (row.texts.as_slice(), row.numbers.as_slice());
     let events = (row.first.to_native()..).zip(row.events.iter()).map(|(id, event)| {

@@ -1,10 +1,10 @@
 //! The row of a Map run: how far it has come. Its children are executions of their own, counted by the indexes.
 
+use conveyor_interpreter::map_run::run_of;
+use conveyor_interpreter::{Header, Plan, RunTask};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{Id, Stamp};
-use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Header, Plan, RunTask};
 
 super::catalog!(MapRunRow);
 

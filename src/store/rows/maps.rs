@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_interpreter::{Item, MapChild};
 use rkyv::{Archive, Serialize};
 use serde_json::Value;
 
 use super::{Row, damaged};
-use crate::base::{Attempt, ExecutionId, Fault};
-use crate::interpreter::{Item, MapChild};
-use crate::store::tables::Table;
+use crate::tables::Table;
 
 /// The place in a run of a distributed Map.
 #[derive(Archive, Serialize)]
@@ -61,16 +61,16 @@ pub(super) struct MapItemRow {
 }
 
 /// Items that one row holds: an iteration's start reads one row, and a Map's start writes few.
-pub(in crate::store) const ITEMS_PER_PAGE: u32 = 64;
+pub(crate) const ITEMS_PER_PAGE: u32 = 64;
 
 /// How many rows so many items take.
-pub(in crate::store) fn pages_of(items: u32) -> u32 {
+pub(crate) fn pages_of(items: u32) -> u32 {
     items.div_ceil(ITEMS_PER_PAGE)
 }
 
 /// Some of the items of an inline Map: an array, with the names of the fields where it was an object.
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct MapPageRow {
+pub(crate) struct MapPageRow {
     items: String,
     keys: Vec<String>,
 }
@@ -78,7 +78,7 @@ pub(in crate::store) struct MapPageRow {
 impl Row for MapPageRow {}
 
 /// The pages of a Map's items, in their order.
-pub(in crate::store) fn map_pages(items: &[Item]) -> impl Iterator<Item = MapPageRow> {
+pub(crate) fn map_pages(items: &[Item]) -> impl Iterator<Item = MapPageRow> {
     items.chunks(ITEMS_PER_PAGE as usize).map(|items| {
         let values: Vec<String> = items.iter().map(|item| item.value.to_string()).collect();
         let keys = items.iter().filter_map(|item| item.key.as_deref().map(str::to_owned)).collect();
@@ -86,7 +86,7 @@ pub(in crate::store) fn map_pages(items: &[Item]) -> impl Iterator<Item = MapPag
     })
 }
 
-pub(in crate::store) fn map_page_from(row: &ArchivedMapPageRow) -> Result<Vec<Item>, Fault> {
+pub(crate) fn map_page_from(row: &ArchivedMapPageRow) -> Result<Vec<Item>, Fault> {
     let values: Vec<Value> = serde_json::from_str(&row.items)
         .map_err(|e| damaged(Table::MapPages, &format!("a row holds no JSON array ({e})")))?;
     let mut keys = row.keys.iter();
@@ -94,7 +94,7 @@ pub(in crate::store) fn map_page_from(row: &ArchivedMapPageRow) -> Result<Vec<It
     Ok(values.into_iter().map(item).collect())
 }
 
-pub(in crate::store) fn map_input_from(text: &[u8]) -> Result<Arc<Value>, Fault> {
+pub(crate) fn map_input_from(text: &[u8]) -> Result<Arc<Value>, Fault> {
     serde_json::from_slice(text)
         .map(Arc::new)
         .map_err(|e| damaged(Table::MapItems, &format!("a row holds no JSON ({e})")))

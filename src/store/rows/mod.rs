@@ -32,6 +32,8 @@ mod settings;
 mod task;
 mod uploads;
 
+use conveyor_base::Fault;
+use conveyor_interpreter::Status;
 use rkyv::Portable;
 use rkyv::api::high::{HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
@@ -39,8 +41,6 @@ use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
 
 use super::tables::Table;
-use crate::base::Fault;
-use crate::interpreter::Status;
 
 pub use activities::ActivityRow;
 pub use alarms::{AlarmChangeRow, AlarmRow};

@@ -2,14 +2,14 @@
 
 use std::ops::Bound;
 
+use conveyor_base::Fault;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::Stamp;
-use crate::base::Fault;
-use crate::store::commit::Commit;
-use crate::store::reader::{Reader, Scans};
-use crate::store::record::Op;
-use crate::store::tables::{self, Table};
+use crate::commit::Commit;
+use crate::reader::{Reader, Scans};
+use crate::record::Op;
+use crate::tables::{self, Table};
 
 super::catalog!(ScheduleRow);
 

@@ -1,10 +1,11 @@
 //! Settings: single values of other modules, under keys of their own; keys that begin with `store.` are the store's.
 
-use crate::base::Fault;
-use crate::store::commit::Commit;
-use crate::store::reader::Reader;
-use crate::store::record::Op;
-use crate::store::tables::Table;
+use conveyor_base::Fault;
+
+use crate::commit::Commit;
+use crate::reader::Reader;
+use crate::record::Op;
+use crate::tables::Table;
 
 impl Commit {
     pub fn put_setting(&mut self, key: &str, value: &[u8]) -> &mut Commit {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, ExecutionId, TaskToken, Timestamp};
+use conveyor_interpreter::RunTask;
 use rkyv::{Archive, Serialize};
 
 use super::Row;
-use crate::base::{Attempt, BranchId, ExecutionId, TaskToken, Timestamp};
-use crate::interpreter::RunTask;
 
 #[derive(Archive, Serialize)]
-pub(in crate::store) struct TaskRow {
+pub(crate) struct TaskRow {
     pub branch: u32,
     pub state: String,
     pub resource: String,
@@ -39,7 +39,7 @@ impl From<&RunTask> for TaskRow {
     }
 }
 
-pub(in crate::store) fn task_from(execution: ExecutionId, attempt: Attempt, row: &ArchivedTaskRow) -> RunTask {
+pub(crate) fn task_from(execution: ExecutionId, attempt: Attempt, row: &ArchivedTaskRow) -> RunTask {
     RunTask {
         attempt,
         branch: BranchId(row.branch.to_native()),

@@ -1,12 +1,12 @@
 //! Rows of uploads that are under way. Owned by the uploads.
 
+use conveyor_base::Fault;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::base::Fault;
-use crate::store::commit::Commit;
-use crate::store::reader::Reader;
-use crate::store::record::Op;
-use crate::store::tables::{self, Table};
+use crate::commit::Commit;
+use crate::reader::Reader;
+use crate::record::Op;
+use crate::tables::{self, Table};
 
 super::catalog!(UploadRow);
 

@@ -39,7 +39,7 @@ fn check_finds_a_flipped_bit_in_every_value() {
             let wrong = rows.iter().enumerate().map(|(n, (_, key, value))| (key.clone(), flip(n, value.clone())));
             put_raw(&path, &table, wrong.collect());
             let report = check(&(Arc::new(Directory::new(dir.path())) as Arc<dyn Backends>));
-            let report = report.map_or_else(|fault| crate::base::fault::chain(&fault), |report| report.to_string());
+            let report = report.map_or_else(|fault| conveyor_base::fault::chain(&fault), |report| report.to_string());
             let found = report.lines().filter(|line| line.contains(told)).count();
             // What is read at opening is refused there, with the first such row.
             let at_opening = ["settings", "counts"].contains(&table.as_str()) && found == 1;

@@ -6,16 +6,16 @@ mod walks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::json;
-
-use super::*;
-use crate::base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
-use crate::interpreter::execution::MapItems;
-use crate::interpreter::history::Failure;
-use crate::interpreter::{
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
+use conveyor_interpreter::execution::MapItems;
+use conveyor_interpreter::history::Failure;
+use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, Item, MachineRef, Outcome, Parent, Qualifier,
     Rows as _, RunTask, StateType, Status, Step, TaskPhase,
 };
+use serde_json::json;
+
+use super::*;
 
 fn header(id: ExecutionId, name: &str, status: Status) -> Header {
     Header {
@@ -481,7 +481,7 @@ fn a_damaged_archive_costs_its_day_and_nothing_else() {
     for (n, (id, day)) in days.iter().enumerate() {
         let read = reader.header(*id);
         assert_eq!(read.is_err(), *day == 0 && n > 0);
-        assert!(read.is_ok() || matches!(read, Err(crate::base::Fault::Retryable { .. })), "it stops nobody");
+        assert!(read.is_ok() || matches!(read, Err(conveyor_base::Fault::Retryable { .. })), "it stops nobody");
     }
     assert_eq!(reader.executions(&ExecutionFilter::default(), None, 99).unwrap().items.len(), days.len());
     commit(&writer, |c| c.put_item("t", "k", "{}"));

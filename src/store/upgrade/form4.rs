@@ -10,26 +10,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use conveyor_base::{Attempt, BranchId, ExecutionId, Fault};
+use conveyor_interpreter::{Item, MapItems};
 use redb::{Database, ReadableDatabase, ReadableTable};
 use rkyv::{Archive, Serialize};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::NewRow;
-use crate::base::{Attempt, BranchId, ExecutionId, Fault};
-use crate::interpreter::{Item, MapItems};
-use crate::store::commit::{Commit, submitted};
-use crate::store::disk::{Backends, state_fault};
-use crate::store::engine::APPLIED;
-use crate::store::envelope::{PLAIN, seal};
-use crate::store::journal::{Journal, StoreId, Tail};
-use crate::store::open::{FORMAT as FORMAT_KEY, STORE_ID};
-use crate::store::record::{Change, Op, changes};
-use crate::store::rows::{
+use crate::commit::{Commit, submitted};
+use crate::disk::{Backends, state_fault};
+use crate::engine::APPLIED;
+use crate::envelope::{PLAIN, seal};
+use crate::journal::{Journal, StoreId, Tail};
+use crate::open::{FORMAT as FORMAT_KEY, STORE_ID};
+use crate::record::{Change, Op, changes};
+use crate::rows::{
     self, AlarmChangeRow, AlarmRow, ApprovalRow, AuditKey, AuditRow, BranchRow, CorrectionRow, DeliveredRow,
     LandingRow, LearntRow, ObjectField, ObjectRow, RemoteJobRow, Row, ScheduleRow, Stamp, TableRow, UploadRow, damaged,
 };
-use crate::store::tables::{self, Table};
+use crate::tables::{self, Table};
 
 pub(super) const FORMAT: u32 = 4;
 /// The version of every row of that release.

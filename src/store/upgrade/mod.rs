@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use conveyor_base::Fault;
 use redb::Database;
 
 use self::form4::Form4;
@@ -28,7 +29,6 @@ use super::engine::APPLIED;
 use super::envelope::{PLAIN, seal};
 use super::open::{FORMAT, FORMAT_VERSION, STORE_ID, UPGRADING, format_of, lock, must_be_there, setting};
 use super::tables::Table;
-use crate::base::Fault;
 
 /// Bytes of rows in one transaction of the new file.
 const BATCH_BYTES: usize = 16 << 20;

@@ -1,13 +1,13 @@
 //! What a mock may be: of which states, of which form, and true to the model of the service that it stands for.
 
+use conveyor_asl::{Kind, ProcessorMode, State};
+use conveyor_base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
+use conveyor_interpreter::Mock;
 use serde_json::Value;
 
 use super::models::{self, Strictness};
-use crate::api::Refused;
-use crate::api::aws::fields::Fields;
-use crate::asl::{Kind, ProcessorMode, State};
-use crate::base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX};
-use crate::interpreter::Mock;
+use crate::ApiError;
+use crate::aws::fields::Fields;
 
 const MODES: &[&str] = &["STRICT", "PRESENT", "NONE"];
 
@@ -44,72 +44,72 @@ pub fn of(fields: &mut Fields) -> Option<Asked> {
 }
 
 impl Mocked {
-    pub fn read(asked: Asked) -> Result<Mocked, Refused> {
+    pub fn read(asked: Asked) -> Result<Mocked, ApiError> {
         let strictness = asked.strictness;
         match (asked.result, asked.error) {
             (Some(text), None) => {
-                let result =
-                    serde_json::from_str(&text).map_err(|_| Refused::validation("Mocked result must be valid JSON"))?;
+                let result = serde_json::from_str(&text)
+                    .map_err(|_| ApiError::validation("Mocked result must be valid JSON"))?;
                 Ok(Mocked { mock: Mock::Result(text.into()), result: Some(result), strictness })
             }
             (None, Some((error, cause))) => Ok(Mocked { mock: Mock::Error { error, cause }, result: None, strictness }),
             _ => {
                 let words = "A test mock should have only one of the following fields: [result, errorOutput].";
-                Err(Refused::validation(words))
+                Err(ApiError::validation(words))
             }
         }
     }
 }
 
 /// Whether the state may be tried out with that mock, or without one.
-pub fn check(state: &State, mocked: Option<&Mocked>) -> Result<(), Refused> {
+pub fn check(state: &State, mocked: Option<&Mocked>) -> Result<(), ApiError> {
     let Some(mocked) = mocked else { return check_unmocked(state) };
     let result = mocked.result.as_ref();
     match &state.kind {
         Kind::Task(task) => match result {
             Some(result) => models::check(&task.resource, result, mocked.strictness)
-                .map_err(|what| Refused::validation(format!("Mock result schema validation error: {what}"))),
+                .map_err(|what| ApiError::validation(format!("Mock result schema validation error: {what}"))),
             None => Ok(()),
         },
         Kind::Parallel(branches) => match result {
             Some(Value::Array(items)) if items.len() == branches.len() => Ok(()),
-            Some(Value::Array(_)) => Err(Refused::validation(
+            Some(Value::Array(_)) => Err(ApiError::validation(
                 "Mocked result must contain the same number of items as number of Parallel branches.",
             )),
-            Some(_) => Err(Refused::validation("Mocked result must be an array.")),
+            Some(_) => Err(ApiError::validation("Mocked result must be an array.")),
             None => Ok(()),
         },
         Kind::Map(map) => {
             let writes = map.distributed.writer.is_some();
             match result {
                 Some(result) if writes && !result.is_object() => {
-                    Err(Refused::validation("Mocked result must be a JSON object."))
+                    Err(ApiError::validation("Mocked result must be a JSON object."))
                 }
                 Some(result) if !writes && !result.is_array() => {
-                    Err(Refused::validation("Mocked result must be an array."))
+                    Err(ApiError::validation("Mocked result must be an array."))
                 }
                 _ => Ok(()),
             }
         }
         other => {
             let kind = type_name(other);
-            Err(Refused::validation(format!("State type '{kind}' is not supported when a mock is specified")))
+            Err(ApiError::validation(format!("State type '{kind}' is not supported when a mock is specified")))
         }
     }
 }
 
 /// What only a mock can answer.
-fn check_unmocked(state: &State) -> Result<(), Refused> {
+fn check_unmocked(state: &State) -> Result<(), ApiError> {
     let kind = match &state.kind {
         Kind::Map(map) if map.processor.mode == ProcessorMode::Distributed => "Distributed Map",
         kind @ (Kind::Map(_) | Kind::Parallel(_)) => type_name(kind),
         Kind::Task(task) if needs_mock(&task.resource) => {
             let words = format!("Resource '{}' is only supported when a mock is specified", task.resource);
-            return Err(Refused::validation(words));
+            return Err(ApiError::validation(words));
         }
         _ => return Ok(()),
     };
-    Err(Refused::validation(format!("State type '{kind}' is only supported when a mock is specified")))
+    Err(ApiError::validation(format!("State type '{kind}' is only supported when a mock is specified")))
 }
 
 fn needs_mock(resource: &str) -> bool {

@@ -8,18 +8,18 @@ mod models;
 
 use std::sync::Arc;
 
+use conveyor_asl::{self as asl, STATE_ALONE, State, StateMachine, Variables, WorkflowType};
+use conveyor_base::Timestamp;
+use conveyor_base::limits::{STATE_NAME_CHARS_MAX, quotas};
+use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Ended, Env, Finding, Mock, RunTask, Trial, inspect};
+use conveyor_run::TaskOutcome;
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::json_fault;
 use super::machines::{ARN_CHARS_MAX, check_role, refuse_definition};
-use crate::api::{Doors, Refused};
-use crate::asl::{self, STATE_ALONE, State, StateMachine, Variables, WorkflowType};
-use crate::base::Timestamp;
-use crate::base::limits::{STATE_NAME_CHARS_MAX, quotas};
-use crate::interpreter::event::Json;
-use crate::interpreter::{Ended, Env, Finding, Mock, RunTask, Trial, inspect};
-use crate::run::TaskOutcome;
+use crate::{ApiError, Doors};
 use mock::Mocked;
 
 /// A request, read and checked for itself.
@@ -37,14 +37,14 @@ struct Asked {
     items: Option<Vec<Value>>,
 }
 
-pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, Refused> {
+pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, ApiError> {
     let asked = Asked::of(fields)?;
     let for_test = doors.clone();
     let begun = move || {
         let tested = Tested::of(&for_test, asked)?;
         let mock = tested.asked.mock.as_ref().map(|mocked| mocked.mock.clone());
         let found = tested.attempt(mock)?;
-        Ok::<_, Refused>((tested, found))
+        Ok::<_, ApiError>((tested, found))
     };
     let (tested, mut found) = doors.handle.analyse(begun).await??;
     let with_inspection = tested.asked.with_inspection;
@@ -66,7 +66,7 @@ struct Tested {
 }
 
 impl Tested {
-    fn of(doors: &Doors, asked: Asked) -> Result<Tested, Refused> {
+    fn of(doors: &Doors, asked: Asked) -> Result<Tested, ApiError> {
         let (machine, problems) = match &asked.state_name {
             Some(_) => asl::check(&asked.definition, WorkflowType::Standard),
             None => asl::check_state(&asked.definition, WorkflowType::Standard),
@@ -84,7 +84,7 @@ impl Tested {
     }
 
     /// Puts the input through the state; the mock answers for its work.
-    fn attempt(&self, mock: Option<Mock>) -> Result<Finding, Refused> {
+    fn attempt(&self, mock: Option<Mock>) -> Result<Finding, ApiError> {
         let trial = Trial {
             machine: &self.machine,
             state: state_of(&self.machine, &self.asked)?,
@@ -102,13 +102,13 @@ impl Tested {
     }
 }
 
-fn state_of<'m>(machine: &'m StateMachine, asked: &Asked) -> Result<&'m State, Refused> {
+fn state_of<'m>(machine: &'m StateMachine, asked: &Asked) -> Result<&'m State, ApiError> {
     let name = asked.state_name.as_deref().unwrap_or(STATE_ALONE);
-    machine.state(name).ok_or_else(|| Refused::validation("State not found in definition"))
+    machine.state(name).ok_or_else(|| ApiError::validation("State not found in definition"))
 }
 
 impl Asked {
-    fn of(mut fields: Fields) -> Result<Asked, Refused> {
+    fn of(mut fields: Fields) -> Result<Asked, ApiError> {
         let definition = fields.named("definition", quotas().definition_bytes());
         let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
         let input = fields.payload("input").unwrap_or_else(|| "{}".to_owned());
@@ -130,13 +130,13 @@ impl Asked {
         fields.done()?;
         if let Some(fault) = json_fault(&input) {
             let words = format!("Invalid State Machine Execution Input: '{fault}'");
-            return Err(Refused::new("InvalidExecutionInput", words));
+            return Err(ApiError::new("InvalidExecutionInput", words));
         }
         if let Some(role_arn) = &role_arn {
             check_role(role_arn)?;
         }
         if reveal_secrets && mocked.is_some() {
-            return Err(Refused::validation("TestState does not support RevealSecrets when a mock is specified."));
+            return Err(ApiError::validation("TestState does not support RevealSecrets when a mock is specified."));
         }
         let variables = object("variables", variables)?.unwrap_or_default();
         Ok(Asked {
@@ -156,19 +156,19 @@ impl Asked {
 }
 
 /// A field that holds a JSON object as text.
-fn object(key: &str, text: Option<String>) -> Result<Option<Map<String, Value>>, Refused> {
+fn object(key: &str, text: Option<String>) -> Result<Option<Map<String, Value>>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     match serde_json::from_str(&text) {
         Ok(Value::Object(fields)) => Ok(Some(fields)),
-        _ => Err(Refused::validation(format!("The field '{key}' must be a valid JSON object."))),
+        _ => Err(ApiError::validation(format!("The field '{key}' must be a valid JSON object."))),
     }
 }
 
-fn read_items(text: &str) -> Result<Vec<Value>, Refused> {
+fn read_items(text: &str) -> Result<Vec<Value>, ApiError> {
     match serde_json::from_str(text) {
         Ok(Value::Array(items)) => Ok(items),
         Ok(Value::Object(fields)) => Ok(fields.into_iter().map(|(k, v)| json!({"Key": k, "Value": v})).collect()),
-        _ => Err(Refused::validation("mapItemReaderData must be valid JSON: an array or an object.")),
+        _ => Err(ApiError::validation("mapItemReaderData must be valid JSON: an array or an object.")),
     }
 }
 
@@ -194,8 +194,8 @@ fn context(doors: &Doors, state: &State, asked: &Asked, run: &str, role_arn: &st
 }
 
 /// Runs a Task's resource once, outside of any execution.
-async fn carry_out(doors: &Doors, task: RunTask) -> Result<Mock, Refused> {
-    let failed = |e: crate::base::TaskError| Mock::Error { error: Some(e.error), cause: Some(e.cause) };
+async fn carry_out(doors: &Doors, task: RunTask) -> Result<Mock, ApiError> {
+    let failed = |e: conveyor_base::TaskError| Mock::Error { error: Some(e.error), cause: Some(e.cause) };
     Ok(match doors.handle.try_task(task).await? {
         TaskOutcome::Succeeded(output) | TaskOutcome::Submitted { output } => Mock::Result(output),
         TaskOutcome::Failed(e) | TaskOutcome::SubmitFailed(e) | TaskOutcome::StartFailed(e) => failed(e),

@@ -1,8 +1,7 @@
 //! Mocked results held against what AWS's services answer. Of a service that is not known, everything is allowed.
 
+use conveyor_aws::{Service, pascal};
 use serde_json::{Map, Value};
-
-use crate::aws::{Service, pascal};
 
 /// How closely a mocked result is held against its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::io::BufRead;
 
+use conveyor_base::ExecutionId;
+use conveyor_interpreter::{Header, Qualifier};
 use serde::{Deserialize, Serialize};
 
-use crate::base::ExecutionId;
-use crate::interpreter::{Header, Qualifier};
-use crate::run::handle::Start;
+use crate::handle::Start;
 
 /// One line: a start, an end, or that an execution is run anew.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ fn text(line: &Line<'_>) -> String {
 
 /// A start that has no end.
 #[derive(Debug)]
-pub(in crate::run::express) struct Recorded {
+pub(in crate::express) struct Recorded {
     pub id: ExecutionId,
     pub(super) line: StartLine,
 }

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use conveyor_base::limits::EXPRESS_RECORD_BYTES_MAX;
+use conveyor_base::{ExecutionId, Fault};
+use conveyor_interpreter::Header;
 use tokio::sync::oneshot;
 
-use crate::base::limits::EXPRESS_RECORD_BYTES_MAX;
-use crate::base::{ExecutionId, Fault};
-use crate::interpreter::Header;
 use files::Files;
 pub(super) use line::Recorded;
 use line::{Reading, StartLine};
@@ -92,7 +92,7 @@ impl Record {
     /// It has ended. Where this cannot be written it runs once more after a restart, which was promised.
     pub async fn ended(&self, id: ExecutionId) {
         if let Err(fault) = self.change(What::End(id), false).await {
-            tracing::warn!("{}", crate::base::fault::chain(&fault));
+            tracing::warn!("{}", conveyor_base::fault::chain(&fault));
         }
     }
 
@@ -250,9 +250,10 @@ impl Keeper {
 mod tests {
     use std::io::Write as _;
 
+    use conveyor_base::Timestamp;
+    use conveyor_interpreter::{Execution, MachineRef, Qualifier};
+
     use super::*;
-    use crate::base::Timestamp;
-    use crate::interpreter::{Execution, MachineRef, Qualifier};
 
     fn header(name: &str) -> Header {
         let machine = MachineRef { name: "m".into(), revision: 7, qualifier: Some(Qualifier::Version(3)) };

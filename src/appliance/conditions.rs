@@ -1,0 +1,120 @@
+//! The conditions of the box that raise alarms: shares, room on the disks, parts of the appliance that failed,
+//! notifications that are not delivered, executions that fail in numbers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use conveyor_base::{Clock as _, SystemClock};
+use conveyor_hw::Share;
+use conveyor_ingest::WatchStatus;
+use conveyor_interpreter::Status;
+use conveyor_run::{FailedPart, Handle};
+use conveyor_services::alarms::Conditions;
+use conveyor_store::{ExecutionFilter, Scans};
+use parking_lot::Mutex;
+
+use super::config::Config;
+
+/// A disk with less left than both of these is nearly full.
+const FREE_PERCENT_MIN: f64 = 5.0;
+const FREE_BYTES_ENOUGH: u64 = 200 << 30;
+/// Less than this is nearly full on any disk.
+const FREE_BYTES_MIN: u64 = 2 << 30;
+/// A notification that was tried this often is not only late.
+const ATTEMPTS_MAX: u32 = 5;
+/// So many of the newest executions of the last hour, most of them failed, are no accident.
+const FAILURES_MIN: usize = 5;
+const LOOKED_AT: usize = 50;
+const HOUR_MS: i64 = 3_600_000;
+
+/// The look that [`conveyor_services::alarms::Alarms`] takes.
+pub fn look(
+    config: &Config,
+    data_dir: &Path,
+    handle: Handle,
+    watches: &[Arc<Mutex<WatchStatus>>],
+) -> impl Fn() -> Conditions + Send + Sync + 'static {
+    let mut places: Vec<(String, PathBuf)> =
+        config.shares.iter().map(|(name, share)| (format!("share {name}"), share.path.clone())).collect();
+    places.push(("store".to_owned(), data_dir.to_path_buf()));
+    let watches = watches.to_vec();
+    move || {
+        let mut conditions = Conditions::new();
+        disks(&places, &mut conditions);
+        for watch in &watches {
+            let watch = watch.lock();
+            if let Some(away) = &watch.away {
+                let what = format!("{away}. Nothing is lost; files that wait there start once it is back.");
+                conditions.insert(format!("share {}", watch.share), what);
+            } else if let Some(what) = watch.troubles.first() {
+                conditions.insert(format!("watch {}", watch.share), what.clone());
+            }
+        }
+        parts(&handle, &mut conditions);
+        // A store that cannot be read ends the appliance by itself.
+        let rows = handle.reader().on_this_thread();
+        let _ = notifications(&rows, &mut conditions);
+        let _ = failures(&rows, &mut conditions);
+        conditions
+    }
+}
+
+fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
+    for place in Share::read_all(places) {
+        let path = place.path.display();
+        let Some(disk) = place.file_system.known() else {
+            let why = place.file_system.why().unwrap_or_default();
+            conditions.insert(place.name, format!("{path} cannot be reached: {why}. Mount or make it."));
+            continue;
+        };
+        if !place.path.is_dir() {
+            conditions.insert(place.name, format!("{path} is not there. Mount or make it."));
+            continue;
+        }
+        let percent = 100.0 * disk.free as f64 / disk.total.max(1) as f64;
+        let low = percent < FREE_PERCENT_MIN && disk.free < FREE_BYTES_ENOUGH;
+        if disk.total > 0 && (low || disk.free < FREE_BYTES_MIN) {
+            let gib = disk.free as f64 / f64::from(1 << 30);
+            let what = format!("{path} is nearly full: {gib:.1} GiB ({percent:.1} %) are left. Make room.");
+            conditions.insert(format!("{}: room", place.name), what);
+        }
+        if disk.read_only {
+            conditions
+                .insert(format!("{}: read only", place.name), format!("{path} takes no writes. Mount it writable."));
+        }
+    }
+}
+
+/// Also of one that runs again, until it has run for a minute.
+fn parts(handle: &Handle, conditions: &mut Conditions) {
+    for part in handle.failed_parts() {
+        let state = if part.running { "was started again" } else { "is down and is being started again" };
+        let FailedPart { name, what, failures, .. } = part;
+        let what = format!("{name} failed ({what}; {failures} in a row) and {state}. The log has the details.");
+        conditions.insert(format!("part {name}"), what);
+    }
+}
+
+fn notifications(rows: &Scans, conditions: &mut Conditions) -> Result<(), conveyor_base::Fault> {
+    for (_, row) in rows.outbox(None, 200)?.into_iter().filter(|(_, row)| row.attempts >= ATTEMPTS_MAX) {
+        let what = format!("{} attempts failed, the last with: {}. It is tried on.", row.attempts, row.last_error);
+        conditions.entry(format!("notifications to the {}", row.target)).or_insert(what);
+    }
+    Ok(())
+}
+
+fn failures(rows: &Scans, conditions: &mut Conditions) -> Result<(), conveyor_base::Fault> {
+    let since = SystemClock.now().0 - HOUR_MS;
+    let page = rows.executions(&ExecutionFilter::default(), None, LOOKED_AT)?;
+    let ended = page.items.iter().filter(|e| e.parent.is_none() && e.stopped_at.is_some_and(|at| at.0 > since));
+    let (mut all, mut failed) = (0, 0);
+    for execution in ended {
+        all += 1;
+        failed += usize::from(matches!(execution.status, Status::Failed | Status::TimedOut));
+    }
+    if failed >= FAILURES_MIN && failed * 2 > all {
+        let what = format!("{failed} of the newest {all} executions of the last hour failed. Look at what they say.");
+        conditions.insert("executions".to_owned(), what);
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The wiring: from a configuration to a running appliance, and its orderly end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use conveyor_api::{self as api, Auth, Place};
+use conveyor_base::limits::set_quotas;
+use conveyor_base::{Clock, Fault};
+use conveyor_ingest::{WatchStatus, Watcher};
+use conveyor_logs::Delivery;
+use conveyor_resources::builtin;
+use conveyor_run::{self as run, Handle, OnFailure};
+use conveyor_sandbox::ChildProcesses;
+use conveyor_services::alarms::Alarms;
+use conveyor_services::schedules::{ScheduleSettings, Schedules};
+use conveyor_store::{self as store, Options, Writer};
+use parking_lot::Mutex;
+use tokio::time::{Duration, timeout};
+
+use super::config::Config;
+use super::lanes;
+use super::wiring::Parts;
+
+/// This very binary, also after it was replaced on the disk by an upgrade.
+const OWN_BINARY: &str = "/proc/self/exe";
+/// How long the end of the appliance waits for log lines that are queued.
+const LOGS_WRITTEN_MAX: Duration = Duration::from_secs(2);
+
+/// Everything that runs but for the HTTP server.
+pub struct Appliance {
+    pub handle: Handle,
+    pub parts: Parts,
+    /// How each watched share is.
+    pub watches: Vec<Arc<Mutex<WatchStatus>>>,
+    /// The settings in force, for screens.
+    pub effective: serde_json::Value,
+    writer: Writer,
+    /// Who writes what executions log.
+    logs: Option<Delivery>,
+}
+
+impl Appliance {
+    /// Opens the store, takes up what was in flight, installs the workflows and watches the shares.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Appliance> {
+        // Nothing was read of them before, as nothing runs yet.
+        let _ = set_quotas(config.limits);
+        let data_dir = &config.data_dir;
+        std::fs::create_dir_all(data_dir)
+            .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+        let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
+        let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
+        // Written by children, and so apart from everything else; what they found out of a driver may be of an old one.
+        let gstreamer = data_dir.join("gstreamer");
+        let _ = std::fs::remove_dir_all(&gstreamer);
+        let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
+        let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
+        let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
+        let spawn = Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") });
+        let parts = Parts::new(config, &aws, &data_dir, &reader, spawn)?;
+        let handle = run::start(run::Config {
+            writer: writer.clone(),
+            reader: reader.clone(),
+            resources: Arc::new(parts.registry()?),
+            clock: clock.clone(),
+            lanes: lanes::read(config, &data_dir).await,
+            account: config.account.clone(),
+            region: config.region.clone(),
+        })
+        .await?;
+        parts.start(&handle).await?;
+        let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
+        let schedules = schedules(config);
+        let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
+        let mut appliance = Appliance { handle: handle.clone(), parts, watches: Vec::new(), effective, writer, logs };
+        if let Some(logs) = appliance.logs.clone() {
+            let write = move || {
+                let logs = logs.clone();
+                async move {
+                    logs.run().await;
+                    Ok(())
+                }
+            };
+            appliance.keep("the log writer", write).await?;
+        }
+        for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
+            tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
+        }
+        builtin::install_all(&handle, &config.substitutions(), !config.shares.is_empty()).await?;
+        let again = handle.recover_express(&express_dir).await?;
+        if again > 0 {
+            tracing::info!(executions = again, "ran express executions anew that had not ended");
+        }
+        for watch in &config.watch {
+            let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
+            appliance.watches.push(watcher.status());
+            appliance.keep(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run()).await?;
+        }
+        Schedules::new(schedules).start(&handle).await?;
+        let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
+        Alarms::new(look, appliance.parts.notifications.clone()).start(&handle).await?;
+        appliance.parts.remote_jobs.take_up(&handle).await?;
+        Ok(appliance)
+    }
+
+    /// Runs a loop that is started again where it fails.
+    async fn keep<F, W>(&self, name: &str, make: F) -> Result<(), Fault>
+    where
+        F: Fn() -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        self.handle.keep(name, OnFailure::Restart, make).await
+    }
+
+    /// The HTTP server's routes. `metrics`: the text of `/metrics`.
+    pub fn router(&self, config: &Config, auth: Auth, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
+        let watches = self.watches.clone();
+        api::router(api::Settings {
+            handle: self.handle.clone(),
+            messaging: Some(self.parts.messaging()),
+            approvals: self.parts.approvals.clone(),
+            uploads: self.parts.uploads.clone(),
+            place: Place { region: config.region.clone(), account: config.account.clone() },
+            auth,
+            shares: config.shares(),
+            served: config.served(),
+            workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
+            metrics,
+            watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
+            effective: self.effective.clone(),
+            data_dir: config.data_dir.clone(),
+        })
+    }
+
+    /// Ends in order: what runs, then its log, then the store. What was under way is taken up at the next start.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.handle.shut_down().await;
+        if let Some(logs) = self.logs {
+            // What a disk does not take by then is lost, as a log may be.
+            let _ = timeout(LOGS_WRITTEN_MAX, logs.finish()).await;
+        }
+        drop(self.handle);
+        tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;
+        Ok(())
+    }
+}
+
+/// The configured schedules, and the one without which the store would grow for ever.
+fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
+    let mut schedules = config.schedules.clone();
+    if !schedules.values().any(|schedule| schedule.workflow == builtin::HOUSEKEEPING) {
+        schedules.entry(builtin::HOUSEKEEPING.to_owned()).or_insert_with(ScheduleSettings::housekeeping);
+    }
+    schedules
+}
