@@ -16,6 +16,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "sim/disk_time.rs"]
+mod disk_time;
 #[path = "sim/life.rs"]
 mod life;
 #[path = "sim/machines.rs"]

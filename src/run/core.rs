@@ -4,6 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use conveyor_base::{Attempt, Blocking, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
+use conveyor_interpreter::map_run::run_of;
+use conveyor_interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
+use conveyor_store::{Commit, Reader, Threads, Writer};
 use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef, MessagingErr};
 use tokio::sync::{oneshot, watch};
@@ -24,10 +28,6 @@ use super::resource::{Announced, Resources};
 use super::supervise::Supervision;
 use super::timers::Timers;
 use super::{Refused, events};
-use crate::base::{Attempt, Blocking, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
-use crate::interpreter::map_run::run_of;
-use crate::interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
-use crate::store::{Commit, Reader, Threads, Writer};
 
 /// What the appliance is started with.
 pub struct Config {
@@ -90,7 +90,7 @@ impl Core {
     pub fn new(config: Config) -> SharedCore {
         let analyses = match config.writer.threads() {
             Threads::Own => Blocking::half_of_the_cores(),
-            Threads::Caller { .. } => Blocking::inline(),
+            Threads::Caller { .. } | Threads::Turns { .. } => Blocking::inline(),
         };
         Arc::new(Core {
             analyses,

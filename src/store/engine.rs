@@ -7,6 +7,8 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use conveyor_base::{Blocking, Fault};
+use conveyor_interpreter::Status;
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use redb::Database;
 
@@ -18,8 +20,6 @@ use super::overlay::{Change, Counts, Found, Generation, Overlay, Snapshot, State
 use super::reader::READS_MAX;
 use super::tables::Table;
 use super::writer::Threads;
-use crate::base::{Blocking, Fault};
-use crate::interpreter::Status;
 
 /// Number of the newest journal batch that the state file holds.
 pub(super) const APPLIED: &[u8] = b"store.applied";
@@ -64,7 +64,7 @@ impl Engine {
             archives: Archives::new(disk),
             reads: match threads {
                 Threads::Own => Blocking::at_most(READS_MAX),
-                Threads::Caller { .. } => Blocking::inline(),
+                Threads::Caller { .. } | Threads::Turns { .. } => Blocking::inline(),
             },
             _lock: lock,
         }
@@ -80,8 +80,8 @@ impl Engine {
 
     /// Remembers that nothing may be written any more.
     fn fail(&self, fault: Fault) -> Fault {
-        let _ = self.failed.set(crate::base::fault::chain(&fault));
-        tracing::error!(error = %crate::base::fault::chain(&fault), "the store stopped");
+        let _ = self.failed.set(conveyor_base::fault::chain(&fault));
+        tracing::error!(error = %conveyor_base::fault::chain(&fault), "the store stopped");
         fault
     }
 

@@ -11,12 +11,12 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use conveyor_base::Fault;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::commit::Commit;
 use super::engine::Engine;
-use crate::base::Fault;
 
 /// Most bytes in one batch: above it, waiting for the rest would cost more than another sync.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -37,8 +37,11 @@ const QUIET: Duration = Duration::from_millis(500);
 pub enum Threads {
     /// Two threads of the store's own.
     Own,
-    /// Whoever commits; every so many commits, a checkpoint. The simulator needs one order of everything.
+    /// Whoever commits; every so many commits, a checkpoint.
     Caller { checkpoint_every: u64 },
+    /// Whoever calls [`Writer::turn`]; every so many commits, a checkpoint. The simulator needs one order of everything,
+    /// and the time between a commit's handing on and its rows being seen, in which others read what was there before.
+    Turns { checkpoint_every: u64 },
 }
 
 /// Takes commits. Cheap to clone; the store's threads end when the last one is dropped.
@@ -61,6 +64,8 @@ struct Shared {
     checkpoint: Condvar,
     /// A checkpoint is done.
     relieved: Condvar,
+    /// Something was queued: for whoever calls [`Writer::turn`].
+    arrived: Notify,
 }
 
 #[derive(Default)]
@@ -83,6 +88,7 @@ impl Writer {
             queued: Condvar::new(),
             checkpoint: Condvar::new(),
             relieved: Condvar::new(),
+            arrived: Notify::new(),
         });
         let mut threads = Vec::new();
         if mode == Threads::Own {
@@ -110,18 +116,14 @@ impl Writer {
     /// back resolves once the commit is on the disk and readers see it; dropping that changes nothing.
     pub fn submit(&self, commit: Commit) -> Durable {
         if commit.is_empty() {
-            return Durable(Progress::Here { end: Some(self.0.shared.engine.alive()), yields: 0 });
+            return Durable(Progress::Here(Some(self.0.shared.engine.alive())));
         }
         Durable(match self.0.mode {
-            Threads::Own => match self.0.shared.enqueue(commit) {
+            Threads::Own | Threads::Turns { .. } => match self.0.shared.enqueue(commit) {
                 Ok(answer) => Progress::Queued { answer, shared: self.0.shared.clone() },
-                Err(fault) => Progress::Here { end: Some(Err(fault)), yields: 0 },
+                Err(fault) => Progress::Here(Some(Err(fault))),
             },
-            Threads::Caller { checkpoint_every } => {
-                let end = self.0.commit_here(commit, checkpoint_every);
-                // As from a thread of the store's own, the answer comes later than the rows are seen.
-                Progress::Here { end: Some(end), yields: self.0.answers_after() }
-            }
+            Threads::Caller { checkpoint_every } => Progress::Here(Some(self.0.commit_here(commit, checkpoint_every))),
         })
     }
 
@@ -136,6 +138,23 @@ impl Writer {
                 answer.blocking_recv().unwrap_or_else(|_| self.0.shared.gone())
             }
             Threads::Caller { checkpoint_every } => self.0.commit_here(commit, checkpoint_every),
+            Threads::Turns { .. } => {
+                let mut answer = self.0.shared.enqueue(commit)?;
+                while self.turn(usize::MAX) {}
+                answer.try_recv().unwrap_or_else(|_| self.0.shared.gone())
+            }
+        }
+    }
+
+    /// With [`Threads::Turns`]: stores the next commits, so many at most, as one batch. Says whether there were any.
+    pub fn turn(&self, most: usize) -> bool {
+        self.0.turn(most)
+    }
+
+    /// With [`Threads::Turns`]: resolves once a commit waits for a turn.
+    pub async fn awaits_turn(&self) {
+        while self.0.shared.queue.lock().waiting.is_empty() {
+            self.0.shared.arrived.notified().await;
         }
     }
 
@@ -177,11 +196,8 @@ enum Progress {
         answer: oneshot::Receiver<Result<(), Fault>>,
         shared: Arc<Shared>,
     },
-    /// It was stored by whoever handed it on; others may go first so many times before that is told.
-    Here {
-        end: Option<Result<(), Fault>>,
-        yields: u64,
-    },
+    /// It was stored by whoever handed it on, or never will be.
+    Here(Option<Result<(), Fault>>),
 }
 
 impl Future for Durable {
@@ -192,17 +208,34 @@ impl Future for Durable {
             Progress::Queued { answer, shared } => {
                 Pin::new(answer).poll(context).map(|end| end.unwrap_or_else(|_| shared.gone()))
             }
-            Progress::Here { yields, .. } if *yields > 0 => {
-                *yields -= 1;
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Progress::Here { end, .. } => Poll::Ready(end.take().unwrap_or(Ok(()))),
+            Progress::Here(end) => Poll::Ready(end.take().unwrap_or(Ok(()))),
         }
     }
 }
 
 impl Inner {
+    fn turn(&self, most: usize) -> bool {
+        let Threads::Turns { checkpoint_every } = self.mode else { return false };
+        let batch: Vec<Waiting> = {
+            let mut queue = self.shared.queue.lock();
+            let count = queue.waiting.len().min(most.max(1));
+            queue.waiting.drain(..count).collect()
+        };
+        if batch.is_empty() {
+            return false;
+        }
+        let count = batch.len() as u64;
+        self.shared.store(batch);
+        let mut commits = self.commits.lock();
+        let before = *commits;
+        *commits += count;
+        if before.checked_div(checkpoint_every) != commits.checked_div(checkpoint_every) {
+            // The commits are durable whatever comes of the checkpoint; the next one hears of its failure.
+            let _ = self.shared.engine.checkpoint();
+        }
+        true
+    }
+
     fn commit_here(&self, commit: Commit, checkpoint_every: u64) -> Result<(), Fault> {
         let mut commits = self.commits.lock();
         if self.shared.queue.lock().closing {
@@ -218,13 +251,9 @@ impl Inner {
         Ok(())
     }
 
-    /// How often others may go first before a simulated commit is answered: 0 to 5, differently each time.
-    fn answers_after(&self) -> u64 {
-        (self.commits.lock().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 6
-    }
-
     fn stop(&self) {
         self.shared.queue.lock().closing = true;
+        while self.turn(usize::MAX) {}
         self.shared.queued.notify_all();
         self.shared.checkpoint.notify_all();
         self.shared.relieved.notify_all();
@@ -253,8 +282,25 @@ impl Shared {
         drop(queue);
         if first {
             self.queued.notify_one();
+            self.arrived.notify_one();
         }
         Ok(answer)
+    }
+
+    /// Appends a batch and answers everybody in it.
+    fn store(&self, batch: Vec<Waiting>) {
+        let records: Vec<_> = batch.iter().map(|w| w.record.clone()).collect();
+        let result = self.engine.append(&records);
+        drop(records);
+        let failure = result.err().map(|fault| conveyor_base::fault::chain(&fault));
+        for waiting in batch {
+            let answer = match &failure {
+                None => Ok(()),
+                Some(why) => Err(Fault::fatal_plain(format!("the commit was not stored: {why}"))),
+            };
+            // Whoever stopped waiting does not want the answer.
+            let _ = waiting.done.send(answer);
+        }
     }
 
     fn gone(&self) -> Result<(), Fault> {
@@ -284,23 +330,12 @@ fn write_all(shared: &Shared) {
         let batch = take_batch(&mut queue.waiting);
         drop(queue);
         hold_back(shared);
-        let records: Vec<_> = batch.iter().map(|w| w.record.clone()).collect();
         let was_clean = shared.engine.waiting_bytes() == 0;
-        let result = shared.engine.append(&records);
-        drop(records);
+        shared.store(batch);
         if was_clean {
             // Under the lock, or the checkpointer might be about to sleep.
             let _queue = shared.queue.lock();
             shared.checkpoint.notify_one();
-        }
-        let failure = result.err().map(|fault| crate::base::fault::chain(&fault));
-        for waiting in batch {
-            let answer = match &failure {
-                None => Ok(()),
-                Some(why) => Err(Fault::fatal_plain(format!("the commit was not stored: {why}"))),
-            };
-            // Whoever stopped waiting does not want the answer.
-            let _ = waiting.done.send(answer);
         }
     }
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::disk_time::stores;
 use crate::machines::{self, Spec, Then};
 use crate::oracle;
 use crate::world::{Answer, PausedClock, World};
@@ -155,7 +156,7 @@ impl Life {
 
     async fn serve(&self, order: Option<Duration>) -> Ended {
         let clock = Arc::new(PausedClock::at(self.now));
-        let threads = Threads::Caller { checkpoint_every: self.checkpoint_every };
+        let threads = Threads::Turns { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, segment_bytes: 32 << 10, ..Options::on(Arc::new(self.disk.clone())) });
         let now = || conveyor_base::Clock::now(&*clock);
         let (writer, reader) = match opened {
@@ -165,6 +166,7 @@ impl Life {
                 return Ended::Crashed(now());
             }
         };
+        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64));
         let config = Config {
             writer: writer.clone(),
             reader: reader.clone(),

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::disk_time::stores;
 use people::{Person, Shared};
 
 /// 2026-01-01.
@@ -232,7 +233,7 @@ impl ServiceLife {
             rng: self.rng.clone(),
             struck: AtomicU64::new(0),
         });
-        let threads = Threads::Caller { checkpoint_every: self.checkpoint_every };
+        let threads = Threads::Turns { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, segment_bytes: 64 << 10, ..Options::on(Arc::new(self.disk.clone())) });
         let (writer, reader) = match opened {
             Ok(both) => both,
@@ -241,6 +242,7 @@ impl ServiceLife {
                 return Ended::Crashed(clock.now());
             }
         };
+        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64));
         let config = configuration();
         let parts = Parts::new(&config, &config.aws, self.folder.path(), &reader, Arc::new(NoMedia)).unwrap();
         let started = run::start(run::Config {

@@ -9,7 +9,7 @@ use gstreamer as gst;
 pub(super) trait Element: Sized {
     /// The GStreamer element.
     fn element(self) -> &'static str;
-    fn is_installed(self) -> bool;
+    fn is_installed(&self) -> bool;
     /// The element with its settings, and the parser behind it.
     fn description(self, preset: &str, threads: usize) -> String;
     /// Decoders for what it makes, the preferred first.
@@ -29,7 +29,7 @@ impl Element for Encoder {
         }
     }
 
-    fn is_installed(self) -> bool {
+    fn is_installed(&self) -> bool {
         gst::ElementFactory::find(self.element()).is_some()
     }
 
