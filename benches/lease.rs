@@ -11,9 +11,9 @@ use std::collections::VecDeque;
 
 use conveyor_base::Timestamp;
 use conveyor_job::Acceleration;
-use conveyor_run::lanes::need::{Codec, Encodes, Pictures, Work};
-use conveyor_run::lanes::place::{Floor, Way};
-use conveyor_run::lanes::queue::{Next, Place, Queue};
+use conveyor_run::lanes::demand::{Codec, Encodes, Pictures, Work};
+use conveyor_run::lanes::place::{Allocation, LanePool};
+use conveyor_run::lanes::queue::{Next, Queue, QueuePosition};
 use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
 
 const ROUNDS: usize = 20_000;
@@ -49,11 +49,11 @@ fn work(number: usize) -> Work {
     }
 }
 
-fn grant(floor: &mut Floor, queue: &mut Queue<usize>, running: &mut VecDeque<Way>) -> usize {
+fn grant(pool: &mut LanePool, queue: &mut Queue<usize>, running: &mut VecDeque<Allocation>) -> usize {
     let mut granted = 0;
-    while let Some(Next::Goes(_, _, way)) = queue.next(floor, Timestamp(0)) {
-        floor.take(&way);
-        running.push_back(way);
+    while let Some(Next::Goes(_, _, allocation)) = queue.next(pool, Timestamp(0)) {
+        pool.take(&allocation);
+        running.push_back(allocation);
         granted += 1;
     }
     granted
@@ -61,28 +61,33 @@ fn grant(floor: &mut Floor, queue: &mut Queue<usize>, running: &mut VecDeque<Way
 
 fn main() {
     for waiting in [100usize, 1_000, 10_000, 100_000] {
-        let mut floor =
-            Floor::new(Lanes { cpu: 16, overlap: 4, io: 8, gpus: vec![gpu(0), gpu(1)], cores: CoreSpeed::default() });
+        let mut pool = LanePool::new(Lanes {
+            cpu: 16,
+            overlap: 4,
+            io: 8,
+            gpus: vec![gpu(0), gpu(1)],
+            cores: CoreSpeed::default(),
+        });
         let (mut queue, mut running) = (Queue::default(), VecDeque::new());
         let mut number = 0;
-        let push = |floor: &Floor, queue: &mut Queue<usize>, number: &mut usize| {
-            let place = Place::new((*number % 7) as i8 - 3, (*number % 80) as u8, *number as u64);
-            queue.push(floor, work(*number), place, *number);
+        let push = |pool: &LanePool, queue: &mut Queue<usize>, number: &mut usize| {
+            let position = QueuePosition::new((*number % 7) as i8 - 3, (*number % 80) as u8, *number as u64);
+            queue.push(pool, work(*number), position, *number);
             *number += 1;
         };
         for _ in 0..waiting {
-            push(&floor, &mut queue, &mut number);
+            push(&pool, &mut queue, &mut number);
         }
-        grant(&mut floor, &mut queue, &mut running);
+        grant(&mut pool, &mut queue, &mut running);
         let mut leases = 0;
         let rounds = yard::measure(ROUNDS, |_| {
-            if let Some(way) = running.pop_front() {
-                floor.give_back(&way.shares);
+            if let Some(allocation) = running.pop_front() {
+                pool.give_back(&allocation.shares);
             }
-            let granted = grant(&mut floor, &mut queue, &mut running);
+            let granted = grant(&mut pool, &mut queue, &mut running);
             leases += granted;
             for _ in 0..granted {
-                push(&floor, &mut queue, &mut number);
+                push(&pool, &mut queue, &mut number);
             }
         });
         let each = rounds.total() / leases.max(1) as f64;

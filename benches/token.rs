@@ -18,7 +18,8 @@ use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask};
 use conveyor_run::lanes::spec::Lanes;
 use conveyor_run::{
-    self as run, Attempted, Config, Handle, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
+    self as run, Attempted, Config, Demand, Handle, NewMachine, Resource, Resources, StartRequest, TaskContext,
+    TaskOutcome,
 };
 use conveyor_store::{Options, open};
 use futures::FutureExt as _;
@@ -51,7 +52,7 @@ impl Resources for Tokens {
 }
 
 impl Resource for Tokens {
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 
@@ -100,7 +101,7 @@ async fn measure(wide: usize) {
         let mut executions = Vec::new();
         for items in [NARROW, wide] {
             let input = json!((0..items).collect::<Vec<_>>()).to_string();
-            let start = Start { machine: name.into(), input: input.into(), ..Start::default() };
+            let start = StartRequest { machine: name.into(), input: input.into(), ..StartRequest::default() };
             let (id, begun) = (handle.start(start).await.unwrap().id, Instant::now());
             while tokens.count(id) < items {
                 assert!(begun.elapsed() < Duration::from_secs(600), "{} of {items} were begun", tokens.count(id));

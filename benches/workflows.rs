@@ -14,11 +14,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conveyor_api::{self as api, Auth, Credentials, Place};
+use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
 use conveyor_base::{Shares, SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask, Status};
-use conveyor_run::{self as run, Attempted, Handle, Need, Notice, Resource, Resources, TaskContext, TaskOutcome};
+use conveyor_run::{self as run, Attempted, Demand, Handle, LiveUpdate, Resource, Resources, TaskContext, TaskOutcome};
 use conveyor_services::approvals::Approvals;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::{self as store, Options};
@@ -86,7 +86,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
     let address = listener.local_addr().unwrap();
     let router = api::router(api::Settings {
         handle: handle.clone(),
-        place: Place { region: "us-east-1".into(), account: "000000000000".into() },
+        arns: ArnFormat { region: "us-east-1".into(), account: "000000000000".into() },
         auth: Auth::for_address(address, Credentials::new([])).unwrap(),
         shares: Shares::new([]),
         served: BTreeSet::new(),
@@ -118,7 +118,7 @@ impl Resources for Echoes {
 struct Echo;
 
 impl Resource for Echo {
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 
@@ -133,11 +133,11 @@ struct Ended(Arc<Mutex<HashMap<String, Option<oneshot::Sender<()>>>>>);
 
 impl Ended {
     fn watch(handle: &Handle) -> Ended {
-        let (ended, mut notices) = (Ended::default(), handle.subscribe());
+        let (ended, mut updates) = (Ended::default(), handle.subscribe());
         let all = ended.clone();
         tokio::spawn(async move {
-            while let Ok(notice) = notices.recv().await {
-                if let Notice::Changed { name, status, .. } = notice
+            while let Ok(update) = updates.recv().await {
+                if let LiveUpdate::Changed { name, status, .. } = update
                     && status != Status::Running
                     && let Some(Some(waiting)) = all.0.lock().insert(name, None)
                 {

@@ -1,4 +1,4 @@
-//! The doors over real HTTP: boto3 as a client, the recipe's door, media, events, and who may come in.
+//! The API over real HTTP: boto3 as a client, the recipe's route, media, events, and who may come in.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -178,7 +178,7 @@ async fn foreign_pages_cannot_change_anything() {
 }
 
 #[tokio::test]
-async fn the_recipes_door_starts_the_main_workflow() {
+async fn the_recipes_route_starts_the_main_workflow() {
     let appliance = Appliance::start(&[]).await;
     appliance.run("main", pass(), json!({})).await;
     let client = reqwest::Client::new();

@@ -109,7 +109,7 @@ fn replay(case: &Value) -> Result<(), Vec<String>> {
     let mut unify = unify::Unify::new(&words);
     for (key, number) in case["observe"].as_object().unwrap() {
         let Some(got) = number.as_u64().and_then(|n| answers.get(n as usize)) else { continue };
-        // Answers of the control plane are the doors' business.
+        // Answers of the control plane are the API's business.
         if got.get("events").is_none() {
             continue;
         }

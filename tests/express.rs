@@ -12,7 +12,8 @@ use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step};
 use conveyor_logs::{self as logs, Delivery, LogSettings};
 use conveyor_run::{
-    self as run, Attempted, Handle, Lanes, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome,
+    self as run, Attempted, Demand, Handle, Lanes, NewMachine, Resource, Resources, StartRequest, TaskContext,
+    TaskOutcome,
 };
 use conveyor_store as store;
 use conveyor_testing::until::until;
@@ -36,9 +37,9 @@ impl Resources for Echoes {
 }
 
 impl Resource for Echo {
-    fn need(&self, task: &RunTask) -> Option<Need> {
+    fn demand(&self, task: &RunTask) -> Option<Demand> {
         let on_lane = task.parameters.contains("\"lane\"");
-        on_lane.then(|| Need::cores(1))
+        on_lane.then(|| Demand::cores(1))
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
@@ -107,12 +108,12 @@ impl Appliance {
     }
 }
 
-fn start(machine: &str, name: Option<&str>, input: Value) -> Start {
-    Start {
+fn start(machine: &str, name: Option<&str>, input: Value) -> StartRequest {
+    StartRequest {
         machine: machine.into(),
         name: name.map(str::to_owned),
         input: input.to_string().into(),
-        ..Start::default()
+        ..StartRequest::default()
     }
 }
 

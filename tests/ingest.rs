@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conveyor_base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
-use conveyor_ingest::{Landing, Start, Starter, WatchSettings, WatchStatus, Watcher};
+use conveyor_ingest::{Landing, StartOutcome, Starter, WatchSettings, WatchStatus, Watcher};
 use conveyor_store::{self as store, Commit, Reader, Writer};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -33,9 +33,10 @@ impl Starter for Recorder {
         name: &str,
         input: String,
         landing: Landing,
-    ) -> BoxFuture<'_, Result<Start, Fault>> {
+    ) -> BoxFuture<'_, Result<StartOutcome, Fault>> {
         let fresh = self.started.lock().insert(name.to_owned(), input).is_none();
-        let start = if fresh { Start::Started(ExecutionId::generate(self.now())) } else { Start::Existed };
+        let start =
+            if fresh { StartOutcome::Started(ExecutionId::generate(self.now())) } else { StartOutcome::Existed };
         Box::pin(async move {
             let mut commit = Commit::new();
             landing.store(&mut commit);

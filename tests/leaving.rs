@@ -9,7 +9,7 @@ use std::sync::Arc;
 use conveyor_base::{SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, Qualifier};
-use conveyor_run::{self as run, AliasChange, Handle, NewMachine, Resource, Resources, Start};
+use conveyor_run::{self as run, AliasChange, Handle, NewMachine, Resource, Resources, StartRequest};
 use conveyor_store::{self as store, Backends, Directory, Options, Route, Writer};
 use conveyor_testing::until::until;
 
@@ -72,7 +72,12 @@ async fn a_machine_goes_with_its_last_execution_also_after_a_restart() {
     assert_eq!(handle.create_machine(new).await.unwrap().version, Some(1));
     let routes = Some(vec![Route { version: 1, weight_percent: 100 }]);
     handle.create_alias("m", "live", AliasChange { routes, ..AliasChange::default() }).await.unwrap();
-    let start = Start { machine: "m".into(), qualifier: Some("live".into()), input: "{}".into(), ..Start::default() };
+    let start = StartRequest {
+        machine: "m".into(),
+        qualifier: Some("live".into()),
+        input: "{}".into(),
+        ..StartRequest::default()
+    };
     let id = handle.start(start.clone()).await.unwrap().id;
     handle.delete_machine("m").await.unwrap();
     assert!(handle.reader().machine("m").unwrap().unwrap().deleting);

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use conveyor_cli as cli;
 use conveyor_interpreter::{Outcome, Status};
-use conveyor_run::service::Asked;
-use conveyor_run::{NewMachine, Start};
+use conveyor_run::service::Requester;
+use conveyor_run::{NewMachine, StartRequest};
 use conveyor_store::ExecutionFilter;
 
 use appliance::{FailingClock, Served, TURNS, comes_back, config, machine};
@@ -99,7 +99,7 @@ async fn alarms_are_raised_by_alarms_that_failed() {
 async fn notifications_are_delivered() {
     let sent = Mutex::new(BTreeSet::new());
     let send = async |this: &Served, turn: u32| {
-        let (asked, stored) = Asked::by_caller();
+        let (asked, stored) = Requester::caller();
         this.appliance.parts.notifications.publish(vec![json!({"event": "test", "id": turn})], asked);
         if stored.await.is_ok() {
             sent.lock().insert(u64::from(turn));
@@ -222,7 +222,7 @@ async fn an_express_execution_fails_alone() {
         this.clock.arm("the express executions", question, 1);
         let (mut failed, mut succeeded) = (0, 0);
         while this.clock.is_armed() || succeeded == 0 {
-            let start = || Start { machine: "short".into(), input: "{}".into(), ..Start::default() };
+            let start = || StartRequest { machine: "short".into(), input: "{}".into(), ..StartRequest::default() };
             let ends = (0..10).map(|_| this.appliance.handle.start_sync(start()));
             for end in futures::future::join_all(ends).await {
                 match &end.unwrap().outcome {

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use conveyor_base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, Status};
-use conveyor_run::{self as run, Ages, Config, Handle, NewMachine, Resource, Resources, Retired, Start};
+use conveyor_run::{
+    self as run, Config, Handle, NewMachine, Resource, Resources, RetentionPeriods, Retired, StartRequest,
+};
 use conveyor_store::{self as store, Backends, Direction, Directory, Writer};
 use conveyor_testing::until::until;
 
 const DAY_MS: i64 = 86_400_000;
-const AGES: Ages = Ages { archive: Span::days(1), forget: Span::days(90) };
+const AGES: RetentionPeriods = RetentionPeriods { archive: Span::days(1), forget: Span::days(90) };
 
 /// A clock that stands still until it is told to move.
 struct StillClock(AtomicI64);
@@ -80,11 +82,11 @@ impl World {
     }
 
     async fn start(&self, machine: &str, name: &str) -> ExecutionId {
-        let start = Start {
+        let start = StartRequest {
             machine: machine.into(),
             name: Some(name.into()),
             input: r#"{"file":"a.mp4"}"#.into(),
-            ..Start::default()
+            ..StartRequest::default()
         };
         let id = self.handle.start(start).await.unwrap().id;
         if machine != "waits" {
@@ -138,7 +140,7 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     assert!(refused.message.contains("redrivable period exceeded"), "{}", refused.message);
 
     // A name is taken until its execution is forgotten.
-    let again = Start { machine: "passes".into(), name: Some("one".into()), ..Start::default() };
+    let again = StartRequest { machine: "passes".into(), name: Some("one".into()), ..StartRequest::default() };
     assert_eq!(world.handle.start(again).await.unwrap_err().code, "ExecutionAlreadyExists");
     assert_eq!(world.days_later(63).await, Retired { archived: 0, forgotten: 1 });
     assert_eq!(world.all_of(passed), (None, 0));
@@ -178,7 +180,12 @@ fn age(path: &std::path::Path) {
 async fn the_housekeeping_workflow_removes_what_nothing_refers_to() {
     let appliance = conveyor_testing::appliance::Appliance::start(script, BTreeMap::new()).await;
     appliance.create("waits", r#"{"StartAt":"S","States":{"S":{"Type":"Wait","Seconds":9999999,"End":true}}}"#).await;
-    let start = Start { machine: "waits".into(), name: Some("job-1".into()), input: "{}".into(), ..Start::default() };
+    let start = StartRequest {
+        machine: "waits".into(),
+        name: Some("job-1".into()),
+        input: "{}".into(),
+        ..StartRequest::default()
+    };
     appliance.handle.start(start).await.unwrap();
 
     let dead = format!("work/{}-0", ExecutionId::generate(Timestamp(1)));

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use conveyor_base::{SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask, Status};
-use conveyor_run::{self as run, Attempted, Need, NewMachine, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor_run::{
+    self as run, Attempted, Demand, NewMachine, Resource, Resources, StartRequest, TaskContext, TaskOutcome,
+};
 use conveyor_store as store;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -34,7 +36,7 @@ impl Resources for Rotten {
 }
 
 impl Resource for Echo {
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 
@@ -68,7 +70,7 @@ async fn an_execution_whose_actor_panicked_goes_on() {
         ..NewMachine::default()
     };
     handle.create_machine(new).await.unwrap();
-    let start = Start { machine: "m".into(), input: "{}".into(), ..Start::default() };
+    let start = StartRequest { machine: "m".into(), input: "{}".into(), ..StartRequest::default() };
     let id = handle.start(start).await.unwrap().id;
     let begun = Instant::now();
     let status = loop {

@@ -48,7 +48,7 @@ const ON_THEIR_THREAD: &[&str] = &[
     "api/rest/machines.rs",
     "appliance/conditions.rs",
     "resources/housekeeping.rs",
-    "run/ending.rs",
+    "run/completion.rs",
     "run/map_runs/results.rs",
 ];
 

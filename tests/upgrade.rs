@@ -151,7 +151,7 @@ fn every_row_is_as_it_was(dir: &Path) {
     }
 }
 
-/// What the doors of release 0.1 showed, but for the row that a workflow had put among the audit entries.
+/// What the API of release 0.1 showed, but for the row that a workflow had put among the audit entries.
 fn shown() -> Value {
     let mut shown: Value = serde_json::from_slice(&unpacked("shown.json")).unwrap();
     let entries = shown["/audit?limit=1000"]["deeds"].as_array_mut().unwrap();
@@ -161,7 +161,7 @@ fn shown() -> Value {
     shown
 }
 
-/// What was the box's own, read through the store's own door.
+/// What was the box's own, read through the store's own interface.
 fn own_records_are_as_they_were(reader: &Scans) {
     let shown = shown();
     let audit = reader.audit(None, 1_000).unwrap().into_iter().map(|(_, row)| {
@@ -185,7 +185,7 @@ fn own_records_are_as_they_were(reader: &Scans) {
     }
     let delivered = reader.delivered(99).unwrap();
     let was = shown["/notifications"]["delivered"].as_array().unwrap();
-    // The newest was delivered after the doors showed them.
+    // The newest was delivered after the API showed them.
     assert!(delivered.len() >= was.len() && delivered.is_sorted_by_key(|(number, _)| u64::MAX - number));
     for shown in was {
         let found = |row: &conveyor_store::DeliveredRow| {
@@ -440,7 +440,7 @@ impl Drop for Served {
     }
 }
 
-/// The doors show what they showed before.
+/// The API shows what it showed before.
 #[tokio::test]
 async fn an_upgraded_box_answers_as_before() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use conveyor_base::{EventId, TaskError};
 use conveyor_interpreter::{Header, HistoryKind, Outcome, Status};
 use conveyor_job::Job;
 use conveyor_resources::jobs;
-use conveyor_run::{AuditEntry, OnBehalf, Start};
+use conveyor_run::{AuditEntry, OnBehalf, StartRequest};
 use conveyor_services::approvals::{Decision, Verdict};
 use conveyor_store::{ActivityRow, Commit, Direction, ExecutionFilter};
 use conveyor_testing::appliance::Appliance;
@@ -151,7 +151,7 @@ async fn every_failure_shows_its_own_error() {
 async fn a_polled_job_goes_with_the_execution_that_submitted_it() {
     let conveyor = appliance(&["waiting.mp4"]).await;
     let input = json!({"jobId": "j", "bucket": "source", "key": "waiting.mp4"});
-    let start = Start { machine: "main".into(), input: input.to_string().into(), ..Start::default() };
+    let start = StartRequest { machine: "main".into(), input: input.to_string().into(), ..StartRequest::default() };
     let main = conveyor.handle.start(start).await.unwrap().id;
     let job = || {
         let filter = ExecutionFilter { machine: Some(jobs::MACHINE.into()), status: None };
@@ -173,7 +173,7 @@ async fn on_a_share_that_is_away_nothing_vanishes_for_good() {
     commit.put_setting(&mounted_setting("source"), b"1");
     conveyor.handle.commit(commit).await.unwrap();
     let input = json!({"jobId": "j", "bucket": "source", "key": "clip.mp4", "requestedAt": "2026-01-01T00:00:00"});
-    let start = Start { machine: "main".into(), input: input.to_string().into(), ..Start::default() };
+    let start = StartRequest { machine: "main".into(), input: input.to_string().into(), ..StartRequest::default() };
     let main = conveyor.handle.start(start).await.unwrap().id;
     let tried = || {
         let filter = ExecutionFilter { machine: Some("sanitize".into()), status: None };
@@ -231,7 +231,7 @@ async fn a_to_do_goes_with_its_task() {
     let begin = async || {
         let id = appliance
             .handle
-            .start(Start { machine: "asks".into(), input: "{}".into(), ..Start::default() })
+            .start(StartRequest { machine: "asks".into(), input: "{}".into(), ..StartRequest::default() })
             .await
             .unwrap()
             .id;

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::answer::Answer;
 use crate::cuda::{self, Cuda};
 use crate::fault::Fault;
 use crate::nvdec::{self, Nvdec};
 use crate::nvenc::{self, Nvenc};
 use crate::nvml;
+use crate::probed::Probed;
 
 /// What of the driver could be opened.
 pub struct Drivers {
@@ -41,13 +41,13 @@ pub struct DriverReport {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Library {
     pub name: &'static str,
-    pub usable: Answer<bool>,
+    pub usable: Probed<bool>,
 }
 
 impl DriverReport {
     /// Of a driver that does not answer.
     pub(crate) fn silent(why: &str) -> DriverReport {
-        let library = |name| Library { name, usable: Answer::unknown(why) };
+        let library = |name| Library { name, usable: Probed::unknown(why) };
         let names = [nvml::LIBRARY, cuda::LIBRARY, nvenc::LIBRARY, nvdec::LIBRARY];
         DriverReport { version: None, cuda: None, nvenc: None, libraries: names.map(library).into() }
     }
@@ -72,9 +72,9 @@ impl Drivers {
 
     pub fn report(&self) -> DriverReport {
         let said = |fault: Option<&Fault>| match fault {
-            None => Answer::Known(true),
-            Some(fault @ Fault::LibraryAbsent { .. }) => Answer::absent(fault.to_string()),
-            Some(fault) => Answer::unknown(fault),
+            None => Probed::Known(true),
+            Some(fault @ Fault::LibraryAbsent { .. }) => Probed::absent(fault.to_string()),
+            Some(fault) => Probed::unknown(fault),
         };
         let nvml = self.nvml.as_ref();
         let cuda_version = self.cuda.as_ref().ok().map(|cuda| cuda.version());

@@ -11,13 +11,13 @@ use nvml_wrapper::Device;
 use nvml_wrapper::error::NvmlError;
 use serde::{Serialize, Serializer};
 
-use crate::answer::Answer;
 use crate::cuda::{Context, CudaDevice};
 use crate::drivers::Drivers;
 use crate::fault::{Fault, FaultKind};
 use crate::nvdec::DecodeCaps;
 use crate::nvenc::{CodecCaps, Nvenc};
 use crate::nvml::{self, Health, OpenSession};
+use crate::probed::Probed;
 
 /// Where counting the sessions stops: a box that grants so many has no limit that matters.
 const SESSIONS_TRIED: usize = 32;
@@ -40,9 +40,9 @@ pub struct Gpu {
     pub cpus: Option<String>,
     /// Why this device cannot be used, where that is so.
     pub fault: Option<String>,
-    pub nvenc: Answer<Encoding>,
-    pub nvdec: Answer<Decoding>,
-    pub health: Answer<Health>,
+    pub nvenc: Probed<Encoding>,
+    pub nvdec: Probed<Decoding>,
+    pub health: Probed<Health>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,7 +58,7 @@ pub struct SessionRoom {
     pub open: Option<u32>,
     pub held_by: Vec<OpenSession>,
     /// Sessions that the driver granted besides those; found by opening them, so only where asked for.
-    pub more: Answer<usize>,
+    pub more: Probed<usize>,
     /// Whether the counting stopped at its own bound, so that there may be more still.
     pub unlimited: bool,
 }
@@ -115,12 +115,12 @@ impl Serialize for PciAddress {
 
 impl Drivers {
     /// What one GPU is doing now: cheap enough to ask every second, and opens nothing on the device.
-    pub fn health(&self, uuid: &str) -> Answer<Health> {
+    pub fn health(&self, uuid: &str) -> Probed<Health> {
         let nvml = match &self.nvml {
             Ok(nvml) => nvml,
-            Err(fault) => return Answer::unknown(fault),
+            Err(fault) => return Probed::unknown(fault),
         };
-        Answer::from(nvml.device_by_uuid(uuid).and_then(|device| nvml::health(&device)))
+        Probed::from(nvml.device_by_uuid(uuid).and_then(|device| nvml::health(&device)))
     }
 }
 
@@ -174,11 +174,11 @@ fn by_nvml(index: usize, device: Result<&Device, String>) -> Gpu {
         Err(_) => {}
     }
     match nvml::health(device) {
-        Ok(health) => gpu.health = Answer::Known(health),
+        Ok(health) => gpu.health = Probed::Known(health),
         Err(error) => gpu.fault = Some(error.to_string()),
     }
-    gpu.nvenc = Answer::unknown(HIDDEN);
-    gpu.nvdec = Answer::unknown(HIDDEN);
+    gpu.nvenc = Probed::unknown(HIDDEN);
+    gpu.nvdec = Probed::unknown(HIDDEN);
     gpu
 }
 
@@ -187,7 +187,7 @@ fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, count_se
     let same = |gpu: &Gpu| gpu.pci == device.pci && gpu.pci.is_some() || gpu.uuid.as_ref() == Some(&device.uuid);
     let at = gpus.iter().position(same).unwrap_or_else(|| {
         let why = drivers.nvml.as_ref().err().map_or("NVML does not show this GPU".to_owned(), Fault::to_string);
-        gpus.push(Gpu { health: Answer::unknown(why), ..Gpu::unseen(gpus.len()) });
+        gpus.push(Gpu { health: Probed::unknown(why), ..Gpu::unseen(gpus.len()) });
         gpus.len() - 1
     });
     let gpu = &mut gpus[at];
@@ -213,11 +213,11 @@ fn by_cuda(gpus: &mut Vec<Gpu>, device: &CudaDevice, drivers: &Drivers, count_se
     let seen = uuid.and_then(|uuid| nvml.and_then(|nvml| nvml.device_by_uuid(uuid).ok()));
     gpu.nvenc = match &drivers.nvenc {
         Ok(nvenc) => encoding(nvenc, &context, seen.as_ref(), count_sessions),
-        Err(fault) => Answer::unknown(fault),
+        Err(fault) => Probed::unknown(fault),
     };
     gpu.nvdec = match &drivers.nvdec {
         Ok(nvdec) => decoding(nvdec.capabilities(&context)),
-        Err(fault) => Answer::unknown(fault),
+        Err(fault) => Probed::unknown(fault),
     };
 }
 
@@ -226,7 +226,7 @@ fn encoding(
     context: &Arc<Context>,
     seen: Option<&Device>,
     count_sessions: bool,
-) -> Answer<Encoding> {
+) -> Probed<Encoding> {
     // Before ours is open.
     let open = seen.and_then(|device| device.encoder_stats().ok()).map(|stats| stats.session_count);
     let held_by = seen.and_then(|device| nvml::open_sessions(device).ok()).unwrap_or_default();
@@ -236,34 +236,34 @@ fn encoding(
     });
     let codecs = match codecs {
         Ok(codecs) if codecs.is_empty() => {
-            return Answer::absent("this GPU's encoder makes no codec that is known here");
+            return Probed::absent("this GPU's encoder makes no codec that is known here");
         }
         Ok(codecs) => codecs,
         Err(fault) if fault.kind() == FaultKind::Unsupported => {
-            return Answer::absent(format!("this GPU has no NVENC ({fault})"));
+            return Probed::absent(format!("this GPU has no NVENC ({fault})"));
         }
         Err(fault) if fault.kind() == FaultKind::Exhausted => {
-            return Answer::unknown(format!("no session was left to ask with ({fault})"));
+            return Probed::unknown(format!("no session was left to ask with ({fault})"));
         }
-        Err(fault) => return Answer::unknown(fault),
+        Err(fault) => return Probed::unknown(fault),
     };
     let more = match count_sessions {
-        true => Answer::from(nvenc.room(context, SESSIONS_TRIED)),
-        false => Answer::unknown("not counted: counting takes every session for a moment"),
+        true => Probed::from(nvenc.room(context, SESSIONS_TRIED)),
+        false => Probed::unknown("not counted: counting takes every session for a moment"),
     };
     let unlimited = more.known() == Some(&SESSIONS_TRIED);
     let engines = codecs.iter().map(|codec| codec.engines).max().filter(|engines| *engines > 0);
-    Answer::Known(Encoding { engines, codecs, sessions: SessionRoom { open, held_by, more, unlimited } })
+    Probed::Known(Encoding { engines, codecs, sessions: SessionRoom { open, held_by, more, unlimited } })
 }
 
-fn decoding(streams: Result<Vec<DecodeCaps>, Fault>) -> Answer<Decoding> {
+fn decoding(streams: Result<Vec<DecodeCaps>, Fault>) -> Probed<Decoding> {
     match streams {
-        Ok(streams) if streams.is_empty() => Answer::absent("this GPU has no NVDEC"),
+        Ok(streams) if streams.is_empty() => Probed::absent("this GPU has no NVDEC"),
         Ok(streams) => {
             let engines = streams.iter().filter_map(|stream| stream.engines).max();
-            Answer::Known(Decoding { engines, streams })
+            Probed::Known(Decoding { engines, streams })
         }
-        Err(fault) => Answer::unknown(fault),
+        Err(fault) => Probed::unknown(fault),
     }
 }
 
@@ -279,22 +279,22 @@ impl Gpu {
             numa_node: None,
             cpus: None,
             fault: None,
-            nvenc: Answer::unknown("not asked"),
-            nvdec: Answer::unknown("not asked"),
-            health: Answer::unknown("not asked"),
+            nvenc: Probed::unknown("not asked"),
+            nvdec: Probed::unknown("not asked"),
+            health: Probed::unknown("not asked"),
         }
     }
 
     /// The engines of a device that nobody can talk to; what was read before it was lost stays.
     fn answers_nothing_because(&mut self, why: &str) {
         if self.nvenc.known().is_none() {
-            self.nvenc = Answer::unknown(why);
+            self.nvenc = Probed::unknown(why);
         }
         if self.nvdec.known().is_none() {
-            self.nvdec = Answer::unknown(why);
+            self.nvdec = Probed::unknown(why);
         }
         if self.health.known().is_none() {
-            self.health = Answer::unknown(why);
+            self.health = Probed::unknown(why);
         }
     }
 }

@@ -15,7 +15,6 @@
 //! GPU that is gone still has an inventory; whatever a driver returns is taken as a number and checked before it
 //! becomes an enumeration.
 
-mod answer;
 pub mod bench;
 mod cuda;
 mod drivers;
@@ -29,9 +28,9 @@ mod load;
 mod nvdec;
 mod nvenc;
 mod nvml;
+mod probed;
 mod share;
 
-pub use answer::Answer;
 pub use cuda::{Context, Cuda, CudaDevice, Frame, PixelFormat};
 pub use drivers::{DriverReport, Drivers, Library};
 pub use energy::EnergyMeter;
@@ -43,4 +42,5 @@ pub use load::{CpuTime, HostLoad, Temperature};
 pub use nvdec::{DecodeCaps, Nvdec};
 pub use nvenc::{Codec, CodecCaps, Encoder, Nvenc, Packet, Picture, Preset, Rate, Session, SessionSettings, Tuning};
 pub use nvml::{Clocks, Health, OpenSession};
+pub use probed::Probed;
 pub use share::{FileSystem, Share};

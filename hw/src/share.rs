@@ -11,7 +11,7 @@ use std::{fs, thread};
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
-use crate::answer::Answer;
+use crate::probed::Probed;
 
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
@@ -44,7 +44,7 @@ const NETWORK_FUSE: &[&str] =
 pub struct Share {
     pub name: String,
     pub path: PathBuf,
-    pub file_system: Answer<FileSystem>,
+    pub file_system: Probed<FileSystem>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -81,8 +81,8 @@ impl Share {
             .collect();
         let share = |(name, path, waits): (&String, &PathBuf, mpsc::Receiver<Result<FileSystem, String>>)| {
             let file_system = match waits.recv_timeout(ANSWERS_WITHIN) {
-                Ok(answer) => Answer::from(answer),
-                Err(_) => Answer::unknown(format!(
+                Ok(answer) => Probed::from(answer),
+                Err(_) => Probed::unknown(format!(
                     "it did not answer within {} s; is its server up?",
                     ANSWERS_WITHIN.as_secs()
                 )),

@@ -4,9 +4,9 @@ use conveyor_base::arn;
 
 use super::ApiError;
 
-/// Account and region of this box, which stand in every ARN.
+/// Reads and writes ARNs: the account and the region of this box, which stand in every one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ArnFormat {
     pub region: String,
     pub account: String,
 }
@@ -21,7 +21,7 @@ pub enum Named {
     MapRun { machine: String, label: String, run: String },
 }
 
-impl Place {
+impl ArnFormat {
     pub fn machine(&self, name: &str) -> String {
         arn::machine(&self.region, &self.account, name)
     }
@@ -150,16 +150,16 @@ mod tests {
 
     #[test]
     fn arns_name_what_they_name_and_nothing_else() {
-        let place = Place { region: "us-east-1".into(), account: "000000000000".into() };
-        let arn = place.execution("main", "clip.mp4");
-        assert_eq!(place.read_execution(&arn), Ok(("main".into(), "clip.mp4".into())));
-        assert_eq!(place.read_machine(&place.qualified("main", "3")), Ok(("main".into(), Some("3".into()))));
+        let arns = ArnFormat { region: "us-east-1".into(), account: "000000000000".into() };
+        let arn = arns.execution("main", "clip.mp4");
+        assert_eq!(arns.read_execution(&arn), Ok(("main".into(), "clip.mp4".into())));
+        assert_eq!(arns.read_machine(&arns.qualified("main", "3")), Ok(("main".into(), Some("3".into()))));
         for (bad, says) in [
             ("nonsense", "Invalid Arn: 'Invalid ARN prefix: nonsense'"),
             (arn.as_str(), "Invalid Arn: 'Resource type not valid in this context: execution'"),
         ] {
-            assert_eq!(place.read_machine(bad).unwrap_err().message, says);
+            assert_eq!(arns.read_machine(bad).unwrap_err().message, says);
         }
-        assert!(place.read_machine("arn:aws:states:eu-west-1:000000000000:stateMachine:main").is_err());
+        assert!(arns.read_machine("arn:aws:states:eu-west-1:000000000000:stateMachine:main").is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! Who did what: every change that came in through a door, kept as rows.
+//! Who did what: every change that came in through the API, kept as rows.
 //!
-//! Starting executions and reporting tasks through the AWS door is not kept here: those are the executions' own
+//! Starting executions and reporting tasks through the AWS API is not kept here: those are the executions' own
 //! history, and there are thousands of them a minute. Every other change and its entry are one commit; what was refused,
 //! or changed nothing, has an entry of its own before it is answered.
 //!
@@ -18,7 +18,7 @@ use conveyor_store::{AuditKey, AuditRow, Commit, Scans};
 use serde_json::{Value, json};
 
 use super::gate::Caller;
-use super::{ApiError, Doors};
+use super::{ApiError, AppState};
 
 /// One thing that is about to be done.
 pub struct Action {
@@ -33,45 +33,45 @@ pub struct Action {
 }
 
 /// The entry of an action, to go into the commit of what it changes.
-pub fn entry(doors: &Doors, caller: &Caller, action: Action) -> OnBehalf {
+pub fn entry(app: &AppState, caller: &Caller, action: Action) -> OnBehalf {
     let Action { door, what, to, success } = action;
     let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
-    OnBehalf::of(AuditEntry { at: doors.handle.now(), who, role, door, what, to, status: success.as_u16() })
+    OnBehalf::of(AuditEntry { at: app.handle.now(), who, role, door, what, to, status: success.as_u16() })
 }
 
 /// Stores the entry where no commit took it along: the action was refused, or changed nothing.
-pub async fn settle(doors: &Doors, entry: &OnBehalf, status: StatusCode) {
+pub async fn settle(app: &AppState, entry: &OnBehalf, status: StatusCode) {
     let Some(mut left) = entry.left_over() else { return };
     left.status = status.as_u16();
     let mut commit = Commit::new();
     left.store(&mut commit);
-    if let Err(fault) = doors.handle.commit(commit).await {
+    if let Err(fault) = app.handle.commit(commit).await {
         tracing::error!(who = left.who, what = left.what, "not in the audit log: {}", fault::chain(&fault));
     }
 }
 
 /// Runs what may change something to its end, whether or not its caller still listens.
-pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
+pub async fn run_detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
     let ended = tokio::spawn(work).await;
     ended.map_err(|e| ApiError::new("InternalFailure", format!("the request ended in a panic: {e}")))
 }
 
 /// The state of a handler that changes something: its changes are made on behalf of the request's caller.
-impl FromRequestParts<Doors> for Doors {
+impl FromRequestParts<AppState> for AppState {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Doors, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<AppState, Self::Rejection> {
         Ok(match parts.extensions.get::<OnBehalf>() {
-            Some(entry) => doors.on_behalf(entry),
-            None => doors.clone(),
+            Some(entry) => app.on_behalf(entry),
+            None => app.clone(),
         })
     }
 }
 
-impl Doors {
+impl AppState {
     /// The same, whose next change takes this entry into its commit.
-    pub fn on_behalf(&self, entry: &OnBehalf) -> Doors {
-        Doors { handle: self.handle.on_behalf(entry.clone()), ..self.clone() }
+    pub fn on_behalf(&self, entry: &OnBehalf) -> AppState {
+        AppState { handle: self.handle.on_behalf(entry.clone()), ..self.clone() }
     }
 }
 

@@ -1,12 +1,12 @@
-//! The gate before every door: who may come in, and from which page.
+//! The gate before every route: who may come in, and from which page.
 //!
 //! On loopback no credentials are needed, so a web page that the same person has open elsewhere must be kept out:
 //! requests for a foreign host name (DNS rebinding) and changes from a foreign origin (CSRF) are refused. On any other
-//! address credentials are needed: Signature Version 4 at the AWS door, HTTP Basic or the dashboard's session cookie at
+//! address credentials are needed: Signature Version 4 at the AWS API, HTTP Basic or the dashboard's session cookie at
 //! all others. The dashboard's own files say nothing of the box, so they come without: the page that asks who you are
 //! is one of them.
 //!
-//! What a door needs is a [`Role`]; who came in stands with the request as a [`Caller`].
+//! What a route needs is a [`Role`]; who came in stands with the request as a [`Caller`].
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::session;
 use super::signature::{self, Signed};
-use super::{ApiError, Doors, aws, rest};
+use super::{ApiError, AppState, aws, rest};
 
 /// Requests under way at once, above which callers are asked to come back.
 const REQUESTS_ACTIVE_MAX: usize = 1024;
@@ -64,12 +64,12 @@ impl Caller {
         Caller { name: "local".to_owned(), role: Role::Admin }
     }
 
-    pub fn may(&self, needs: Role) -> Result<(), ApiError> {
-        if self.role >= needs {
+    pub fn require_role(&self, required: Role) -> Result<(), ApiError> {
+        if self.role >= required {
             return Ok(());
         }
         let what =
-            format!("'{}' has the role {}, and this needs the role {}", self.name, self.role.name(), needs.name());
+            format!("'{}' has the role {}, and this needs the role {}", self.name, self.role.name(), required.name());
         Err(ApiError::new("AccessDeniedException", what))
     }
 }
@@ -136,39 +136,43 @@ impl Auth {
 
 /// How many requests may still come in.
 #[derive(Clone)]
-pub struct Room(Arc<Semaphore>);
+pub struct RequestLimit(Arc<Semaphore>);
 
-impl Default for Room {
-    fn default() -> Room {
-        Room(Arc::new(Semaphore::new(REQUESTS_ACTIVE_MAX)))
+impl Default for RequestLimit {
+    fn default() -> RequestLimit {
+        RequestLimit(Arc::new(Semaphore::new(REQUESTS_ACTIVE_MAX)))
     }
 }
 
 /// Middleware around all routes.
-pub async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+pub async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let is_aws = request.uri().path() == "/" && request.method() == Method::POST;
     let refuse = |refusal: ApiError| if is_aws { aws::refuse(&refusal) } else { rest::refuse(&refusal) };
-    let Ok(_permit) = doors.room.0.try_acquire() else {
+    let Ok(_permit) = app.request_limit.0.try_acquire() else {
         let mut response = refuse(ApiError::new("ThrottlingException", "Too many requests at once; try again"));
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         return response;
     };
-    if let Err(refusal) = check_origin(&request, &doors.auth) {
+    if let Err(refusal) = check_origin(&request, &app.auth) {
         return refuse(refusal);
     }
-    let admitted = match &doors.auth {
+    let admitted = match &app.auth {
         Auth::Loopback => Ok((request, Caller::on_this_box())),
         Auth::Needed(_) if is_open(&request) => return next.run(request).await,
         Auth::Needed(credentials) if is_aws || signature::is_signed(request.headers()) => {
-            signed(request, credentials, &doors).await
+            signed(request, credentials, &app).await
         }
-        Auth::Needed(credentials) => match known(request.headers(), credentials, &doors) {
+        Auth::Needed(credentials) => match known(request.headers(), credentials, &app) {
             Some(caller) => Ok((request, caller)),
             None => return unauthorized(request.headers()),
         },
     };
     let allowed = admitted.and_then(|(request, caller)| {
-        caller.may(if is_aws { aws::needs(request.headers()) } else { needs_outside_rest(&request) })?;
+        caller.require_role(if is_aws {
+            aws::required_role(request.headers())
+        } else {
+            required_role_outside_rest(&request)
+        })?;
         Ok((request, caller))
     });
     match allowed {
@@ -181,26 +185,26 @@ pub async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> 
 }
 
 /// What is answered without asking who it is: Prometheus and load balancers ask whether the box is well, which says
-/// nothing else; the dashboard's files and the door to sign in at say nothing at all.
+/// nothing else; the dashboard's files and the route to sign in at say nothing at all.
 fn is_open(request: &Request) -> bool {
     let path = request.uri().path();
     let guarded = ["/api/", "/media/", "/metrics", "/start-workflow"];
     path == "/api/v1/session" || request.method().is_safe() && !guarded.iter().any(|prefix| path.starts_with(prefix))
 }
 
-/// The doors of the REST API say themselves what they need.
-fn needs_outside_rest(request: &Request) -> Role {
+/// The routes of the REST API say themselves what they need.
+fn required_role_outside_rest(request: &Request) -> Role {
     let changes = !request.method().is_safe() && !request.uri().path().starts_with("/api/");
     if changes { Role::Operator } else { Role::Viewer }
 }
 
 /// Reads the body, which is signed too, checks, and puts it back.
-async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> Result<(Request, Caller), ApiError> {
+async fn signed(request: Request, credentials: &Credentials, app: &AppState) -> Result<(Request, Caller), ApiError> {
     let (parts, body) = request.into_parts();
     let too_large = |_| ApiError::new("RequestEntityTooLargeException", "The request's body is too large");
     let body = axum::body::to_bytes(body, conveyor_base::limits::quotas().request_bytes()).await.map_err(too_large)?;
     let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
-    signature::verify(&what, doors.handle.now(), |id| credentials.secret(id))?;
+    signature::verify(&what, app.handle.now(), |id| credentials.secret(id))?;
     let caller = signature::signer(&parts.headers).and_then(|id| credentials.caller(&id));
     let unknown =
         || ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.");
@@ -208,8 +212,8 @@ async fn signed(request: Request, credentials: &Credentials, doors: &Doors) -> R
 }
 
 /// Who a request's password or session says it is.
-pub fn known(headers: &HeaderMap, credentials: &Credentials, doors: &Doors) -> Option<Caller> {
-    basic(headers, credentials).or_else(|| session::read(headers, credentials, doors.handle.now()))
+pub fn known(headers: &HeaderMap, credentials: &Credentials, app: &AppState) -> Option<Caller> {
+    basic(headers, credentials).or_else(|| session::read(headers, credentials, app.handle.now()))
 }
 
 fn basic(headers: &HeaderMap, credentials: &Credentials) -> Option<Caller> {
@@ -312,9 +316,9 @@ mod tests {
     #[test]
     fn each_role_may_what_those_before_it_may() {
         let caller = |role| Caller { name: "ops".into(), role };
-        assert!(caller(Role::Admin).may(Role::Operator).is_ok());
-        assert!(caller(Role::Operator).may(Role::Operator).is_ok());
-        let refusal = caller(Role::Viewer).may(Role::Operator).unwrap_err();
+        assert!(caller(Role::Admin).require_role(Role::Operator).is_ok());
+        assert!(caller(Role::Operator).require_role(Role::Operator).is_ok());
+        let refusal = caller(Role::Viewer).require_role(Role::Operator).unwrap_err();
         assert!(refusal.message.contains("viewer") && refusal.message.contains("operator"), "{}", refusal.message);
     }
 }

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use conveyor_base::{Clock, ExecutionId, Fault};
 use conveyor_interpreter::Status;
 use conveyor_job::Progress;
-use conveyor_run::{Handle, Notice, OnFailure};
+use conveyor_run::{Handle, LiveUpdate, OnFailure};
 use conveyor_store::Reader;
 use futures::Stream;
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use super::Doors;
+use super::AppState;
 
 /// How often frames go out: what changed more than once in between is one frame.
 const TICK: Duration = Duration::from_millis(200);
@@ -40,7 +40,7 @@ const DEPTH_MAX: usize = 16;
 /// A stage's progress as screens show it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Shown {
+pub struct StageProgress {
     pub execution: String,
     pub workflow: String,
     pub state: String,
@@ -65,13 +65,13 @@ struct Inner {
     boot: String,
     frames: broadcast::Sender<Arc<Frame>>,
     kept: Mutex<VecDeque<Arc<Frame>>>,
-    board: Mutex<Board>,
+    latest: Mutex<LatestProgress>,
 }
 
 #[derive(Default)]
-struct Board {
+struct LatestProgress {
     /// The newest progress of each execution that has a running stage.
-    progress: HashMap<ExecutionId, Shown>,
+    progress: HashMap<ExecutionId, StageProgress>,
     /// The same by the execution at the top.
     by_root: HashMap<ExecutionId, ExecutionId>,
     roots: HashMap<ExecutionId, (ExecutionId, String)>,
@@ -84,30 +84,30 @@ impl Live {
             boot: uuid::Uuid::new_v4().simple().to_string(),
             frames: broadcast::channel(FRAMES_KEPT).0,
             kept: Mutex::new(VecDeque::new()),
-            board: Mutex::new(Board::default()),
+            latest: Mutex::new(LatestProgress::default()),
         }));
         let (listening, first) = (live.clone(), Mutex::new(Some(handle.subscribe())));
         let of = handle.clone();
         let listen = move || {
-            let notices = first.lock().take();
+            let updates = first.lock().take();
             // What was told between a failure and this is lost.
-            let lost = notices.is_none();
+            let lost = updates.is_none();
             let (reader, clock) = (of.reader().clone(), of.clock().clone());
-            listen(listening.clone(), notices.unwrap_or_else(|| of.subscribe()), lost, reader, clock)
+            listen(listening.clone(), updates.unwrap_or_else(|| of.subscribe()), lost, reader, clock)
         };
         let handle = handle.clone();
         tokio::spawn(async move {
             // It fails where the appliance ends.
-            let _ = handle.keep("the live stream", OnFailure::Restart, listen).await;
+            let _ = handle.run_supervised("the live stream", OnFailure::Restart, listen).await;
         });
         live
     }
 
     /// How far an execution is, by its own stage or by that of one nested in it.
-    pub fn progress(&self, id: ExecutionId) -> Option<Shown> {
-        let board = self.0.board.lock();
-        let nested = board.by_root.get(&id).and_then(|nested| board.progress.get(nested));
-        nested.or_else(|| board.progress.get(&id)).cloned()
+    pub fn progress(&self, id: ExecutionId) -> Option<StageProgress> {
+        let latest = self.0.latest.lock();
+        let nested = latest.by_root.get(&id).and_then(|nested| latest.progress.get(nested));
+        nested.or_else(|| latest.progress.get(&id)).cloned()
     }
 
     fn publish(&self, name: &'static str, data: String) {
@@ -141,7 +141,7 @@ impl Live {
 
 async fn listen(
     live: Live,
-    mut notices: broadcast::Receiver<Notice>,
+    mut updates: broadcast::Receiver<LiveUpdate>,
     mut lost: bool,
     reader: Reader,
     clock: Arc<dyn Clock>,
@@ -151,8 +151,8 @@ async fn listen(
     let (mut changed, mut moved) = (BTreeMap::new(), BTreeMap::new());
     loop {
         tokio::select! {
-            notice = notices.recv() => match notice {
-                Ok(Notice::Changed { execution, status, .. }) => {
+            update = updates.recv() => match update {
+                Ok(LiveUpdate::Changed { execution, status, .. }) => {
                     if changed.len() < CHANGED_MAX || changed.contains_key(&execution) {
                         changed.insert(execution, status);
                     } else {
@@ -160,27 +160,27 @@ async fn listen(
                     }
                 }
                 // What needs no lane is over at once, or waits for others: it would hide what really moves.
-                Ok(Notice::Progress { working, .. }) if working.lane.is_empty() => {}
-                Ok(Notice::Progress { execution, working }) => { moved.insert(execution, working); }
+                Ok(LiveUpdate::Progress { running, .. }) if running.lane.is_empty() => {}
+                Ok(LiveUpdate::Progress { execution, running }) => { moved.insert(execution, running); }
                 Err(broadcast::error::RecvError::Lagged(_)) => lost = true,
                 Err(broadcast::error::RecvError::Closed) => return Ok(()),
             },
             _ = tick.tick(), if lost || !changed.is_empty() || !moved.is_empty() => {
                 let (now, out) = (clock.now(), |name, data| live.publish(name, data));
                 if std::mem::take(&mut lost) {
-                    // Whose end was missed would stay on the board; what runs comes back with its next progress.
-                    *live.0.board.lock() = Board::default();
+                    // Whose end was missed would stay here; what runs comes back with its next progress.
+                    *live.0.latest.lock() = LatestProgress::default();
                     out("resync", "{}".to_owned());
                 }
-                for (id, working) in std::mem::take(&mut moved) {
+                for (id, running) in std::mem::take(&mut moved) {
                     let (root, workflow) = live.root(&reader, id).await;
-                    let left_ms = left(now.since_ms(working.started_at), working.progress.fraction);
-                    let (state, progress) = (working.state.to_string(), working.progress);
-                    let shown = Shown { execution: id.to_string(), workflow, state, progress, left_ms };
+                    let left_ms = left(now.since_ms(running.started_at), running.progress.fraction);
+                    let (state, progress) = (running.state.to_string(), running.progress);
+                    let shown = StageProgress { execution: id.to_string(), workflow, state, progress, left_ms };
                     out("progress", json!({"id": id.to_string(), "root": root.to_string(), "progress": shown}).to_string());
-                    let mut board = live.0.board.lock();
-                    board.progress.insert(id, shown);
-                    board.by_root.insert(root, id);
+                    let mut latest = live.0.latest.lock();
+                    latest.progress.insert(id, shown);
+                    latest.by_root.insert(root, id);
                 }
                 for (id, status) in std::mem::take(&mut changed) {
                     let (root, _) = live.root(&reader, id).await;
@@ -197,7 +197,7 @@ async fn listen(
 impl Live {
     /// The execution at the top, and the workflow that this one runs.
     async fn root(&self, reader: &Reader, id: ExecutionId) -> (ExecutionId, String) {
-        if let Some(known) = self.0.board.lock().roots.get(&id) {
+        if let Some(known) = self.0.latest.lock().roots.get(&id) {
             return known.clone();
         }
         let (mut root, mut workflow) = (id, String::new());
@@ -212,16 +212,16 @@ impl Live {
                 (None, None) => break,
             }
         }
-        self.0.board.lock().roots.insert(id, (root, workflow.clone()));
+        self.0.latest.lock().roots.insert(id, (root, workflow.clone()));
         (root, workflow)
     }
 
     fn forget(&self, id: ExecutionId, root: ExecutionId) {
-        let mut board = self.0.board.lock();
-        board.progress.remove(&id);
-        board.roots.remove(&id);
-        if id == root || board.by_root.get(&root) == Some(&id) {
-            board.by_root.remove(&root);
+        let mut latest = self.0.latest.lock();
+        latest.progress.remove(&id);
+        latest.roots.remove(&id);
+        if id == root || latest.by_root.get(&root) == Some(&id) {
+            latest.by_root.remove(&root);
         }
     }
 }
@@ -235,12 +235,12 @@ fn left(elapsed_ms: i64, fraction: f64) -> Option<i64> {
 }
 
 /// `GET /api/v1/events`: the frames as they come, and a comment every 15 s so that nobody between closes the stream.
-pub async fn events(State(doors): State<Doors>, headers: HeaderMap) -> Response {
-    if doors.live.0.frames.receiver_count() >= STREAMS_MAX {
+pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    if app.live.0.frames.receiver_count() >= STREAMS_MAX {
         return (StatusCode::TOO_MANY_REQUESTS, "Too many screens are open.").into_response();
     }
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let stream = stream(doors.live.clone(), last);
+    let stream = stream(app.live.clone(), last);
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
 }
 
@@ -289,7 +289,7 @@ mod tests {
             boot: "b".into(),
             frames: broadcast::channel(8).0,
             kept: Mutex::default(),
-            board: Mutex::default(),
+            latest: Mutex::default(),
         }));
         for _ in 1..=(FRAMES_KEPT as u64 + 10) {
             live.publish("execution", "{}".into());

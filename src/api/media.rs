@@ -10,7 +10,7 @@ use conveyor_base::Uri;
 use conveyor_base::escape::escaped;
 use tower_http::services::ServeFile;
 
-use super::Doors;
+use super::AppState;
 
 /// Types that browsers show or play and that run nothing. Everything else is offered for download.
 const SHOWN: &[(&str, &str)] = &[
@@ -37,16 +37,16 @@ const SHOWN: &[(&str, &str)] = &[
 const POLICY: &str = "sandbox; default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'";
 
 pub async fn file(
-    State(doors): State<Doors>,
+    State(app): State<AppState>,
     Path((share, key)): Path<(String, String)>,
     request: Request,
 ) -> Response {
-    if !doors.served.contains(&share) {
+    if !app.served.contains(&share) {
         return plain(StatusCode::NOT_FOUND, "This share is not served here.");
     }
     let uri = Uri::new(share, key);
-    let (shares, asked) = (doors.shares.clone(), uri.clone());
-    let path = match doors.blocking(move || shares.resolve(&asked)).await {
+    let (shares, asked) = (app.shares.clone(), uri.clone());
+    let path = match app.blocking(move || shares.resolve(&asked)).await {
         Ok(Ok(path)) => path,
         Ok(Err(e)) => return plain(StatusCode::NOT_FOUND, &e.to_string()),
         Err(refused) => return plain(refused.status(), &refused.message),
@@ -74,8 +74,8 @@ pub async fn file(
 }
 
 /// Where a file is served, if it is.
-pub fn url(doors: &Doors, uri: &Uri) -> Option<String> {
-    if !doors.served.contains(&uri.share) {
+pub fn url(app: &AppState, uri: &Uri) -> Option<String> {
+    if !app.served.contains(&uri.share) {
         return None;
     }
     let key: Vec<String> = uri.key.split('/').map(escaped).collect();

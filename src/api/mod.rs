@@ -1,7 +1,7 @@
 //! The doors. One port serves AWS's protocol, REST with server-sent events, metrics, media and the dashboard.
 //!
 //! ```text
-//!            gate (room, origin, credentials)
+//!            gate (request limit, origin, credentials)
 //!              |
 //!   POST /     aws/            Step Functions, AWS JSON 1.0; SQS and PutEvents, which resources::wire answers
 //!   /api/v1    rest/  live     what the dashboard shows; session, audit: who came in, what they did
@@ -47,19 +47,19 @@ use conveyor_services::uploads::Uploads;
 use conveyor_store::{Reader, Scans};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use arn::Place;
+pub use arn::ArnFormat;
 pub use conveyor_logs::event as history;
 pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
 
-/// What the doors need. Built by `cli`.
+/// What the API's handlers need. Built by `cli`.
 pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
     pub messaging: Option<Messaging>,
     pub approvals: Approvals,
     pub uploads: Uploads,
-    pub place: Place,
+    pub arns: ArnFormat,
     pub auth: Auth,
     pub shares: Shares,
     /// Shares whose files `/media` hands out: outputs, never incoming ones.
@@ -78,14 +78,14 @@ pub struct Settings {
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
-struct Doors {
+struct AppState {
     handle: Handle,
     messaging: Option<Messaging>,
     approvals: Approvals,
     reader: Reader,
-    place: Arc<Place>,
+    arns: Arc<ArnFormat>,
     auth: Auth,
-    room: gate::Room,
+    request_limit: gate::RequestLimit,
     shares: Arc<Shares>,
     served: Arc<BTreeSet<String>>,
     workflows: Arc<BTreeMap<String, String>>,
@@ -105,14 +105,14 @@ struct Doors {
 /// All routes. Must be called inside a Tokio runtime: it begins to listen to what happens.
 pub fn router(settings: Settings) -> Router {
     let live = live::Live::start(&settings.handle);
-    let doors = Doors {
+    let app = AppState {
         reader: settings.handle.reader().clone(),
         handle: settings.handle,
         messaging: settings.messaging,
         approvals: settings.approvals,
-        place: Arc::new(settings.place),
+        arns: Arc::new(settings.arns),
         auth: settings.auth,
-        room: gate::Room::default(),
+        request_limit: gate::RequestLimit::default(),
         shares: Arc::new(settings.shares),
         served: Arc::new(settings.served),
         workflows: Arc::new(settings.workflows),
@@ -130,7 +130,7 @@ pub fn router(settings: Settings) -> Router {
     };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
-        .nest("/api/v1", rest::routes(&doors))
+        .nest("/api/v1", rest::routes(&app))
         // A queue's own URL, which older clients of SQS post to.
         .route("/{account}/{queue}", post(aws::queue).get(dashboard::file))
         .route("/start-workflow", post(start_workflow::start))
@@ -139,9 +139,9 @@ pub fn router(settings: Settings) -> Router {
         .route("/healthz", get(healthz))
         .fallback(dashboard::file)
         .layer(DefaultBodyLimit::max(quotas().request_bytes()))
-        .layer(axum::middleware::from_fn_with_state(doors.clone(), gate::guard))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), gate::guard))
         .layer(CatchPanicLayer::new())
-        .with_state(doors)
+        .with_state(app)
 }
 
 /// How long requests under way may take to end once the appliance shuts down. Streams of events never end by
@@ -174,24 +174,24 @@ pub async fn serve(
 const READS_MAX: usize = 32;
 const DISKS_MAX: usize = 64;
 
-impl Doors {
+impl AppState {
     /// Looks into the store for an answer, on a thread that may block. Where the caller goes away, the look goes on to its
     /// end.
     async fn reading<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Doors, &Scans) -> Result<T, ApiError> + Send + 'static,
+        look: impl FnOnce(&AppState, &Scans) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let doors = self.clone();
-        self.reads.run(move || look(&doors, &doors.reader.on_this_thread())).await?
+        let app = self.clone();
+        self.reads.run(move || look(&app, &app.reader.on_this_thread())).await?
     }
 
     /// The same for what may wait for a share as well.
     async fn reading_disks<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Doors, &Scans) -> Result<T, ApiError> + Send + 'static,
+        look: impl FnOnce(&AppState, &Scans) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let doors = self.clone();
-        self.disks.run(move || look(&doors, &doors.reader.on_this_thread())).await?
+        let app = self.clone();
+        self.disks.run(move || look(&app, &app.reader.on_this_thread())).await?
     }
 
     /// Runs what may wait for a disk or a share on a thread that may block. Where the caller goes away, it goes on to its
@@ -201,15 +201,15 @@ impl Doors {
     }
 }
 
-async fn metrics(State(doors): State<Doors>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (doors.metrics)()).into_response()
+async fn metrics(State(app): State<AppState>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (app.metrics)()).into_response()
 }
 
 /// Well means: the store takes a commit, and no part of the appliance is down or has failed within the last minute.
-async fn healthz(State(doors): State<Doors>) -> Response {
+async fn healthz(State(app): State<AppState>) -> Response {
     let began = std::time::Instant::now();
-    let stored = doors.handle.check_store().await;
-    let parts = doors.handle.failed_parts();
+    let stored = app.handle.check_store().await;
+    let parts = app.handle.failed_parts();
     let (status, body) = match stored {
         Ok(()) if !parts.is_empty() => {
             (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({"status": "failing", "parts": parts}))

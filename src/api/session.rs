@@ -18,7 +18,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use super::gate::{self, Auth, Caller, Credentials};
-use super::{ApiError, Doors, rest};
+use super::{ApiError, AppState, rest};
 
 const COOKIE: &str = "conveyor_session";
 /// A working day; whoever works longer signs in again.
@@ -55,22 +55,22 @@ fn sealed(secret: &str, user: &str, until: &str) -> String {
 }
 
 /// `GET /api/v1/session`: who asks, what they may do, and whether signing in is needed at all.
-pub async fn show(State(doors): State<Doors>, headers: HeaderMap) -> Response {
-    let caller = match &doors.auth {
+pub async fn show(State(app): State<AppState>, headers: HeaderMap) -> Response {
+    let caller = match &app.auth {
         Auth::Loopback => Some(Caller::on_this_box()),
-        Auth::Needed(credentials) => gate::known(&headers, credentials, &doors),
+        Auth::Needed(credentials) => gate::known(&headers, credentials, &app),
     };
-    let needs_sign_in = matches!(doors.auth, Auth::Needed(_));
-    rest::fresh(match caller {
+    let needs_sign_in = matches!(app.auth, Auth::Needed(_));
+    rest::no_store_json(match caller {
         Some(caller) => json!({"user": caller.name, "role": caller.role, "canSignOut": needs_sign_in}),
         None => json!({"user": null, "role": null, "canSignOut": false}),
     })
 }
 
 /// `POST /api/v1/session`
-pub async fn sign_in(State(doors): State<Doors>, body: rest::Body<SignIn>) -> Result<Response, ApiError> {
+pub async fn sign_in(State(app): State<AppState>, body: rest::Body<SignIn>) -> Result<Response, ApiError> {
     let Json(asked) = rest::body(body)?;
-    let Auth::Needed(credentials) = &doors.auth else {
+    let Auth::Needed(credentials) = &app.auth else {
         return Err(ApiError::validation("This box listens on loopback and asks nobody to sign in"));
     };
     let Some(caller) = credentials.check(&asked.user, &asked.password) else {
@@ -78,15 +78,15 @@ pub async fn sign_in(State(doors): State<Doors>, body: rest::Body<SignIn>) -> Re
         return Err(ApiError::new("Unauthorized", "The user or the password is wrong"));
     };
     let user = URL_SAFE_NO_PAD.encode(&caller.name);
-    let until = (doors.handle.now().0 + LASTS_MS).to_string();
+    let until = (app.handle.now().0 + LASTS_MS).to_string();
     let seal = sealed(&asked.password, &user, &until);
     let shown = json!({"user": caller.name, "role": caller.role, "canSignOut": true});
-    Ok(with_cookie(rest::fresh(shown), &format!("{user}.{until}.{seal}"), LASTS_MS / 1000))
+    Ok(with_cookie(rest::no_store_json(shown), &format!("{user}.{until}.{seal}"), LASTS_MS / 1000))
 }
 
 /// `DELETE /api/v1/session`
 pub async fn sign_out() -> Response {
-    with_cookie(rest::fresh(json!({"user": null})), "", 0)
+    with_cookie(rest::no_store_json(json!({"user": null})), "", 0)
 }
 
 fn with_cookie(response: Response, value: &str, seconds: i64) -> Response {

@@ -1,52 +1,52 @@
-//! `POST /start-workflow`: the recipe's own door, for scripts and web forms that know a bucket and a key.
+//! `POST /start-workflow`: the recipe's own route, for scripts and web forms that know a bucket and a key.
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conveyor_base::{Uri, fault};
-use conveyor_run::Start;
+use conveyor_run::StartRequest;
 use serde_json::{Value, json};
 
-use super::{ApiError, Doors};
+use super::{ApiError, AppState};
 
-pub async fn start(State(doors): State<Doors>, body: Bytes) -> Response {
+pub async fn start(State(app): State<AppState>, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |key: &str| body[key].as_str().filter(|text| !text.is_empty());
     let (Some(bucket), Some(key)) = (text("bucket"), text("key")) else {
         return answer(StatusCode::BAD_REQUEST, &json!({"error": "Missing bucket or key parameter"}));
     };
-    match begin(&doors, &Uri::new(bucket, key)).await {
+    match begin(&app, &Uri::new(bucket, key)).await {
         Ok(body) => answer(StatusCode::OK, &body),
         Err(refusal) => answer(refusal.status(), &json!({"error": refusal.message})),
     }
 }
 
-async fn begin(doors: &Doors, file: &Uri) -> Result<Value, ApiError> {
+async fn begin(app: &AppState, file: &Uri) -> Result<Value, ApiError> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
-    if doors.shares.names().next().is_some() {
-        let (shares, file) = (doors.shares.clone(), file.clone());
-        let found = doors.blocking(move || shares.resolve(&file)).await?;
+    if app.shares.names().next().is_some() {
+        let (shares, file) = (app.shares.clone(), file.clone());
+        let found = app.blocking(move || shares.resolve(&file)).await?;
         found.map_err(|e| ApiError::validation(fault::chain(&e)))?;
     }
-    let machine = doors.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
+    let machine = app.workflows.get(&file.share).map_or("main", String::as_str).to_owned();
     let job_id = uuid::Uuid::new_v4().to_string();
     let input = json!({
         "jobId": job_id,
         "bucket": file.share,
         "key": file.key,
-        "requestedAt": doors.handle.now().to_string(),
+        "requestedAt": app.handle.now().to_string(),
     });
-    let new = Start {
+    let new = StartRequest {
         machine: machine.clone(),
         name: Some(format!("video-workflow-{job_id}")),
         input: input.to_string().into(),
-        ..Start::default()
+        ..StartRequest::default()
     };
-    let started = doors.handle.start(new).await?;
+    let started = app.handle.start(new).await?;
     Ok(json!({
         "jobId": job_id,
-        "executionArn": doors.place.execution(&machine, &started.name),
+        "executionArn": app.arns.execution(&machine, &started.name),
         "message": "Video processing workflow started successfully",
     }))
 }

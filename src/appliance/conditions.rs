@@ -46,7 +46,7 @@ pub fn look(
             if let Some(away) = &watch.away {
                 let what = format!("{away}. Nothing is lost; files that wait there start once it is back.");
                 conditions.insert(format!("share {}", watch.share), what);
-            } else if let Some(what) = watch.troubles.first() {
+            } else if let Some(what) = watch.problems.first() {
                 conditions.insert(format!("watch {}", watch.share), what.clone());
             }
         }

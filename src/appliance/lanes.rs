@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_base::speeds::{LaneSpeed, Speeds};
-use conveyor_hw::{Answer, Ask, Drivers, Inventory};
+use conveyor_hw::{Ask, Drivers, Inventory, Probed};
 use conveyor_job::TRANSCODE_CORES;
 use conveyor_run::Lanes;
 use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu};
@@ -56,7 +56,7 @@ pub async fn read(config: &Config, data_dir: &Path) -> Lanes {
     match read.await {
         Ok(inventory) => {
             let lanes = lanes(&inventory, &config.lanes, speeds.as_ref());
-            tell(&lanes, &config.lanes);
+            log_lanes(&lanes, &config.lanes);
             lanes
         }
         // The reading panicked: cores are there all the same.
@@ -111,7 +111,7 @@ fn gpu_lanes(
     let why = |why: Option<&str>| gpu.fault.clone().or(why.map(str::to_owned)).unwrap_or_default();
     let (nvenc, nvdec) = (format!("{name}.nvenc"), format!("{name}.nvdec"));
     let encoder = match &gpu.nvenc {
-        Answer::Known(encoding) if gpu.fault.is_none() => {
+        Probed::Known(encoding) if gpu.fault.is_none() => {
             let (speed, engines) = (measured(&nvenc), encoding.engines.unwrap_or(1).max(1));
             let codecs = encoding.codecs.iter().map(|caps| EncoderCodec {
                 name: codec_name(caps.codec.name()),
@@ -127,7 +127,7 @@ fn gpu_lanes(
         other => Err(why(other.why())),
     };
     let decoder = match &gpu.nvdec {
-        Answer::Known(decoding) if gpu.fault.is_none() => {
+        Probed::Known(decoding) if gpu.fault.is_none() => {
             let (speed, engines) = (measured(&nvdec), decoding.engines.unwrap_or(1).max(1));
             Ok(Decoder {
                 capacity: set(&nvdec).or(speed.sessions_best).unwrap_or(engines * Decoder::STREAMS_PER_ENGINE),
@@ -147,7 +147,7 @@ fn codec_name(name: &str) -> String {
 }
 
 /// Says what the box starts with, and what of the configuration has no engine to stand for.
-fn tell(lanes: &Lanes, settings: &LaneSettings) {
+fn log_lanes(lanes: &Lanes, settings: &LaneSettings) {
     for gpu in &lanes.gpus {
         let engine =
             |engine: Result<u32, &String>| engine.map_or_else(|why| format!("none ({why})"), |n| n.to_string());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
-use conveyor_api::{self as api, Auth, Place};
+use conveyor_api::{self as api, ArnFormat, Auth};
 use conveyor_base::limits::set_quotas;
 use conveyor_base::{Clock, Fault};
 use conveyor_ingest::{WatchStatus, Watcher};
@@ -82,7 +82,7 @@ impl Appliance {
                     Ok(())
                 }
             };
-            appliance.keep("the log writer", write).await?;
+            appliance.run_supervised("the log writer", write).await?;
         }
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
@@ -95,22 +95,24 @@ impl Appliance {
         for watch in &config.watch {
             let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
-            appliance.keep(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run()).await?;
+            appliance
+                .run_supervised(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run())
+                .await?;
         }
         Schedules::new(schedules).start(&handle).await?;
         let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
         Alarms::new(look, appliance.parts.notifications.clone()).start(&handle).await?;
-        appliance.parts.remote_jobs.take_up(&handle).await?;
+        appliance.parts.remote_jobs.resume(&handle).await?;
         Ok(appliance)
     }
 
     /// Runs a loop that is started again where it fails.
-    async fn keep<F, W>(&self, name: &str, make: F) -> Result<(), Fault>
+    async fn run_supervised<F, W>(&self, name: &str, make: F) -> Result<(), Fault>
     where
         F: Fn() -> W + Send + Sync + 'static,
         W: Future<Output = Result<(), Fault>> + Send + 'static,
     {
-        self.handle.keep(name, OnFailure::Restart, make).await
+        self.handle.run_supervised(name, OnFailure::Restart, make).await
     }
 
     /// The HTTP server's routes. `metrics`: the text of `/metrics`.
@@ -121,7 +123,7 @@ impl Appliance {
             messaging: Some(self.parts.messaging()),
             approvals: self.parts.approvals.clone(),
             uploads: self.parts.uploads.clone(),
-            place: Place { region: config.region.clone(), account: config.account.clone() },
+            arns: ArnFormat { region: config.region.clone(), account: config.account.clone() },
             auth,
             shares: config.shares(),
             served: config.served(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use conveyor_base::{Fault, Shares};
 use conveyor_resources::events::OutsideTargets;
-use conveyor_resources::forward::{Elsewhere, Endpoint, RemoteJobs};
+use conveyor_resources::forward::{Endpoint, Fallback, RemoteJobs};
 use conveyor_resources::functions::Functions;
 use conveyor_resources::http::{Connections, gateway};
 use conveyor_resources::jobs::{Jobs, Templates};
@@ -17,7 +17,7 @@ use conveyor_resources::objects::Objects;
 use conveyor_resources::predict::Predictor;
 use conveyor_resources::wire::Messaging;
 use conveyor_resources::{
-    Adapter, AwsSettings, Registry, RetentionSettings, Taken, activities, approve, builtin, claims, covers, events,
+    Adapter, AwsSettings, NameTaken, Registry, RetentionSettings, activities, approve, builtin, claims, covers, events,
     executions, forward, functions, housekeeping, http, items, jobs, media, notify, objects, queues, topics,
 };
 use conveyor_run::Handle;
@@ -43,18 +43,18 @@ const LOCAL: &[(&[&str], Make)] = &[
     (activities::NAMES, |_, name| activities::adapter(name)),
     (approve::NAMES, |parts, _| approve::adapter(&parts.approvals)),
     (claims::NAMES, |parts, name| claims::adapter(name, &parts.claims)),
-    (events::NAMES, |parts, name| events::adapter(name, &parts.events, &parts.elsewhere)),
+    (events::NAMES, |parts, name| events::adapter(name, &parts.events, &parts.fallback)),
     (executions::NAMES, |_, name| executions::adapter(name)),
     (functions::NAMES, |parts, name| functions::adapter(name, &parts.functions, &parts.events)),
     (housekeeping::NAMES, |parts, _| housekeeping::adapter(parts.retention, &parts.stages, &parts.reader)),
     (http::NAMES, |parts, _| http::adapter(&parts.connections, &parts.region)),
-    (items::NAMES, |parts, name| items::adapter(name, &parts.tables, &parts.elsewhere)),
+    (items::NAMES, |parts, name| items::adapter(name, &parts.tables, &parts.fallback)),
     (jobs::NAMES, |parts, name| jobs::adapter(name, &parts.jobs)),
     (media::NAMES, |parts, name| media::adapter(name, &parts.stages)),
     (notify::NAMES, |parts, _| notify::adapter(&parts.notifications)),
-    (objects::NAMES, |parts, _| objects::adapter(&parts.objects, &parts.elsewhere)),
-    (queues::NAMES, |parts, name| queues::adapter(name, &parts.queues, &parts.elsewhere)),
-    (topics::NAMES, |parts, name| topics::adapter(name, &parts.notifications, &parts.elsewhere)),
+    (objects::NAMES, |parts, _| objects::adapter(&parts.objects, &parts.fallback)),
+    (queues::NAMES, |parts, name| queues::adapter(name, &parts.queues, &parts.fallback)),
+    (topics::NAMES, |parts, name| topics::adapter(name, &parts.notifications, &parts.fallback)),
 ];
 
 /// The services of one box.
@@ -65,7 +65,7 @@ pub struct Parts {
     shares: Shares,
     /// Where calls go that this box does not serve itself.
     endpoint: Option<Arc<Endpoint>>,
-    elsewhere: Elsewhere,
+    fallback: Fallback,
     pub approvals: Approvals,
     claims: Claims,
     connections: Arc<Connections>,
@@ -108,7 +108,7 @@ impl Parts {
             predictor: Arc::new(predictor),
         };
         Ok(Parts {
-            elsewhere: Elsewhere(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
+            fallback: Fallback(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
             approvals: Approvals::default(),
             claims: Claims::default(),
             connections: Arc::new(Connections::new(&config.connections)),
@@ -132,7 +132,7 @@ impl Parts {
     }
 
     /// All that Tasks may name on this box.
-    pub fn registry(&self) -> Result<Registry, Taken> {
+    pub fn registry(&self) -> Result<Registry, NameTaken> {
         let buckets = Buckets::new(self.shares.clone(), self.endpoint.clone());
         let mut registry = Registry::new(self.events.clone(), buckets);
         for (names, make) in LOCAL {
@@ -141,7 +141,7 @@ impl Parts {
         for (shape, ended) in executions::shapes().into_iter().chain(jobs::shapes(&self.jobs)) {
             registry.add_shape(shape, ended)?;
         }
-        if let (Some(endpoint), Some(forward)) = (&self.endpoint, &self.elsewhere.0) {
+        if let (Some(endpoint), Some(forward)) = (&self.endpoint, &self.fallback.0) {
             gateway::NAMES.iter().try_for_each(|name| registry.add(name, gateway::adapter(endpoint)))?;
             registry.add_rest(forward::is_operation, forward.clone());
         }

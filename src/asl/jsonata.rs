@@ -22,7 +22,7 @@ const PARTS: [&str; 4] = ["input", "result", "errorOutput", "context"];
 
 /// What is wrong with an expression of a definition: AWS's code and text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ExpressionFault {
     pub code: &'static str,
     pub message: String,
 }
@@ -34,10 +34,10 @@ pub fn expression_of(text: &str) -> Option<&str> {
 
 impl Jsonata {
     /// Compiles what stands between `{%` and `%}`. `reads` says which fields of `$states` there are here.
-    pub fn parse(expression: &str, field: &str, reads: &[&str]) -> Result<Jsonata, Refusal> {
+    pub fn parse(expression: &str, field: &str, reads: &[&str]) -> Result<Jsonata, ExpressionFault> {
         let expression = Expression::parse(expression)
-            .map_err(|fault| Refusal { code: "INVALID_JSONATA_EXPRESSION", message: fault.message })?;
-        let unsupported = |message| Refusal { code: "UNSUPPORTED_JSONATA_EXPRESSION", message };
+            .map_err(|fault| ExpressionFault { code: "INVALID_JSONATA_EXPRESSION", message: fault.message })?;
+        let unsupported = |message| ExpressionFault { code: "UNSUPPORTED_JSONATA_EXPRESSION", message };
         if let Some(name) = expression.top_level_reference() {
             return Err(unsupported(format!("Reference to '{name}' at the top level is not supported.")));
         }

@@ -1,4 +1,4 @@
-//! How this box's things are named on the wire: Amazon resource names. Writes them only; the doors read them, with
+//! How this box's things are named on the wire: Amazon resource names. Writes them only; the API reads them, with
 //! their refusals.
 
 /// A state machine. A version or an alias of it has one more part.

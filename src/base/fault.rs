@@ -1,6 +1,6 @@
 //! The kinds of things that go wrong and that cross module borders.
 //!
-//! *Refused* (the caller's mistake) belongs to the doors and lives in `run` and `api`; a *bug* is an
+//! *Refused* (the caller's mistake) belongs to the API and lives in `run` and `api`; a *bug* is an
 //! assertion. Here stand the other two: [`TaskError`], which is data, and [`Fault`], which is the environment.
 
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use conveyor_hw::{Answer, Share};
+use conveyor_hw::{Probed, Share};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc::O_DIRECT;
 
@@ -84,7 +84,7 @@ pub async fn measure(work: &Work, shares: &[(String, PathBuf)]) -> Section {
     let mut seen: Vec<(u64, String)> = Vec::new();
     for share in Share::read_all(shares) {
         let system = match &share.file_system {
-            Answer::Known(system) => system,
+            Probed::Known(system) => system,
             other => {
                 section.say(format!("{}: {}", share.name, other.why().unwrap_or("cannot be looked at")));
                 continue;

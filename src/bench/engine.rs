@@ -17,8 +17,8 @@ use conveyor_base::{ExecutionId, Fault, SystemClock, TaskError, Timestamp};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask, Status};
 use conveyor_run::{
-    self as run, Attempted, Handle, Lanes, Need, NewMachine, Notice, Refused, Resource, Resources, Start, TaskContext,
-    TaskOutcome,
+    self as run, Attempted, Demand, Handle, Lanes, LiveUpdate, NewMachine, Refused, Resource, Resources, StartRequest,
+    TaskContext, TaskOutcome,
 };
 use conveyor_store::{self as store, Commit, Options, Writer};
 use futures::future::{BoxFuture, join_all};
@@ -235,14 +235,14 @@ fn sleep() -> String {
     .to_string()
 }
 
-fn start_of(machine: &str, input: &serde_json::Value) -> Start {
-    Start { machine: machine.to_owned(), input: input.to_string().into(), ..Start::default() }
+fn start_of(machine: &str, input: &serde_json::Value) -> StartRequest {
+    StartRequest { machine: machine.to_owned(), input: input.to_string().into(), ..StartRequest::default() }
 }
 
 /// Milliseconds of each workflow from its start to its durable end, sorted, in batches.
 async fn one_at_a_time(handle: &Handle, repetitions: usize, rounds: usize) -> Result<Vec<Vec<f64>>, Failure> {
     const LATE: u64 = 60;
-    let mut notices = handle.subscribe();
+    let mut updates = handle.subscribe();
     let mut batches = Vec::new();
     for _ in 0..repetitions {
         let mut times = Vec::new();
@@ -251,8 +251,8 @@ async fn one_at_a_time(handle: &Handle, repetitions: usize, rounds: usize) -> Re
             let started = handle.start(start_of("bench-steps", &json!({ "n": n }))).await?;
             let ended = async {
                 loop {
-                    match notices.recv().await {
-                        Ok(Notice::Changed { execution, status, .. })
+                    match updates.recv().await {
+                        Ok(LiveUpdate::Changed { execution, status, .. })
                             if execution == started.id && status != Status::Running =>
                         {
                             return Ok(());
@@ -376,7 +376,7 @@ impl Answering {
 }
 
 impl Resource for Answering {
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use conveyor_hw::bench::{self, EncodeSpeed};
 use conveyor_hw::{
-    Answer, Ask, Codec, CodecCaps, Context, Drivers, Fault, Gpu, Inventory, Nvenc, PixelFormat, Preset, Rate,
+    Ask, Codec, CodecCaps, Context, Drivers, Fault, Gpu, Inventory, Nvenc, PixelFormat, Preset, Probed, Rate,
     SessionSettings, Tuning,
 };
 use conveyor_job::Device;
@@ -86,7 +86,7 @@ async fn of_gpu(work: &Work, gpus: &Engines, gpu: &Gpu, section: &mut Section) {
         Err(error) => section.say(format!("{title}: copies broke off: {error}")),
     }
     match (&gpu.nvenc, &gpus.drivers.nvenc) {
-        (Answer::Known(encoding), Ok(nvenc)) => {
+        (Probed::Known(encoding), Ok(nvenc)) => {
             let lane = format!("gpu{}.nvenc", gpu.index);
             let engine = Engine { work, nvenc: nvenc.clone(), context, lane, title: title.clone() };
             engine.presets(&encoding.codecs, section).await;
@@ -94,11 +94,11 @@ async fn of_gpu(work: &Work, gpus: &Engines, gpu: &Gpu, section: &mut Section) {
                 engine.sessions(caps.codec, section).await;
             }
         }
-        (Answer::Known(_), Err(fault)) => section.say(format!("{title}: NVENC: {fault}")),
+        (Probed::Known(_), Err(fault)) => section.say(format!("{title}: NVENC: {fault}")),
         (other, _) => section.say(format!("{title}: NVENC: {}", other.why().unwrap_or_default())),
     }
     match &gpu.nvdec {
-        Answer::Known(_) => decode(work, gpu, &title, section).await,
+        Probed::Known(_) => decode(work, gpu, &title, section).await,
         other => section.say(format!("{title}: NVDEC: {}", other.why().unwrap_or_default())),
     }
 }

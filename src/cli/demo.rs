@@ -12,7 +12,7 @@ use conveyor_appliance::{Config, ShareSettings};
 use conveyor_base::{ExecutionId, SystemClock};
 use conveyor_interpreter::{Header, Outcome};
 use conveyor_media::clip::{self, Clip};
-use conveyor_run::{Handle, Start};
+use conveyor_run::{Handle, StartRequest};
 use conveyor_store::ExecutionFilter;
 
 use super::follow::{failure, follow};
@@ -79,7 +79,8 @@ pub async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     std::fs::copy(file, &copy).with_context(|| format!("cannot read {}", file.display()))?;
     let appliance = Appliance::start(&config, Arc::new(SystemClock)).await?;
     let input = serde_json::json!({ "jobId": uuid::Uuid::new_v4().to_string(), "bucket": "incoming", "key": name });
-    let start = Start { machine: arguments.workflow, input: input.to_string().into(), ..Start::default() };
+    let start =
+        StartRequest { machine: arguments.workflow, input: input.to_string().into(), ..StartRequest::default() };
     let started = appliance.handle.start(start).await?;
     let header = follow(&appliance.handle, started.id).await?;
     appliance.stop().await?;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use anyhow::Context as _;
 use conveyor_base::ExecutionId;
 use conveyor_interpreter::{Header, Outcome, Status};
-use conveyor_run::{Handle, Notice};
+use conveyor_run::{Handle, LiveUpdate};
 use conveyor_store::ExecutionFilter;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -13,28 +13,28 @@ use super::terminal::Screen;
 
 /// Returns when the execution has ended. One call follows what runs on a box that does nothing else.
 pub async fn follow(handle: &Handle, id: ExecutionId) -> anyhow::Result<Header> {
-    let mut notices = handle.subscribe();
+    let mut updates = handle.subscribe();
     let mut screen = Screen::new();
     let mut said = HashSet::new();
     loop {
         let header = handle.reader().header(id).await?.context("the execution is gone from the store")?;
         if header.status != Status::Running {
-            say_ended(handle, &screen, &mut said).await?;
+            print_ended(handle, &screen, &mut said).await?;
             return Ok(header);
         }
-        match notices.recv().await {
-            Ok(Notice::Progress { working, .. }) => screen.progress(&working.state, &working.progress),
-            Ok(Notice::Changed { status: Status::Running, .. }) | Err(RecvError::Lagged(_)) => {}
-            Ok(Notice::Changed { .. }) => {
+        match updates.recv().await {
+            Ok(LiveUpdate::Progress { running, .. }) => screen.progress(&running.state, &running.progress),
+            Ok(LiveUpdate::Changed { status: Status::Running, .. }) | Err(RecvError::Lagged(_)) => {}
+            Ok(LiveUpdate::Changed { .. }) => {
                 screen.clear();
-                say_ended(handle, &screen, &mut said).await?;
+                print_ended(handle, &screen, &mut said).await?;
             }
             Err(RecvError::Closed) => anyhow::bail!("the appliance ended before the execution did"),
         }
     }
 }
 
-async fn say_ended(handle: &Handle, screen: &Screen, said: &mut HashSet<ExecutionId>) -> anyhow::Result<()> {
+async fn print_ended(handle: &Handle, screen: &Screen, said: &mut HashSet<ExecutionId>) -> anyhow::Result<()> {
     let newest = handle.reader().blocking(|rows| rows.executions(&ExecutionFilter::default(), None, 100));
     let page = newest.await?;
     let mut ended: Vec<_> =
@@ -44,7 +44,7 @@ async fn say_ended(handle: &Handle, screen: &Screen, said: &mut HashSet<Executio
         said.insert(row.id);
         let seconds = row.stopped_at.map_or(0, |at| at.since_ms(row.started_at)) as f64 / 1000.0;
         let error = row.error.map(|error| format!("  {error}")).unwrap_or_default();
-        screen.say(&format!(
+        screen.print_line(&format!(
             "  {:<12} {:<10} {seconds:>7.1} s{error}",
             row.machine.name,
             format!("{:?}", row.status).to_lowercase()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use conveyor_appliance::Config;
-use conveyor_hw::{Answer, Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, Preset, SessionRoom};
+use conveyor_hw::{Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, Preset, Probed, SessionRoom};
 
 #[derive(Debug, Args)]
 pub struct Hw {
@@ -88,7 +88,7 @@ impl Page {
         };
         self.line("Driver", &text);
         // Where nothing is there, one line says it; where a part is missing, each part says what it needs.
-        let all_absent = driver.libraries.iter().all(|library| matches!(library.usable, Answer::Absent { .. }));
+        let all_absent = driver.libraries.iter().all(|library| matches!(library.usable, Probed::Absent { .. }));
         if !all_absent {
             let mut reasons: Vec<&str> = driver.libraries.iter().filter_map(|library| library.usable.why()).collect();
             reasons.dedup();
@@ -129,12 +129,12 @@ impl Page {
         self.answer("  NVDEC", &gpu.nvdec, told, Page::decoding);
     }
 
-    fn answer<T>(&mut self, label: &str, answer: &Answer<T>, told: Option<&str>, write: fn(&mut Page, &str, &T)) {
+    fn answer<T>(&mut self, label: &str, answer: &Probed<T>, told: Option<&str>, write: fn(&mut Page, &str, &T)) {
         match answer {
-            Answer::Known(value) => write(self, label, value),
-            Answer::Absent { absent } => self.line(label, &format!("none: {absent}")),
-            Answer::Unknown { unknown } if told == Some(unknown) => {}
-            Answer::Unknown { unknown } => self.line(label, &format!("not known: {unknown}")),
+            Probed::Known(value) => write(self, label, value),
+            Probed::Absent { absent } => self.line(label, &format!("none: {absent}")),
+            Probed::Unknown { unknown } if told == Some(unknown) => {}
+            Probed::Unknown { unknown } => self.line(label, &format!("not known: {unknown}")),
         }
     }
 
@@ -218,7 +218,7 @@ impl Page {
         let width = inventory.shares.iter().map(|share| share.name.len()).max().unwrap_or_default();
         for share in &inventory.shares {
             let what = match &share.file_system {
-                Answer::Known(system) => file_system(system),
+                Probed::Known(system) => file_system(system),
                 other => other.why().unwrap_or_default().to_owned(),
             };
             self.line("", &format!("{:<width$}  {}: {what}", share.name, share.path.display()));
@@ -249,8 +249,8 @@ fn sessions(room: &SessionRoom) -> String {
         (None, _) => "NVML does not count the sessions".to_owned(),
     };
     let more = match &room.more {
-        Answer::Known(more) if room.unlimited => format!("at least {more} more granted"),
-        Answer::Known(more) => format!("{more} more granted"),
+        Probed::Known(more) if room.unlimited => format!("at least {more} more granted"),
+        Probed::Known(more) => format!("{more} more granted"),
         _ => "more are counted with --count-sessions".to_owned(),
     };
     format!("{open}, {more}")

@@ -77,7 +77,7 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Exit
             }
         }
     };
-    appliance.handle.keep("the metrics", OnFailure::Restart, tidy).await?;
+    appliance.handle.run_supervised("the metrics", OnFailure::Restart, tidy).await?;
     let credentials = config.credentials.iter();
     let credentials = credentials.map(|c| (c.access_key_id.clone(), c.secret_access_key.clone(), c.role));
     let auth = Auth::for_address(address, Credentials::with_roles(credentials)).context("credentials are needed")?;

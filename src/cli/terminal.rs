@@ -27,7 +27,7 @@ impl Screen {
     }
 
     /// Prints a line that stays.
-    pub fn say(&self, line: &str) {
+    pub fn print_line(&self, line: &str) {
         match self {
             // A terminal that cannot be written to is no reason to stop the work.
             Screen::Bars { bars, .. } => drop(bars.println(line)),

@@ -13,8 +13,8 @@ use conveyor_store::{Commit, LandingRow, Scans};
 use serde_json::json;
 
 use super::name;
-use super::settle::{Settling, Sight, digest};
-use super::{Start, Starter};
+use super::settle::{FileState, Settling, digest};
+use super::{StartOutcome, Starter};
 
 /// Rows read at once.
 const PAGE: usize = 1_000;
@@ -39,20 +39,20 @@ pub async fn land(
     starter: &dyn Starter,
     (share, workflow, priority): (&str, &str, i8),
     key: &str,
-    sight: Sight,
-) -> Result<Start, Fault> {
-    let name = name::execution_name(share, key, sight);
+    file_state: FileState,
+) -> Result<StartOutcome, Fault> {
+    let name = name::execution_name(share, key, file_state);
     let mut input = json!({
         "jobId": name,
         "bucket": share,
         "key": key,
-        "size": sight.size,
+        "size": file_state.size,
         "requestedAt": starter.now().to_string(),
     });
     if priority != 0 {
         input["priority"] = priority.into();
     }
-    let row = LandingRow { sight: sight.digest(), execution: name.clone() };
+    let row = LandingRow { sight: file_state.digest(), execution: name.clone() };
     let landing = Landing { share: share.to_owned(), key: key.to_owned(), row };
     starter.start(workflow, &name, input.to_string(), landing).await
 }

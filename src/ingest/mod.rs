@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! notify events ─┐
-//!                ├─▶ scan::look ─▶ settle (whole?) ─▶ land (one commit: the start by name, the landing)
+//!                ├─▶ scan ──────▶ settle (whole?) ─▶ land (one commit: the start by name, the landing)
 //! own scan ──────┘
 //! ```
 //!
@@ -31,14 +31,19 @@ pub trait Starter: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Starts the newest revision of the workflow, in one commit with the landing; resolves once both are durable. Where
     /// the execution exists the landing is stored by itself, and where the start is refused it is not.
-    fn start(&self, workflow: &str, name: &str, input: String, landing: Landing)
-    -> BoxFuture<'_, Result<Start, Fault>>;
+    fn start(
+        &self,
+        workflow: &str,
+        name: &str,
+        input: String,
+        landing: Landing,
+    ) -> BoxFuture<'_, Result<StartOutcome, Fault>>;
     fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<(), Fault>>;
 }
 
 /// What became of a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartOutcome {
     Started(ExecutionId),
     /// An execution of that name exists: this very file was started before.
     Existed,
@@ -57,22 +62,22 @@ impl Starter for Handle {
         name: &str,
         input: String,
         landing: Landing,
-    ) -> BoxFuture<'_, Result<Start, Fault>> {
-        let request = run::Start {
+    ) -> BoxFuture<'_, Result<StartOutcome, Fault>> {
+        let request = run::StartRequest {
             machine: workflow.to_owned(),
             name: Some(name.to_owned()),
             input: input.into(),
-            ..run::Start::default()
+            ..run::StartRequest::default()
         };
         let along = OnBehalf::default().with(move |commit| landing.store(commit));
         let handle = self.on_behalf(along.clone());
         Box::pin(async move {
             let start = match handle.start(request).await {
-                Ok(started) if started.existed => Start::Existed,
-                Ok(started) => Start::Started(started.id),
-                Err(refused) if refused.code == "ExecutionAlreadyExists" => Start::Existed,
+                Ok(started) if started.existed => StartOutcome::Existed,
+                Ok(started) => StartOutcome::Started(started.id),
+                Err(refused) if refused.code == "ExecutionAlreadyExists" => StartOutcome::Existed,
                 Err(refused) if refused.code == "InternalFailure" => return Err(Fault::fatal_plain(refused.message)),
-                Err(refused) => return Ok(Start::Refused(refused.message)),
+                Err(refused) => return Ok(StartOutcome::Refused(refused.message)),
             };
             // What existed, or is express, had no commit to go along with.
             let mut left = Commit::new();

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use conveyor_base::limits::NAME_CHARS_MAX;
 
-use super::settle::Sight;
+use super::settle::FileState;
 
 /// Suffixes under which copies and downloads are written before they get their own name.
 const UNDER_WAY: &[&str] =
@@ -41,15 +41,15 @@ pub fn folder_counts(name: &str) -> bool {
 
 /// The name of the execution for one content of one file: the same whenever the same file is found again, so
 /// that it starts once. `holiday-clip-3f2a9c0d17b84e6a`; letters, digits and `-`, at most 80.
-pub fn execution_name(share: &str, key: &str, sight: Sight) -> String {
+pub fn execution_name(share: &str, key: &str, file_state: FileState) -> String {
     let mut hash = blake3::Hasher::new();
     for part in [share.as_bytes(), key.as_bytes()] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.update(&sight.size.to_le_bytes());
-    hash.update(&sight.mtime_ns.to_le_bytes());
-    hash.update(&sight.inode.to_le_bytes());
+    hash.update(&file_state.size.to_le_bytes());
+    hash.update(&file_state.mtime_ns.to_le_bytes());
+    hash.update(&file_state.inode.to_le_bytes());
     let hash = hash.finalize().to_hex();
     let name = format!("{}-{}", slug(key), &hash[..16]);
     debug_assert!(name.len() <= NAME_CHARS_MAX);
@@ -115,13 +115,16 @@ mod tests {
 
     #[test]
     fn an_executions_name_follows_the_file_and_is_legal() {
-        let sight = Sight { size: 1, mtime_ns: 2, inode: 3 };
-        let name = execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", sight);
-        assert_eq!(name, execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", sight));
+        let file_state = FileState { size: 1, mtime_ns: 2, inode: 3 };
+        let name = execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", file_state);
+        assert_eq!(name, execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", file_state));
         assert!(name.starts_with("n-code-clip-2-"), "{name}");
-        assert_ne!(name, execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", Sight { size: 2, ..sight }));
-        assert!(execution_name("a", &"x".repeat(300), sight).len() <= 80);
-        assert!(execution_name("a", "…/….mp4", sight).starts_with("file-"));
+        assert_ne!(
+            name,
+            execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", FileState { size: 2, ..file_state })
+        );
+        assert!(execution_name("a", &"x".repeat(300), file_state).len() <= 80);
+        assert!(execution_name("a", "…/….mp4", file_state).starts_with("file-"));
     }
 
     #[test]

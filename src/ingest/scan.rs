@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::name;
-use super::settle::{Sight, digest};
+use super::settle::{FileState, digest};
 
 /// Deepest folder below a share's root that is looked into.
 const DEPTH_MAX: usize = 64;
@@ -33,7 +33,7 @@ impl Scan {
 }
 
 /// Walks over the share and tells `see` of each file that counts. Fails only where the root itself does.
-pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, Sight)) -> io::Result<Scan> {
+pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileState)) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let mut folders = vec![(root.to_path_buf(), String::new(), 0)];
     while let Some((folder, prefix, depth)) = folders.pop() {
@@ -71,7 +71,7 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, Sight)) 
                     Ok(meta) => {
                         let key = format!("{prefix}{file_name}");
                         scan.seen.insert(digest(key.as_bytes()));
-                        see(&key, sight(&meta));
+                        see(&key, file_state(&meta));
                     }
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => scan.unreadable.push((entry.path(), e.to_string())),
@@ -84,10 +84,10 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, Sight)) 
 
 /// What a path on the share is now.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum PathState {
     File {
         key: String,
-        sight: Sight,
+        file_state: FileState,
     },
     Folder,
     Gone {
@@ -98,25 +98,25 @@ pub enum Look {
 }
 
 /// Looks at one path below the root.
-pub fn look(root: &Path, path: &Path, suffixes: &[String]) -> Look {
-    let Ok(relative) = path.strip_prefix(root) else { return Look::Other };
-    let Some(key) = relative.to_str().filter(|k| !k.is_empty()) else { return Look::Other };
+pub fn inspect(root: &Path, path: &Path, suffixes: &[String]) -> PathState {
+    let Ok(relative) = path.strip_prefix(root) else { return PathState::Other };
+    let Some(key) = relative.to_str().filter(|k| !k.is_empty()) else { return PathState::Other };
     let mut parts: Vec<&str> = key.split('/').collect();
-    let Some(file_name) = parts.pop() else { return Look::Other };
+    let Some(file_name) = parts.pop() else { return PathState::Other };
     if parts.iter().any(|folder| !name::folder_counts(folder)) {
-        return Look::Other;
+        return PathState::Other;
     }
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => Look::Folder,
+        Ok(meta) if meta.is_dir() => PathState::Folder,
         Ok(meta) if meta.is_file() && name::counts(file_name, suffixes) => {
-            Look::File { key: key.to_owned(), sight: sight(&meta) }
+            PathState::File { key: key.to_owned(), file_state: file_state(&meta) }
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Look::Gone { key: key.to_owned() },
-        _ => Look::Other,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => PathState::Gone { key: key.to_owned() },
+        _ => PathState::Other,
     }
 }
 
-fn sight(meta: &Metadata) -> Sight {
+fn file_state(meta: &Metadata) -> FileState {
     let mtime_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    Sight { size: meta.len(), mtime_ns, inode: meta.ino() }
+    FileState { size: meta.len(), mtime_ns, inode: meta.ino() }
 }

@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use conveyor_base::{Span, Timestamp};
 
-/// What one look at a file showed.
+/// What one look at a file showed of its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sight {
+pub struct FileState {
     pub size: u64,
     pub mtime_ns: i128,
     pub inode: u64,
@@ -35,7 +35,7 @@ pub struct Settling {
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    sight: Sight,
+    file_state: FileState,
     since: Timestamp,
 }
 
@@ -44,14 +44,14 @@ const EMPTY_FACTOR: u64 = 5;
 
 impl Waiting {
     fn due(&self, settle: Span) -> Timestamp {
-        let factor = if self.sight.size == 0 { EMPTY_FACTOR } else { 1 };
+        let factor = if self.file_state.size == 0 { EMPTY_FACTOR } else { 1 };
         self.since.plus_ms(settle.ms.saturating_mul(factor) as i64)
     }
 }
 
-/// What a sight meant.
+/// What an observation meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum Observed {
     /// It may still grow; look again at this time.
     Growing { until: Timestamp },
     /// At rest for long enough: it may be taken.
@@ -67,24 +67,24 @@ impl Settling {
         Settling { settle, waiting_max, waiting: BTreeMap::new(), landed: HashMap::new() }
     }
 
-    /// Says what was seen of a file at `now`.
-    pub fn saw(&mut self, key: &str, sight: Sight, now: Timestamp) -> Seen {
-        if self.landed.get(&digest(key.as_bytes())) == Some(&sight.digest()) {
+    /// Takes note of what was seen of a file at `now`, and says what it means.
+    pub fn observe(&mut self, key: &str, file_state: FileState, now: Timestamp) -> Observed {
+        if self.landed.get(&digest(key.as_bytes())) == Some(&file_state.digest()) {
             self.waiting.remove(key);
-            return Seen::Landed;
+            return Observed::Landed;
         }
         let full = self.waiting.len() >= self.waiting_max;
         let waiting = match self.waiting.get_mut(key) {
             Some(waiting) => waiting,
-            None if full => return Seen::Full,
-            None => self.waiting.entry(key.to_owned()).or_insert(Waiting { sight, since: now }),
+            None if full => return Observed::Full,
+            None => self.waiting.entry(key.to_owned()).or_insert(Waiting { file_state, since: now }),
         };
         // A clock that was set back must not make a file wait until the old time comes round again.
-        if waiting.sight != sight || waiting.since > now {
-            *waiting = Waiting { sight, since: now };
+        if waiting.file_state != file_state || waiting.since > now {
+            *waiting = Waiting { file_state, since: now };
         }
         let until = waiting.due(self.settle);
-        if now >= until { Seen::Whole } else { Seen::Growing { until } }
+        if now >= until { Observed::Whole } else { Observed::Growing { until } }
     }
 
     /// The file is gone, or its name no longer counts.
@@ -94,19 +94,19 @@ impl Settling {
     }
 
     /// The landing of what was seen is stored: it need not be looked at again until it changes.
-    pub fn landed(&mut self, key: &str, sight: Sight) {
+    pub fn landed(&mut self, key: &str, file_state: FileState) {
         self.waiting.remove(key);
-        self.landed.insert(digest(key.as_bytes()), sight.digest());
+        self.landed.insert(digest(key.as_bytes()), file_state.digest());
     }
 
     /// A landing that was stored before this boot.
-    pub fn remember(&mut self, key: &str, sight_digest: u64) {
-        self.landed.insert(digest(key.as_bytes()), sight_digest);
+    pub fn remember(&mut self, key: &str, state_digest: u64) {
+        self.landed.insert(digest(key.as_bytes()), state_digest);
     }
 
     /// Files that wait, with what was last seen of each and when they count as whole.
-    pub fn waiting(&self) -> impl Iterator<Item = (&str, Sight, Timestamp)> {
-        self.waiting.iter().map(|(key, w)| (key.as_str(), w.sight, w.due(self.settle)))
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, FileState, Timestamp)> {
+        self.waiting.iter().map(|(key, w)| (key.as_str(), w.file_state, w.due(self.settle)))
     }
 
     /// When the next file counts as whole.
@@ -125,7 +125,7 @@ impl Settling {
     }
 }
 
-impl Sight {
+impl FileState {
     pub fn digest(&self) -> u64 {
         let mut bytes = [0u8; 32];
         bytes[..8].copy_from_slice(&self.size.to_le_bytes());
@@ -147,19 +147,19 @@ pub fn digest(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn sight(size: u64) -> Sight {
-        Sight { size, mtime_ns: i128::from(size), inode: 1 }
+    fn file_state(size: u64) -> FileState {
+        FileState { size, mtime_ns: i128::from(size), inode: 1 }
     }
 
     #[test]
     fn a_file_lands_once_it_rests_and_again_when_it_changes() {
         let mut files = Settling::new(Span::seconds(2), 10);
-        assert_eq!(files.saw("a", sight(1), Timestamp(0)), Seen::Growing { until: Timestamp(2_000) });
-        assert_eq!(files.saw("a", sight(2), Timestamp(1_900)), Seen::Growing { until: Timestamp(3_900) });
-        assert_eq!(files.saw("a", sight(2), Timestamp(3_900)), Seen::Whole);
-        files.landed("a", sight(2));
-        assert_eq!(files.saw("a", sight(2), Timestamp(9_000)), Seen::Landed);
-        assert_eq!(files.saw("a", sight(3), Timestamp(9_001)), Seen::Growing { until: Timestamp(11_001) });
+        assert_eq!(files.observe("a", file_state(1), Timestamp(0)), Observed::Growing { until: Timestamp(2_000) });
+        assert_eq!(files.observe("a", file_state(2), Timestamp(1_900)), Observed::Growing { until: Timestamp(3_900) });
+        assert_eq!(files.observe("a", file_state(2), Timestamp(3_900)), Observed::Whole);
+        files.landed("a", file_state(2));
+        assert_eq!(files.observe("a", file_state(2), Timestamp(9_000)), Observed::Landed);
+        assert_eq!(files.observe("a", file_state(3), Timestamp(9_001)), Observed::Growing { until: Timestamp(11_001) });
         files.gone("a");
         assert_eq!(files.next_due(), None);
     }
@@ -167,9 +167,9 @@ mod tests {
     #[test]
     fn what_waits_is_bounded() {
         let mut files = Settling::new(Span::seconds(2), 1);
-        files.saw("a", sight(1), Timestamp(0));
-        assert_eq!(files.saw("b", sight(1), Timestamp(0)), Seen::Full);
-        files.landed("a", sight(1));
-        assert!(matches!(files.saw("b", sight(1), Timestamp(0)), Seen::Growing { .. }));
+        files.observe("a", file_state(1), Timestamp(0));
+        assert_eq!(files.observe("b", file_state(1), Timestamp(0)), Observed::Full);
+        files.landed("a", file_state(1));
+        assert!(matches!(files.observe("b", file_state(1), Timestamp(0)), Observed::Growing { .. }));
     }
 }

@@ -5,7 +5,7 @@
 //!  (start) ───────────────▶ Reachable ◀──────────────────────────────▶ Away
 //! ```
 //!
-//! Away keeps every memory: files are neither forgotten nor started until the share is back. Each trouble is said
+//! Away keeps every memory: files are neither forgotten nor started until the share is back. Each problem is reported
 //! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,16 +21,16 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::scan::{self, Look, Scan};
-use super::settle::{Settling, Sight};
-use super::{Start, Starter, land};
+use super::scan::{self, PathState, Scan};
+use super::settle::{FileState, Settling};
+use super::{StartOutcome, Starter, land};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
 const WAITING_MAX: usize = 10_000;
 /// Events kept between two rounds; beyond that a scan takes their place.
 const EVENTS_MAX: usize = 4_096;
-/// Troubles that a status shows; the log has all of them.
-const TROUBLES_MAX: usize = 20;
+/// Problems that a status shows; the log has all of them.
+const PROBLEMS_MAX: usize = 20;
 /// How soon whole files that found no room are tried again.
 const ROOM_MS: i64 = 500;
 
@@ -113,6 +113,8 @@ pub struct WatchStatus {
     pub in_flight: usize,
     pub last_scan_ms: Option<i64>,
     /// What keeps files from starting, or makes it slower; empty where all is well.
+    pub problems: Vec<String>,
+    /// What release 0.1 called `problems`; it goes with release 0.3.
     pub troubles: Vec<String>,
 }
 
@@ -125,8 +127,8 @@ pub struct Watcher {
     status: Arc<Mutex<WatchStatus>>,
     settling: Settling,
     running: BTreeSet<ExecutionId>,
-    /// Troubles that were said and have not ended.
-    said: BTreeMap<String, String>,
+    /// Problems that were reported and are not resolved.
+    reported: BTreeMap<String, String>,
     next_scan: Timestamp,
     was_mounted: bool,
 }
@@ -143,7 +145,7 @@ impl Watcher {
             status: Arc::new(Mutex::new(status)),
             settling,
             running: BTreeSet::new(),
-            said: BTreeMap::new(),
+            reported: BTreeMap::new(),
             next_scan: Timestamp(0),
             was_mounted: false,
         }
@@ -163,10 +165,10 @@ impl Watcher {
     pub async fn run(mut self) -> Result<(), Fault> {
         self.recall().await?;
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        let mut eyes: Option<RecommendedWatcher> = None;
+        let mut fs_watcher: Option<RecommendedWatcher> = None;
         loop {
-            if eyes.is_none() && self.status.lock().away.is_none() {
-                eyes = self.open_eyes(sender.clone());
+            if fs_watcher.is_none() && self.status.lock().away.is_none() {
+                fs_watcher = self.open_fs_watcher(sender.clone());
             }
             let pause = self.pause();
             tokio::select! {
@@ -185,14 +187,15 @@ impl Watcher {
             }
             if self.status.lock().away.is_some() {
                 // The kernel's watches died with the mount.
-                eyes = None;
+                fs_watcher = None;
             } else {
                 self.land_whole().await?;
             }
             let mut status = self.status.lock();
             status.waiting = self.settling.waiting().count();
             status.in_flight = self.running.len();
-            status.troubles = self.said.values().take(TROUBLES_MAX).cloned().collect();
+            status.problems = self.reported.values().take(PROBLEMS_MAX).cloned().collect();
+            status.troubles = status.problems.clone();
         }
     }
 
@@ -232,7 +235,7 @@ impl Watcher {
         root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))
     }
 
-    fn open_eyes(&mut self, sender: mpsc::Sender<PathBuf>) -> Option<RecommendedWatcher> {
+    fn open_fs_watcher(&mut self, sender: mpsc::Sender<PathBuf>) -> Option<RecommendedWatcher> {
         let root = self.root().ok()?;
         let see = move |event: ::notify::Result<::notify::Event>| {
             let Ok(event) = event else { return };
@@ -247,14 +250,14 @@ impl Watcher {
         // A link may lead out of the share, to folders that nobody may read.
         let settings = ::notify::Config::default().with_follow_symlinks(false);
         let opened = RecommendedWatcher::new(see, settings)
-            .and_then(|mut eyes| eyes.watch(&root, RecursiveMode::Recursive).map(|()| eyes));
+            .and_then(|mut fs_watcher| fs_watcher.watch(&root, RecursiveMode::Recursive).map(|()| fs_watcher));
         match opened {
-            Ok(eyes) => {
-                self.ended("events");
-                Some(eyes)
+            Ok(fs_watcher) => {
+                self.resolved("events");
+                Some(fs_watcher)
             }
             Err(error) => {
-                self.say(
+                self.report(
                     "events",
                     format!(
                         "no events for the share '{}' ({error}); it is scanned every {}",
@@ -269,19 +272,19 @@ impl Watcher {
     async fn look_at(&mut self, paths: BTreeSet<PathBuf>) {
         let Ok(root) = self.root() else { return };
         let suffixes = self.settings.suffixes.clone();
-        let looks = tokio::task::spawn_blocking(move || -> Vec<Look> {
-            paths.iter().map(|path| scan::look(&root, path, &suffixes)).collect()
+        let looks = tokio::task::spawn_blocking(move || -> Vec<PathState> {
+            paths.iter().map(|path| scan::inspect(&root, path, &suffixes)).collect()
         });
         let now = self.starter.now();
         for look in looks.await.unwrap_or_default() {
             match look {
-                Look::File { key, sight } => {
-                    self.settling.saw(&key, sight, now);
+                PathState::File { key, file_state } => {
+                    self.settling.observe(&key, file_state, now);
                 }
-                Look::Gone { key } => self.settling.gone(&key),
+                PathState::Gone { key } => self.settling.gone(&key),
                 // A folder that was moved in brings files for which there are no events.
-                Look::Folder => self.next_scan = self.next_scan.min(now),
-                Look::Other => {}
+                PathState::Folder => self.next_scan = self.next_scan.min(now),
+                PathState::Other => {}
             }
         }
     }
@@ -297,8 +300,8 @@ impl Watcher {
         let (suffixes, was_mounted) = (self.settings.suffixes.clone(), self.was_mounted);
         let mut settling = self.take_settling();
         let walked = tokio::task::spawn_blocking(move || {
-            let scan = walk(&root, &suffixes, was_mounted, |key, sight| {
-                settling.saw(key, sight, now);
+            let scan = walk(&root, &suffixes, was_mounted, |key, file_state| {
+                settling.observe(key, file_state, now);
             });
             (settling, scan)
         });
@@ -324,17 +327,17 @@ impl Watcher {
             self.was_mounted = mounted;
         }
         for (path, why) in &scan.unreadable {
-            self.say(
+            self.report(
                 &format!("unreadable {}", path.display()),
                 format!("cannot read {}: {why}; it is tried again with every scan", path.display()),
             );
         }
-        // A trouble with one file or folder ends when a scan does not meet it any more.
+        // A problem with one file or folder is resolved when a scan does not meet it any more.
         let met = |path: &str| {
             let unreadable = scan.unreadable.iter().map(|(path, _)| path);
             unreadable.chain(&scan.foreign).any(|met| met.display().to_string() == path)
         };
-        self.said.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
+        self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
         self.status.lock().last_scan_ms = Some(now.0);
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
         if is_complete && self.settling.keep_only(&seen) > 0 {
@@ -365,11 +368,11 @@ impl Watcher {
     /// Starts what is whole, as long as there is room.
     async fn land_whole(&mut self) -> Result<(), Fault> {
         let now = self.starter.now();
-        let due: Vec<(String, Sight)> = self
+        let due: Vec<(String, FileState)> = self
             .settling
             .waiting()
             .filter(|(.., due)| *due <= now)
-            .map(|(key, sight, _)| (key.to_owned(), sight))
+            .map(|(key, file_state, _)| (key.to_owned(), file_state))
             .take(self.settings.in_flight)
             .collect();
         if due.is_empty() {
@@ -380,17 +383,17 @@ impl Watcher {
             Ok(root) => root,
             Err(why) => return self.away(why),
         };
-        for (key, sight) in due {
+        for (key, file_state) in due {
             if self.running.len() >= self.settings.in_flight {
                 return Ok(());
             }
             // The last look before the start: it must still be what rested.
             let (path, base, suffixes) = (root.join(&key), root.clone(), self.settings.suffixes.clone());
-            let look = tokio::task::spawn_blocking(move || scan::look(&base, &path, &suffixes)).await;
-            match look.unwrap_or(Look::Other) {
-                Look::File { sight: again, .. } if again == sight => self.land(&key, sight).await?,
-                Look::File { sight: again, .. } => {
-                    self.settling.saw(&key, again, now);
+            let look = tokio::task::spawn_blocking(move || scan::inspect(&base, &path, &suffixes)).await;
+            match look.unwrap_or(PathState::Other) {
+                PathState::File { file_state: again, .. } if again == file_state => self.land(&key, file_state).await?,
+                PathState::File { file_state: again, .. } => {
+                    self.settling.observe(&key, again, now);
                 }
                 _ => self.settling.gone(&key),
             }
@@ -398,19 +401,19 @@ impl Watcher {
         Ok(())
     }
 
-    async fn land(&mut self, key: &str, sight: Sight) -> Result<(), Fault> {
+    async fn land(&mut self, key: &str, file_state: FileState) -> Result<(), Fault> {
         let place = (self.settings.share.as_str(), self.settings.workflow.as_str(), self.settings.priority);
-        match land::land(&*self.starter, place, key, sight).await {
-            Ok(Start::Started(id)) => {
+        match land::land(&*self.starter, place, key, file_state).await {
+            Ok(StartOutcome::Started(id)) => {
                 tracing::info!(share = self.settings.share, key, execution = %id, "a file landed");
                 self.running.insert(id);
-                self.settling.landed(key, sight);
-                self.ended("start");
+                self.settling.landed(key, file_state);
+                self.resolved("start");
             }
-            Ok(Start::Existed) => self.settling.landed(key, sight),
-            Ok(Start::Refused(why)) => {
+            Ok(StartOutcome::Existed) => self.settling.landed(key, file_state),
+            Ok(StartOutcome::Refused(why)) => {
                 self.settling.gone(key);
-                self.say(
+                self.report(
                     "start",
                     format!(
                         "files on '{}' cannot start '{}': {why}; it is tried again with every scan",
@@ -421,7 +424,7 @@ impl Watcher {
             Err(fault @ Fault::Fatal { .. }) => return Err(fault),
             Err(fault) => {
                 self.settling.gone(key);
-                self.say("start", fault::chain(&fault));
+                self.report("start", fault::chain(&fault));
             }
         }
         Ok(())
@@ -452,7 +455,7 @@ impl Watcher {
                 "{} has a name that is not UTF-8 and stays where it is; rename it, or set quarantine",
                 path.display()
             );
-            return self.say(&topic, what);
+            return self.report(&topic, what);
         };
         let settle = self.settings.settle;
         let root = self.shares.root(share).map(Path::to_path_buf);
@@ -469,7 +472,7 @@ impl Watcher {
             ),
             Ok(None) => {}
             Err(error) => {
-                self.say(&topic, format!("a file whose name is not UTF-8 cannot be moved to quarantine: {error}"))
+                self.report(&topic, format!("a file whose name is not UTF-8 cannot be moved to quarantine: {error}"))
             }
         }
     }
@@ -478,16 +481,16 @@ impl Watcher {
         shares::mounted_setting(&self.settings.share)
     }
 
-    /// Says a trouble when it begins.
-    fn say(&mut self, topic: &str, what: String) {
-        if self.said.get(topic) != Some(&what) {
+    /// Reports a problem when it begins.
+    fn report(&mut self, topic: &str, what: String) {
+        if self.reported.get(topic) != Some(&what) {
             tracing::warn!(share = self.settings.share, "{what}");
-            self.said.insert(topic.to_owned(), what);
+            self.reported.insert(topic.to_owned(), what);
         }
     }
 
-    fn ended(&mut self, topic: &str) {
-        self.said.remove(topic);
+    fn resolved(&mut self, topic: &str) {
+        self.reported.remove(topic);
     }
 }
 
@@ -510,7 +513,7 @@ fn walk(
     root: &Path,
     suffixes: &[String],
     was_mounted: bool,
-    see: impl FnMut(&str, Sight),
+    see: impl FnMut(&str, FileState),
 ) -> Result<(Scan, bool), String> {
     let said = |e: std::io::Error| format!("{}: {e}", root.display());
     let mounted = shares::is_mount_point(root).map_err(said)?;

@@ -93,7 +93,7 @@ impl Surroundings {
     /// The effective input: InputPath applied to the raw input.
     pub fn input(&self, seen: &mut impl Observer, state: &State, raw: &Arc<Value>) -> Result<Arc<Value>, Raised> {
         let input = self.through(state, &state.flow.input_path, raw)?;
-        seen.saw("afterInputPath", || input.clone());
+        seen.observe("afterInputPath", || input.clone());
         Ok(input)
     }
 
@@ -108,9 +108,9 @@ impl Surroundings {
             Some(template) => self.template(state, template, input)?,
         };
         match state.query_language {
-            QueryLanguage::JsonPath => seen.saw("afterParameters", || parameters.clone()),
+            QueryLanguage::JsonPath => seen.observe("afterParameters", || parameters.clone()),
             QueryLanguage::Jsonata if state.flow.parameters.is_some() => {
-                seen.saw("afterArguments", || parameters.clone())
+                seen.observe("afterArguments", || parameters.clone())
             }
             QueryLanguage::Jsonata => {}
         }
@@ -146,10 +146,10 @@ impl Surroundings {
             None => result,
             Some(template) => self.template(state, template, &result)?,
         };
-        seen.saw("afterResultSelector", || result.clone());
+        seen.observe("afterResultSelector", || result.clone());
         let assigned = self.assigned(state, flow.assign.as_ref(), &self.scope(&result))?;
         let placed = self.placed(&flow.result_path, raw, result)?;
-        seen.saw("afterResultPath", || placed.clone());
+        seen.observe("afterResultPath", || placed.clone());
         let output = self.through(state, &flow.output_path, &placed)?;
         Ok(Output { payload: self.bounded(state, output)?, assigned })
     }

@@ -19,7 +19,7 @@ use super::env::Env;
 use super::event::{Command, Entry, Json, Outcome, RunTask};
 use super::execution::{Branch, Doing, Header, Item, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
-use super::observer::{Nobody, Observer};
+use super::observer::{NoopObserver, Observer};
 use super::partial::{Base, Known, Unread};
 
 /// A payload with its text, which is made once and shared by all events that show it.
@@ -73,9 +73,9 @@ pub(super) struct Draft<'a, O: Observer> {
     ended: bool,
 }
 
-impl<'a> Draft<'a, Nobody> {
-    pub fn new(machine: &'a StateMachine, base: Base<'a>, entry: &Entry, env: &'a Env) -> Draft<'a, Nobody> {
-        Draft::observed(machine, base, entry, env, Nobody)
+impl<'a> Draft<'a, NoopObserver> {
+    pub fn new(machine: &'a StateMachine, base: Base<'a>, entry: &Entry, env: &'a Env) -> Draft<'a, NoopObserver> {
+        Draft::observed(machine, base, entry, env, NoopObserver)
     }
 }
 
@@ -268,7 +268,7 @@ impl<'a, O: Observer> Draft<'a, O> {
         }
     }
 
-    pub fn record(&mut self, previous: EventId, kind: HistoryKind) -> EventId {
+    pub fn record_after(&mut self, previous: EventId, kind: HistoryKind) -> EventId {
         if self.header.last_event.0 + 1 >= self.env.history_events_max {
             self.history_is_full = true;
             return self.header.last_event;
@@ -284,10 +284,10 @@ impl<'a, O: Observer> Draft<'a, O> {
         id
     }
 
-    /// Records an event of a branch's line of control.
-    pub fn say(&mut self, id: BranchId, kind: HistoryKind) -> EventId {
+    /// Records an event of a branch's line of control, after its last one.
+    pub fn record(&mut self, id: BranchId, kind: HistoryKind) -> EventId {
         let Some(previous) = self.branch(id).map(|b| b.previous_event) else { return self.header.last_event };
-        let event = self.record(previous, kind);
+        let event = self.record_after(previous, kind);
         if let Some(branch) = self.edit(id) {
             branch.previous_event = event;
         }

@@ -145,7 +145,7 @@ pub(super) fn abort_children(draft: &mut Draft<impl Observer>, parent: BranchId,
         let index = branch.parent.map_or(0, |(_, index)| index);
         abort_branch(draft, child, cause);
         if iterations {
-            draft.record(cause, HistoryKind::MapIterationAborted { name: Arc::clone(&name), index });
+            draft.record_after(cause, HistoryKind::MapIterationAborted { name: Arc::clone(&name), index });
         }
     }
 }
@@ -155,11 +155,11 @@ fn abort_branch(draft: &mut Draft<impl Observer>, id: BranchId, cause: EventId) 
     let Some(branch) = draft.branch(id) else { return };
     let entered = !matches!(branch.doing, Doing::Ready { .. });
     if matches!(branch.doing, Doing::MapRun { phase: RunPhase::Running, .. }) {
-        draft.record(cause, HistoryKind::MapRunAborted);
+        draft.record_after(cause, HistoryKind::MapRunAborted);
     }
     let Some(branch) = draft.branch(id) else { return };
     if let (true, Some(state)) = (entered, draft.machine.state(&branch.state)) {
-        draft.record(cause, HistoryKind::StateAborted { state_type: StateType::of(&state.kind) });
+        draft.record_after(cause, HistoryKind::StateAborted { state_type: StateType::of(&state.kind) });
     }
     release(draft, id);
 }
@@ -168,7 +168,7 @@ fn abort_branch(draft: &mut Draft<impl Observer>, id: BranchId, cause: EventId) 
 fn abort_runs(draft: &mut Draft<impl Observer>) {
     for id in draft.branch_ids() {
         if draft.branch(id).is_some_and(|b| matches!(b.doing, Doing::MapRun { phase: RunPhase::Running, .. })) {
-            draft.say(id, HistoryKind::MapRunAborted);
+            draft.record(id, HistoryKind::MapRunAborted);
         }
     }
 }

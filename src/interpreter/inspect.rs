@@ -91,7 +91,7 @@ struct Notes {
 }
 
 impl Observer for Notes {
-    fn saw(&mut self, point: &'static str, value: impl FnOnce() -> Arc<Value>) {
+    fn observe(&mut self, point: &'static str, value: impl FnOnce() -> Arc<Value>) {
         self.seen.insert(point, value());
     }
 
@@ -200,7 +200,7 @@ fn set_retries(draft: &mut Draft<Notes>, trial: &Trial, error: Option<String>) {
 
 fn note_result(draft: &mut Draft<Notes>, text: &Json) {
     if let Ok(value) = serde_json::from_str(text) {
-        draft.observer.saw("result", || Arc::new(value));
+        draft.observer.observe("result", || Arc::new(value));
     }
 }
 
@@ -220,10 +220,10 @@ fn note_selected(draft: &mut Draft<Notes>, trial: &Trial) {
         selected.push(value);
     }
     if matches!(map.items, Items::Query(_)) && trial.items.is_none() {
-        draft.observer.saw("afterItemsPath", || list(&inputs));
+        draft.observer.observe("afterItemsPath", || list(&inputs));
     }
     if map.item_selector.is_some() {
-        draft.observer.saw("afterItemSelector", || list(&selected));
+        draft.observer.observe("afterItemSelector", || list(&selected));
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) fn begin(
     let length = u32::try_from(items.len()).unwrap_or(u32::MAX);
     let concurrency = count(&around, state, "MaxConcurrency", &map.max_concurrency, &input)?.unwrap_or(0.0);
     let tolerated = Tolerated::of(&around, &mut draft.observer, state, map, &input)?;
-    draft.observer.saw("maxConcurrency", || Value::from(concurrency as u64).into());
-    let started_event = draft.say(id, HistoryKind::MapStateStarted { length });
+    draft.observer.observe("maxConcurrency", || Value::from(concurrency as u64).into());
+    let started_event = draft.record(id, HistoryKind::MapStateStarted { length });
     let first = draft.reserve_branches(length);
     draft.put_map_items(id, MapItems { input: payload.value, items });
     let Some(branch) = draft.edit(id) else { return Ok(tolerated) };
@@ -116,7 +116,7 @@ fn start(draft: &mut Draft<impl Observer>, id: BranchId, child_id: BranchId, ind
     child.map_item = Some((index, item));
     let name = state.name.clone();
     let previous = after.unwrap_or(outer.previous_event);
-    child.previous_event = draft.record(previous, HistoryKind::MapIterationStarted { name, index });
+    child.previous_event = draft.record_after(previous, HistoryKind::MapIterationStarted { name, index });
     match input {
         Ok(input) => {
             child.input = input.value.clone();
@@ -133,7 +133,7 @@ fn start(draft: &mut Draft<impl Observer>, id: BranchId, child_id: BranchId, ind
 /// An iteration ended well; `last` is its last event.
 pub(super) fn iteration_succeeded(draft: &mut Draft<impl Observer>, id: BranchId, index: u32, last: EventId) {
     let Some(name) = draft.branch(id).map(|branch| branch.state.clone()) else { return };
-    let event = draft.record(last, HistoryKind::MapIterationSucceeded { name, index });
+    let event = draft.record_after(last, HistoryKind::MapIterationSucceeded { name, index });
     let Some(branch) = draft.edit(id) else { return };
     let Doing::Map { running, concurrency, last_succeeded_event, .. } = &mut branch.doing else { return };
     *running = running.saturating_sub(1);
@@ -151,7 +151,7 @@ pub(super) fn iteration_failed(draft: &mut Draft<impl Observer>, id: BranchId, i
     let Some(branch) = draft.branch(id) else { return };
     if let Doing::Map { .. } = branch.doing {
         let name = branch.state.clone();
-        draft.record(failed_at, HistoryKind::MapIterationFailed { name, index });
+        draft.record_after(failed_at, HistoryKind::MapIterationFailed { name, index });
     }
 }
 
@@ -174,7 +174,7 @@ fn complete(draft: &mut Draft<impl Observer>, id: BranchId, last_succeeded: Even
     let name = branch.state.clone();
     let Some((state, _)) = map_of(draft.machine, &name) else { return };
     let outputs = gather(draft, id);
-    draft.record(last_succeeded, HistoryKind::MapStateSucceeded);
+    draft.record_after(last_succeeded, HistoryKind::MapStateSucceeded);
     if let Some(branch) = draft.edit(id) {
         branch.previous_event = last_succeeded;
     }
@@ -285,10 +285,10 @@ impl Tolerated {
         let number = count(around, state, "ToleratedFailureCount", &map.tolerated_failure_count, input)?;
         let percentage = count(around, state, "ToleratedFailurePercentage", &map.tolerated_failure_percentage, input)?;
         if let Some(number) = number {
-            seen.saw("toleratedFailureCount", || Value::from(number as u64).into());
+            seen.observe("toleratedFailureCount", || Value::from(number as u64).into());
         }
         if let Some(percentage) = percentage {
-            seen.saw("toleratedFailurePercentage", || Value::from(percentage).into());
+            seen.observe("toleratedFailurePercentage", || Value::from(percentage).into());
         }
         // A cast saturates.
         Ok(Tolerated { count: number.map(|number| number as u64), percentage })

@@ -117,9 +117,9 @@ pub(super) fn start(
         None => u32::try_from(items(&around, state, map, &input)?.len()).unwrap_or(u32::MAX),
     };
     let plan = plan(&around, &mut draft.observer, state, map, &input)?;
-    draft.say(id, HistoryKind::MapStateStarted { length });
+    draft.record(id, HistoryKind::MapStateStarted { length });
     let arn = run_arn(draft, &plan.label, run);
-    draft.say(id, HistoryKind::MapRunStarted { arn: arn.clone() });
+    draft.record(id, HistoryKind::MapRunStarted { arn: arn.clone() });
     let attempt = draft.next_attempt();
     command(draft, id, state, Running { attempt, run, redrives: 0 }, arn, &plan);
     Ok(())
@@ -140,7 +140,7 @@ pub(super) fn redrive(draft: &mut Draft<impl Observer>, id: BranchId) {
         Ok(plan) => {
             let arn = run_arn(draft, &plan.label, run);
             let redrives = redrives.saturating_add(1);
-            draft.say(id, HistoryKind::MapRunRedriven { arn: arn.clone(), redrive_count: redrives });
+            draft.record(id, HistoryKind::MapRunRedriven { arn: arn.clone(), redrive_count: redrives });
             command(draft, id, state, Running { attempt, run, redrives }, arn, &plan);
         }
         Err(raised) => raise(draft, id, raised),
@@ -187,9 +187,9 @@ pub(super) fn report(draft: &mut Draft<impl Observer>, id: BranchId, event: &Eve
     match event {
         Event::TaskSucceeded { output, .. } => {
             set_phase(draft, id, RunPhase::Succeeded);
-            let last = draft.say(id, HistoryKind::MapRunSucceeded);
+            let last = draft.record(id, HistoryKind::MapRunSucceeded);
             // The exit points to the same event as this one, so the branch's own row does not move on.
-            draft.record(last, HistoryKind::MapStateSucceeded);
+            draft.record_after(last, HistoryKind::MapStateSucceeded);
             let result = Arc::new(serde_json::from_str::<Value>(output).unwrap_or_default());
             let around = Surroundings::of(draft, id, None);
             match around.result(&mut draft.observer, state, &raw, result) {

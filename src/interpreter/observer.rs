@@ -11,13 +11,13 @@ use super::raise::Raised;
 
 pub(super) trait Observer {
     /// What the data is at a point on its way through a state, by AWS's name of the point.
-    fn saw(&mut self, _point: &'static str, _value: impl FnOnce() -> Arc<Value>) {}
+    fn observe(&mut self, _point: &'static str, _value: impl FnOnce() -> Arc<Value>) {}
 
     /// A state failed with this error.
     fn failed(&mut self, _raised: &Raised) {}
 }
 
 /// An execution runs unobserved.
-pub(super) struct Nobody;
+pub(super) struct NoopObserver;
 
-impl Observer for Nobody {}
+impl Observer for NoopObserver {}

@@ -25,7 +25,7 @@ pub(super) fn run(
     let around = Surroundings::of(draft, id, None);
     let input = around.input(&mut draft.observer, state, &payload.value)?;
     let input = around.bounded(state, around.parameters(&mut draft.observer, state, &input)?)?;
-    let started_event = draft.say(id, HistoryKind::ParallelStateStarted);
+    let started_event = draft.record(id, HistoryKind::ParallelStateStarted);
     let count = u32::try_from(processors.len()).unwrap_or(u32::MAX);
     let first = draft.reserve_branches(count);
     let at = draft.at;
@@ -59,7 +59,7 @@ pub(super) fn branch_finished(draft: &mut Draft<impl Observer>, id: BranchId, la
     let Some(state) = draft.machine.state(&name) else { return };
     let outputs = gather(draft, id);
     // The exit points to the same event as this one, so the branch's own row does not move on.
-    draft.record(last, HistoryKind::ParallelStateSucceeded);
+    draft.record_after(last, HistoryKind::ParallelStateSucceeded);
     let around = Surroundings::of(draft, id, None);
     match around.result(&mut draft.observer, state, &raw, Arc::new(Value::Array(outputs))) {
         Ok(output) => {

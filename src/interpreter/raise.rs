@@ -145,7 +145,7 @@ fn record_evaluation(draft: &mut Draft<impl Observer>, id: BranchId, state: &Sta
     let before = draft.entered_after.filter(|(entered, _)| *entered == id && nothing_since).map(|(_, event)| event);
     let previous = before.unwrap_or(branch.previous_event);
     let kind = HistoryKind::EvaluationFailed { failure: raised.failure(), location, state: state.name.clone() };
-    let event = draft.record(previous, kind);
+    let event = draft.record_after(previous, kind);
     if let Some(branch) = draft.edit(id) {
         branch.previous_event = event;
     }
@@ -158,11 +158,11 @@ fn record_failed(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, 
     let run_failed = matches!(doing, Some(Doing::MapRun { phase: RunPhase::Halted | RunPhase::Running, .. }));
     let started = evaluated || matches!(doing, Some(Doing::Parallel { .. } | Doing::Map { .. } | Doing::MapRun { .. }));
     if run_failed {
-        draft.say(id, HistoryKind::MapRunFailed(raised.failure()));
+        draft.record(id, HistoryKind::MapRunFailed(raised.failure()));
     }
     match &state.kind {
-        Kind::Parallel(_) if started => draft.say(id, HistoryKind::ParallelStateFailed(raised.failure())),
-        Kind::Map(_) if started => draft.say(id, HistoryKind::MapStateFailed(raised.failure())),
+        Kind::Parallel(_) if started => draft.record(id, HistoryKind::ParallelStateFailed(raised.failure())),
+        Kind::Map(_) if started => draft.record(id, HistoryKind::MapStateFailed(raised.failure())),
         _ => return,
     };
 }

@@ -192,8 +192,8 @@ fn enter(draft: &mut Draft<impl Observer>, id: BranchId, name: &Name, payload: P
     };
     let state_type = StateType::of(&state.kind);
     draft.entered_after = draft.branch(id).map(|branch| (id, branch.previous_event));
-    let event =
-        draft.say(id, HistoryKind::StateEntered { state_type, name: state.name.clone(), input: payload.text.clone() });
+    let event = draft
+        .record(id, HistoryKind::StateEntered { state_type, name: state.name.clone(), input: payload.text.clone() });
     if let Some(branch) = draft.edit(id) {
         branch.state_entered_event = event;
     }
@@ -230,7 +230,7 @@ pub(super) fn run(draft: &mut Draft<impl Observer>, id: BranchId, state: &State,
 /// The state is over: records it and goes where the transition leads.
 pub(super) fn leave(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, output: Output, to: &Transition) {
     let Output { payload, assigned } = output;
-    draft.say(
+    draft.record(
         id,
         HistoryKind::StateExited {
             state_type: StateType::of(&state.kind),

@@ -38,10 +38,10 @@ pub(super) fn run(
     let parameters = around.bounded(state, around.parameters(&mut draft.observer, state, &input)?)?.text;
     let timeout = seconds(&around, state, "TimeoutSeconds", &task.timeout, &input)?;
     let heartbeat = seconds(&around, state, "HeartbeatSeconds", &task.heartbeat, &input)?;
-    draft.say(id, family.scheduled(&task.resource, &draft.env.region, &parameters, timeout, heartbeat));
+    draft.record(id, family.scheduled(&task.resource, &draft.env.region, &parameters, timeout, heartbeat));
     let is_activity = matches!(family, Family::Activity);
     if let Some(started) = family.started() {
-        draft.say(id, started);
+        draft.record(id, started);
     }
     let timeout_ms = timeout.map(|s| s.saturating_mul(1_000));
     let heartbeat_ms = heartbeat.map(|s| s.saturating_mul(1_000));
@@ -81,7 +81,7 @@ pub(super) fn report(draft: &mut Draft<impl Observer>, id: BranchId, event: &Eve
             if phase != TaskPhase::Scheduled {
                 return false;
             }
-            draft.say(id, K::ActivityStarted { worker: worker.clone() });
+            draft.record(id, K::ActivityStarted { worker: worker.clone() });
             set_phase(draft, id, TaskPhase::Started);
             restart_heartbeat(draft, id);
         }
@@ -95,7 +95,7 @@ pub(super) fn report(draft: &mut Draft<impl Observer>, id: BranchId, event: &Eve
             let (Family::Service { resource_type, resource }, TaskPhase::Started) = (family, phase) else {
                 return false;
             };
-            draft.say(id, K::TaskSubmitted { resource_type, resource, output: output.clone() });
+            draft.record(id, K::TaskSubmitted { resource_type, resource, output: output.clone() });
             set_phase(draft, id, TaskPhase::Submitted);
         }
         Event::TaskSucceeded { output, .. } => succeed(draft, id, state, &family, output),
@@ -138,7 +138,7 @@ fn succeed(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, family
         let raised = Raised::too_large(&state.name);
         return fail(draft, id, |f| family.failed(f), raised);
     }
-    draft.say(id, family.succeeded(output));
+    draft.record(id, family.succeeded(output));
     let Some(raw) = draft.branch(id).map(|b| b.input.clone()) else { return };
     let around = Surroundings::of(draft, id, None);
     let left = serde_json::from_str::<Value>(output)
@@ -151,7 +151,7 @@ fn succeed(draft: &mut Draft<impl Observer>, id: BranchId, state: &State, family
 }
 
 fn fail(draft: &mut Draft<impl Observer>, id: BranchId, event: impl FnOnce(Failure) -> K, raised: Raised) {
-    draft.say(id, event(raised.failure()));
+    draft.record(id, event(raised.failure()));
     raise(draft, id, raised);
 }
 

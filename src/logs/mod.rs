@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! run ──queue──> delivery ──> files    data_dir/logs/GROUP/2026-01-31.jsonl, .1.jsonl …
-//!                   event      the spelling of a history event, which the doors use too
+//!                   event      the spelling of a history event, which the API uses too
 //! ```
 //!
 //! A state machine's `loggingConfiguration` names a log group; the group is a folder here, and its lines are those that

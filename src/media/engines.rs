@@ -6,7 +6,7 @@
 //! box, and a graph names the elements that it means.
 //!
 //! No file is blamed for what a GPU made of it: whatever fails while one is used is a `Device.*` error, unless it is a
-//! disk's or a share's trouble. What that means for the lane stands in `run::lanes::health`.
+//! disk's or a share's problem. What that means for the lane stands in `run::lanes::health`.
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -82,7 +82,7 @@ impl Input {
     }
 }
 
-/// The path of a file on a share, with the share's troubles told apart.
+/// The path of a file on a share, with the share's problems told apart.
 pub fn resolve(job: &Job, uri: &Uri) -> Result<PathBuf, TaskError> {
     job.shares.resolve(uri).map_err(|e| match &e {
         ShareError::Unreachable { source, .. } => {

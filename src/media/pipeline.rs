@@ -190,7 +190,7 @@ pub fn error_of(message: &gst::Message, input: &Input) -> TaskError {
     }
     if let Some(kind) = error.kind::<gst::ResourceError>() {
         use gst::ResourceError::{NoSpaceLeft, NotFound, OpenRead, Read};
-        // Muxers report their temporary files' trouble as one of writing, with the system's words behind it.
+        // Muxers report their temporary files' problems as ones of writing, with the system's words behind it.
         let full = nix::errno::Errno::ENOSPC.desc();
         if kind == NoSpaceLeft || detail.contains(full) {
             return TaskError::new(

@@ -24,17 +24,18 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let limits = Limits::of(&job.parameters)?;
     let input = Input::from_parameter(job, "input")?;
     limits.check_name(&input)?;
-    let say = |fraction: f64| reporter.progress(Progress { fraction, doing: "checking".into(), ..Progress::default() });
-    say(0.0);
+    let on_progress =
+        |fraction: f64| reporter.progress(Progress { fraction, doing: "checking".into(), ..Progress::default() });
+    on_progress(0.0);
     let media = inspect(&input, job.threads)?;
-    say(0.4);
+    on_progress(0.4);
     refuse_pictureless(&input, &media)?;
     limits.check_duration(&input, &media)?;
-    let samples = sample_all(&input, &media, job.threads, &say)?;
-    say(0.6);
-    let survey = survey::survey(&input, &media, &|share| say(0.6 + 0.4 * share))?;
+    let samples = sample_all(&input, &media, job.threads, &on_progress)?;
+    on_progress(0.6);
+    let survey = survey::survey(&input, &media, &|share| on_progress(0.6 + 0.4 * share))?;
     let mut warnings = survey.judge(&input, &media)?;
-    say(1.0);
+    on_progress(1.0);
     if !media.unknown.is_empty() {
         warnings.push(format!("streams without a decoder are left out: {}", media.unknown.join(", ")));
     }
@@ -124,7 +125,7 @@ pub fn refuse_pictureless(input: &Input, media: &Media) -> Result<(), TaskError>
 }
 
 /// Decodes start, middle and end; the number of frames seen in each.
-fn sample_all(input: &Input, media: &Media, threads: usize, say: &dyn Fn(f64)) -> Result<[u64; 3], TaskError> {
+fn sample_all(input: &Input, media: &Media, threads: usize, on_progress: &dyn Fn(f64)) -> Result<[u64; 3], TaskError> {
     let opened = open(input, threads)?;
     let Some(duration) = media.duration_ns.filter(|_| opened.seekable()) else {
         let start = opened.sample(input, 0, 2_000_000_000)?;
@@ -134,11 +135,11 @@ fn sample_all(input: &Input, media: &Media, threads: usize, say: &dyn Fn(f64)) -
     let second = 1_000_000_000;
     let start = opened.sample(input, 0, second.min(duration))?;
     judge(input, "start", 0.0, &start)?;
-    say(0.5);
+    on_progress(0.5);
     let at = duration / 2;
     let middle = opened.sample(input, at, (at + second).min(duration))?;
     judge(input, "middle", at as f64 / 1e9, &forgive(media, middle.clone()))?;
-    say(0.55);
+    on_progress(0.55);
     let at = duration.saturating_sub((END_SECONDS * 1e9) as u64);
     let end = opened.sample(input, at, duration.saturating_add(second))?;
     let last = end.pts_ns.iter().max().copied().unwrap_or(0) as f64 / 1e9;

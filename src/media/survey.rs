@@ -75,16 +75,16 @@ impl Survey {
     }
 }
 
-/// Looks at the whole file; `say` hears which share of it is done.
-pub fn survey(input: &Input, media: &Media, say: &dyn Fn(f64)) -> Result<Survey, TaskError> {
+/// Looks at the whole file; `on_progress` is called with the share of it that is done.
+pub fn survey(input: &Input, media: &Media, on_progress: &dyn Fn(f64)) -> Result<Survey, TaskError> {
     match media.container.kind {
-        Kind::MpegTs => packets(input, say),
-        _ => pictures(input, media, say),
+        Kind::MpegTs => packets(input, on_progress),
+        _ => pictures(input, media, on_progress),
     }
 }
 
 /// ISO/IEC 13818-1, 2.4.3: every packet begins with its sync byte, and those of a stream are counted.
-fn packets(input: &Input, say: &dyn Fn(f64)) -> Result<Survey, TaskError> {
+fn packets(input: &Input, on_progress: &dyn Fn(f64)) -> Result<Survey, TaskError> {
     let mut file = File::open(&input.path).map_err(|e| input.io_error(&e))?;
     let (mut survey, mut counters) = (Survey::default(), [None; PIDS]);
     let (mut rest, mut read, mut size, mut told) = (Vec::new(), 0u64, 0usize, 0u64);
@@ -120,7 +120,7 @@ fn packets(input: &Input, say: &dyn Fn(f64)) -> Result<Survey, TaskError> {
         rest = chunk.split_off(at.min(chunk.len()));
         if read - told > 64 << 20 {
             told = read;
-            say(read as f64 / input.size.max(1) as f64);
+            on_progress(read as f64 / input.size.max(1) as f64);
         }
         if got == 0 {
             return Ok(survey);
@@ -158,7 +158,7 @@ enum Structure {
     Unknown,
 }
 
-fn pictures(input: &Input, media: &Media, say: &dyn Fn(f64)) -> Result<Survey, TaskError> {
+fn pictures(input: &Input, media: &Media, on_progress: &dyn Fn(f64)) -> Result<Survey, TaskError> {
     let pipeline = Pipeline::new()?;
     let (source, split) = (pipeline.add("filesrc")?, pipeline.add("decodebin")?);
     source.set_property("location", &input.path);
@@ -193,7 +193,7 @@ fn pictures(input: &Input, media: &Media, say: &dyn Fn(f64)) -> Result<Survey, T
     let whole = media.duration_ns.unwrap_or(0).max(1) as f64;
     pipeline.wait(input, false, None, |_| {
         let at = pipeline.gst.query_position::<gst::ClockTime>().map_or(0.0, |t| t.nseconds() as f64);
-        say((at / whole).min(1.0));
+        on_progress((at / whole).min(1.0));
         Ok(())
     })?;
     drop(pipeline);

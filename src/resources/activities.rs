@@ -9,8 +9,8 @@ use conveyor_base::{TaskError, TaskToken};
 use conveyor_run::Refused;
 use serde_json::json;
 
-use super::aws::{self, need_text};
-use super::{Adapter, Answer, Answering, Call, fault};
+use super::aws::{self, require_text};
+use super::{Adapter, Call, CallFuture, CallOutcome, fault};
 
 pub const NAMES: &[&str] = &[
     "aws-sdk:sfn:getActivityTask",
@@ -38,19 +38,19 @@ enum Action {
 }
 
 impl Adapter for Action {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(answer(call, *self))
     }
 }
 
-async fn answer(call: &Call, action: Action) -> Result<Answer, TaskError> {
+async fn answer(call: &Call, action: Action) -> Result<CallOutcome, TaskError> {
     let (p, handle) = (&call.parameters, &call.handle);
     let text = |name: &str| call.text(name).map(str::to_owned);
-    let token = || need_text(p, "TaskToken", "aws-sdk:sfn");
+    let token = || require_text(p, "TaskToken", "aws-sdk:sfn");
     let done = match action {
         Action::Fetch => return fetch(call, text("WorkerName")).await,
         Action::Succeed => {
-            let output = need_text(p, "Output", "aws-sdk:sfn:sendTaskSuccess")?;
+            let output = require_text(p, "Output", "aws-sdk:sfn:sendTaskSuccess")?;
             let is_json = serde_json::from_str::<serde::de::IgnoredAny>(output);
             match (token()?.parse::<TaskToken>(), is_json) {
                 (Ok(_), Err(e)) => Err(Refused::new("InvalidOutput", format!("Invalid Output: '{e}'"))),
@@ -60,17 +60,17 @@ async fn answer(call: &Call, action: Action) -> Result<Answer, TaskError> {
         Action::Fail => handle.send_task_failure(token()?, text("Error"), text("Cause")).await,
         Action::Heartbeat => handle.send_task_heartbeat(token()?).await,
     };
-    done.map(|()| Answer::done(json!({}))).map_err(|refused| error(call, &refused))
+    done.map(|()| CallOutcome::done(json!({}))).map_err(|refused| error(call, &refused))
 }
 
-async fn fetch(call: &Call, worker: Option<String>) -> Result<Answer, TaskError> {
-    let arn = need_text(&call.parameters, "ActivityArn", "aws-sdk:sfn:getActivityTask")?;
+async fn fetch(call: &Call, worker: Option<String>) -> Result<CallOutcome, TaskError> {
+    let arn = require_text(&call.parameters, "ActivityArn", "aws-sdk:sfn:getActivityTask")?;
     let name = arn.split_once(":activity:").map_or(arn, |(_, name)| name);
     if call.handle.reader().activity(name).map_err(|e| fault(&e))?.is_none() {
         return Err(error(call, &Refused::no_activity(arn)));
     }
     let task = call.handle.activity_task(name, worker).await.map_err(|refused| error(call, &refused))?;
-    Ok(Answer::done(match task {
+    Ok(CallOutcome::done(match task {
         Some(task) => json!({"Input": &*task.input, "TaskToken": task.token.to_string()}),
         None => json!({}),
     }))

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use conveyor_base::{ExecutionId, TaskError};
 use conveyor_interpreter::RunTask;
 use conveyor_job::Device;
-use conveyor_run::service::Asked;
-use conveyor_run::{Attempted, Ending, Handle, Need, ProgressSink, Resource, TaskContext, TaskOutcome, Tell};
-use conveyor_run::{Refused, Start, Started};
+use conveyor_run::service::Requester;
+use conveyor_run::{
+    Attempted, Completion, Demand, Handle, OnForecast, ProgressSink, Resource, TaskContext, TaskOutcome,
+};
+use conveyor_run::{Refused, StartRequest, Started};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -52,38 +54,38 @@ pub enum Ended {
 }
 
 /// What a call comes to that did not fail.
-pub enum Answer {
+pub enum CallOutcome {
     Ended(Ended),
     /// A service of the box is asked, and the attempt ends with its answer: see [`Attempted::Settle`].
-    Settle(Settling),
+    Settle(SettleFn),
 }
 
 /// Asks a service on behalf of an attempt.
-pub type Settling = Box<dyn FnOnce(Attempt) + Send>;
+pub type SettleFn = Box<dyn FnOnce(AttemptCompletion) + Send>;
 
-impl Answer {
-    pub fn done(value: Value) -> Answer {
-        Answer::Ended(Ended::Done(value))
+impl CallOutcome {
+    pub fn done(value: Value) -> CallOutcome {
+        CallOutcome::Ended(Ended::Done(value))
     }
 
-    pub fn submitted(value: Value) -> Answer {
-        Answer::Ended(Ended::Submitted(value))
+    pub fn submitted(value: Value) -> CallOutcome {
+        CallOutcome::Ended(Ended::Submitted(value))
     }
 
     /// `ask` gets the attempt and sends a service its question; it waits for nothing.
-    pub fn settle(ask: impl FnOnce(Attempt) + Send + 'static) -> Answer {
-        Answer::Settle(Box::new(ask))
+    pub fn settle(ask: impl FnOnce(AttemptCompletion) + Send + 'static) -> CallOutcome {
+        CallOutcome::Settle(Box::new(ask))
     }
 }
 
-impl From<Ended> for Answer {
-    fn from(ended: Ended) -> Answer {
-        Answer::Ended(ended)
+impl From<Ended> for CallOutcome {
+    fn from(ended: Ended) -> CallOutcome {
+        CallOutcome::Ended(ended)
     }
 }
 
 /// What an adapter's call comes to.
-pub type Answering<'a> = BoxFuture<'a, Result<Answer, TaskError>>;
+pub type CallFuture<'a> = BoxFuture<'a, Result<CallOutcome, TaskError>>;
 
 /// Carries out the Tasks that name it.
 ///
@@ -92,26 +94,26 @@ pub type Answering<'a> = BoxFuture<'a, Result<Answer, TaskError>>;
 /// dropped when its attempt is cancelled or timed out.
 pub trait Adapter: Send + Sync {
     /// What an attempt needs of the box; nothing where it only reads and writes the appliance's own store.
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 
     /// See [`Resource::predict`].
-    fn predict(&self, _: &RunTask, _: &dyn Fn() -> Tell) {}
+    fn predict(&self, _: &RunTask, _: &dyn Fn() -> OnForecast) {}
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a>;
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a>;
 }
 
 /// An adapter as the floor below runs it.
 pub(super) struct Adapted(pub Arc<dyn Adapter>);
 
 impl Resource for Adapted {
-    fn need(&self, task: &RunTask) -> Option<Need> {
-        self.0.need(task)
+    fn demand(&self, task: &RunTask) -> Option<Demand> {
+        self.0.demand(task)
     }
 
-    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
-        self.0.predict(task, tell);
+    fn predict(&self, task: &RunTask, on_forecast: &dyn Fn() -> OnForecast) {
+        self.0.predict(task, on_forecast);
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
@@ -139,11 +141,11 @@ impl Resource for Adapted {
             };
             let resource = &call.task.resource;
             match adapter.call(&call).await {
-                Ok(Answer::Settle(settle)) => {
+                Ok(CallOutcome::Settle(settle)) => {
                     let resource = resource.clone();
-                    Attempted::Settle(Box::new(move |ending| settle(Attempt { ending, resource })))
+                    Attempted::Settle(Box::new(move |completion| settle(AttemptCompletion { completion, resource })))
                 }
-                Ok(Answer::Ended(ended)) => outcome(resource, Ok(ended)).into(),
+                Ok(CallOutcome::Ended(ended)) => outcome(resource, Ok(ended)).into(),
                 Err(error) => outcome(resource, Err(error)).into(),
             }
         })
@@ -151,30 +153,30 @@ impl Resource for Adapted {
 }
 
 /// An attempt that a service of the box ends, in the commit of what it changes for it.
-pub struct Attempt {
-    ending: Ending,
+pub struct AttemptCompletion {
+    completion: Completion,
     resource: String,
 }
 
-impl Attempt {
-    /// The attempt as who asks a service; `shape` makes the Task's end of the service's answer.
-    pub fn asks<A: Send + 'static>(
+impl AttemptCompletion {
+    /// The attempt as the requester of a service; `shape` makes the Task's end of the service's answer.
+    pub fn into_requester<A: Send + 'static>(
         self,
         shape: impl FnOnce(&A) -> Result<Ended, TaskError> + Send + 'static,
-    ) -> Asked<A> {
-        let Attempt { ending, resource } = self;
-        Asked::by_task(ending, move |answer| outcome(&resource, shape(answer)))
+    ) -> Requester<A> {
+        let AttemptCompletion { completion, resource } = self;
+        Requester::task(completion, move |answer| outcome(&resource, shape(answer)))
     }
 
     /// Starts an execution; `shape` makes the Task's end of what became of it, which is part of the start's commit.
     pub fn starts(
         self,
         handle: &Handle,
-        request: Start,
+        request: StartRequest,
         shape: impl FnOnce(&Result<Started, Refused>) -> Result<Ended, TaskError> + Send + 'static,
     ) {
-        let Attempt { ending, resource } = self;
-        handle.start_for(request, ending, move |started| outcome(&resource, shape(started)));
+        let AttemptCompletion { completion, resource } = self;
+        handle.start_for(request, completion, move |started| outcome(&resource, shape(started)));
     }
 }
 

@@ -12,7 +12,7 @@ use conveyor_services::approvals::Approvals;
 use conveyor_store::ApprovalRow;
 use serde_json::json;
 
-use super::{Adapter, Answer, Answering, Call, Ended};
+use super::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 /// What a rejected Task fails with.
 pub const REJECTED: &str = "Approval.Rejected";
@@ -26,13 +26,13 @@ pub fn adapter(approvals: &Approvals) -> Arc<dyn Adapter> {
 struct Asking(Approvals);
 
 impl Adapter for Asking {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(async { self.ask(call) })
     }
 }
 
 impl Asking {
-    fn ask(&self, call: &Call) -> Result<Answer, TaskError> {
+    fn ask(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let Some(title) = call.text("Title") else {
             return Err(TaskError::new(
                 "States.Runtime",
@@ -52,9 +52,9 @@ impl Asking {
             since: call.task.scheduled_at.into(),
         };
         let approvals = self.0.clone();
-        Ok(Answer::settle(move |attempt| {
+        Ok(CallOutcome::settle(move |attempt| {
             let id = format!("{}-{}", key.0, key.1);
-            approvals.ask(key, row, attempt.asks(move |()| Ok(Ended::Submitted(json!({ "approval": id })))));
+            approvals.ask(key, row, attempt.into_requester(move |()| Ok(Ended::Submitted(json!({ "approval": id })))));
         }))
     }
 }

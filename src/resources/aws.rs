@@ -1,4 +1,4 @@
-//! The dress of AWS's answers: request ids, SDK metadata, and how service errors are worded.
+//! The envelope of AWS's answers: request ids, SDK metadata, and how service errors are worded.
 
 use conveyor_base::{TaskError, Timestamp};
 use serde_json::{Map, Value, json};
@@ -28,7 +28,7 @@ pub fn request_id(call: &Call) -> String {
 
 /// Which headers a service's answers have, as recorded of AWS; lower case counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dress<'a> {
+pub enum HeaderStyle<'a> {
     /// Events, notifications and most others.
     Plain,
     /// Step Functions and SQS.
@@ -42,24 +42,24 @@ pub enum Dress<'a> {
 
 /// Adds `SdkHttpMetadata` and `SdkResponseMetadata`, as AWS does to the answers of its services. The fields of the
 /// whole are then in order, as AWS has them.
-pub fn with_metadata(answer: Value, request_id: &str, content_type: &str, now: Timestamp, dress: Dress) -> Value {
+pub fn with_metadata(answer: Value, request_id: &str, content_type: &str, now: Timestamp, style: HeaderStyle) -> Value {
     let body = answer.to_string();
     let mut length = body.len().to_string();
     let date = jiff::Timestamp::from_millisecond(now.0).unwrap_or_default();
     let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     let mut headers = vec![("x-amzn-RequestId", request_id.to_owned())];
-    match dress {
-        Dress::Plain => {}
-        Dress::KeptAlive => {
+    match style {
+        HeaderStyle::Plain => {}
+        HeaderStyle::KeptAlive => {
             length = (body.len() + exponents(&answer)).to_string();
             headers.push(("connection", "keep-alive".to_owned()));
         }
-        Dress::DynamoDb => {
+        HeaderStyle::DynamoDb => {
             headers.insert(0, ("Server", "Server".to_owned()));
             headers.insert(1, ("Connection", "keep-alive".to_owned()));
             headers.push(("x-amz-crc32", crc32fast::hash(body.as_bytes()).to_string()));
         }
-        Dress::Lambda { version, payload_bytes } => {
+        HeaderStyle::Lambda { version, payload_bytes } => {
             length = payload_bytes.to_string();
             headers.insert(0, ("X-Amz-Executed-Version", version.to_owned()));
             headers.insert(1, ("x-amzn-Remapped-Content-Length", "0".to_owned()));
@@ -68,7 +68,7 @@ pub fn with_metadata(answer: Value, request_id: &str, content_type: &str, now: T
     }
     headers.push(("Content-Length", length));
     headers.push(("Date", date));
-    if let Dress::Lambda { .. } = dress {
+    if let HeaderStyle::Lambda { .. } = style {
         let hex: String =
             request_id.chars().filter(char::is_ascii_hexdigit).chain(std::iter::repeat('0')).take(32).collect();
         headers.push(("X-Amzn-Trace-Id", format!("Root=1-{}-{};Sampled=0", &hex[..8], &hex[8..])));
@@ -112,7 +112,7 @@ pub fn sdk_cause(message: &str, service: &str, status: u16, request_id: &str) ->
 }
 
 /// A text parameter that must be there.
-pub fn need_text<'a>(parameters: &'a Value, name: &str, resource: &str) -> Result<&'a str, TaskError> {
+pub fn require_text<'a>(parameters: &'a Value, name: &str, resource: &str) -> Result<&'a str, TaskError> {
     parameters.get(name).and_then(Value::as_str).ok_or_else(|| {
         TaskError::new(
             "States.Runtime",

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use conveyor_base::{ExecutionId, Fault, TaskError, Timestamp, arn};
 use conveyor_interpreter::Status;
-use conveyor_services::claims::{Claims, Place, Reply, Request};
+use conveyor_services::claims::{Claims, ContentLocation, Reply, Request};
 use conveyor_store::{ExecutionSummary, FileRow, Reader};
 use serde_json::{Value, json};
 
-use super::aws::need_text;
-use super::{Adapter, Answer, Answering, Call, Ended, fault};
+use super::aws::require_text;
+use super::{Adapter, Call, CallFuture, CallOutcome, Ended, fault};
 
 pub const NAMES: &[&str] = &["conveyor:claim", "conveyor:release", "conveyor:record"];
 
@@ -38,30 +38,32 @@ struct Claiming {
 }
 
 impl Adapter for Claiming {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.answer(call))
     }
 }
 
 impl Claiming {
-    async fn answer(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn answer(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let p = &call.parameters;
-        let hash = need_text(p, "blake3", "conveyor:claim")?.to_owned();
+        let hash = require_text(p, "blake3", "conveyor:claim")?.to_owned();
         let holder = holder(call)?;
-        let place = Place {
+        let location = ContentLocation {
             uri: call.text("input").unwrap_or_default().to_owned(),
             size_bytes: p.get("size").and_then(Value::as_u64).unwrap_or_default(),
         };
         let request = match self.action {
-            Action::Claim => Request::Claim(place),
+            Action::Claim => Request::Claim(location),
             Action::Release => Request::Release,
-            Action::Record => Request::Record(place, p.get("result").map_or_else(|| "{}".to_owned(), Value::to_string)),
+            Action::Record => {
+                Request::Record(location, p.get("result").map_or_else(|| "{}".to_owned(), Value::to_string))
+            }
         };
         let (claims, region) = (self.claims.clone(), call.handle.region().to_owned());
         let account = call.handle.account().to_owned();
-        Ok(Answer::settle(move |attempt| {
+        Ok(CallOutcome::settle(move |attempt| {
             let shape = move |reply: &Reply| Ok(Ended::Done(answer(reply, &region, &account)));
-            claims.send(&hash, holder, request, attempt.asks(shape));
+            claims.send(&hash, holder, request, attempt.into_requester(shape));
         }))
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use conveyor_base::{TaskError, arn};
 use conveyor_interpreter::{Outcome, Parent, Status};
-use conveyor_run::{Handle, Refused, Start, Started};
+use conveyor_run::{Handle, Refused, StartRequest, Started};
 use conveyor_services::events::Lineage;
 use serde_json::{Map, Value, json};
 
-use super::aws::{self, Dress};
-use super::{Adapter, Answer, Answering, Call, ChildEnded, Ended, EndedChild};
+use super::aws::{self, HeaderStyle};
+use super::{Adapter, Call, CallFuture, CallOutcome, Ended, EndedChild, OnChildEnded};
 
 pub const NAMES: &[&str] = &[
     "states:startExecution",
@@ -31,7 +31,7 @@ pub fn adapter(name: &str) -> Arc<dyn Adapter> {
 }
 
 /// What the ends of children come to, by the shapes that Tasks ask for.
-pub fn shapes() -> [(&'static str, ChildEnded); 2] {
+pub fn shapes() -> [(&'static str, OnChildEnded); 2] {
     [
         (SYNC, Box::new(|child| delivered(&child, Pattern::Sync))),
         (SYNC2, Box::new(|child| delivered(&child, Pattern::Sync2))),
@@ -55,14 +55,14 @@ enum Pattern {
 }
 
 impl Adapter for Pattern {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(async { answer(call, *self) })
     }
 }
 
-fn answer(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
+fn answer(call: &Call, pattern: Pattern) -> Result<CallOutcome, TaskError> {
     let p = &call.parameters;
-    let arn = aws::need_text(p, "StateMachineArn", "states:startExecution")?;
+    let arn = aws::require_text(p, "StateMachineArn", "states:startExecution")?;
     let name = match call.text("Name") {
         Some(name) => name.to_owned(),
         None => derived_name(call),
@@ -86,7 +86,7 @@ fn answer(call: &Call, pattern: Pattern) -> Result<Answer, TaskError> {
             "ExecutionArn": started.arn,
             "StartDate": started.started_at.0 as f64 / 1000.0,
         });
-        let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", at, Dress::KeptAlive);
+        let answer = aws::with_metadata(answer, &id, "application/x-amz-json-1.0", at, HeaderStyle::KeptAlive);
         Ok(match pattern {
             Pattern::FireAndForget => Ended::Done(answer),
             _ => Ended::Submitted(answer),
@@ -112,13 +112,13 @@ pub fn start(
     call: &Call,
     child: Child,
     shape: impl FnOnce(Result<Started, Refused>) -> Result<Ended, TaskError> + Send + 'static,
-) -> Answer {
+) -> CallOutcome {
     let parent = child.shape.map(|shape| Parent {
         execution: call.execution,
         attempt: call.task.attempt,
         shape: shape.to_owned(),
     });
-    let request = Start {
+    let request = StartRequest {
         machine: child.machine.clone(),
         qualifier: child.qualifier,
         name: Some(child.name.clone()),
@@ -139,7 +139,7 @@ pub fn start(
             None => h.status == Status::Running || h.started_at >= scheduled_at,
         }))
     };
-    Answer::settle(move |attempt| {
+    CallOutcome::settle(move |attempt| {
         let asking = handle.clone();
         attempt.starts(&asking, request, move |started| {
             shape(started.clone().and_then(|started| match own(&handle, &started)? {

@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use conveyor_base::{Attempt, ExecutionId, Shares, Span, TaskError, Uri};
 use conveyor_interpreter::{RunTask, Status};
-use conveyor_run::{Ages, Need};
+use conveyor_run::{Demand, RetentionPeriods};
 use conveyor_store::{Reader, Scans};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::media::{self, Stages};
-use super::{Adapter, Answer, Answering, Call, fault};
+use super::{Adapter, Call, CallFuture, CallOutcome, fault};
 
 const REASON_SUFFIX: &str = ".error.json";
 /// State machines in which an execution of a staging folder's name is looked for.
@@ -70,20 +70,20 @@ struct Places {
 }
 
 impl Adapter for Housekeeping {
-    fn need(&self, _: &RunTask) -> Option<Need> {
-        Some(Need::disks())
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        Some(Demand::disks())
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.tidy(call))
     }
 }
 
 impl Housekeeping {
     /// `{"workDirHours"?, "staging"?, "stagingDays"?, "quarantine"?, "reasonDays"?}` to what was removed.
-    async fn tidy(&self, call: &Call) -> Result<Answer, TaskError> {
-        let ages = Ages { archive: self.settings.archive, forget: self.settings.executions };
-        let retired = call.handle.retire(ages).await.map_err(|e| fault(&e));
+    async fn tidy(&self, call: &Call) -> Result<CallOutcome, TaskError> {
+        let periods = RetentionPeriods { archive: self.settings.archive, forget: self.settings.executions };
+        let retired = call.handle.retire(periods).await.map_err(|e| fault(&e));
         let (places, parameters) = (self.places.clone(), call.parameters.clone());
         let tidied = tokio::task::spawn_blocking(move || Tidied::all(&places, &parameters)).await;
         let tidied = tidied.map_err(|e| TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}")))?;
@@ -91,7 +91,7 @@ impl Housekeeping {
         if let Some(error) = tidied.error {
             return Err(error);
         }
-        Ok(Answer::done(json!({
+        Ok(CallOutcome::done(json!({
             "executionsArchived": retired.archived,
             "executionsForgotten": retired.forgotten,
             "workFoldersRemoved": tidied.work,

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use conveyor_base::{TaskError, Timestamp};
-use conveyor_services::items::{Item, Operation, Placeholders, Refusal, Reply, Request, Tables, check, name_fault};
+use conveyor_services::items::{
+    DynamoDbError, Item, Operation, Placeholders, Reply, Request, Tables, check, name_fault,
+};
 use serde_json::{Value, json};
 
 use super::aws::{self, Integration};
-use super::forward::Elsewhere;
-use super::{Adapter, Answer, Answering, Call, Ended};
+use super::forward::Fallback;
+use super::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 pub const NAMES: &[&str] = &[
     "dynamodb:putItem",
@@ -21,7 +23,7 @@ pub const NAMES: &[&str] = &[
     "aws-sdk:dynamodb:deleteItem",
 ];
 
-pub fn adapter(name: &'static str, tables: &Tables, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+pub fn adapter(name: &'static str, tables: &Tables, fallback: &Fallback) -> Arc<dyn Adapter> {
     let (integration, operation) = aws::integration(name);
     let operation = match operation {
         "putItem" => Operation::Put,
@@ -29,26 +31,26 @@ pub fn adapter(name: &'static str, tables: &Tables, elsewhere: &Elsewhere) -> Ar
         "deleteItem" => Operation::Delete,
         _ => Operation::Get,
     };
-    Arc::new(Operating { operation, integration, tables: tables.clone(), elsewhere: elsewhere.clone() })
+    Arc::new(Operating { operation, integration, tables: tables.clone(), fallback: fallback.clone() })
 }
 
 struct Operating {
     operation: Operation,
     integration: Integration,
     tables: Tables,
-    elsewhere: Elsewhere,
+    fallback: Fallback,
 }
 
 impl Adapter for Operating {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.answer(call))
     }
 }
 
 impl Operating {
-    async fn answer(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn answer(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let table = name_of(call.text("TableName").unwrap_or_default());
-        if let Some(answer) = self.elsewhere.answer(self.tables.has(table), call).await {
+        if let Some(answer) = self.fallback.answer(self.tables.has(table), call).await {
             return answer;
         }
         let words = Words {
@@ -59,7 +61,9 @@ impl Operating {
         };
         let request = read(self.operation, table, &call.parameters).map_err(|refusal| words.error(&refusal))?;
         let tables = self.tables.clone();
-        Ok(Answer::settle(move |attempt| tables.send(request, attempt.asks(move |reply| words.ended(reply)))))
+        Ok(CallOutcome::settle(move |attempt| {
+            tables.send(request, attempt.into_requester(move |reply| words.ended(reply)))
+        }))
     }
 }
 
@@ -72,7 +76,7 @@ fn name_of(table: &str) -> &str {
 }
 
 /// What a request's fields ask for.
-fn read(operation: Operation, table: &str, fields: &Value) -> Result<Request, Refusal> {
+fn read(operation: Operation, table: &str, fields: &Value) -> Result<Request, DynamoDbError> {
     if let Some(fault) = name_fault(table) {
         return Err(fault.into());
     }
@@ -94,17 +98,17 @@ fn read(operation: Operation, table: &str, fields: &Value) -> Result<Request, Re
     })
 }
 
-fn attributes(fields: &Value, name: &str) -> Result<Item, Refusal> {
+fn attributes(fields: &Value, name: &str) -> Result<Item, DynamoDbError> {
     let given = fields.get(name).and_then(Value::as_object).ok_or_else(|| {
         format!(
             "1 validation error detected: Value null at '{}' failed to satisfy constraint: Member must not be null",
             name.to_lowercase()
         )
     })?;
-    given.iter().map(|(k, v)| Ok((k.clone(), check(v)?))).collect::<Result<Item, String>>().map_err(Refusal::from)
+    given.iter().map(|(k, v)| Ok((k.clone(), check(v)?))).collect::<Result<Item, String>>().map_err(DynamoDbError::from)
 }
 
-/// How an answer or a refusal of DynamoDB's is worded for a Task.
+/// How an answer or an error of DynamoDB's is worded for a Task.
 struct Words {
     integration: Integration,
     table: String,
@@ -127,12 +131,12 @@ impl Words {
         Ok(Ended::Done(match self.integration {
             Integration::Sdk => answer,
             Integration::Optimised => {
-                aws::with_metadata(answer, &self.id, "application/x-amz-json-1.0", self.at, aws::Dress::DynamoDb)
+                aws::with_metadata(answer, &self.id, "application/x-amz-json-1.0", self.at, aws::HeaderStyle::DynamoDb)
             }
         }))
     }
 
-    fn error(&self, Refusal { code, message }: &Refusal) -> TaskError {
+    fn error(&self, DynamoDbError { code, message }: &DynamoDbError) -> TaskError {
         let generic = *code == "ValidationException";
         match self.integration {
             Integration::Optimised => TaskError::new(

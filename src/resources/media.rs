@@ -12,14 +12,14 @@ use conveyor_hw::EnergyMeter;
 use conveyor_interpreter::RunTask;
 use conveyor_job::Acceleration;
 use conveyor_job::{Job, TRANSCODE_CORES};
-use conveyor_run::lanes::need::{Codec, Encodes, Pictures, Work};
-use conveyor_run::{Need, Tell};
+use conveyor_run::lanes::demand::{Codec, Encodes, Pictures, Work};
+use conveyor_run::{Demand, OnForecast};
 use conveyor_sandbox::Spawn;
 use conveyor_settings::{self as settings, VideoCode};
 use serde_json::{Value, json};
 
 use super::predict::Predictor;
-use super::{Adapter, Answer, Answering, Call, aws, mounts};
+use super::{Adapter, Call, CallFuture, CallOutcome, aws, mounts};
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -82,31 +82,31 @@ struct Stage {
 }
 
 impl Adapter for Stage {
-    fn need(&self, task: &RunTask) -> Option<Need> {
-        Some(need(self.name, &task.parameters, self.stages.acceleration))
+    fn demand(&self, task: &RunTask) -> Option<Demand> {
+        Some(demand(self.name, &task.parameters, self.stages.acceleration))
     }
 
-    fn predict(&self, task: &RunTask, tell: &dyn Fn() -> Tell) {
+    fn predict(&self, task: &RunTask, on_forecast: &dyn Fn() -> OnForecast) {
         if self.name == "transcode" {
-            self.stages.predictor.queued(&task.parameters, tell);
+            self.stages.predictor.queued(&task.parameters, on_forecast);
         }
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.run(call))
     }
 }
 
 /// What a stage needs. The box's own acceleration counts where the job says nothing.
-fn need(stage: &str, parameters: &str, acceleration: Acceleration) -> Need {
+fn demand(stage: &str, parameters: &str, acceleration: Acceleration) -> Demand {
     let known = STAGES.iter().find(|(name, ..)| *name == stage);
-    let (lane, weight, rank) = known.map_or(("io", 1, Need::RANK), |(_, lane, weight, rank)| (*lane, *weight, *rank));
+    let (lane, weight, rank) = known.map_or(("io", 1, Demand::RANK), |(_, lane, weight, rank)| (*lane, *weight, *rank));
     let work = match (stage, lane) {
         ("transcode", _) => pictures(parameters, weight, acceleration),
         (_, "cpu") => Work::Cores { weight },
         _ => Work::Disks { weight },
     };
-    Need { work, rank, priority: None }
+    Demand { work, rank, priority: None }
 }
 
 /// What a transcode is to make. Settings that cannot be read are for the stage itself to refuse.
@@ -132,7 +132,7 @@ fn pictures(parameters: &str, cores: u32, acceleration: Acceleration) -> Work {
 
 impl Stage {
     /// Runs the stage in its child process.
-    async fn run(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn run(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let (stage, stages) = (self.name, &*self.stages);
         mounts::check(call, &stages.shares).await?;
         let folder = WorkDir::create(&stages.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
@@ -148,17 +148,17 @@ impl Stage {
         let (begun, meter) = (Instant::now(), EnergyMeter::start());
         let progress = call.progress.clone();
         let work = stages.spawn.spawn(job, Box::new(move |p| progress.report(p)));
-        let mut held = None;
-        let foretell = async {
+        let mut pending = None;
+        let update_forecast = async {
             if transcodes {
-                held = stages.predictor.begin(call).await;
+                pending = stages.predictor.begin(call).await;
             }
             std::future::pending().await
         };
         let result = tokio::select! {
             result = work => result,
             error = crowded(&folder.path) => Err(error),
-            result = foretell => result,
+            result = update_forecast => result,
         };
         drop(folder);
         if result.is_err() {
@@ -168,7 +168,7 @@ impl Stage {
         let mut result = result?;
         if matches!(stage, "sanitize" | "probe") {
             let uri = call.parameters["input"].as_str().unwrap_or_default();
-            stages.predictor.saw(uri, result.get("metadata").unwrap_or(&result));
+            stages.predictor.remember(uri, result.get("metadata").unwrap_or(&result));
         }
         if transcodes {
             if let Some(joules) = meter.joules() {
@@ -177,9 +177,9 @@ impl Stage {
                     json!({ "ProcessorJoules": joules.round(), "Of": "all processors while the job ran" });
             }
             let seconds = begun.elapsed().as_secs_f64();
-            stages.predictor.check(call, held, seconds, &mut result).await;
+            stages.predictor.check(call, pending, seconds, &mut result).await;
         }
-        Ok(Answer::done(with_moves(result, &call.moved)))
+        Ok(CallOutcome::done(with_moves(result, &call.moved)))
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
         let text = template["Settings"].to_string().replace("{Destination}", "s3://outputs/x");
         let mut settings: Value = serde_json::from_str(&text).unwrap();
         settings["Inputs"] = json!([{ "FileInput": "s3://in/a.mp4" }]);
-        let work = |job: &Value| need("transcode", &job.to_string(), Acceleration::Preferred).work;
+        let work = |job: &Value| demand("transcode", &job.to_string(), Acceleration::Preferred).work;
         let mut job = json!({ "Settings": settings });
         let encodes = Encodes::of(Codec::H264, [(1920, 1080), (1280, 720)], false);
         let ladder = Pictures { cores: 4, encodes, acceleration: Acceleration::Preferred };

@@ -38,12 +38,12 @@ mod registry;
 pub mod topics;
 pub mod wire;
 
-pub use adapter::{Adapter, Answer, Answering, Attempt, Call, Ended, Settling};
+pub use adapter::{Adapter, AttemptCompletion, Call, CallFuture, CallOutcome, Ended, SettleFn};
 pub use forward::AwsSettings;
 pub use functions::{FunctionSettings, LambdaSettings};
 pub use housekeeping::RetentionSettings;
 pub use http::ConnectionSettings;
-pub use registry::{ChildEnded, EndedChild, Registry, Taken, covers, task_name};
+pub use registry::{EndedChild, NameTaken, OnChildEnded, Registry, covers, task_name};
 
 use conveyor_base::{Fault, TaskError, fault};
 

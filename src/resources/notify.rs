@@ -6,7 +6,7 @@ use conveyor_base::TaskError;
 use conveyor_services::notifications::Notifications;
 use serde_json::{Map, Value, json};
 
-use super::{Adapter, Answer, Answering, Call, Ended};
+use super::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 pub const NAMES: &[&str] = &["conveyor:notify"];
 
@@ -18,7 +18,7 @@ pub fn adapter(notifications: &Notifications) -> Arc<dyn Adapter> {
 struct Notifying(Notifications);
 
 impl Adapter for Notifying {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(async move {
             let mut body = Map::new();
             let event = call.parameters.get("event").cloned().unwrap_or_else(|| json!("notification"));
@@ -45,7 +45,7 @@ pub(super) fn publish(
     call: &Call,
     told: Vec<(String, Map<String, Value>)>,
     ended: Result<Ended, TaskError>,
-) -> Answer {
+) -> CallOutcome {
     let now = call.handle.now().to_string();
     let body = |(id, mut body): (String, Map<String, Value>)| {
         body.insert("id".to_owned(), json!(id));
@@ -55,5 +55,5 @@ pub(super) fn publish(
     };
     let bodies = told.into_iter().map(body).collect();
     let notifications = notifications.clone();
-    Answer::settle(move |attempt| notifications.publish(bodies, attempt.asks(move |()| ended)))
+    CallOutcome::settle(move |attempt| notifications.publish(bodies, attempt.into_requester(move |()| ended)))
 }

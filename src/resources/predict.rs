@@ -6,7 +6,7 @@
 //! towards the last ones) by which the next prediction is multiplied. Without a benchmark the model has only the
 //! proportions right, and nothing is predicted before the first job has been learnt from.
 //!
-//! Input facts come from the box's own look at the file: `sanitize` and `probe` leave them here. A job whose file nobody
+//! Its inputs come from the box's own look at the file: `sanitize` and `probe` leave them here. A job whose file nobody
 //! has looked at is probed in a child, one at a time.
 
 use std::collections::HashMap;
@@ -17,9 +17,9 @@ use std::time::Duration;
 use conveyor_base::Shares;
 use conveyor_base::speeds::{LaneSpeed, Speeds};
 use conveyor_job::{Job, TRANSCODE_CORES};
-use conveyor_run::{Forecast, Tell};
+use conveyor_run::{Forecast, OnForecast};
 use conveyor_sandbox::Spawn;
-use conveyor_services::predictions::{self, Lesson, Lessons, Predictions};
+use conveyor_services::predictions::{self, Calibration, JobSample, Predictions};
 use conveyor_settings::{self as settings, Rate, VideoCode};
 use conveyor_store::Reader;
 use parking_lot::Mutex;
@@ -33,8 +33,8 @@ const START_SECONDS: f64 = 0.7;
 const ALONE: f64 = 0.93;
 /// Until a run has begun, others that were queued with it may not have: what it shares its cores with is asked later.
 const ALL_BEGUN: Duration = Duration::from_millis(300);
-/// Films whose facts are remembered.
-const FILMS_MAX: usize = 10_000;
+/// Sources whose properties are remembered.
+const SOURCES_MAX: usize = 10_000;
 /// Jobs that wait for their file's probe, above which further ones get no prediction.
 const PROBES_MAX: usize = 32;
 /// As [`TRANSCODE_CORES`].
@@ -55,7 +55,7 @@ const DECODE: f64 = 450.0;
 
 /// What is known of a source.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Film {
+pub struct SourceInfo {
     pub seconds: f64,
     pub width: f64,
     pub height: f64,
@@ -64,11 +64,11 @@ pub struct Film {
     pub codec: String,
 }
 
-impl Film {
+impl SourceInfo {
     /// Out of a probe's description of a file.
-    pub fn of_probe(description: &Value) -> Option<Film> {
+    pub fn of_probe(description: &Value) -> Option<SourceInfo> {
         let number = |key: &str| description[key].as_f64().filter(|n| n.is_finite() && *n > 0.0);
-        Some(Film {
+        Some(SourceInfo {
             seconds: number("duration")?,
             width: number("width")?,
             height: number("height")?,
@@ -78,15 +78,15 @@ impl Film {
     }
 }
 
-impl Film {
+impl SourceInfo {
     /// Out of a transcode's own result.
-    fn of_result(result: &Value) -> Option<Film> {
+    fn of_result(result: &Value) -> Option<SourceInfo> {
         let input = result.pointer("/InputDetails/0")?;
         let number = |value: &Value| value.as_f64().filter(|n| *n > 0.0);
         let seconds = number(&input["DurationInMs"])? / 1_000.0;
         let (width, height) = (number(&input["WidthInPx"])?, number(&input["HeightInPx"])?);
         let fps = number(&result["Frames"])? / seconds;
-        Some(Film { seconds, width, height, fps, codec: "h264".to_owned() })
+        Some(SourceInfo { seconds, width, height, fps, codec: "h264".to_owned() })
     }
 }
 
@@ -99,15 +99,15 @@ fn codec(name: &str) -> String {
 
 /// The work of one job: luma megapixels to decode, and to encode by x264's preset.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outline {
+pub struct Workload {
     pub codec: String,
     pub decode_mpix: f64,
     pub encodes: Vec<(&'static str, f64)>,
 }
 
-impl Outline {
-    /// What a job asks for, of this film; nothing where its settings cannot be read or it has no pictures to make.
-    pub fn of(parameters: &Value, film: &Film) -> Option<Outline> {
+impl Workload {
+    /// What a job asks for, of this source; nothing where its settings cannot be read or it has no pictures to make.
+    pub fn of(parameters: &Value, source: &SourceInfo) -> Option<Workload> {
         let settings = settings::parse(parameters).ok()?;
         // Outputs of equal settings share one encode.
         let mut distinct = Vec::new();
@@ -119,21 +119,21 @@ impl Outline {
                 distinct.push((video.width, video.height, code));
             }
         }
-        let frames = film.seconds * film.fps;
+        let frames = source.seconds * source.fps;
         let encodes = distinct.iter().map(|(width, height, code)| {
             // Nothing is enlarged.
-            let (width, height) = (fit(*width, film.width), fit(*height, film.height));
+            let (width, height) = (fit(*width, source.width), fit(*height, source.height));
             let frames = match code.rate {
                 Rate::Source => frames,
                 Rate::Fixed { numerator, denominator } => {
-                    film.seconds * f64::from(numerator) / f64::from(denominator).max(1.0)
+                    source.seconds * f64::from(numerator) / f64::from(denominator).max(1.0)
                 }
             };
             (code.preset, width * height / 1e6 * frames)
         });
         let encodes: Vec<_> = encodes.collect();
-        let decode_mpix = film.width * film.height / 1e6 * frames;
-        (!encodes.is_empty()).then(|| Outline { codec: film.codec.clone(), decode_mpix, encodes })
+        let decode_mpix = source.width * source.height / 1e6 * frames;
+        (!encodes.is_empty()).then(|| Workload { codec: source.codec.clone(), decode_mpix, encodes })
     }
 
     /// Seconds on the whole of a lane, by the model alone.
@@ -167,15 +167,15 @@ pub struct Predictor {
     shares: Shares,
     /// Who looks at files.
     spawn: Arc<dyn Spawn>,
-    films: Mutex<HashMap<String, Film>>,
+    sources: Mutex<HashMap<String, SourceInfo>>,
     predictions: Predictions,
     probing: Mutex<usize>,
     one_probe: tokio::sync::Mutex<()>,
 }
 
-/// A prediction of a run that has begun, to be held against its end.
-pub struct Held {
-    outline: Outline,
+/// A prediction of a run that has begun, to be compared with how long it took.
+pub struct PendingPrediction {
+    workload: Workload,
     on_gpu: bool,
     /// That it keeps busy, about.
     cores: f64,
@@ -190,33 +190,33 @@ impl Predictor {
         shares: Shares,
         spawn: Arc<dyn Spawn>,
     ) -> Predictor {
-        let (films, probing, one_probe) = Default::default();
-        Predictor { reader, predictions, data_dir, shares, spawn, films, probing, one_probe }
+        let (sources, probing, one_probe) = Default::default();
+        Predictor { reader, predictions, data_dir, shares, spawn, sources, probing, one_probe }
     }
 
     /// Remembers what a look at a file found.
-    pub fn saw(&self, uri: &str, description: &Value) {
-        let Some(film) = Film::of_probe(description) else { return };
-        let mut films = self.films.lock();
-        if films.len() >= FILMS_MAX {
+    pub fn remember(&self, uri: &str, description: &Value) {
+        let Some(source) = SourceInfo::of_probe(description) else { return };
+        let mut sources = self.sources.lock();
+        if sources.len() >= SOURCES_MAX {
             // Which of ten thousand goes hardly matters: it is probed again.
-            let any = films.keys().next().cloned();
-            any.and_then(|any| films.remove(&any));
+            let any = sources.keys().next().cloned();
+            any.and_then(|any| sources.remove(&any));
         }
-        films.insert(uri.to_owned(), film);
+        sources.insert(uri.to_owned(), source);
     }
 
-    fn film(&self, parameters: &Value) -> Option<Film> {
-        self.films.lock().get(input_of(parameters)?).cloned()
+    fn source(&self, parameters: &Value) -> Option<SourceInfo> {
+        self.sources.lock().get(input_of(parameters)?).cloned()
     }
 
-    fn learnt(&self) -> Lessons {
+    fn learnt(&self) -> Calibration {
         // A store that cannot be read ends the appliance by itself.
         predictions::read(&self.reader).unwrap_or_default()
     }
 
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
-    fn predict(&self, outline: &Outline, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
+    fn predict(&self, workload: &Workload, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
         let lane = self.speeds_of_cores();
         let learnt = self.learnt().of(on_gpu);
         // What cores were measured at says nothing of a GPU: only its own past jobs do.
@@ -226,49 +226,50 @@ impl Predictor {
             (false, 0) => return None,
             (false, _) => "past jobs",
         };
-        Some((modelled(outline, lane.as_ref(), cores) * learnt.factor() + START_SECONDS, by))
+        Some((modelled(workload, lane.as_ref(), cores) * learnt.factor() + START_SECONDS, by))
     }
 
     /// What the run that begins now is expected to take; whoever looks at it is told.
-    pub async fn begin(&self, call: &Call) -> Option<Held> {
+    pub async fn begin(&self, call: &Call) -> Option<PendingPrediction> {
         tokio::time::sleep(ALL_BEGUN).await;
-        while self.film(&call.parameters).is_none() && *self.probing.lock() > 0 {
+        while self.source(&call.parameters).is_none() && *self.probing.lock() > 0 {
             tokio::time::sleep(ALL_BEGUN).await;
         }
-        let held = self.hold(&call.parameters, on_gpu(call), own_cores(call).await)?;
-        if let Some((seconds, by)) = held.predicted {
+        let pending = self.hold(&call.parameters, on_gpu(call), own_cores(call).await)?;
+        if let Some((seconds, by)) = pending.predicted {
             let forecast = Forecast { run_ms: (seconds * 1_000.0) as i64, by };
-            call.handle.foretell(call.execution, call.task.attempt, forecast);
+            call.handle.update_forecast(call.execution, call.task.attempt, forecast);
         }
-        Some(held)
+        Some(pending)
     }
 
-    fn hold(&self, parameters: &Value, on_gpu: bool, cores: f64) -> Option<Held> {
-        let outline = Outline::of(parameters, &self.film(parameters)?)?;
-        let predicted = self.predict(&outline, on_gpu, cores);
-        Some(Held { outline, on_gpu, cores, predicted })
+    fn hold(&self, parameters: &Value, on_gpu: bool, cores: f64) -> Option<PendingPrediction> {
+        let workload = Workload::of(parameters, &self.source(parameters)?)?;
+        let predicted = self.predict(&workload, on_gpu, cores);
+        Some(PendingPrediction { workload, on_gpu, cores, predicted })
     }
 
     /// Learns from a run that ended well, and says in its result how the prediction came out. What was not known of the
-    /// film before is known from the result.
-    pub async fn check(&self, call: &Call, held: Option<Held>, took: f64, result: &mut Value) {
+    /// source before is known from the result.
+    pub async fn check(&self, call: &Call, pending: Option<PendingPrediction>, took: f64, result: &mut Value) {
         let (cores, on_gpu) = (call.threads as f64 * ALONE, on_gpu(call));
-        let outline = || Outline::of(&call.parameters, &Film::of_result(result)?);
-        let held = held.or_else(|| Some(Held { outline: outline()?, on_gpu, cores, predicted: None }));
-        let Some(mut held) = held else { return };
+        let workload = || Workload::of(&call.parameters, &SourceInfo::of_result(result)?);
+        let pending =
+            pending.or_else(|| Some(PendingPrediction { workload: workload()?, on_gpu, cores, predicted: None }));
+        let Some(mut pending) = pending else { return };
         // What was told while the attempt waited counts too.
         let told = || {
             let own = call.handle.predictions(call.execution).into_iter().find(|p| p.attempt == call.task.attempt)?;
             Some((own.run_ms as f64 / 1_000.0, own.by))
         };
-        held.predicted = held.predicted.or_else(told);
+        pending.predicted = pending.predicted.or_else(told);
         let lane = self.speeds_of_cores();
         // On cores what was computed counts: how long that took depended on what ran beside it.
-        let computed = result["ProcessorSeconds"].as_f64().filter(|_| !held.on_gpu).map(|used| used / held.cores);
+        let computed = result["ProcessorSeconds"].as_f64().filter(|_| !pending.on_gpu).map(|used| used / pending.cores);
         let took_itself = computed.unwrap_or(took) - START_SECONDS;
-        let modelled = modelled(&held.outline, lane.as_ref(), held.cores);
-        self.predictions.learn(Lesson { on_gpu: held.on_gpu, modelled, took: took_itself }).await;
-        if let Some((seconds, by)) = held.predicted {
+        let modelled = modelled(&pending.workload, lane.as_ref(), pending.cores);
+        self.predictions.learn(JobSample { on_gpu: pending.on_gpu, modelled, took: took_itself }).await;
+        if let Some((seconds, by)) = pending.predicted {
             metrics::histogram!("conveyor_prediction_error_ratio").record((seconds - took).abs() / took.max(0.001));
             metrics::counter!("conveyor_predictions_checked_total", "by" => by).increment(1);
             result["Prediction"] = json!({
@@ -283,10 +284,10 @@ impl Predictor {
     }
 
     /// A transcode was queued: tells at once where its file is known, else after a look at it.
-    pub fn queued(self: &Arc<Self>, parameters: &str, tell: &dyn Fn() -> Tell) {
+    pub fn queued(self: &Arc<Self>, parameters: &str, on_forecast: &dyn Fn() -> OnForecast) {
         let Ok(parameters) = serde_json::from_str::<Value>(parameters) else { return };
-        if self.film(&parameters).is_some() {
-            return self.forecast(&parameters, tell());
+        if self.source(&parameters).is_some() {
+            return self.forecast(&parameters, on_forecast());
         }
         // Without speeds and without past jobs a look at the file would tell nothing.
         let learnt = self.learnt();
@@ -295,26 +296,26 @@ impl Predictor {
         if nothing_known || *self.probing.lock() >= PROBES_MAX {
             return;
         }
-        let (predictor, tell) = (self.clone(), tell());
+        let (predictor, on_forecast) = (self.clone(), on_forecast());
         *predictor.probing.lock() += 1;
         tokio::spawn(async move {
             if let Some(uri) = input_of(&parameters) {
                 let _one = predictor.one_probe.lock().await;
-                if predictor.film(&parameters).is_none() {
+                if predictor.source(&parameters).is_none() {
                     predictor.look(uri).await;
                 }
             }
             *predictor.probing.lock() -= 1;
-            predictor.forecast(&parameters, tell);
+            predictor.forecast(&parameters, on_forecast);
         });
     }
 
-    fn forecast(&self, parameters: &Value, tell: Tell) {
+    fn forecast(&self, parameters: &Value, on_forecast: OnForecast) {
         let cores = cores_of_box().min(CORES) * ALONE;
         let on_gpu = self.learnt().last_on_gpu;
-        let held = self.hold(parameters, on_gpu, cores);
-        if let Some((seconds, by)) = held.and_then(|held| held.predicted) {
-            tell(Forecast { run_ms: (seconds * 1_000.0) as i64, by });
+        let pending = self.hold(parameters, on_gpu, cores);
+        if let Some((seconds, by)) = pending.and_then(|pending| pending.predicted) {
+            on_forecast(Forecast { run_ms: (seconds * 1_000.0) as i64, by });
         }
     }
 
@@ -331,7 +332,7 @@ impl Predictor {
             device: None,
         };
         if let Ok(found) = self.spawn.spawn(job, Box::new(|_| {})).await {
-            self.saw(uri, &found);
+            self.remember(uri, &found);
         }
     }
 }
@@ -346,9 +347,9 @@ fn round(value: f64) -> f64 {
 }
 
 /// On so many of the box's cores: speeds were measured with all of them, and nothing beside it.
-fn modelled(outline: &Outline, lane: Option<&LaneSpeed>, cores: f64) -> f64 {
+fn modelled(workload: &Workload, lane: Option<&LaneSpeed>, cores: f64) -> f64 {
     let all = cores_of_box() * ALONE;
-    outline.seconds(lane) * all / cores.clamp(0.1, all.max(0.1))
+    workload.seconds(lane) * all / cores.clamp(0.1, all.max(0.1))
 }
 
 fn cores_of_box() -> f64 {
@@ -373,8 +374,8 @@ fn input_of(parameters: &Value) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn film() -> Film {
-        Film { seconds: 100.0, width: 1920.0, height: 1080.0, fps: 30.0, codec: "h264".into() }
+    fn source() -> SourceInfo {
+        SourceInfo { seconds: 100.0, width: 1920.0, height: 1080.0, fps: 30.0, codec: "h264".into() }
     }
 
     fn ladder() -> Value {
@@ -386,20 +387,20 @@ mod tests {
 
     #[test]
     fn the_ladders_work_is_its_pixels_and_equal_outputs_count_once() {
-        let outline = Outline::of(&ladder(), &film()).unwrap();
+        let workload = Workload::of(&ladder(), &source()).unwrap();
         let full = 1920.0 * 1080.0 / 1e6 * 3_000.0;
-        assert_eq!(outline.decode_mpix, full);
-        assert_eq!(outline.encodes.len(), 2, "MP4 and HLS share: {outline:?}");
-        assert_eq!(outline.encodes[0], ("veryfast", full));
-        let small = Film { width: 640.0, height: 360.0, ..film() };
-        let of_small = Outline::of(&ladder(), &small).unwrap();
+        assert_eq!(workload.decode_mpix, full);
+        assert_eq!(workload.encodes.len(), 2, "MP4 and HLS share: {workload:?}");
+        assert_eq!(workload.encodes[0], ("veryfast", full));
+        let small = SourceInfo { width: 640.0, height: 360.0, ..source() };
+        let of_small = Workload::of(&ladder(), &small).unwrap();
         assert!(of_small.encodes.iter().all(|(_, mpix)| *mpix <= 640.0 * 360.0 / 1e6 * 3_000.0), "nothing is enlarged");
         let lane = LaneSpeed {
             encode_mpix_s: [("h264/veryfast".to_owned(), 100.0)].into(),
             decode_mpix_s: [("h264".to_owned(), 400.0)].into(),
             ..LaneSpeed::default()
         };
-        let seconds = outline.seconds(Some(&lane));
+        let seconds = workload.seconds(Some(&lane));
         let by_hand = (full / 400.0 + full * (1.0 + 4.0 / 9.0) / 100.0) * 1.1;
         assert!((seconds - by_hand).abs() < 1e-6, "{seconds} against {by_hand}");
     }

@@ -27,12 +27,12 @@ pub struct EndedChild<'a> {
 }
 
 /// What the end of a child means to the Task that waits for it.
-pub type ChildEnded = Box<dyn Fn(EndedChild<'_>) -> Result<Value, TaskError> + Send + Sync>;
+pub type OnChildEnded = Box<dyn Fn(EndedChild<'_>) -> Result<Value, TaskError> + Send + Sync>;
 
 /// A name, or the shape of a child's end, that two adapters want to have.
 #[derive(Debug, thiserror::Error)]
 #[error("two adapters are registered for '{0}'")]
-pub struct Taken(String);
+pub struct NameTaken(String);
 
 /// Service of the ARN, and the rest of it: for Tasks `states` and the name.
 type Name<'a> = (&'a str, &'a str);
@@ -49,7 +49,7 @@ pub struct Registry {
     /// With the beginning that their names share.
     families: Vec<(Name<'static>, Arc<dyn Resource>)>,
     rest: Option<Rest>,
-    shapes: HashMap<&'static str, ChildEnded>,
+    shapes: HashMap<&'static str, OnChildEnded>,
     events: Events,
     buckets: Buckets,
 }
@@ -62,8 +62,8 @@ impl Registry {
     }
 
     /// `name`: `conveyor:claim`, `aws-sdk:s3:*`, or an ARN of another service, `arn:aws:lambda:*:*:function:*`.
-    pub fn add(&mut self, name: &'static str, adapter: Arc<dyn Adapter>) -> Result<(), Taken> {
-        let taken = || Taken(name.to_owned());
+    pub fn add(&mut self, name: &'static str, adapter: Arc<dyn Adapter>) -> Result<(), NameTaken> {
+        let taken = || NameTaken(name.to_owned());
         let (service, rest) = split(name).ok_or_else(taken)?;
         let resource: Arc<dyn Resource> = Arc::new(Adapted(adapter));
         if self.families.iter().any(|(family, _)| begins(*family, (service, rest))) {
@@ -93,10 +93,10 @@ impl Registry {
     }
 
     /// Says what the end of a child means whose [`Parent`](conveyor_interpreter::Parent) has that shape.
-    pub fn add_shape(&mut self, shape: &'static str, ended: ChildEnded) -> Result<(), Taken> {
+    pub fn add_shape(&mut self, shape: &'static str, ended: OnChildEnded) -> Result<(), NameTaken> {
         match self.shapes.insert(shape, ended) {
             None => Ok(()),
-            Some(_) => Err(Taken(shape.to_owned())),
+            Some(_) => Err(NameTaken(shape.to_owned())),
         }
     }
 }
@@ -180,18 +180,18 @@ mod tests {
 
     use conveyor_base::Shares;
 
-    use super::super::adapter::{Answering, Call};
+    use super::super::adapter::{Call, CallFuture};
     use super::*;
 
     struct Nothing;
 
     impl Adapter for Nothing {
-        fn call<'a>(&'a self, _: &'a Call) -> Answering<'a> {
+        fn call<'a>(&'a self, _: &'a Call) -> CallFuture<'a> {
             Box::pin(async { Err(TaskError::new("States.Runtime", "it does nothing")) })
         }
     }
 
-    fn registry(names: &[&'static str]) -> Result<Registry, Taken> {
+    fn registry(names: &[&'static str]) -> Result<Registry, NameTaken> {
         let events = Events::new(&BTreeMap::new(), "000000000000", "us-east-1");
         let mut registry = Registry::new(events, Buckets::new(Shares::new([]), None));
         names.iter().try_for_each(|name| registry.add(name, Arc::new(Nothing)))?;

@@ -7,9 +7,9 @@ use conveyor_services::notifications::Notifications;
 use serde_json::{Map, Value, json};
 
 use super::aws::{self, Integration};
-use super::forward::{self, Elsewhere};
+use super::forward::{self, Fallback};
 use super::notify;
-use super::{Adapter, Answer, Answering, Call, Ended};
+use super::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 /// Longest subject, and most entries of a batch (SNS's own).
 const SUBJECT_CHARS_MAX: usize = 100;
@@ -17,8 +17,8 @@ const BATCH_MAX: usize = 10;
 /// Largest message with its attributes, in bytes.
 const MESSAGE_BYTES_MAX: usize = 262_144;
 
-/// SNS's refusal: its code and its words.
-type Refusal = (&'static str, String);
+/// SNS's error: its code and its words.
+type SnsError = (&'static str, String);
 
 /// The topic that a request is for: by ARN or name, under either of SNS's names for it.
 fn topic(p: &Value) -> &str {
@@ -33,24 +33,24 @@ pub const NAMES: &[&str] = &[
     "aws-sdk:sns:publishBatch",
 ];
 
-pub fn adapter(name: &str, notifications: &Notifications, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+pub fn adapter(name: &str, notifications: &Notifications, fallback: &Fallback) -> Arc<dyn Adapter> {
     let (integration, operation) = aws::integration(name);
-    let (notifications, elsewhere) = (notifications.clone(), elsewhere.clone());
-    Arc::new(Publishing { batch: operation == "publishBatch", integration, notifications, elsewhere })
+    let (notifications, fallback) = (notifications.clone(), fallback.clone());
+    Arc::new(Publishing { batch: operation == "publishBatch", integration, notifications, fallback })
 }
 
 struct Publishing {
     batch: bool,
     integration: Integration,
     notifications: Notifications,
-    elsewhere: Elsewhere,
+    fallback: Fallback,
 }
 
 impl Adapter for Publishing {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(async {
             let is_own = self.notifications.has_topic(topic(&call.parameters));
-            match self.elsewhere.answer(is_own, call).await {
+            match self.fallback.answer(is_own, call).await {
                 Some(answer) => answer,
                 None if self.batch => self.publish_batch(call),
                 None => self.publish(call),
@@ -61,10 +61,10 @@ impl Adapter for Publishing {
 
 impl Publishing {
     /// One message.
-    fn publish(&self, call: &Call) -> Result<Answer, TaskError> {
+    fn publish(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let id = aws::request_id(call);
         let topic = topic(&call.parameters);
-        let refused = |(code, message): Refusal| forward::refused("sns", self.integration, code, &message, 400, &id);
+        let refused = |(code, message): SnsError| forward::refused("sns", self.integration, code, &message, 400, &id);
         let body = notification(&call.parameters, topic).map_err(refused)?;
         let message_id = notify::id_of(call, "");
         let mut answer = json!({ "MessageId": message_id });
@@ -73,13 +73,15 @@ impl Publishing {
         }
         let answer = match self.integration {
             Integration::Sdk => answer,
-            Integration::Optimised => aws::with_metadata(answer, &id, "text/xml", call.handle.now(), aws::Dress::Plain),
+            Integration::Optimised => {
+                aws::with_metadata(answer, &id, "text/xml", call.handle.now(), aws::HeaderStyle::Plain)
+            }
         };
         Ok(notify::publish(&self.notifications, call, vec![(message_id, body)], Ok(Ended::Done(answer))))
     }
 
     /// Several messages: what is wrong with one does not keep the others.
-    fn publish_batch(&self, call: &Call) -> Result<Answer, TaskError> {
+    fn publish_batch(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let (p, id) = (&call.parameters, aws::request_id(call));
         let refused = |code, message: String| forward::refused("sns", self.integration, code, &message, 400, &id);
         let entries = p["PublishBatchRequestEntries"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -115,7 +117,7 @@ impl Publishing {
 }
 
 /// What the notification's targets get.
-fn notification(p: &Value, topic: &str) -> Result<Map<String, Value>, Refusal> {
+fn notification(p: &Value, topic: &str) -> Result<Map<String, Value>, SnsError> {
     let invalid = |what: &str| ("InvalidParameter", format!("Invalid parameter: {what}"));
     if topic.is_empty() && p.get("PhoneNumber").is_none() {
         return Err(invalid("TopicArn or TargetArn Reason: no value for required parameter"));

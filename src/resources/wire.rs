@@ -54,8 +54,8 @@ pub async fn json(messaging: &Messaging, handle: &Handle, target: &str, body: &[
     })
 }
 
-async fn sqs(messaging: &Messaging, handle: &Handle, operation: &str, p: &Value) -> Result<Value, queues::Refusal> {
-    let known = queues::operation(operation).ok_or_else(|| queues::Refusal::unknown(operation))?;
+async fn sqs(messaging: &Messaging, handle: &Handle, operation: &str, p: &Value) -> Result<Value, queues::SqsError> {
+    let known = queues::operation(operation).ok_or_else(|| queues::SqsError::unknown(operation))?;
     queues::call(&messaging.queues, handle, known, p).await
 }
 

@@ -16,7 +16,7 @@ pub struct AuditEntry {
     pub at: Timestamp,
     pub who: String,
     pub role: String,
-    /// The door it came through: `rest` or `aws`.
+    /// Which of the two APIs it came through: `rest` or `aws`.
     pub door: &'static str,
     /// The operation, such as `StopExecution` or `POST /executions/{id}/stop`.
     pub what: String,

@@ -18,12 +18,12 @@ use super::catalog::Catalog;
 use super::catalog::Machine;
 use super::execution::{self, ExecutionActor};
 use super::express::Express;
-use super::lanes::need::{PRIORITY_MAX, PRIORITY_MIN};
+use super::lanes::demand::{PRIORITY_MAX, PRIORITY_MIN};
 use super::lanes::spec::Lanes;
 use super::lanes::{self, Lease, Ticket};
 use super::logging::LogQueue;
 use super::map_runs::MapRuns;
-use super::notice::Board;
+use super::progress::ProgressBoard;
 use super::resource::{Announced, Resources};
 use super::supervise::Supervision;
 use super::timers::Timers;
@@ -41,8 +41,8 @@ pub struct Config {
 }
 
 pub(super) type SharedCore = Arc<Core>;
-/// Whether the event changed anything: a straggler does not.
-pub(super) type Answer = oneshot::Sender<Result<bool, Refused>>;
+/// Takes the answer whether the event changed anything: a straggler does not.
+pub(super) type ReplySender = oneshot::Sender<Result<bool, Refused>>;
 
 /// Locks for starts by name. One is held over a commit, so they must be many more than the starts under way, or
 /// names that have nothing to do with each other wait for each other's sync.
@@ -55,7 +55,7 @@ pub(super) struct Core {
     pub clock: Arc<dyn Clock>,
     pub account: String,
     pub region: String,
-    pub board: Arc<Board>,
+    pub board: Arc<ProgressBoard>,
     pub catalog: Catalog,
     pub timers: Timers,
     pub activities: Activities,
@@ -73,9 +73,9 @@ pub(super) struct Core {
     pub analyses: Blocking,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
-    fresh: Mutex<HashSet<ExecutionId>>,
+    starting: Mutex<HashSet<ExecutionId>>,
     /// Executions whose actor panicked outside `step` and was given another go.
-    begun_anew: Mutex<HashSet<ExecutionId>>,
+    reloaded: Mutex<HashSet<ExecutionId>>,
     closing: AtomicBool,
     fatal: watch::Sender<Option<String>>,
 }
@@ -101,7 +101,7 @@ impl Core {
             clock: config.clock,
             account: config.account,
             region: config.region,
-            board: Arc::new(Board::new()),
+            board: Arc::new(ProgressBoard::new()),
             timers: Timers::new(),
             activities: Activities::default(),
             express: Express::new(),
@@ -113,8 +113,8 @@ impl Core {
             root: OnceLock::new(),
             supervision: Supervision::default(),
             awake: Mutex::default(),
-            fresh: Mutex::default(),
-            begun_anew: Mutex::default(),
+            starting: Mutex::default(),
+            reloaded: Mutex::default(),
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
         })
@@ -235,13 +235,13 @@ impl Core {
     /// what it stored, it is noticed if anybody else got there first and may have changed it since.
     pub fn expect(&self, id: ExecutionId) {
         let _awake = self.awake.lock();
-        self.fresh.lock().insert(id);
+        self.starting.lock().insert(id);
     }
 
     /// The starter sends nothing, or not any more.
     pub fn expect_no_more(&self, id: ExecutionId) {
         let _awake = self.awake.lock();
-        self.fresh.lock().remove(&id);
+        self.starting.lock().remove(&id);
     }
 
     /// Sends to an execution's actor. `known` is the execution as the sender has just stored it; it counts only
@@ -254,7 +254,7 @@ impl Core {
             }
         }
         let mut awake = self.awake.lock();
-        let untouched = self.fresh.lock().remove(&id);
+        let untouched = self.starting.lock().remove(&id);
         let known = known.filter(|_| untouched);
         if let Some(there) = awake.get(&id) {
             there.pending.fetch_add(1, Ordering::SeqCst);
@@ -281,8 +281,8 @@ impl Core {
         }
     }
 
-    /// Lets an actor go that has answered everything. False: a message is on its way to it.
-    pub fn fall_asleep(&self, id: ExecutionId, pending: &Arc<AtomicUsize>) -> bool {
+    /// Passivates an actor that has answered everything: lets it go. False: a message is on its way to it.
+    pub fn try_passivate(&self, id: ExecutionId, pending: &Arc<AtomicUsize>) -> bool {
         let mut awake = self.awake.lock();
         let mine = awake.get(&id).is_some_and(|there| Arc::ptr_eq(&there.pending, pending));
         if !mine {
@@ -295,9 +295,9 @@ impl Core {
         true
     }
 
-    /// Whether this is the first time that the execution asks.
-    pub fn may_begin_anew(&self, id: ExecutionId) -> bool {
-        self.begun_anew.lock().insert(id)
+    /// Whether this is the first time that the execution is reloaded.
+    pub fn may_reload(&self, id: ExecutionId) -> bool {
+        self.reloaded.lock().insert(id)
     }
 
     /// Executions that have an actor now.
@@ -328,18 +328,18 @@ impl Core {
             return self.activities.offer(id, task);
         }
         if run_of(&task.resource).is_some() {
-            return self.take_up_run(id, task);
+            return self.drive_run(id, task);
         }
         let resource = self.resources.find(&task.resource);
         if let Some(resource) = &resource {
             self.predict(resource, id, &task);
         }
-        let need = resource.and_then(|resource| resource.need(&task));
-        match (need, self.lanes.get()) {
-            (Some(mut need), Some(lanes)) => {
-                need.priority = need.priority.or_else(|| priority_of(input));
+        let demand = resource.and_then(|resource| resource.demand(&task));
+        match (demand, self.lanes.get()) {
+            (Some(mut demand), Some(lanes)) => {
+                demand.priority = demand.priority.or_else(|| priority_of(input));
                 // The lanes are gone only when the appliance is, and then the row is issued again.
-                let _ = lanes.cast(lanes::Message::Request { execution: id, task, need });
+                let _ = lanes.cast(lanes::Message::Request { execution: id, task, demand });
             }
             // Nothing is needed, or nothing is leased here.
             _ => self.lease(id, task, Ok(None)),

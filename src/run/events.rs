@@ -146,7 +146,7 @@ impl StepPanicked<'_> {
     }
 }
 
-/// An execution's actor panicked outside `step`: a bug of ours. An operator must look where it is not taken up again.
+/// An execution's actor panicked outside `step`: a bug of ours. An operator must look where it is not resumed.
 pub(super) struct ActorPanicked<'a> {
     pub id: ExecutionId,
     pub text: &'a str,

@@ -24,28 +24,28 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::audit::OnBehalf;
 use super::catalog::Machine;
-use super::core::{Answer, SharedCore};
-use super::ending::{Ended, Ending, Settle};
+use super::completion::{Completed, Completion, Settle};
+use super::core::{ReplySender, SharedCore};
 use super::lanes::{Lease, Ticket};
 use super::resource::Announced;
-use super::stage::{self, End, Stage, StageActor, Told};
-use super::{Notice, Refused, events, quarantine, recover};
+use super::stage::{self, AttemptLabels, End, Stage, StageActor};
+use super::{LiveUpdate, Refused, events, guarded, recover};
 
 pub(super) enum Message {
     Event {
         event: Event,
-        answer: Option<Answer>,
+        answer: Option<ReplySender>,
         /// Whose doing it is, where the audit log is to say so.
         on_behalf: Option<OnBehalf>,
     },
     /// A service ends the attempt, in one commit with what it changes.
-    Settle { settle: Settle, told: Told },
+    Settle { settle: Settle, labels: AttemptLabels },
     /// The attempt may run now.
     Leased { task: Box<RunTask>, lease: Result<Option<Lease>, TaskError> },
     /// The attempt's device failed, and its stage has given it up: it waits for another one.
     Moved { task: Box<RunTask>, ticket: Ticket },
     /// A timer that is set is due. It wakes that branch, or is the execution's own.
-    Fired { timer: TimerId, of: Option<BranchId>, answer: Answer },
+    Fired { timer: TimerId, of: Option<BranchId>, answer: ReplySender },
     /// A stage's actor is no more. Comes after whatever that stage had to say.
     StageGone { stage: ActorId },
 }
@@ -69,7 +69,7 @@ pub(super) struct State {
     stages: HashMap<Attempt, ActorRef<stage::Message>>,
     /// Outcomes that outsiders reported while the attempt's own stage had not answered yet: a child that ended,
     /// or a token that was used, before its submission was recorded. The stage's answer goes first.
-    early: Vec<(Attempt, Event, Option<Answer>, Option<OnBehalf>)>,
+    early: Vec<(Attempt, Event, Option<ReplySender>, Option<OnBehalf>)>,
     /// Attempts that need no lane, in the order in which they were commanded.
     ready: VecDeque<Box<RunTask>>,
 }
@@ -99,11 +99,11 @@ impl Actor for ExecutionActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         // `step` is guarded by itself. A panic anywhere else must not leave an execution that nobody carries on.
-        if let Err(panic) = AssertUnwindSafe(state.hear(&myself, message)).catch_unwind().await {
-            state.begin_anew(&quarantine::text_of(&*panic));
+        if let Err(panic) = AssertUnwindSafe(state.handle_message(&myself, message)).catch_unwind().await {
+            state.reload(&guarded::text_of(&*panic));
         }
         state.pending.fetch_sub(1, Ordering::SeqCst);
-        state.rest(&myself);
+        state.passivate_if_idle(&myself);
         Ok(())
     }
 
@@ -119,19 +119,19 @@ impl Actor for ExecutionActor {
             if state.stages.values().any(|stage| stage.get_id() == cell.get_id()) {
                 state.core.send(state.id, Message::StageGone { stage: cell.get_id() }, None);
             }
-            state.rest(&myself);
+            state.passivate_if_idle(&myself);
         }
         Ok(())
     }
 }
 
 impl State {
-    async fn hear(&mut self, myself: &ActorRef<Message>, message: Message) {
+    async fn handle_message(&mut self, myself: &ActorRef<Message>, message: Message) {
         match message {
             Message::Event { event, answer, on_behalf } => self.event(event, answer, on_behalf).await,
-            Message::Settle { settle, told } => {
-                self.settle(settle, &told).await;
-                self.stages.remove(&told.attempt);
+            Message::Settle { settle, labels } => {
+                self.settle(settle, &labels).await;
+                self.stages.remove(&labels.attempt);
             }
             Message::Leased { task, lease } => self.run(myself, *task, lease).await,
             Message::Moved { task, ticket } => self.moved(task, ticket),
@@ -141,34 +141,34 @@ impl State {
             }
             Message::StageGone { stage } => self.stage_gone(stage).await,
         }
-        self.hear_the_early().await;
+        self.handle_early().await;
         self.run_ready(myself).await;
     }
 
-    /// Drops what is in memory and has the execution taken up from its rows, as a restart would. Once: what panics
+    /// Drops what is in memory and has the execution resumed from its rows, as a restart would. Once: what panics
     /// again would do so for ever.
-    fn begin_anew(&mut self, panic: &str) {
+    fn reload(&mut self, panic: &str) {
         self.execution = None;
         self.machine = None;
         self.early.clear();
         self.ready.clear();
         self.stages.drain().for_each(|(_, stage)| stage.kill());
-        let again = self.core.may_begin_anew(self.id);
+        let again = self.core.may_reload(self.id);
         events::ActorPanicked { id: self.id, text: panic, again }.emit();
         if again {
             let (core, id) = (self.core.clone(), self.id);
-            tokio::spawn(async move { recover::take_up_one(&core, id).await });
+            tokio::spawn(async move { recover::resume_execution(&core, id).await });
         }
     }
 
-    fn rest(&mut self, myself: &ActorRef<Message>) {
+    fn passivate_if_idle(&mut self, myself: &ActorRef<Message>) {
         let idle = self.stages.is_empty() && self.early.is_empty();
-        if idle && self.core.fall_asleep(self.id, &self.pending) {
+        if idle && self.core.try_passivate(self.id, &self.pending) {
             myself.stop(None);
         }
     }
 
-    async fn event(&mut self, event: Event, answer: Option<Answer>, on_behalf: Option<OnBehalf>) {
+    async fn event(&mut self, event: Event, answer: Option<ReplySender>, on_behalf: Option<OnBehalf>) {
         if let Some(attempt) = outsiders_outcome(&event)
             && answer.is_some()
             && self.stages.contains_key(&attempt)
@@ -185,8 +185,8 @@ impl State {
         }
     }
 
-    /// What was reported early is heard as soon as the attempt's stage is through, in whichever way.
-    async fn hear_the_early(&mut self) {
+    /// What was reported early is handled as soon as the attempt's stage is through, in whichever way.
+    async fn handle_early(&mut self) {
         while let Some(at) = self.early.iter().position(|(attempt, ..)| !self.stages.contains_key(attempt)) {
             let (_, event, answer, on_behalf) = self.early.remove(at);
             let done = self.decide(event, on_behalf).await;
@@ -230,8 +230,8 @@ impl State {
     }
 
     /// Has a service end an attempt: it decides, and its change and the attempt's end are one commit.
-    async fn settle(&mut self, settle: Settle, told: &Told) {
-        let attempt = told.attempt;
+    async fn settle(&mut self, settle: Settle, labels: &AttemptLabels) {
+        let attempt = labels.attempt;
         if self.load().await.is_err() {
             return;
         }
@@ -252,21 +252,21 @@ impl State {
             self.execution = Some(execution);
             return;
         }
-        let (ending, ended) = Ending::lend(&core, execution, machine.clone(), attempt);
-        settle(ending);
+        let (completion, ended) = Completion::lend(&core, execution, machine.clone(), attempt);
+        settle(completion);
         match ended.await {
-            Ok(Ended::Durable { execution, step, announced, outcome }) => {
-                told.ended(&core, outcome);
+            Ok(Completed::Durable { execution, step, announced, outcome }) => {
+                labels.ended(&core, outcome);
                 self.execution = Some(execution);
                 self.carry_out(*step, announced).await;
             }
-            Ok(Ended::Outcome { execution, outcome }) => {
+            Ok(Completed::Outcome { execution, outcome }) => {
                 self.execution = execution;
                 // Where this is refused the fault is noted, and the attempt is issued again after the restart.
-                let _ = self.decide(told.ended(&core, outcome), None).await;
+                let _ = self.decide(labels.ended(&core, outcome), None).await;
             }
             // The service failed, or there is none just now; nothing was stored. The attempt is issued again.
-            Err(_) => recover::take_up_one_later(&core, self.id),
+            Err(_) => recover::resume_execution_later(&core, self.id),
         }
     }
 
@@ -301,7 +301,7 @@ impl State {
             let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
                 return Err(Refused::no_execution(self.id));
             };
-            match quarantine::step_partly(machine, execution, entry) {
+            match guarded::step_partly(machine, execution, entry) {
                 Ok(step) => return Ok(step),
                 Err(unread) => self.read(unread).await?,
             }
@@ -317,7 +317,7 @@ impl State {
         let header = execution.header();
         announce(&core, header);
         let Step { commands, history, .. } = step;
-        core.logs.tell(machine, header, history);
+        core.logs.push(machine, header, history);
         for command in &commands {
             if let Command::CancelTask { attempt } = command
                 && let Some(stage) = self.stages.remove(attempt)
@@ -347,7 +347,7 @@ impl State {
                 self.core.lease(self.id, task, Ok(None));
             } else {
                 self.run(myself, *task, Ok(None)).await;
-                self.hear_the_early().await;
+                self.handle_early().await;
             }
         }
     }
@@ -413,7 +413,7 @@ impl State {
             match end {
                 // Where this is refused the fault is noted, and the attempt is issued again after the restart.
                 End::Ended(event) => drop(self.decide(event, None).await),
-                End::Settle(settle, told) => self.settle(settle, &told).await,
+                End::Settle(settle, labels) => self.settle(settle, &labels).await,
                 End::Moved { task, ticket } => self.core.run_elsewhere(self.id, task, ticket),
             }
             return;
@@ -425,7 +425,7 @@ impl State {
     }
 }
 
-fn reply(answer: Option<Answer>, done: Result<bool, Refused>) {
+fn reply(answer: Option<ReplySender>, done: Result<bool, Refused>) {
     if let Some(answer) = answer {
         // Who asked may have hung up; the event counts all the same.
         let _ = answer.send(done);
@@ -472,7 +472,7 @@ pub(super) fn announce(core: &SharedCore, header: &Header) {
     if header.child.is_some() {
         return;
     }
-    core.board.tell(|| Notice::Changed {
+    core.board.publish(|| LiveUpdate::Changed {
         execution: header.id,
         machine: header.machine.clone(),
         name: header.name.clone(),

@@ -1,4 +1,4 @@
-//! [`Handle`]: what the doors, the resources and the watchers hold of the running appliance.
+//! [`Handle`]: what the API, the resources and the watchers hold of the running appliance.
 //!
 //! Every call that changes something resolves once what it did is durable.
 
@@ -14,13 +14,13 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::audit::{By, OnBehalf};
+use super::completion::{self, Completed, Completion};
 use super::core::{Core, SharedCore};
-use super::ending::{self, Ended, Ending};
 use super::lanes::{self, LaneStatus, WaitingStage};
 use super::start::Starting;
 use super::{
-    ActivityTask, AliasChange, Attempted, Changed, ExpressBoard, LogBatch, Machine, MachineChange, NewMachine, Notice,
-    Refused, TaskContext, TaskOutcome, Working,
+    ActivityTask, AliasChange, Attempted, Changed, ExpressBoard, LiveUpdate, LogBatch, Machine, MachineChange,
+    NewMachine, Refused, RunningAttempt, TaskContext, TaskOutcome,
 };
 
 /// How long a worker's GetActivityTask waits for work (AWS: 60 seconds).
@@ -37,7 +37,7 @@ const SHUT_DOWN_MAX: Duration = Duration::from_secs(2);
 
 /// What an execution is started with.
 #[derive(Clone, Debug, Default)]
-pub struct Start {
+pub struct StartRequest {
     pub machine: String,
     /// The version's number or the alias through which it is started; `None`: the machine's newest revision.
     pub qualifier: Option<String>,
@@ -184,7 +184,7 @@ impl Handle {
         self.core.machine(machine)
     }
 
-    pub async fn start(&self, request: Start) -> Result<Started, Refused> {
+    pub async fn start(&self, request: StartRequest) -> Result<Started, Refused> {
         let (core, on_behalf) = (self.core.clone(), self.on_behalf.clone());
         // A task of its own: a caller who hangs up must not leave an execution that is stored and not acted on.
         let started = tokio::spawn(async move { super::start::start(&core, request, on_behalf.as_ref(), None).await });
@@ -195,20 +195,20 @@ impl Handle {
     /// Starts an execution for a Task, whose attempt ends in the commit of the start with what `shape` makes of it.
     pub fn start_for(
         &self,
-        request: Start,
-        ending: Ending,
+        request: StartRequest,
+        completion: Completion,
         shape: impl FnOnce(&Result<Started, Refused>) -> TaskOutcome + Send + 'static,
     ) {
         let core = self.core.clone();
         tokio::spawn(async move {
-            let mut task = Starting::new(ending, Box::new(shape));
+            let mut task = Starting::new(completion, Box::new(shape));
             let started = super::start::start(&core, request, None, Some(&mut task)).await;
             task.end(&started);
         });
     }
 
     /// StartSyncExecution: resolves with the express execution as it ended.
-    pub async fn start_sync(&self, request: Start) -> Result<Header, Refused> {
+    pub async fn start_sync(&self, request: StartRequest) -> Result<Header, Refused> {
         let core = self.core.clone();
         // A task of its own: a caller who hangs up does not stop what was begun.
         let started = tokio::spawn(async move { super::express::start_sync(&core, request).await });
@@ -383,7 +383,7 @@ impl Handle {
         let Some(resource) = self.core.resources.find(&task.resource) else {
             return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
         };
-        if resource.need(&task).is_some_and(|need| !need.is_light()) {
+        if resource.demand(&task).is_some_and(|demand| !demand.is_light()) {
             let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
             return Err(Refused::new("ValidationException", what));
         }
@@ -411,27 +411,27 @@ impl Handle {
         Ok(match attempted {
             Attempted::Ended(outcome) => outcome,
             Attempted::Settle(settle) => {
-                let (ending, ended) = Ending::alone(&self.core, attempt);
-                settle(ending);
+                let (completion, ended) = Completion::alone(&self.core, attempt);
+                settle(completion);
                 match ended.await {
-                    Ok(Ended::Outcome { outcome, .. } | Ended::Durable { outcome, .. }) => outcome,
-                    Err(_) => ending::lost(),
+                    Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
+                    Err(_) => completion::lost(),
                 }
             }
         })
     }
 
-    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+    pub fn subscribe(&self) -> broadcast::Receiver<LiveUpdate> {
         self.core.board.subscribe()
     }
 
     /// What runs for an execution right now.
-    pub fn working(&self, id: ExecutionId) -> Vec<Working> {
-        self.core.board.working(id)
+    pub fn running_attempts(&self, id: ExecutionId) -> Vec<RunningAttempt> {
+        self.core.board.running(id)
     }
 
     /// What runs on the box right now.
-    pub fn all_working(&self) -> Vec<(ExecutionId, Working)> {
+    pub fn all_running_attempts(&self) -> Vec<(ExecutionId, RunningAttempt)> {
         self.core.board.all()
     }
 
@@ -495,6 +495,6 @@ impl Core {
     pub fn needs_no_lane(&self, task: &conveyor_interpreter::RunTask) -> bool {
         !super::activities::is_activity(&task.resource)
             && run_of(&task.resource).is_none()
-            && self.resources.find(&task.resource).is_none_or(|resource| resource.need(task).is_none())
+            && self.resources.find(&task.resource).is_none_or(|resource| resource.demand(task).is_none())
     }
 }

@@ -122,7 +122,7 @@ impl LogQueue {
     }
 
     /// Queues what the machine's configuration asks for of these events.
-    pub fn tell(&self, machine: &Machine, header: &Header, mut history: Vec<HistoryEvent>) {
+    pub fn push(&self, machine: &Machine, header: &Header, mut history: Vec<HistoryEvent>) {
         let Some(target) = &machine.logging else { return };
         if !self.taken.load(Ordering::Acquire) {
             return;

@@ -27,8 +27,8 @@ pub struct Forecast {
     pub by: &'static str,
 }
 
-/// Tells a forecast, at once or when it is known.
-pub type Tell = Box<dyn FnOnce(Forecast) + Send>;
+/// Called with a forecast, at once or when it is known.
+pub type OnForecast = Box<dyn FnOnce(Forecast) + Send>;
 
 /// A forecast with its place in the queue, as screens show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -123,8 +123,8 @@ impl Core {
             Box::new(move |forecast| {
                 // The answer may come late: after the appliance, or after the attempt.
                 let Some(core) = core.upgrade() else { return };
-                let works = core.board.working(id).into_iter().find(|working| working.attempt == attempt);
-                let started_at = works.map(|working| working.started_at);
+                let works = core.board.running(id).into_iter().find(|running| running.attempt == attempt);
+                let started_at = works.map(|running| running.started_at);
                 let entry = Entry { state, queued_at: core.clock.now(), started_at, forecast };
                 let mut all = core.board.predictions.0.lock();
                 if all.len() < PREDICTIONS_MAX {
@@ -142,12 +142,12 @@ impl Handle {
     }
 
     /// More is known now than when the attempt was queued: the forecast of one that runs is replaced.
-    pub fn foretell(&self, execution: ExecutionId, attempt: Attempt, forecast: Forecast) {
-        let working = self.working(execution).into_iter().find(|working| working.attempt == attempt);
-        let Some(working) = working else { return };
+    pub fn update_forecast(&self, execution: ExecutionId, attempt: Attempt, forecast: Forecast) {
+        let running = self.running_attempts(execution).into_iter().find(|running| running.attempt == attempt);
+        let Some(running) = running else { return };
         let mut all = self.core().board.predictions.0.lock();
-        let queued_at = all.get(&(execution, attempt)).map_or(working.started_at, |entry| entry.queued_at);
-        let entry = Entry { state: working.state, queued_at, started_at: Some(working.started_at), forecast };
+        let queued_at = all.get(&(execution, attempt)).map_or(running.started_at, |entry| entry.queued_at);
+        let entry = Entry { state: running.state, queued_at, started_at: Some(running.started_at), forecast };
         all.insert((execution, attempt), entry);
     }
 }

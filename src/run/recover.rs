@@ -1,4 +1,4 @@
-//! The start of the appliance: actors, lanes, timers, and taking up what was in flight.
+//! The start of the appliance: actors, lanes, timers, and resuming what was in flight.
 //!
 //! Recovery looks at what was in flight and at nothing else: outstanding tasks and untold endings are tables of
 //! their own. Executions that only wait stay rows.
@@ -13,16 +13,16 @@ use ractor::Actor;
 
 use super::core::{Config, Core, SharedCore};
 use super::lanes::{self, LanesActor};
-use super::supervise::{Begun, OnFailure, Root, keep, supervise};
+use super::supervise::{OnFailure, Root, StartedPart, run_supervised, supervise};
 use super::{Handle, activities, events, timers};
 
 const LANES: &str = "the lanes";
 /// How long an attempt waits whose service failed under it.
-const TAKE_UP_AGAIN: Duration = Duration::from_millis(200);
-/// Tasks taken up between two reads.
-const TAKEN_UP_PER_TURN: usize = 256;
+const RESUME_DELAY: Duration = Duration::from_millis(200);
+/// Tasks resumed between two reads.
+const RESUMED_PER_TURN: usize = 256;
 
-/// Starts the appliance's actors. Serving may begin when this returns: what was in flight is taken up beside it.
+/// Starts the appliance's actors. Serving may begin when this returns: what was in flight is resumed beside it.
 pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     let lanes = std::mem::take(&mut config.lanes);
     let core = Core::new(config);
@@ -41,20 +41,20 @@ pub async fn start(mut config: Config) -> Result<Handle, Fault> {
                 let (lanes, _) = spawned.map_err(|e| e.to_string())?;
                 // Set here only, once.
                 let _ = core.lanes.set(lanes.clone());
-                Ok(Begun { actor: lanes.get_cell(), go: Box::new(|| {}) })
+                Ok(StartedPart { actor: lanes.get_cell(), go: Box::new(|| {}) })
             })
         })
         .await?;
     }
     // Without these no Wait, time-out or Retry of the box would go on, and nothing would say so.
     let sleeping = core.clone();
-    keep(&core, "the timers", OnFailure::End, move || timers::run(sleeping.clone())).await?;
-    let taking_up = core.clone();
-    keep(&core, "the recovery", OnFailure::End, move || take_up(taking_up.clone())).await?;
+    run_supervised(&core, "the timers", OnFailure::End, move || timers::run(sleeping.clone())).await?;
+    let resuming = core.clone();
+    run_supervised(&core, "the recovery", OnFailure::End, move || resume_all(resuming.clone())).await?;
     Ok(Handle::of(core))
 }
 
-async fn take_up(core: SharedCore) -> Result<(), Fault> {
+async fn resume_all(core: SharedCore) -> Result<(), Fault> {
     let begun = core.clock.now();
     let (tasks, deliveries) = issue_again(&core).await?;
     if (tasks, deliveries) != (0, 0) {
@@ -104,8 +104,8 @@ struct Turn {
 }
 
 fn next_to_issue(core: &SharedCore, rows: &Scans, after: Option<(ExecutionId, Attempt)>) -> Result<Turn, Fault> {
-    let outstanding = rows.outstanding(after, TAKEN_UP_PER_TURN)?;
-    let full = outstanding.len() == TAKEN_UP_PER_TURN;
+    let outstanding = rows.outstanding(after, RESUMED_PER_TURN)?;
+    let full = outstanding.len() == RESUMED_PER_TURN;
     let reached = outstanding.last().map(|(id, task)| (*id, task.attempt)).filter(|_| full);
     let scheduled = outstanding.iter().map(|(id, task)| (*id, task.scheduled_at)).collect();
     let mut issued = Vec::with_capacity(outstanding.len());
@@ -145,18 +145,18 @@ fn is_with_a_worker(rows: &Scans, id: ExecutionId, task: &RunTask) -> Result<boo
 }
 
 /// The same after a moment: what its attempt needs is on its way back.
-pub(super) fn take_up_one_later(core: &SharedCore, id: ExecutionId) {
+pub(super) fn resume_execution_later(core: &SharedCore, id: ExecutionId) {
     let core = core.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(TAKE_UP_AGAIN).await;
+        tokio::time::sleep(RESUME_DELAY).await;
         if !core.is_closing() {
-            take_up_one(&core, id).await;
+            resume_execution(&core, id).await;
         }
     });
 }
 
-/// Takes up one execution from its rows.
-pub(super) async fn take_up_one(core: &SharedCore, id: ExecutionId) {
+/// Resumes one execution from its rows.
+pub(super) async fn resume_execution(core: &SharedCore, id: ExecutionId) {
     let reading = core.clone();
     let read = core.reader.blocking(move |rows| {
         let Some(execution) = rows.execution(id)? else { return Ok::<_, Fault>(None) };

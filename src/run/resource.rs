@@ -14,8 +14,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::ending::Settle;
-use super::{Handle, Need, ProgressSink, Tell};
+use super::completion::Settle;
+use super::{Demand, Handle, OnForecast, ProgressSink};
 
 /// What runs the attempts of the Tasks that name it.
 ///
@@ -23,9 +23,9 @@ use super::{Handle, Need, ProgressSink, Tell};
 /// After a crash of the box the same attempt is run again, so running twice must leave one result.
 pub trait Resource: Send + Sync {
     /// What the attempt needs of the box, if anything.
-    fn need(&self, task: &RunTask) -> Option<Need>;
-    /// Says how long the attempt will run, where that can be known before: at once, or later through what `tell` makes.
-    fn predict(&self, _task: &RunTask, _tell: &dyn Fn() -> Tell) {}
+    fn demand(&self, task: &RunTask) -> Option<Demand>;
+    /// Says how long the attempt will run, where that can be known before: at once, or later through `on_forecast`.
+    fn predict(&self, _task: &RunTask, _on_forecast: &dyn Fn() -> OnForecast) {}
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted>;
 }
 

@@ -16,9 +16,9 @@ use super::handle::Handle;
 /// Executions looked at in one go, between which redrives and the shutdown get their turn.
 const PER_TURN: usize = 500;
 
-/// How long ended executions stay, from their end on.
+/// How long ended executions are retained, from their end on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ages {
+pub struct RetentionPeriods {
     /// Input, output and history then move into the archive of their day.
     pub archive: Span,
     /// They are forgotten with the rest of their day.
@@ -45,7 +45,7 @@ pub fn not_redrivable(header: &Header, now: Timestamp) -> Option<String> {
     }
 }
 
-impl Ages {
+impl RetentionPeriods {
     /// What may be archived: of what failed nothing that could be redriven, unless it is forgotten by then anyhow.
     fn archivable(&self, now: Timestamp) -> EndedBefore {
         let before = |ms: u64| now.plus_ms(-i64::try_from(ms).unwrap_or(i64::MAX));
@@ -56,10 +56,10 @@ impl Ages {
 
 impl Handle {
     /// Archives and forgets the executions whose time has come. May break off anywhere, and is then begun again.
-    pub async fn retire(&self, ages: Ages) -> Result<Retired, Fault> {
+    pub async fn retire(&self, periods: RetentionPeriods) -> Result<Retired, Fault> {
         let core = self.core();
         let now = core.clock.now();
-        let before = ages.archivable(now);
+        let before = periods.archivable(now);
         let mut retired = Retired::default();
         let mut reached = None;
         loop {
@@ -70,7 +70,7 @@ impl Handle {
                 break;
             }
         }
-        let forget_before = now.plus_ms(-i64::try_from(ages.forget.ms).unwrap_or(i64::MAX));
+        let forget_before = now.plus_ms(-i64::try_from(periods.forget.ms).unwrap_or(i64::MAX));
         retired.forgotten = blocking(core, move |writer| writer.forget_archived(forget_before)).await?;
         Ok(retired)
     }
@@ -109,8 +109,9 @@ mod tests {
     fn what_failed_waits_for_the_end_of_its_redrivable_period() {
         let now = Timestamp(1_000 * 86_400_000);
         let days_ago = |days: i64| now.plus_ms(-days * 86_400_000);
-        let before =
-            |archive, forget| Ages { archive: Span::days(archive), forget: Span::days(forget) }.archivable(now);
+        let before = |archive, forget| {
+            RetentionPeriods { archive: Span::days(archive), forget: Span::days(forget) }.archivable(now)
+        };
         assert_eq!(before(1, 90), EndedBefore { succeeded: days_ago(1), unsuccessful: days_ago(14) });
         assert_eq!(before(30, 90), EndedBefore { succeeded: days_ago(30), unsuccessful: days_ago(30) });
         assert_eq!(before(1, 5), EndedBefore { succeeded: days_ago(1), unsuccessful: days_ago(5) });

@@ -16,10 +16,10 @@ use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
+use super::completion::Settle;
 use super::core::SharedCore;
-use super::ending::Settle;
 use super::lanes::{Lease, Ticket};
-use super::notice::{ProgressSink, Working};
+use super::progress::{ProgressSink, RunningAttempt};
 use super::resource::{Attempted, TaskContext, TaskOutcome};
 use super::{Handle, events};
 
@@ -32,7 +32,7 @@ pub(super) struct StageActor;
 /// An attempt that has not ended.
 pub(super) struct Stage {
     core: SharedCore,
-    told: Told,
+    labels: AttemptLabels,
     state: Arc<str>,
     lease: Option<Lease>,
     /// For another device, should the one it runs on fail.
@@ -42,15 +42,15 @@ pub(super) struct Stage {
 
 /// Which attempt it is that ends, for logs and metrics.
 #[derive(Clone)]
-pub(super) struct Told {
+pub(super) struct AttemptLabels {
     execution: ExecutionId,
     pub attempt: Attempt,
     resource: String,
     started_at: Timestamp,
 }
 
-impl Told {
-    /// The event of an attempt's end, which is told to logs and metrics.
+impl AttemptLabels {
+    /// The event of an attempt's end, which logs and metrics are told of.
     pub fn ended(&self, core: &SharedCore, outcome: TaskOutcome) -> Event {
         let (event, outcome) = event(self.attempt, outcome);
         let duration_ms = core.clock.now().since_ms(self.started_at);
@@ -64,7 +64,7 @@ impl Told {
 pub(super) enum End {
     Ended(Event),
     /// A service ends it.
-    Settle(Settle, Told),
+    Settle(Settle, AttemptLabels),
     /// Its device failed and not its work: it is to be queued again.
     Moved {
         task: Box<RunTask>,
@@ -127,8 +127,8 @@ impl Stage {
                 .into()
             })
         };
-        let told = Told { execution: header.id, attempt, resource, started_at };
-        Stage { core, told, state, lease, task: kept, work: work.boxed() }
+        let labels = AttemptLabels { execution: header.id, attempt, resource, started_at };
+        Stage { core, labels, state, lease, task: kept, work: work.boxed() }
     }
 
     /// The attempt's end, where it needs to wait for nothing. Never moved elsewhere: it holds no device.
@@ -141,21 +141,21 @@ impl Stage {
 
     /// The attempt's end, however long it takes. On the board until then.
     pub async fn end(mut self) -> End {
-        self.core.board.begin(self.told.execution, self.working());
-        let (execution, attempt) = (self.told.execution, self.told.attempt);
-        let _shown = Shown { core: self.core.clone(), execution, attempt };
+        self.core.board.begin(self.labels.execution, self.running());
+        let (execution, attempt) = (self.labels.execution, self.labels.attempt);
+        let _on_board = BoardGuard { core: self.core.clone(), execution, attempt };
         let attempted = (&mut self.work).await;
         self.end_of(attempted)
     }
 
     fn end_of(&mut self, attempted: Attempted) -> End {
         let outcome = match attempted {
-            Attempted::Settle(settle) => return End::Settle(settle, self.told.clone()),
+            Attempted::Settle(settle) => return End::Settle(settle, self.labels.clone()),
             Attempted::Ended(outcome) => outcome,
         };
         match self.moves_on(&outcome) {
             Some((task, ticket)) => End::Moved { task, ticket },
-            None => End::Ended(self.told.ended(&self.core, outcome)),
+            None => End::Ended(self.labels.ended(&self.core, outcome)),
         }
     }
 
@@ -164,18 +164,18 @@ impl Stage {
         let TaskOutcome::Failed(error) = outcome else { return None };
         let lease = self.lease.as_ref()?;
         let ticket = lease.failed(error)?;
-        let (id, attempt, lane) = (self.told.execution, self.told.attempt, lease.label());
+        let (id, attempt, lane) = (self.labels.execution, self.labels.attempt, lease.label());
         events::StageMoved { id, attempt, lane, error: &error.error, cause: &error.cause }.emit();
         Some((self.task.take()?, ticket))
     }
 
-    fn working(&self) -> Working {
-        Working {
-            attempt: self.told.attempt,
+    fn running(&self) -> RunningAttempt {
+        RunningAttempt {
+            attempt: self.labels.attempt,
             state: self.state.clone(),
-            resource: self.told.resource.clone(),
+            resource: self.labels.resource.clone(),
             lane: self.lease.as_ref().map(|lease| lease.label().to_owned()).unwrap_or_default(),
-            started_at: self.told.started_at,
+            started_at: self.labels.started_at,
             progress: Progress::default(),
         }
     }
@@ -187,13 +187,13 @@ pub(super) struct State {
 }
 
 /// Takes the attempt off the board, also where it is cancelled.
-struct Shown {
+struct BoardGuard {
     core: SharedCore,
     execution: ExecutionId,
     attempt: Attempt,
 }
 
-impl Drop for Shown {
+impl Drop for BoardGuard {
     fn drop(&mut self) {
         self.core.board.end(self.execution, self.attempt);
     }
@@ -209,7 +209,7 @@ impl Drop for AbortOnDrop {
 
 impl Drop for State {
     fn drop(&mut self) {
-        self.stage.core.board.end(self.stage.told.execution, self.stage.told.attempt);
+        self.stage.core.board.end(self.stage.labels.execution, self.stage.labels.attempt);
     }
 }
 
@@ -219,7 +219,7 @@ impl Actor for StageActor {
     type Arguments = Stage;
 
     async fn pre_start(&self, myself: ActorRef<Message>, mut stage: Stage) -> Result<State, ActorProcessingErr> {
-        stage.core.board.begin(stage.told.execution, stage.working());
+        stage.core.board.begin(stage.labels.execution, stage.running());
         let work = std::mem::replace(&mut stage.work, futures::future::pending().boxed());
         let work = tokio::spawn(async move {
             let attempted = work.await;
@@ -236,14 +236,14 @@ impl Actor for StageActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let stage = &mut state.stage;
-        let id = stage.told.execution;
+        let id = stage.labels.execution;
         match stage.end_of(attempted) {
             End::Moved { task, ticket } => {
                 let moved = super::execution::Message::Moved { task, ticket };
                 stage.core.send(id, moved, None);
             }
-            End::Settle(settle, told) => {
-                stage.core.send(id, super::execution::Message::Settle { settle, told }, None);
+            End::Settle(settle, labels) => {
+                stage.core.send(id, super::execution::Message::Settle { settle, labels }, None);
             }
             End::Ended(event) => stage.core.post(id, event),
         }
@@ -252,7 +252,7 @@ impl Actor for StageActor {
     }
 }
 
-/// Where an attempt tells how far it is.
+/// Where an attempt reports how far it is.
 pub(super) fn progress(
     core: &SharedCore,
     execution: ExecutionId,

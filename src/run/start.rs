@@ -9,16 +9,16 @@ use conveyor_interpreter::{Command, Event, Execution, MachineRef, Status};
 use conveyor_store::{Commit, MachineRow};
 
 use super::audit::By;
+use super::completion::Completion;
 use super::core::SharedCore;
-use super::ending::Ending;
 use super::execution::announce;
-use super::handle::{Start, Started};
+use super::handle::{StartRequest, Started};
 use super::resource::TaskOutcome;
-use super::{Refused, events, express, quarantine};
+use super::{Refused, events, express, guarded};
 
 /// A Task that starts an execution, and ends with it: in one commit.
 pub(super) struct Starting {
-    ending: Ending,
+    completion: Completion,
     /// What the Task's attempt comes to; taken once it is known.
     shape: Option<Shape>,
     has_joined: bool,
@@ -28,22 +28,22 @@ pub(super) struct Starting {
 pub(super) type Shape = Box<dyn FnOnce(&Result<Started, Refused>) -> TaskOutcome + Send>;
 
 impl Starting {
-    pub fn new(ending: Ending, shape: Shape) -> Starting {
-        Starting { ending, shape: Some(shape), has_joined: false }
+    pub fn new(completion: Completion, shape: Shape) -> Starting {
+        Starting { completion, shape: Some(shape), has_joined: false }
     }
 
     /// Adds the attempt's end to the commit of the start. False: the attempt is over, and nothing may be started for it.
     fn join(&mut self, started: &Started, commit: &mut Commit) -> bool {
         let outcome = self.shape.take().map(|shape| shape(&Ok(started.clone())));
-        self.has_joined = outcome.is_some_and(|outcome| self.ending.join(outcome, commit));
+        self.has_joined = outcome.is_some_and(|outcome| self.completion.join(outcome, commit));
         self.has_joined
     }
 
     /// The start is through, in whichever way.
     pub fn end(self, started: &Result<Started, Refused>) {
         match self {
-            Starting { ending, has_joined: true, .. } if started.is_ok() => ending.durable(),
-            Starting { ending, shape: Some(shape), .. } => ending.answer(shape(started)),
+            Starting { completion, has_joined: true, .. } if started.is_ok() => completion.durable(),
+            Starting { completion, shape: Some(shape), .. } => completion.answer(shape(started)),
             // Nothing was stored. The attempt is issued again, if it is not over.
             Starting { .. } => {}
         }
@@ -53,7 +53,7 @@ impl Starting {
 /// StartExecution. Idempotent by name: the same name with the same input answers the running execution.
 pub(super) async fn start(
     core: &SharedCore,
-    request: Start,
+    request: StartRequest,
     by: By<'_>,
     task: Option<&mut Starting>,
 ) -> Result<Started, Refused> {
@@ -84,7 +84,12 @@ pub(super) async fn start(
     }
 }
 
-async fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: String) -> Result<Started, Refused> {
+async fn existing(
+    core: &SharedCore,
+    request: &StartRequest,
+    id: ExecutionId,
+    name: String,
+) -> Result<Started, Refused> {
     let header = core.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))?;
     // A child's name is its parent's to give: the same attempt asking again after a crash gets the same child,
     // whether that has ended or not.
@@ -99,7 +104,7 @@ async fn existing(core: &SharedCore, request: &Start, id: ExecutionId, name: Str
 
 async fn begin(
     core: &SharedCore,
-    request: Start,
+    request: StartRequest,
     row: Option<MachineRow>,
     name: String,
     by: By<'_>,
@@ -124,7 +129,7 @@ async fn begin(
     let mut execution = Execution::start(id, name.clone(), reference, request.input, entry.at);
     execution.header.parent = request.parent.clone();
     execution.header.trace_header = request.trace_header;
-    let step = quarantine::step(&machine, &execution, &entry);
+    let step = guarded::step(&machine, &execution, &entry);
 
     let mut commit = Commit::new();
     commit.step(None, &step);
@@ -143,7 +148,7 @@ async fn begin(
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &started.name }.emit();
     announce(core, &execution.header);
-    core.logs.tell(&machine, &execution.header, step.history);
+    core.logs.push(&machine, &execution.header, step.history);
     act(core, execution, step.commands);
     // A Task that ends with the start was not cancelled meanwhile.
     if let (Some(parent), None) = (&request.parent, &task) {

@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use super::core::SharedCore;
-use super::{Handle, events, quarantine};
+use super::{Handle, events, guarded};
 
 /// The first pause before a part is started again; each further one is twice as long.
 const BACKOFF_MS_MIN: u64 = 50;
@@ -73,10 +73,10 @@ pub struct FailedPart {
 }
 
 /// How a part is started: linked to the root, with everything rebuilt from the store.
-type Start = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<Begun, String>> + Send + Sync>;
+type Start = Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<StartedPart, String>> + Send + Sync>;
 
 /// A part that was started and has done nothing yet: nobody would know whose failure it was.
-pub(super) struct Begun {
+pub(super) struct StartedPart {
     pub actor: ActorCell,
     /// Sets it to work.
     pub go: Box<dyn FnOnce() + Send>,
@@ -180,7 +180,7 @@ pub(super) async fn supervise(
     core: &SharedCore,
     name: &str,
     on_failure: OnFailure,
-    start: impl Fn(ActorCell) -> BoxFuture<'static, Result<Begun, String>> + Send + Sync + 'static,
+    start: impl Fn(ActorCell) -> BoxFuture<'static, Result<StartedPart, String>> + Send + Sync + 'static,
 ) -> Result<(), Fault> {
     let (name, start): (Arc<str>, Start) = (Arc::from(name), Arc::new(start));
     let part = Part { start, on_failure, actor: None, running: false, failures: 0, failed: None };
@@ -195,7 +195,7 @@ async fn begin(core: &SharedCore, name: &Arc<str>) -> Result<(), String> {
     let Some(start) = core.supervision.start_of(name) else { return Ok(()) };
     let root = core.root.get().cloned().ok_or("the appliance has no root")?;
     let begun = AssertUnwindSafe(async move { start(root).await }).catch_unwind().await;
-    let Begun { actor, go } = begun.unwrap_or_else(|panic| Err(quarantine::text_of(&*panic)))?;
+    let StartedPart { actor, go } = begun.unwrap_or_else(|panic| Err(guarded::text_of(&*panic)))?;
     core.supervision.running(name, actor.get_id());
     go();
     Ok(())
@@ -304,7 +304,7 @@ impl Actor for LoopActor {
                 state.0 = Some(tokio::spawn(PART.scope(self.0.clone(), async move {
                     let end = match AssertUnwindSafe(work).catch_unwind().await {
                         Ok(end) => end.map_err(|fault| fault::chain(&fault)),
-                        Err(panic) => Err(format!("it panicked: {}", quarantine::text_of(&*panic))),
+                        Err(panic) => Err(format!("it panicked: {}", guarded::text_of(&*panic))),
                     };
                     // The actor is gone only when the appliance ends, and then nobody asks.
                     let _ = myself.cast(Loop::Ended(end));
@@ -318,13 +318,18 @@ impl Actor for LoopActor {
 }
 
 /// Runs a loop as a part of the appliance; `make` makes its work anew at each start.
-pub(super) async fn keep<F, W>(core: &SharedCore, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
+pub(super) async fn run_supervised<F, W>(
+    core: &SharedCore,
+    name: &str,
+    on_failure: OnFailure,
+    make: F,
+) -> Result<(), Fault>
 where
     F: Fn() -> W + Send + Sync + 'static,
     W: Future<Output = Result<(), Fault>> + Send + 'static,
 {
     let (part, noting): (Arc<str>, SharedCore) = (Arc::from(name), core.clone());
-    let start = move |root: ActorCell| -> BoxFuture<'static, Result<Begun, String>> {
+    let start = move |root: ActorCell| -> BoxFuture<'static, Result<StartedPart, String>> {
         let (part, work, core) = (part.clone(), make(), noting.clone());
         // A fault of the store ends the process here as everywhere.
         let work = async move { work.await.inspect_err(|fault| core.note(fault)) }.boxed();
@@ -334,7 +339,7 @@ where
             let cell = actor.get_cell();
             // It is gone only when the appliance ends.
             let go = Box::new(move || drop(actor.cast(Loop::Begin(work))));
-            Ok(Begun { actor: cell, go })
+            Ok(StartedPart { actor: cell, go })
         })
     };
     supervise(core, name, on_failure, start).await
@@ -344,12 +349,12 @@ impl Handle {
     /// Runs a loop for as long as the appliance runs. One that returns a fault or panics is made and started again, later
     /// each time, unless the fault is fatal, which ends the process; one that returns is done. What it is doing is
     /// dropped when the appliance shuts down.
-    pub async fn keep<F, W>(&self, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
+    pub async fn run_supervised<F, W>(&self, name: &str, on_failure: OnFailure, make: F) -> Result<(), Fault>
     where
         F: Fn() -> W + Send + Sync + 'static,
         W: Future<Output = Result<(), Fault>> + Send + 'static,
     {
-        keep(self.core(), name, on_failure, make).await
+        run_supervised(self.core(), name, on_failure, make).await
     }
 
     /// The parts of the appliance that are down, or failed within the last minute.

@@ -13,7 +13,7 @@ const READ_ONLY: &[&str] = &["/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "
 /// Devices: GPUs are opened for writing; `/dev/shm` and `/tmp` serve drivers and libraries.
 const READ_WRITE: &[&str] = &["/dev", "/tmp"];
 
-/// Shuts the doors behind this process. An old kernel without Landlock is no reason not to work: the process
+/// Confines this process. An old kernel without Landlock is no reason not to work: the process
 /// boundary, the limits and the parent's watch remain.
 pub fn enter(job: &Job, extra: &[PathBuf]) {
     // Out of memory, the kernel shall take a child and not the appliance. Refused in some containers.

@@ -25,7 +25,7 @@ pub async fn keep_trimmed(handle: &Handle) -> Result<(), Fault> {
             }
         }
     };
-    handle.keep("the audit log", OnFailure::Restart, trim).await
+    handle.run_supervised("the audit log", OnFailure::Restart, trim).await
 }
 
 /// Drops the oldest entries beyond so many.

@@ -62,7 +62,7 @@ pub enum Container {
 pub(super) fn read(group: &Reader, selectors: &[String]) -> Option<Group> {
     let name = group.text("Name").map(str::to_owned);
     group.accept(&["CustomName"]);
-    let settings = group.need_object("OutputGroupSettings");
+    let settings = group.require_object("OutputGroupSettings");
     let Some((kind, destination)) = settings.as_ref().and_then(read_kind) else {
         // What the outputs may be depends on the kind of the group; that fault is told already.
         group.accept(&["Outputs"]);
@@ -96,11 +96,11 @@ fn read_kind(settings: &Reader) -> Option<(GroupKind, Option<Uri>)> {
     }
     match kind? {
         Type::File => {
-            let file = settings.need_object("FileGroupSettings")?;
+            let file = settings.require_object("FileGroupSettings")?;
             Some((GroupKind::File, destination(&file)))
         }
         Type::Hls => {
-            let hls = settings.need_object("HlsGroupSettings")?;
+            let hls = settings.require_object("HlsGroupSettings")?;
             let segment_seconds = hls.number("SegmentLength", 1, 60);
             if !hls.has("SegmentLength") {
                 hls.fault("SegmentLength", "is missing");
@@ -210,7 +210,7 @@ fn read_container(output: &Reader, kind: &GroupKind) -> Option<Container> {
         GroupKind::File => &[("MP4", Container::Mp4), ("MOV", Container::Mov), ("RAW", Container::Raw)],
         GroupKind::Hls { .. } => &[("M3U8", Container::Hls)],
     };
-    let settings = output.need_object("ContainerSettings")?;
+    let settings = output.require_object("ContainerSettings")?;
     if let Some(mp4) = settings.object("Mp4Settings") {
         mp4.only("CslgAtom", &["INCLUDE", "EXCLUDE"]);
         mp4.only("FreeSpaceBox", &["EXCLUDE"]);
@@ -236,7 +236,7 @@ fn read_audio(audio: &Reader, selectors: &[String]) -> Option<AudioSpec> {
     }
     audio.only("AudioTypeControl", &["FOLLOW_INPUT", "USE_CONFIGURED"]);
     audio.only("LanguageCodeControl", &["FOLLOW_INPUT"]);
-    let codec = audio.need_object("CodecSettings")?;
+    let codec = audio.require_object("CodecSettings")?;
     codec.only("Codec", &["AAC"]);
     if !codec.has("Codec") {
         codec.fault("Codec", "is missing");

@@ -72,7 +72,7 @@ pub fn parse(request: &Value) -> Result<Settings, TaskError> {
             top.fault("Priority", format!("must be a whole number from -50 to 50, is {priority}"));
         }
         let acceleration = acceleration::read(&top);
-        let settings = top.need_object("Settings");
+        let settings = top.require_object("Settings");
         settings.as_ref().and_then(|settings| read_settings(settings, acceleration))
     };
     let list = faults.into_list();

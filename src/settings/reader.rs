@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         Some(Reader::new(value, &self.child(key), self.faults))
     }
 
-    pub fn need_object(&self, key: &str) -> Option<Reader<'a>> {
+    pub fn require_object(&self, key: &str) -> Option<Reader<'a>> {
         let object = self.object(key);
         if object.is_none() {
             self.fault(key, "is missing");

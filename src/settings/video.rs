@@ -162,7 +162,7 @@ pub(super) fn read(video: &Reader) -> Option<VideoSpec> {
         }
         force_709 = filters.object("ColorCorrector").is_some_and(|c| read_corrector(&c));
     }
-    let codec = video.need_object("CodecSettings")?;
+    let codec = video.require_object("CodecSettings")?;
     #[derive(Clone, Copy)]
     enum Codec {
         H264,
@@ -172,7 +172,7 @@ pub(super) fn read(video: &Reader) -> Option<VideoSpec> {
         codec.fault("Codec", "is missing");
     }
     let code = match codec.choose("Codec", &[("H_264", Codec::H264), ("FRAME_CAPTURE", Codec::Capture)])? {
-        Codec::H264 => VideoCode::H264(read_h264(&codec.need_object("H264Settings")?)?),
+        Codec::H264 => VideoCode::H264(read_h264(&codec.require_object("H264Settings")?)?),
         Codec::Capture => VideoCode::Capture(read_capture(codec.object("FrameCaptureSettings").as_ref())),
     };
     Some(VideoSpec { width, height, scaling, code, deinterlace, force_709 })

@@ -97,11 +97,11 @@ impl Writer {
         for group in self.engine().archives.ids(day)?.chunks(PER_COMMIT) {
             let mut commit = Commit::new();
             for &id in group {
-                match rows.fate_of(id, day)? {
+                match rows.disposition_of(id, day)? {
                     // A crash came between writing the file and taking the rows out.
-                    Fate::NotInThisFile => {}
-                    Fate::Needed => needed = true,
-                    Fate::Forgettable(gone) => {
+                    Disposition::NotInThisFile => {}
+                    Disposition::Needed => needed = true,
+                    Disposition::Forgettable(gone) => {
                         commit.forget(id, &gone);
                         for (key, _) in rows.keys_under(Table::MapRuns, id)? {
                             commit.record.delete(Table::MapRuns, &key);
@@ -170,7 +170,7 @@ impl Ended {
 }
 
 /// What retention may do with an execution that a day's file holds.
-enum Fate {
+enum Disposition {
     Forgettable(Forgotten),
     Needed,
     NotInThisFile,
@@ -272,10 +272,10 @@ impl Scans {
         Ok(ended.flatten())
     }
 
-    fn fate_of(&self, id: ExecutionId, day: u32) -> Result<Fate, Fault> {
+    fn disposition_of(&self, id: ExecutionId, day: u32) -> Result<Disposition, Fault> {
         let snapshot = self.engine().snapshot();
         if archived_day(&snapshot, id)? != Some(day) {
-            return Ok(Fate::NotInThisFile);
+            return Ok(Disposition::NotInThisFile);
         }
         let told = snapshot.get(Table::Deliveries, &id.to_bytes(), |_| Ok(()))?.is_none();
         let found = snapshot.get(Table::Executions, &id.to_bytes(), |row| {
@@ -284,9 +284,9 @@ impl Scans {
             let owner =
                 snapshot.get(Table::ByName, &tables::texts(&list, &name), |row| Ok(row.plain()? == id.to_bytes()))?;
             let items = row.child().map_or(1, |child| child.items);
-            Ok(Fate::Forgettable(Forgotten { list, name, status, owns_name: owner == Some(true), items }))
+            Ok(Disposition::Forgettable(Forgotten { list, name, status, owns_name: owner == Some(true), items }))
         })?;
-        Ok(found.filter(|_| told).unwrap_or(Fate::Needed))
+        Ok(found.filter(|_| told).unwrap_or(Disposition::Needed))
     }
 }
 

@@ -11,7 +11,7 @@ use conveyor_api::{Auth, Credentials};
 use conveyor_appliance::{Appliance, Config};
 use conveyor_base::{Clock, ExecutionId, Timestamp};
 use conveyor_interpreter::{Header, Status};
-use conveyor_run::{NewMachine, Start, current_part};
+use conveyor_run::{NewMachine, StartRequest, current_part};
 use conveyor_services::alarms;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -143,7 +143,8 @@ impl Served {
     }
 
     pub async fn begin(&self, machine: &str, input: Value) -> ExecutionId {
-        let start = Start { machine: machine.into(), input: input.to_string().into(), ..Start::default() };
+        let start =
+            StartRequest { machine: machine.into(), input: input.to_string().into(), ..StartRequest::default() };
         self.appliance.handle.start(start).await.unwrap().id
     }
 

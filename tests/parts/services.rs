@@ -7,9 +7,9 @@ use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Outcome;
 use conveyor_services::approvals::{Decision, Verdict};
 use conveyor_services::events::{DEFAULT_BUS, Lineage, NewEvent};
-use conveyor_services::predictions::{self, Lesson};
+use conveyor_services::predictions::{self, JobSample};
 use conveyor_services::queues::{NewMessage, Reply, Request as QueueRequest};
-use conveyor_services::uploads::{NewUpload, Reached};
+use conveyor_services::uploads::{NewUpload, UploadProgress};
 use conveyor_store::{AuditKey, AuditRow, Commit};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -172,7 +172,7 @@ async fn what_was_uploaded_is_there() {
         let (sender, pieces) = tokio::sync::mpsc::channel(1);
         sender.send("film".into()).await.unwrap();
         drop(sender);
-        if let Ok(Reached { key: Some(key), .. }) = uploads.write(&id, Some(0), pieces).await {
+        if let Ok(UploadProgress { key: Some(key), .. }) = uploads.write(&id, Some(0), pieces).await {
             there.lock().push(key);
         }
     };
@@ -189,9 +189,9 @@ async fn what_was_uploaded_is_there() {
 async fn predictions_forget_no_lesson() {
     let learnt = Mutex::new(0);
     let learn = async |this: &Served, _: u32| {
-        let lesson = |took| Lesson { on_gpu: false, modelled: 10.0, took };
+        let sample = |took| JobSample { on_gpu: false, modelled: 10.0, took };
         let before = predictions::read(this.appliance.handle.reader()).unwrap().cores.jobs;
-        this.appliance.parts.predictions.learn(lesson(20.0)).await;
+        this.appliance.parts.predictions.learn(sample(20.0)).await;
         let after = predictions::read(this.appliance.handle.reader()).unwrap();
         assert!(after.cores.jobs == before || (after.cores.factor() - 2.0).abs() < 1e-9, "{after:?}");
         *learnt.lock() += after.cores.jobs - before;

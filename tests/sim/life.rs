@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Status;
-use conveyor_run::{self as run, Config, Handle, Lanes, NewMachine, Refused, Start};
+use conveyor_run::{self as run, Config, Handle, Lanes, NewMachine, Refused, StartRequest};
 use conveyor_store::sim::SimDisk;
 use conveyor_store::{Backends, Options, Reader, Threads, Writer, check, open};
 use parking_lot::Mutex;
@@ -246,7 +246,7 @@ impl Life {
         }
         oracle::check(self, &reader.on_this_thread());
         assert_eq!(handle.awake(), 0, "an execution is awake and has nothing to do");
-        assert!(handle.all_working().is_empty(), "{:?}", handle.all_working());
+        assert!(handle.all_running_attempts().is_empty(), "{:?}", handle.all_running_attempts());
         for lane in handle.lanes().await {
             assert_eq!((lane.busy, lane.waiting), (0, 0), "lane {} was not given back", lane.name);
         }
@@ -273,12 +273,12 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
     let early_ms = plan.start_at.since_ms(handle.now()).max(0) as u64;
     sleep(Duration::from_millis(early_ms)).await;
     world.jitter().await;
-    let start = Start {
+    let start = StartRequest {
         machine: plan.spec.name.into(),
         name: Some(plan.name.clone()),
         input: plan.spec.input.to_string().into(),
         once: true,
-        ..Start::default()
+        ..StartRequest::default()
     };
     let (started, ()) = tokio::join!(handle.start(start), stop_young(&handle, &plan));
     let id = started?.id;

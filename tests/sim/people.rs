@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use conveyor_interpreter::Status;
 use conveyor_run::service::Unavailable;
-use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, Start};
+use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, StartRequest};
 use conveyor_services::queues::{NewMessage, Queues, Receipt, Reply, Request};
 use conveyor_store::MessageRow;
 use parking_lot::Mutex;
@@ -222,7 +222,7 @@ impl Person {
                 ..NewMachine::default()
             };
             let handle = self.handle.on_behalf(entry);
-            // As the door does it: what is begun goes on without its caller.
+            // As the API does it: what is begun goes on without its caller.
             let request = tokio::spawn(async move { handle.create_machine(new).await });
             match self.life.ask(request).await {
                 Ok(Ok(Ok(_))) => drop(self.life.told.lock().machines.insert(name, true)),
@@ -242,12 +242,12 @@ impl Person {
             self.life.told.lock().executions.entry(name.clone()).or_insert(false);
             self.life.pause().await;
             let id = loop {
-                let start = Start {
+                let start = StartRequest {
                     machine: "deeds".into(),
                     name: Some(name.clone()),
                     input: json!({"name": name, "content": content}).to_string().into(),
                     once: true,
-                    ..Start::default()
+                    ..StartRequest::default()
                 };
                 match self.life.ask(self.handle.start(start)).await {
                     Ok(Ok(started)) => break started.id,

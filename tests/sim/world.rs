@@ -8,7 +8,7 @@ use conveyor_base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
-use conveyor_run::{Attempted, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor_run::{Attempted, Demand, Resource, Resources, StartRequest, TaskContext, TaskOutcome};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
@@ -116,12 +116,12 @@ fn parameters(task: &RunTask) -> Value {
 }
 
 impl Resource for Scripted {
-    fn need(&self, task: &RunTask) -> Option<Need> {
-        let need = match parameters(task)["lane"].as_str()? {
-            "cpu" => Need::cores(1),
-            _ => Need::disks(),
+    fn demand(&self, task: &RunTask) -> Option<Demand> {
+        let demand = match parameters(task)["lane"].as_str()? {
+            "cpu" => Demand::cores(1),
+            _ => Demand::disks(),
         };
-        Some(Need { rank: (task.attempt.0 % 3) as u8, ..need })
+        Some(Demand { rank: (task.attempt.0 % 3) as u8, ..demand })
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
@@ -187,12 +187,12 @@ async fn nest(world: World, context: TaskContext) -> TaskOutcome {
     let parameters = parameters(&context.task);
     let attempt = context.task.attempt;
     let parent = Parent { execution: context.execution, attempt, shape: "sync".into() };
-    let start = Start {
+    let start = StartRequest {
         machine: parameters["machine"].as_str().unwrap().to_owned(),
         name: Some(format!("{}-{attempt}", context.execution)),
         input: parameters["input"].to_string().into(),
         parent: Some(parent),
-        ..Start::default()
+        ..StartRequest::default()
     };
     let started = context.handle.start(start).await;
     world.jitter().await;

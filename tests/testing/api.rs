@@ -1,4 +1,4 @@
-//! The appliance as the doors' tests need it: the real store, actors and doors on a port of its own, and scripted
+//! The appliance as the API's tests need it: the real store, actors and API on a port of its own, and scripted
 //! stages in place of the media ones.
 //!
 //! `arn:aws:states:::conveyor:scripted` does what its parameters say: `{"ms": 200, "output": …}` or
@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_api::{self as api, Auth, Credentials, Place};
+use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
 use conveyor_base::{Shares, SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
-use conveyor_run::{self as run, Attempted, Handle, Need, Resource, Resources, Start, TaskContext, TaskOutcome};
+use conveyor_run::{
+    self as run, Attempted, Demand, Handle, Resource, Resources, StartRequest, TaskContext, TaskOutcome,
+};
 use conveyor_services::approvals::Approvals;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::{self as store, Options};
@@ -60,7 +62,7 @@ impl Appliance {
             messaging: None,
             approvals,
             uploads,
-            place: Place { region: "us-east-1".into(), account: "000000000000".into() },
+            arns: ArnFormat { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
             shares,
             served: BTreeSet::from(["outputs".to_owned()]),
@@ -155,8 +157,8 @@ impl Resources for Scripts {
 struct Scripted;
 
 impl Resource for Scripted {
-    fn need(&self, _: &RunTask) -> Option<Need> {
-        Some(Need::cores(1))
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        Some(Demand::cores(1))
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
@@ -183,7 +185,7 @@ impl Resource for Scripted {
 struct Nested;
 
 impl Resource for Nested {
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 
@@ -193,14 +195,18 @@ impl Resource for Nested {
             let machine = asked["StateMachineArn"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
             let parent =
                 Parent { execution: context.execution, attempt: context.task.attempt, shape: "sync2".to_owned() };
-            let start =
-                Start { machine, input: asked["Input"].to_string().into(), parent: Some(parent), ..Start::default() };
+            let start = StartRequest {
+                machine,
+                input: asked["Input"].to_string().into(),
+                parent: Some(parent),
+                ..StartRequest::default()
+            };
             nested(&context.handle, start).await.into()
         })
     }
 }
 
-async fn nested(handle: &Handle, start: Start) -> TaskOutcome {
+async fn nested(handle: &Handle, start: StartRequest) -> TaskOutcome {
     let machine = start.machine.clone();
     match handle.start(start).await {
         Ok(started) => {
@@ -215,7 +221,7 @@ async fn nested(handle: &Handle, start: Start) -> TaskOutcome {
 struct Somebody;
 
 impl Resource for Somebody {
-    fn need(&self, _: &RunTask) -> Option<Need> {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
         None
     }
 

@@ -11,7 +11,7 @@ use conveyor_base::{EventId, ExecutionId, Shares, SystemClock, TaskError};
 use conveyor_interpreter::{Header, HistoryEvent, Status};
 use conveyor_job::Job;
 use conveyor_resources::{FunctionSettings, builtin};
-use conveyor_run::{self as run, Handle, NewMachine, Start};
+use conveyor_run::{self as run, Handle, NewMachine, StartRequest};
 use conveyor_sandbox::{OnProgress, Spawn};
 use conveyor_services::NotifySettings;
 use conveyor_store as store;
@@ -94,11 +94,11 @@ impl Appliance {
     /// Runs a machine on a file of the share `source` to its end.
     pub async fn run(&self, machine: &str, job: &str, key: &str) -> (Header, Vec<HistoryEvent>) {
         let input = json!({"jobId": job, "bucket": "source", "key": key, "requestedAt": "2026-01-01T00:00:00"});
-        let start = Start {
+        let start = StartRequest {
             machine: machine.into(),
             name: Some(job.into()),
             input: input.to_string().into(),
-            ..Start::default()
+            ..StartRequest::default()
         };
         let id = self.handle.start(start).await.unwrap().id;
         let header = self.ended(id).await;

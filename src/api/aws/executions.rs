@@ -3,7 +3,7 @@
 use conveyor_base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
 use conveyor_base::{EventId, ExecutionId, Timestamp};
 use conveyor_interpreter::{Header, MachineRef, Outcome, Qualifier, Status};
-use conveyor_run::{self as run, Start};
+use conveyor_run::{self as run, StartRequest};
 use conveyor_store::{Direction, ExecutionFilter, ExecutionSummary, MachineKind, Scans};
 use serde_json::{Value, json};
 
@@ -11,33 +11,33 @@ use super::fields::Fields;
 use super::machines::{ARN_CHARS_MAX, INCLUDED};
 use super::{map_runs, token};
 use crate::history::wire;
-use crate::{ApiError, Doors, names};
+use crate::{ApiError, AppState, names};
 
 const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTED", "FAILED", "RUNNING"];
 
-pub async fn start(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
-    let asked = Asked::of(doors, &mut fields)?;
-    let started = doors.handle.start(asked.start).await?;
+pub async fn start(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
+    let asked = StartExecutionInput::of(app, &mut fields)?;
+    let started = app.handle.start(asked.start).await?;
     Ok(json!({"executionArn": started.arn, "startDate": started.started_at.as_seconds()}))
 }
 
 /// What StartExecution and StartSyncExecution are asked, checked.
-pub struct Asked {
+pub struct StartExecutionInput {
     pub kind: MachineKind,
-    pub start: Start,
+    pub start: StartRequest,
     /// Whether the answer of a synchronous start shows input and output.
     pub with_data: bool,
 }
 
-impl Asked {
-    pub fn of(doors: &Doors, fields: &mut Fields) -> Result<Asked, ApiError> {
+impl StartExecutionInput {
+    pub fn of(app: &AppState, fields: &mut Fields) -> Result<StartExecutionInput, ApiError> {
         let arn = fields.named("stateMachineArn", ARN_CHARS_MAX);
         let name = fields.name("name", NAME_CHARS_MAX);
         let input = fields.payload("input");
         let trace_header = fields.optional("traceHeader", 256);
         let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");
         fields.done()?;
-        let (machine, qualifier) = doors.place.read_machine(&arn)?;
+        let (machine, qualifier) = app.arns.read_machine(&arn)?;
         if let Some(name) = &name {
             names::check(name)?;
         }
@@ -46,51 +46,52 @@ impl Asked {
             let words = format!("Invalid State Machine Execution Input: '{fault}'");
             return Err(ApiError::new("InvalidExecutionInput", words));
         }
-        let row = doors.reader.machine(&machine)?.ok_or_else(|| ApiError::no_machine(&arn))?;
-        let start = Start { machine, qualifier, name, input: input.into(), trace_header, ..Start::default() };
-        Ok(Asked { kind: row.kind, start, with_data })
+        let row = app.reader.machine(&machine)?.ok_or_else(|| ApiError::no_machine(&arn))?;
+        let start =
+            StartRequest { machine, qualifier, name, input: input.into(), trace_header, ..StartRequest::default() };
+        Ok(StartExecutionInput { kind: row.kind, start, with_data })
     }
 }
 
-pub async fn stop(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn stop(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let error = fields.optional("error", ERROR_CHARS_MAX);
     let cause = fields.optional("cause", CAUSE_CHARS_MAX);
     fields.done()?;
-    let header = find(doors, &arn).await?;
+    let header = find(app, &arn).await?;
     // Stopping what has stopped is no error on AWS, and changes nothing.
     let stopped_at = match header.stopped_at {
         Some(at) => at,
-        None => doors.handle.stop(header.id, error, cause).await?,
+        None => app.handle.stop(header.id, error, cause).await?,
     };
     Ok(json!({"stopDate": stopped_at.as_seconds()}))
 }
 
-pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn describe(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let with_data = fields.one_of("includedData", INCLUDED).as_deref() != Some("METADATA_ONLY");
     fields.done()?;
-    let header = find(doors, &arn).await?;
+    let header = find(app, &arn).await?;
     let mut answer = json!({
         "executionArn": arn,
-        "stateMachineArn": doors.place.machine(&header.arn_machine()),
+        "stateMachineArn": app.arns.machine(&header.arn_machine()),
         "name": header.name,
         "status": header.status.name(),
         "startDate": header.started_at.as_seconds(),
         "redriveCount": header.redrive_count,
     });
     put_data(&mut answer, "input", &header.input, with_data);
-    qualify(&mut answer, doors, &header.machine);
+    qualify(&mut answer, app, &header.machine);
     put_time(&mut answer, "stopDate", header.stopped_at);
     put_time(&mut answer, "redriveDate", header.redriven_at);
     if let Some(trace) = &header.trace_header {
         answer["traceHeader"] = trace.as_str().into();
     }
     if let Some(child) = &header.child {
-        answer["mapRunArn"] = map_runs::arn_of(doors, &header.machine.name, child).into();
+        answer["mapRunArn"] = map_runs::arn_of(app, &header.machine.name, child).into();
         answer["itemCount"] = child.items.into();
     }
-    match run::not_redrivable(&header, doors.handle.now()) {
+    match run::not_redrivable(&header, app.handle.now()) {
         None if header.child.is_some() => answer["redriveStatus"] = "REDRIVABLE_BY_MAP_RUN".into(),
         None => answer["redriveStatus"] = "REDRIVABLE".into(),
         Some(reason) => {
@@ -127,7 +128,7 @@ pub fn put_data(answer: &mut Value, key: &str, text: &str, included: bool) {
     answer[format!("{key}Details")] = json!({"included": included});
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
+pub fn list(app: &AppState, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.name("stateMachineArn", ARN_CHARS_MAX);
     let map_run = fields.name("mapRunArn", 2000);
     let status = fields.one_of("statusFilter", STATUSES);
@@ -138,15 +139,15 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Ap
     let wanted = Wanted { status: status.as_deref().and_then(status_of), redriven, qualifier: None, limit };
     let arn = match (arn, map_run) {
         (Some(arn), None) => arn,
-        (None, Some(map_run)) => return map_runs::executions(doors, rows, &map_run, wanted, next.as_deref()),
+        (None, Some(map_run)) => return map_runs::executions(app, rows, &map_run, wanted, next.as_deref()),
         _ => return Err(ApiError::validation("Must specify a state machine ARN or a map run ARN.")),
     };
-    let (machine, qualifier) = doors.place.read_machine(&arn)?;
-    let row = doors.reader.machine(&machine)?.ok_or_else(|| ApiError::no_machine(&arn))?;
+    let (machine, qualifier) = app.arns.read_machine(&arn)?;
+    let row = app.reader.machine(&machine)?.ok_or_else(|| ApiError::no_machine(&arn))?;
     if row.kind == MachineKind::Express {
         return Err(ApiError::wrong_type());
     }
-    Wanted { qualifier, ..wanted }.list(doors, rows, machine, next.as_deref())
+    Wanted { qualifier, ..wanted }.list(app, rows, machine, next.as_deref())
 }
 
 /// What ListExecutions asks for.
@@ -159,7 +160,7 @@ pub struct Wanted {
 
 impl Wanted {
     /// Of a machine's list or a Map run's.
-    pub fn list(&self, doors: &Doors, rows: &Scans, list: String, next: Option<&str>) -> Result<Value, ApiError> {
+    pub fn list(&self, app: &AppState, rows: &Scans, list: String, next: Option<&str>) -> Result<Value, ApiError> {
         let mut after = token::read(next)?;
         if after.as_deref().is_some_and(|id| id.parse::<ExecutionId>().is_err()) {
             return Err(ApiError::invalid_page_token());
@@ -176,7 +177,7 @@ impl Wanted {
         // Lists of a version or an alias leave out what others started; the pages stay full.
         loop {
             let page = rows.executions(&filter, after.as_deref(), self.limit - shown.len())?;
-            shown.extend(page.items.iter().filter(wanted).map(|e| summary(doors, e)));
+            shown.extend(page.items.iter().filter(wanted).map(|e| summary(app, e)));
             after = page.next;
             if shown.len() >= self.limit || after.is_none() {
                 break;
@@ -193,14 +194,14 @@ fn is_of(qualifier: &Qualifier, wanted: &str) -> bool {
     qualifier.alias() == Some(wanted) || wanted.parse() == Ok(qualifier.version())
 }
 
-pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
+pub fn history(app: &AppState, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let reverse = fields.flag("reverseOrder").unwrap_or(false);
     let include_data = fields.flag("includeExecutionData").unwrap_or(true);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
-    let header = found(doors, rows, &arn)?;
+    let header = found(app, rows, &arn)?;
     let from = match token::read(next.as_deref())? {
         None => EventId(0),
         Some(number) => EventId(number.parse().map_err(|_| ApiError::invalid_page_token())?),
@@ -215,20 +216,20 @@ pub fn history(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value,
 }
 
 /// The execution of that ARN.
-pub async fn find(doors: &Doors, arn: &str) -> Result<Header, ApiError> {
-    let id = id_of(doors, arn)?;
-    doors.reader.header(id).await?.ok_or_else(|| ApiError::no_execution(arn))
+pub async fn find(app: &AppState, arn: &str) -> Result<Header, ApiError> {
+    let id = id_of(app, arn)?;
+    app.reader.header(id).await?.ok_or_else(|| ApiError::no_execution(arn))
 }
 
 /// The same for who looks further into the store.
-pub fn found(doors: &Doors, rows: &Scans, arn: &str) -> Result<Header, ApiError> {
-    let id = id_of(doors, arn)?;
+pub fn found(app: &AppState, rows: &Scans, arn: &str) -> Result<Header, ApiError> {
+    let id = id_of(app, arn)?;
     rows.header(id)?.ok_or_else(|| ApiError::no_execution(arn))
 }
 
-fn id_of(doors: &Doors, arn: &str) -> Result<ExecutionId, ApiError> {
-    let (machine, name) = doors.place.read_execution(arn)?;
-    doors.reader.by_name(&machine, &name)?.ok_or_else(|| ApiError::no_execution(arn))
+fn id_of(app: &AppState, arn: &str) -> Result<ExecutionId, ApiError> {
+    let (machine, name) = app.arns.read_execution(arn)?;
+    app.reader.by_name(&machine, &name)?.ok_or_else(|| ApiError::no_execution(arn))
 }
 
 pub fn status_of(name: &str) -> Option<Status> {
@@ -241,14 +242,14 @@ pub fn redrivable(status: Status) -> bool {
     matches!(status, Status::Failed | Status::TimedOut | Status::Aborted)
 }
 
-fn summary(doors: &Doors, e: &ExecutionSummary) -> Value {
+fn summary(app: &AppState, e: &ExecutionSummary) -> Value {
     let machine = match &e.child {
         None => e.machine.name.clone(),
         Some(child) => format!("{}/{}", e.machine.name, child.label),
     };
     let mut shown = json!({
-        "executionArn": doors.place.execution(&machine, &e.name),
-        "stateMachineArn": doors.place.machine(&machine),
+        "executionArn": app.arns.execution(&machine, &e.name),
+        "stateMachineArn": app.arns.machine(&machine),
         "name": e.name,
         "status": e.status.name(),
         "startDate": e.started_at.as_seconds(),
@@ -259,20 +260,20 @@ fn summary(doors: &Doors, e: &ExecutionSummary) -> Value {
         put_time(&mut shown, "redriveDate", e.redriven_at);
     }
     if let Some(child) = &e.child {
-        shown["mapRunArn"] = map_runs::arn_of(doors, &e.machine.name, child).into();
+        shown["mapRunArn"] = map_runs::arn_of(app, &e.machine.name, child).into();
         shown["itemCount"] = child.items.into();
     }
     put_time(&mut shown, "stopDate", e.stopped_at);
-    qualify(&mut shown, doors, &e.machine);
+    qualify(&mut shown, app, &e.machine);
     shown
 }
 
-fn qualify(answer: &mut Value, doors: &Doors, machine: &MachineRef) {
+fn qualify(answer: &mut Value, app: &AppState, machine: &MachineRef) {
     let Some(qualifier) = &machine.qualifier else { return };
-    let version = doors.place.qualified(&machine.name, &qualifier.version().to_string());
+    let version = app.arns.qualified(&machine.name, &qualifier.version().to_string());
     answer["stateMachineVersionArn"] = version.into();
     if let Some(alias) = qualifier.alias() {
-        answer["stateMachineAliasArn"] = doors.place.qualified(&machine.name, alias).into();
+        answer["stateMachineAliasArn"] = app.arns.qualified(&machine.name, alias).into();
     }
 }
 

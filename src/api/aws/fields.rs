@@ -27,7 +27,7 @@ impl Fields {
     /// A text of at least one character that must be there. Where it is not, an empty one is returned and
     /// [`Fields::done`] refuses.
     pub fn named(&mut self, key: &str, chars_max: usize) -> String {
-        self.need(key);
+        self.require(key);
         self.name(key, chars_max).unwrap_or_default()
     }
 
@@ -59,8 +59,8 @@ impl Fields {
     }
 
     /// A JSON document that must be there.
-    pub fn needed_payload(&mut self, key: &str) -> String {
-        self.need(key);
+    pub fn required_payload(&mut self, key: &str) -> String {
+        self.require(key);
         self.payload(key).unwrap_or_default()
     }
 
@@ -187,7 +187,7 @@ impl Fields {
         Err(ApiError::validation(format!("{count} validation {word} detected: {}", self.problems.join("; "))))
     }
 
-    pub fn need(&mut self, key: &str) {
+    pub fn require(&mut self, key: &str) {
         if self.value(key).is_none() {
             self.problem("null", key, "Member must not be null");
         }

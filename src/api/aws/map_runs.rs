@@ -11,25 +11,25 @@ use super::executions::Wanted;
 use super::fields::Fields;
 use super::machines::ARN_CHARS_MAX;
 use super::token;
-use crate::{ApiError, Doors};
+use crate::{ApiError, AppState};
 
 const MAP_RUN_ARN_CHARS_MAX: usize = 2000;
 
 /// The run that an execution is a child of.
-pub fn arn_of(doors: &Doors, machine: &str, child: &MapChild) -> String {
-    doors.place.map_run(machine, &child.label, Uuid::from_u128(child.run))
+pub fn arn_of(app: &AppState, machine: &str, child: &MapChild) -> String {
+    app.arns.map_run(machine, &child.label, Uuid::from_u128(child.run))
 }
 
-fn arn(doors: &Doors, row: &MapRunRow) -> String {
-    doors.place.map_run(&row.machine, &row.label, Uuid::from_u128(row.run.0))
+fn arn(app: &AppState, row: &MapRunRow) -> String {
+    app.arns.map_run(&row.machine, &row.label, Uuid::from_u128(row.run.0))
 }
 
-pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
+pub fn list(app: &AppState, rows: &Scans, mut fields: Fields) -> Result<Value, ApiError> {
     let execution_arn = fields.named("executionArn", ARN_CHARS_MAX);
     let limit = fields.max_results(100, 1000);
     let next = fields.name("nextToken", 1024);
     fields.done()?;
-    let header = super::executions::found(doors, rows, &execution_arn)?;
+    let header = super::executions::found(app, rows, &execution_arn)?;
     let runs = rows.map_runs_of(header.id)?;
     let from = token::read(next.as_deref())?;
     let first = match from {
@@ -43,8 +43,8 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Ap
     let shown = runs.iter().skip(first).take(limit).map(|(_, run)| {
         let mut shown = json!({
             "executionArn": execution_arn,
-            "mapRunArn": arn(doors, run),
-            "stateMachineArn": doors.place.machine(&header.arn_machine()),
+            "mapRunArn": arn(app, run),
+            "stateMachineArn": app.arns.machine(&header.arn_machine()),
             "startDate": conveyor_base::Timestamp::from(run.started_at).as_seconds(),
         });
         super::executions::put_time(&mut shown, "stopDate", run.stopped_at.map(Into::into));
@@ -55,15 +55,15 @@ pub fn list(doors: &Doors, rows: &Scans, mut fields: Fields) -> Result<Value, Ap
     Ok(answer)
 }
 
-pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn describe(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
     fields.done()?;
-    let (parent, _, row) = find(doors, &asked)?;
-    let header = doors.reader.header(parent).await?.ok_or_else(|| ApiError::no_resource(&asked))?;
-    let (executions, items) = counts(doors, &row);
+    let (parent, _, row) = find(app, &asked)?;
+    let header = app.reader.header(parent).await?.ok_or_else(|| ApiError::no_resource(&asked))?;
+    let (executions, items) = counts(app, &row);
     let mut answer = json!({
         "mapRunArn": asked,
-        "executionArn": doors.place.execution(&header.arn_machine(), &header.name),
+        "executionArn": app.arns.execution(&header.arn_machine(), &header.name),
         "status": status(row.status),
         "startDate": conveyor_base::Timestamp::from(row.started_at).as_seconds(),
         "maxConcurrency": row.max_concurrency,
@@ -79,7 +79,7 @@ pub async fn describe(doors: &Doors, mut fields: Fields) -> Result<Value, ApiErr
 }
 
 /// UpdateMapRun: what counts from now on. Ended runs stay as they are.
-pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn update(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let asked = fields.named("mapRunArn", MAP_RUN_ARN_CHARS_MAX);
     let concurrency = fields.integer("maxConcurrency", 0, i64::from(i32::MAX));
     let percentage = fields.number("toleratedFailurePercentage", 0.0, 100.0);
@@ -90,13 +90,13 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError
         tolerated_count: count.and_then(|count| u64::try_from(count).ok()),
         tolerated_percentage: percentage,
     };
-    let (parent, attempt, _) = find(doors, &asked)?;
+    let (parent, attempt, _) = find(app, &asked)?;
     if change == MapRunChange::default() {
         return Err(ApiError::validation(
             "At least one of these fields is required: maxConcurrency, toleratedFailurePercentage, toleratedFailureCount",
         ));
     }
-    match doors.handle.update_map_run(parent, attempt, change).await? {
+    match app.handle.update_map_run(parent, attempt, change).await? {
         true => Ok(json!({})),
         false => Err(ApiError::validation(format!("The Map Run '{asked}' is not running"))),
     }
@@ -104,22 +104,22 @@ pub async fn update(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError
 
 /// ListExecutions of a map run.
 pub fn executions(
-    doors: &Doors,
+    app: &AppState,
     rows: &Scans,
     asked: &str,
     wanted: Wanted,
     next: Option<&str>,
 ) -> Result<Value, ApiError> {
-    let (.., row) = find(doors, asked)?;
-    wanted.list(doors, rows, run_list(&row.machine, &row.label, row.run.0), next)
+    let (.., row) = find(app, asked)?;
+    wanted.list(app, rows, run_list(&row.machine, &row.label, row.run.0), next)
 }
 
-fn find(doors: &Doors, asked: &str) -> Result<(ExecutionId, Attempt, MapRunRow), ApiError> {
-    let (machine, label, run) = doors.place.read_map_run(asked)?;
+fn find(app: &AppState, asked: &str) -> Result<(ExecutionId, Attempt, MapRunRow), ApiError> {
+    let (machine, label, run) = app.arns.read_map_run(asked)?;
     let missing = || ApiError::no_resource(asked);
     let run: Uuid = run.parse().map_err(|_| missing())?;
-    let (parent, attempt) = doors.reader.map_run_named(run.as_u128())?.ok_or_else(missing)?;
-    let row = doors.reader.map_run(parent, attempt)?.ok_or_else(missing)?;
+    let (parent, attempt) = app.reader.map_run_named(run.as_u128())?.ok_or_else(missing)?;
+    let row = app.reader.map_run(parent, attempt)?.ok_or_else(missing)?;
     if row.machine != machine || row.label != label {
         return Err(missing());
     }
@@ -136,9 +136,9 @@ fn status(status: RunStatus) -> &'static str {
 }
 
 /// `executionCounts` and `itemCounts`.
-fn counts(doors: &Doors, row: &MapRunRow) -> (Value, Value) {
+fn counts(app: &AppState, row: &MapRunRow) -> (Value, Value) {
     let list = run_list(&row.machine, &row.label, row.run.0);
-    let RunCounts { executions, items } = row.ended.unwrap_or_else(|| doors.reader.run_counts(&list));
+    let RunCounts { executions, items } = row.ended.unwrap_or_else(|| app.reader.run_counts(&list));
     let pending_items = u64::from(row.items.saturating_sub(row.next_item));
     let pending = match row.items_per_child {
         0 => u64::from(pending_items > 0),

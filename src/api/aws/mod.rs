@@ -1,4 +1,4 @@
-//! The AWS door: `POST /` with `X-Amz-Target: AWSStepFunctions.*`, AWS JSON 1.0.
+//! The AWS API: `POST /` with `X-Amz-Target: AWSStepFunctions.*`, AWS JSON 1.0.
 //!
 //! Owns the wire's shape: which operation is meant, how its answer and its refusal look. Each family of operations
 //! has a file of its own. It decides nothing: what changes goes to the [`Handle`](conveyor_run::Handle).
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use super::audit::{self, Action};
 use super::gate::{Caller, Role};
-use super::{ApiError, Doors};
+use super::{ApiError, AppState};
 pub use executions::{redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
@@ -37,7 +37,7 @@ const TARGET: &str = "AWSStepFunctions.";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
 pub async fn handle(
-    State(doors): State<Doors>,
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
     uri: Uri,
     headers: HeaderMap,
@@ -45,22 +45,22 @@ pub async fn handle(
 ) -> Response {
     let target = target(&headers);
     let Some(operation) = target.strip_prefix(TARGET) else {
-        return match others(&doors, uri, headers.clone(), body).await {
+        return match others(&app, uri, headers.clone(), body).await {
             Some(response) => response,
             None => refuse(&unknown(target)),
         };
     };
     if !is_kept(operation) {
-        return answered(call(&doors, operation, &body).await);
+        return answered(call(&app, operation, &body).await);
     }
     let (what, to, success) = (operation.to_owned(), meant(&body), StatusCode::OK);
-    let entry = audit::entry(&doors, &caller, Action { door: "aws", what: what.clone(), to, success });
+    let entry = audit::entry(&app, &caller, Action { door: "aws", what: what.clone(), to, success });
     let change = async move {
-        let response = answered(call(&doors.on_behalf(&entry), &what, &body).await);
-        audit::settle(&doors, &entry, response.status()).await;
+        let response = answered(call(&app.on_behalf(&entry), &what, &body).await);
+        audit::settle(&app, &entry, response.status()).await;
         response
     };
-    audit::to_its_end(change).await.unwrap_or_else(|refusal| refuse(&refusal))
+    audit::run_detached(change).await.unwrap_or_else(|refusal| refuse(&refusal))
 }
 
 fn answered(answer: Result<Value, ApiError>) -> Response {
@@ -82,8 +82,8 @@ fn target(headers: &HeaderMap) -> &str {
     headers.get("x-amz-target").and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
-/// What a request's operation needs. Those of other services are for workers: messages and events.
-pub fn needs(headers: &HeaderMap) -> Role {
+/// The role that a request's operation needs. Those of other services are for workers: messages and events.
+pub fn required_role(headers: &HeaderMap) -> Role {
     let target = target(headers);
     let Some(operation) = target.strip_prefix(TARGET) else { return Role::Operator };
     match operation {
@@ -108,15 +108,15 @@ fn is_kept(operation: &str) -> bool {
 }
 
 /// `POST /ACCOUNT/QUEUE`
-pub async fn queue(State(doors): State<Doors>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn queue(State(app): State<AppState>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let unknown = unknown(target(&headers));
-    others(&doors, uri, headers, body).await.unwrap_or_else(|| refuse(&unknown))
+    others(&app, uri, headers, body).await.unwrap_or_else(|| refuse(&unknown))
 }
 
 /// The answer of another service of the box; `None` where the call is not for one.
-async fn others(doors: &Doors, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
-    let messaging = doors.messaging.clone()?;
-    let handle = doors.handle.clone();
+async fn others(app: &AppState, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
+    let messaging = app.messaging.clone()?;
+    let handle = app.handle.clone();
     let waits = waits(target(&headers), &body);
     let call = async move {
         let form = "application/x-www-form-urlencoded";
@@ -129,7 +129,7 @@ async fn others(doors: &Doors, uri: Uri, headers: HeaderMap, body: Bytes) -> Opt
     };
     let reply = match waits {
         true => call.await,
-        false => match audit::to_its_end(call).await {
+        false => match audit::run_detached(call).await {
             Ok(reply) => reply,
             Err(refusal) => return Some(refuse(&refusal)),
         },
@@ -187,7 +187,7 @@ fn unknown(operation: &str) -> ApiError {
     ApiError::new("UnknownOperationException", format!("The operation '{operation}' is not supported by this box"))
 }
 
-pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, ApiError> {
+pub async fn call(app: &AppState, operation: &str, body: &[u8]) -> Result<Value, ApiError> {
     let body = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
         Ok(Value::Object(body)) => body,
         Ok(_) => return Err(ApiError::new("SerializationException", "The request is not a JSON object")),
@@ -195,54 +195,54 @@ pub async fn call(doors: &Doors, operation: &str, body: &[u8]) -> Result<Value, 
     };
     let fields = Fields::new(body);
     match operation {
-        "CreateStateMachine" => machines::create(doors, fields).await,
-        "UpdateStateMachine" => machines::update(doors, fields).await,
-        "DeleteStateMachine" => machines::delete(doors, fields).await,
-        "DescribeStateMachine" => machines::describe(doors, fields),
-        "DescribeStateMachineForExecution" => machines::describe_for_execution(doors, fields).await,
-        "ListStateMachines" => reading(doors, fields, machines::list).await,
-        "PublishStateMachineVersion" => versions::publish(doors, fields).await,
-        "DeleteStateMachineVersion" => versions::delete(doors, fields).await,
-        "ListStateMachineVersions" => reading(doors, fields, versions::list).await,
-        "CreateStateMachineAlias" => aliases::create(doors, fields).await,
-        "UpdateStateMachineAlias" => aliases::update(doors, fields).await,
-        "DeleteStateMachineAlias" => aliases::delete(doors, fields).await,
-        "DescribeStateMachineAlias" => aliases::describe(doors, fields),
-        "ListStateMachineAliases" => reading(doors, fields, aliases::list).await,
-        "TagResource" => tags::tag(doors, fields).await,
-        "UntagResource" => tags::untag(doors, fields).await,
-        "ListTagsForResource" => tags::list(doors, fields),
-        "ValidateStateMachineDefinition" => doors.handle.analyse(move || definitions::validate(fields)).await?,
-        "StartExecution" => executions::start(doors, fields).await,
-        "StartSyncExecution" => sync::start(doors, fields).await,
-        "StopExecution" => executions::stop(doors, fields).await,
-        "RedriveExecution" => redrive::redrive(doors, fields).await,
-        "DescribeExecution" => executions::describe(doors, fields).await,
-        "ListExecutions" => reading(doors, fields, executions::list).await,
-        "GetExecutionHistory" => reading(doors, fields, executions::history).await,
-        "TestState" => test_state::test(doors, fields).await,
-        "ListMapRuns" => reading(doors, fields, map_runs::list).await,
-        "DescribeMapRun" => map_runs::describe(doors, fields).await,
-        "UpdateMapRun" => map_runs::update(doors, fields).await,
-        "SendTaskSuccess" => tasks::succeeded(doors, fields).await,
-        "SendTaskFailure" => tasks::failed(doors, fields).await,
-        "SendTaskHeartbeat" => tasks::heartbeat(doors, fields).await,
-        "CreateActivity" => activities::create(doors, fields).await,
-        "DeleteActivity" => activities::delete(doors, fields).await,
-        "DescribeActivity" => activities::describe(doors, fields),
-        "ListActivities" => reading(doors, fields, activities::list).await,
-        "GetActivityTask" => activities::task(doors, fields).await,
+        "CreateStateMachine" => machines::create(app, fields).await,
+        "UpdateStateMachine" => machines::update(app, fields).await,
+        "DeleteStateMachine" => machines::delete(app, fields).await,
+        "DescribeStateMachine" => machines::describe(app, fields),
+        "DescribeStateMachineForExecution" => machines::describe_for_execution(app, fields).await,
+        "ListStateMachines" => reading(app, fields, machines::list).await,
+        "PublishStateMachineVersion" => versions::publish(app, fields).await,
+        "DeleteStateMachineVersion" => versions::delete(app, fields).await,
+        "ListStateMachineVersions" => reading(app, fields, versions::list).await,
+        "CreateStateMachineAlias" => aliases::create(app, fields).await,
+        "UpdateStateMachineAlias" => aliases::update(app, fields).await,
+        "DeleteStateMachineAlias" => aliases::delete(app, fields).await,
+        "DescribeStateMachineAlias" => aliases::describe(app, fields),
+        "ListStateMachineAliases" => reading(app, fields, aliases::list).await,
+        "TagResource" => tags::tag(app, fields).await,
+        "UntagResource" => tags::untag(app, fields).await,
+        "ListTagsForResource" => tags::list(app, fields),
+        "ValidateStateMachineDefinition" => app.handle.analyse(move || definitions::validate(fields)).await?,
+        "StartExecution" => executions::start(app, fields).await,
+        "StartSyncExecution" => sync::start(app, fields).await,
+        "StopExecution" => executions::stop(app, fields).await,
+        "RedriveExecution" => redrive::redrive(app, fields).await,
+        "DescribeExecution" => executions::describe(app, fields).await,
+        "ListExecutions" => reading(app, fields, executions::list).await,
+        "GetExecutionHistory" => reading(app, fields, executions::history).await,
+        "TestState" => test_state::test(app, fields).await,
+        "ListMapRuns" => reading(app, fields, map_runs::list).await,
+        "DescribeMapRun" => map_runs::describe(app, fields).await,
+        "UpdateMapRun" => map_runs::update(app, fields).await,
+        "SendTaskSuccess" => tasks::succeeded(app, fields).await,
+        "SendTaskFailure" => tasks::failed(app, fields).await,
+        "SendTaskHeartbeat" => tasks::heartbeat(app, fields).await,
+        "CreateActivity" => activities::create(app, fields).await,
+        "DeleteActivity" => activities::delete(app, fields).await,
+        "DescribeActivity" => activities::describe(app, fields),
+        "ListActivities" => reading(app, fields, activities::list).await,
+        "GetActivityTask" => activities::task(app, fields).await,
         _ => Err(unknown(operation)),
     }
 }
 
 /// Answers out of the store, on a thread that may block: lists, and what archives hold.
 async fn reading(
-    doors: &Doors,
+    app: &AppState,
     fields: Fields,
-    answer: fn(&Doors, &Scans, Fields) -> Result<Value, ApiError>,
+    answer: fn(&AppState, &Scans, Fields) -> Result<Value, ApiError>,
 ) -> Result<Value, ApiError> {
-    doors.reading(move |doors, rows| answer(doors, rows, fields)).await
+    app.reading(move |app, rows| answer(app, rows, fields)).await
 }
 
 /// What AWS says about a text that is no JSON; `None` where it is JSON.

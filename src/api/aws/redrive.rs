@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use super::machines::ARN_CHARS_MAX;
-use crate::{ApiError, Doors};
+use crate::{ApiError, AppState};
 
 /// How long a token is remembered (AWS: 15 minutes).
 const REMEMBERED_MS: i64 = 15 * 60_000;
@@ -47,18 +47,18 @@ impl Redriven {
     }
 }
 
-pub async fn redrive(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn redrive(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("executionArn", ARN_CHARS_MAX);
     let token = fields.name("clientToken", 64);
     fields.done()?;
-    let header = super::executions::find(doors, &arn).await?;
-    let known = token.as_deref().and_then(|token| doors.redriven.at(header.id, token, doors.handle.now()));
+    let header = super::executions::find(app, &arn).await?;
+    let known = token.as_deref().and_then(|token| app.redriven.at(header.id, token, app.handle.now()));
     let at = match known {
         Some(at) => at,
         None => {
-            let at = doors.handle.redrive(header.id).await?;
+            let at = app.handle.redrive(header.id).await?;
             if let Some(token) = token {
-                doors.redriven.remember(header.id, token, at);
+                app.redriven.remember(header.id, token, at);
             }
             at
         }

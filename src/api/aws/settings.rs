@@ -123,7 +123,7 @@ fn no_tracing() -> Value {
 /// The encryption settings of a request. A box keeps them and encrypts nothing by them: its disk is its owner's.
 pub fn encryption(fields: &mut Fields) -> Option<Value> {
     let mut inner = fields.inside("encryptionConfiguration")?;
-    inner.need("type");
+    inner.require("type");
     let kind = inner.one_of("type", ENCRYPTIONS);
     let key = inner.name("kmsKeyId", KMS_KEY_CHARS_MAX);
     let period = inner.integer("kmsDataKeyReusePeriodSeconds", 60, 900);

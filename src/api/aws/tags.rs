@@ -7,42 +7,42 @@ use serde_json::{Value, json};
 
 use super::fields::Fields;
 use crate::arn::Named;
-use crate::{ApiError, Doors};
+use crate::{ApiError, AppState};
 
 const ARN_CHARS_MAX: usize = 256;
 const KEY_CHARS_MAX: usize = 128;
 const VALUE_CHARS_MAX: usize = 256;
 
-pub async fn tag(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn tag(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
-    fields.need("tags");
+    fields.require("tags");
     let tags = of(&mut fields);
     fields.done()?;
-    change(doors, &arn, |old| {
+    change(app, &arn, |old| {
         *old = added(old, tags)?;
         Ok(())
     })
     .await
 }
 
-pub async fn untag(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub async fn untag(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
-    fields.need("tagKeys");
+    fields.require("tagKeys");
     let keys = fields.texts("tagKeys").unwrap_or_default();
     fields.done()?;
-    change(doors, &arn, |tags| {
+    change(app, &arn, |tags| {
         tags.retain(|tag| !keys.contains(&tag.key));
         Ok(())
     })
     .await
 }
 
-pub fn list(doors: &Doors, mut fields: Fields) -> Result<Value, ApiError> {
+pub fn list(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
     let arn = fields.named("resourceArn", ARN_CHARS_MAX);
     fields.done()?;
-    let tags = match doors.place.read(&arn)? {
-        Named::Machine { name, qualifier: None } => doors.reader.machine(&name)?.map(|row| row.tags),
-        Named::Activity { name } => doors.reader.activity(&name)?.map(|row| row.tags),
+    let tags = match app.arns.read(&arn)? {
+        Named::Machine { name, qualifier: None } => app.reader.machine(&name)?.map(|row| row.tags),
+        Named::Activity { name } => app.reader.activity(&name)?.map(|row| row.tags),
         _ => None,
     };
     let tags = tags.ok_or_else(|| ApiError::no_resource(&arn))?;
@@ -79,24 +79,24 @@ pub fn added(old: &[Tag], new: Vec<Tag>) -> Result<Vec<Tag>, Refused> {
 }
 
 async fn change(
-    doors: &Doors,
+    app: &AppState,
     arn: &str,
     change: impl FnOnce(&mut Vec<Tag>) -> Result<(), Refused>,
 ) -> Result<Value, ApiError> {
     let missing = || Refused::no_resource(arn);
-    match doors.place.read(arn)? {
+    match app.arns.read(arn)? {
         Named::Machine { name, qualifier: None } => {
-            doors.reader.machine(&name)?.ok_or_else(missing)?;
-            doors.handle.retag_machine(&name, change).await?;
+            app.reader.machine(&name)?.ok_or_else(missing)?;
+            app.handle.retag_machine(&name, change).await?;
         }
         Named::Activity { name } => {
             let retag = |commit: &mut conveyor_store::Commit| {
-                let mut row = doors.reader.activity(&name)?.ok_or_else(missing)?;
+                let mut row = app.reader.activity(&name)?.ok_or_else(missing)?;
                 change(&mut row.tags)?;
                 commit.put_activity(&row);
                 Ok(())
             };
-            doors.handle.change_activity(retag).await?;
+            app.handle.change_activity(retag).await?;
         }
         _ => return Err(missing().into()),
     }

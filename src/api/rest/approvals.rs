@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 
 use super::executions::found;
 use super::outputs::outputs;
-use super::{Answer, Body, Fresh, source};
+use super::{Body, JsonResult, NoStoreJson, source};
 use crate::gate::Caller;
-use crate::{ApiError, Doors};
+use crate::{ApiError, AppState};
 
 const ROWS_MAX: usize = 1_000;
 
-pub async fn all(State(doors): State<Doors>) -> Answer {
-    let shown = doors.reading_disks(listed).await?;
-    Ok(Fresh(json!({"approvals": shown})))
+pub async fn all(State(app): State<AppState>) -> JsonResult {
+    let shown = app.reading_disks(listed).await?;
+    Ok(NoStoreJson(json!({"approvals": shown})))
 }
 
 /// What waits still. What does not, the approvals drop before long.
-fn listed(doors: &Doors, rows: &Scans) -> Result<Vec<Value>, ApiError> {
+fn listed(app: &AppState, rows: &Scans) -> Result<Vec<Value>, ApiError> {
     let mut shown = Vec::new();
     for (execution, attempt, row) in rows.approvals(None, ROWS_MAX)? {
-        if !doors.handle.awaits(&row.token)? {
+        if !app.handle.awaits(&row.token)? {
             continue;
         }
         let header = found(rows, &execution.to_string())?;
@@ -36,9 +36,9 @@ fn listed(doors: &Doors, rows: &Scans) -> Result<Vec<Value>, ApiError> {
         while let Some(parent) = top.parent.as_ref().and_then(|p| rows.header(p.execution).ok().flatten()) {
             top = parent;
         }
-        let mut media = outputs(doors, [row.asked.as_str()].into_iter(), None);
+        let mut media = outputs(app, [row.asked.as_str()].into_iter(), None);
         if media.is_empty() {
-            media = outputs(doors, [&*header.input].into_iter(), None);
+            media = outputs(app, [&*header.input].into_iter(), None);
         }
         shown.push(json!({
             "id": format!("{execution}-{attempt}"),
@@ -65,15 +65,15 @@ pub struct Approve {
 }
 
 pub async fn approve(
-    doors: Doors,
+    app: AppState,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body<Approve>,
-) -> Answer {
+) -> JsonResult {
     let Json(body) = super::body(body)?;
     let output =
-        json!({"approved": true, "by": caller.name, "at": doors.handle.now().to_string(), "comment": body.comment});
-    decide(&doors, &id, Decision::Approve(output.to_string().into())).await
+        json!({"approved": true, "by": caller.name, "at": app.handle.now().to_string(), "comment": body.comment});
+    decide(&app, &id, Decision::Approve(output.to_string().into())).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,17 +83,17 @@ pub struct Reject {
 }
 
 pub async fn reject(
-    doors: Doors,
+    app: AppState,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     body: Body<Reject>,
-) -> Answer {
+) -> JsonResult {
     let Json(body) = super::body(body)?;
     if body.reason.trim().is_empty() {
         return Err(ApiError::validation("A rejection needs a reason: whoever made the file will read it"));
     }
     let cause: String = format!("{}: {}", caller.name, body.reason.trim()).chars().take(CAUSE_CHARS_MAX).collect();
-    decide(&doors, &id, Decision::Reject { error: REJECTED.to_owned(), cause }).await
+    decide(&app, &id, Decision::Reject { error: REJECTED.to_owned(), cause }).await
 }
 
 /// `EXECUTION-ATTEMPT`
@@ -102,13 +102,13 @@ fn key(id: &str) -> Option<Key> {
     Some((execution.parse().ok()?, Attempt(attempt.parse().ok()?)))
 }
 
-async fn decide(doors: &Doors, id: &str, decision: Decision) -> Answer {
+async fn decide(app: &AppState, id: &str, decision: Decision) -> JsonResult {
     let verdict = match key(id) {
-        Some(key) => doors.approvals.decide(key, decision, doors.handle.entry()).await?,
+        Some(key) => app.approvals.decide(key, decision, app.handle.entry()).await?,
         None => Verdict::Unknown,
     };
     match verdict {
-        Verdict::Counts => Ok(Fresh(json!({}))),
+        Verdict::Counts => Ok(NoStoreJson(json!({}))),
         Verdict::Refused(refused) => Err(refused.into()),
         Verdict::Unknown => {
             Err(ApiError::new("ResourceNotFound", "This is decided already, or its execution has ended"))

@@ -12,20 +12,20 @@ use conveyor_base::speeds::Speeds;
 use conveyor_bench::kept::{self, KeptError};
 use serde_json::json;
 
-use super::{Answer, Fresh};
-use crate::{ApiError, Doors};
+use super::{JsonResult, NoStoreJson};
+use crate::{ApiError, AppState};
 
-pub async fn all(State(doors): State<Doors>) -> Answer {
-    let data_dir = doors.data_dir.clone();
-    Ok(Fresh(
-        doors.blocking(move || json!({"runs": kept::summaries(&data_dir), "speeds": Speeds::read(&data_dir)})).await?,
+pub async fn all(State(app): State<AppState>) -> JsonResult {
+    let data_dir = app.data_dir.clone();
+    Ok(NoStoreJson(
+        app.blocking(move || json!({"runs": kept::summaries(&data_dir), "speeds": Speeds::read(&data_dir)})).await?,
     ))
 }
 
-pub async fn one(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    let data_dir = doors.data_dir.clone();
-    match doors.blocking(move || kept::run(&data_dir, &id)).await? {
-        Ok(report) => Ok(Fresh(json!(report))),
+pub async fn one(State(app): State<AppState>, Path(id): Path<String>) -> JsonResult {
+    let data_dir = app.data_dir.clone();
+    match app.blocking(move || kept::run(&data_dir, &id)).await? {
+        Ok(report) => Ok(NoStoreJson(json!(report))),
         Err(missing @ KeptError::Missing { .. }) => Err(ApiError::new("ResourceNotFound", missing.to_string())),
         Err(error) => Err(ApiError::new("InternalFailure", fault::chain(&error))),
     }

@@ -11,8 +11,8 @@ use conveyor_hw::{Ask, CpuTime, Drivers, HostLoad, Inventory};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Answer, Fresh};
-use crate::Doors;
+use super::{JsonResult, NoStoreJson};
+use crate::AppState;
 
 const INVENTORY_FOR: Duration = Duration::from_secs(600);
 const NOW_FOR: Duration = Duration::from_secs(2);
@@ -31,9 +31,9 @@ struct Seen {
     now: Option<(Instant, Value)>,
 }
 
-pub async fn devices(State(doors): State<Doors>) -> Answer {
-    let devices = doors.devices.clone();
-    Ok(Fresh(doors.blocking(move || devices.read()).await?))
+pub async fn devices(State(app): State<AppState>) -> JsonResult {
+    let devices = app.devices.clone();
+    Ok(NoStoreJson(app.blocking(move || devices.read()).await?))
 }
 
 impl Devices {

@@ -4,16 +4,16 @@ use axum::extract::{Json, Path, Query, State};
 use conveyor_base::limits::quotas;
 use conveyor_base::{EventId, ExecutionId, JOB_MACHINE};
 use conveyor_interpreter::{Header, HistoryEvent, StateType};
-use conveyor_run::{self as run, Start};
+use conveyor_run::{self as run, StartRequest};
 use conveyor_store::{Direction, Scans};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
-use super::{Answer, Body, Fresh, predictions, source};
-use crate::live::Shown;
-use crate::{ApiError, Doors, aws, names};
+use super::{Body, JsonResult, NoStoreJson, predictions, source};
+use crate::live::StageProgress;
+use crate::{ApiError, AppState, aws, names};
 
 /// Events that one page of an execution is made of, and the states it shows.
 pub(super) const EVENTS_MAX: usize = 25_000;
@@ -29,13 +29,13 @@ pub struct OneQuery {
     states: Option<bool>,
 }
 
-pub async fn one(State(doors): State<Doors>, Path(id): Path<String>, Query(query): Query<OneQuery>) -> Answer {
-    let handle = doors.handle.clone();
+pub async fn one(State(app): State<AppState>, Path(id): Path<String>, Query(query): Query<OneQuery>) -> JsonResult {
+    let handle = app.handle.clone();
     let with_states = query.states.unwrap_or(true);
-    let mut shown = doors.reading_disks(move |doors, rows| detail(doors, rows, &id, with_states)).await?;
+    let mut shown = app.reading_disks(move |app, rows| detail(app, rows, &id, with_states)).await?;
     if shown.0["stoppedAt"].is_null() {
         let ids = nested_ids(&shown.0);
-        shown.0["working"] = working(&handle, &ids);
+        shown.0["working"] = running(&handle, &ids);
         shown.0["waiting"] = waiting(&handle, &ids).await;
     }
     Ok(shown)
@@ -49,11 +49,11 @@ fn nested_ids(shown: &Value) -> Vec<ExecutionId> {
 }
 
 /// What runs, and on which lane.
-fn working(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
-    let works = ids.iter().flat_map(|id| handle.working(*id).into_iter().map(|working| (*id, working)));
-    let shown = works.map(|(id, working)| {
-        json!({"execution": id.to_string(), "state": &*working.state, "resource": working.resource,
-            "lane": working.lane, "startedAt": working.started_at.0, "progress": working.progress})
+fn running(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
+    let works = ids.iter().flat_map(|id| handle.running_attempts(*id).into_iter().map(|running| (*id, running)));
+    let shown = works.map(|(id, running)| {
+        json!({"execution": id.to_string(), "state": &*running.state, "resource": running.resource,
+            "lane": running.lane, "startedAt": running.started_at.0, "progress": running.progress})
     });
     shown.collect()
 }
@@ -69,23 +69,23 @@ async fn waiting(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
     json!(all)
 }
 
-fn detail(doors: &Doors, rows: &Scans, id: &str, with_states: bool) -> Answer {
+fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> JsonResult {
     let header = found(rows, id)?;
     let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
-    let mut states = visits_of(doors, &header, &events);
-    let failure = failure(doors, rows, &header, &states, FAILURE_DEPTH_MAX);
+    let mut states = visits_of(app, &header, &events);
+    let failure = failure(app, rows, &header, &states, FAILURE_DEPTH_MAX);
     // A workflow that has cleaned up after its failure would only fail again.
     let at_its_end = visits::failed(&states).is_some_and(|visit| visit.state_type == StateType::Fail);
     let output = header.output().map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
-    let made = outputs(doors, texts, source(&header.input).as_ref());
+    let made = outputs(app, texts, source(&header.input).as_ref());
     let texts = output.iter().map(String::as_str).chain(states.iter().filter_map(|v| v.output.as_deref()));
     let predicted = predictions::checked(texts);
     let shown_max = if with_states { VISITS_MAX } else { 0 };
     let left_out = states.len().saturating_sub(shown_max);
     states.truncate(shown_max);
     visits::fit(&mut states, PAYLOADS_BYTES_MAX);
-    let mut shown = summary(doors, &header);
+    let mut shown = summary(app, &header);
     shown["input"] = (&*header.input).into();
     shown["output"] = output.into();
     shown["states"] = json!(states);
@@ -98,8 +98,8 @@ fn detail(doors: &Doors, rows: &Scans, id: &str, with_states: bool) -> Answer {
     shown["redriveCount"] = header.redrive_count.into();
     shown["predicted"] = predicted;
     let runs = header.stopped_at.is_none();
-    shown["predictions"] = if runs { predictions::expected(doors, rows, header.id) } else { json!([]) };
-    Ok(Fresh(shown))
+    shown["predictions"] = if runs { predictions::expected(app, rows, header.id) } else { json!([]) };
+    Ok(NoStoreJson(shown))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -112,17 +112,21 @@ pub struct HistoryQuery {
 }
 
 /// The events as AWS spells them.
-pub async fn history(State(doors): State<Doors>, Path(id): Path<String>, Query(query): Query<HistoryQuery>) -> Answer {
+pub async fn history(
+    State(app): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> JsonResult {
     let limit = query.limit.unwrap_or(1000).clamp(1, EVENTS_MAX);
     let direction = if query.reverse { Direction::Backward } else { Direction::Forward };
-    let page = move |_: &Doors, rows: &Scans| {
+    let page = move |_: &AppState, rows: &Scans| {
         let mut events = rows.history(found(rows, &id)?.id, EventId(query.from), limit + 1, direction)?;
         let next = events.get(limit).map(|event| event.id.0);
         events.truncate(limit);
         let shown = events.iter().map(|event| crate::history::wire(event, query.data.unwrap_or(true)));
-        Ok(Fresh(json!({"events": shown.collect::<Vec<Value>>(), "next": next})))
+        Ok(NoStoreJson(json!({"events": shown.collect::<Vec<Value>>(), "next": next})))
     };
-    doors.reading(page).await
+    app.reading(page).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,12 +141,12 @@ pub struct StartBody {
 }
 
 /// The definition that the execution is pinned to.
-pub async fn definition(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    let machine = find(&doors, &id).await?.machine;
-    super::machines::definition(&doors, machine.name, machine.revision).await
+pub async fn definition(State(app): State<AppState>, Path(id): Path<String>) -> JsonResult {
+    let machine = find(&app, &id).await?.machine;
+    super::machines::definition(&app, machine.name, machine.revision).await
 }
 
-pub async fn start(doors: Doors, body: Body<StartBody>) -> Answer {
+pub async fn start(app: AppState, body: Body<StartBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
     if let Some(name) = &body.name {
         names::check(name)?;
@@ -153,15 +157,15 @@ pub async fn start(doors: Doors, body: Body<StartBody>) -> Answer {
         let words = format!("The input is larger than {bytes_max} bytes");
         return Err(ApiError::new("InvalidExecutionInput", words));
     }
-    let new = Start {
+    let new = StartRequest {
         machine: body.machine.clone(),
         qualifier: body.qualifier,
         name: body.name,
         input: input.into(),
-        ..Start::default()
+        ..StartRequest::default()
     };
-    let started = doors.handle.start(new).await?;
-    Ok(Fresh(json!({"id": started.id.to_string(), "name": started.name, "arn": started.arn})))
+    let started = app.handle.start(new).await?;
+    Ok(NoStoreJson(json!({"id": started.id.to_string(), "name": started.name, "arn": started.arn})))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -171,25 +175,25 @@ pub struct StopBody {
     pub cause: Option<String>,
 }
 
-pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
+pub async fn stop(app: AppState, Path(id): Path<String>, body: Body<StopBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
-    let header = find(&doors, &id).await?;
+    let header = find(&app, &id).await?;
     let at = match header.stopped_at {
         Some(at) => at,
-        None => doors.handle.stop(header.id, body.error, body.cause).await?,
+        None => app.handle.stop(header.id, body.error, body.cause).await?,
     };
-    Ok(Fresh(json!({"stoppedAt": at.0})))
+    Ok(NoStoreJson(json!({"stoppedAt": at.0})))
 }
 
-pub async fn redrive(doors: Doors, Path(id): Path<String>) -> Answer {
-    let header = find(&doors, &id).await?;
-    let at = doors.handle.redrive(header.id).await?;
-    Ok(Fresh(json!({"redrivenAt": at.0})))
+pub async fn redrive(app: AppState, Path(id): Path<String>) -> JsonResult {
+    let header = find(&app, &id).await?;
+    let at = app.handle.redrive(header.id).await?;
+    Ok(NoStoreJson(json!({"redrivenAt": at.0})))
 }
 
-pub(super) async fn find(doors: &Doors, id: &str) -> Result<Header, ApiError> {
+pub(super) async fn find(app: &AppState, id: &str) -> Result<Header, ApiError> {
     let id: ExecutionId = id.parse().map_err(|_| ApiError::no_execution(id))?;
-    doors.reader.header(id).await?.ok_or_else(|| ApiError::no_execution(id))
+    app.reader.header(id).await?.ok_or_else(|| ApiError::no_execution(id))
 }
 
 /// The same for who looks further into the store.
@@ -198,37 +202,37 @@ pub(super) fn found(rows: &Scans, id: &str) -> Result<Header, ApiError> {
     rows.header(id)?.ok_or_else(|| ApiError::no_execution(id))
 }
 
-pub(super) fn summary(doors: &Doors, header: &Header) -> Value {
+pub(super) fn summary(app: &AppState, header: &Header) -> Value {
     let (error, cause) = header.failure();
     let (error, cause) = innermost(error, cause);
     let file = source(&header.input);
     json!({
         "id": header.id.to_string(),
-        "arn": doors.place.execution(&header.arn_machine(), &header.name),
+        "arn": app.arns.execution(&header.arn_machine(), &header.name),
         "name": header.name,
         "machine": header.machine.name,
         "revision": header.machine.revision,
         "status": header.status.name(),
         "file": file.as_ref().map(|uri| uri.file_name()),
         "source": file.as_ref().map(|uri| uri.to_string()),
-        "sourceUrl": file.as_ref().and_then(|uri| crate::media::url(doors, uri)),
+        "sourceUrl": file.as_ref().and_then(|uri| crate::media::url(app, uri)),
         "startedAt": header.started_at.0,
         "stoppedAt": header.stopped_at.map(|at| at.0),
         "error": error,
         "cause": cause.as_deref().map(shortened),
         "parent": header.parent.as_ref().map(|p| p.execution.to_string()),
-        "progress": if header.stopped_at.is_none() { progress(doors, header.id) } else { None },
-        "thumbnail": header.output().and_then(|text| outputs::thumbnail(doors, text)),
+        "progress": if header.stopped_at.is_none() { progress(app, header.id) } else { None },
+        "thumbnail": header.output().and_then(|text| outputs::thumbnail(app, text)),
         "mediaMs": header.output().and_then(outputs::duration_ms),
         "events": header.last_event.0,
-        "redrivable": run::not_redrivable(header, doors.handle.now()).is_none() && header.parent.is_none(),
+        "redrivable": run::not_redrivable(header, app.handle.now()).is_none() && header.parent.is_none(),
     })
 }
 
 /// What moves now. Between two tries of a stage nothing does, whatever was seen of it last.
-fn progress(doors: &Doors, id: ExecutionId) -> Option<Shown> {
-    let shown = doors.live.progress(id)?;
-    let works = |id: ExecutionId| !doors.handle.working(id).is_empty();
+fn progress(app: &AppState, id: ExecutionId) -> Option<StageProgress> {
+    let shown = app.live.progress(id)?;
+    let works = |id: ExecutionId| !app.handle.running_attempts(id).is_empty();
     shown.execution.parse().is_ok_and(works).then_some(shown)
 }
 
@@ -257,28 +261,28 @@ fn shortened(cause: &str) -> String {
     }
 }
 
-pub(super) fn visits_of(doors: &Doors, header: &Header, events: &[HistoryEvent]) -> Vec<Visit> {
+pub(super) fn visits_of(app: &AppState, header: &Header, events: &[HistoryEvent]) -> Vec<Visit> {
     let mut visits = visits::visits(events, header.stopped_at.map(|at| at.0));
-    children_of(doors, &mut visits);
+    children_of(app, &mut visits);
     visits
 }
 
 /// Finds the executions that visits started.
-pub(super) fn children_of(doors: &Doors, visits: &mut [Visit]) {
+pub(super) fn children_of(app: &AppState, visits: &mut [Visit]) {
     for visit in visits.iter_mut().filter(|visit| !visit.started.is_empty()) {
         let ids = visit.started.iter().filter_map(|arn| {
             let (machine, name) = match arn.split_once(":jobs/") {
                 Some((_, job)) => (JOB_MACHINE.to_owned(), job.to_owned()),
-                None => doors.place.read_execution(arn).ok()?,
+                None => app.arns.read_execution(arn).ok()?,
             };
-            doors.reader.by_name(&machine, &name).ok()?
+            app.reader.by_name(&machine, &name).ok()?
         });
         visit.children = ids.map(|id| id.to_string()).collect();
     }
 }
 
 /// What failed, with which input and which error: in the nested execution where it happened, if it was one.
-fn failure(doors: &Doors, rows: &Scans, header: &Header, visits: &[Visit], depth: u32) -> Option<Value> {
+fn failure(app: &AppState, rows: &Scans, header: &Header, visits: &[Visit], depth: u32) -> Option<Value> {
     let stopped_at = header.stopped_at?;
     if !aws::redrivable(header.status) {
         return None;
@@ -288,7 +292,7 @@ fn failure(doors: &Doors, rows: &Scans, header: &Header, visits: &[Visit], depth
         for child in visit.children.iter().rev() {
             let deeper = found(rows, child).ok().and_then(|header| {
                 let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward).ok()?;
-                failure(doors, rows, &header, &visits_of(doors, &header, &events), depth - 1)
+                failure(app, rows, &header, &visits_of(app, &header, &events), depth - 1)
             });
             if deeper.is_some() {
                 return deeper;

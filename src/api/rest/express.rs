@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::executions::StopBody;
-use super::{Answer, Body, Fresh};
-use crate::{ApiError, Doors};
+use super::{Body, JsonResult, NoStoreJson};
+use crate::{ApiError, AppState};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -18,8 +18,8 @@ pub struct BoardQuery {
     status: Option<String>,
 }
 
-pub async fn board(State(doors): State<Doors>, Query(query): Query<BoardQuery>) -> Answer {
-    let board = doors.handle.express();
+pub async fn board(State(app): State<AppState>, Query(query): Query<BoardQuery>) -> JsonResult {
+    let board = app.handle.express();
     let of = |machine: &str| query.machine.as_deref().filter(|m| !m.is_empty()).is_none_or(|wanted| wanted == machine);
     let only_failed = query.status.as_deref() == Some("FAILED");
     let running = board.running.iter().filter(|one| of(&one.machine)).map(|one| {
@@ -42,7 +42,7 @@ pub async fn board(State(doors): State<Doors>, Query(query): Query<BoardQuery>) 
             (machine.clone(), counts)
         })
         .collect();
-    Ok(Fresh(json!({
+    Ok(NoStoreJson(json!({
         "running": running.collect::<Vec<_>>(),
         "runningTotal": board.running_total,
         "ended": ended.collect::<Vec<_>>(),
@@ -50,10 +50,10 @@ pub async fn board(State(doors): State<Doors>, Query(query): Query<BoardQuery>) 
     })))
 }
 
-pub async fn stop(doors: Doors, Path(id): Path<String>, body: Body<StopBody>) -> Answer {
+pub async fn stop(app: AppState, Path(id): Path<String>, body: Body<StopBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
     let missing = || ApiError::no_execution(&id);
     let number: ExecutionId = id.parse().map_err(|_| missing())?;
-    let stopped = doors.handle.stop_express(number, body.error, body.cause).await;
-    if stopped { Ok(Fresh(json!({"stoppedAt": doors.handle.now().0}))) } else { Err(missing()) }
+    let stopped = app.handle.stop_express(number, body.error, body.cause).await;
+    if stopped { Ok(NoStoreJson(json!({"stoppedAt": app.handle.now().0}))) } else { Err(missing()) }
 }

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::{find, summary};
-use super::{Answer, Body, Fresh, source};
-use crate::{ApiError, Doors, aws};
+use super::{Body, JsonResult, NoStoreJson, source};
+use crate::{ApiError, AppState, aws};
 
 /// Rows of a page, and the most that one may ask for.
 const PAGE_ROWS: usize = 50;
@@ -45,11 +45,11 @@ struct Wanted {
     ids: std::ops::Range<u128>,
 }
 
-pub async fn list(State(doors): State<Doors>, Query(query): Query<ListQuery>) -> Answer {
-    doors.reading(move |doors, rows| page(doors, rows, query)).await
+pub async fn list(State(app): State<AppState>, Query(query): Query<ListQuery>) -> JsonResult {
+    app.reading(move |app, rows| page(app, rows, query)).await
 }
 
-fn page(doors: &Doors, store: &Scans, query: ListQuery) -> Answer {
+fn page(app: &AppState, store: &Scans, query: ListQuery) -> JsonResult {
     let status = match query.status.as_deref().filter(|s| !s.is_empty()) {
         None => None,
         Some(name) => {
@@ -101,7 +101,7 @@ fn page(doors: &Doors, store: &Scans, query: ListQuery) -> Answer {
             if !name.contains(&wanted.name) && !header.name.to_lowercase().starts_with(&wanted.name) {
                 continue;
             }
-            let row = summary(doors, &header);
+            let row = summary(app, &header);
             let inner = || row["error"].as_str().unwrap_or_default().to_lowercase();
             if !wanted.error.is_empty() && !error().contains(&wanted.error) && !inner().contains(&wanted.error) {
                 continue;
@@ -119,7 +119,7 @@ fn page(doors: &Doors, store: &Scans, query: ListQuery) -> Answer {
             break;
         }
     }
-    Ok(Fresh(json!({"executions": rows, "next": next, "looked": looked})))
+    Ok(NoStoreJson(json!({"executions": rows, "next": next, "looked": looked})))
 }
 
 /// The smallest id that an execution started at that time can have.
@@ -134,10 +134,10 @@ pub struct Several {
 }
 
 /// What became of each, in the order asked for: `null`, or why not.
-fn outcomes(all: Vec<(String, Result<(), ApiError>)>) -> Fresh {
+fn outcomes(all: Vec<(String, Result<(), ApiError>)>) -> NoStoreJson {
     let failed = all.iter().filter(|(_, outcome)| outcome.is_err()).count();
     let shown = all.into_iter().map(|(id, outcome)| json!({"id": id, "error": outcome.err().map(|r| r.message)}));
-    Fresh(json!({"outcomes": shown.collect::<Vec<Value>>(), "failed": failed}))
+    NoStoreJson(json!({"outcomes": shown.collect::<Vec<Value>>(), "failed": failed}))
 }
 
 fn checked(body: Body<Several>) -> Result<Vec<String>, ApiError> {
@@ -148,13 +148,13 @@ fn checked(body: Body<Several>) -> Result<Vec<String>, ApiError> {
     Ok(ids)
 }
 
-pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
+pub async fn stop_all(app: AppState, body: Body<Several>) -> JsonResult {
     let mut all = Vec::new();
     for id in checked(body)? {
         let stopped = async {
-            let header = find(&doors, &id).await?;
+            let header = find(&app, &id).await?;
             let why = Some("Stopped with others".to_owned());
-            doors.handle.stop(header.id, Some("Stopped".to_owned()), why).await?;
+            app.handle.stop(header.id, Some("Stopped".to_owned()), why).await?;
             Ok(())
         };
         let outcome = stopped.await;
@@ -163,11 +163,11 @@ pub async fn stop_all(doors: Doors, body: Body<Several>) -> Answer {
     Ok(outcomes(all))
 }
 
-pub async fn redrive_all(doors: Doors, body: Body<Several>) -> Answer {
+pub async fn redrive_all(app: AppState, body: Body<Several>) -> JsonResult {
     let mut all = Vec::new();
     for id in checked(body)? {
         let redriven = async {
-            doors.handle.redrive(find(&doors, &id).await?.id).await?;
+            app.handle.redrive(find(&app, &id).await?.id).await?;
             Ok(())
         };
         let outcome = redriven.await;

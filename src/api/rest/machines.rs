@@ -1,6 +1,6 @@
 //! Workflows over REST: definitions, revisions, versions, aliases; what is wrong with a definition; one state tried.
 //!
-//! The rules are the AWS door's: changes of aliases, and trying a state, are its operations with shorter names.
+//! The rules are the AWS API's: changes of aliases, and trying a state, are its operations with shorter names.
 
 use axum::extract::{Json, Path, State};
 use conveyor_asl::{self as asl, Severity, WorkflowType};
@@ -9,19 +9,19 @@ use conveyor_store::{MachineKind, MachineRow, Scans};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Body, Fresh};
-use crate::{ApiError, Doors, aws, names};
+use super::{Body, JsonResult, NoStoreJson};
+use crate::{ApiError, AppState, aws, names};
 
 const MACHINES_MAX: usize = 1000;
 const VERSIONS_SHOWN: usize = 200;
 /// The role that a workflow made here names. The box asks no IAM.
 const ROLE: &str = "role/conveyor";
 
-pub async fn all(State(doors): State<Doors>) -> Answer {
-    doors.reading(listed).await
+pub async fn all(State(app): State<AppState>) -> JsonResult {
+    app.reading(listed).await
 }
 
-fn listed(doors: &Doors, rows: &Scans) -> Answer {
+fn listed(app: &AppState, rows: &Scans) -> JsonResult {
     let counts = rows.counts();
     let machines = rows.machines(None, MACHINES_MAX)?;
     let shown = machines.iter().filter(|row| !row.deleting).map(|row| {
@@ -30,15 +30,15 @@ fn listed(doors: &Doors, rows: &Scans) -> Answer {
             .filter(|((machine, _), _)| *machine == row.name)
             .map(|((_, status), n)| (status.name().to_owned(), (*n).into()))
             .collect();
-        let mut shown = brief(doors, row);
+        let mut shown = brief(app, row);
         shown["executions"] = Value::Object(counts);
         shown
     });
-    Ok(Fresh(json!({"machines": shown.collect::<Vec<_>>()})))
+    Ok(NoStoreJson(json!({"machines": shown.collect::<Vec<_>>()})))
 }
 
-fn brief(doors: &Doors, row: &MachineRow) -> Value {
-    json!({"name": row.name, "arn": doors.place.machine(&row.name), "revision": row.revision,
+fn brief(app: &AppState, row: &MachineRow) -> Value {
+    json!({"name": row.name, "arn": app.arns.machine(&row.name), "revision": row.revision,
         "type": kind(row), "versions": row.version, "createdAt": row.created_at.0, "updatedAt": row.updated_at.0})
 }
 
@@ -49,27 +49,27 @@ fn kind(row: &MachineRow) -> &'static str {
     }
 }
 
-fn find(doors: &Doors, name: &str) -> Result<MachineRow, ApiError> {
-    let row = doors.reader.machine(name)?;
-    row.ok_or_else(|| ApiError::no_machine(&doors.place.machine(name)))
+fn find(app: &AppState, name: &str) -> Result<MachineRow, ApiError> {
+    let row = app.reader.machine(name)?;
+    row.ok_or_else(|| ApiError::no_machine(&app.arns.machine(name)))
 }
 
-pub async fn one(State(doors): State<Doors>, Path(name): Path<String>) -> Answer {
-    shown(&doors, name).await
+pub async fn one(State(app): State<AppState>, Path(name): Path<String>) -> JsonResult {
+    shown(&app, name).await
 }
 
 /// With what the checks say of the definition, which may take seconds.
-async fn shown(doors: &Doors, name: String) -> Answer {
-    let look = doors.clone();
-    doors.handle.analyse(move || whole(&look, &look.reader.on_this_thread(), &name)).await?
+async fn shown(app: &AppState, name: String) -> JsonResult {
+    let look = app.clone();
+    app.handle.analyse(move || whole(&look, &look.reader.on_this_thread(), &name)).await?
 }
 
-fn whole(doors: &Doors, rows: &Scans, name: &str) -> Answer {
-    let row = find(doors, name)?;
-    let Fresh(definition) = definition_of(doors, name, row.revision)?;
+fn whole(app: &AppState, rows: &Scans, name: &str) -> JsonResult {
+    let row = find(app, name)?;
+    let NoStoreJson(definition) = definition_of(app, name, row.revision)?;
     let versions = rows.versions(name, None, VERSIONS_SHOWN)?;
     let aliases = rows.aliases(name)?;
-    let mut answer = brief(doors, &row);
+    let mut answer = brief(app, &row);
     answer["definition"] = definition["definition"].clone();
     answer["problems"] = definition["problems"].clone();
     answer["roleArn"] = definition["roleArn"].clone();
@@ -89,25 +89,27 @@ fn whole(doors: &Doors, rows: &Scans, name: &str) -> Answer {
                 "routes": routes.collect::<Vec<_>>()})
         })
         .collect();
-    Ok(Fresh(answer))
+    Ok(NoStoreJson(answer))
 }
 
-pub async fn revision(State(doors): State<Doors>, Path((name, revision)): Path<(String, u64)>) -> Answer {
-    definition(&doors, name, revision).await
+pub async fn revision(State(app): State<AppState>, Path((name, revision)): Path<(String, u64)>) -> JsonResult {
+    definition(&app, name, revision).await
 }
 
 /// A revision's definition with what the checks say of it, which may take seconds.
-pub async fn definition(doors: &Doors, name: String, revision: u64) -> Answer {
-    let look = doors.clone();
-    doors.handle.analyse(move || definition_of(&look, &name, revision)).await?
+pub async fn definition(app: &AppState, name: String, revision: u64) -> JsonResult {
+    let look = app.clone();
+    app.handle.analyse(move || definition_of(&look, &name, revision)).await?
 }
 
-fn definition_of(doors: &Doors, name: &str, revision: u64) -> Answer {
+fn definition_of(app: &AppState, name: &str, revision: u64) -> JsonResult {
     let missing = || ApiError::new("ResourceNotFound", format!("Revision {revision} of '{name}' is gone"));
-    let row = doors.reader.revision(name, revision)?.ok_or_else(missing)?;
-    let kind = doors.reader.machine(name)?.map_or(MachineKind::Standard, |row| row.kind);
-    Ok(Fresh(json!({"machine": name, "revision": revision, "definition": row.definition, "roleArn": row.role_arn,
-        "createdAt": row.created_at.0, "problems": problems(&row.definition, kind == MachineKind::Express)})))
+    let row = app.reader.revision(name, revision)?.ok_or_else(missing)?;
+    let kind = app.reader.machine(name)?.map_or(MachineKind::Standard, |row| row.kind);
+    Ok(NoStoreJson(
+        json!({"machine": name, "revision": revision, "definition": row.definition, "roleArn": row.role_arn,
+        "createdAt": row.created_at.0, "problems": problems(&row.definition, kind == MachineKind::Express)}),
+    ))
 }
 
 fn problems(definition: &str, express: bool) -> Vec<Value> {
@@ -133,19 +135,19 @@ pub struct NewBody {
     express: bool,
 }
 
-pub async fn create(doors: Doors, body: Body<NewBody>) -> Answer {
+pub async fn create(app: AppState, body: Body<NewBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
     names::check(&body.name)?;
     let new = NewMachine {
         name: body.name.clone(),
         definition: body.definition,
-        role_arn: format!("arn:aws:iam::{}:{ROLE}", doors.place.account),
+        role_arn: format!("arn:aws:iam::{}:{ROLE}", app.arns.account),
         express: body.express,
         publish: Some("Made on the dashboard".to_owned()),
         ..NewMachine::default()
     };
-    doors.handle.create_machine(new).await?;
-    shown(&doors, body.name).await
+    app.handle.create_machine(new).await?;
+    shown(&app, body.name).await
 }
 
 #[derive(Deserialize)]
@@ -158,9 +160,9 @@ pub struct ChangeBody {
     publish: Option<String>,
 }
 
-pub async fn update(doors: Doors, Path(name): Path<String>, body: Body<ChangeBody>) -> Answer {
+pub async fn update(app: AppState, Path(name): Path<String>, body: Body<ChangeBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
-    let row = find(&doors, &name)?;
+    let row = find(&app, &name)?;
     if let Some(based_on) = body.based_on.filter(|revision| *revision != row.revision) {
         let what = format!(
             "'{name}' is at revision {} by now, and this change was made to revision {based_on}; look at it first",
@@ -169,14 +171,14 @@ pub async fn update(doors: Doors, Path(name): Path<String>, body: Body<ChangeBod
         return Err(ApiError::new("ConflictException", what));
     }
     let change = MachineChange { definition: Some(body.definition), publish: body.publish, ..MachineChange::default() };
-    doors.handle.update_machine(&name, change).await?;
-    shown(&doors, name).await
+    app.handle.update_machine(&name, change).await?;
+    shown(&app, name).await
 }
 
-pub async fn delete(doors: Doors, Path(name): Path<String>) -> Answer {
-    find(&doors, &name)?;
-    doors.handle.delete_machine(&name).await?;
-    Ok(Fresh(json!({})))
+pub async fn delete(app: AppState, Path(name): Path<String>) -> JsonResult {
+    find(&app, &name)?;
+    app.handle.delete_machine(&name).await?;
+    Ok(NoStoreJson(json!({})))
 }
 
 #[derive(Deserialize)]
@@ -194,17 +196,21 @@ pub struct RouteBody {
     weight: u8,
 }
 
-pub async fn put_alias(doors: Doors, Path((name, alias)): Path<(String, String)>, body: Body<AliasBody>) -> Answer {
+pub async fn put_alias(
+    app: AppState,
+    Path((name, alias)): Path<(String, String)>,
+    body: Body<AliasBody>,
+) -> JsonResult {
     let Json(body) = super::body(body)?;
     let routes = body.routes.iter().map(|route| {
-        let version = doors.place.qualified(&name, &route.version.to_string());
+        let version = app.arns.qualified(&name, &route.version.to_string());
         json!({"stateMachineVersionArn": version, "weight": route.weight})
     });
     let routes: Vec<Value> = routes.collect();
     let mut asked = json!({"description": body.description, "routingConfiguration": routes});
-    let operation = match doors.reader.alias(&name, &alias)? {
+    let operation = match app.reader.alias(&name, &alias)? {
         Some(_) => {
-            asked["stateMachineAliasArn"] = doors.place.qualified(&name, &alias).into();
+            asked["stateMachineAliasArn"] = app.arns.qualified(&name, &alias).into();
             "UpdateStateMachineAlias"
         }
         None => {
@@ -212,12 +218,12 @@ pub async fn put_alias(doors: Doors, Path((name, alias)): Path<(String, String)>
             "CreateStateMachineAlias"
         }
     };
-    aws::call(&doors, operation, asked.to_string().as_bytes()).await.map(Fresh)
+    aws::call(&app, operation, asked.to_string().as_bytes()).await.map(NoStoreJson)
 }
 
-pub async fn delete_alias(doors: Doors, Path((name, alias)): Path<(String, String)>) -> Answer {
-    doors.handle.delete_alias(&name, &alias).await?;
-    Ok(Fresh(json!({})))
+pub async fn delete_alias(app: AppState, Path((name, alias)): Path<(String, String)>) -> JsonResult {
+    app.handle.delete_alias(&name, &alias).await?;
+    Ok(NoStoreJson(json!({})))
 }
 
 #[derive(Deserialize)]
@@ -228,15 +234,15 @@ pub struct ValidateBody {
     express: bool,
 }
 
-pub async fn validate(State(doors): State<Doors>, body: Body<ValidateBody>) -> Answer {
+pub async fn validate(State(app): State<AppState>, body: Body<ValidateBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
-    let problems = doors.handle.analyse(move || problems(&body.definition, body.express)).await?;
-    Ok(Fresh(json!({"problems": problems})))
+    let problems = app.handle.analyse(move || problems(&body.definition, body.express)).await?;
+    Ok(NoStoreJson(json!({"problems": problems})))
 }
 
 /// TestState's own fields, `definition` and `input` among them.
-pub async fn test_state(doors: Doors, body: Body<Map<String, Value>>) -> Answer {
+pub async fn test_state(app: AppState, body: Body<Map<String, Value>>) -> JsonResult {
     let Json(mut asked) = super::body(body)?;
     asked.entry("inspectionLevel").or_insert_with(|| "DEBUG".into());
-    aws::call(&doors, "TestState", Value::Object(asked).to_string().as_bytes()).await.map(Fresh)
+    aws::call(&app, "TestState", Value::Object(asked).to_string().as_bytes()).await.map(NoStoreJson)
 }

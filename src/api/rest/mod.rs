@@ -1,7 +1,7 @@
-//! The REST door, `/api/v1/…`: what the dashboard shows, and what people script. JSON; times in milliseconds.
+//! The REST API, `/api/v1/…`: what the dashboard shows, and what people script. JSON; times in milliseconds.
 //!
 //! Each resource has a file of its own. Reads go to the store's reader; changes go to the handle. [`table`] lists every
-//! door with what it needs and what it does: routes, roles, the audit log and the OpenAPI document follow from it.
+//! route with what it needs and what it does: roles, the audit log and the OpenAPI document follow from it.
 
 mod alarms;
 mod approvals;
@@ -33,7 +33,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::rest_status;
-use super::{ApiError, Doors, audit};
+use super::{ApiError, AppState, audit};
 
 pub use devices::Devices;
 pub use overview::Today;
@@ -47,7 +47,7 @@ pub fn refuse(refusal: &ApiError) -> Response {
 }
 
 /// A JSON answer that no cache keeps.
-pub fn fresh(body: Value) -> Response {
+pub fn no_store_json(body: Value) -> Response {
     answer(axum::http::StatusCode::OK, &body)
 }
 
@@ -62,15 +62,15 @@ impl IntoResponse for ApiError {
     }
 }
 
-struct Fresh(Value);
+struct NoStoreJson(Value);
 
-impl IntoResponse for Fresh {
+impl IntoResponse for NoStoreJson {
     fn into_response(self) -> Response {
-        fresh(self.0)
+        no_store_json(self.0)
     }
 }
 
-type Answer = Result<Fresh, ApiError>;
+type JsonResult = Result<NoStoreJson, ApiError>;
 
 /// A request's body, read as far as it could be.
 pub type Body<T> = Result<Json<T>, JsonRejection>;
@@ -79,22 +79,22 @@ pub fn body<T>(body: Body<T>) -> Result<Json<T>, ApiError> {
     body.map_err(|e| ApiError::validation(e.body_text()))
 }
 
-async fn lanes(State(doors): State<Doors>) -> Answer {
+async fn lanes(State(app): State<AppState>) -> JsonResult {
     /// Of what waits, the first ones tell why the others do.
     const WAITING_MAX: usize = 50;
-    let waiting = doors.handle.waiting(None, WAITING_MAX).await;
-    Ok(Fresh(json!({"lanes": doors.handle.lanes().await, "waiting": waiting})))
+    let waiting = app.handle.waiting(None, WAITING_MAX).await;
+    Ok(NoStoreJson(json!({"lanes": app.handle.lanes().await, "waiting": waiting})))
 }
 
-async fn watches(State(doors): State<Doors>) -> Answer {
-    Ok(Fresh(json!({"watches": (doors.watches)()})))
+async fn watches(State(app): State<AppState>) -> JsonResult {
+    Ok(NoStoreJson(json!({"watches": (app.watches)()})))
 }
 
 /// The settings in force.
-async fn settings(State(doors): State<Doors>) -> Answer {
-    let shown = json!({"version": env!("CARGO_PKG_VERSION"), "account": doors.place.account,
-        "region": doors.place.region, "settings": &*doors.effective});
-    Ok(Fresh(shown))
+async fn settings(State(app): State<AppState>) -> JsonResult {
+    let shown = json!({"version": env!("CARGO_PKG_VERSION"), "account": app.arns.account,
+        "region": app.arns.region, "settings": &*app.effective});
+    Ok(NoStoreJson(shown))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,10 +105,10 @@ struct PageQuery {
 }
 
 /// Who did what.
-async fn audit_entries(State(doors): State<Doors>, Query(query): Query<PageQuery>) -> Answer {
+async fn audit_entries(State(app): State<AppState>, Query(query): Query<PageQuery>) -> JsonResult {
     let limit = query.limit.unwrap_or(100).clamp(1, 1000);
-    let read = move |_: &Doors, rows: &Scans| Ok(audit::read(rows, query.next.as_deref(), limit)?);
-    let (rows, next) = doors.reading(read).await?;
+    let read = move |_: &AppState, rows: &Scans| Ok(audit::read(rows, query.next.as_deref(), limit)?);
+    let (rows, next) = app.reading(read).await?;
     // `deeds` is what release 0.1 called them; it goes with release 0.3.
-    Ok(Fresh(json!({"entries": rows, "deeds": rows, "next": next})))
+    Ok(NoStoreJson(json!({"entries": rows, "deeds": rows, "next": next})))
 }

@@ -4,16 +4,16 @@ use axum::extract::State;
 use conveyor_store::Scans;
 use serde_json::{Value, json};
 
-use super::{Answer, Fresh};
-use crate::Doors;
+use super::{JsonResult, NoStoreJson};
+use crate::AppState;
 
 const ROWS_MAX: usize = 500;
 
-pub async fn all(State(doors): State<Doors>) -> Answer {
-    doors.reading(|_, rows| listed(rows)).await
+pub async fn all(State(app): State<AppState>) -> JsonResult {
+    app.reading(|_, rows| listed(rows)).await
 }
 
-fn listed(rows: &Scans) -> Answer {
+fn listed(rows: &Scans) -> JsonResult {
     let waiting = rows.outbox(None, ROWS_MAX)?.into_iter().map(|(number, row)| {
         json!({
             "number": number,
@@ -38,7 +38,7 @@ fn listed(rows: &Scans) -> Answer {
         })
     });
     let delivered: Vec<Value> = delivered.collect();
-    Ok(Fresh(json!({"waiting": waiting, "delivered": delivered})))
+    Ok(NoStoreJson(json!({"waiting": waiting, "delivered": delivered})))
 }
 
 fn event_of(body: &str) -> Value {

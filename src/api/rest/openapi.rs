@@ -1,17 +1,17 @@
-//! `GET /openapi.json`: the REST API as OpenAPI 3.1, made of the table of doors.
+//! `GET /openapi.json`: the REST API as OpenAPI 3.1, made of the table of routes.
 //!
-//! Paths, roles and parameters come from the table, so the document cannot name a door that is not there. The shapes
+//! Paths, roles and parameters come from the table, so the document cannot name a route that is not there. The shapes
 //! of bodies and answers stand here.
 
 use serde_json::{Map, Value, json};
 
-use super::table::Door;
+use super::table::RouteSpec;
 
-pub fn document(doors: &[Door]) -> Value {
+pub fn document(routes: &[RouteSpec]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    for door in doors {
-        let path = paths.entry(format!("/api/v1{}", door.path)).or_insert_with(|| json!({}));
-        path[door.method.to_lowercase()] = operation(door);
+    for route in routes {
+        let path = paths.entry(format!("/api/v1{}", route.path)).or_insert_with(|| json!({}));
+        path[route.method.to_lowercase()] = operation(route);
     }
     paths.insert("/api/v1/session".into(), session());
     json!({
@@ -37,22 +37,22 @@ pub fn document(doors: &[Door]) -> Value {
     })
 }
 
-fn operation(door: &Door) -> Value {
-    let in_path = door.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+fn operation(route: &RouteSpec) -> Value {
+    let in_path = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = in_path
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
         .collect();
     parameters.extend(
-        door.query.iter().map(
+        route.query.iter().map(
             |(name, what)| json!({"name": name, "in": "query", "description": what, "schema": {"type": "string"}}),
         ),
     );
-    let id: String = format!("{}{}", door.method.to_lowercase(), door.path)
+    let id: String = format!("{}{}", route.method.to_lowercase(), route.path)
         .chars()
         .filter(|c| !"{}".contains(*c))
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect();
-    let ok = match door.answer {
+    let ok = match route.answer {
         "" => json!({"description": "Done"}),
         "Stream" => {
             json!({"description": "Events execution, progress and resync", "content": {"text/event-stream": {}}})
@@ -61,18 +61,18 @@ fn operation(door: &Door) -> Value {
     };
     let mut operation = json!({
         "operationId": id,
-        "tags": [door.tag],
-        "summary": door.summary,
-        "description": format!("Needs the role {}.", door.needs.name()),
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": format!("Needs the role {}.", route.role.name()),
         "parameters": parameters,
         "responses": {
             "200": ok,
             "default": {"description": "A refusal", "content": {"application/json": {"schema": reference("Refusal")}}},
         },
     });
-    if !door.body.is_empty() {
+    if !route.body.is_empty() {
         operation["requestBody"] =
-            json!({"required": true, "content": {"application/json": {"schema": reference(door.body)}}});
+            json!({"required": true, "content": {"application/json": {"schema": reference(route.body)}}});
     }
     operation
 }
@@ -341,10 +341,10 @@ mod tests {
 
     #[test]
     fn every_shape_that_is_named_is_there() {
-        let door = |body, answer| Door {
+        let route = |body, answer| RouteSpec {
             method: "POST",
             path: "/executions/{id}/stop",
-            needs: Role::Operator,
+            role: Role::Operator,
             tag: "executions",
             summary: "Stops it",
             query: &[],
@@ -352,7 +352,7 @@ mod tests {
             answer,
             success: axum::http::StatusCode::OK,
         };
-        let document = document(&[door("Stop", "Stopped")]);
+        let document = document(&[route("Stop", "Stopped")]);
         let operation = &document["paths"]["/api/v1/executions/{id}/stop"]["post"];
         assert_eq!(operation["operationId"], "post_executions_id_stop");
         assert_eq!(operation["parameters"][0]["name"], "id");

@@ -4,7 +4,7 @@ use conveyor_base::Uri;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Doors, media};
+use crate::{AppState, media};
 
 /// Files that one page lists at most.
 const OUTPUTS_MAX: usize = 200;
@@ -20,7 +20,7 @@ pub struct Output {
 }
 
 /// The files named in these texts, in their order, each once. `source` is what the execution was given.
-pub fn outputs<'a>(doors: &Doors, texts: impl Iterator<Item = &'a str>, source: Option<&Uri>) -> Vec<Output> {
+pub fn outputs<'a>(app: &AppState, texts: impl Iterator<Item = &'a str>, source: Option<&Uri>) -> Vec<Output> {
     let mut found: Vec<Uri> = Vec::new();
     for text in texts.filter(|text| text.contains("s3://")) {
         if let Ok(value) = serde_json::from_str(text) {
@@ -29,14 +29,14 @@ pub fn outputs<'a>(doors: &Doors, texts: impl Iterator<Item = &'a str>, source: 
     }
     found.retain(|uri| Some(uri) != source && !uri.key.is_empty() && !uri.key.ends_with('/'));
     found.truncate(OUTPUTS_MAX);
-    found.into_iter().map(|uri| output(doors, uri)).collect()
+    found.into_iter().map(|uri| output(app, uri)).collect()
 }
 
 /// The first picture named in a text that is served: a row's thumbnail.
-pub fn thumbnail(doors: &Doors, text: &str) -> Option<String> {
+pub fn thumbnail(app: &AppState, text: &str) -> Option<String> {
     let mut found = Vec::new();
     collect(&serde_json::from_str(text).ok()?, &mut found);
-    found.iter().filter(|uri| kind(uri.file_name()) == "image").find_map(|uri| media::url(doors, uri))
+    found.iter().filter(|uri| kind(uri.file_name()) == "image").find_map(|uri| media::url(app, uri))
 }
 
 /// How long the media is that a text tells of, in milliseconds: the first of the fields that stages name it by.
@@ -58,9 +58,9 @@ pub fn duration_ms(text: &str) -> Option<f64> {
     look(&serde_json::from_str(text).ok()?, 6)
 }
 
-fn output(doors: &Doors, uri: Uri) -> Output {
-    let size = doors.shares.resolve(&uri).ok().and_then(|path| path.metadata().ok()).filter(|m| m.is_file());
-    let url = size.as_ref().and_then(|_| media::url(doors, &uri));
+fn output(app: &AppState, uri: Uri) -> Output {
+    let size = app.shares.resolve(&uri).ok().and_then(|path| path.metadata().ok()).filter(|m| m.is_file());
+    let url = size.as_ref().and_then(|_| media::url(app, &uri));
     let kind = kind(uri.file_name());
     let name = match kind {
         // Many ladders have playlists of the same name in folders of their own.

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::summary;
-use super::{Answer, Fresh, source};
-use crate::Doors;
+use super::{JsonResult, NoStoreJson, source};
+use crate::AppState;
 
 /// Running executions that are shown; how many there are is said.
 const RUNNING_SHOWN: usize = 60;
@@ -46,18 +46,18 @@ pub struct OverviewQuery {
     since: Option<i64>,
 }
 
-pub async fn overview(State(doors): State<Doors>, Query(query): Query<OverviewQuery>) -> Answer {
-    let lanes = doors.handle.lanes().await;
-    let mut shown = doors.reading(move |doors, rows| glance(doors, rows, query.since)).await?;
+pub async fn overview(State(app): State<AppState>, Query(query): Query<OverviewQuery>) -> JsonResult {
+    let lanes = app.handle.lanes().await;
+    let mut shown = app.reading(move |app, rows| glance(app, rows, query.since)).await?;
     shown["lanes"] = json!(lanes);
-    Ok(Fresh(shown))
+    Ok(NoStoreJson(shown))
 }
 
-fn glance(doors: &Doors, rows: &Scans, since: Option<i64>) -> Result<Value, crate::ApiError> {
-    let now = doors.handle.now();
+fn glance(app: &AppState, rows: &Scans, since: Option<i64>) -> Result<Value, crate::ApiError> {
+    let now = app.handle.now();
     let since = since.unwrap_or(now.0 - 24 * HOUR_MS).clamp(now.0 - 48 * HOUR_MS, now.0);
-    let (running, more) = running(doors, rows)?;
-    let today = today(doors, rows, since, now)?;
+    let (running, more) = running(app, rows)?;
+    let today = today(app, rows, since, now)?;
     let alarms: Vec<_> = alarms::read(rows)?.into_values().filter(|alarm| alarm.raised).collect();
     Ok(json!({
         "now": now.0,
@@ -67,15 +67,15 @@ fn glance(doors: &Doors, rows: &Scans, since: Option<i64>) -> Result<Value, crat
         "today": today,
         "landings": landings(rows)?,
         "alarms": alarms,
-        "parts": doors.handle.failed_parts(),
-        "watches": (doors.watches)(),
+        "parts": app.handle.failed_parts(),
+        "watches": (app.watches)(),
         "approvals": rows.approvals(None, 1000)?.len(),
         "notificationsWaiting": rows.outbox(None, 1000)?.len(),
     }))
 }
 
 /// What runs of its own accord, newest first; nested executions are part of what started them.
-fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::ApiError> {
+fn running(app: &AppState, rows: &Scans) -> Result<(Vec<Value>, bool), crate::ApiError> {
     let filter = ExecutionFilter { machine: None, status: Some(Status::Running) };
     let (mut shown, mut next, mut looked) = (Vec::new(), None, 0);
     loop {
@@ -85,7 +85,7 @@ fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::Api
                 return Ok((shown, true));
             }
             if let Some(header) = rows.header(found.id)? {
-                shown.push(summary(doors, &header));
+                shown.push(summary(app, &header));
             }
         }
         looked += page.items.len();
@@ -97,11 +97,11 @@ fn running(doors: &Doors, rows: &Scans) -> Result<(Vec<Value>, bool), crate::Api
 }
 
 /// What was started since then and has ended, by hour; the newest failures whole.
-fn today(doors: &Doors, rows: &Scans, since: i64, now: Timestamp) -> Result<Value, crate::ApiError> {
+fn today(app: &AppState, rows: &Scans, since: i64, now: Timestamp) -> Result<Value, crate::ApiError> {
     let hours = ((now.0 - since) / HOUR_MS + 1) as usize;
     let mut counts = rows.counts();
     counts.retain(|(_, status), _| *status != Status::Running);
-    if let Some(found) = &*doors.today.0.lock()
+    if let Some(found) = &*app.today.0.lock()
         && found.since == since
         && found.hours == hours
         && found.counts == counts
@@ -146,10 +146,10 @@ fn today(doors: &Doors, rows: &Scans, since: i64, now: Timestamp) -> Result<Valu
     failures.sort_unstable_by_key(|id: &ExecutionId| std::cmp::Reverse(*id));
     let mut newest = Vec::new();
     for id in failures.into_iter().take(FAILED_SHOWN) {
-        newest.extend(rows.header(id)?.map(|header| summary(doors, &header)));
+        newest.extend(rows.header(id)?.map(|header| summary(app, &header)));
     }
     let shown = json!({"since": since, "done": done, "failed": failed, "atLeast": cut_off, "failures": newest});
-    *doors.today.0.lock() = Some(Found { since, hours, counts, shown: shown.clone() });
+    *app.today.0.lock() = Some(Found { since, hours, counts, shown: shown.clone() });
     Ok(shown)
 }
 
@@ -171,11 +171,11 @@ fn landings(rows: &Scans) -> Result<Value, crate::ApiError> {
 }
 
 /// What runs on which lane. What waits is only counted: a lane's queue is its own.
-pub async fn work(State(doors): State<Doors>) -> Answer {
-    let lanes = doors.handle.lanes().await;
-    let working = doors.reading(|doors, rows| {
+pub async fn work(State(app): State<AppState>) -> JsonResult {
+    let lanes = app.handle.lanes().await;
+    let running = app.reading(|app, rows| {
         let mut shown: Vec<Value> = Vec::new();
-        for (id, working) in doors.handle.all_working() {
+        for (id, running) in app.handle.all_running_attempts() {
             let mut top = rows.header(id)?;
             while let Some(parent) = top.as_ref().and_then(|header| header.parent.as_ref()) {
                 top = rows.header(parent.execution)?;
@@ -183,18 +183,18 @@ pub async fn work(State(doors): State<Doors>) -> Answer {
             let file = top.as_ref().and_then(|header| source(&header.input)).map(|uri| uri.file_name().to_owned());
             shown.push(
                 json!({"execution": id.to_string(), "root": top.map(|header| header.id.to_string()), "file": file,
-                "state": &*working.state, "resource": working.resource, "lane": working.lane,
-                "startedAt": working.started_at.0, "progress": working.progress}),
+                "state": &*running.state, "resource": running.resource, "lane": running.lane,
+                "startedAt": running.started_at.0, "progress": running.progress}),
             );
         }
         Ok(shown)
     });
-    Ok(Fresh(json!({"working": working.await?, "lanes": lanes})))
+    Ok(NoStoreJson(json!({"working": running.await?, "lanes": lanes})))
 }
 
-pub async fn schedules(State(doors): State<Doors>) -> Answer {
-    let mut shown = doors.effective["schedules"].clone();
-    for (name, row) in doors.reading(|_, rows| Ok(rows.schedules()?)).await? {
+pub async fn schedules(State(app): State<AppState>) -> JsonResult {
+    let mut shown = app.effective["schedules"].clone();
+    for (name, row) in app.reading(|_, rows| Ok(rows.schedules()?)).await? {
         for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
             schedule["lastAt"] = row.last.0.into();
         }
@@ -203,9 +203,9 @@ pub async fn schedules(State(doors): State<Doors>) -> Answer {
         let rule = schedule["rule"].as_str().unwrap_or_default();
         let zone = schedule["timezone"].as_str();
         schedule["nextAt"] = match schedule["enabled"] == true {
-            true => conveyor_services::schedules::next_due(rule, zone, doors.handle.now()).map(|at| at.0).into(),
+            true => conveyor_services::schedules::next_due(rule, zone, app.handle.now()).map(|at| at.0).into(),
             false => Value::Null,
         };
     }
-    Ok(Fresh(json!({"schedules": shown})))
+    Ok(NoStoreJson(json!({"schedules": shown})))
 }

@@ -8,14 +8,14 @@ use conveyor_base::ExecutionId;
 use conveyor_store::Scans;
 use serde_json::{Value, json};
 
-use crate::Doors;
+use crate::AppState;
 
 /// How deep nesting is followed, and how many executions are looked at.
 const DEPTH_MAX: usize = 4;
 const LOOKED_AT_MAX: usize = 64;
 
 /// Of the execution itself, and of what it started.
-pub fn expected(doors: &Doors, rows: &Scans, id: ExecutionId) -> Value {
+pub fn expected(app: &AppState, rows: &Scans, id: ExecutionId) -> Value {
     let (mut shown, mut level, mut looked) = (Vec::new(), vec![id], 0);
     for _ in 0..DEPTH_MAX {
         let mut below = Vec::new();
@@ -24,7 +24,7 @@ pub fn expected(doors: &Doors, rows: &Scans, id: ExecutionId) -> Value {
             if looked > LOOKED_AT_MAX {
                 return json!(shown);
             }
-            shown.extend(doors.handle.predictions(id));
+            shown.extend(app.handle.predictions(id));
             // Who cannot be read has nothing to show.
             below.extend(rows.children_of(id).into_iter().flatten().map(|child| child.id));
         }

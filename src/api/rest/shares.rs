@@ -7,22 +7,22 @@ use conveyor_base::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Fresh};
-use crate::{ApiError, Doors, media};
+use super::{JsonResult, NoStoreJson};
+use crate::{ApiError, AppState, media};
 
 /// Entries of a folder that are listed; a larger folder says so.
 const ENTRIES_MAX: usize = 2_000;
 
-pub async fn all(State(doors): State<Doors>) -> Answer {
-    doors.reading_disks(|doors, _| Ok(Fresh(json!({"shares": read(doors)})))).await
+pub async fn all(State(app): State<AppState>) -> JsonResult {
+    app.reading_disks(|app, _| Ok(NoStoreJson(json!({"shares": read(app)})))).await
 }
 
 /// Every share with its file system. A server that is gone costs three seconds, for all of them together.
-pub fn read(doors: &Doors) -> Vec<Value> {
-    let places: Vec<(String, PathBuf)> = doors
+pub fn read(app: &AppState) -> Vec<Value> {
+    let places: Vec<(String, PathBuf)> = app
         .shares
         .names()
-        .filter_map(|name| Some((name.to_owned(), doors.shares.root(name).ok()?.to_path_buf())))
+        .filter_map(|name| Some((name.to_owned(), app.shares.root(name).ok()?.to_path_buf())))
         .collect();
     let shares = conveyor_hw::Share::read_all(&places);
     let shown = shares.iter().map(|share| {
@@ -33,8 +33,8 @@ pub fn read(doors: &Doors) -> Vec<Value> {
             "path": share.path.display().to_string(),
             "reachable": reachable,
             "why": why,
-            "served": doors.served.contains(&share.name),
-            "watched": doors.workflows.get(&share.name),
+            "served": app.served.contains(&share.name),
+            "watched": app.workflows.get(&share.name),
             "fileSystem": share.file_system.known(),
         })
     });
@@ -47,14 +47,18 @@ pub struct FilesQuery {
     under: String,
 }
 
-pub async fn files(State(doors): State<Doors>, Path(share): Path<String>, Query(query): Query<FilesQuery>) -> Answer {
-    doors.reading_disks(move |doors, _| listed(doors, &share, query.under.trim_matches('/'))).await
+pub async fn files(
+    State(app): State<AppState>,
+    Path(share): Path<String>,
+    Query(query): Query<FilesQuery>,
+) -> JsonResult {
+    app.reading_disks(move |app, _| listed(app, &share, query.under.trim_matches('/'))).await
 }
 
-fn listed(doors: &Doors, share: &str, under: &str) -> Answer {
+fn listed(app: &AppState, share: &str, under: &str) -> JsonResult {
     let folder = match under {
-        "" => doors.shares.root(share).map(std::path::Path::to_path_buf),
-        under => doors.shares.resolve(&Uri::new(share, under)),
+        "" => app.shares.root(share).map(std::path::Path::to_path_buf),
+        under => app.shares.resolve(&Uri::new(share, under)),
     };
     let folder = folder.map_err(|e| ApiError::new("ResourceNotFound", e.to_string()))?;
     let unread =
@@ -81,10 +85,10 @@ fn listed(doors: &Doors, share: &str, under: &str) -> Answer {
             "folder": meta.is_dir(),
             "bytes": meta.is_file().then_some(meta.len()),
             "modifiedAt": modified.map(|d| d.as_millis() as i64),
-            "url": if meta.is_file() { media::url(doors, &uri) } else { None },
+            "url": if meta.is_file() { media::url(app, &uri) } else { None },
         }));
     }
     let order = |e: &Value| (e["folder"] == false, e["name"].as_str().unwrap_or_default().to_lowercase());
     entries.sort_by_key(order);
-    Ok(Fresh(json!({"share": share, "under": under, "files": entries, "more": more})))
+    Ok(NoStoreJson(json!({"share": share, "under": under, "files": entries, "more": more})))
 }

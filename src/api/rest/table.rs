@@ -1,6 +1,6 @@
-//! Every door of the REST API in one table: its address, what it needs, and what it does in words.
+//! Every route of the REST API in one table: its address, what it needs, and what it does in words.
 //!
-//! Invariant: nothing is routed that does not stand here, so that no door is without a role and none is missing from
+//! Invariant: nothing is routed that does not stand here, so that no route is without a role and none is missing from
 //! the OpenAPI document.
 
 use axum::Router;
@@ -16,14 +16,14 @@ use super::{
 };
 use crate::audit::{self, Action};
 use crate::gate::{Caller, Role};
-use crate::{ApiError, Doors, live, session};
+use crate::{ApiError, AppState, live, session};
 
-/// One door, as the OpenAPI document tells of it.
+/// One route, as the OpenAPI document describes it.
 #[derive(Clone, Copy)]
-pub struct Door {
+pub struct RouteSpec {
     pub method: &'static str,
     pub path: &'static str,
-    pub needs: Role,
+    pub role: Role,
     /// The group that it stands in.
     pub tag: &'static str,
     pub summary: &'static str,
@@ -37,16 +37,16 @@ pub struct Door {
     pub success: StatusCode,
 }
 
-/// Doors are added in groups; a group is what a reader looks for.
+/// Routes are added in groups; a group is what a reader looks for.
 struct Table<'d> {
-    doors: &'d Doors,
-    router: Router<Doors>,
-    listed: Vec<Door>,
+    app: &'d AppState,
+    router: Router<AppState>,
+    listed: Vec<RouteSpec>,
     tag: &'static str,
 }
 
-pub fn routes(doors: &Doors) -> Router<Doors> {
-    let mut table = Table { doors, router: Router::new(), listed: Vec::new(), tag: "" };
+pub fn routes(app: &AppState) -> Router<AppState> {
+    let mut table = Table { app, router: Router::new(), listed: Vec::new(), tag: "" };
     of_executions(&mut table);
     of_workflows(&mut table);
     of_the_box(&mut table);
@@ -56,7 +56,7 @@ pub fn routes(doors: &Doors) -> Router<Doors> {
     table
         .router
         // Whoever may not come in may read how to.
-        .route("/openapi.json", get(move || async move { super::fresh(document) }))
+        .route("/openapi.json", get(move || async move { super::no_store_json(document) }))
         .route("/session", get(session::show).post(session::sign_in).delete(session::sign_out))
         .fallback(|| async { refuse(&ApiError::new("ResourceNotFound", "There is no such resource")) })
 }
@@ -146,7 +146,7 @@ fn of_the_box(t: &mut Table) {
     t.get("/benchmarks/{id}", "One run with every figure", &[], "Benchmark", get(benchmarks::one));
     t.get("/lanes", "Lanes and how busy they are", &[], "Lanes", get(lanes));
     t.get("/work", "What runs on which lane, and what waits", &[], "Work", get(overview::work));
-    t.get("/watches", "Watched shares", &[], "Watches", get(watches));
+    t.get("/watches", "Watched shares; troubles is deprecated and repeats problems", &[], "Watches", get(watches));
     t.get("/schedules", "What runs by the clock", &[], "Schedules", get(overview::schedules));
     t.get("/alarms", "Alarms and their history", &[], "Alarms", get(alarms::alarms));
     t.get("/notifications", "Notifications: delivered and not yet", &[], "Notifications", get(notifications::all));
@@ -167,10 +167,10 @@ fn of_files(t: &mut Table) {
     let under = &[("under", "a folder of the share")];
     let what = "Files of a share's folder";
     t.guarded_get("/shares/{share}/files", Role::Operator, what, under, "Files", get(shares::files));
-    let begins = Door {
+    let begins = RouteSpec {
         method: "POST",
         path: "/uploads",
-        needs: Role::Operator,
+        role: Role::Operator,
         tag: t.tag,
         summary: "Begins an upload (tus 1.0)",
         query: &[],
@@ -178,7 +178,7 @@ fn of_files(t: &mut Table) {
         answer: "",
         success: StatusCode::CREATED,
     };
-    t.add(begins, post(uploads::begin), true);
+    t.add(begins, post(uploads::create), true);
     t.route(
         "HEAD",
         "/uploads/{id}",
@@ -186,10 +186,10 @@ fn of_files(t: &mut Table) {
         "How far an upload is",
         "",
         "",
-        axum::routing::head(uploads::how_far),
+        axum::routing::head(uploads::offset),
     );
-    t.route("PATCH", "/uploads/{id}", Role::Operator, "Goes on with an upload", "", "", patch(uploads::go_on));
-    t.route("DELETE", "/uploads/{id}", Role::Operator, "Gives an upload up", "", "", delete(uploads::give_up));
+    t.route("PATCH", "/uploads/{id}", Role::Operator, "Goes on with an upload", "", "", patch(uploads::append));
+    t.route("DELETE", "/uploads/{id}", Role::Operator, "Gives an upload up", "", "", delete(uploads::terminate));
 }
 
 fn of_people(t: &mut Table) {
@@ -206,7 +206,7 @@ impl Table<'_> {
         summary: &'static str,
         query: &'static [(&'static str, &'static str)],
         answer: &'static str,
-        handler: MethodRouter<Doors>,
+        handler: MethodRouter<AppState>,
     ) {
         self.guarded_get(path, Role::Viewer, summary, query, answer, handler);
     }
@@ -214,16 +214,16 @@ impl Table<'_> {
     fn guarded_get(
         &mut self,
         path: &'static str,
-        needs: Role,
+        role: Role,
         summary: &'static str,
         query: &'static [(&'static str, &'static str)],
         answer: &'static str,
-        handler: MethodRouter<Doors>,
+        handler: MethodRouter<AppState>,
     ) {
-        let door = Door {
+        let route = RouteSpec {
             method: "GET",
             path,
-            needs,
+            role,
             tag: self.tag,
             summary,
             query,
@@ -231,7 +231,7 @@ impl Table<'_> {
             answer,
             success: StatusCode::OK,
         };
-        self.add(door, handler, false);
+        self.add(route, handler, false);
     }
 
     /// A change that operators may make.
@@ -241,13 +241,13 @@ impl Table<'_> {
         summary: &'static str,
         body: &'static str,
         answer: &'static str,
-        handler: MethodRouter<Doors>,
+        handler: MethodRouter<AppState>,
     ) {
-        let needs = Role::Operator;
-        let door = Door {
+        let role = Role::Operator;
+        let route = RouteSpec {
             method: "POST",
             path,
-            needs,
+            role,
             tag: self.tag,
             summary,
             query: &[],
@@ -255,7 +255,7 @@ impl Table<'_> {
             answer,
             success: StatusCode::OK,
         };
-        self.add(door, handler, true);
+        self.add(route, handler, true);
     }
 
     /// A change that administrators may make.
@@ -266,12 +266,12 @@ impl Table<'_> {
         summary: &'static str,
         body: &'static str,
         answer: &'static str,
-        handler: MethodRouter<Doors>,
+        handler: MethodRouter<AppState>,
     ) {
-        let door = Door {
+        let route = RouteSpec {
             method,
             path,
-            needs: Role::Admin,
+            role: Role::Admin,
             tag: self.tag,
             summary,
             query: &[],
@@ -279,23 +279,23 @@ impl Table<'_> {
             answer,
             success: StatusCode::OK,
         };
-        self.add(door, handler, true);
+        self.add(route, handler, true);
     }
 
     /// A question that is too long for an address.
     fn ask(
         &mut self,
         path: &'static str,
-        needs: Role,
+        role: Role,
         summary: &'static str,
         body: &'static str,
         answer: &'static str,
-        handler: MethodRouter<Doors>,
+        handler: MethodRouter<AppState>,
     ) {
-        let door = Door {
+        let route = RouteSpec {
             method: "POST",
             path,
-            needs,
+            role,
             tag: self.tag,
             summary,
             query: &[],
@@ -303,7 +303,7 @@ impl Table<'_> {
             answer,
             success: StatusCode::OK,
         };
-        self.add(door, handler, false);
+        self.add(route, handler, false);
     }
 
     /// A part of something whose beginning is in the audit log.
@@ -312,52 +312,59 @@ impl Table<'_> {
         &mut self,
         method: &'static str,
         path: &'static str,
-        needs: Role,
+        role: Role,
         summary: &'static str,
         body: &'static str,
         answer: &'static str,
-        handler: MethodRouter<Doors>,
+        handler: MethodRouter<AppState>,
     ) {
-        let door =
-            Door { method, path, needs, tag: self.tag, summary, query: &[], body, answer, success: StatusCode::OK };
-        self.add(door, handler, false);
+        let route =
+            RouteSpec { method, path, role, tag: self.tag, summary, query: &[], body, answer, success: StatusCode::OK };
+        self.add(route, handler, false);
     }
 
-    fn add(&mut self, door: Door, handler: MethodRouter<Doors>, is_kept: bool) {
-        let check = move |state: State<Doors>, caller: Extension<Caller>, request: Request, next: Next| {
-            passed(door, is_kept, state, caller, request, next)
+    fn add(&mut self, route: RouteSpec, handler: MethodRouter<AppState>, is_kept: bool) {
+        let check = move |state: State<AppState>, caller: Extension<Caller>, request: Request, next: Next| {
+            passed(route, is_kept, state, caller, request, next)
         };
-        let handler = handler.route_layer(middleware::from_fn_with_state(self.doors.clone(), check));
-        self.router = std::mem::take(&mut self.router).route(door.path, handler);
-        self.listed.push(door);
+        let handler = handler.route_layer(middleware::from_fn_with_state(self.app.clone(), check));
+        self.router = std::mem::take(&mut self.router).route(route.path, handler);
+        self.listed.push(route);
     }
 }
 
 async fn passed(
-    door: Door,
+    route: RouteSpec,
     is_kept: bool,
-    State(doors): State<Doors>,
+    State(app): State<AppState>,
     Extension(caller): Extension<Caller>,
     request: Request,
     next: Next,
 ) -> Response {
-    if door.method == "GET" {
-        return match caller.may(door.needs) {
+    if route.method == "GET" {
+        return match caller.require_role(route.role) {
             Ok(()) => next.run(request).await,
             Err(refusal) => refusal.into_response(),
         };
     }
-    let change = change(door, is_kept, doors, caller, request, next);
-    audit::to_its_end(change).await.unwrap_or_else(IntoResponse::into_response)
+    let change = change(route, is_kept, app, caller, request, next);
+    audit::run_detached(change).await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// What a door changes, together with its entry of the audit log.
-async fn change(door: Door, is_kept: bool, doors: Doors, caller: Caller, mut request: Request, next: Next) -> Response {
+/// What a route changes, together with its entry of the audit log.
+async fn change(
+    route: RouteSpec,
+    is_kept: bool,
+    app: AppState,
+    caller: Caller,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let to = request.uri().path().trim_start_matches("/api/v1").to_owned();
-    let what = format!("{} {}", door.method, door.path);
-    let action = Action { door: "rest", what, to, success: door.success };
-    let entry = is_kept.then(|| audit::entry(&doors, &caller, action));
-    let response = match caller.may(door.needs) {
+    let what = format!("{} {}", route.method, route.path);
+    let action = Action { door: "rest", what, to, success: route.success };
+    let entry = is_kept.then(|| audit::entry(&app, &caller, action));
+    let response = match caller.require_role(route.role) {
         Ok(()) => {
             if let Some(entry) = &entry {
                 request.extensions_mut().insert(entry.clone());
@@ -367,7 +374,7 @@ async fn change(door: Door, is_kept: bool, doors: Doors, caller: Caller, mut req
         Err(refusal) => refusal.into_response(),
     };
     if let Some(entry) = &entry {
-        audit::settle(&doors, entry, response.status()).await;
+        audit::settle(&app, entry, response.status()).await;
     }
     response
 }

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 use super::executions::{EVENTS_MAX, children_of, found};
 use super::visits::{self, Visit};
-use super::{Answer, Fresh};
-use crate::{Doors, history};
+use super::{JsonResult, NoStoreJson};
+use crate::{AppState, history};
 
 /// Texts, each kept once.
 #[derive(Default, Serialize)]
@@ -37,30 +37,30 @@ impl Names {
     }
 }
 
-pub async fn trace(State(doors): State<Doors>, Path(id): Path<String>) -> Answer {
-    doors.reading(move |doors, rows| whole(doors, rows, &id)).await
+pub async fn trace(State(app): State<AppState>, Path(id): Path<String>) -> JsonResult {
+    app.reading(move |app, rows| whole(app, rows, &id)).await
 }
 
-fn whole(doors: &Doors, rows: &Scans, id: &str) -> Answer {
+fn whole(app: &AppState, rows: &Scans, id: &str) -> JsonResult {
     let header = found(rows, id)?;
     let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let mut read = visits::read(&events, header.stopped_at.map(|at| at.0));
-    children_of(doors, &mut read.visits);
+    children_of(app, &mut read.visits);
     let mut names = Names::default();
-    let working: Vec<Value> = doors
+    let running: Vec<Value> = app
         .handle
-        .working(header.id)
+        .running_attempts(header.id)
         .iter()
         .map(|w| json!({"state": &*w.state, "lane": w.lane, "startedAt": w.started_at.0}))
         .collect();
-    Ok(Fresh(json!({
+    Ok(NoStoreJson(json!({
         "id": header.id.to_string(),
         "status": header.status.name(),
         "startedAt": header.started_at.0,
         "stoppedAt": header.stopped_at.map(|at| at.0),
         "events": of_events(&events, &read.of_events, &mut names),
         "visits": of_visits(&read.visits, &mut names),
-        "working": working,
+        "working": running,
         "names": names,
     })))
 }

@@ -7,18 +7,18 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use conveyor_services::uploads::{NewUpload, offset, refused, unknown};
+use conveyor_services::uploads::{self as uploads, NewUpload, refused, unknown};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use crate::gate::Caller;
-use crate::{ApiError, Doors};
+use crate::{ApiError, AppState};
 
 /// Pieces of a body that wait to be written: a disk that is slower than the network holds the sender up.
 const PIECES_MAX: usize = 16;
 
-pub async fn begin(
-    doors: Doors,
+pub async fn create(
+    app: AppState,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -32,23 +32,23 @@ pub async fn begin(
         bytes,
         by: caller.name,
     };
-    let id = doors.uploads.begin(new, doors.handle.entry()).await?;
+    let id = app.uploads.begin(new, app.handle.entry()).await?;
     let mut answer = reply(StatusCode::CREATED, &[("upload-offset", 0)]);
     set(&mut answer, header::LOCATION, &format!("/api/v1/uploads/{id}"));
     Ok(answer)
 }
 
-pub async fn how_far(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let upload = doors.reader.upload(&id)?.ok_or_else(unknown)?;
+pub async fn offset(State(app): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let upload = app.reader.upload(&id)?.ok_or_else(unknown)?;
     let mut answer =
-        reply(StatusCode::OK, &[("upload-offset", offset(&upload).await?), ("upload-length", upload.bytes)]);
+        reply(StatusCode::OK, &[("upload-offset", uploads::offset(&upload).await?), ("upload-length", upload.bytes)]);
     set(&mut answer, header::CACHE_CONTROL, "no-store");
     Ok(answer)
 }
 
 /// A request that breaks off leaves what came of it.
-pub async fn go_on(
-    State(doors): State<Doors>,
+pub async fn append(
+    State(app): State<AppState>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: HttpBody,
@@ -66,7 +66,7 @@ pub async fn go_on(
             }
         }
     };
-    let written = doors.uploads.write(&id, number(&headers, "upload-offset"), taken);
+    let written = app.uploads.write(&id, number(&headers, "upload-offset"), taken);
     tokio::pin!(written);
     let reached = tokio::select! {
         // What is refused is not waited for to its end.
@@ -80,8 +80,8 @@ pub async fn go_on(
     Ok(answer)
 }
 
-pub async fn give_up(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    doors.uploads.give_up(&id).await?;
+pub async fn terminate(State(app): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    app.uploads.terminate(&id).await?;
     Ok(reply(StatusCode::NO_CONTENT, &[]))
 }
 

@@ -17,17 +17,17 @@ use serde_json::{Map, Value, json};
 
 use super::executions::{self, EVENTS_MAX, children_of};
 use super::visits::{self, Visit};
-use super::{Answer, Fresh};
-use crate::{ApiError, Doors};
+use super::{JsonResult, NoStoreJson};
+use crate::{ApiError, AppState};
 
 /// A variable or a point of the data flow that is larger is told by its size.
 const SHOWN_BYTES_MAX: usize = 262_144;
 
-pub async fn visit(State(doors): State<Doors>, Path((id, event)): Path<(String, u64)>) -> Answer {
-    doors.reading(move |doors, rows| one(doors, rows, &id, event)).await
+pub async fn visit(State(app): State<AppState>, Path((id, event)): Path<(String, u64)>) -> JsonResult {
+    app.reading(move |app, rows| one(app, rows, &id, event)).await
 }
 
-fn one(doors: &Doors, rows: &Scans, id: &str, event: u64) -> Answer {
+fn one(app: &AppState, rows: &Scans, id: &str, event: u64) -> JsonResult {
     let header = executions::found(rows, id)?;
     let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let read = visits::read(&events, header.stopped_at.map(|at| at.0));
@@ -36,18 +36,18 @@ fn one(doors: &Doors, rows: &Scans, id: &str, event: u64) -> Answer {
     let missing = || ApiError::new("ResourceNotFound", format!("Event {event} of this execution belongs to no state"));
     let at = place.ok_or_else(missing)?;
     let mut found = read.visits[at].clone();
-    children_of(doors, std::slice::from_mut(&mut found));
+    children_of(app, std::slice::from_mut(&mut found));
     let before = variables_before(&read.visits, at);
-    let flow = flow(doors, &header, &read.visits, at, &before);
+    let flow = flow(app, &header, &read.visits, at, &before);
     let mut shown = json!(found);
     shown["line"] = found.line.into();
     shown["parentEvent"] = found.parent.map(|p| read.visits[p].event).into();
     shown["variables"] = shown_variables(&before);
     shown["flow"] = flow.unwrap_or(Value::Null);
-    let working = doors.handle.working(header.id);
-    let lane = working.iter().find(|w| *w.state == *found.name && found.exited_at.is_none());
+    let running = app.handle.running_attempts(header.id);
+    let lane = running.iter().find(|w| *w.state == *found.name && found.exited_at.is_none());
     shown["lane"] = lane.map(|w| w.lane.as_str()).into();
-    Ok(Fresh(shown))
+    Ok(NoStoreJson(shown))
 }
 
 /// What the state could read: what the states before it on its own line assigned, and on the lines around.
@@ -79,15 +79,15 @@ fn shown_variables(variables: &Variables) -> Value {
 }
 
 /// `None` where the definition is gone or no longer readable.
-fn flow(doors: &Doors, header: &Header, visits: &[Visit], at: usize, variables: &Variables) -> Option<Value> {
+fn flow(app: &AppState, header: &Header, visits: &[Visit], at: usize, variables: &Variables) -> Option<Value> {
     let visit = &visits[at];
-    let machine = doors.handle.machine(&header.machine).ok()?;
+    let machine = app.handle.machine(&header.machine).ok()?;
     let state = machine.definition.state(&visit.name)?;
     let trial = Trial {
         machine: &machine.definition,
         state,
         input: visit.input.as_str().into(),
-        context: context(doors, header, visit, &machine.env.role_arn),
+        context: context(app, header, visit, &machine.env.role_arn),
         variables: variables.clone(),
         retry_count: u32::try_from(visit.attempts.len().saturating_sub(1)).unwrap_or(0),
         failure_count: 0,
@@ -148,17 +148,17 @@ fn mock(visits: &[Visit], at: usize) -> Option<Mock> {
     Some(Mock::Result(format!("[{}]", outputs?.join(",")).into()))
 }
 
-fn context(doors: &Doors, header: &Header, visit: &Visit, role_arn: &str) -> Value {
+fn context(app: &AppState, header: &Header, visit: &Visit, role_arn: &str) -> Value {
     let mut context = json!({
         "Execution": {
-            "Id": doors.place.execution(&header.machine.name, &header.name),
+            "Id": app.arns.execution(&header.machine.name, &header.name),
             "Input": serde_json::from_str::<Value>(&header.input).unwrap_or_default(),
             "Name": header.name,
             "RoleArn": role_arn,
             "StartTime": header.started_at.to_string(),
             "RedriveCount": header.redrive_count,
         },
-        "StateMachine": {"Id": doors.place.machine(&header.machine.name), "Name": header.machine.name},
+        "StateMachine": {"Id": app.arns.machine(&header.machine.name), "Name": header.machine.name},
         "State": {"Name": visit.name, "EnteredTime": Timestamp(visit.entered_at).to_string(),
             "RetryCount": visit.attempts.len().saturating_sub(1)},
     });

@@ -3,7 +3,7 @@
 use super::checker::{Checker, Fields};
 use super::json::{Kind as Json, Node};
 use super::state::SECONDS_MAX;
-use crate::jsonata::{Jsonata, Refusal, expression_of};
+use crate::jsonata::{ExpressionFault, Jsonata, expression_of};
 use crate::machine::*;
 use crate::template::Segment;
 use crate::{Query, Template, parse_timestamp, whole_seconds};
@@ -32,7 +32,7 @@ impl Checker<'_> {
         let text = expression_of(node.as_str()?)?;
         match Jsonata::parse(text, &self.field_path(), reads) {
             Ok(expression) => Some(Box::new(expression)),
-            Err(Refusal { code, message }) => {
+            Err(ExpressionFault { code, message }) => {
                 self.fault_coded(code, node.at, message);
                 None
             }

@@ -38,7 +38,7 @@ impl Flow<'_> {
         for (at, rule) in choice.rules.iter().enumerate() {
             let place = vec![Segment::Key("Choices".into()), Segment::Index(at)];
             if !reached {
-                self.tell(
+                self.report(
                     state,
                     &place,
                     "",
@@ -51,7 +51,7 @@ impl Flow<'_> {
             let reading = Reading { state, place: &place, input, point, certain: sure };
             match self.truth(&rule.condition, &reading) {
                 Truth::Never => {
-                    self.tell(
+                    self.report(
                         state,
                         &place,
                         "",
@@ -69,7 +69,7 @@ impl Flow<'_> {
         }
         match &choice.default {
             Some(_) if !reached => {
-                self.tell(
+                self.report(
                     state,
                     &[],
                     "Default",
@@ -84,7 +84,7 @@ impl Flow<'_> {
                 exits.push((Exit::To(default.clone()), passed));
             }
             None if reached && exits.is_empty() => {
-                self.tell(
+                self.report(
                     state,
                     &[],
                     "",
@@ -94,7 +94,7 @@ impl Flow<'_> {
                 );
             }
             None if reached && !covers(choice) => {
-                self.tell(
+                self.report(
                     state,
                     &[],
                     "",

@@ -187,7 +187,7 @@ impl<'m> Flow<'m> {
         self.exits(state, point.clone())
     }
 
-    fn say(&mut self, finding: Finding) {
+    fn push_finding(&mut self, finding: Finding) {
         if self.quiet == 0 {
             self.findings.push(finding);
         }

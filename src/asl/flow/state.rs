@@ -145,7 +145,7 @@ impl Flow<'_> {
             Items::Template(template) => self.template(state, &[], "Items", template, input, point, true),
         };
         if items.length() == Some(0) {
-            self.tell(state, &[], "", "MAP_HAS_NO_ITEMS", "There is never an item: the Map does nothing.", false);
+            self.report(state, &[], "", "MAP_HAS_NO_ITEMS", "There is never an item: the Map does nothing.", false);
         }
         let counts = [
             ("MaxConcurrency", &map.max_concurrency),
@@ -246,7 +246,7 @@ impl Flow<'_> {
                     "The result cannot be put at '{}': what reaches the state has something else in the way.",
                     path.text()
                 );
-                self.tell(state, place, "ResultPath", "RESULT_HAS_NO_PLACE", &words, place.is_empty());
+                self.report(state, place, "ResultPath", "RESULT_HAS_NO_PLACE", &words, place.is_empty());
                 Shape::any()
             }),
         }
@@ -401,12 +401,12 @@ impl Flow<'_> {
             match reading.point.variables.get(name) {
                 None => {
                     let words = format!("The variable '${name}' is assigned on no way to this state.");
-                    self.tell(reading.state, reading.place, field, "VARIABLE_NOT_ASSIGNED", &words, reading.certain);
+                    self.report(reading.state, reading.place, field, "VARIABLE_NOT_ASSIGNED", &words, reading.certain);
                     return None;
                 }
                 Some(Variable { always: false, .. }) => {
                     let words = format!("The variable '${name}' is not assigned on every way to this state.");
-                    self.tell(reading.state, reading.place, field, "VARIABLE_MAY_NOT_BE_ASSIGNED", &words, false);
+                    self.report(reading.state, reading.place, field, "VARIABLE_MAY_NOT_BE_ASSIGNED", &words, false);
                 }
                 Some(_) => {}
             }
@@ -420,7 +420,7 @@ impl Flow<'_> {
                     _ => String::new(),
                 };
                 let words = format!("The path '{}' never finds anything in what it is applied to.{known}", path.text());
-                self.tell(reading.state, reading.place, field, "PATH_FINDS_NOTHING", &words, reading.certain);
+                self.report(reading.state, reading.place, field, "PATH_FINDS_NOTHING", &words, reading.certain);
                 None
             }
         }
@@ -440,11 +440,11 @@ impl Flow<'_> {
                 true => "VARIABLE_MAY_NOT_BE_ASSIGNED",
                 false => "VARIABLE_NOT_ASSIGNED",
             };
-            self.tell(reading.state, reading.place, field, code, &words, false);
+            self.report(reading.state, reading.place, field, code, &words, false);
         }
     }
 
-    pub(super) fn tell(
+    pub(super) fn report(
         &mut self,
         state: &State,
         place: &[Segment],
@@ -454,7 +454,7 @@ impl Flow<'_> {
         certain: bool,
     ) {
         let (state, field) = (state.name.clone(), field.to_owned());
-        self.say(Finding { state, place: place.to_vec(), field, code, message: message.to_owned(), certain });
+        self.push_finding(Finding { state, place: place.to_vec(), field, code, message: message.to_owned(), certain });
     }
 }
 
@@ -478,17 +478,17 @@ pub(super) fn rules_without_use(state: &State, findings: &mut Vec<Finding>) {
     for (list, entries) in lists {
         let mut before: Vec<&str> = Vec::new();
         for (at, names) in entries.into_iter().enumerate() {
-            let mut tell = |code, message: String| {
+            let mut report = |code, message: String| {
                 let place = vec![Segment::Key(list.to_owned()), Segment::Index(at)];
                 let (state, field) = (state.name.clone(), "ErrorEquals".to_owned());
                 findings.push(Finding { state, place, field, code, message, certain: false });
             };
             for name in names.iter().filter(|name| *name == NEVER) {
                 let words = format!("'{name}' is neither retried nor caught: it always fails the execution.");
-                tell("ERROR_NAME_HAS_NO_EFFECT", words);
+                report("ERROR_NAME_HAS_NO_EFFECT", words);
             }
             if !names.is_empty() && names.iter().all(|name| before.contains(&name.as_str())) {
-                tell("ENTRY_NEVER_USED", format!("Entries before this one of {list} take all of its errors."));
+                report("ENTRY_NEVER_USED", format!("Entries before this one of {list} take all of its errors."));
             }
             before.extend(names.iter().map(String::as_str));
         }

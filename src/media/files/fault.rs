@@ -1,4 +1,4 @@
-//! The troubles of files, as errors that a workflow can match and a person can act on.
+//! The problems of files, as errors that a workflow can match and a person can act on.
 //!
 //! | error | when |
 //! |---|---|
@@ -29,7 +29,7 @@ pub fn parameters<T: DeserializeOwned>(job: &Job) -> Result<T, TaskError> {
     })
 }
 
-/// Where a name leads, with the share's troubles told apart.
+/// Where a name leads, with the share's problems told apart.
 pub fn resolve(job: &Job, uri: &Uri) -> Result<PathBuf, TaskError> {
     job.shares.resolve(uri).map_err(|e| match &e {
         ShareError::Unreachable { source, .. } => {

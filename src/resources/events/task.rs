@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{Origin, has_all, put};
 use crate::aws::{self, Integration};
-use crate::forward::{self, Elsewhere};
-use crate::{Adapter, Answer, Answering, Call, Ended};
+use crate::forward::{self, Fallback};
+use crate::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 pub const NAMES: &[&str] = &[
     "events:putEvents",
@@ -18,27 +18,27 @@ pub const NAMES: &[&str] = &[
     "aws-sdk:eventbridge:putEvents.waitForTaskToken",
 ];
 
-pub fn adapter(name: &str, events: &Events, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+pub fn adapter(name: &str, events: &Events, fallback: &Fallback) -> Arc<dyn Adapter> {
     let (integration, _) = aws::integration(name);
-    Arc::new(Putting { integration, events: events.clone(), elsewhere: elsewhere.clone() })
+    Arc::new(Putting { integration, events: events.clone(), fallback: fallback.clone() })
 }
 
 struct Putting {
     integration: Integration,
     events: Events,
-    elsewhere: Elsewhere,
+    fallback: Fallback,
 }
 
 impl Adapter for Putting {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.put(call))
     }
 }
 
 impl Putting {
-    async fn put(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn put(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let p = &call.parameters;
-        if let Some(answer) = self.elsewhere.answer(has_all(&self.events, p), call).await {
+        if let Some(answer) = self.fallback.answer(has_all(&self.events, p), call).await {
             return answer;
         }
         let entries = p.get("Entries").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -60,8 +60,8 @@ impl Putting {
             return Ok(ended(integration, put.answer, &id, at)?.into());
         }
         let events = self.events.clone();
-        Ok(Answer::settle(move |attempt| {
-            events.send(put.rows, attempt.asks(move |()| ended(integration, put.answer, &id, at)));
+        Ok(CallOutcome::settle(move |attempt| {
+            events.send(put.rows, attempt.into_requester(move |()| ended(integration, put.answer, &id, at)));
         }))
     }
 }
@@ -73,6 +73,6 @@ fn ended(integration: Integration, answer: Value, id: &str, at: Timestamp) -> Re
     if answer["FailedEntryCount"] != 0 {
         return Err(TaskError::new("EventBridge.FailedEntry", answer.to_string()));
     }
-    let answer = aws::with_metadata(answer, id, "application/x-amz-json-1.1", at, aws::Dress::Plain);
+    let answer = aws::with_metadata(answer, id, "application/x-amz-json-1.1", at, aws::HeaderStyle::Plain);
     Ok(Ended::Done(answer))
 }

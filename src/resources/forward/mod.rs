@@ -19,7 +19,7 @@ use std::sync::Arc;
 use conveyor_aws::{Operation, Protocol, Service};
 use conveyor_base::TaskError;
 use conveyor_interpreter::RunTask;
-use conveyor_run::Need;
+use conveyor_run::Demand;
 use serde_json::{Value, json};
 
 pub use endpoint::{AwsSettings, Endpoint, Response};
@@ -27,7 +27,7 @@ pub use sync::RemoteJobs;
 pub use write::Request;
 
 use super::aws::{self, Integration};
-use super::{Adapter, Answer, Answering, Call, task_name};
+use super::{Adapter, Call, CallFuture, CallOutcome, task_name};
 
 /// An integration of an AWS service, by its Resource's last parts: `aws-sdk:sqs:sendMessage`, `ecs:runTask`.
 pub fn find(service: &str, operation: &str) -> Option<(Operation, Integration)> {
@@ -71,11 +71,11 @@ pub fn adapter(endpoint: &Arc<Endpoint>, jobs: &RemoteJobs) -> Arc<Forward> {
 }
 
 impl Adapter for Forward {
-    fn need(&self, _: &RunTask) -> Option<Need> {
-        Some(Need::disks())
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        Some(Demand::disks())
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(async move {
             let name = task_name(&call.task.resource).unwrap_or_default();
             let unknown = || TaskError::new("States.Runtime", format!("there is no {name}"));
@@ -87,11 +87,11 @@ impl Adapter for Forward {
 
 /// For adapters of services that the box has itself: where calls go whose table, bucket, queue or topic it has not.
 #[derive(Clone)]
-pub struct Elsewhere(pub Option<Arc<Forward>>);
+pub struct Fallback(pub Option<Arc<Forward>>);
 
-impl Elsewhere {
+impl Fallback {
     /// The endpoint's answer; `None` where what the call names is the box's own, or nobody else has it either.
-    pub async fn answer(&self, is_own: bool, call: &Call) -> Option<Result<Answer, TaskError>> {
+    pub async fn answer(&self, is_own: bool, call: &Call) -> Option<Result<CallOutcome, TaskError>> {
         let forward = self.0.as_ref().filter(|_| !is_own)?;
         let (operation, integration) = named(task_name(&call.task.resource)?)?;
         Some(forward.send(call, operation, integration).await)
@@ -99,13 +99,18 @@ impl Elsewhere {
 }
 
 impl Forward {
-    async fn send(&self, call: &Call, operation: Operation, integration: Integration) -> Result<Answer, TaskError> {
+    async fn send(
+        &self,
+        call: &Call,
+        operation: Operation,
+        integration: Integration,
+    ) -> Result<CallOutcome, TaskError> {
         let names = Names::of(operation.service, integration);
         let rule = sync_rule(call);
         if rule.is_some()
             && let Some(answer) = self.jobs.started(call).map_err(|e| super::fault(&e))?
         {
-            return Ok(Answer::submitted(answer));
+            return Ok(CallOutcome::submitted(answer));
         }
         let answer = call_raw(&self.endpoint, operation, &call.parameters).await.map_err(|what| names.client(&what))?;
         let id = answer.header("x-amzn-requestid").or(answer.header("x-amz-request-id"));
@@ -115,21 +120,21 @@ impl Forward {
         }
         let value = read::answer(operation, &answer).map_err(|what| names.client(&what))?;
         if integration == Integration::Sdk {
-            return Ok(Answer::done(value));
+            return Ok(CallOutcome::done(value));
         }
         let kind = answer.header("content-type").unwrap_or(content_type(operation.service));
-        let dress = match operation.service.id() {
-            "SQS" | "SFN" => aws::Dress::KeptAlive,
-            "DynamoDB" => aws::Dress::DynamoDb,
-            _ => aws::Dress::Plain,
+        let style = match operation.service.id() {
+            "SQS" | "SFN" => aws::HeaderStyle::KeptAlive,
+            "DynamoDB" => aws::HeaderStyle::DynamoDb,
+            _ => aws::HeaderStyle::Plain,
         };
-        let dressed = aws::with_metadata(value, &id, kind, call.handle.now(), dress);
+        let wrapped = aws::with_metadata(value, &id, kind, call.handle.now(), style);
         Ok(match rule {
             Some(rule) => {
-                self.jobs.follow(call, rule, &dressed).await.map_err(|e| super::fault(&e))?;
-                Answer::submitted(dressed)
+                self.jobs.follow(call, rule, &wrapped).await.map_err(|e| super::fault(&e))?;
+                CallOutcome::submitted(wrapped)
             }
-            None => Answer::done(dressed),
+            None => CallOutcome::done(wrapped),
         })
     }
 }

@@ -330,8 +330,8 @@ impl RemoteJobs {
         self.keep(&call.handle, call.execution, call.task.attempt).await
     }
 
-    /// Takes up the jobs that were under way when the box went down.
-    pub async fn take_up(&self, handle: &Handle) -> Result<(), Fault> {
+    /// Resumes the jobs that were under way when the box went down.
+    pub async fn resume(&self, handle: &Handle) -> Result<(), Fault> {
         for (id, attempt) in self.reader.blocking(|rows| rows.remote_jobs()).await? {
             self.keep(handle, id, attempt).await?;
         }
@@ -346,7 +346,7 @@ impl RemoteJobs {
             let (jobs, handle) = (jobs.clone(), following.clone());
             async move { jobs.watch(&handle, id, attempt).await }
         };
-        handle.keep(&name, OnFailure::Restart, follow).await
+        handle.run_supervised(&name, OnFailure::Restart, follow).await
     }
 
     async fn watch(&self, handle: &Handle, id: ExecutionId, attempt: Attempt) -> Result<(), Fault> {
@@ -366,11 +366,11 @@ impl RemoteJobs {
                     refusals = 0;
                     rule.state(&answer)
                 }
-                Err(Asked::Unreachable(what)) => {
+                Err(AskError::Unreachable(what)) => {
                     tracing::warn!(%id, %attempt, what, "a job at another service cannot be asked; trying again");
                     State::Running
                 }
-                Err(Asked::Refused(error)) => {
+                Err(AskError::Refused(error)) => {
                     refusals += 1;
                     if refusals < REFUSALS_MAX { State::Running } else { State::Failed(error) }
                 }
@@ -388,20 +388,20 @@ impl RemoteJobs {
         }
     }
 
-    async fn ask(&self, rule: &Rule, question: &Value) -> Result<Value, Asked> {
-        let unreachable = |what: &str| Asked::Unreachable(what.to_owned());
+    async fn ask(&self, rule: &Rule, question: &Value) -> Result<Value, AskError> {
+        let unreachable = |what: &str| AskError::Unreachable(what.to_owned());
         let endpoint = self.endpoint.as_ref().ok_or_else(|| unreachable("no endpoint is configured any more"))?;
         let operation = rule.operation(rule.ask).ok_or_else(|| unreachable("its model is missing"))?;
-        let answer = call_raw(endpoint, operation, question).await.map_err(Asked::Unreachable)?;
+        let answer = call_raw(endpoint, operation, question).await.map_err(AskError::Unreachable)?;
         if (200..300).contains(&answer.status) {
-            return read::answer(operation, &answer).map_err(Asked::Unreachable);
+            return read::answer(operation, &answer).map_err(AskError::Unreachable);
         }
         let error = read::error(operation.service, &answer);
         if answer.status >= 500 || answer.status == 429 || error.code.starts_with("Throttling") {
-            return Err(Asked::Unreachable(format!("{}: {}", error.code, error.message)));
+            return Err(AskError::Unreachable(format!("{}: {}", error.code, error.message)));
         }
         let names = Names::of(operation.service, Integration::Optimised);
-        Err(Asked::Refused(names.error(&error, answer.status, "")))
+        Err(AskError::Refused(names.error(&error, answer.status, "")))
     }
 
     /// As well as it goes: that the job ends is the service's affair.
@@ -416,7 +416,7 @@ impl RemoteJobs {
 }
 
 /// Why a question has no answer.
-enum Asked {
+enum AskError {
     Unreachable(String),
     Refused(TaskError),
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use conveyor_base::{Span, TaskError};
 use conveyor_job::Acceleration;
 use conveyor_job::Device;
-use conveyor_run::Need;
+use conveyor_run::Demand;
 use conveyor_sandbox::process;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ pub struct Functions {
     configured: BTreeMap<String, FunctionSettings>,
     endpoint: Option<String>,
     /// Where those are that neither a table nor `[lambda]` says.
-    elsewhere: Option<Arc<Endpoint>>,
+    fallback: Option<Arc<Endpoint>>,
     /// `us-east-1:000000000000`, for the functions' ARNs.
     place: String,
     client: reqwest::Client,
@@ -86,19 +86,19 @@ impl Functions {
     pub fn new(
         configured: BTreeMap<String, FunctionSettings>,
         lambda: &LambdaSettings,
-        elsewhere: Option<Arc<Endpoint>>,
+        fallback: Option<Arc<Endpoint>>,
         account: &str,
         region: &str,
     ) -> Functions {
         let endpoint = lambda.endpoint.as_ref().map(|e| e.trim_end_matches('/').to_owned());
         let place = format!("{region}:{account}");
-        Functions { configured, endpoint, elsewhere, place, client: reqwest::Client::new() }
+        Functions { configured, endpoint, fallback, place, client: reqwest::Client::new() }
     }
 
     /// What a function needs of the box.
-    pub(super) fn need(&self, function: &str) -> Need {
+    pub(super) fn demand(&self, function: &str) -> Demand {
         let gpu = self.configured.get(name_of(function)).and_then(|settings| settings.gpu);
-        gpu.map_or_else(Need::disks, Need::inference)
+        gpu.map_or_else(Demand::disks, Demand::inference)
     }
 
     /// Whether the configuration says where this function is.
@@ -108,7 +108,7 @@ impl Functions {
 
     /// Runs a function where it is: here, at `[lambda]`'s endpoint, or else at that of `[aws]`.
     async fn run(&self, invocation: &Invocation<'_>) -> Result<Invoked, TaskError> {
-        let (Some(endpoint), false) = (&self.elsewhere, self.serves(invocation.function)) else {
+        let (Some(endpoint), false) = (&self.fallback, self.serves(invocation.function)) else {
             return self.run_here(invocation).await;
         };
         let mut parameters = json!({

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use conveyor_base::{TaskError, Timestamp};
 use conveyor_interpreter::RunTask;
-use conveyor_run::Need;
+use conveyor_run::Demand;
 use conveyor_services::events::Events;
 use serde_json::{Value, json};
 
 use super::{Functions, Invocation, Invoked, name_of};
 use crate::aws::{self, Integration};
-use crate::{Adapter, Answer, Answering, Call, Ended};
+use crate::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 /// A function's ARN, of any region and account.
 pub const ARN: &str = "arn:aws:lambda:*:*:function:*";
@@ -37,16 +37,16 @@ pub fn adapter(name: &str, functions: &Arc<Functions>, events: &Events) -> Arc<d
 struct Function(Arc<Functions>);
 
 impl Adapter for Function {
-    fn need(&self, task: &RunTask) -> Option<Need> {
-        Some(self.0.need(&task.resource))
+    fn demand(&self, task: &RunTask) -> Option<Demand> {
+        Some(self.0.demand(&task.resource))
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(async {
             let (event, id) = (call.parameters.to_string(), aws::request_id(call));
             let mut invocation = Invocation::new(&call.task.resource, &event, &id);
             invocation.device = call.device.as_ref();
-            self.0.run(&invocation).await?.result().map(Answer::done)
+            self.0.run(&invocation).await?.result().map(CallOutcome::done)
         })
     }
 }
@@ -59,21 +59,21 @@ struct Invoking {
 }
 
 impl Adapter for Invoking {
-    fn need(&self, task: &RunTask) -> Option<Need> {
+    fn demand(&self, task: &RunTask) -> Option<Demand> {
         let parameters: Option<Value> = serde_json::from_str(&task.parameters).ok();
         let name = parameters.as_ref().and_then(|p| p.get("FunctionName")?.as_str()).unwrap_or_default();
-        Some(self.functions.need(name))
+        Some(self.functions.demand(name))
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.invoke(call))
     }
 }
 
 impl Invoking {
-    async fn invoke(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn invoke(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let (p, integration) = (&call.parameters, self.integration);
-        let function = aws::need_text(p, "FunctionName", "lambda:invoke")?;
+        let function = aws::require_text(p, "FunctionName", "lambda:invoke")?;
         let event = match p.get("Payload") {
             None => "{}".to_owned(),
             // The SDK's payload is bytes; JSON in its place is written as such.
@@ -92,9 +92,9 @@ impl Invoking {
                 let event: Value = serde_json::from_str(&event).unwrap_or_else(|_| json!(event));
                 let row = self.events.call(&id, function, &event, call.handle.now());
                 let events = self.events.clone();
-                return Ok(Answer::settle(move |attempt| {
+                return Ok(CallOutcome::settle(move |attempt| {
                     let taken = || Invoked { status: 202, ..Invoked::default() };
-                    events.send(vec![row], attempt.asks(move |()| words.ended("Event", taken())));
+                    events.send(vec![row], attempt.into_requester(move |()| words.ended("Event", taken())));
                 }));
             }
             "DryRun" if configured => Invoked { status: 204, ..Invoked::default() },
@@ -131,8 +131,8 @@ impl Words {
             }
             return Ok(Ended::Done(answer));
         }
-        let dress = aws::Dress::Lambda { version: invoked.version(), payload_bytes: invoked.payload.len() };
-        let mut answer = aws::with_metadata(answer, &self.id, "application/json", self.at, dress);
+        let style = aws::HeaderStyle::Lambda { version: invoked.version(), payload_bytes: invoked.payload.len() };
+        let mut answer = aws::with_metadata(answer, &self.id, "application/json", self.at, style);
         answer["SdkHttpMetadata"]["HttpStatusCode"] = json!(invoked.status);
         Ok(Ended::Done(answer))
     }

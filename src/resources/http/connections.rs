@@ -9,7 +9,7 @@ use reqwest::{Client, RequestBuilder, Url, redirect};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::reach::{Guard, Guarded, Reach};
+use super::egress::{EgressPolicy, Guarded, GuardedResolver};
 
 /// A token is renewed so long before its end.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ pub struct Connections {
 struct Connection {
     settings: ConnectionSettings,
     body: Map<String, Value>,
-    reach: Reach,
+    egress: EgressPolicy,
     token: Mutex<Option<(String, Instant)>>,
 }
 
@@ -117,14 +117,14 @@ impl Connections {
         let builder = || Client::builder().redirect(redirect::Policy::none()).timeout(TIMEOUT).no_proxy();
         let connection = |settings: &ConnectionSettings| Connection {
             body: settings.body.iter().filter_map(|(k, v)| Some((k.clone(), serde_json::to_value(v).ok()?))).collect(),
-            reach: Reach::new(&settings.hosts),
+            egress: EgressPolicy::new(&settings.hosts),
             token: Mutex::default(),
             settings: settings.clone(),
         };
         Connections {
             connections: configured.iter().map(|(name, settings)| (name.clone(), connection(settings))).collect(),
             open: builder().build().unwrap_or_default(),
-            guarded: builder().dns_resolver(std::sync::Arc::new(Guard)).build().unwrap_or_default(),
+            guarded: builder().dns_resolver(std::sync::Arc::new(GuardedResolver)).build().unwrap_or_default(),
         }
     }
 
@@ -132,10 +132,10 @@ impl Connections {
         self.connections.contains_key(name)
     }
 
-    /// The client for a call to an address; refused where the connection does not reach that far.
+    /// The client for a call to an address; refused where the connection's egress policy does not allow it.
     pub fn client(&self, name: &str, url: &Url) -> Result<&Client, String> {
         let connection = self.connections.get(name).ok_or_else(|| unknown(name))?;
-        Ok(match connection.reach.check(url)? {
+        Ok(match connection.egress.check(url)? {
             Guarded::Yes => &self.guarded,
             Guarded::No => &self.open,
         })

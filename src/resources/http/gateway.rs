@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use conveyor_base::TaskError;
 use conveyor_interpreter::RunTask;
-use conveyor_run::Need;
+use conveyor_run::Demand;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::encode::pairs;
 use super::{method, own_headers, runtime, shown};
 use crate::forward::{Endpoint, Request};
-use crate::{Adapter, Answer, Answering, Call, aws};
+use crate::{Adapter, Call, CallFuture, CallOutcome, aws};
 
 const RESOURCE: &str = "apigateway:invoke";
 /// What stays as it is in a path and in a query.
@@ -30,19 +30,19 @@ pub fn adapter(endpoint: &Arc<Endpoint>) -> Arc<dyn Adapter> {
 struct Invoking(Arc<Endpoint>);
 
 impl Adapter for Invoking {
-    fn need(&self, _: &RunTask) -> Option<Need> {
-        Some(Need::disks())
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        Some(Demand::disks())
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.invoke(call))
     }
 }
 
 impl Invoking {
-    async fn invoke(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn invoke(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let p = &call.parameters;
-        let host = aws::need_text(p, "ApiEndpoint", RESOURCE)?;
+        let host = aws::require_text(p, "ApiEndpoint", RESOURCE)?;
         let is_api = host.split_once('.').is_some_and(|(id, rest)| {
             !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()) && rest.starts_with("execute-api.")
         });
@@ -64,7 +64,7 @@ impl Invoking {
             return Err(TaskError::new(format!("ApiGateway.{}", answer.status), answer.text()));
         }
         let text = answer.text();
-        Ok(Answer::done(shown(status, &answer.headers, text)))
+        Ok(CallOutcome::done(shown(status, &answer.headers, text)))
     }
 }
 

@@ -3,23 +3,23 @@
 //! Never shows a secret: what a connection adds is in the request only, not in parameters, results, errors or logs.
 
 mod connections;
+mod egress;
 mod encode;
 pub mod gateway;
-mod reach;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_base::{TaskError, fault};
 use conveyor_interpreter::RunTask;
-use conveyor_run::Need;
+use conveyor_run::Demand;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
 pub use connections::{ConnectionSettings, Connections};
 
-use super::{Adapter, Answer, Answering, Call, aws};
+use super::{Adapter, Call, CallFuture, CallOutcome, aws};
 
 /// How long a call may take, and how much of an answer is read, in bytes (Step Functions' own).
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ const HEADERS_REFUSED: [&str; 15] = [
 ];
 
 fn method(p: &Value, resource: &str) -> Result<&'static str, TaskError> {
-    let method = aws::need_text(p, "Method", resource)?;
+    let method = aws::require_text(p, "Method", resource)?;
     let known = METHODS.into_iter().find(|known| *known == method);
     known.ok_or_else(|| runtime(format!("The field 'Method' has an unsupported value: {}", p["Method"])))
 }
@@ -76,17 +76,17 @@ struct Invoking {
 }
 
 impl Adapter for Invoking {
-    fn need(&self, _: &RunTask) -> Option<Need> {
-        Some(Need::disks())
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        Some(Demand::disks())
     }
 
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.invoke(call))
     }
 }
 
 impl Invoking {
-    async fn invoke(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn invoke(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let p = &call.parameters;
         let connection =
             p["Authentication"]["ConnectionArn"].as_str().or(p["InvocationConfig"]["ConnectionArn"].as_str());
@@ -110,7 +110,7 @@ impl Invoking {
         };
         let whole = async { read(exchange.await?).await };
         match tokio::time::timeout(TIMEOUT, whole).await {
-            Ok(answer) => answer.map(Answer::done),
+            Ok(answer) => answer.map(CallOutcome::done),
             Err(_) => Err(socket(format!("no answer from {} within {} s", request.place(), TIMEOUT.as_secs()))),
         }
     }
@@ -126,7 +126,7 @@ struct Prepared {
 
 impl Prepared {
     fn of(p: &Value, extra: &Map<String, Value>, region: &str) -> Result<Prepared, TaskError> {
-        let endpoint = aws::need_text(p, "ApiEndpoint", "http:invoke")?;
+        let endpoint = aws::require_text(p, "ApiEndpoint", "http:invoke")?;
         let mut url = Url::parse(endpoint)
             .map_err(|e| runtime(format!("The field 'ApiEndpoint' is no address: '{endpoint}' ({e})")))?;
         if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Jobs, MACHINE};
 use crate::aws;
 use crate::executions::{Child, start};
-use crate::{Adapter, Answer, Answering, Call, ChildEnded, Ended, digest, fault};
+use crate::{Adapter, Call, CallFuture, CallOutcome, Ended, OnChildEnded, digest, fault};
 
 pub const NAMES: &[&str] = &[
     "mediaconvert:createJob",
@@ -27,7 +27,7 @@ pub fn adapter(name: &str, jobs: &Arc<Jobs>) -> Arc<dyn Adapter> {
 }
 
 /// What the end of a job comes to for the `createJob.sync` that waits for it.
-pub fn shapes(jobs: &Arc<Jobs>) -> [(&'static str, ChildEnded); 1] {
+pub fn shapes(jobs: &Arc<Jobs>) -> [(&'static str, OnChildEnded); 1] {
     let jobs = jobs.clone();
     [(SHAPE, Box::new(move |job| jobs.delivered(job.header)))]
 }
@@ -40,13 +40,13 @@ struct Creating {
 }
 
 impl Adapter for Creating {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.create(call))
     }
 }
 
 impl Creating {
-    async fn create(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn create(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let request_id = aws::request_id(call);
         let refused = |message: &str| {
             let sdk = call.task.resource.contains(":aws-sdk:");
@@ -76,7 +76,7 @@ impl Creating {
                 TaskError::new("MediaConvert.InternalServerErrorException", what)
             })?;
             let job = json!({ "Job": jobs.shape(&name, &request, "SUBMITTED", started.started_at) });
-            let answer = aws::with_metadata(job, &request_id, "application/json", at, aws::Dress::Plain);
+            let answer = aws::with_metadata(job, &request_id, "application/json", at, aws::HeaderStyle::Plain);
             Ok(if sync { Ended::Submitted(answer) } else { Ended::Done(answer) })
         }))
     }
@@ -108,14 +108,14 @@ fn job_id(call: &Call, request: &Value) -> String {
 struct Getting(Arc<Jobs>);
 
 impl Adapter for Getting {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.get(call))
     }
 }
 
 impl Getting {
-    async fn get(&self, call: &Call) -> Result<Answer, TaskError> {
-        let id = aws::need_text(&call.parameters, "Id", "mediaconvert:getJob")?;
+    async fn get(&self, call: &Call) -> Result<CallOutcome, TaskError> {
+        let id = aws::require_text(&call.parameters, "Id", "mediaconvert:getJob")?;
         let header = self.0.job(id).await.map_err(|e| fault(&e))?.ok_or_else(|| {
             TaskError::new(
                 "MediaConvert.NotFoundException",
@@ -127,7 +127,7 @@ impl Getting {
                 ),
             )
         })?;
-        let fraction = call.handle.working(header.id).first().map(|working| working.progress.fraction);
-        Ok(Answer::done(json!({ "Job": self.0.describe(&header, fraction) })))
+        let fraction = call.handle.running_attempts(header.id).first().map(|running| running.progress.fraction);
+        Ok(CallOutcome::done(json!({ "Job": self.0.describe(&header, fraction) })))
     }
 }

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 pub use task::{NAMES, adapter};
 
-use super::aws::{self, need_text};
+use super::aws::{self, require_text};
 
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =
@@ -138,9 +138,9 @@ fn operate(shares: &Shares, operation: &str, p: &Value, id: &str, beside: Beside
     if operation == "listBuckets" {
         return Ok(list::buckets(shares).into());
     }
-    let bucket = need_text(p, "Bucket", "the S3 call")?;
+    let bucket = require_text(p, "Bucket", "the S3 call")?;
     let of = |key: &str| Object::at(shares, bucket, key, id, beside);
-    let key = || need_text(p, "Key", "the S3 call");
+    let key = || require_text(p, "Key", "the S3 call");
     Ok(match operation {
         "copyObject" => copy(shares, p, &of(key()?)?, id, beside)?,
         "getObject" => of(key()?)?.get(p)?.into(),
@@ -229,10 +229,10 @@ impl<'a> Object<'a> {
         // `*`: only where there is nothing yet; an entity tag: only in place of that.
         match fs::metadata(&self.path) {
             Ok(_) if p.get("IfNoneMatch").is_some_and(|tag| tag == "*") => {
-                return Err(self.refused(&conditions::Refusal::failed()));
+                return Err(self.refused(&conditions::ConditionError::failed()));
             }
             Ok(meta) if p.get("IfMatch").and_then(Value::as_str).is_some_and(|tag| tag != etag(&meta)) => {
-                return Err(self.refused(&conditions::Refusal::failed()));
+                return Err(self.refused(&conditions::ConditionError::failed()));
             }
             _ => {}
         }
@@ -298,7 +298,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn refused(&self, refusal: &conditions::Refusal) -> TaskError {
+    fn refused(&self, refusal: &conditions::ConditionError) -> TaskError {
         TaskError::new(
             "S3.S3Exception",
             aws::sdk_cause(&format!("{}: {}", refusal.message, self.uri), "S3", refusal.status, self.id),
@@ -363,7 +363,7 @@ fn share_error(error: &ShareError, id: &str) -> TaskError {
 }
 
 fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -> Result<Done, TaskError> {
-    let written = need_text(p, "CopySource", "s3:copyObject")?;
+    let written = require_text(p, "CopySource", "s3:copyObject")?;
     let decoded = unescaped(written);
     let plain = decoded.trim_start_matches('/').split("?versionId=").next().unwrap_or_default();
     let (bucket, key) = plain.split_once('/').filter(|(b, k)| !b.is_empty() && !k.is_empty()).ok_or_else(|| {
@@ -380,7 +380,7 @@ fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -
     let source = Object::at(shares, bucket, key, id, beside)?;
     let (mut from, meta) = source.open()?;
     let checked = conditions::check(p, &etag(&meta), modified_at(&meta), "CopySource");
-    checked.map_err(|_| source.refused(&conditions::Refusal::failed()))?;
+    checked.map_err(|_| source.refused(&conditions::ConditionError::failed()))?;
     target.write(|to| io::copy(&mut from, to).map(drop))?;
     let copied = fs::metadata(&target.path).map_err(|e| target.io(&e))?;
     let kept = match p.get("MetadataDirective").and_then(Value::as_str) {
@@ -403,7 +403,7 @@ fn delete_all<'a>(p: &Value, of: &dyn Fn(&str) -> Result<Object<'a>, TaskError>)
     })?;
     let (mut deleted, mut errors, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for object in objects {
-        let key = need_text(object, "Key", "s3:deleteObjects")?;
+        let key = require_text(object, "Key", "s3:deleteObjects")?;
         match of(key).and_then(|object| object.delete()) {
             Ok(done) => {
                 beside.extend(done.beside);

@@ -16,41 +16,41 @@ use super::task::OPERATIONS;
 const BATCH_MAX: usize = 10;
 const ATTRIBUTES_MAX: usize = 10;
 
-/// SQS's refusal: the exception of its JSON protocol, the older code that clients still go by, and the words.
+/// SQS's error: the exception of its JSON protocol, the older code that clients still go by, and the words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct SqsError {
     pub code: &'static str,
     pub query_code: &'static str,
     pub message: String,
     pub status: u16,
 }
 
-impl Refusal {
-    fn new(code: &'static str, query_code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { code, query_code, message: message.into(), status: 400 }
+impl SqsError {
+    fn new(code: &'static str, query_code: &'static str, message: impl Into<String>) -> SqsError {
+        SqsError { code, query_code, message: message.into(), status: 400 }
     }
 
-    pub fn unknown(operation: &str) -> Refusal {
+    pub fn unknown(operation: &str) -> SqsError {
         let message = format!("The operation '{operation}' is not supported by this box");
-        Refusal::new("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", message)
+        SqsError::new("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", message)
     }
 
-    pub fn unavailable(what: &Unavailable) -> Refusal {
-        Refusal { status: 503, ..Refusal::new("ServiceUnavailable", "ServiceUnavailable", what.to_string()) }
+    pub fn unavailable(what: &Unavailable) -> SqsError {
+        SqsError { status: 503, ..SqsError::new("ServiceUnavailable", "ServiceUnavailable", what.to_string()) }
     }
 
-    fn no_queue() -> Refusal {
+    fn no_queue() -> SqsError {
         let message = "The specified queue does not exist.";
-        Refusal::new("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)
+        SqsError::new("QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", message)
     }
 
-    fn value(message: impl Into<String>) -> Refusal {
-        Refusal::new("InvalidParameterValueException", "InvalidParameterValue", message)
+    fn value(message: impl Into<String>) -> SqsError {
+        SqsError::new("InvalidParameterValueException", "InvalidParameterValue", message)
     }
 
-    fn missing(name: &str) -> Refusal {
+    fn missing(name: &str) -> SqsError {
         let message = format!("The request must contain the parameter {name}.");
-        Refusal::new("MissingRequiredParameterException", "MissingParameter", message)
+        SqsError::new("MissingRequiredParameterException", "MissingParameter", message)
     }
 }
 
@@ -73,26 +73,26 @@ pub struct Question {
     pub shape: Shape,
 }
 
-/// The service's answer to a call, or its refusal.
-pub type Shape = Box<dyn FnOnce(&Reply) -> Result<Value, Refusal> + Send>;
+/// The service's answer to a call, or its error.
+pub type Shape = Box<dyn FnOnce(&Reply) -> Result<Value, SqsError> + Send>;
 
 /// One call of a client outside.
-pub async fn call(queues: &Queues, handle: &Handle, operation: &str, p: &Value) -> Result<Value, Refusal> {
+pub async fn call(queues: &Queues, handle: &Handle, operation: &str, p: &Value) -> Result<Value, SqsError> {
     match plan(queues, operation, p, handle.now())? {
         Plan::Answered(answer) => Ok(answer),
         Plan::Ask(Question { queue, request, shape }) => {
             let reply = queues.ask(&queue, request, handle.entry()).await;
-            shape(&reply.map_err(|e| Refusal::unavailable(&e))?)
+            shape(&reply.map_err(|e| SqsError::unavailable(&e))?)
         }
     }
 }
 
 /// Reads a call's fields. `now`: from when on a receiver waits.
-pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Result<Plan, Refusal> {
+pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Result<Plan, SqsError> {
     match operation {
         "GetQueueUrl" => {
-            let name = p["QueueName"].as_str().ok_or_else(|| Refusal::missing("QueueName"))?;
-            let (name, _) = queues.find(name).filter(|(known, _)| *known == name).ok_or_else(Refusal::no_queue)?;
+            let name = p["QueueName"].as_str().ok_or_else(|| SqsError::missing("QueueName"))?;
+            let (name, _) = queues.find(name).filter(|(known, _)| *known == name).ok_or_else(SqsError::no_queue)?;
             return Ok(Plan::Answered(json!({ "QueueUrl": queues.url(name) })));
         }
         "ListQueues" => {
@@ -104,8 +104,8 @@ pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Resu
         "CreateQueue" => return create(queues, p).map(Plan::Answered),
         _ => {}
     }
-    let url = p["QueueUrl"].as_str().ok_or_else(|| Refusal::missing("QueueUrl"))?;
-    let (name, settings) = queues.find(url).ok_or_else(Refusal::no_queue)?;
+    let url = p["QueueUrl"].as_str().ok_or_else(|| SqsError::missing("QueueUrl"))?;
+    let (name, settings) = queues.find(url).ok_or_else(SqsError::no_queue)?;
     let at = At { queues, name, settings };
     match operation {
         "SendMessage" => at.send(p),
@@ -127,15 +127,15 @@ pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Resu
     }
 }
 
-fn configured(what: &str, name: &str) -> Refusal {
+fn configured(what: &str, name: &str) -> SqsError {
     let message =
         format!("Queues of this box are configured: {what} in the table [queues.{name}] of its configuration.");
-    Refusal::new("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", message)
+    SqsError::new("UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", message)
 }
 
 /// A queue that is there is found, as SQS does it; a new one is a matter of the configuration.
-fn create(queues: &Queues, p: &Value) -> Result<Value, Refusal> {
-    let name = p["QueueName"].as_str().ok_or_else(|| Refusal::missing("QueueName"))?;
+fn create(queues: &Queues, p: &Value) -> Result<Value, SqsError> {
+    let name = p["QueueName"].as_str().ok_or_else(|| SqsError::missing("QueueName"))?;
     match queues.has(name) {
         true => Ok(json!({ "QueueUrl": queues.url(name) })),
         false => Err(configured("a queue is made", name)),
@@ -154,43 +154,43 @@ impl At<'_> {
         self.name.ends_with(".fifo")
     }
 
-    fn ask(&self, request: Request, shape: impl FnOnce(&Reply) -> Result<Value, Refusal> + Send + 'static) -> Plan {
+    fn ask(&self, request: Request, shape: impl FnOnce(&Reply) -> Result<Value, SqsError> + Send + 'static) -> Plan {
         Plan::Ask(Question { queue: self.name.to_owned(), request, shape: Box::new(shape) })
     }
 
-    fn send(&self, p: &Value) -> Result<Plan, Refusal> {
+    fn send(&self, p: &Value) -> Result<Plan, SqsError> {
         let message = self.message(p)?;
         let (digests, is_fifo) = (Digests::of(&message), self.is_fifo());
         Ok(self.ask(Request::Send(vec![message]), move |reply| match reply {
-            Reply::Sent(sent) => sent.first().map(|sent| digests.answer(sent, is_fifo)).ok_or_else(Refusal::no_queue),
-            _ => Err(Refusal::no_queue()),
+            Reply::Sent(sent) => sent.first().map(|sent| digests.answer(sent, is_fifo)).ok_or_else(SqsError::no_queue),
+            _ => Err(SqsError::no_queue()),
         }))
     }
 
-    fn message(&self, p: &Value) -> Result<NewMessage, Refusal> {
+    fn message(&self, p: &Value) -> Result<NewMessage, SqsError> {
         let text = |name: &str| p.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let body = match p.get("MessageBody") {
-            None | Some(Value::Null) => return Err(Refusal::missing("MessageBody")),
+            None | Some(Value::Null) => return Err(SqsError::missing("MessageBody")),
             Some(Value::String(text)) => text.clone(),
             // Integrations may write the body as JSON.
             Some(json) => json.to_string(),
         };
         if body.is_empty() {
-            return Err(Refusal::missing("MessageBody"));
+            return Err(SqsError::missing("MessageBody"));
         }
         if let Some(c) = body.chars().find(|c| !is_allowed(*c)) {
             let what = format!(
                 "Invalid binary character '#x{:X}' was found in the message body, the set of allowed characters is #x9 | #xA | #xD | [#x20-#xD7FF] | [#xE000-#xFFFD] | [#x10000-#x10FFFF]",
                 c as u32
             );
-            return Err(Refusal::new("InvalidMessageContents", "InvalidMessageContents", what));
+            return Err(SqsError::new("InvalidMessageContents", "InvalidMessageContents", what));
         }
         let attributes = p.get("MessageAttributes").cloned().unwrap_or(Value::Null);
         check_attributes(&attributes)?;
         let most = self.settings.bytes_max();
         let bytes = body.len() + if attributes.is_null() { 0 } else { attributes.to_string().len() };
         if bytes as u64 > most {
-            return Err(Refusal::value(format!(
+            return Err(SqsError::value(format!(
                 "One or more parameters are invalid. Reason: Message must be shorter than {most} bytes."
             )));
         }
@@ -198,10 +198,10 @@ impl At<'_> {
         let (group, mut deduplication) = (text("MessageGroupId"), text("MessageDeduplicationId"));
         if self.is_fifo() {
             if group.is_empty() {
-                return Err(Refusal::missing("MessageGroupId"));
+                return Err(SqsError::missing("MessageGroupId"));
             }
             if delay.is_some_and(|delay| delay > 0) {
-                return Err(Refusal::value(
+                return Err(SqsError::value(
                     "Value for parameter DelaySeconds is invalid. Reason: The request include parameter that is not valid for this queue type.",
                 ));
             }
@@ -209,12 +209,12 @@ impl At<'_> {
                 deduplication = sha256_hex(body.as_bytes());
             }
             if deduplication.is_empty() {
-                return Err(Refusal::value(
+                return Err(SqsError::value(
                     "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly",
                 ));
             }
         } else if !deduplication.is_empty() {
-            return Err(Refusal::value(
+            return Err(SqsError::value(
                 "The request includes a parameter that is not valid for this queue type: MessageDeduplicationId",
             ));
         }
@@ -224,7 +224,7 @@ impl At<'_> {
         Ok(NewMessage { body, attributes, delay_ms, group, deduplication })
     }
 
-    fn send_batch(&self, p: &Value) -> Result<Plan, Refusal> {
+    fn send_batch(&self, p: &Value) -> Result<Plan, SqsError> {
         let (mut messages, mut digests, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, entry) in entries(p)? {
             match self.message(entry) {
@@ -237,7 +237,7 @@ impl At<'_> {
         }
         let is_fifo = self.is_fifo();
         Ok(self.ask(Request::Send(messages), move |reply| {
-            let Reply::Sent(sent) = reply else { return Err(Refusal::no_queue()) };
+            let Reply::Sent(sent) = reply else { return Err(SqsError::no_queue()) };
             let successful = digests.into_iter().zip(sent).map(|((id, digests), sent)| {
                 let mut answer = digests.answer(sent, is_fifo);
                 answer["Id"] = id.into();
@@ -247,7 +247,7 @@ impl At<'_> {
         }))
     }
 
-    fn receive(&self, p: &Value, now: Timestamp) -> Result<Plan, Refusal> {
+    fn receive(&self, p: &Value, now: Timestamp) -> Result<Plan, SqsError> {
         let most = number(p, "MaxNumberOfMessages", 1, BATCH_MAX as i64)?.unwrap_or(1) as usize;
         let visibility_ms = match number(p, "VisibilityTimeout", 0, 43_200)? {
             Some(seconds) => seconds * 1000,
@@ -265,25 +265,25 @@ impl At<'_> {
                 let messages: Vec<Value> = received.iter().map(|received| shown.message(received)).collect();
                 Ok(json!({ "Messages": messages }))
             }
-            _ => Err(Refusal::no_queue()),
+            _ => Err(SqsError::no_queue()),
         }))
     }
 
     /// What a receipt handle stands for.
-    fn receipt(&self, p: &Value) -> Result<Receipt, Refusal> {
-        let handle = p["ReceiptHandle"].as_str().ok_or_else(|| Refusal::missing("ReceiptHandle"))?;
+    fn receipt(&self, p: &Value) -> Result<Receipt, SqsError> {
+        let handle = p["ReceiptHandle"].as_str().ok_or_else(|| SqsError::missing("ReceiptHandle"))?;
         Receipt::of_handle(handle).ok_or_else(|| {
             let message = format!("The input receipt handle \"{handle}\" is not a valid receipt handle.");
-            Refusal::new("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", message)
+            SqsError::new("ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", message)
         })
     }
 
-    fn delete(&self, p: &Value) -> Result<Plan, Refusal> {
+    fn delete(&self, p: &Value) -> Result<Plan, SqsError> {
         let receipt = self.receipt(p)?;
         Ok(self.ask(Request::Delete(vec![receipt]), |_| Ok(json!({}))))
     }
 
-    fn delete_batch(&self, p: &Value) -> Result<Plan, Refusal> {
+    fn delete_batch(&self, p: &Value) -> Result<Plan, SqsError> {
         let (mut receipts, mut successful, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, entry) in entries(p)? {
             match self.receipt(entry) {
@@ -298,22 +298,22 @@ impl At<'_> {
     }
 
     /// The receipt, its handle as it was given, and for how long the message is to be hidden from now on.
-    fn visibility(&self, p: &Value) -> Result<(Receipt, String, i64), Refusal> {
+    fn visibility(&self, p: &Value) -> Result<(Receipt, String, i64), SqsError> {
         let receipt = self.receipt(p)?;
         let seconds =
-            number(p, "VisibilityTimeout", 0, 43_200)?.ok_or_else(|| Refusal::missing("VisibilityTimeout"))?;
+            number(p, "VisibilityTimeout", 0, 43_200)?.ok_or_else(|| SqsError::missing("VisibilityTimeout"))?;
         Ok((receipt, p["ReceiptHandle"].as_str().unwrap_or_default().to_owned(), seconds * 1000))
     }
 
-    fn change_visibility(&self, p: &Value) -> Result<Plan, Refusal> {
+    fn change_visibility(&self, p: &Value) -> Result<Plan, SqsError> {
         let (receipt, handle, ms) = self.visibility(p)?;
         Ok(self.ask(Request::ChangeVisibility(vec![(receipt, ms)]), move |reply| match reply {
             Reply::Changed(came) => came.first().map_or(Ok(()), |came| changed(*came, &handle)).map(|()| json!({})),
-            _ => Err(Refusal::no_queue()),
+            _ => Err(SqsError::no_queue()),
         }))
     }
 
-    fn change_visibility_batch(&self, p: &Value) -> Result<Plan, Refusal> {
+    fn change_visibility_batch(&self, p: &Value) -> Result<Plan, SqsError> {
         let (mut changes, mut named, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for (id, entry) in entries(p)? {
             match self.visibility(entry) {
@@ -325,7 +325,7 @@ impl At<'_> {
             }
         }
         Ok(self.ask(Request::ChangeVisibility(changes), move |reply| {
-            let Reply::Changed(came) = reply else { return Err(Refusal::no_queue()) };
+            let Reply::Changed(came) = reply else { return Err(SqsError::no_queue()) };
             let mut successful = Vec::new();
             for ((id, handle), came) in named.iter().zip(came) {
                 match changed(*came, handle) {
@@ -343,7 +343,7 @@ impl At<'_> {
         let dead_letter = settings.dead_letter.as_deref().map(|target| self.queues.arn(target));
         let (is_fifo, p) = (self.is_fifo(), p.clone());
         self.ask(Request::Count, move |reply| {
-            let Reply::Counts(counts) = reply else { return Err(Refusal::no_queue()) };
+            let Reply::Counts(counts) = reply else { return Err(SqsError::no_queue()) };
             let seconds = |ms: u64| (ms / 1000).to_string();
             let mut attributes = Map::new();
             let mut put = |name: &str, value: String| {
@@ -372,16 +372,16 @@ impl At<'_> {
     }
 }
 
-fn changed(came: Visibility, handle: &str) -> Result<(), Refusal> {
+fn changed(came: Visibility, handle: &str) -> Result<(), SqsError> {
     let refused = |why: &str| format!("Value {handle} for parameter ReceiptHandle is invalid. Reason: {why}");
     match came {
         Visibility::Changed => Ok(()),
         Visibility::NotInFlight => {
             let message = refused("Message is not available for visibility timeout change.");
-            Err(Refusal::new("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight", message))
+            Err(SqsError::new("MessageNotInflight", "AWS.SimpleQueueService.MessageNotInflight", message))
         }
         Visibility::Unknown => {
-            Err(Refusal::value(refused("Message does not exist or is not available for visibility timeout change.")))
+            Err(SqsError::value(refused("Message does not exist or is not available for visibility timeout change.")))
         }
     }
 }
@@ -460,16 +460,16 @@ impl Shown {
     }
 }
 
-fn entries(p: &Value) -> Result<Vec<(&str, &Value)>, Refusal> {
+fn entries(p: &Value) -> Result<Vec<(&str, &Value)>, SqsError> {
     let entries = p["Entries"].as_array().filter(|entries| !entries.is_empty()).ok_or_else(|| {
-        Refusal::new(
+        SqsError::new(
             "EmptyBatchRequest",
             "AWS.SimpleQueueService.EmptyBatchRequest",
             "There should be at least one entry in the request.",
         )
     })?;
     if entries.len() > BATCH_MAX {
-        return Err(Refusal::new(
+        return Err(SqsError::new(
             "TooManyEntriesInBatchRequest",
             "AWS.SimpleQueueService.TooManyEntriesInBatchRequest",
             format!("Maximum number of entries per request are {BATCH_MAX}. You have sent {}.", entries.len()),
@@ -478,7 +478,7 @@ fn entries(p: &Value) -> Result<Vec<(&str, &Value)>, Refusal> {
     let mut seen = std::collections::BTreeSet::new();
     let entries: Vec<(&str, &Value)> = entries.iter().map(|e| (e["Id"].as_str().unwrap_or_default(), e)).collect();
     match entries.iter().find(|(id, _)| !seen.insert(*id)) {
-        Some((id, _)) => Err(Refusal::new(
+        Some((id, _)) => Err(SqsError::new(
             "BatchEntryIdsNotDistinct",
             "AWS.SimpleQueueService.BatchEntryIdsNotDistinct",
             format!("Id {id} repeated."),
@@ -487,7 +487,7 @@ fn entries(p: &Value) -> Result<Vec<(&str, &Value)>, Refusal> {
     }
 }
 
-fn failure(id: &str, refusal: &Refusal) -> Value {
+fn failure(id: &str, refusal: &SqsError) -> Value {
     let sender = refusal.status < 500;
     json!({ "Id": id, "SenderFault": sender, "Code": refusal.query_code, "Message": refusal.message })
 }
@@ -503,24 +503,24 @@ fn batch(successful: Vec<Value>, failed: Vec<Value>) -> Value {
 }
 
 /// A whole number within bounds; texts of digits count, as the older protocol writes them.
-fn number(p: &Value, name: &str, least: i64, most: i64) -> Result<Option<i64>, Refusal> {
+fn number(p: &Value, name: &str, least: i64, most: i64) -> Result<Option<i64>, SqsError> {
     let value = match p.get(name) {
         None | Some(Value::Null) => return Ok(None),
         Some(value) => value.as_i64().or_else(|| value.as_str()?.parse().ok()),
     };
     match value {
         Some(value) if (least..=most).contains(&value) => Ok(Some(value)),
-        _ => Err(Refusal::value(format!(
+        _ => Err(SqsError::value(format!(
             "Value {} for parameter {name} is invalid. Reason: Must be between {least} and {most}, if provided.",
             p[name]
         ))),
     }
 }
 
-fn check_attributes(attributes: &Value) -> Result<(), Refusal> {
+fn check_attributes(attributes: &Value) -> Result<(), SqsError> {
     let Some(map) = attributes.as_object() else { return Ok(()) };
     if map.len() > ATTRIBUTES_MAX {
-        return Err(Refusal::value(format!(
+        return Err(SqsError::value(format!(
             "Number of message attributes [{}] exceeds the allowed maximum [{ATTRIBUTES_MAX}].",
             map.len()
         )));
@@ -528,7 +528,7 @@ fn check_attributes(attributes: &Value) -> Result<(), Refusal> {
     for (name, attribute) in map {
         let data_type = attribute["DataType"].as_str().unwrap_or_default();
         if data_type.is_empty() {
-            return Err(Refusal::value(format!(
+            return Err(SqsError::value(format!(
                 "The message attribute '{name}' must contain a non-empty message attribute type."
             )));
         }
@@ -538,13 +538,13 @@ fn check_attributes(attributes: &Value) -> Result<(), Refusal> {
             "String" => attribute["StringValue"].as_str().is_some_and(|text| !text.is_empty()),
             "Number" => attribute["StringValue"].as_str().is_some_and(|text| text.parse::<f64>().is_ok()),
             _ => {
-                return Err(Refusal::value(format!(
+                return Err(SqsError::value(format!(
                     "The type of message attribute '{name}' is invalid. You must use only the following supported type prefixes: Binary, Number, String."
                 )));
             }
         };
         if !fits {
-            return Err(Refusal::value(format!(
+            return Err(SqsError::value(format!(
                 "The message attribute '{name}' with type '{data_type}' must use field 'String' or 'Binary' with a value of that type."
             )));
         }

@@ -5,5 +5,5 @@ mod api;
 mod message;
 mod task;
 
-pub use api::{Refusal, call, operation};
+pub use api::{SqsError, call, operation};
 pub use task::{NAMES, adapter};

@@ -6,10 +6,10 @@ use conveyor_base::{TaskError, Timestamp};
 use conveyor_services::queues::{Queues, Request};
 use serde_json::Value;
 
-use super::api::{Plan, Question, Refusal, operation, plan};
+use super::api::{Plan, Question, SqsError, operation, plan};
 use crate::aws::{self, Integration};
-use crate::forward::{self, Elsewhere};
-use crate::{Adapter, Answer, Answering, Call, Ended};
+use crate::forward::{self, Fallback};
+use crate::{Adapter, Call, CallFuture, CallOutcome, Ended};
 
 /// Each operation under its name in either case, alone and with a token.
 macro_rules! operations {
@@ -46,31 +46,31 @@ operations! {
     "setQueueAttributes" "SetQueueAttributes",
 }
 
-pub fn adapter(name: &'static str, queues: &Queues, elsewhere: &Elsewhere) -> Arc<dyn Adapter> {
+pub fn adapter(name: &'static str, queues: &Queues, fallback: &Fallback) -> Arc<dyn Adapter> {
     let (integration, named) = aws::integration(name);
     let named = named.strip_suffix(".waitForTaskToken").unwrap_or(named);
-    let (queues, elsewhere) = (queues.clone(), elsewhere.clone());
-    Arc::new(Operating { operation: operation(named).unwrap_or(named), integration, queues, elsewhere })
+    let (queues, fallback) = (queues.clone(), fallback.clone());
+    Arc::new(Operating { operation: operation(named).unwrap_or(named), integration, queues, fallback })
 }
 
 struct Operating {
     operation: &'static str,
     integration: Integration,
     queues: Queues,
-    elsewhere: Elsewhere,
+    fallback: Fallback,
 }
 
 impl Adapter for Operating {
-    fn call<'a>(&'a self, call: &'a Call) -> Answering<'a> {
+    fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
         Box::pin(self.answer(call))
     }
 }
 
 impl Operating {
-    async fn answer(&self, call: &Call) -> Result<Answer, TaskError> {
+    async fn answer(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let names = if self.operation == "GetQueueUrl" { "QueueName" } else { "QueueUrl" };
         let is_own = self.queues.has(call.text(names).unwrap_or_default());
-        if let Some(answer) = self.elsewhere.answer(is_own, call).await {
+        if let Some(answer) = self.fallback.answer(is_own, call).await {
             return answer;
         }
         let words = Words { integration: self.integration, id: aws::request_id(call), at: call.handle.now() };
@@ -81,9 +81,13 @@ impl Operating {
                     self.wait(question.queue.clone(), until, call).await;
                 }
                 let queues = self.queues.clone();
-                Ok(Answer::settle(move |attempt| {
+                Ok(CallOutcome::settle(move |attempt| {
                     let Question { queue, request, shape } = question;
-                    queues.send(&queue, at_once(request), attempt.asks(move |reply| words.ended(shape(reply))));
+                    queues.send(
+                        &queue,
+                        at_once(request),
+                        attempt.into_requester(move |reply| words.ended(shape(reply))),
+                    );
                 }))
             }
             Err(refusal) => Ok(words.ended(Err(refusal))?.into()),
@@ -109,7 +113,7 @@ fn at_once(request: Request) -> Request {
     }
 }
 
-/// How an answer or a refusal of SQS's is worded for a Task.
+/// How an answer or an error of SQS's is worded for a Task.
 struct Words {
     integration: Integration,
     id: String,
@@ -117,7 +121,7 @@ struct Words {
 }
 
 impl Words {
-    fn ended(&self, answer: Result<Value, Refusal>) -> Result<Ended, TaskError> {
+    fn ended(&self, answer: Result<Value, SqsError>) -> Result<Ended, TaskError> {
         match answer {
             Ok(answer) if self.integration == Integration::Sdk => Ok(Ended::Done(answer)),
             Ok(answer) => Ok(Ended::Done(aws::with_metadata(
@@ -125,9 +129,9 @@ impl Words {
                 &self.id,
                 "application/x-amz-json-1.0",
                 self.at,
-                aws::Dress::KeptAlive,
+                aws::HeaderStyle::KeptAlive,
             ))),
-            Err(Refusal { code, query_code, message, status }) => {
+            Err(SqsError { code, query_code, message, status }) => {
                 let shape = Some(code.to_owned());
                 let error = forward::ServiceError { code: query_code.to_owned(), shape, message };
                 Err(forward::refused_as("sqs", self.integration, &error, status, &self.id))

@@ -16,14 +16,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Duration, sleep};
 
 use super::super::catalog::Machine;
+use super::super::completion::{Completed, Completion, Settle};
 use super::super::core::SharedCore;
-use super::super::ending::{Ended, Ending, Settle};
 use super::super::execution::Message;
 use super::super::lanes::Lease;
-use super::super::stage::{End, Stage, Told};
-use super::super::{events, quarantine};
+use super::super::stage::{AttemptLabels, End, Stage};
+use super::super::{events, guarded};
 
-pub(super) struct Live {
+pub(super) struct LiveExecution {
     core: SharedCore,
     machine: Arc<Machine>,
     execution: Execution,
@@ -36,15 +36,15 @@ pub(super) struct Live {
     ready: VecDeque<Box<RunTask>>,
 }
 
-impl Live {
+impl LiveExecution {
     pub fn new(
         core: SharedCore,
         machine: Arc<Machine>,
         execution: Execution,
         inbox: mpsc::UnboundedReceiver<Message>,
         end: Option<oneshot::Sender<Header>>,
-    ) -> Live {
-        Live {
+    ) -> LiveExecution {
+        LiveExecution {
             core,
             machine,
             execution,
@@ -70,7 +70,7 @@ impl Live {
         };
         // `step` is guarded by itself, and so are stages: what panics here is the loop.
         if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-            let text = quarantine::text_of(&*panic);
+            let text = guarded::text_of(&*panic);
             events::ActorPanicked { id: self.execution.header.id, text: &text, again: false }.emit();
             self.decide(Event::Stopped {
                 error: Some("States.Runtime".into()),
@@ -116,7 +116,7 @@ impl Live {
         tokio::select! {
             message = self.inbox.recv() => {
                 if let Some(message) = message {
-                    self.hear(message).await;
+                    self.handle_message(message).await;
                 }
             }
             Some(end) = self.stages.join_next(), if !self.stages.is_empty() => {
@@ -135,7 +135,7 @@ impl Live {
         }
     }
 
-    async fn hear(&mut self, message: Message) {
+    async fn handle_message(&mut self, message: Message) {
         match message {
             Message::Event { event, answer, .. } => {
                 let changed = self.decide(event);
@@ -153,20 +153,20 @@ impl Live {
     async fn ended(&mut self, end: End) {
         match end {
             End::Ended(event) => drop(self.decide(event)),
-            End::Settle(settle, told) => self.settle(settle, &told).await,
+            End::Settle(settle, labels) => self.settle(settle, &labels).await,
             End::Moved { task, ticket } => self.core.run_elsewhere(self.execution.header.id, task, ticket),
         }
     }
 
     /// Has a service end an attempt. Its change is durable by itself: nothing of an express execution is stored.
-    async fn settle(&mut self, settle: Settle, told: &Told) {
-        let (ending, ended) = Ending::alone(&self.core, told.attempt);
-        settle(ending);
+    async fn settle(&mut self, settle: Settle, labels: &AttemptLabels) {
+        let (completion, ended) = Completion::alone(&self.core, labels.attempt);
+        settle(completion);
         let outcome = match ended.await {
-            Ok(Ended::Outcome { outcome, .. } | Ended::Durable { outcome, .. }) => outcome,
-            Err(_) => super::super::ending::lost(),
+            Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
+            Err(_) => super::super::completion::lost(),
         };
-        self.decide(told.ended(&self.core, outcome));
+        self.decide(labels.ended(&self.core, outcome));
     }
 
     /// Decide and act. True when the event changed something.
@@ -175,12 +175,12 @@ impl Live {
             return false;
         }
         let entry = self.core.entry(event);
-        let step = quarantine::step(&self.machine, &self.execution, &entry);
+        let step = guarded::step(&self.machine, &self.execution, &entry);
         if step.header.is_none() {
             return false;
         }
         self.execution.apply(&step);
-        self.core.logs.tell(&self.machine, &self.execution.header, step.history);
+        self.core.logs.push(&self.machine, &self.execution.header, step.history);
         self.act(step.commands);
         true
     }
@@ -235,7 +235,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveExecution {
     /// Also where the task itself is dropped, at the end of the appliance.
     fn drop(&mut self) {
         let id = self.execution.header.id;

@@ -36,11 +36,11 @@ pub use board::{Counts, Ended, ExpressBoard, Running};
 
 use super::core::{Core, SharedCore};
 use super::execution::Message;
-use super::handle::{Start, Started};
+use super::handle::{StartRequest, Started};
 use super::supervise::within_part;
-use super::{Refused, events, quarantine};
+use super::{Refused, events, guarded};
 use board::Board;
-use live::Live;
+use live::LiveExecution;
 use record::{Record, Recorded};
 
 use super::catalog::Machine;
@@ -76,12 +76,12 @@ impl Express {
 }
 
 /// Whether the start is one for this module: of an express machine, and nobody's child.
-pub(super) fn is_meant(row: &MachineRow, request: &Start) -> bool {
+pub(super) fn is_meant(row: &MachineRow, request: &StartRequest) -> bool {
     row.kind == MachineKind::Express && request.parent.is_none()
 }
 
 /// StartExecution.
-pub(super) async fn start(core: &SharedCore, request: Start, row: &MachineRow) -> Result<Started, Refused> {
+pub(super) async fn start(core: &SharedCore, request: StartRequest, row: &MachineRow) -> Result<Started, Refused> {
     let must_not_get_lost = request.once;
     let begun = Begun::new(core, request, row, None)?;
     let header = &begun.execution.header;
@@ -100,7 +100,7 @@ pub(super) async fn start(core: &SharedCore, request: Start, row: &MachineRow) -
 }
 
 /// StartSyncExecution: resolves with the execution as it ended.
-pub(super) async fn start_sync(core: &SharedCore, request: Start) -> Result<Header, Refused> {
+pub(super) async fn start_sync(core: &SharedCore, request: StartRequest) -> Result<Header, Refused> {
     let row = machine_row(core, &request)?;
     let begun = Begun::new(core, request, &row, None)?;
     if begun.is_over() {
@@ -111,7 +111,7 @@ pub(super) async fn start_sync(core: &SharedCore, request: Start) -> Result<Head
     ended.await.map_err(|_| Refused::new("ServiceUnavailable", "the appliance is shutting down"))
 }
 
-fn machine_row(core: &Core, request: &Start) -> Result<MachineRow, Refused> {
+fn machine_row(core: &Core, request: &StartRequest) -> Result<MachineRow, Refused> {
     let missing = || Refused::no_machine(&core.machine_arn(&request.machine));
     core.reader.machine(&request.machine)?.ok_or_else(missing)
 }
@@ -178,7 +178,12 @@ struct Begun {
 }
 
 impl Begun {
-    fn new(core: &SharedCore, request: Start, row: &MachineRow, again: Option<&Recorded>) -> Result<Begun, Refused> {
+    fn new(
+        core: &SharedCore,
+        request: StartRequest,
+        row: &MachineRow,
+        again: Option<&Recorded>,
+    ) -> Result<Begun, Refused> {
         if core.is_closing() {
             return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
         }
@@ -210,12 +215,12 @@ impl Begun {
         let machine = core.machine(&reference)?;
         let mut execution = Execution::start(id, name, reference, request.input, entry.at);
         execution.header.trace_header = request.trace_header;
-        let step = quarantine::step(&machine, &execution, &entry);
+        let step = guarded::step(&machine, &execution, &entry);
         execution.apply(&step);
         let header = &execution.header;
         events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();
         core.express.board.started(&header.machine.name);
-        core.logs.tell(&machine, &execution.header, step.history);
+        core.logs.push(&machine, &execution.header, step.history);
         Ok(Begun { machine, execution, commands: step.commands })
     }
 
@@ -234,7 +239,7 @@ impl Begun {
         let header = &self.execution.header;
         core.express.inboxes.lock().insert(header.id, sender);
         core.express.board.runs(&self.machine, header, end.is_some());
-        let live = Live::new(core.clone(), self.machine, self.execution, inbox, end);
+        let live = LiveExecution::new(core.clone(), self.machine, self.execution, inbox, end);
         tokio::spawn(within_part(&core.express.part, live.run(self.commands)));
     }
 }

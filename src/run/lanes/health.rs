@@ -13,7 +13,7 @@ use conveyor_base::Timestamp;
 
 /// What a device's failure means for its lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct DeviceFailure {
     /// Whether the whole GPU is meant, or its encoder alone.
     pub whole_gpu: bool,
     pub first_ms: i64,
@@ -30,7 +30,7 @@ pub struct Trouble {
 /// | `Device.OutOfSessions` | the driver grants no further encode session | its encoder, 2 s to 1 min |
 /// | `Device.Unusable` | GStreamer cannot use the GPU on this box | the GPU, 10 min to 1 h |
 /// | `Device.Unsupported` | this GPU does not do what this file or job needs | nothing |
-pub fn trouble(error: &str) -> Option<Trouble> {
+pub fn device_failure(error: &str) -> Option<DeviceFailure> {
     const SECOND: i64 = 1_000;
     const MINUTE: i64 = 60 * SECOND;
     let (whole_gpu, first_ms, longest_ms) = match error {
@@ -41,7 +41,7 @@ pub fn trouble(error: &str) -> Option<Trouble> {
         "Device.Unusable" => (true, 10 * MINUTE, 60 * MINUTE),
         _ => return None,
     };
-    Some(Trouble { whole_gpu, first_ms, longest_ms })
+    Some(DeviceFailure { whole_gpu, first_ms, longest_ms })
 }
 
 /// Errors that end an attempt on a GPU and that cores may not meet: a crash or a standstill may be the driver's.
@@ -64,14 +64,14 @@ impl Health {
         }
     }
 
-    pub fn failed(&mut self, trouble: Trouble, why: &str, now: Timestamp) {
+    pub fn failed(&mut self, failure: DeviceFailure, why: &str, now: Timestamp) {
         let failures = match self {
             // Stages that fail together are one failure.
             Health::Drained { until, .. } if *until > now => return,
             Health::Drained { failures, .. } => *failures + 1,
             Health::Open => 1,
         };
-        let ms = trouble.first_ms.saturating_mul(1 << (failures - 1).min(20)).min(trouble.longest_ms);
+        let ms = failure.first_ms.saturating_mul(1 << (failures - 1).min(20)).min(failure.longest_ms);
         *self = Health::Drained { until: Timestamp(now.0 + ms), why: why.to_owned(), failures };
     }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_fails_again_rests_longer_and_one_success_forgives_it() {
-        let lost = trouble("Device.Lost").unwrap();
+        let lost = device_failure("Device.Lost").unwrap();
         let mut health = Health::Open;
         let mut rests = Vec::new();
         let mut now = Timestamp(0);
@@ -105,6 +105,6 @@ mod tests {
         }
         assert_eq!(rests, [30, 60, 120, 240, 480, 960, 1800, 1800]);
         assert!(health.worked(now) && health == Health::Open && !health.worked(now));
-        assert!(trouble("Device.Unsupported").is_none() && may_pass_elsewhere("Device.Unsupported"));
+        assert!(device_failure("Device.Unsupported").is_none() && may_pass_elsewhere("Device.Unsupported"));
     }
 }

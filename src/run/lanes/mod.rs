@@ -16,8 +16,8 @@
 //! the metrics, and in the result's warnings. An attempt that has met [`MOVES_MAX`] failing devices fails with the last
 //! one's error, which Retry can match.
 
+pub mod demand;
 pub mod health;
-pub mod need;
 pub mod place;
 pub mod queue;
 pub mod spec;
@@ -38,10 +38,10 @@ use tokio::time::Duration;
 use super::core::SharedCore;
 use super::events;
 use super::supervise::as_part;
+use demand::{Demand, Work};
 use health::Health;
-use need::{Need, Work};
-use place::Floor;
-use queue::{Next, Place, Queue};
+use place::LanePool;
+use queue::{Next, Queue, QueuePosition};
 
 /// Devices that one attempt may meet failing.
 pub const MOVES_MAX: usize = 3;
@@ -108,7 +108,7 @@ pub(super) struct Lease {
 /// What an attempt takes along when it moves on.
 #[derive(Clone, Debug)]
 pub(super) struct Ticket {
-    pub place: Place,
+    pub position: QueuePosition,
     pub work: Work,
     since: Timestamp,
     /// What its devices failed of.
@@ -138,7 +138,7 @@ impl Lease {
         let acceleration = ticket.work.acceleration_mut()?;
         let required = *acceleration == Acceleration::Required;
         // What no drained lane keeps away from the same device must not go there again; nor may one wander for ever.
-        let no_gpu = health::trouble(&error.error).is_none() || ticket.moved.len() >= MOVES_MAX;
+        let no_gpu = health::device_failure(&error.error).is_none() || ticket.moved.len() >= MOVES_MAX;
         if required && no_gpu {
             return None;
         }
@@ -160,7 +160,7 @@ pub(super) enum Message {
     Request {
         execution: ExecutionId,
         task: Box<RunTask>,
-        need: Need,
+        demand: Demand,
     },
     Again {
         execution: ExecutionId,
@@ -204,12 +204,12 @@ struct Waits {
 }
 
 pub(super) struct State {
-    floor: Floor,
+    pool: LanePool,
     core: SharedCore,
     next: u64,
     queue: Queue<Waits>,
     /// Where an attempt waits, so that cancelling it does not search the queue.
-    places: BTreeMap<(ExecutionId, Attempt), (Work, Place)>,
+    positions: BTreeMap<(ExecutionId, Attempt), (Work, QueuePosition)>,
 }
 
 impl Actor for LanesActor {
@@ -219,11 +219,11 @@ impl Actor for LanesActor {
 
     async fn pre_start(&self, _: ActorRef<Message>, a: Arguments) -> Result<State, ActorProcessingErr> {
         Ok(State {
-            floor: Floor::new(a.lanes),
+            pool: LanePool::new(a.lanes),
             core: a.core,
             next: 0,
             queue: Queue::default(),
-            places: BTreeMap::new(),
+            positions: BTreeMap::new(),
         })
     }
 
@@ -242,18 +242,18 @@ impl State {
     fn handle(&mut self, myself: &ActorRef<Message>, message: Message) {
         let now = self.core.clock.now();
         match message {
-            Message::Request { execution, task, need } => {
-                let place = Place::new(need.priority.unwrap_or(0), need.rank, self.next);
+            Message::Request { execution, task, demand } => {
+                let position = QueuePosition::new(demand.priority.unwrap_or(0), demand.rank, self.next);
                 self.next += 1;
-                self.wait(place, need.work, Waits { execution, task, since: now, moved: Vec::new() });
+                self.wait(position, demand.work, Waits { execution, task, since: now, moved: Vec::new() });
             }
             Message::Again { execution, task, ticket } => {
-                let Ticket { place, work, since, moved } = ticket;
-                self.wait(place, work, Waits { execution, task, since, moved });
+                let Ticket { position, work, since, moved } = ticket;
+                self.wait(position, work, Waits { execution, task, since, moved });
             }
             Message::Cancel { execution, attempt } => {
-                if let Some((work, place)) = self.places.remove(&(execution, attempt)) {
-                    self.queue.remove(work, place);
+                if let Some((work, position)) = self.positions.remove(&(execution, attempt)) {
+                    self.queue.remove(work, position);
                 }
             }
             Message::Release { shares } => self.release(&shares, now),
@@ -272,15 +272,15 @@ impl State {
         self.grant(myself, now);
     }
 
-    fn wait(&mut self, place: Place, work: Work, waits: Waits) {
-        self.places.insert((waits.execution, waits.task.attempt), (work, place));
-        self.queue.push(&self.floor, work, place, waits);
+    fn wait(&mut self, position: QueuePosition, work: Work, waits: Waits) {
+        self.positions.insert((waits.execution, waits.task.attempt), (work, position));
+        self.queue.push(&self.pool, work, position, waits);
     }
 
     fn release(&mut self, shares: &[(usize, u32)], now: Timestamp) {
-        self.floor.give_back(shares);
+        self.pool.give_back(shares);
         for (lane, _) in shares {
-            let lane = &mut self.floor.lanes[*lane];
+            let lane = &mut self.pool.lanes[*lane];
             if lane.health.worked(now) {
                 events::LaneOpened { lane: &lane.name }.emit();
             }
@@ -288,12 +288,12 @@ impl State {
     }
 
     fn failed(&mut self, myself: &ActorRef<Message>, gpu: usize, error: &TaskError, now: Timestamp) {
-        let Some(trouble) = health::trouble(&error.error) else { return };
-        for lane in self.floor.lanes.iter_mut().filter(|lane| lane.gpu == Some(gpu) && lane.absent.is_none()) {
-            if !trouble.whole_gpu && !lane.name.ends_with(".nvenc") {
+        let Some(failure) = health::device_failure(&error.error) else { return };
+        for lane in self.pool.lanes.iter_mut().filter(|lane| lane.gpu == Some(gpu) && lane.absent.is_none()) {
+            if !failure.whole_gpu && !lane.name.ends_with(".nvenc") {
                 continue;
             }
-            lane.health.failed(trouble, &error.to_string(), now);
+            lane.health.failed(failure, &error.to_string(), now);
             if let Health::Drained { until, .. } = &lane.health {
                 events::LaneDrained { lane: &lane.name, error: &error.error, cause: &error.cause, until: *until }
                     .emit();
@@ -306,49 +306,57 @@ impl State {
 
     /// Leases as long as anybody who waits can go.
     fn grant(&mut self, myself: &ActorRef<Message>, now: Timestamp) {
-        while let Some(next) = self.queue.next(&self.floor, now) {
+        while let Some(next) = self.queue.next(&self.pool, now) {
             match next {
                 Next::Cannot(waits, why) => {
-                    self.places.remove(&(waits.execution, waits.task.attempt));
+                    self.positions.remove(&(waits.execution, waits.task.attempt));
                     let what = format!("{why}; set its acceleration to preferred, or run it on a box that can");
                     let error = TaskError::new("Device.Unsupported", what);
                     self.core.lease(waits.execution, waits.task, Err(error));
                 }
-                Next::Goes(place, waits, way) => {
-                    self.floor.take(&way);
+                Next::Goes(position, waits, allocation) => {
+                    self.pool.take(&allocation);
                     let Waits { execution, task, since, moved } = waits;
-                    let work = self.places.remove(&(execution, task.attempt)).map(|(work, _)| work);
+                    let work = self.positions.remove(&(execution, task.attempt)).map(|(work, _)| work);
                     events::StageLeased { waited_ms: now.since_ms(since) }.emit();
                     let work = work.unwrap_or(Work::Disks { weight: 1 });
-                    let ticket = Ticket { place, work, since, moved };
-                    let lease = self.lease(myself, way, ticket);
+                    let ticket = Ticket { position, work, since, moved };
+                    let lease = self.lease(myself, allocation, ticket);
                     self.core.lease(execution, task, Ok(Some(lease)));
                 }
             }
         }
     }
 
-    fn lease(&self, myself: &ActorRef<Message>, way: place::Way, ticket: Ticket) -> Lease {
+    fn lease(&self, myself: &ActorRef<Message>, allocation: place::Allocation, ticket: Ticket) -> Lease {
         let names = |engines: bool| {
-            let lanes = way.shares.iter().map(|(lane, _)| &self.floor.lanes[*lane]);
+            let lanes = allocation.shares.iter().map(|(lane, _)| &self.pool.lanes[*lane]);
             lanes.filter(move |lane| lane.gpu.is_some() == engines).map(|lane| lane.name.as_str()).collect::<Vec<_>>()
         };
-        let label = names(way.gpu.is_some()).join("+");
-        let device = way.gpu.map(|gpu| {
-            let gpu = &self.floor.gpus[gpu];
+        let label = names(allocation.gpu.is_some()).join("+");
+        let device = allocation.gpu.map(|gpu| {
+            let gpu = &self.pool.gpus[gpu];
             Device {
                 name: gpu.name.clone(),
                 uuid: gpu.uuid.clone(),
                 cpus: gpu.cpus.clone(),
-                decode: way.decodes,
-                encode: way.encodes,
+                decode: allocation.decodes,
+                encode: allocation.encodes,
             }
         });
-        Lease { lanes: myself.clone(), shares: way.shares, label, cores: way.cores, device, gpu: way.gpu, ticket }
+        Lease {
+            lanes: myself.clone(),
+            shares: allocation.shares,
+            label,
+            cores: allocation.cores,
+            device,
+            gpu: allocation.gpu,
+            ticket,
+        }
     }
 
     fn status(&self, now: Timestamp) -> Vec<LaneStatus> {
-        let lanes = self.floor.lanes.iter().enumerate();
+        let lanes = self.pool.lanes.iter().enumerate();
         lanes
             .map(|(index, lane)| {
                 let (state, why, retry_at) = match (&lane.absent, &lane.health) {
@@ -367,31 +375,35 @@ impl State {
                     state,
                     why,
                     retry_at,
-                    device: lane.gpu.map(|gpu| self.floor.gpus[gpu].to_string()),
+                    device: lane.gpu.map(|gpu| self.pool.gpus[gpu].to_string()),
                 }
             })
             .collect()
     }
 
     fn waiting(&self, of: Option<ExecutionId>, most: usize, now: Timestamp) -> Vec<WaitingStage> {
-        let describe = |work: Work, place: Place, waits: &Waits| WaitingStage {
+        let describe = |work: Work, position: QueuePosition, waits: &Waits| WaitingStage {
             execution: waits.execution,
             attempt: waits.task.attempt.0,
             state: waits.task.state.clone(),
             resource: waits.task.resource.clone(),
             since: waits.since.0,
-            priority: place.priority(),
-            band: need::band(place.priority()),
-            before: self.queue.before(&work, &place, BEFORE_COUNTED),
-            why: self.floor.explain(&work, now),
+            priority: position.priority(),
+            band: demand::band(position.priority()),
+            before: self.queue.before(&work, &position, BEFORE_COUNTED),
+            why: self.pool.explain(&work, now),
             moved: waits.moved.clone(),
         };
         match of {
-            None => self.queue.firsts(most).into_iter().map(|(work, place, w)| describe(work, place, w)).collect(),
+            None => {
+                self.queue.firsts(most).into_iter().map(|(work, position, w)| describe(work, position, w)).collect()
+            }
             Some(id) => {
                 let range = (id, Attempt(0))..=(id, Attempt(u32::MAX));
-                let places = self.places.range(range).take(most).map(|(_, place)| *place);
-                places.filter_map(|(work, place)| Some(describe(work, place, self.queue.get(&work, &place)?))).collect()
+                let positions = self.positions.range(range).take(most).map(|(_, position)| *position);
+                positions
+                    .filter_map(|(work, position)| Some(describe(work, position, self.queue.get(&work, &position)?)))
+                    .collect()
             }
         }
     }

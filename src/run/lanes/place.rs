@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 use conveyor_base::Timestamp;
 use conveyor_job::Acceleration;
 
+use super::demand::{Pictures, Work};
 use super::health::Health;
-use super::need::{Pictures, Work};
 use super::spec::{Gpu, Lanes};
 
 /// One lane as it is now.
@@ -32,7 +32,7 @@ pub struct Lane {
 
 /// All lanes of the box.
 #[derive(Clone, Debug)]
-pub struct Floor {
+pub struct LanePool {
     pub lanes: Vec<Lane>,
     pub gpus: Vec<Gpu>,
     cores: super::spec::CoreSpeed,
@@ -53,7 +53,7 @@ struct Engines {
 
 /// A way in which work can be done.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Way {
+pub struct Allocation {
     /// Lanes and how much of each.
     pub shares: Vec<(usize, u32)>,
     pub gpu: Option<usize>,
@@ -71,7 +71,7 @@ pub struct Way {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Placement {
-    Now(Way),
+    Now(Allocation),
     /// These lanes have no room for it.
     Later {
         short_of: Vec<usize>,
@@ -80,9 +80,9 @@ pub enum Placement {
     Never(String),
 }
 
-impl Floor {
-    pub fn new(spec: Lanes) -> Floor {
-        let mut floor = Floor {
+impl LanePool {
+    pub fn new(spec: Lanes) -> LanePool {
+        let mut pool = LanePool {
             lanes: Vec::new(),
             gpus: Vec::new(),
             cores: spec.cores,
@@ -92,10 +92,10 @@ impl Floor {
             engines: Vec::new(),
         };
         if spec.cpu > 0 {
-            floor.cores_most = spec.cpu;
-            floor.cpu = Some(floor.lane("cpu".into(), spec.cpu.saturating_add(spec.overlap), None, None));
+            pool.cores_most = spec.cpu;
+            pool.cpu = Some(pool.lane("cpu".into(), spec.cpu.saturating_add(spec.overlap), None, None));
         }
-        floor.io = (spec.io > 0).then(|| floor.lane("io".into(), spec.io, None, None));
+        pool.io = (spec.io > 0).then(|| pool.lane("io".into(), spec.io, None, None));
         for (index, gpu) in spec.gpus.into_iter().enumerate() {
             let off = || "switched off by the configuration".to_owned();
             let capacity = |capacity: Result<u32, String>| match capacity {
@@ -105,14 +105,14 @@ impl Floor {
             };
             let (nvenc, no_nvenc) = capacity(gpu.nvenc.as_ref().map(|e| e.capacity).map_err(Clone::clone));
             let (nvdec, no_nvdec) = capacity(gpu.nvdec.as_ref().map(|d| d.capacity).map_err(Clone::clone));
-            let encoder = floor.lane(format!("{}.nvenc", gpu.name), nvenc, Some(index), no_nvenc);
-            let decoder = floor.lane(format!("{}.nvdec", gpu.name), nvdec, Some(index), no_nvdec);
+            let encoder = pool.lane(format!("{}.nvenc", gpu.name), nvenc, Some(index), no_nvenc);
+            let decoder = pool.lane(format!("{}.nvdec", gpu.name), nvdec, Some(index), no_nvdec);
             let (cuda, no_cuda) = capacity(gpu.cuda.clone());
-            let cuda = floor.lane(format!("{}.cuda", gpu.name), cuda, Some(index), no_cuda);
-            floor.engines.push(Engines { nvenc: encoder, nvdec: decoder, cuda });
-            floor.gpus.push(gpu);
+            let cuda = pool.lane(format!("{}.cuda", gpu.name), cuda, Some(index), no_cuda);
+            pool.engines.push(Engines { nvenc: encoder, nvdec: decoder, cuda });
+            pool.gpus.push(gpu);
         }
-        floor
+        pool
     }
 
     fn lane(&mut self, name: String, capacity: u32, gpu: Option<usize>, absent: Option<String>) -> usize {
@@ -123,14 +123,17 @@ impl Floor {
     /// Where work goes now. `ahead`: how much of the same work waits, this included; lanes that are `reserved` are kept
     /// for work that goes first.
     pub fn place(&self, work: &Work, ahead: usize, reserved: &[bool], now: Timestamp) -> Placement {
-        let ways: Vec<Way> = self.ways(work);
-        let has_room = |way: &&Way| way.shares.iter().all(|share| self.has_room(*share, reserved, now));
-        let by = |key: fn(&Way) -> f64| move |a: &&Way, b: &&Way| key(a).total_cmp(&key(b));
-        let free = ways.iter().filter(has_room).min_by(by(|way| way.seconds));
+        let allocations: Vec<Allocation> = self.allocations(work);
+        let has_room =
+            |allocation: &&Allocation| allocation.shares.iter().all(|share| self.has_room(*share, reserved, now));
+        let by = |key: fn(&Allocation) -> f64| move |a: &&Allocation, b: &&Allocation| key(a).total_cmp(&key(b));
+        let free = allocations.iter().filter(has_room).min_by(by(|allocation| allocation.seconds));
         // What is drained may come back much later, or never: nobody waits for it who has another way.
-        let healthy = |way: &&Way| way.shares.iter().all(|(lane, _)| self.lanes[*lane].health == Health::Open);
-        let worth = |way: &Way| ahead as f64 * way.seconds_each + way.seconds_alone;
-        let full = ways.iter().filter(|way| !has_room(way));
+        let healthy = |allocation: &&Allocation| {
+            allocation.shares.iter().all(|(lane, _)| self.lanes[*lane].health == Health::Open)
+        };
+        let worth = |allocation: &Allocation| ahead as f64 * allocation.seconds_each + allocation.seconds_alone;
+        let full = allocations.iter().filter(|allocation| !has_room(allocation));
         let awaited = full.clone().filter(healthy).min_by(|a, b| worth(a).total_cmp(&worth(b)));
         match (free, awaited.or_else(|| full.clone().next())) {
             (Some(free), Some(awaited)) if healthy(&awaited) && worth(awaited) < free.seconds => {
@@ -142,8 +145,8 @@ impl Floor {
         }
     }
 
-    fn later(&self, way: &Way, reserved: &[bool], now: Timestamp) -> Placement {
-        let short = way.shares.iter().filter(|share| !self.has_room(**share, reserved, now));
+    fn later(&self, allocation: &Allocation, reserved: &[bool], now: Timestamp) -> Placement {
+        let short = allocation.shares.iter().filter(|share| !self.has_room(**share, reserved, now));
         Placement::Later { short_of: short.map(|(lane, _)| *lane).collect() }
     }
 
@@ -153,8 +156,8 @@ impl Floor {
         !kept && there.busy + weight <= there.capacity && there.health.admits(there.busy, now)
     }
 
-    pub fn take(&mut self, way: &Way) {
-        way.shares.iter().for_each(|(lane, weight)| self.lanes[*lane].busy += weight);
+    pub fn take(&mut self, allocation: &Allocation) {
+        allocation.shares.iter().for_each(|(lane, weight)| self.lanes[*lane].busy += weight);
     }
 
     pub fn give_back(&mut self, shares: &[(usize, u32)]) {
@@ -165,14 +168,15 @@ impl Floor {
 
     /// Lanes on which the work could run, now or some time.
     pub fn lanes_for(&self, work: &Work) -> Vec<usize> {
-        let mut lanes: Vec<usize> = self.ways(work).iter().flat_map(|way| &way.shares).map(|(lane, _)| *lane).collect();
+        let mut lanes: Vec<usize> =
+            self.allocations(work).iter().flat_map(|allocation| &allocation.shares).map(|(lane, _)| *lane).collect();
         lanes.sort_unstable();
         lanes.dedup();
         lanes
     }
 
     /// Every way in which this box can do the work, whether there is room or not.
-    fn ways(&self, work: &Work) -> Vec<Way> {
+    fn allocations(&self, work: &Work) -> Vec<Allocation> {
         match work {
             Work::Disks { weight } => vec![self.plain(self.io, *weight, 1)],
             Work::Cores { weight } => {
@@ -181,29 +185,29 @@ impl Floor {
             }
             Work::Inference { acceleration } => self.inference(*acceleration),
             Work::Pictures(pictures) => {
-                let mut ways = Vec::new();
+                let mut allocations = Vec::new();
                 if pictures.acceleration != Acceleration::Disabled {
-                    (0..self.gpus.len()).for_each(|gpu| self.ways_on(gpu, pictures, &mut ways));
+                    (0..self.gpus.len()).for_each(|gpu| self.allocations_on(gpu, pictures, &mut allocations));
                 }
                 if pictures.acceleration != Acceleration::Required {
-                    ways.push(self.way(None, pictures, (false, false), pictures.cores));
+                    allocations.push(self.allocation(None, pictures, (false, false), pictures.cores));
                 }
-                ways
+                allocations
             }
         }
     }
 
     /// On a GPU, or without one; a process that computes waits like one that moves bytes. Its speed is not known, and a
     /// GPU that is free is always taken.
-    fn inference(&self, acceleration: Acceleration) -> Vec<Way> {
+    fn inference(&self, acceleration: Acceleration) -> Vec<Allocation> {
         let (on_gpu, without) = (1.0, 10.0);
         let plain =
-            Way { seconds: without, seconds_alone: without, seconds_each: without, ..self.plain(self.io, 1, 1) };
+            Allocation { seconds: without, seconds_alone: without, seconds_each: without, ..self.plain(self.io, 1, 1) };
         let of = |gpu: usize| {
             let lane = self.engines[gpu].cuda;
             let shares = std::iter::once((lane, 1)).chain(plain.shares.iter().copied()).collect();
             let seconds = on_gpu * f64::from(self.lanes[lane].busy + 1);
-            Way { shares, gpu: Some(gpu), seconds, seconds_alone: on_gpu, seconds_each: on_gpu, ..plain.clone() }
+            Allocation { shares, gpu: Some(gpu), seconds, seconds_alone: on_gpu, seconds_each: on_gpu, ..plain.clone() }
         };
         let there = (0..self.gpus.len()).filter(|gpu| self.lanes[self.engines[*gpu].cuda].absent.is_none());
         let gpus = there.filter(|_| acceleration != Acceleration::Disabled).map(of);
@@ -212,30 +216,30 @@ impl Floor {
     }
 
     /// A share of one lane, or nothing where the box has no such lane.
-    fn plain(&self, lane: Option<usize>, weight: u32, cores: u32) -> Way {
+    fn plain(&self, lane: Option<usize>, weight: u32, cores: u32) -> Allocation {
         let shares = lane.map(|lane| (lane, weight.clamp(1, self.lanes[lane].capacity))).into_iter().collect();
         let (gpu, decodes, encodes, cores) = (None, false, false, cores.max(1));
-        Way { shares, gpu, decodes, encodes, cores, seconds: 0.0, seconds_alone: 0.0, seconds_each: 0.0 }
+        Allocation { shares, gpu, decodes, encodes, cores, seconds: 0.0, seconds_alone: 0.0, seconds_each: 0.0 }
     }
 
     fn cores(&self, weight: u32) -> u32 {
         weight.clamp(1, self.cores_most)
     }
 
-    fn ways_on(&self, gpu: usize, pictures: &Pictures, ways: &mut Vec<Way>) {
+    fn allocations_on(&self, gpu: usize, pictures: &Pictures, allocations: &mut Vec<Allocation>) {
         /// Cores for containers and sound, and for a decoder.
         const CORES_BESIDE: u32 = 1;
         const CORES_TO_DECODE: u32 = 2;
         let decodes = self.decoder_for(gpu).is_ok();
         if self.encoder_for(gpu, pictures).is_ok() {
             if decodes {
-                ways.push(self.way(Some(gpu), pictures, (true, true), CORES_BESIDE));
+                allocations.push(self.allocation(Some(gpu), pictures, (true, true), CORES_BESIDE));
             }
-            ways.push(self.way(Some(gpu), pictures, (false, true), CORES_TO_DECODE));
+            allocations.push(self.allocation(Some(gpu), pictures, (false, true), CORES_TO_DECODE));
         }
         // With encodes that must not run on cores, decoding alone is not what was asked for.
         if decodes && (pictures.acceleration != Acceleration::Required || pictures.encodes.is_none()) {
-            ways.push(self.way(Some(gpu), pictures, (true, false), pictures.cores));
+            allocations.push(self.allocation(Some(gpu), pictures, (true, false), pictures.cores));
         }
     }
 
@@ -268,7 +272,13 @@ impl Floor {
         lane.absent.as_ref().map_or(Ok(()), |why| Err(format!("{}: {why}", lane.name)))
     }
 
-    fn way(&self, gpu: Option<usize>, pictures: &Pictures, (decodes, encodes): (bool, bool), cores: u32) -> Way {
+    fn allocation(
+        &self,
+        gpu: Option<usize>,
+        pictures: &Pictures,
+        (decodes, encodes): (bool, bool),
+        cores: u32,
+    ) -> Allocation {
         let cores = self.cores(cores);
         let mut shares: Vec<(usize, u32)> = Vec::new();
         let mix = |seconds: &mut [f64; 3], add: [f64; 3]| seconds.iter_mut().zip(add).for_each(|(s, a)| *s += a);
@@ -302,13 +312,13 @@ impl Floor {
         }
         shares.extend(self.cpu.map(|cpu| (cpu, cores)));
         let [seconds, seconds_alone, seconds_each] = [0, 1, 2].map(|i: usize| on_cores[i].max(on_gpu[i]));
-        Way { shares, gpu, decodes, encodes, cores, seconds, seconds_alone, seconds_each }
+        Allocation { shares, gpu, decodes, encodes, cores, seconds, seconds_alone, seconds_each }
     }
 
     /// Why the work waits, or would: one clause for each lane that has no room.
     pub fn explain(&self, work: &Work, now: Timestamp) -> String {
         let mut needs: Vec<(usize, u32)> = Vec::new();
-        for (lane, weight) in self.ways(work).into_iter().flat_map(|way| way.shares) {
+        for (lane, weight) in self.allocations(work).into_iter().flat_map(|allocation| allocation.shares) {
             match needs.iter_mut().find(|(known, _)| *known == lane) {
                 // Of several ways over one lane the one that takes most of it says most.
                 Some((_, most)) => *most = weight.max(*most),

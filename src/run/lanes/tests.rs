@@ -4,10 +4,10 @@ use conveyor_base::Timestamp;
 use conveyor_job::Acceleration;
 use proptest::prelude::*;
 
-use super::health::{Health, trouble};
-use super::need::{Codec, Encodes, Pictures, Work};
-use super::place::{Floor, Placement, Way};
-use super::queue::{Next, OVERTAKES_MAX, Place, Queue};
+use super::demand::{Codec, Encodes, Pictures, Work};
+use super::health::{Health, device_failure};
+use super::place::{Allocation, LanePool, Placement};
+use super::queue::{Next, OVERTAKES_MAX, Queue, QueuePosition};
 use super::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
 
 fn gpu(number: usize, sessions: Option<u32>) -> Gpu {
@@ -25,9 +25,9 @@ fn gpu(number: usize, sessions: Option<u32>) -> Gpu {
     }
 }
 
-fn floor(gpus: Vec<Gpu>) -> Floor {
+fn pool(gpus: Vec<Gpu>) -> LanePool {
     let cores = CoreSpeed { decode_mpix_s: 1_000.0, encode_mpix_s: 280.0 };
-    Floor::new(Lanes { cpu: 4, io: 8, gpus, cores, overlap: 0 })
+    LanePool::new(Lanes { cpu: 4, io: 8, gpus, cores, overlap: 0 })
 }
 
 fn ladder(acceleration: Acceleration) -> Work {
@@ -39,57 +39,57 @@ fn now() -> Timestamp {
     Timestamp(1_000)
 }
 
-fn goes(floor: &Floor, work: &Work) -> Way {
-    match floor.place(work, 1, &[], now()) {
-        Placement::Now(way) => way,
+fn goes(pool: &LanePool, work: &Work) -> Allocation {
+    match pool.place(work, 1, &[], now()) {
+        Placement::Now(allocation) => allocation,
         other => panic!("{other:?}"),
     }
 }
 
-fn names(floor: &Floor, way: &Way) -> Vec<String> {
-    way.shares.iter().map(|(lane, weight)| format!("{} {weight}", floor.lanes[*lane].name)).collect()
+fn names(pool: &LanePool, allocation: &Allocation) -> Vec<String> {
+    allocation.shares.iter().map(|(lane, weight)| format!("{} {weight}", pool.lanes[*lane].name)).collect()
 }
 
 #[test]
 fn a_file_stays_on_one_gpu_and_files_spread_over_gpus() {
-    let mut floor = floor(vec![gpu(0, Some(6)), gpu(1, Some(6))]);
+    let mut pool = pool(vec![gpu(0, Some(6)), gpu(1, Some(6))]);
     let work = ladder(Acceleration::Preferred);
-    let first = goes(&floor, &work);
-    assert_eq!(names(&floor, &first), ["gpu0.nvdec 1", "gpu0.nvenc 2", "cpu 1"]);
-    floor.take(&first);
-    let second = goes(&floor, &work);
-    assert_eq!(names(&floor, &second), ["gpu1.nvdec 1", "gpu1.nvenc 2", "cpu 1"]);
+    let first = goes(&pool, &work);
+    assert_eq!(names(&pool, &first), ["gpu0.nvdec 1", "gpu0.nvenc 2", "cpu 1"]);
+    pool.take(&first);
+    let second = goes(&pool, &work);
+    assert_eq!(names(&pool, &second), ["gpu1.nvdec 1", "gpu1.nvenc 2", "cpu 1"]);
     // A card that was measured to be four times as fast gets four files while the other gets one.
-    if let Ok(encoder) = &mut floor.gpus[0].nvenc {
+    if let Ok(encoder) = &mut pool.gpus[0].nvenc {
         encoder.mpix_s *= 4.0;
     }
-    floor.take(&second);
-    assert_eq!(goes(&floor, &work).gpu, Some(0));
+    pool.take(&second);
+    assert_eq!(goes(&pool, &work).gpu, Some(0));
 }
 
 #[test]
 fn a_second_file_begins_on_the_same_cores_and_no_file_gets_more_than_there_are() {
     let lanes = Lanes { cpu: 2, overlap: 2, io: 8, gpus: vec![], cores: CoreSpeed::default() };
-    let mut floor = Floor::new(lanes);
+    let mut pool = LanePool::new(lanes);
     let work = ladder(Acceleration::Preferred);
     for _ in 0..2 {
-        let way = goes(&floor, &work);
-        assert_eq!((names(&floor, &way), way.cores), (vec!["cpu 2".to_owned()], 2));
-        floor.take(&way);
+        let allocation = goes(&pool, &work);
+        assert_eq!((names(&pool, &allocation), allocation.cores), (vec!["cpu 2".to_owned()], 2));
+        pool.take(&allocation);
     }
-    assert!(matches!(floor.place(&work, 1, &[], now()), Placement::Later { .. }));
+    assert!(matches!(pool.place(&work, 1, &[], now()), Placement::Later { .. }));
 }
 
 #[test]
 fn a_gpu_without_an_encoder_decodes_and_required_work_never_runs_on_cores() {
-    let floor = floor(vec![gpu(0, None)]);
-    let way = goes(&floor, &ladder(Acceleration::Preferred));
-    assert_eq!(names(&floor, &way), ["gpu0.nvdec 1", "cpu 4"]);
-    assert_eq!(names(&floor, &goes(&floor, &ladder(Acceleration::Disabled))), ["cpu 4"]);
-    let Placement::Never(why) = floor.place(&ladder(Acceleration::Required), 1, &[], now()) else { panic!() };
+    let pool = pool(vec![gpu(0, None)]);
+    let allocation = goes(&pool, &ladder(Acceleration::Preferred));
+    assert_eq!(names(&pool, &allocation), ["gpu0.nvdec 1", "cpu 4"]);
+    assert_eq!(names(&pool, &goes(&pool, &ladder(Acceleration::Disabled))), ["cpu 4"]);
+    let Placement::Never(why) = pool.place(&ladder(Acceleration::Required), 1, &[], now()) else { panic!() };
     assert!(why.contains("gpu0.nvenc: this GPU has no NVENC"), "{why}");
     // More encodes at once than the card grants sessions, or larger than it makes.
-    let small = super::tests::floor(vec![gpu(0, Some(1))]);
+    let small = super::tests::pool(vec![gpu(0, Some(1))]);
     let Placement::Never(why) = small.place(&ladder(Acceleration::Required), 1, &[], now()) else { panic!() };
     assert!(why.contains("gpu0.nvenc has 1 sessions, and 2 are needed"), "{why}");
     assert_eq!(names(&small, &goes(&small, &ladder(Acceleration::Preferred))), ["gpu0.nvdec 1", "cpu 4"]);
@@ -97,70 +97,74 @@ fn a_gpu_without_an_encoder_decodes_and_required_work_never_runs_on_cores() {
 
 #[test]
 fn cores_are_taken_when_waiting_for_a_gpu_takes_longer() {
-    let mut floor = floor(vec![gpu(0, Some(2))]);
-    floor.lanes[3].absent = Some("its decoder is left out of this".into());
+    let mut pool = pool(vec![gpu(0, Some(2))]);
+    pool.lanes[3].absent = Some("its decoder is left out of this".into());
     let work = ladder(Acceleration::Preferred);
-    floor.take(&goes(&floor, &work));
+    pool.take(&goes(&pool, &work));
     // The one core beside the GPU's stage leaves three; cores work when those four are there.
-    floor.lanes[0].capacity = 8;
-    let Placement::Later { short_of } = floor.place(&work, 1, &[], now()) else { panic!("the card is soon free") };
+    pool.lanes[0].capacity = 8;
+    let Placement::Later { short_of } = pool.place(&work, 1, &[], now()) else { panic!("the card is soon free") };
     assert_eq!(short_of, [2]);
-    assert!(floor.explain(&work, now()).contains("gpu0.nvenc is busy: 2 of 2, and 2 are needed"));
-    let Placement::Now(way) = floor.place(&work, 50, &[], now()) else { panic!("fifty wait for it") };
-    assert_eq!(names(&floor, &way), ["cpu 4"]);
+    assert!(pool.explain(&work, now()).contains("gpu0.nvenc is busy: 2 of 2, and 2 are needed"));
+    let Placement::Now(allocation) = pool.place(&work, 50, &[], now()) else { panic!("fifty wait for it") };
+    assert_eq!(names(&pool, &allocation), ["cpu 4"]);
 }
 
 #[test]
 fn functions_spread_over_gpus_and_go_without_where_they_may() {
-    let mut floor = floor(vec![gpu(0, None), gpu(1, None)]);
+    let mut pool = pool(vec![gpu(0, None), gpu(1, None)]);
     let work = |acceleration| Work::Inference { acceleration };
     for expected in [["gpu0.cuda 1", "io 1"].as_slice(), &["gpu1.cuda 1", "io 1"]] {
-        let way = goes(&floor, &work(Acceleration::Required));
-        assert_eq!(names(&floor, &way), expected);
-        floor.take(&way);
+        let allocation = goes(&pool, &work(Acceleration::Required));
+        assert_eq!(names(&pool, &allocation), expected);
+        pool.take(&allocation);
     }
-    assert!(matches!(floor.place(&work(Acceleration::Required), 1, &[], now()), Placement::Later { .. }));
-    let Placement::Now(way) = floor.place(&work(Acceleration::Preferred), 20, &[], now()) else {
+    assert!(matches!(pool.place(&work(Acceleration::Required), 1, &[], now()), Placement::Later { .. }));
+    let Placement::Now(allocation) = pool.place(&work(Acceleration::Preferred), 20, &[], now()) else {
         panic!("a long queue")
     };
-    assert_eq!(names(&floor, &way), ["io 1"]);
+    assert_eq!(names(&pool, &allocation), ["io 1"]);
 }
 
 #[test]
 fn a_drained_gpu_takes_nothing_until_its_time_and_then_one_stage() {
-    let mut floor = floor(vec![gpu(0, Some(6))]);
+    let mut pool = pool(vec![gpu(0, Some(6))]);
     let work = ladder(Acceleration::Preferred);
-    for lane in floor.lanes.iter_mut().filter(|lane| lane.gpu.is_some()) {
-        lane.health.failed(trouble("Device.Lost").unwrap(), "Device.Lost: gone", now());
+    for lane in pool.lanes.iter_mut().filter(|lane| lane.gpu.is_some()) {
+        lane.health.failed(device_failure("Device.Lost").unwrap(), "Device.Lost: gone", now());
     }
-    assert_eq!(names(&floor, &goes(&floor, &work)), ["cpu 4"]);
+    assert_eq!(names(&pool, &goes(&pool, &work)), ["cpu 4"]);
     let required = ladder(Acceleration::Required);
-    assert!(matches!(floor.place(&required, 1, &[], now()), Placement::Later { .. }));
+    assert!(matches!(pool.place(&required, 1, &[], now()), Placement::Later { .. }));
     assert!(
-        floor.explain(&required, now()).contains("gpu0.nvdec is drained until"),
+        pool.explain(&required, now()).contains("gpu0.nvdec is drained until"),
         "{}",
-        floor.explain(&required, now())
+        pool.explain(&required, now())
     );
     let later = Timestamp(now().0 + 30_000);
-    let Placement::Now(way) = floor.place(&work, 1, &[], later) else { panic!() };
-    floor.take(&way);
-    assert!(matches!(floor.place(&required, 1, &[], later), Placement::Later { .. }), "one stage tries it");
+    let Placement::Now(allocation) = pool.place(&work, 1, &[], later) else { panic!() };
+    pool.take(&allocation);
+    assert!(matches!(pool.place(&required, 1, &[], later), Placement::Later { .. }), "one stage tries it");
 }
 
 /// Runs what waits, one finished stage after the other, and returns the order in which they went.
-fn drain(floor: &mut Floor, queue: &mut Queue<u64>, mut each: impl FnMut(&mut Queue<u64>, &Floor, u64)) -> Vec<u64> {
+fn drain(
+    pool: &mut LanePool,
+    queue: &mut Queue<u64>,
+    mut each: impl FnMut(&mut Queue<u64>, &LanePool, u64),
+) -> Vec<u64> {
     let mut order = Vec::new();
-    let mut running: std::collections::VecDeque<Way> = Default::default();
+    let mut running: std::collections::VecDeque<Allocation> = Default::default();
     loop {
-        while let Some(next) = queue.next(floor, now()) {
-            let Next::Goes(_, who, way) = next else { panic!("nothing here is impossible") };
-            floor.take(&way);
-            running.push_back(way);
+        while let Some(next) = queue.next(pool, now()) {
+            let Next::Goes(_, who, allocation) = next else { panic!("nothing here is impossible") };
+            pool.take(&allocation);
+            running.push_back(allocation);
             order.push(who);
-            each(queue, floor, who);
+            each(queue, pool, who);
         }
         match running.pop_front() {
-            Some(way) => floor.give_back(&way.shares),
+            Some(allocation) => pool.give_back(&allocation.shares),
             None => return order,
         }
     }
@@ -168,31 +172,31 @@ fn drain(floor: &mut Floor, queue: &mut Queue<u64>, mut each: impl FnMut(&mut Qu
 
 #[test]
 fn of_one_priority_the_lower_rank_goes_first_and_a_large_need_is_not_overtaken() {
-    let mut floor = floor(Vec::new());
+    let mut pool = pool(Vec::new());
     let mut queue = Queue::default();
-    floor.lanes[0].busy = 3;
+    pool.lanes[0].busy = 3;
     let cores = |weight| Work::Cores { weight };
     for (number, weight, rank) in [(0, 1, 60), (1, 4, 20), (2, 1, 60), (3, 1, 10)] {
-        queue.push(&floor, cores(weight), Place::new(0, rank, number), number);
+        queue.push(&pool, cores(weight), QueuePosition::new(0, rank, number), number);
     }
-    assert!(matches!(queue.next(&floor, now()), Some(Next::Goes(_, 3, _))));
-    assert!(queue.next(&floor, now()).is_none(), "the one free core is kept for the large need");
-    floor.lanes[0].busy = 0;
-    assert_eq!(drain(&mut floor, &mut queue, |_, _, _| {}), [1, 0, 2]);
+    assert!(matches!(queue.next(&pool, now()), Some(Next::Goes(_, 3, _))));
+    assert!(queue.next(&pool, now()).is_none(), "the one free core is kept for the large demand");
+    pool.lanes[0].busy = 0;
+    assert_eq!(drain(&mut pool, &mut queue, |_, _, _| {}), [1, 0, 2]);
 }
 
 #[test]
 fn a_stream_of_urgent_work_does_not_starve_the_background() {
-    let mut floor = floor(Vec::new());
+    let mut pool = pool(Vec::new());
     let mut queue = Queue::default();
     let work = Work::Cores { weight: 4 };
-    queue.push(&floor, work, Place::new(-50, 70, 0), 0);
-    queue.push(&floor, work, Place::new(50, 70, 1), 1);
+    queue.push(&pool, work, QueuePosition::new(-50, 70, 0), 0);
+    queue.push(&pool, work, QueuePosition::new(50, 70, 1), 1);
     let mut last = 1;
-    let order = drain(&mut floor, &mut queue, |queue, floor, _| {
+    let order = drain(&mut pool, &mut queue, |queue, pool, _| {
         if last < 100 {
             last += 1;
-            queue.push(floor, work, Place::new(50, 70, last), last);
+            queue.push(pool, work, QueuePosition::new(50, 70, last), last);
         }
     });
     assert_eq!(order.iter().position(|who| *who == 0), Some(OVERTAKES_MAX as usize));
@@ -221,35 +225,35 @@ proptest! {
         failures in prop::collection::vec(0usize..4, 0..3),
     ) {
         let gpus: Vec<Gpu> = sessions.iter().enumerate().map(|(n, sessions)| gpu(n, *sessions)).collect();
-        let mut floor = floor(gpus);
-        for lane in floor.lanes.iter_mut().filter(|lane| lane.gpu.is_some_and(|gpu| failures.contains(&gpu))) {
-            lane.health.failed(trouble("Device.Lost").unwrap(), "gone", now());
+        let mut pool = pool(gpus);
+        for lane in pool.lanes.iter_mut().filter(|lane| lane.gpu.is_some_and(|gpu| failures.contains(&gpu))) {
+            lane.health.failed(device_failure("Device.Lost").unwrap(), "gone", now());
         }
         let mut queue = Queue::default();
         for (number, (work, priority, rank)) in stages.iter().enumerate() {
-            queue.push(&floor, *work, Place::new(*priority, *rank, number as u64), number as u64);
+            queue.push(&pool, *work, QueuePosition::new(*priority, *rank, number as u64), number as u64);
         }
-        let mut running: Vec<Way> = Vec::new();
+        let mut running: Vec<Allocation> = Vec::new();
         let mut gone = 0;
         loop {
-            while let Some(next) = queue.next(&floor, now()) {
-                let Next::Goes(place, who, way) = next else { panic!("cores can do all of it") };
-                prop_assert_eq!(place.priority(), stages[who as usize].1);
-                floor.take(&way);
-                for (lane, _) in &way.shares {
-                    let lane = &floor.lanes[*lane];
+            while let Some(next) = queue.next(&pool, now()) {
+                let Next::Goes(position, who, allocation) = next else { panic!("cores can do all of it") };
+                prop_assert_eq!(position.priority(), stages[who as usize].1);
+                pool.take(&allocation);
+                for (lane, _) in &allocation.shares {
+                    let lane = &pool.lanes[*lane];
                     prop_assert!(lane.busy <= lane.capacity && lane.health == Health::Open && lane.absent.is_none());
-                    prop_assert!(lane.gpu.is_none() || lane.gpu == way.gpu);
+                    prop_assert!(lane.gpu.is_none() || lane.gpu == allocation.gpu);
                 }
-                running.push(way);
+                running.push(allocation);
                 gone += 1;
             }
             match running.pop() {
-                Some(way) => floor.give_back(&way.shares),
+                Some(allocation) => pool.give_back(&allocation.shares),
                 None => break,
             }
         }
         prop_assert_eq!((gone, queue.is_empty()), (stages.len(), true));
-        prop_assert!(floor.lanes.iter().all(|lane| lane.busy == 0));
+        prop_assert!(pool.lanes.iter().all(|lane| lane.busy == 0));
     }
 }

@@ -20,7 +20,7 @@ use super::items::{Cursor, Items};
 use super::results::{self, Gathered};
 use crate::catalog::Machine;
 use crate::core::SharedCore;
-use crate::{quarantine, start};
+use crate::{guarded, start};
 
 /// Most children that one commit starts, and most bytes of their inputs.
 const STARTS_PER_COMMIT: u64 = 64;
@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
         }
         stored?;
         for (execution, step) in started {
-            self.core.logs.tell(&machine, &execution.header, step.history);
+            self.core.logs.push(&machine, &execution.header, step.history);
             start::act(self.core, execution, step.commands);
         }
         Ok(None)
@@ -334,7 +334,7 @@ impl<'a> Run<'a> {
             };
             let id = ExecutionId::generate(entry.at);
             let mut execution = child(id, &self.execution.header, of, input, entry.at);
-            let step = quarantine::step(machine, &execution, &entry);
+            let step = guarded::step(machine, &execution, &entry);
             commit.step(None, &step);
             execution.apply(&step);
             started.push((execution, step));

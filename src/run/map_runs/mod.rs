@@ -1,4 +1,4 @@
-//! Runs of distributed Maps: which are driven now, and how they are taken up, woken, changed and stopped.
+//! Runs of distributed Maps: which are driven now, and how they are resumed, woken, changed and stopped.
 //!
 //! ```text
 //! RunTask(run's ARN) ──take up──> drive: read items ─> start children ─> count them ─> gather or write results
@@ -102,7 +102,7 @@ impl MapRuns {
 
 impl Core {
     /// Drives a run, from wherever its row stands. What is driven already goes on.
-    pub fn take_up_run(self: &SharedCore, parent: ExecutionId, task: Box<RunTask>) {
+    pub fn drive_run(self: &SharedCore, parent: ExecutionId, task: Box<RunTask>) {
         let key = (parent, task.attempt);
         let Some(driven) = self.map_runs.begin(key) else { return };
         let core = self.clone();
@@ -152,7 +152,7 @@ impl Core {
                     Ok(())
                 }
             };
-            match supervise::keep(&core, &name, OnFailure::Restart, make).await {
+            match supervise::run_supervised(&core, &name, OnFailure::Restart, make).await {
                 // Once the appliance closes nothing begins any more.
                 Err(fault) if !core.is_closing() => core.note(&fault),
                 _ => {}

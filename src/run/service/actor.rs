@@ -9,8 +9,8 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{HandedOn, Seat, Service, Turn, words};
-use crate::supervise::{Begun, as_part};
+use super::{PendingCommit, Service, ServiceShared, Turn, words};
+use crate::supervise::{StartedPart, as_part};
 
 /// The longest sleep: the clock may be set meanwhile.
 const SLEEP_MS_MAX: i64 = 30_000;
@@ -27,7 +27,7 @@ pub(super) type Load<S> = Arc<dyn Fn(&Scans) -> Result<S, Fault> + Send + Sync>;
 
 pub(super) struct State<S: Service> {
     service: S,
-    seat: Arc<Seat<S::Message>>,
+    shared: Arc<ServiceShared<S::Message>>,
     /// When the service asked to be woken.
     wake: Option<Timestamp>,
     sleeper: Option<(Timestamp, JoinHandle<()>)>,
@@ -42,12 +42,16 @@ impl<S: Service> Drop for State<S> {
 }
 
 impl<S: Service> ServiceActor<S> {
-    pub async fn start(seat: Arc<Seat<S::Message>>, load: Load<S>, root: ActorCell) -> Result<Begun, String> {
-        let address = seat.address.clone();
+    pub async fn start(
+        shared: Arc<ServiceShared<S::Message>>,
+        load: Load<S>,
+        root: ActorCell,
+    ) -> Result<StartedPart, String> {
+        let address = shared.address.clone();
         // Until it is there nobody reaches it.
         *address.0.write() = None;
         let spawned =
-            ServiceActor::spawn_linked(None, ServiceActor(std::marker::PhantomData), (seat, load), root).await;
+            ServiceActor::spawn_linked(None, ServiceActor(std::marker::PhantomData), (shared, load), root).await;
         let (actor, _) = spawned.map_err(|e| e.to_string())?;
         let cell = actor.get_cell();
         let go = Box::new(move || {
@@ -55,19 +59,19 @@ impl<S: Service> ServiceActor<S> {
             // Its first look at what is to be done; it is gone only when the appliance ends.
             let _ = actor.cast(Mail::Wake);
         });
-        Ok(Begun { actor: cell, go })
+        Ok(StartedPart { actor: cell, go })
     }
 }
 
 impl<S: Service> Actor for ServiceActor<S> {
     type Msg = Mail<S::Message>;
     type State = State<S>;
-    type Arguments = (Arc<Seat<S::Message>>, Load<S>);
+    type Arguments = (Arc<ServiceShared<S::Message>>, Load<S>);
 
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
-        (seat, load): Self::Arguments,
+        (shared, load): Self::Arguments,
     ) -> Result<State<S>, ActorProcessingErr> {
         // What the former actor decided is on the disk before the rows are read.
         let (done, all_durable) = oneshot::channel();
@@ -75,11 +79,11 @@ impl<S: Service> Actor for ServiceActor<S> {
             // Whoever starts the service may have given up.
             let _ = done.send(());
         });
-        let _ = seat.commits.send(HandedOn { commit: None, then });
+        let _ = shared.commits.send(PendingCommit { commit: None, then });
         all_durable.await.map_err(|_| "the store is closed")?;
-        let loaded = seat.core.reader.blocking(move |rows| load(rows)).await;
+        let loaded = shared.core.reader.blocking(move |rows| load(rows)).await;
         let service = loaded.map_err(|fault| words(&fault))?;
-        Ok(State { service, seat, wake: None, sleeper: None })
+        Ok(State { service, shared, wake: None, sleeper: None })
     }
 
     async fn handle(
@@ -88,16 +92,16 @@ impl<S: Service> Actor for ServiceActor<S> {
         mail: Self::Msg,
         state: &mut State<S>,
     ) -> Result<(), ActorProcessingErr> {
-        let State { service, seat, wake, .. } = state;
-        as_part(&seat.name.clone(), || {
-            let now = seat.core.clock.now();
+        let State { service, shared, wake, .. } = state;
+        as_part(&shared.name.clone(), || {
+            let now = shared.core.clock.now();
             match mail {
-                Mail::Message(message) => service.handle(&mut Turn { now, seat, wake }, message),
+                Mail::Message(message) => service.handle(&mut Turn { now, shared, wake }, message),
                 Mail::Wake => {
                     let too_early = wake.is_some_and(|at| at > now);
                     if !too_early {
                         *wake = None;
-                        service.wake(&mut Turn { now, seat, wake });
+                        service.wake(&mut Turn { now, shared, wake });
                     }
                 }
             }
@@ -117,7 +121,7 @@ impl<S: Service> State<S> {
         if let Some((_, sleeper)) = self.sleeper.take() {
             sleeper.abort();
         }
-        let wait_ms = at.since_ms(self.seat.core.clock.now()).clamp(0, SLEEP_MS_MAX);
+        let wait_ms = at.since_ms(self.shared.core.clock.now()).clamp(0, SLEEP_MS_MAX);
         let myself = myself.clone();
         let sleeper = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())).await;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              ┌────────────── one actor, under the root ───────────────┐
-//!  door ─┐     │                 memory                                 │
+//!  API  ─┐     │                 memory                                 │
 //!  Task ─┼─ message ──> decide on ^ ──> Commit ──> writer (in order)    │
 //!  timer ┘     │                                     │ durable          │
 //!              └─────────────────────────────────────┼──────────────────┘
@@ -18,8 +18,8 @@
 //! - Who asked may hang up at any moment; what was decided is carried out all the same.
 
 mod actor;
-mod asked;
 mod pending;
+mod requester;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -31,13 +31,13 @@ use parking_lot::RwLock;
 use ractor::ActorRef;
 use tokio::sync::mpsc;
 
-pub use asked::{Asked, Unavailable};
 pub use pending::Pending;
+pub use requester::{Requester, Unavailable};
 
 use super::Handle;
 use super::core::SharedCore;
-use super::supervise::{Begun, OnFailure, supervise};
-use super::{events, quarantine};
+use super::supervise::{OnFailure, StartedPart, supervise};
+use super::{events, guarded};
 use actor::{Load, Mail, ServiceActor};
 
 /// A service's memory and how it decides. Neither function waits for anything: what takes time is begun with
@@ -83,9 +83,9 @@ impl<M: Send + 'static> Address<M> {
 
     /// Sends a question and waits for its answer, which comes once what it says is durable. Whoever drops this future
     /// changes nothing about what was decided.
-    pub async fn ask<A: Send + 'static>(&self, message: impl FnOnce(Asked<A>) -> M) -> Result<A, Unavailable> {
-        let (asked, answer) = Asked::by_caller();
-        self.send(message(asked)).map_err(|_| Unavailable)?;
+    pub async fn ask<A: Send + 'static>(&self, message: impl FnOnce(Requester<A>) -> M) -> Result<A, Unavailable> {
+        let (requester, answer) = Requester::caller();
+        self.send(message(requester)).map_err(|_| Unavailable)?;
         answer.await.map_err(|_| Unavailable)
     }
 }
@@ -93,23 +93,23 @@ impl<M: Send + 'static> Address<M> {
 /// One decision: what a service may know and use while it makes it.
 pub struct Turn<'a, M: Send + 'static> {
     now: Timestamp,
-    seat: &'a Seat<M>,
+    shared: &'a ServiceShared<M>,
     wake: &'a mut Option<Timestamp>,
 }
 
-/// What stays of a service while its actor comes and goes.
-pub(super) struct Seat<M: Send + 'static> {
+/// What the actors of a service share, one after the other.
+pub(super) struct ServiceShared<M: Send + 'static> {
     pub name: Arc<str>,
     pub core: SharedCore,
     pub address: Address<M>,
-    commits: mpsc::UnboundedSender<HandedOn>,
-    /// Numbers of the newest commit that was handed on, and of the newest that is durable.
-    handed_on: AtomicU64,
+    commits: mpsc::UnboundedSender<PendingCommit>,
+    /// Numbers of the newest commit that was submitted, and of the newest that is durable.
+    submitted: AtomicU64,
     durable: Arc<AtomicU64>,
 }
 
 /// A commit on its way to the disk, and what follows from it.
-struct HandedOn {
+struct PendingCommit {
     commit: Option<(Durable, u64)>,
     then: Box<dyn FnOnce() + Send>,
 }
@@ -122,64 +122,69 @@ impl<M: Send + 'static> Turn<'_, M> {
 
     /// Rows as they are on the disk. The service's own newest decisions may not be there yet: see [`Pending`].
     pub fn reader(&self) -> &Reader {
-        &self.seat.core.reader
+        &self.shared.core.reader
     }
 
     /// Reads a row. `None` where the store cannot be read, which ends the process.
     pub fn read<T>(&self, read: impl FnOnce(&Reader) -> Result<T, Fault>) -> Option<T> {
-        read(&self.seat.core.reader).inspect_err(|fault| self.seat.core.note(fault)).ok()
+        read(&self.shared.core.reader).inspect_err(|fault| self.shared.core.note(fault)).ok()
     }
 
     /// Takes note of a fault that work of this service met; a fatal one ends the process.
     pub fn note(&self, fault: &Fault) {
-        self.seat.core.note(fault);
+        self.shared.core.note(fault);
     }
 
     pub fn handle(&self) -> Handle {
-        Handle::of(self.seat.core.clone())
+        Handle::of(self.shared.core.clone())
     }
 
     /// Where the service itself is reached.
     pub fn address(&self) -> Address<M> {
-        self.seat.address.clone()
+        self.shared.address.clone()
     }
 
     /// Hands a commit on; `then` runs once it is durable, after whatever follows from the service's earlier commits. A
     /// commit that cannot be stored ends the process, and nothing follows from it. Answers the commit's number.
     pub fn commit(&mut self, commit: Commit, then: impl FnOnce() + Send + 'static) -> u64 {
-        let number = self.seat.handed_on.fetch_add(1, Ordering::Relaxed) + 1;
-        let durable = self.seat.core.writer.submit(commit);
-        self.queue(HandedOn { commit: Some((durable, number)), then: Box::new(then) });
+        let number = self.shared.submitted.fetch_add(1, Ordering::Relaxed) + 1;
+        let durable = self.shared.core.writer.submit(commit);
+        self.queue(PendingCommit { commit: Some((durable, number)), then: Box::new(then) });
         number
     }
 
     /// Runs `then` once all that this service has decided so far is durable.
     pub fn after_all(&mut self, then: impl FnOnce() + Send + 'static) {
-        self.queue(HandedOn { commit: None, then: Box::new(then) });
+        self.queue(PendingCommit { commit: None, then: Box::new(then) });
     }
 
-    /// Stores what was decided together with what the asker adds to it (the end of a Task, an entry of the audit log),
-    /// and answers once that is durable. `None`, and nothing is stored: the asker is a Task's attempt that is over.
+    /// Stores what was decided together with what the requester adds to it (a Task's end, an audit entry),
+    /// and answers once that is durable. `None`, and nothing is stored: the requester is a Task's attempt that is over.
     /// The memory must change after this and not before.
-    pub fn settle<A: Send + 'static>(&mut self, mut commit: Commit, mut asked: Asked<A>, answer: A) -> Option<u64> {
-        if !asked.join(&answer, &mut commit) {
+    pub fn settle<A: Send + 'static>(
+        &mut self,
+        mut commit: Commit,
+        mut requester: Requester<A>,
+        answer: A,
+    ) -> Option<u64> {
+        if !requester.join(&answer, &mut commit) {
             return None;
         }
-        Some(self.commit(commit, move || asked.durable(answer)))
+        Some(self.commit(commit, move || requester.durable(answer)))
     }
 
     /// Answers what changed nothing: a question, a refusal. What the answer follows from is durable before it is given.
-    pub fn answer<A: Send + 'static>(&mut self, asked: Asked<A>, answer: A) {
+    pub fn answer<A: Send + 'static>(&mut self, requester: Requester<A>, answer: A) {
         // A Task's end is a commit of its own, which goes behind all of these by itself.
-        if asked.is_stored_with_its_answer() {
-            return asked.unchanged(answer);
+        if requester.is_stored_with_its_answer() {
+            return requester.unchanged(answer);
         }
-        self.after_all(move || asked.unchanged(answer));
+        self.after_all(move || requester.unchanged(answer));
     }
 
     /// The number of the newest commit of this service that is on the disk.
     pub fn durable(&self) -> u64 {
-        self.seat.durable.load(Ordering::Acquire)
+        self.shared.durable.load(Ordering::Acquire)
     }
 
     /// Begins something that takes time. Its outcome comes back as a message; `broken` makes that of one that panicked.
@@ -189,10 +194,10 @@ impl<M: Send + 'static> Turn<'_, M> {
         broken: impl FnOnce(String) -> M + Send + 'static,
     ) {
         use futures::FutureExt as _;
-        let address = self.seat.address.clone();
+        let address = self.shared.address.clone();
         tokio::spawn(async move {
             let outcome = AssertUnwindSafe(work).catch_unwind().await;
-            let message = outcome.unwrap_or_else(|panic| broken(quarantine::text_of(&*panic)));
+            let message = outcome.unwrap_or_else(|panic| broken(guarded::text_of(&*panic)));
             // A service that went meanwhile begins again from its rows, which still say that this is to be done.
             let _ = address.send(message);
         });
@@ -203,9 +208,9 @@ impl<M: Send + 'static> Turn<'_, M> {
         *self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at)));
     }
 
-    fn queue(&self, handed_on: HandedOn) {
+    fn queue(&self, submitted: PendingCommit) {
         // The other end goes with the appliance only.
-        let _ = self.seat.commits.send(handed_on);
+        let _ = self.shared.commits.send(submitted);
     }
 }
 
@@ -221,19 +226,19 @@ impl Handle {
         let core = self.core().clone();
         let (commits, queue) = mpsc::unbounded_channel();
         let durable = Arc::new(AtomicU64::new(0));
-        tokio::spawn(follow(core.clone(), queue, durable.clone()));
-        let seat = Arc::new(Seat {
+        tokio::spawn(await_commits(core.clone(), queue, durable.clone()));
+        let shared = Arc::new(ServiceShared {
             name: Arc::from(name),
             core: core.clone(),
             address,
             commits,
-            handed_on: AtomicU64::new(0),
+            submitted: AtomicU64::new(0),
             durable,
         });
         let load: Load<S> = Arc::new(load);
-        let start = move |root| -> futures::future::BoxFuture<'static, Result<Begun, String>> {
-            let (seat, load) = (seat.clone(), load.clone());
-            Box::pin(async move { ServiceActor::start(seat, load, root).await })
+        let start = move |root| -> futures::future::BoxFuture<'static, Result<StartedPart, String>> {
+            let (shared, load) = (shared.clone(), load.clone());
+            Box::pin(async move { ServiceActor::start(shared, load, root).await })
         };
         supervise(&core, name, OnFailure::Restart, start).await
     }
@@ -241,8 +246,8 @@ impl Handle {
 
 /// Waits for the commits of one service, in their order, and does what follows from each. Outlives the service's actor,
 /// so that a panic there takes no answer along.
-async fn follow(core: SharedCore, mut queue: mpsc::UnboundedReceiver<HandedOn>, newest: Arc<AtomicU64>) {
-    while let Some(HandedOn { commit, then }) = queue.recv().await {
+async fn await_commits(core: SharedCore, mut queue: mpsc::UnboundedReceiver<PendingCommit>, newest: Arc<AtomicU64>) {
+    while let Some(PendingCommit { commit, then }) = queue.recv().await {
         if let Some((durable, number)) = commit {
             if let Err(fault) = durable.await {
                 return core.note(&fault);
@@ -250,7 +255,7 @@ async fn follow(core: SharedCore, mut queue: mpsc::UnboundedReceiver<HandedOn>, 
             newest.store(number, Ordering::Release);
         }
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(then)) {
-            events::AnswerPanicked { text: &quarantine::text_of(&*panic) }.emit();
+            events::AnswerPanicked { text: &guarded::text_of(&*panic) }.emit();
         }
     }
 }

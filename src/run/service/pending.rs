@@ -1,4 +1,4 @@
-//! Rows that a service has handed on and that readers do not see yet.
+//! Rows that a service has submitted and that readers do not see yet.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};

@@ -11,7 +11,7 @@ mod service;
 
 use conveyor_base::{Attempt, ExecutionId, Fault};
 use conveyor_interpreter::event::Json;
-use conveyor_run::service::{Address, Asked, Unavailable};
+use conveyor_run::service::{Address, Requester, Unavailable};
 use conveyor_run::{Handle, OnBehalf, Refused};
 use conveyor_store::ApprovalRow;
 
@@ -29,19 +29,19 @@ pub enum Message {
     Ask {
         key: Key,
         row: ApprovalRow,
-        asked: Asked<()>,
+        requester: Requester<()>,
     },
     Decide {
         key: Key,
         decision: Decision,
         on_behalf: Option<OnBehalf>,
-        asked: Asked<Verdict>,
+        requester: Requester<Verdict>,
     },
     /// What the Task said to the decision.
     Told {
         key: Key,
         outcome: Result<(), Refused>,
-        asked: Asked<Verdict>,
+        requester: Requester<Verdict>,
     },
     /// A sweep is through: the to-dos whose Tasks have ended otherwise.
     Swept(Result<Vec<Key>, Fault>),
@@ -75,8 +75,8 @@ impl Approvals {
     }
 
     /// Asks a person on behalf of an attempt. What cannot be sent just now is dropped, with who asked.
-    pub fn ask(&self, key: Key, row: ApprovalRow, asked: Asked<()>) {
-        drop(self.0.send(Message::Ask { key, row, asked }));
+    pub fn ask(&self, key: Key, row: ApprovalRow, requester: Requester<()>) {
+        drop(self.0.send(Message::Ask { key, row, requester }));
     }
 
     /// Decides. Resolves once the Task's end is durable, which the decision is part of whether this is dropped or not.
@@ -86,6 +86,6 @@ impl Approvals {
         decision: Decision,
         on_behalf: Option<OnBehalf>,
     ) -> Result<Verdict, Unavailable> {
-        self.0.ask(|asked| Message::Decide { key, decision, on_behalf, asked }).await
+        self.0.ask(|requester| Message::Decide { key, decision, on_behalf, requester }).await
     }
 }

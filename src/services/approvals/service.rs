@@ -1,7 +1,7 @@
 //! The service of all approvals. Its memory is what is not durable yet.
 
 use conveyor_base::Fault;
-use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_run::{Handle, OnBehalf, Refused};
 use conveyor_store::{ApprovalRow, Commit, Scans};
 
@@ -25,15 +25,17 @@ impl Service for ApprovalService {
     fn handle(&mut self, turn: &mut Deciding<'_>, message: Message) {
         self.pending.forget(turn.durable());
         match message {
-            Message::Ask { key, row, asked } => {
+            Message::Ask { key, row, requester } => {
                 let mut commit = Commit::new();
                 commit.put_approval(key.0, key.1, &row);
-                if let Some(number) = turn.settle(commit, asked, ()) {
+                if let Some(number) = turn.settle(commit, requester, ()) {
                     self.pending.put(number, key, Some(row));
                 }
             }
-            Message::Decide { key, decision, on_behalf, asked } => self.decide(turn, key, decision, on_behalf, asked),
-            Message::Told { key, outcome, asked } => self.told(turn, key, outcome, asked),
+            Message::Decide { key, decision, on_behalf, requester } => {
+                self.decide(turn, key, decision, on_behalf, requester)
+            }
+            Message::Told { key, outcome, requester } => self.told(turn, key, outcome, requester),
             Message::Swept(gone) => {
                 match gone {
                     Ok(gone) => self.drop_rows(turn, gone),
@@ -63,7 +65,7 @@ impl ApprovalService {
         key: Key,
         decision: Decision,
         on_behalf: Option<OnBehalf>,
-        asked: Asked<Verdict>,
+        requester: Requester<Verdict>,
     ) {
         let row = match self.pending.get(&key) {
             Some(pending) => Some(pending.cloned()),
@@ -71,7 +73,7 @@ impl ApprovalService {
         };
         // Where the store cannot be read nobody is answered: the appliance ends.
         let Some(row) = row else { return };
-        let Some(row) = row else { return turn.answer(asked, Verdict::Unknown) };
+        let Some(row) = row else { return turn.answer(requester, Verdict::Unknown) };
         let on_behalf = on_behalf.unwrap_or_default().with(move |commit| {
             commit.delete_approval(key.0, key.1);
         });
@@ -83,20 +85,20 @@ impl ApprovalService {
                     handle.send_task_failure(&row.token, Some(error), Some(cause)).await
                 }
             };
-            Message::Told { key, outcome, asked }
+            Message::Told { key, outcome, requester }
         };
         turn.act(tell, |_| Message::Broken);
     }
 
-    fn told(&mut self, turn: &mut Deciding<'_>, key: Key, outcome: Result<(), Refused>, asked: Asked<Verdict>) {
+    fn told(&mut self, turn: &mut Deciding<'_>, key: Key, outcome: Result<(), Refused>, requester: Requester<Verdict>) {
         match outcome {
-            Ok(()) => turn.answer(asked, Verdict::Counts),
+            Ok(()) => turn.answer(requester, Verdict::Counts),
             Err(refused) => {
                 // The Task has ended otherwise, and nobody needs to decide any more.
                 if ["TaskTimedOut", "InvalidToken", "ExecutionDoesNotExist"].contains(&refused.code) {
                     self.drop_rows(turn, vec![key]);
                 }
-                turn.answer(asked, Verdict::Refused(refused));
+                turn.answer(requester, Verdict::Refused(refused));
             }
         }
     }

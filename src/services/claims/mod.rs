@@ -12,7 +12,7 @@ mod service;
 
 use conveyor_base::{ExecutionId, Fault};
 use conveyor_run::Handle;
-use conveyor_run::service::{Address, Asked};
+use conveyor_run::service::{Address, Requester};
 use conveyor_store::{ExecutionSummary, FileRow};
 
 use service::ClaimService;
@@ -28,22 +28,22 @@ pub struct Message {
     /// The execution that the claim is, or is to be, of.
     pub holder: ExecutionId,
     pub request: Request,
-    pub asked: Asked<Reply>,
+    pub requester: Requester<Reply>,
 }
 
 #[derive(Clone, Debug)]
 pub enum Request {
     /// The content is the holder's from now on, unless somebody else's claim holds.
-    Claim(Place),
+    Claim(ContentLocation),
     /// Gives the holder's content free again, unless it is processed.
     Release,
     /// The content is processed; with its result, as JSON.
-    Record(Place, String),
+    Record(ContentLocation, String),
 }
 
 /// Where a content lies, and how long it is.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct ContentLocation {
     pub uri: String,
     pub size_bytes: u64,
 }
@@ -66,7 +66,7 @@ impl Claims {
 
     /// Asks for somebody else, who gets the answer once it is durable. What cannot be sent just now is dropped, with
     /// who asked.
-    pub fn send(&self, hash: &str, holder: ExecutionId, request: Request, asked: Asked<Reply>) {
-        drop(self.0.send(Message { hash: hash.to_owned(), holder, request, asked }));
+    pub fn send(&self, hash: &str, holder: ExecutionId, request: Request, requester: Requester<Reply>) {
+        drop(self.0.send(Message { hash: hash.to_owned(), holder, request, requester }));
     }
 }

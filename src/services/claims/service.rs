@@ -2,10 +2,10 @@
 
 use conveyor_base::ExecutionId;
 use conveyor_interpreter::Status;
-use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, ExecutionSummary, FileRow};
 
-use super::{Message, Place, Reply, Request};
+use super::{ContentLocation, Message, Reply, Request};
 
 #[derive(Default)]
 pub(super) struct ClaimService {
@@ -27,12 +27,12 @@ enum Decision {
 impl Service for ClaimService {
     type Message = Message;
 
-    fn handle(&mut self, turn: &mut Deciding<'_>, Message { hash, holder, request, asked }: Message) {
+    fn handle(&mut self, turn: &mut Deciding<'_>, Message { hash, holder, request, requester }: Message) {
         self.pending.forget(turn.durable());
         match self.decide(turn, &hash, holder, request) {
-            Ok(Decision::Answer(reply)) => turn.answer(asked, reply),
-            Ok(Decision::Store(row, reply)) => self.store(turn, hash, row, asked, reply),
-            Err(Unread) => drop(asked),
+            Ok(Decision::Answer(reply)) => turn.answer(requester, reply),
+            Ok(Decision::Store(row, reply)) => self.store(turn, hash, row, requester, reply),
+            Err(Unread) => drop(requester),
         }
     }
 }
@@ -51,7 +51,7 @@ impl ClaimService {
         };
         let is_ours = row.as_ref().is_some_and(|row| row.execution == holder.into());
         let now = turn.now();
-        let claimed = |Place { uri, size_bytes }| FileRow {
+        let claimed = |ContentLocation { uri, size_bytes }| FileRow {
             uri,
             size_bytes,
             execution: holder.into(),
@@ -85,7 +85,7 @@ impl ClaimService {
         turn: &mut Deciding<'_>,
         hash: String,
         row: Option<FileRow>,
-        asked: Asked<Reply>,
+        requester: Requester<Reply>,
         reply: Reply,
     ) {
         let mut commit = Commit::new();
@@ -93,7 +93,7 @@ impl ClaimService {
             Some(row) => commit.put_file(&hash, row),
             None => commit.delete_file(&hash),
         };
-        if let Some(number) = turn.settle(commit, asked, reply) {
+        if let Some(number) = turn.settle(commit, requester, reply) {
             self.pending.put(number, hash, row);
         }
     }

@@ -41,16 +41,16 @@ struct Known {
 pub(super) struct Failure {
     pub what: String,
     /// Another try would end the same.
-    pub for_good: bool,
+    pub permanent: bool,
 }
 
 impl Failure {
-    pub fn passing(what: impl Into<String>) -> Failure {
-        Failure { what: what.into(), for_good: false }
+    pub fn transient(what: impl Into<String>) -> Failure {
+        Failure { what: what.into(), permanent: false }
     }
 
-    pub fn for_good(what: impl Into<String>) -> Failure {
-        Failure { what: what.into(), for_good: true }
+    pub fn permanent(what: impl Into<String>) -> Failure {
+        Failure { what: what.into(), permanent: true }
     }
 }
 
@@ -117,7 +117,7 @@ impl Backlog {
         }
     }
 
-    /// Tries it again then; `given_up`: to bury it, not to deliver it.
+    /// Tries it again then; `given_up`: to put it into the dead-letter queue, not to deliver it.
     pub fn later(&mut self, event: String, attempts: u32, at: Timestamp, given_up: Option<String>) {
         if let Some(known) = self.known.get_mut(&event) {
             (known.attempts, known.given_up) = (attempts, given_up);
@@ -138,7 +138,7 @@ pub(super) fn judge(
 ) -> Verdict {
     let attempts = attempts + 1;
     let spent = attempts > target.retries_max || now.since_ms(created_at) >= target.age_ms_max;
-    if failure.for_good || spent {
+    if failure.permanent || spent {
         return Verdict::GivenUp { attempts };
     }
     Verdict::Again { attempts, at: now.plus_ms(pause_ms(attempts, spread)) }
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn failures_are_tried_again_until_they_are_spent() {
         let target = &Rule::unattended("t").targets[0];
-        let failure = Failure::passing("it is down");
+        let failure = Failure::transient("it is down");
         let judge =
             |attempts, now, failure: &Failure| judge(target, Timestamp(0), attempts, failure, Timestamp(now), u32::MAX);
         let Verdict::Again { attempts: 1, at } = judge(0, 10, &failure) else { panic!("one failure is no end") };
         assert!(at >= Timestamp(1_010) && at < Timestamp(2_010), "{at:?}");
         assert_eq!(judge(2, 10, &failure), Verdict::GivenUp { attempts: 3 });
         assert_eq!(judge(0, target.age_ms_max, &failure), Verdict::GivenUp { attempts: 1 });
-        assert_eq!(judge(0, 10, &Failure::for_good("never")), Verdict::GivenUp { attempts: 1 });
+        assert_eq!(judge(0, 10, &Failure::permanent("never")), Verdict::GivenUp { attempts: 1 });
     }
 }

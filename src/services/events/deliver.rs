@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use conveyor_base::fault;
 use conveyor_base::limits::NAME_CHARS_MAX;
-use conveyor_run::service::{Asked, Unavailable};
-use conveyor_run::{Handle, Start};
+use conveyor_run::service::{Requester, Unavailable};
+use conveyor_run::{Handle, StartRequest};
 use conveyor_store::{Commit, EventRow};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -78,8 +78,8 @@ impl Deliverer {
     async fn attempt(&self, delivery: &Delivery) -> Result<End, Failure> {
         let Delivery { rule, target, event, row } = delivery;
         let whole: Value = serde_json::from_str(&row.event)
-            .map_err(|e| Failure::for_good(format!("the event's row is no JSON ({e}); run 'conveyor check'")))?;
-        let input = target.shape.apply(&whole, rule).map_err(Failure::for_good)?;
+            .map_err(|e| Failure::permanent(format!("the event's row is no JSON ({e}); run 'conveyor check'")))?;
+        let input = target.shape.apply(&whole, rule).map_err(Failure::permanent)?;
         let key = delivery.key();
         match &target.kind {
             Kind::Workflow { machine, qualifier } => {
@@ -89,16 +89,16 @@ impl Deliverer {
             Kind::Queue { queue, group } => {
                 let group = group.clone().unwrap_or_default();
                 let message = NewMessage { body: input, group, deduplication: key, ..NewMessage::default() };
-                let settled = self.send(delivery, queue, message).await.map_err(Failure::passing)?;
+                let settled = self.send(delivery, queue, message).await.map_err(Failure::transient)?;
                 return Ok(End::Delivered { settled });
             }
             Kind::Function(function) => {
-                self.targets.outside.call(function, &input, event).await.map_err(Failure::passing)?;
+                self.targets.outside.call(function, &input, event).await.map_err(Failure::transient)?;
             }
             Kind::Unattended => {
                 let function = whole["function"].as_str().unwrap_or_default();
                 let ran = self.targets.outside.call(function, &whole["event"].to_string(), event).await;
-                ran.map_err(|what| Failure::passing(format!("{function}: {what}")))?;
+                ran.map_err(|what| Failure::transient(format!("{function}: {what}")))?;
             }
             Kind::Topic(topic) => {
                 return Ok(End::Publish(json!({
@@ -112,7 +112,7 @@ impl Deliverer {
     }
 
     /// Puts what was given up into the dead-letter queue.
-    pub async fn bury(&self, delivery: &Delivery, queue: &str, why: String) -> End {
+    pub async fn dead_letter(&self, delivery: &Delivery, queue: &str, why: String) -> End {
         let Delivery { rule, target, row, .. } = delivery;
         let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
         let attributes = json!({
@@ -145,11 +145,11 @@ impl Deliverer {
             commit.drop_event(&event, &target);
             settles.store(true, Ordering::Release);
         };
-        let asked = Asked::by_service(join, move |reply| {
+        let requester = Requester::service(join, move |reply| {
             // A dispatcher that was started again meanwhile asks anew.
             let _ = tell.send(reply);
         });
-        self.targets.queues.send(queue, Request::Send(vec![message]), asked);
+        self.targets.queues.send(queue, Request::Send(vec![message]), requester);
         match told.await {
             Ok(Reply::Sent(_)) => Ok(settled.load(Ordering::Acquire)),
             Ok(_) => Err(format!("there is no queue '{queue}'")),
@@ -168,14 +168,14 @@ impl Deliverer {
         input: String,
     ) -> Result<(), Failure> {
         let stem: String = rule.chars().take(NAME_CHARS_MAX - event.len() - 1).collect();
-        let request = Start {
+        let request = StartRequest {
             machine: machine.to_owned(),
             qualifier,
             name: Some(format!("{stem}-{event}")),
             input: input.into(),
             once: true,
             trace_header: Lineage::read(lineage).trace_header(event),
-            ..Start::default()
+            ..StartRequest::default()
         };
         match self.handle.start(request).await {
             Ok(_) => Ok(()),
@@ -183,30 +183,30 @@ impl Deliverer {
                 let passes =
                     ["ServiceUnavailable", "InternalFailure", "ExecutionLimitExceeded"].contains(&refused.code);
                 let what = format!("{}: {}", refused.code, refused.message);
-                Err(if passes { Failure::passing(what) } else { Failure::for_good(what) })
+                Err(if passes { Failure::transient(what) } else { Failure::permanent(what) })
             }
         }
     }
 
     /// Any answer of success is good; what the receiver says it will never take is not tried again.
     async fn post(&self, url: &str, connection: Option<&str>, key: &str, body: String) -> Result<(), Failure> {
-        let parsed = reqwest::Url::parse(url).map_err(|e| Failure::for_good(e.to_string()))?;
+        let parsed = reqwest::Url::parse(url).map_err(|e| Failure::permanent(e.to_string()))?;
         let place = parsed.origin().ascii_serialization();
         let mut request = self.client.post(parsed).header("Content-Type", "application/json");
         request = request.header("Idempotency-Key", key);
         if let Some(connection) = connection {
             let authorised = self.targets.outside.authorise(connection, request).await;
-            request = authorised.map_err(Failure::passing)?;
+            request = authorised.map_err(Failure::transient)?;
         }
         let sent = request.body(body).send().await;
-        let response = sent.map_err(|e| Failure::passing(format!("{place}: {}", fault::chain(&e.without_url()))))?;
+        let response = sent.map_err(|e| Failure::transient(format!("{place}: {}", fault::chain(&e.without_url()))))?;
         match response.status() {
             status if status.is_success() => Ok(()),
             // As API destinations do: these may pass.
             status if matches!(status.as_u16(), 401 | 407 | 409 | 429 | 500..) => {
-                Err(Failure::passing(format!("{place} answered {status}")))
+                Err(Failure::transient(format!("{place} answered {status}")))
             }
-            status => Err(Failure::for_good(format!("{place} answered {status}"))),
+            status => Err(Failure::permanent(format!("{place} answered {status}"))),
         }
     }
 }

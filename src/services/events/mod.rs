@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 use conveyor_base::{Fault, Timestamp};
 use conveyor_interpreter::Header;
-use conveyor_run::service::{Address, Asked, Unavailable};
+use conveyor_run::service::{Address, Requester, Unavailable};
 use conveyor_run::{Announced, Handle, OnBehalf};
 use conveyor_store::{Commit, Scans};
 use futures::future::BoxFuture;
@@ -53,7 +53,7 @@ struct Inner {
     bus: Bus,
     service: Address<Message>,
     /// Rows that others stored and the dispatcher does not know of yet.
-    news: Mutex<Vec<Announced>>,
+    stored: Mutex<Vec<Announced>>,
 }
 
 /// What rules may name as targets, beside workflows.
@@ -79,9 +79,9 @@ pub trait Outside: Send + Sync {
 /// What the dispatcher is sent.
 enum Message {
     /// To be stored, all of them or none.
-    Put { rows: Vec<Undelivered>, asked: Asked<()> },
+    Put { rows: Vec<Undelivered>, requester: Requester<()> },
     /// Others have stored some.
-    News,
+    Stored,
     /// The end of what was begun for an event.
     Ended { target: String, event: String, delivery: u64, end: End },
 }
@@ -90,7 +90,7 @@ impl Events {
     /// Rules whose tables have faults are left out: the configuration's check has refused them.
     pub fn new(rules: &BTreeMap<String, RuleSettings>, account: &str, region: &str) -> Events {
         let bus = Bus::new(rules, account, region);
-        Events(Arc::new(Inner { bus, service: Address::default(), news: Mutex::default() }))
+        Events(Arc::new(Inner { bus, service: Address::default(), stored: Mutex::default() }))
     }
 
     /// Starts the dispatcher, with what the store holds.
@@ -118,12 +118,12 @@ impl Events {
 
     /// Stores rows. Resolves once they are durable, whoever drops this changes nothing of that.
     pub async fn put(&self, rows: Vec<Undelivered>, on_behalf: Option<OnBehalf>) -> Result<(), Unavailable> {
-        self.0.service.ask(|asked| Message::Put { rows, asked: asked.on_behalf(on_behalf) }).await
+        self.0.service.ask(|requester| Message::Put { rows, requester: requester.on_behalf(on_behalf) }).await
     }
 
     /// Stores rows for somebody else, who gets the answer. What cannot be sent just now is dropped, with who asked.
-    pub fn send(&self, rows: Vec<Undelivered>, asked: Asked<()>) {
-        drop(self.0.service.send(Message::Put { rows, asked }));
+    pub fn send(&self, rows: Vec<Undelivered>, requester: Requester<()>) {
+        drop(self.0.service.send(Message::Put { rows, requester }));
     }
 
     /// Adds the event of an execution's new status to the commit that stores it. What comes back is for
@@ -139,12 +139,12 @@ impl Events {
             return;
         }
         // Left where the dispatcher finds them however it stands: one that is being started looks there first.
-        self.0.news.lock().extend(announced);
-        drop(self.0.service.send(Message::News));
+        self.0.stored.lock().extend(announced);
+        drop(self.0.service.send(Message::Stored));
     }
 
-    fn take_news(&self) -> Vec<Announced> {
-        std::mem::take(&mut *self.0.news.lock())
+    fn take_stored(&self) -> Vec<Announced> {
+        std::mem::take(&mut *self.0.stored.lock())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conveyor_base::Fault;
 use conveyor_run::Announced;
-use conveyor_run::service::{Asked, Service, Turn};
+use conveyor_run::service::{Requester, Service, Turn};
 use conveyor_store::{Commit, EventRow, Scans};
 
 use super::backlog::{Backlog, Failure, Verdict, judge, pause_ms};
@@ -79,8 +79,8 @@ impl Service for Dispatcher {
 
     fn handle(&mut self, turn: &mut Deciding<'_>, message: Message) {
         match message {
-            Message::Put { rows, asked } => self.put(turn, rows, asked),
-            Message::News => self.take_up_news(turn),
+            Message::Put { rows, requester } => self.put(turn, rows, requester),
+            Message::Stored => self.take_up_stored(turn),
             Message::Ended { target, event, delivery, end } => {
                 if let Some(worker) = self.workers.get_mut(&target)
                     // One that is not under way is of a former life of this service, which has begun it again.
@@ -94,28 +94,28 @@ impl Service for Dispatcher {
     }
 
     fn wake(&mut self, turn: &mut Deciding<'_>) {
-        self.take_up_news(turn);
+        self.take_up_stored(turn);
         self.workers.values_mut().for_each(|worker| worker.deliver(turn, &self.deliverer));
     }
 }
 
 impl Dispatcher {
-    fn put(&self, turn: &mut Deciding<'_>, rows: Vec<Undelivered>, asked: Asked<()>) {
+    fn put(&self, turn: &mut Deciding<'_>, rows: Vec<Undelivered>, requester: Requester<()>) {
         let mut commit = Commit::new();
         let announced: Vec<Announced> = rows.into_iter().map(|new| new.put(&mut commit)).collect();
         if announced.is_empty() {
-            return turn.answer(asked, ());
+            return turn.answer(requester, ());
         }
-        if turn.settle(commit, asked, ()).is_some() {
+        if turn.settle(commit, requester, ()).is_some() {
             // Nothing is delivered that is not stored.
             let events = self.events.clone();
             turn.after_all(move || events.stored(announced));
         }
     }
 
-    fn take_up_news(&mut self, turn: &mut Deciding<'_>) {
+    fn take_up_stored(&mut self, turn: &mut Deciding<'_>) {
         let mut touched = std::collections::BTreeSet::new();
-        for (event, target) in self.events.take_news() {
+        for (event, target) in self.events.take_stored() {
             if let Some(worker) = self.workers.get_mut(&target) {
                 worker.backlog.add(event, turn.now(), 0);
                 touched.insert(target);
@@ -146,10 +146,10 @@ impl TargetWorker {
                 continue;
             };
             match due.given_up {
-                Some(why) => self.bury(turn, deliverer, due.event, row, why),
+                Some(why) => self.dead_letter(turn, deliverer, due.event, row, why),
                 None => {
                     let delivery = self.delivery(&due.event, row);
-                    let broken = |what| End::Failed(Failure::passing(format!("the delivery broke off: {what}")));
+                    let broken = |what| End::Failed(Failure::transient(format!("the delivery broke off: {what}")));
                     let deliverer = deliverer.clone();
                     self.act(turn, due.event, due.attempts, async move { deliverer.deliver(&delivery).await }, broken);
                 }
@@ -271,13 +271,20 @@ impl TargetWorker {
                 );
                 metrics::counter!("conveyor_events_given_up_total", "rule" => rule.to_owned()).increment(1);
                 let row = EventRow { attempts, ..row };
-                self.bury(turn, deliverer, event, row, failure.what);
+                self.dead_letter(turn, deliverer, event, row, failure.what);
             }
         }
     }
 
     /// Puts what was given up into the dead-letter queue, or drops it where there is none.
-    fn bury(&mut self, turn: &mut Deciding<'_>, deliverer: &Arc<Deliverer>, event: String, row: EventRow, why: String) {
+    fn dead_letter(
+        &mut self,
+        turn: &mut Deciding<'_>,
+        deliverer: &Arc<Deliverer>,
+        event: String,
+        row: EventRow,
+        why: String,
+    ) {
         let Some(queue) = self.target.dead_letter.clone() else {
             let mut commit = Commit::new();
             commit.drop_event(&event, &self.target.key);
@@ -287,7 +294,7 @@ impl TargetWorker {
         let attempts = row.attempts;
         let (delivery, deliverer, of_broken) = (self.delivery(&event, row), deliverer.clone(), why.clone());
         let broken = |what| End::NotBuried { why: of_broken, what };
-        self.act(turn, event, attempts, async move { deliverer.bury(&delivery, &queue, why).await }, broken);
+        self.act(turn, event, attempts, async move { deliverer.dead_letter(&delivery, &queue, why).await }, broken);
     }
 
     fn note_delivered(&self) {

@@ -1,6 +1,6 @@
 //! What a write does to its item, and what of it the answer shows. Pure.
 
-use super::{Item, Operation, Refusal, Request, condition, update};
+use super::{DynamoDbError, Item, Operation, Request, condition, update};
 
 /// Largest item, in bytes (DynamoDB: 400 KB).
 const ITEM_BYTES_MAX: usize = 409_600;
@@ -24,12 +24,12 @@ impl Request {
     }
 
     /// Decides on a write.
-    pub fn change(&self, key: &Item, before: Option<&Item>) -> Result<Change, Refusal> {
+    pub fn change(&self, key: &Item, before: Option<&Item>) -> Result<Change, DynamoDbError> {
         let (placeholders, empty) = (&self.placeholders, Item::new());
         if let Some(text) = &self.condition
             && !condition::test(text, placeholders, before.unwrap_or(&empty))?
         {
-            return Err(Refusal {
+            return Err(DynamoDbError {
                 code: "ConditionalCheckFailedException",
                 message: "The conditional request failed".to_owned(),
             });

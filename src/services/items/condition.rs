@@ -38,13 +38,13 @@ fn not(r: &mut Reader, item: &Item) -> Result<bool, String> {
 fn primary(r: &mut Reader, item: &Item) -> Result<bool, String> {
     if r.sign("(") {
         let holds = either(r, item)?;
-        r.need(")")?;
+        r.expect(")")?;
         return Ok(holds);
     }
     let is_size = matches!(r.peek(), Some(super::expression::Token::Word(w)) if w.eq_ignore_ascii_case("size"));
     if !is_size && let Some(name) = r.function() {
         let holds = function(&name, r, item)?;
-        r.need(")")?;
+        r.expect(")")?;
         return Ok(holds);
     }
     let left = operand(r, item)?;
@@ -61,12 +61,12 @@ fn comparison(r: &mut Reader, item: &Item, left: Option<Value>) -> Result<bool, 
         return Ok(compare(&left, &low).is_some_and(|o| o.is_ge()) && compare(&left, &high).is_some_and(|o| o.is_le()));
     }
     if r.word("IN") {
-        r.need("(")?;
+        r.expect("(")?;
         let mut holds = left.is_some() && operand(r, item)? == left;
         while r.sign(",") {
             holds |= left.is_some() && operand(r, item)? == left;
         }
-        r.need(")")?;
+        r.expect(")")?;
         return Ok(holds);
     }
     for sign in ["=", "<>", "<=", ">=", "<", ">"] {
@@ -102,7 +102,7 @@ fn operand(r: &mut Reader, item: &Item) -> Result<Option<Value>, String> {
     match r.function() {
         Some(name) if name.eq_ignore_ascii_case("size") => {
             let path = r.path()?;
-            r.need(")")?;
+            r.expect(")")?;
             Ok(path.get(item).and_then(size).map(|n| serde_json::json!({ "N": n.to_string() })))
         }
         Some(name) => Err(format!("Invalid {}: Invalid function name; function: {name}", r.kind)),
@@ -146,7 +146,7 @@ fn function(name: &str, r: &mut Reader, item: &Item) -> Result<bool, String> {
 
 fn path_and_value(r: &mut Reader, item: &Item) -> Result<(DocumentPath, Value), String> {
     let path = r.path()?;
-    r.need(",")?;
+    r.expect(",")?;
     let value = operand(r, item)?.unwrap_or(Value::Null);
     Ok((path, value))
 }

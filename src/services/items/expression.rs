@@ -187,7 +187,7 @@ impl<'a> Reader<'a> {
         hit
     }
 
-    pub fn need(&mut self, sign: &str) -> Result<(), String> {
+    pub fn expect(&mut self, sign: &str) -> Result<(), String> {
         if self.sign(sign) { Ok(()) } else { Err(self.wrong()) }
     }
 
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
                     Some(Token::Word(w)) => w.parse().map_err(|_| self.wrong_before())?,
                     _ => return Err(self.wrong_before()),
                 };
-                self.need("]")?;
+                self.expect("]")?;
                 parts.push(Part::Index(index));
             } else {
                 return Ok(DocumentPath(parts));

@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::value::type_of;
-use super::{Item, Operation, Refusal, TableSettings};
+use super::{DynamoDbError, Item, Operation, TableSettings};
 
 /// Attributes that serve as the key of a table that begins with a put and is not configured.
 const KEY_GUESSES: &[&str] = &["JobId", "jobId", "Id", "id", "ID", "PK", "pk"];
 
 /// The key of a table that begins with this use.
-pub fn of_first_use(operation: Operation, given: &Item) -> Result<TableSettings, Refusal> {
+pub fn of_first_use(operation: Operation, given: &Item) -> Result<TableSettings, DynamoDbError> {
     let mut names = given.keys();
     let first = names.next().ok_or_else(no_match)?;
     if operation == Operation::Put {
@@ -20,13 +20,13 @@ pub fn of_first_use(operation: Operation, given: &Item) -> Result<TableSettings,
 }
 
 /// The attributes of an item that are its key.
-pub fn of_item(schema: &TableSettings, operation: Operation, given: &Item) -> Result<Item, Refusal> {
+pub fn of_item(schema: &TableSettings, operation: Operation, given: &Item) -> Result<Item, DynamoDbError> {
     let mut key = Map::new();
     for name in std::iter::once(&schema.key).chain(&schema.range) {
         let value = given.get(name).ok_or_else(|| match operation {
-            Operation::Put => {
-                Refusal::from(format!("One or more parameter values were invalid: Missing the key {name} in the item"))
-            }
+            Operation::Put => DynamoDbError::from(format!(
+                "One or more parameter values were invalid: Missing the key {name} in the item"
+            )),
             _ => no_match(),
         })?;
         if !matches!(type_of(value), "S" | "N" | "B") {
@@ -56,7 +56,7 @@ pub fn of_row(key: &Item) -> String {
     json!(values).to_string()
 }
 
-fn no_match() -> Refusal {
+fn no_match() -> DynamoDbError {
     "The provided key element does not match the schema".to_owned().into()
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use conveyor_base::Fault;
 use conveyor_run::Handle;
-use conveyor_run::service::{Address, Asked};
+use conveyor_run::service::{Address, Requester};
 use serde::Deserialize;
 
 pub use expression::Placeholders;
@@ -45,7 +45,7 @@ pub struct Tables {
 /// What the service is sent.
 pub struct Message {
     pub request: Request,
-    pub asked: Asked<Reply>,
+    pub requester: Requester<Reply>,
 }
 
 /// What is asked of one item.
@@ -78,21 +78,21 @@ pub enum Reply {
     Got(Option<Item>),
     /// With the attributes that the request wants to see.
     Changed(Option<Item>),
-    Refused(Refusal),
+    Refused(DynamoDbError),
     /// The item's row cannot be read; why.
     Damaged(String),
 }
 
-/// DynamoDB's refusal.
+/// DynamoDB's error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct DynamoDbError {
     pub code: &'static str,
     pub message: String,
 }
 
-impl From<String> for Refusal {
-    fn from(message: String) -> Refusal {
-        Refusal { code: "ValidationException", message }
+impl From<String> for DynamoDbError {
+    fn from(message: String) -> DynamoDbError {
+        DynamoDbError { code: "ValidationException", message }
     }
 }
 
@@ -115,8 +115,8 @@ impl Tables {
 
     /// Asks for somebody else, who gets the answer once it is durable. What cannot be sent just now is dropped, with
     /// who asked.
-    pub fn send(&self, request: Request, asked: Asked<Reply>) {
-        drop(self.service.send(Message { request, asked }));
+    pub fn send(&self, request: Request, requester: Requester<Reply>) {
+        drop(self.service.send(Message { request, requester }));
     }
 }
 

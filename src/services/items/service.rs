@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, TableRow};
 
 use super::change::Change;
-use super::{Item, Message, Operation, Refusal, Reply, Request, TableSettings, key};
+use super::{DynamoDbError, Item, Message, Operation, Reply, Request, TableSettings, key};
 
 pub(super) struct ItemService {
     configured: Arc<BTreeMap<String, TableSettings>>,
@@ -28,8 +28,8 @@ enum Not {
     Unread,
 }
 
-impl From<Refusal> for Not {
-    fn from(refusal: Refusal) -> Not {
+impl From<DynamoDbError> for Not {
+    fn from(refusal: DynamoDbError) -> Not {
         Not::Answered(Reply::Refused(refusal))
     }
 }
@@ -51,12 +51,12 @@ impl ItemService {
 impl Service for ItemService {
     type Message = Message;
 
-    fn handle(&mut self, turn: &mut Deciding<'_>, Message { request, asked }: Message) {
+    fn handle(&mut self, turn: &mut Deciding<'_>, Message { request, requester }: Message) {
         self.pending.forget(turn.durable());
         match self.decide(turn, request) {
-            Ok(decision) => self.store(turn, decision, asked),
-            Err(Not::Answered(reply)) => turn.answer(asked, reply),
-            Err(Not::Unread) => drop(asked),
+            Ok(decision) => self.store(turn, decision, requester),
+            Err(Not::Answered(reply)) => turn.answer(requester, reply),
+            Err(Not::Unread) => drop(requester),
         }
     }
 }
@@ -106,7 +106,7 @@ impl ItemService {
         }
     }
 
-    fn store(&mut self, turn: &mut Deciding<'_>, decision: Decision, asked: Asked<Reply>) {
+    fn store(&mut self, turn: &mut Deciding<'_>, decision: Decision, requester: Requester<Reply>) {
         let Decision { place, change: Change { after, shown }, begins } = decision;
         let (mut commit, (table, key)) = (Commit::new(), &place);
         if let Some(TableSettings { key, range }) = &begins {
@@ -116,7 +116,7 @@ impl ItemService {
             Some((_, text)) => commit.put_item(table, key, text),
             None => commit.delete_item(table, key),
         };
-        let Some(number) = turn.settle(commit, asked, Reply::Changed(shown)) else { return };
+        let Some(number) = turn.settle(commit, requester, Reply::Changed(shown)) else { return };
         if let Some(schema) = begins {
             self.found.insert(table.clone(), schema);
         }

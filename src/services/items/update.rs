@@ -76,7 +76,7 @@ fn read(text: &str, placeholders: &Placeholders, before: &Item) -> Result<Vec<(D
             let path = r.path()?;
             let action = match clause {
                 "SET" => {
-                    r.need("=")?;
+                    r.expect("=")?;
                     Action::Set(sum(&mut r, before)?)
                 }
                 "REMOVE" => Action::Remove,
@@ -133,7 +133,7 @@ fn operand_inside(r: &mut Reader, before: &Item) -> Result<Value, String> {
     }
     if r.sign("(") {
         let value = sum(r, before)?;
-        r.need(")")?;
+        r.expect(")")?;
         return Ok(value);
     }
     let Some(name) = r.function() else {
@@ -145,13 +145,13 @@ fn operand_inside(r: &mut Reader, before: &Item) -> Result<Value, String> {
     let value = match name.as_str() {
         "if_not_exists" => {
             let path = r.path()?;
-            r.need(",")?;
+            r.expect(",")?;
             let other = operand(r, before)?;
             path.get(before).cloned().unwrap_or(other)
         }
         "list_append" => {
             let first = operand(r, before)?;
-            r.need(",")?;
+            r.expect(",")?;
             let second = operand(r, before)?;
             let mut list = list(&first)?.clone();
             list.extend(self::list(&second)?.iter().cloned());
@@ -159,7 +159,7 @@ fn operand_inside(r: &mut Reader, before: &Item) -> Result<Value, String> {
         }
         _ => return Err(format!("Invalid UpdateExpression: Invalid function name; function: {name}")),
     };
-    r.need(")")?;
+    r.expect(")")?;
     Ok(value)
 }
 

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use conveyor_base::{Fault, Span};
 use conveyor_run::Handle;
-use conveyor_run::service::{Address, Asked};
+use conveyor_run::service::{Address, Requester};
 use conveyor_store::{Commit, OutboxRow, Scans};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -86,7 +86,7 @@ struct Inner {
     settings: NotifySettings,
     service: Address<Message>,
     /// Rows that others stored and the service does not know of yet.
-    news: Mutex<Vec<Added>>,
+    stored: Mutex<Vec<Added>>,
 }
 
 /// Notifications that a commit has: for [`Notifications::stored`], once it is durable.
@@ -97,16 +97,16 @@ pub struct Added(Vec<(&'static str, u64)>);
 /// What the service is sent.
 enum Message {
     /// To be stored for each target, all of them or none.
-    Publish { bodies: Vec<Value>, asked: Asked<()> },
+    Publish { bodies: Vec<Value>, requester: Requester<()> },
     /// Others have stored some.
-    News,
+    Stored,
     /// A delivery's end.
     Tried { target: String, number: u64, delivery: u64, outcome: Result<(), String> },
 }
 
 impl Notifications {
     pub fn new(settings: NotifySettings) -> Notifications {
-        Notifications(Arc::new(Inner { settings, service: Address::default(), news: Mutex::default() }))
+        Notifications(Arc::new(Inner { settings, service: Address::default(), stored: Mutex::default() }))
     }
 
     /// Starts the service, with what the store holds.
@@ -129,8 +129,8 @@ impl Notifications {
 
     /// Stores notifications for whoever asks. Where the service cannot be reached just now, they are dropped with who
     /// asked.
-    pub fn publish(&self, bodies: Vec<Value>, asked: Asked<()>) {
-        drop(self.0.service.send(Message::Publish { bodies, asked }));
+    pub fn publish(&self, bodies: Vec<Value>, requester: Requester<()>) {
+        drop(self.0.service.send(Message::Publish { bodies, requester }));
     }
 
     /// Adds a notification to somebody's commit, for each target. Whoever stores it hands what comes back to
@@ -150,12 +150,12 @@ impl Notifications {
             return;
         }
         // Left where the service finds them however it stands: one that is being started looks there first.
-        self.0.news.lock().push(added);
-        drop(self.0.service.send(Message::News));
+        self.0.stored.lock().push(added);
+        drop(self.0.service.send(Message::Stored));
     }
 
-    fn take_news(&self) -> Vec<Added> {
-        std::mem::take(&mut *self.0.news.lock())
+    fn take_stored(&self) -> Vec<Added> {
+        std::mem::take(&mut *self.0.stored.lock())
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use conveyor_base::Fault;
-use conveyor_run::service::{Asked, Service, Turn};
+use conveyor_run::service::{Requester, Service, Turn};
 use conveyor_store::{Commit, DeliveredRow, OutboxRow, Scans};
 use serde_json::Value;
 
@@ -56,8 +56,8 @@ impl Service for NotificationService {
 
     fn handle(&mut self, turn: &mut Deciding<'_>, message: Message) {
         match message {
-            Message::Publish { bodies, asked } => self.publish(turn, &bodies, asked),
-            Message::News => {}
+            Message::Publish { bodies, requester } => self.publish(turn, &bodies, requester),
+            Message::Stored => {}
             Message::Tried { target, number, delivery, outcome } => {
                 self.tried(turn, &target, number, delivery, outcome);
             }
@@ -71,13 +71,13 @@ impl Service for NotificationService {
 }
 
 impl NotificationService {
-    fn publish(&self, turn: &mut Deciding<'_>, bodies: &[Value], asked: Asked<()>) {
+    fn publish(&self, turn: &mut Deciding<'_>, bodies: &[Value], requester: Requester<()>) {
         let (handle, mut commit, mut added) = (turn.handle(), Commit::new(), Added::default());
         bodies.iter().for_each(|body| added.append(self.notifications.put(&handle, body, &mut commit)));
         if commit.is_empty() {
-            return turn.answer(asked, ());
+            return turn.answer(requester, ());
         }
-        if turn.settle(commit, asked, ()).is_some() {
+        if turn.settle(commit, requester, ()).is_some() {
             // Nobody is told of what is not stored.
             let notifications = self.notifications.clone();
             turn.after_all(move || notifications.stored(added));
@@ -86,7 +86,7 @@ impl NotificationService {
 
     /// Begins what is due, and asks to be woken for what is not.
     fn deliver(&mut self, turn: &mut Deciding<'_>) {
-        for (target, number) in self.notifications.take_news().into_iter().flat_map(|added| added.0) {
+        for (target, number) in self.notifications.take_stored().into_iter().flat_map(|added| added.0) {
             self.targets.entry(target.to_owned()).or_default().add(number, turn.now(), 0, "");
         }
         for (target, order) in &mut self.targets {

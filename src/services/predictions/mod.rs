@@ -1,27 +1,27 @@
 //! Predictions: what past transcodes taught of how long the next ones take.
 //!
-//! Invariants: each lesson moves what was learnt before it, whoever else learns meanwhile; what was learnt is one row.
+//! Invariants: each sample moves what was learnt before it, whoever else learns meanwhile; what was learnt is one row.
 
-mod lessons;
+mod calibration;
 mod service;
 
-pub use lessons::{Learnt, Lesson, Lessons};
+pub use calibration::{Calibration, Correction, JobSample};
 
 use conveyor_base::Fault;
 use conveyor_run::Handle;
-use conveyor_run::service::{Address, Asked};
+use conveyor_run::service::{Address, Requester};
 use conveyor_store::Reader;
 
 use service::PredictionService;
 
-/// The lessons of this box. Cheap to clone.
+/// The predictions of this box. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Predictions(Address<Message>);
 
-/// What the service is sent: a lesson, and who waits until it is learnt.
+/// What the service is sent: a sample, and who waits until it is learnt.
 pub(crate) struct Message {
-    lesson: Lesson,
-    asked: Asked<()>,
+    sample: JobSample,
+    requester: Requester<()>,
 }
 
 impl Predictions {
@@ -30,14 +30,14 @@ impl Predictions {
         handle.serve("the predictions", self.0.clone(), PredictionService::load).await
     }
 
-    /// Resolves once it is learnt. While the service is being started a lesson is lost, and the next one counts.
-    pub async fn learn(&self, lesson: Lesson) {
+    /// Resolves once it is learnt. While the service is being started a sample is lost, and the next one counts.
+    pub async fn learn(&self, sample: JobSample) {
         // As said.
-        let _ = self.0.ask(|asked| Message { lesson, asked }).await;
+        let _ = self.0.ask(|requester| Message { sample, requester }).await;
     }
 }
 
 /// What was learnt so far.
-pub fn read(reader: &Reader) -> Result<Lessons, Fault> {
-    Ok(reader.learnt()?.map(Lessons::of_row).unwrap_or_default())
+pub fn read(reader: &Reader) -> Result<Calibration, Fault> {
+    Ok(reader.learnt()?.map(Calibration::of_row).unwrap_or_default())
 }

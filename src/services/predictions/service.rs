@@ -1,12 +1,12 @@
-//! The service of predictions: learns one lesson after the other.
+//! The service of predictions: learns from one sample after the other.
 
 use conveyor_base::Fault;
 use conveyor_run::service::{Service, Turn};
 use conveyor_store::{Commit, Scans};
 
-use super::{Lessons, Message, read};
+use super::{Calibration, Message, read};
 
-pub(super) struct PredictionService(Lessons);
+pub(super) struct PredictionService(Calibration);
 
 impl PredictionService {
     pub fn load(rows: &Scans) -> Result<PredictionService, Fault> {
@@ -17,12 +17,12 @@ impl PredictionService {
 impl Service for PredictionService {
     type Message = Message;
 
-    fn handle(&mut self, turn: &mut Turn<'_, Message>, Message { lesson, asked }: Message) {
+    fn handle(&mut self, turn: &mut Turn<'_, Message>, Message { sample, requester }: Message) {
         let mut learnt = self.0;
-        learnt.learn(lesson);
+        learnt.learn(sample);
         let mut commit = Commit::new();
         commit.put_learnt(&learnt.row());
-        if turn.settle(commit, asked, ()).is_some() {
+        if turn.settle(commit, requester, ()).is_some() {
             self.0 = learnt;
         }
     }

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conveyor_base::{Fault, Timestamp};
-use conveyor_run::service::{Address, Asked, Unavailable};
+use conveyor_run::service::{Address, Requester, Unavailable};
 use conveyor_run::{Handle, OnBehalf};
 use conveyor_store::MessageRow;
 use serde_json::Value;
@@ -53,7 +53,7 @@ pub struct Message {
     /// The queue's name.
     pub queue: String,
     pub request: Request,
-    pub asked: Asked<Reply>,
+    pub requester: Requester<Reply>,
 }
 
 /// What may be asked of a queue. Times are in milliseconds.
@@ -183,13 +183,13 @@ impl Queues {
     /// was decided, and one who waits for a message and drops this gets none.
     pub async fn ask(&self, queue: &str, request: Request, on_behalf: Option<OnBehalf>) -> Result<Reply, Unavailable> {
         let queue = name_of(queue).to_owned();
-        self.0.service.ask(|asked| Message { queue, request, asked: asked.on_behalf(on_behalf) }).await
+        self.0.service.ask(|requester| Message { queue, request, requester: requester.on_behalf(on_behalf) }).await
     }
 
     /// Asks for somebody else, who gets the answer. What cannot be sent just now is dropped, with who asked.
-    pub fn send(&self, queue: &str, request: Request, asked: Asked<Reply>) {
+    pub fn send(&self, queue: &str, request: Request, requester: Requester<Reply>) {
         let queue = name_of(queue).to_owned();
-        drop(self.0.service.send(Message { queue, request, asked }));
+        drop(self.0.service.send(Message { queue, request, requester }));
     }
 }
 

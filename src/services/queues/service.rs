@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use conveyor_base::{Fault, Timestamp};
-use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, MessageRow, Scans, Stamp};
 
 use super::index::{QueueIndex, Taken};
@@ -34,7 +34,7 @@ struct Receiver {
     most: usize,
     visibility_ms: i64,
     until: Timestamp,
-    asked: Asked<Reply>,
+    requester: Requester<Reply>,
 }
 
 enum Took {
@@ -69,22 +69,22 @@ impl Service for QueueService {
     type Message = Message;
 
     fn handle(&mut self, turn: &mut Deciding<'_>, message: Message) {
-        let Message { queue: name, request, asked } = message;
-        let Some(queue) = self.queues.get_mut(&name) else { return turn.answer(asked, Reply::NoQueue) };
+        let Message { queue: name, request, requester } = message;
+        let Some(queue) = self.queues.get_mut(&name) else { return turn.answer(requester, Reply::NoQueue) };
         queue.pending.forget(turn.durable());
         match request {
-            Request::Send(messages) => queue.send(turn, &name, messages, asked),
+            Request::Send(messages) => queue.send(turn, &name, messages, requester),
             Request::Receive { most, visibility_ms, until } => {
-                queue.receivers.push_back(Receiver { most, visibility_ms, until, asked });
+                queue.receivers.push_back(Receiver { most, visibility_ms, until, requester });
             }
-            Request::Delete(receipts) => queue.delete(turn, &name, &receipts, asked),
-            Request::ChangeVisibility(changes) => queue.change_visibility(turn, &name, &changes, asked),
+            Request::Delete(receipts) => queue.delete(turn, &name, &receipts, requester),
+            Request::ChangeVisibility(changes) => queue.change_visibility(turn, &name, &changes, requester),
             Request::Purge => {
                 let gone = queue.index.clear();
                 queue.drop_rows(turn, &name, &gone);
-                turn.answer(asked, Reply::Purged);
+                turn.answer(requester, Reply::Purged);
             }
-            Request::Count => turn.answer(asked, Reply::Counts(queue.index.counts(turn.now()))),
+            Request::Count => turn.answer(requester, Reply::Counts(queue.index.counts(turn.now()))),
         }
         self.hand_out(turn, &name);
         self.set_alarm(turn);
@@ -110,7 +110,7 @@ impl QueueService {
         loop {
             let Some(queue) = self.queues.get_mut(name) else { return };
             let Some(mut receiver) = queue.receivers.pop_front() else { return };
-            if receiver.asked.has_hung_up() {
+            if receiver.requester.has_hung_up() {
                 continue;
             }
             match self.take(turn, name, &mut receiver) {
@@ -124,7 +124,7 @@ impl QueueService {
                 Took::Nothing => {}
             }
             if receiver.until <= turn.now() {
-                turn.answer(receiver.asked, Reply::Received(Vec::new()));
+                turn.answer(receiver.requester, Reply::Received(Vec::new()));
                 continue;
             }
             // Nothing is visible, for the others neither: they wait, but for those whose time is up.
@@ -135,7 +135,7 @@ impl QueueService {
             queue.receivers = waiting;
             let done: VecDeque<Receiver> = done;
             for receiver in done {
-                turn.answer(receiver.asked, Reply::Received(Vec::new()));
+                turn.answer(receiver.requester, Reply::Received(Vec::new()));
             }
             return;
         }
@@ -149,8 +149,8 @@ impl QueueService {
             if !queue.index.has_visible(now) {
                 return Took::Nothing;
             }
-            let asked = std::mem::replace(&mut receiver.asked, Asked::by_nobody());
-            turn.answer(asked, Reply::Received(Vec::new()));
+            let requester = std::mem::replace(&mut receiver.requester, Requester::nobody());
+            turn.answer(requester, Reply::Received(Vec::new()));
             return Took::Received;
         }
         let taken = queue.index.take(now, receiver.most, receiver.visibility_ms, &mut reception);
@@ -179,22 +179,22 @@ impl QueueService {
             rows.push((sequence, Some(row.clone())));
             received.push(Received { row, receipt: Receipt { sequence, reception: receipt } });
         }
-        let buried = self.bury(dead, now, &mut commit);
+        let dead_lettered = self.dead_letter(dead, now, &mut commit);
         if commit.is_empty() {
             return Took::Nothing;
         }
         let got_some = !received.is_empty();
-        let asked = std::mem::replace(&mut receiver.asked, Asked::by_nobody());
+        let requester = std::mem::replace(&mut receiver.requester, Requester::nobody());
         let number = match got_some {
-            true => turn.settle(commit, asked, Reply::Received(received)),
+            true => turn.settle(commit, requester, Reply::Received(received)),
             false => {
-                receiver.asked = asked;
+                receiver.requester = requester;
                 Some(turn.commit(commit, || ()))
             }
         };
         if let Some(number) = number {
             self.stored(number, name, rows);
-            for (target, sequence, row) in buried {
+            for (target, sequence, row) in dead_lettered {
                 if let Some(queue) = self.queues.get_mut(&target) {
                     queue.index.put(sequence, &row);
                     queue.pending.put(number, sequence, Some(row));
@@ -218,13 +218,13 @@ impl QueueService {
     }
 
     /// Puts what was received too often into its dead-letter queue.
-    fn bury(
+    fn dead_letter(
         &mut self,
         dead: Vec<(String, MessageRow)>,
         now: Timestamp,
         commit: &mut Commit,
     ) -> Vec<(String, u64, MessageRow)> {
-        let mut buried = Vec::new();
+        let mut dead_lettered = Vec::new();
         for (target, row) in dead {
             let Some(queue) = self.queues.get_mut(&target) else { continue };
             let sequence = queue.index.next_sequence(now);
@@ -237,9 +237,9 @@ impl QueueService {
                 ..row
             };
             commit.put_message(&target, sequence, &row);
-            buried.push((target, sequence, row));
+            dead_lettered.push((target, sequence, row));
         }
-        buried
+        dead_lettered
     }
 
     /// Throws away what is older than its queue keeps it, and the memory of copies.
@@ -273,7 +273,7 @@ impl Queue {
         }
     }
 
-    fn send(&mut self, turn: &mut Deciding<'_>, name: &str, messages: Vec<NewMessage>, asked: Asked<Reply>) {
+    fn send(&mut self, turn: &mut Deciding<'_>, name: &str, messages: Vec<NewMessage>, requester: Requester<Reply>) {
         let (now, mut commit) = (turn.now(), Commit::new());
         let (mut sent, mut new): (Vec<Sent>, Vec<(u64, MessageRow)>) = (Vec::new(), Vec::new());
         for message in messages {
@@ -292,9 +292,9 @@ impl Queue {
             new.push((sequence, row));
         }
         if new.is_empty() {
-            return turn.answer(asked, Reply::Sent(sent));
+            return turn.answer(requester, Reply::Sent(sent));
         }
-        let Some(number) = turn.settle(commit, asked, Reply::Sent(sent)) else { return };
+        let Some(number) = turn.settle(commit, requester, Reply::Sent(sent)) else { return };
         for (sequence, row) in new {
             self.index.put(sequence, &row);
             self.pending.put(number, sequence, Some(row));
@@ -318,7 +318,7 @@ impl Queue {
         }
     }
 
-    fn delete(&mut self, turn: &mut Deciding<'_>, name: &str, receipts: &[Receipt], asked: Asked<Reply>) {
+    fn delete(&mut self, turn: &mut Deciding<'_>, name: &str, receipts: &[Receipt], requester: Requester<Reply>) {
         let (now, mut commit, mut rows) = (turn.now(), Commit::new(), Vec::new());
         for Receipt { sequence, reception } in receipts {
             let Some(entry) = self.index.received(*sequence, *reception) else { continue };
@@ -337,9 +337,9 @@ impl Queue {
             }
         }
         if rows.is_empty() {
-            return turn.answer(asked, Reply::Deleted);
+            return turn.answer(requester, Reply::Deleted);
         }
-        let Some(number) = turn.settle(commit, asked, Reply::Deleted) else { return };
+        let Some(number) = turn.settle(commit, requester, Reply::Deleted) else { return };
         for (sequence, row) in rows {
             self.index.remove(sequence);
             if let Some(ghost) = &row {
@@ -354,7 +354,7 @@ impl Queue {
         turn: &mut Deciding<'_>,
         name: &str,
         changes: &[(Receipt, i64)],
-        asked: Asked<Reply>,
+        requester: Requester<Reply>,
     ) {
         let (now, mut commit, mut rows, mut came) = (turn.now(), Commit::new(), Vec::new(), Vec::new());
         for (Receipt { sequence, reception }, visibility_ms) in changes {
@@ -374,9 +374,9 @@ impl Queue {
             }
         }
         if rows.is_empty() {
-            return turn.answer(asked, Reply::Changed(came));
+            return turn.answer(requester, Reply::Changed(came));
         }
-        let Some(number) = turn.settle(commit, asked, Reply::Changed(came)) else { return };
+        let Some(number) = turn.settle(commit, requester, Reply::Changed(came)) else { return };
         for (sequence, reception, at, row) in rows {
             self.index.hide(sequence, reception, now, at);
             self.pending.put(number, sequence, Some(row));

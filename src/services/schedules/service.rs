@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use conveyor_base::limits::NAME_CHARS_MAX;
 use conveyor_base::{Fault, Timestamp};
 use conveyor_run::service::{Service, Turn};
-use conveyor_run::{Handle, Refused, Start};
+use conveyor_run::{Handle, Refused, StartRequest};
 use conveyor_store::{Commit, Scans, ScheduleRow};
 use jiff::tz::TimeZone;
 
@@ -128,14 +128,14 @@ impl Schedule {
     }
 
     /// The execution's name follows from the due time, so that it starts once, whatever happens before it is settled.
-    fn start(&self, name: &str, due: Timestamp) -> Start {
+    fn start(&self, name: &str, due: Timestamp) -> StartRequest {
         let execution: String = format!("{name}-{}", due.0).chars().rev().take(NAME_CHARS_MAX).collect();
-        Start {
+        StartRequest {
             machine: self.settings.workflow.clone(),
             name: Some(execution.chars().rev().collect()),
             input: self.settings.input(name, due).into(),
             once: true,
-            ..Start::default()
+            ..StartRequest::default()
         }
     }
 
@@ -147,6 +147,6 @@ impl Schedule {
     }
 }
 
-async fn begin(handle: &Handle, start: Start) -> Result<(), Refused> {
+async fn begin(handle: &Handle, start: StartRequest) -> Result<(), Refused> {
     handle.start(start).await.map(drop)
 }

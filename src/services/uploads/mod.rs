@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin ──▶ .NAME.ID.part ──write … write──▶ whole? sync, then rename to NAME
-//!                 └──give up──▶ gone
+//!                 └──terminate─▶ gone
 //! ```
 //!
 //! Invariants: a file has its own name only when it is whole and on the disk; nothing that was there is overwritten; the
@@ -14,7 +14,7 @@ mod service;
 
 use bytes::Bytes;
 use conveyor_base::{Fault, Shares, Uri};
-use conveyor_run::service::{Address, Asked};
+use conveyor_run::service::{Address, Requester};
 use conveyor_run::{Handle, OnBehalf, Refused};
 use conveyor_store::UploadRow;
 use tokio::sync::mpsc;
@@ -44,9 +44,9 @@ pub struct NewUpload {
     pub by: String,
 }
 
-/// How far an upload came.
+/// How far an upload has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reached {
+pub struct UploadProgress {
     pub offset: u64,
     /// The key that the file came to have, once it is whole.
     pub key: Option<String>,
@@ -56,7 +56,7 @@ pub struct Reached {
 pub enum Message {
     Begin {
         new: NewUpload,
-        asked: Asked<Result<String, Refused>>,
+        requester: Requester<Result<String, Refused>>,
     },
     /// The part is there; `None`: there was nothing to come, and the file is.
     Begun {
@@ -68,7 +68,7 @@ pub enum Message {
         /// Where the writer believes the part to end.
         at: Option<u64>,
         pieces: mpsc::Receiver<Bytes>,
-        asked: Asked<Result<Reached, Refused>>,
+        requester: Requester<Result<UploadProgress, Refused>>,
     },
     /// The writer is through, in whichever way.
     Written {
@@ -80,11 +80,11 @@ pub enum Message {
         id: String,
         outcome: Result<Uri, Refused>,
     },
-    GiveUp {
+    Terminate {
         id: String,
-        asked: Asked<Result<(), Refused>>,
+        requester: Requester<Result<(), Refused>>,
     },
-    /// The part of an upload that was given up is gone.
+    /// The part of an upload that was terminated is gone.
     Removed {
         id: String,
         outcome: Result<(), Refused>,
@@ -105,19 +105,24 @@ impl Uploads {
 
     /// Begins an upload; answers its id. Who drops this leaves an upload that nobody knows.
     pub async fn begin(&self, new: NewUpload, on_behalf: Option<OnBehalf>) -> Result<String, Refused> {
-        let ask = |asked: Asked<_>| Message::Begin { new, asked: asked.on_behalf(on_behalf) };
+        let ask = |requester: Requester<_>| Message::Begin { new, requester: requester.on_behalf(on_behalf) };
         self.service.ask(ask).await?
     }
 
     /// Writes pieces to the end of the part until their sender is dropped, and makes the part the file where it is whole
     /// then. Who drops this, and the sender, leaves the part as it is.
-    pub async fn write(&self, id: &str, at: Option<u64>, pieces: mpsc::Receiver<Bytes>) -> Result<Reached, Refused> {
-        self.service.ask(|asked| Message::Write { id: id.to_owned(), at, pieces, asked }).await?
+    pub async fn write(
+        &self,
+        id: &str,
+        at: Option<u64>,
+        pieces: mpsc::Receiver<Bytes>,
+    ) -> Result<UploadProgress, Refused> {
+        self.service.ask(|requester| Message::Write { id: id.to_owned(), at, pieces, requester }).await?
     }
 
-    /// Gives an upload up: its part goes, and whoever writes to it is cut off.
-    pub async fn give_up(&self, id: &str) -> Result<(), Refused> {
-        self.service.ask(|asked| Message::GiveUp { id: id.to_owned(), asked }).await?
+    /// Terminates an upload: its part goes, and whoever writes to it is cut off.
+    pub async fn terminate(&self, id: &str) -> Result<(), Refused> {
+        self.service.ask(|requester| Message::Terminate { id: id.to_owned(), requester }).await?
     }
 }
 

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use conveyor_base::{Shares, Uri};
 use conveyor_run::Refused;
-use conveyor_run::service::{Asked, Pending, Service, Turn};
+use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, UploadRow};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Message, NewUpload, Reached, broken, files, unknown};
+use super::{Message, NewUpload, UploadProgress, broken, files, unknown};
 
 pub(super) struct UploadService {
     shares: Shares,
     /// Who waits for uploads that are about to begin.
-    beginning: HashMap<String, Asked<Result<String, Refused>>>,
+    beginning: HashMap<String, Requester<Result<String, Refused>>>,
     /// Uploads with which something is going on.
     busy: HashMap<String, Busy>,
     pending: Pending<String, UploadRow>,
@@ -24,15 +24,15 @@ pub(super) struct UploadService {
 enum Busy {
     Writing {
         row: UploadRow,
-        asked: Asked<Result<Reached, Refused>>,
+        requester: Requester<Result<UploadProgress, Refused>>,
         /// Cuts the writer off, also when this is dropped.
         stop: Option<oneshot::Sender<()>>,
-        given_up: Vec<Asked<Result<(), Refused>>>,
+        given_up: Vec<Requester<Result<(), Refused>>>,
     },
     /// The part is whole and becomes the file.
-    Landing { row: UploadRow, asked: Asked<Result<Reached, Refused>> },
+    Landing { row: UploadRow, requester: Requester<Result<UploadProgress, Refused>> },
     /// The part is being removed.
-    Leaving(Vec<Asked<Result<(), Refused>>>),
+    Leaving(Vec<Requester<Result<(), Refused>>>),
 }
 
 type Deciding<'a> = Turn<'a, Message>;
@@ -49,26 +49,26 @@ impl Service for UploadService {
     fn handle(&mut self, turn: &mut Deciding<'_>, message: Message) {
         self.pending.forget(turn.durable());
         match message {
-            Message::Begin { new, asked } => self.begin(turn, new, asked),
+            Message::Begin { new, requester } => self.begin(turn, new, requester),
             Message::Begun { id, outcome } => self.begun(turn, id, outcome),
-            Message::Write { id, at, pieces, asked } => self.write(turn, id, at, pieces, asked),
+            Message::Write { id, at, pieces, requester } => self.write(turn, id, at, pieces, requester),
             Message::Written { id, outcome } => self.written(turn, id, outcome),
             Message::Landed { id, outcome } => self.landed(turn, id, outcome),
-            Message::GiveUp { id, asked } => self.give_up(turn, id, asked),
+            Message::Terminate { id, requester } => self.terminate(turn, id, requester),
             Message::Removed { id, outcome } => self.removed(turn, id, outcome),
         }
     }
 }
 
 impl UploadService {
-    fn begin(&mut self, turn: &mut Deciding<'_>, new: NewUpload, asked: Asked<Result<String, Refused>>) {
+    fn begin(&mut self, turn: &mut Deciding<'_>, new: NewUpload, requester: Requester<Result<String, Refused>>) {
         let uri = match new.uri() {
             Ok(uri) => uri,
-            Err(refused) => return turn.answer(asked, Err(refused)),
+            Err(refused) => return turn.answer(requester, Err(refused)),
         };
         let id = uuid::Uuid::new_v4().simple().to_string();
         let part = format!(".{}.{}.part", new.name, &id[..8]);
-        self.beginning.insert(id.clone(), asked);
+        self.beginning.insert(id.clone(), requester);
         let (shares, of) = (self.shares.clone(), id.clone());
         let open = move || -> Result<Option<UploadRow>, Refused> {
             let part = files::open_part(&shares, &uri, &part, new.bytes)?;
@@ -80,20 +80,20 @@ impl UploadService {
             let part = part.to_string_lossy().into_owned();
             Ok(Some(UploadRow { share: uri.share, key: uri.key, part, bytes: new.bytes, by: new.by }))
         };
-        let opened = async move { Message::Begun { id, outcome: apart(open).await } };
+        let opened = async move { Message::Begun { id, outcome: run_blocking(open).await } };
         turn.act(opened, |what| Message::Begun { id: of, outcome: Err(broken(what)) });
     }
 
     fn begun(&mut self, turn: &mut Deciding<'_>, id: String, outcome: Result<Option<UploadRow>, Refused>) {
-        let asked = self.beginning.remove(&id).unwrap_or_else(Asked::by_nobody);
+        let requester = self.beginning.remove(&id).unwrap_or_else(Requester::nobody);
         let row = match outcome {
             Ok(Some(row)) => row,
-            Ok(None) => return turn.answer(asked, Ok(id)),
-            Err(refused) => return turn.answer(asked, Err(refused)),
+            Ok(None) => return turn.answer(requester, Ok(id)),
+            Err(refused) => return turn.answer(requester, Err(refused)),
         };
         let mut commit = Commit::new();
         commit.put_upload(&id, &row);
-        if let Some(number) = turn.settle(commit, asked, Ok(id.clone())) {
+        if let Some(number) = turn.settle(commit, requester, Ok(id.clone())) {
             self.pending.put(number, id, Some(row));
         }
     }
@@ -104,82 +104,98 @@ impl UploadService {
         id: String,
         at: Option<u64>,
         pieces: mpsc::Receiver<Bytes>,
-        asked: Asked<Result<Reached, Refused>>,
+        requester: Requester<Result<UploadProgress, Refused>>,
     ) {
         if self.busy.contains_key(&id) {
             let what = "This upload is being written to by another request";
-            return turn.answer(asked, Err(Refused::new("ConflictException", what)));
+            return turn.answer(requester, Err(Refused::new("ConflictException", what)));
         }
         let Some(row) = self.row(turn, &id) else { return };
-        let Some(row) = row else { return turn.answer(asked, Err(unknown())) };
+        let Some(row) = row else { return turn.answer(requester, Err(unknown())) };
         let (stop, stopped) = oneshot::channel();
-        self.busy.insert(id.clone(), Busy::Writing { row: row.clone(), asked, stop: Some(stop), given_up: Vec::new() });
+        self.busy
+            .insert(id.clone(), Busy::Writing { row: row.clone(), requester, stop: Some(stop), given_up: Vec::new() });
         let of = id.clone();
         let written = async move { Message::Written { id, outcome: files::write(&row, at, pieces, stopped).await } };
         turn.act(written, |what| Message::Written { id: of, outcome: Err(broken(what)) });
     }
 
     fn written(&mut self, turn: &mut Deciding<'_>, id: String, outcome: Result<u64, Refused>) {
-        let Some(Busy::Writing { row, asked, given_up, .. }) = self.busy.remove(&id) else { return };
+        let Some(Busy::Writing { row, requester, given_up, .. }) = self.busy.remove(&id) else { return };
         if !given_up.is_empty() {
-            turn.answer(asked, Err(unknown()));
+            turn.answer(requester, Err(unknown()));
             return self.leave(turn, id, row, given_up);
         }
         match outcome {
-            Ok(offset) if offset == row.bytes => self.land(turn, id, row, asked),
-            Ok(offset) => turn.answer(asked, Ok(Reached { offset, key: None })),
-            Err(refused) => turn.answer(asked, Err(refused)),
+            Ok(offset) if offset == row.bytes => self.land(turn, id, row, requester),
+            Ok(offset) => turn.answer(requester, Ok(UploadProgress { offset, key: None })),
+            Err(refused) => turn.answer(requester, Err(refused)),
         }
     }
 
-    fn land(&mut self, turn: &mut Deciding<'_>, id: String, row: UploadRow, asked: Asked<Result<Reached, Refused>>) {
+    fn land(
+        &mut self,
+        turn: &mut Deciding<'_>,
+        id: String,
+        row: UploadRow,
+        requester: Requester<Result<UploadProgress, Refused>>,
+    ) {
         let (shares, uri, part) = (self.shares.clone(), Uri::new(&row.share, &row.key), PathBuf::from(&row.part));
-        self.busy.insert(id.clone(), Busy::Landing { row, asked });
+        self.busy.insert(id.clone(), Busy::Landing { row, requester });
         let of = id.clone();
         let land = move || files::land(&shares, &part, uri);
-        let landed = async move { Message::Landed { id, outcome: apart(land).await } };
+        let landed = async move { Message::Landed { id, outcome: run_blocking(land).await } };
         turn.act(landed, |what| Message::Landed { id: of, outcome: Err(broken(what)) });
     }
 
     fn landed(&mut self, turn: &mut Deciding<'_>, id: String, outcome: Result<Uri, Refused>) {
         let busy = self.busy.remove(&id);
-        let (asked, bytes) = match busy {
-            Some(Busy::Landing { row, asked }) => {
+        let (requester, bytes) = match busy {
+            Some(Busy::Landing { row, requester }) => {
                 if let Ok(file) = &outcome {
                     tracing::info!(%file, bytes = row.bytes, by = row.by, "an upload landed");
                 }
-                (asked, row.bytes)
+                (requester, row.bytes)
             }
             // It began before this service did, and nobody waits any more.
-            _ => (Asked::by_nobody(), 0),
+            _ => (Requester::nobody(), 0),
         };
         match outcome {
-            Ok(file) => self.drop_row(turn, id, asked, Ok(Reached { offset: bytes, key: Some(file.key) })),
-            Err(refused) => turn.answer(asked, Err(refused)),
+            Ok(file) => self.drop_row(turn, id, requester, Ok(UploadProgress { offset: bytes, key: Some(file.key) })),
+            Err(refused) => turn.answer(requester, Err(refused)),
         }
     }
 
-    fn give_up(&mut self, turn: &mut Deciding<'_>, id: String, asked: Asked<Result<(), Refused>>) {
+    fn terminate(&mut self, turn: &mut Deciding<'_>, id: String, requester: Requester<Result<(), Refused>>) {
         match self.busy.get_mut(&id) {
             Some(Busy::Writing { stop, given_up, .. }) => {
-                given_up.push(asked);
+                given_up.push(requester);
                 // Its writer sees that it is gone.
                 drop(stop.take());
             }
-            Some(Busy::Leaving(waiting)) => waiting.push(asked),
+            Some(Busy::Leaving(waiting)) => waiting.push(requester),
             Some(Busy::Landing { .. }) => {
-                turn.answer(asked, Err(Refused::new("ConflictException", "This upload is whole and becomes a file")));
+                turn.answer(
+                    requester,
+                    Err(Refused::new("ConflictException", "This upload is whole and becomes a file")),
+                );
             }
             None => match self.row(turn, &id) {
                 None => {}
-                Some(None) => turn.answer(asked, Err(unknown())),
-                Some(Some(row)) => self.leave(turn, id, row, vec![asked]),
+                Some(None) => turn.answer(requester, Err(unknown())),
+                Some(Some(row)) => self.leave(turn, id, row, vec![requester]),
             },
         }
     }
 
-    /// The part goes before the row: what a crash leaves can be given up again.
-    fn leave(&mut self, turn: &mut Deciding<'_>, id: String, row: UploadRow, waiting: Vec<Asked<Result<(), Refused>>>) {
+    /// The part goes before the row: what a crash leaves can be terminated again.
+    fn leave(
+        &mut self,
+        turn: &mut Deciding<'_>,
+        id: String,
+        row: UploadRow,
+        waiting: Vec<Requester<Result<(), Refused>>>,
+    ) {
         self.busy.insert(id.clone(), Busy::Leaving(waiting));
         let of = id.clone();
         let removed = async move { Message::Removed { id, outcome: files::remove(&row).await } };
@@ -192,17 +208,17 @@ impl UploadService {
             _ => Vec::new(),
         };
         if outcome.is_ok() {
-            self.drop_row(turn, id, Asked::by_nobody(), ());
+            self.drop_row(turn, id, Requester::nobody(), ());
         }
-        for asked in waiting {
-            turn.answer(asked, outcome.clone());
+        for requester in waiting {
+            turn.answer(requester, outcome.clone());
         }
     }
 
-    fn drop_row<A: Send + 'static>(&mut self, turn: &mut Deciding<'_>, id: String, asked: Asked<A>, answer: A) {
+    fn drop_row<A: Send + 'static>(&mut self, turn: &mut Deciding<'_>, id: String, requester: Requester<A>, answer: A) {
         let mut commit = Commit::new();
         commit.delete_upload(&id);
-        if let Some(number) = turn.settle(commit, asked, answer) {
+        if let Some(number) = turn.settle(commit, requester, answer) {
             self.pending.put(number, id, None);
         }
     }
@@ -218,6 +234,8 @@ impl UploadService {
 }
 
 /// Runs what may wait for a share on a thread of its own.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refused> + Send + 'static) -> Result<T, Refused> {
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(broken(e.to_string())))
 }

@@ -16,15 +16,15 @@ use crate::tables::Table;
 
 super::catalog!(AuditRow);
 
-/// One change that came in through a door. A body is never kept, since it may hold a secret.
+/// One change that came in through the API. A body is never kept, since it may hold a secret.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct AuditRow {
     pub at: Stamp,
     /// The name of the caller's credential.
     pub who: String,
-    /// The caller's role, as the doors spell it.
+    /// The caller's role, as the API spells it.
     pub role: String,
-    /// The door that it came in through: `rest` or `aws`.
+    /// Which of the two APIs it came in through: `rest` or `aws`.
     pub door: String,
     /// The operation, such as `StopExecution` or `POST /executions/{id}/stop`.
     pub what: String,

@@ -42,7 +42,7 @@ pub struct RevisionRow {
     /// The definition exactly as it came in.
     pub definition: String,
     pub role_arn: String,
-    /// Logging, tracing and encryption settings as JSON: the doors read them, the store does not.
+    /// Logging, tracing and encryption settings as JSON: the API reads them, the store does not.
     pub settings: String,
     /// What AWS calls `revisionId`; the first revision of a machine has none.
     pub revision_id: Option<String>,

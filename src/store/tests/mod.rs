@@ -1,4 +1,4 @@
-//! What users of the store rely on, through its own doors, on real files.
+//! What users of the store rely on, through its own interface, on real files.
 
 mod damage;
 mod walks;

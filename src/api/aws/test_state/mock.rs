@@ -12,21 +12,21 @@ use crate::aws::fields::Fields;
 const MODES: &[&str] = &["STRICT", "PRESENT", "NONE"];
 
 /// A mock as it was asked for.
-pub struct Asked {
+pub struct MockInput {
     result: Option<String>,
     error: Option<(Option<String>, Option<String>)>,
     strictness: Strictness,
 }
 
 /// A mock that is one.
-pub struct Mocked {
+pub struct CheckedMock {
     pub mock: Mock,
     result: Option<Value>,
     strictness: Strictness,
 }
 
 /// The mock of a request; what is wrong with it is added to its problems.
-pub fn of(fields: &mut Fields) -> Option<Asked> {
+pub fn of(fields: &mut Fields) -> Option<MockInput> {
     let mut inner = fields.inside("mock")?;
     let result = inner.payload("result");
     let error = inner.inside("errorOutput").map(|mut output| {
@@ -40,19 +40,21 @@ pub fn of(fields: &mut Fields) -> Option<Asked> {
         _ => Strictness::Strict,
     };
     fields.absorb(inner);
-    Some(Asked { result, error, strictness })
+    Some(MockInput { result, error, strictness })
 }
 
-impl Mocked {
-    pub fn read(asked: Asked) -> Result<Mocked, ApiError> {
+impl CheckedMock {
+    pub fn read(asked: MockInput) -> Result<CheckedMock, ApiError> {
         let strictness = asked.strictness;
         match (asked.result, asked.error) {
             (Some(text), None) => {
                 let result = serde_json::from_str(&text)
                     .map_err(|_| ApiError::validation("Mocked result must be valid JSON"))?;
-                Ok(Mocked { mock: Mock::Result(text.into()), result: Some(result), strictness })
+                Ok(CheckedMock { mock: Mock::Result(text.into()), result: Some(result), strictness })
             }
-            (None, Some((error, cause))) => Ok(Mocked { mock: Mock::Error { error, cause }, result: None, strictness }),
+            (None, Some((error, cause))) => {
+                Ok(CheckedMock { mock: Mock::Error { error, cause }, result: None, strictness })
+            }
             _ => {
                 let words = "A test mock should have only one of the following fields: [result, errorOutput].";
                 Err(ApiError::validation(words))
@@ -62,7 +64,7 @@ impl Mocked {
 }
 
 /// Whether the state may be tried out with that mock, or without one.
-pub fn check(state: &State, mocked: Option<&Mocked>) -> Result<(), ApiError> {
+pub fn check(state: &State, mocked: Option<&CheckedMock>) -> Result<(), ApiError> {
     let Some(mocked) = mocked else { return check_unmocked(state) };
     let result = mocked.result.as_ref();
     match &state.kind {

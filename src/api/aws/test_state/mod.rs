@@ -19,11 +19,11 @@ use serde_json::{Map, Value, json};
 use super::fields::Fields;
 use super::json_fault;
 use super::machines::{ARN_CHARS_MAX, check_role, refuse_definition};
-use crate::{ApiError, Doors};
-use mock::Mocked;
+use crate::{ApiError, AppState};
+use mock::CheckedMock;
 
 /// A request, read and checked for itself.
-struct Asked {
+struct TestStateInput {
     definition: String,
     state_name: Option<String>,
     role_arn: Option<String>,
@@ -31,33 +31,33 @@ struct Asked {
     with_inspection: bool,
     variables: Variables,
     context: Option<Value>,
-    mock: Option<Mocked>,
+    mock: Option<CheckedMock>,
     retry_count: u32,
     failure_count: u32,
     items: Option<Vec<Value>>,
 }
 
-pub async fn test(doors: &Doors, fields: Fields) -> Result<Value, ApiError> {
-    let asked = Asked::of(fields)?;
-    let for_test = doors.clone();
+pub async fn test(app: &AppState, fields: Fields) -> Result<Value, ApiError> {
+    let asked = TestStateInput::of(fields)?;
+    let for_test = app.clone();
     let begun = move || {
         let tested = Tested::of(&for_test, asked)?;
         let mock = tested.asked.mock.as_ref().map(|mocked| mocked.mock.clone());
         let found = tested.attempt(mock)?;
         Ok::<_, ApiError>((tested, found))
     };
-    let (tested, mut found) = doors.handle.analyse(begun).await??;
+    let (tested, mut found) = app.handle.analyse(begun).await??;
     let with_inspection = tested.asked.with_inspection;
     if let Ended::Unanswered(task) = found.ended {
-        let mock = carry_out(doors, *task).await?;
-        found = doors.handle.analyse(move || tested.attempt(Some(mock))).await??;
+        let mock = carry_out(app, *task).await?;
+        found = app.handle.analyse(move || tested.attempt(Some(mock))).await??;
     }
     Ok(answer(&found, with_inspection))
 }
 
 /// A state that is being tried, with everything around it.
 struct Tested {
-    asked: Asked,
+    asked: TestStateInput,
     machine: StateMachine,
     env: Env,
     context: Value,
@@ -66,7 +66,7 @@ struct Tested {
 }
 
 impl Tested {
-    fn of(doors: &Doors, asked: Asked) -> Result<Tested, ApiError> {
+    fn of(app: &AppState, asked: TestStateInput) -> Result<Tested, ApiError> {
         let (machine, problems) = match &asked.state_name {
             Some(_) => asl::check(&asked.definition, WorkflowType::Standard),
             None => asl::check_state(&asked.definition, WorkflowType::Standard),
@@ -74,13 +74,13 @@ impl Tested {
         let machine = machine.ok_or_else(|| refuse_definition(problems))?;
         let state = state_of(&machine, &asked)?;
         mock::check(state, asked.mock.as_ref())?;
-        let no_role = || format!("arn:aws:iam::{}:role/none", doors.place.account);
+        let no_role = || format!("arn:aws:iam::{}:role/none", app.arns.account);
         let role_arn = asked.role_arn.clone().unwrap_or_else(no_role);
         let run = uuid::Uuid::new_v4().to_string();
-        let env = Env::new(&doors.place.region, &doors.place.account, &run, &role_arn);
-        let context = asked.context.clone().unwrap_or_else(|| context(doors, state, &asked, &run, &role_arn));
+        let env = Env::new(&app.arns.region, &app.arns.account, &run, &role_arn);
+        let context = asked.context.clone().unwrap_or_else(|| context(app, state, &asked, &run, &role_arn));
         let seed = uuid::Uuid::new_v4().as_u128();
-        Ok(Tested { asked, machine, env, context, at: doors.handle.now(), seed })
+        Ok(Tested { asked, machine, env, context, at: app.handle.now(), seed })
     }
 
     /// Puts the input through the state; the mock answers for its work.
@@ -102,13 +102,13 @@ impl Tested {
     }
 }
 
-fn state_of<'m>(machine: &'m StateMachine, asked: &Asked) -> Result<&'m State, ApiError> {
+fn state_of<'m>(machine: &'m StateMachine, asked: &TestStateInput) -> Result<&'m State, ApiError> {
     let name = asked.state_name.as_deref().unwrap_or(STATE_ALONE);
     machine.state(name).ok_or_else(|| ApiError::validation("State not found in definition"))
 }
 
-impl Asked {
-    fn of(mut fields: Fields) -> Result<Asked, ApiError> {
+impl TestStateInput {
+    fn of(mut fields: Fields) -> Result<TestStateInput, ApiError> {
         let definition = fields.named("definition", quotas().definition_bytes());
         let role_arn = fields.name("roleArn", ARN_CHARS_MAX);
         let input = fields.payload("input").unwrap_or_else(|| "{}".to_owned());
@@ -139,7 +139,7 @@ impl Asked {
             return Err(ApiError::validation("TestState does not support RevealSecrets when a mock is specified."));
         }
         let variables = object("variables", variables)?.unwrap_or_default();
-        Ok(Asked {
+        Ok(TestStateInput {
             definition,
             state_name,
             role_arn,
@@ -147,7 +147,7 @@ impl Asked {
             with_inspection: level.is_some_and(|level| level != "INFO"),
             variables: variables.into_iter().map(|(name, value)| (name, Arc::new(value))).collect(),
             context: object("context", context)?.map(Value::Object),
-            mock: mocked.map(Mocked::read).transpose()?,
+            mock: mocked.map(CheckedMock::read).transpose()?,
             retry_count,
             failure_count,
             items: items.map(|text| read_items(&text)).transpose()?,
@@ -173,18 +173,18 @@ fn read_items(text: &str) -> Result<Vec<Value>, ApiError> {
 }
 
 /// The context object of an execution that holds this state alone.
-fn context(doors: &Doors, state: &State, asked: &Asked, run: &str, role_arn: &str) -> Value {
+fn context(app: &AppState, state: &State, asked: &TestStateInput, run: &str, role_arn: &str) -> Value {
     let machine = uuid::Uuid::new_v4().to_string();
-    let now = doors.handle.now().to_string();
+    let now = app.handle.now().to_string();
     let mut context = json!({
         "Execution": {
-            "Id": format!("arn:aws:states:{}:{}:express:{machine}:{run}", doors.place.region, doors.place.account),
+            "Id": format!("arn:aws:states:{}:{}:express:{machine}:{run}", app.arns.region, app.arns.account),
             "Input": serde_json::from_str::<Value>(&asked.input).unwrap_or_default(),
             "Name": run,
             "RoleArn": role_arn,
             "StartTime": now,
         },
-        "StateMachine": {"Id": doors.place.machine(&machine), "Name": machine},
+        "StateMachine": {"Id": app.arns.machine(&machine), "Name": machine},
         "State": {"Name": &*state.name, "EnteredTime": now, "RetryCount": asked.retry_count},
     });
     if matches!(&state.kind, asl::Kind::Task(task) if task.resource.ends_with(".waitForTaskToken")) {
@@ -194,9 +194,9 @@ fn context(doors: &Doors, state: &State, asked: &Asked, run: &str, role_arn: &st
 }
 
 /// Runs a Task's resource once, outside of any execution.
-async fn carry_out(doors: &Doors, task: RunTask) -> Result<Mock, ApiError> {
+async fn carry_out(app: &AppState, task: RunTask) -> Result<Mock, ApiError> {
     let failed = |e: conveyor_base::TaskError| Mock::Error { error: Some(e.error), cause: Some(e.cause) };
-    Ok(match doors.handle.try_task(task).await? {
+    Ok(match app.handle.try_task(task).await? {
         TaskOutcome::Succeeded(output) | TaskOutcome::Submitted { output } => Mock::Result(output),
         TaskOutcome::Failed(e) | TaskOutcome::SubmitFailed(e) | TaskOutcome::StartFailed(e) => failed(e),
     })

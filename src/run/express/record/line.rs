@@ -7,7 +7,7 @@ use conveyor_base::ExecutionId;
 use conveyor_interpreter::{Header, Qualifier};
 use serde::{Deserialize, Serialize};
 
-use crate::handle::Start;
+use crate::handle::StartRequest;
 
 /// One line: a start, an end, or that an execution is run anew.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -97,13 +97,13 @@ impl Recorded {
         self.line.runs
     }
 
-    pub fn to_start(&self) -> Start {
-        Start {
+    pub fn to_start(&self) -> StartRequest {
+        StartRequest {
             machine: self.line.machine.clone(),
             name: Some(self.line.name.clone()),
             input: self.line.input.as_str().into(),
             trace_header: self.line.trace_header.clone(),
-            ..Start::default()
+            ..StartRequest::default()
         }
     }
 

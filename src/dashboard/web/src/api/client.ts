@@ -1,4 +1,4 @@
-// The box's REST doors as functions.
+// The box's REST routes as functions.
 import type * as t from './types';
 
 /** What the box answered instead of what was asked for. */

@@ -158,7 +158,7 @@ export interface Watch {
   away: string | null;
   waiting: number;
   inFlight: number;
-  troubles: string[];
+  problems: string[];
 }
 
 export interface FileSystem {

@@ -31,7 +31,7 @@ function Needs({ seen }: { seen: Overview }) {
   ];
   if (lines.length === 0) return null;
   return (
-    <ul class="troubles" aria-label="Needs attention">
+    <ul class="attention" aria-label="Needs attention">
       {lines.map((line) => (
         <li key={line.key}>
           <a href={line.to}>{line.text}</a>

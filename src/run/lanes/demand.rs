@@ -7,9 +7,9 @@ use serde::Serialize;
 pub const PRIORITY_MIN: i8 = -50;
 pub const PRIORITY_MAX: i8 = 50;
 
-/// A stage's need for the box.
+/// What a stage demands of the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct Demand {
     pub work: Work,
     /// Among stages of one priority the lower rank goes first.
     pub rank: u8,
@@ -75,17 +75,17 @@ impl Work {
     }
 }
 
-impl Need {
-    pub fn disks() -> Need {
-        Need { work: Work::Disks { weight: 1 }, rank: Need::RANK, priority: None }
+impl Demand {
+    pub fn disks() -> Demand {
+        Demand { work: Work::Disks { weight: 1 }, rank: Demand::RANK, priority: None }
     }
 
-    pub fn cores(weight: u32) -> Need {
-        Need { work: Work::Cores { weight }, rank: Need::RANK, priority: None }
+    pub fn cores(weight: u32) -> Demand {
+        Demand { work: Work::Cores { weight }, rank: Demand::RANK, priority: None }
     }
 
-    pub fn inference(acceleration: Acceleration) -> Need {
-        Need { work: Work::Inference { acceleration }, ..Need::disks() }
+    pub fn inference(acceleration: Acceleration) -> Demand {
+        Demand { work: Work::Inference { acceleration }, ..Demand::disks() }
     }
 
     /// What has no rank of its own stands in the midst.

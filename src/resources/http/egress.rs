@@ -12,14 +12,14 @@ use std::net::{IpAddr, SocketAddr};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// The hosts that a connection names.
+/// Where the calls of a connection may go: the hosts that it names.
 #[derive(Clone, Debug, Default)]
-pub struct Reach(Vec<String>);
+pub struct EgressPolicy(Vec<String>);
 
-impl Reach {
+impl EgressPolicy {
     /// `api.example.net`, `*.example.net`, `10.0.0.5:9000`.
-    pub fn new(hosts: &[String]) -> Reach {
-        Reach(hosts.iter().map(|host| host.to_lowercase()).collect())
+    pub fn new(hosts: &[String]) -> EgressPolicy {
+        EgressPolicy(hosts.iter().map(|host| host.to_lowercase()).collect())
     }
 
     /// Whether the address needs the guarded client; refused where it may not be reached at all.
@@ -71,9 +71,9 @@ fn is_own(ip: IpAddr) -> bool {
 }
 
 /// Leaves out the addresses that only a named host may have.
-pub struct Guard;
+pub struct GuardedResolver;
 
-impl Resolve for Guard {
+impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
@@ -92,12 +92,12 @@ mod tests {
 
     #[test]
     fn a_connection_says_how_far_calls_reach() {
-        let reach = |hosts: &[&str], url: &str| {
+        let egress = |hosts: &[&str], url: &str| {
             let hosts: Vec<String> = hosts.iter().map(|h| (*h).to_owned()).collect();
-            Reach::new(&hosts).check(&Url::parse(url).unwrap())
+            EgressPolicy::new(&hosts).check(&Url::parse(url).unwrap())
         };
         for url in ["https://api.example.net/x", "https://10.0.0.5:9000/", "https://nas.local/"] {
-            assert_eq!(reach(&[], url), Ok(Guarded::Yes), "{url}");
+            assert_eq!(egress(&[], url), Ok(Guarded::Yes), "{url}");
         }
         for url in [
             "http://api.example.net/",
@@ -107,14 +107,14 @@ mod tests {
             "https://[::ffff:127.0.0.1]/",
             "https://0.0.0.0/",
         ] {
-            assert!(reach(&[], url).is_err(), "{url}");
+            assert!(egress(&[], url).is_err(), "{url}");
         }
         let listed = ["127.0.0.1:8081", "*.house.lan", "plain.example"];
         for url in ["http://127.0.0.1:8081/x", "https://a.b.house.lan/", "http://PLAIN.example:99/"] {
-            assert_eq!(reach(&listed, url), Ok(Guarded::No), "{url}");
+            assert_eq!(egress(&listed, url), Ok(Guarded::No), "{url}");
         }
         for url in ["http://127.0.0.1:8082/", "https://house.lan/", "https://evilhouse.lan/", "https://example.net/"] {
-            assert!(reach(&listed, url).is_err(), "{url}");
+            assert!(egress(&listed, url).is_err(), "{url}");
         }
     }
 }

@@ -7,7 +7,7 @@ const WEIGHT_MIN: f64 = 0.15;
 
 /// A job that has ended. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Lesson {
+pub struct JobSample {
     pub on_gpu: bool,
     /// What the model alone said.
     pub modelled: f64,
@@ -16,44 +16,44 @@ pub struct Lesson {
 
 /// What past jobs taught, of cores and of GPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Lessons {
-    pub cores: Learnt,
-    pub gpus: Learnt,
+pub struct Calibration {
+    pub cores: Correction,
+    pub gpus: Correction,
     /// The last job was encoded on a GPU: the next one that waits is taken to be so too.
     pub last_on_gpu: bool,
 }
 
 /// By how much the model was off.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Learnt {
+pub struct Correction {
     pub jobs: u32,
     /// Logarithm of how many times longer than the model said.
     pub log_ratio: f64,
 }
 
-impl Lessons {
-    pub fn of_row(row: LearntRow) -> Lessons {
-        let of = |row: CorrectionRow| Learnt { jobs: row.jobs, log_ratio: row.log_ratio };
-        Lessons { cores: of(row.cores), gpus: of(row.gpus), last_on_gpu: row.last_on_gpu }
+impl Calibration {
+    pub fn of_row(row: LearntRow) -> Calibration {
+        let of = |row: CorrectionRow| Correction { jobs: row.jobs, log_ratio: row.log_ratio };
+        Calibration { cores: of(row.cores), gpus: of(row.gpus), last_on_gpu: row.last_on_gpu }
     }
 
     pub fn row(self) -> LearntRow {
-        let of = |learnt: Learnt| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
+        let of = |learnt: Correction| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
         LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu }
     }
 
-    pub fn of(&self, on_gpu: bool) -> Learnt {
+    pub fn of(&self, on_gpu: bool) -> Correction {
         if on_gpu { self.gpus } else { self.cores }
     }
 
-    pub fn learn(&mut self, lesson: Lesson) {
-        let Lesson { on_gpu, modelled, took } = lesson;
+    pub fn learn(&mut self, sample: JobSample) {
+        let JobSample { on_gpu, modelled, took } = sample;
         if on_gpu { &mut self.gpus } else { &mut self.cores }.learn(modelled, took);
         self.last_on_gpu = on_gpu;
     }
 }
 
-impl Learnt {
+impl Correction {
     pub fn factor(&self) -> f64 {
         self.log_ratio.exp()
     }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn predictions_learn_what_the_model_gets_wrong_and_survive_one_bad_job() {
-        let mut learnt = Learnt::default();
+        let mut learnt = Correction::default();
         for modelled in [10.0, 30.0, 20.0, 50.0, 15.0] {
             learnt.learn(modelled, modelled * 1.7);
         }

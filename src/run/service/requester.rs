@@ -1,10 +1,10 @@
-//! Who asked a service for something, and what joins its commit on their behalf.
+//! Who asked a service for something: what joins its commit on their behalf, and who gets the answer.
 
 use conveyor_store::Commit;
 use tokio::sync::oneshot;
 
 use super::super::audit::OnBehalf;
-use super::super::ending::Ending;
+use super::super::completion::Completion;
 use super::super::refused::Refused;
 use super::super::resource::TaskOutcome;
 
@@ -19,8 +19,8 @@ impl From<Unavailable> for Refused {
     }
 }
 
-/// A question with what its asker adds to the commit that answers it.
-pub struct Asked<A>(Kind<A>);
+/// Who gets the answer to a request, with what they add to the commit that gives it.
+pub struct Requester<A>(Kind<A>);
 
 /// Makes a Task's end of the answer.
 type Shape<A> = Box<dyn FnOnce(&A) -> TaskOutcome + Send>;
@@ -34,7 +34,7 @@ enum Kind<A> {
     },
     /// The attempt ends with the service's change, in one commit.
     Task {
-        ending: Ending,
+        completion: Completion,
         shape: Option<Shape<A>>,
     },
     /// Another service, whose rows go along.
@@ -44,36 +44,36 @@ enum Kind<A> {
     },
 }
 
-impl<A: Send + 'static> Asked<A> {
-    /// Somebody who waits for the answer, and may stop waiting at any time.
-    pub fn by_caller() -> (Asked<A>, oneshot::Receiver<A>) {
+impl<A: Send + 'static> Requester<A> {
+    /// A caller who waits for the answer, and may stop waiting at any time.
+    pub fn caller() -> (Requester<A>, oneshot::Receiver<A>) {
         let (reply, answer) = oneshot::channel();
-        (Asked(Kind::Caller { reply: Some(reply), on_behalf: None }), answer)
+        (Requester(Kind::Caller { reply: Some(reply), on_behalf: None }), answer)
     }
 
     /// Nobody who waits.
-    pub fn by_nobody() -> Asked<A> {
-        Asked(Kind::Caller { reply: None, on_behalf: None })
+    pub fn nobody() -> Requester<A> {
+        Requester(Kind::Caller { reply: None, on_behalf: None })
     }
 
     /// An attempt whose end is what `shape` makes of the answer.
-    pub fn by_task(ending: Ending, shape: impl FnOnce(&A) -> TaskOutcome + Send + 'static) -> Asked<A> {
-        Asked(Kind::Task { ending, shape: Some(Box::new(shape)) })
+    pub fn task(completion: Completion, shape: impl FnOnce(&A) -> TaskOutcome + Send + 'static) -> Requester<A> {
+        Requester(Kind::Task { completion, shape: Some(Box::new(shape)) })
     }
 
     /// Another service: `join` adds its rows to a commit that changes something, and `then` gets every answer.
-    pub fn by_service(
+    pub fn service(
         join: impl FnOnce(&A, &mut Commit) + Send + 'static,
         then: impl FnOnce(A) + Send + 'static,
-    ) -> Asked<A> {
-        Asked(Kind::Service { join: Some(Box::new(join)), then: Box::new(then) })
+    ) -> Requester<A> {
+        Requester(Kind::Service { join: Some(Box::new(join)), then: Box::new(then) })
     }
 
     /// With an entry of the audit log, where the caller has one.
-    pub fn on_behalf(self, entry: Option<OnBehalf>) -> Asked<A> {
+    pub fn on_behalf(self, entry: Option<OnBehalf>) -> Requester<A> {
         match self.0 {
-            Kind::Caller { reply, .. } => Asked(Kind::Caller { reply, on_behalf: entry }),
-            kind => Asked(kind),
+            Kind::Caller { reply, .. } => Requester(Kind::Caller { reply, on_behalf: entry }),
+            kind => Requester(kind),
         }
     }
 
@@ -82,12 +82,12 @@ impl<A: Send + 'static> Asked<A> {
         matches!(&self.0, Kind::Caller { reply: Some(reply), .. } if reply.is_closed())
     }
 
-    /// Whether the answer becomes part of a commit that its asker makes: of express executions it does not.
+    /// Whether the answer becomes part of a commit that the requester makes: of express executions it does not.
     pub(super) fn is_stored_with_its_answer(&self) -> bool {
-        matches!(&self.0, Kind::Task { ending, .. } if ending.is_stored())
+        matches!(&self.0, Kind::Task { completion, .. } if completion.is_stored())
     }
 
-    /// Adds what belongs to the asker. False: the attempt is over, and nothing may be changed on its behalf.
+    /// Adds what belongs to the requester. False: the attempt is over, and nothing may be changed on its behalf.
     pub(super) fn join(&mut self, answer: &A, commit: &mut Commit) -> bool {
         match &mut self.0 {
             Kind::Caller { on_behalf, .. } => {
@@ -96,8 +96,8 @@ impl<A: Send + 'static> Asked<A> {
                 }
                 true
             }
-            Kind::Task { ending, shape } => match shape.take() {
-                Some(shape) => ending.join(shape(answer), commit),
+            Kind::Task { completion, shape } => match shape.take() {
+                Some(shape) => completion.join(shape(answer), commit),
                 None => false,
             },
             Kind::Service { join, .. } => {
@@ -112,8 +112,8 @@ impl<A: Send + 'static> Asked<A> {
     /// The commit is durable.
     pub(super) fn durable(self, answer: A) {
         match self.0 {
-            Kind::Caller { reply, .. } => tell(reply, answer),
-            Kind::Task { ending, .. } => ending.durable(),
+            Kind::Caller { reply, .. } => send_reply(reply, answer),
+            Kind::Task { completion, .. } => completion.durable(),
             Kind::Service { then, .. } => then(answer),
         }
     }
@@ -121,10 +121,10 @@ impl<A: Send + 'static> Asked<A> {
     /// Nothing was changed.
     pub(super) fn unchanged(self, answer: A) {
         match self.0 {
-            Kind::Caller { reply, .. } => tell(reply, answer),
-            Kind::Task { ending, shape } => {
+            Kind::Caller { reply, .. } => send_reply(reply, answer),
+            Kind::Task { completion, shape } => {
                 if let Some(shape) = shape {
-                    ending.answer(shape(&answer));
+                    completion.answer(shape(&answer));
                 }
             }
             Kind::Service { then, .. } => then(answer),
@@ -132,7 +132,7 @@ impl<A: Send + 'static> Asked<A> {
     }
 }
 
-fn tell<A>(reply: Option<oneshot::Sender<A>>, answer: A) {
+fn send_reply<A>(reply: Option<oneshot::Sender<A>>, answer: A) {
     if let Some(reply) = reply {
         // Who asked may have hung up: what was decided holds all the same.
         let _ = reply.send(answer);

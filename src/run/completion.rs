@@ -21,15 +21,15 @@ use tokio::sync::oneshot;
 
 use super::catalog::Machine;
 use super::core::SharedCore;
-use super::quarantine;
+use super::guarded;
 use super::resource::{Announced, TaskOutcome};
 use super::stage;
 
-/// An attempt that a service of the box may end.
-pub struct Ending(Option<Box<Lent>>);
+/// The right to end an attempt, lent to a service of the box.
+pub struct Completion(Option<Box<Lent>>);
 
-/// How a service ends an attempt: gets the [`Ending`] and sends it on with its question. Waits for nothing.
-pub type Settle = Box<dyn FnOnce(Ending) + Send>;
+/// How a service ends an attempt: gets the [`Completion`] and sends it on with its question. Waits for nothing.
+pub type Settle = Box<dyn FnOnce(Completion) + Send>;
 
 struct Lent {
     core: SharedCore,
@@ -38,7 +38,7 @@ struct Lent {
     stored: Option<Stored>,
     /// Set once the end is part of a commit.
     joined: Option<Joined>,
-    back: oneshot::Sender<Ended>,
+    back: oneshot::Sender<Completed>,
 }
 
 struct Stored {
@@ -53,14 +53,14 @@ struct Joined {
 }
 
 /// What became of a lent attempt.
-pub(super) enum Ended {
+pub(super) enum Completed {
     /// Its end is durable. The execution comes back as it was lent.
     Durable { execution: Box<Partial>, step: Box<Step>, announced: Vec<Announced>, outcome: TaskOutcome },
     /// The attempt is over with this, and nothing of the execution is stored yet.
     Outcome { execution: Option<Box<Partial>>, outcome: TaskOutcome },
 }
 
-impl Ending {
+impl Completion {
     /// Lends an execution to whoever ends that attempt. What comes back errs where nobody ended it: the service that
     /// had it failed, and nothing was stored.
     pub(super) fn lend(
@@ -68,19 +68,19 @@ impl Ending {
         execution: Box<Partial>,
         machine: Arc<Machine>,
         attempt: Attempt,
-    ) -> (Ending, oneshot::Receiver<Ended>) {
-        Ending::new(core, Some(Stored { execution, machine }), attempt)
+    ) -> (Completion, oneshot::Receiver<Completed>) {
+        Completion::new(core, Some(Stored { execution, machine }), attempt)
     }
 
     /// The same where the end is stored by nobody, or elsewhere.
-    pub(super) fn alone(core: &SharedCore, attempt: Attempt) -> (Ending, oneshot::Receiver<Ended>) {
-        Ending::new(core, None, attempt)
+    pub(super) fn alone(core: &SharedCore, attempt: Attempt) -> (Completion, oneshot::Receiver<Completed>) {
+        Completion::new(core, None, attempt)
     }
 
-    fn new(core: &SharedCore, stored: Option<Stored>, attempt: Attempt) -> (Ending, oneshot::Receiver<Ended>) {
+    fn new(core: &SharedCore, stored: Option<Stored>, attempt: Attempt) -> (Completion, oneshot::Receiver<Completed>) {
         let (back, ended) = oneshot::channel();
         let lent = Lent { core: core.clone(), attempt, stored, joined: None, back };
-        (Ending(Some(Box::new(lent))), ended)
+        (Completion(Some(Box::new(lent))), ended)
     }
 
     /// Adds the attempt's end to a commit. False: the attempt is over already, and nothing may be stored for it.
@@ -96,7 +96,7 @@ impl Ending {
         // is rare.
         let rows = core.reader.on_this_thread();
         // A fault that ends the appliance is noted, and then nothing is stored any more.
-        let step = quarantine::step_reading(machine, execution, &entry, &rows.rows(id));
+        let step = guarded::step_reading(machine, execution, &entry, &rows.rows(id));
         let Ok(step) = step.inspect_err(|fault| core.note(fault)) else { return false };
         if step.header.is_none() {
             return false;
@@ -118,8 +118,10 @@ impl Ending {
         let Joined { outcome, step, announced } = joined;
         // The actor that waits is gone only with the appliance.
         let _ = back.send(match stored {
-            Some(Stored { execution, .. }) => Ended::Durable { execution, step: Box::new(step), announced, outcome },
-            None => Ended::Outcome { execution: None, outcome },
+            Some(Stored { execution, .. }) => {
+                Completed::Durable { execution, step: Box::new(step), announced, outcome }
+            }
+            None => Completed::Outcome { execution: None, outcome },
         });
     }
 
@@ -127,7 +129,7 @@ impl Ending {
     pub fn answer(mut self, outcome: TaskOutcome) {
         let Some(Lent { stored, back, .. }) = self.0.take().map(|lent| *lent) else { return };
         let execution = stored.map(|stored| stored.execution);
-        let _ = back.send(Ended::Outcome { execution, outcome });
+        let _ = back.send(Completed::Outcome { execution, outcome });
     }
 }
 

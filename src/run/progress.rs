@@ -1,4 +1,4 @@
-//! What screens want to know as it happens, and the volatile board of what each attempt is doing.
+//! What screens are told as it happens, and the volatile board of the attempts that run right now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio::sync::broadcast;
 
 use super::predictions::Predictions;
 
-/// Notices that a slow listener may lag behind before it loses the oldest.
-const NOTICES_BUFFERED_MAX: usize = 4_096;
+/// Updates that a slow listener may lag behind before it loses the oldest.
+const UPDATES_BUFFERED_MAX: usize = 4_096;
 /// Progress of one attempt is passed on no more often than this.
 const PROGRESS_EVERY_MS: i64 = 250;
 
 /// Something changed that a screen may show.
 #[derive(Clone, Debug)]
-pub enum Notice {
+pub enum LiveUpdate {
     /// A commit touched the execution.
     Changed {
         execution: ExecutionId,
@@ -30,13 +30,13 @@ pub enum Notice {
     },
     Progress {
         execution: ExecutionId,
-        working: Working,
+        running: RunningAttempt,
     },
 }
 
 /// What an attempt is doing right now. Volatile: lost with the process, like the child it tells of.
 #[derive(Clone, Debug)]
-pub struct Working {
+pub struct RunningAttempt {
     pub attempt: Attempt,
     pub state: Arc<str>,
     pub resource: String,
@@ -46,59 +46,59 @@ pub struct Working {
     pub progress: Progress,
 }
 
-/// The board and the broadcast.
-pub(super) struct Board {
-    notices: broadcast::Sender<Notice>,
-    working: Mutex<BTreeMap<(ExecutionId, Attempt), Working>>,
+/// The attempts that run, and the broadcast to whoever watches.
+pub(super) struct ProgressBoard {
+    updates: broadcast::Sender<LiveUpdate>,
+    running: Mutex<BTreeMap<(ExecutionId, Attempt), RunningAttempt>>,
     pub predictions: Predictions,
 }
 
-impl Board {
-    pub fn new() -> Board {
-        Board {
-            notices: broadcast::channel(NOTICES_BUFFERED_MAX).0,
-            working: Mutex::default(),
+impl ProgressBoard {
+    pub fn new() -> ProgressBoard {
+        ProgressBoard {
+            updates: broadcast::channel(UPDATES_BUFFERED_MAX).0,
+            running: Mutex::default(),
             predictions: Predictions::default(),
         }
     }
 
-    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
-        self.notices.subscribe()
+    pub fn subscribe(&self) -> broadcast::Receiver<LiveUpdate> {
+        self.updates.subscribe()
     }
 
-    /// The notice is made only where somebody listens: most steps of most executions happen unwatched.
-    pub fn tell(&self, notice: impl FnOnce() -> Notice) {
-        if self.notices.receiver_count() > 0 {
+    /// The update is made only where somebody listens: most steps of most executions happen unwatched.
+    pub fn publish(&self, update: impl FnOnce() -> LiveUpdate) {
+        if self.updates.receiver_count() > 0 {
             // The last listener may have gone since.
-            let _ = self.notices.send(notice());
+            let _ = self.updates.send(update());
         }
     }
 
-    pub fn begin(&self, execution: ExecutionId, working: Working) {
-        self.working.lock().insert((execution, working.attempt), working.clone());
-        self.predictions.begin(execution, working.attempt, working.started_at);
-        self.tell(|| Notice::Progress { execution, working });
+    pub fn begin(&self, execution: ExecutionId, running: RunningAttempt) {
+        self.running.lock().insert((execution, running.attempt), running.clone());
+        self.predictions.begin(execution, running.attempt, running.started_at);
+        self.publish(|| LiveUpdate::Progress { execution, running });
     }
 
     pub fn end(&self, execution: ExecutionId, attempt: Attempt) {
-        self.working.lock().remove(&(execution, attempt));
+        self.running.lock().remove(&(execution, attempt));
         self.predictions.end(execution, attempt);
     }
 
-    pub fn working(&self, execution: ExecutionId) -> Vec<Working> {
+    pub fn running(&self, execution: ExecutionId) -> Vec<RunningAttempt> {
         let range = (execution, Attempt(0))..=(execution, Attempt(u32::MAX));
-        self.working.lock().range(range).map(|(_, working)| working.clone()).collect()
+        self.running.lock().range(range).map(|(_, running)| running.clone()).collect()
     }
 
-    pub fn all(&self) -> Vec<(ExecutionId, Working)> {
-        self.working.lock().iter().map(|((id, _), working)| (*id, working.clone())).collect()
+    pub fn all(&self) -> Vec<(ExecutionId, RunningAttempt)> {
+        self.running.lock().iter().map(|((id, _), running)| (*id, running.clone())).collect()
     }
 }
 
 /// Where an attempt reports how far it is. Cheap to call and to clone.
 #[derive(Clone)]
 pub struct ProgressSink {
-    pub(super) board: Arc<Board>,
+    pub(super) board: Arc<ProgressBoard>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) execution: ExecutionId,
     pub(super) attempt: Attempt,
@@ -118,13 +118,13 @@ impl ProgressSink {
             return;
         }
         self.last_ms.store(now.0, Ordering::Relaxed);
-        let working = {
-            let mut board = self.board.working.lock();
-            let Some(working) = board.get_mut(&(self.execution, self.attempt)) else { return };
-            working.progress = progress;
-            working.clone()
+        let running = {
+            let mut board = self.board.running.lock();
+            let Some(running) = board.get_mut(&(self.execution, self.attempt)) else { return };
+            running.progress = progress;
+            running.clone()
         };
-        self.board.tell(|| Notice::Progress { execution: self.execution, working });
+        self.board.publish(|| LiveUpdate::Progress { execution: self.execution, running });
     }
 
     fn beat(&self, now: Timestamp) {
