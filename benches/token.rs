@@ -84,6 +84,7 @@ async fn measure(wide: usize) {
         lanes: Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
+        express_record: None,
     };
     let handle = run::start(config).await.unwrap();
     let task = json!({"Type": "Task", "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",

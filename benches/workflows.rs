@@ -80,6 +80,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         lanes: run::Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
+        express_record: None,
     };
     let handle = run::start(config).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -64,6 +64,11 @@ struct Appliance {
 
 impl Appliance {
     async fn start(dir: &Path) -> Appliance {
+        Appliance::recording(dir, None).await
+    }
+
+    /// With a record of express starts in that folder.
+    async fn recording(dir: &Path, record: Option<&Path>) -> Appliance {
         let (writer, reader) = store::open(store::Options::at(dir.join("store"))).unwrap();
         let handle = run::start(run::Config {
             writer,
@@ -73,6 +78,7 @@ impl Appliance {
             lanes: Lanes { cpu: 1, ..Lanes::default() },
             account: "000000000000".into(),
             region: "us-east-1".into(),
+            express_record: record.map(Path::to_owned),
         })
         .await
         .unwrap();
@@ -172,19 +178,21 @@ async fn an_express_execution_runs_in_memory_and_leaves_its_log_and_its_answer()
 async fn what_was_in_flight_runs_anew_after_a_restart() {
     let (dir, record) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let waits = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}});
-    let first = Appliance::start(&dir.path().join("a")).await;
+    let start_on = async |name: &str| Appliance::recording(&dir.path().join(name), Some(record.path())).await;
+    let first = start_on("a").await;
     first.machine("waits", true, "OFF", waits.clone()).await;
-    assert_eq!(first.handle.recover_express(record.path()).await.unwrap(), 0);
+    // Recovery and events start executions before what was in flight runs anew.
     let started = first.handle.start(start("waits", Some("w"), json!({"n": 1}))).await.unwrap();
     // Another store, as after a power cut that lost nothing of the machines: `first` is still alive, and not asked again.
-    let second = Appliance::start(&dir.path().join("b")).await;
+    let second = start_on("b").await;
     second.machine("waits", true, "OFF", waits).await;
-    assert_eq!(second.handle.recover_express(record.path()).await.unwrap(), 1);
+    assert_eq!(second.handle.resume_express().await, 1);
+    assert_eq!(second.handle.resume_express().await, 0, "once");
     assert_eq!(second.handle.express().running[0].arn, started.arn);
     until("it has ended", || (second.handle.express().running_total == 0).then_some(())).await;
     assert_eq!(second.handle.express().counts["waits"].succeeded, 1);
-    let third = Appliance::start(&dir.path().join("c")).await;
-    assert_eq!(third.handle.recover_express(record.path()).await.unwrap(), 0, "it has its end now");
+    let third = start_on("c").await;
+    assert_eq!(third.handle.resume_express().await, 0, "it has its end now");
 }
 
 /// Standard executions log at the level that was asked for.

@@ -59,7 +59,7 @@ fn device(gpu: usize, decode: bool, encode: bool) -> Device {
 fn child_side() {
     let Ok(text) = std::env::var("GPU_TEST_JOB") else { return };
     let job: Job = serde_json::from_str(&text).unwrap();
-    match media::transcode::outline(&job) {
+    match media::outline(&job) {
         Ok(lines) => lines.iter().for_each(|line| println!("element {line}")),
         Err(error) => println!("error {error}"),
     }

@@ -36,6 +36,7 @@ async fn appliance(dir: &Path) -> (Handle, Writer) {
         lanes: run::Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
+        express_record: None,
     };
     (run::start(config).await.unwrap(), writer)
 }

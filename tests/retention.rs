@@ -67,6 +67,7 @@ impl World {
             lanes: run::Lanes::default(),
             account: "000000000000".into(),
             region: "us-east-1".into(),
+            express_record: None,
         };
         let handle = run::start(config).await.unwrap();
         for (name, state) in [

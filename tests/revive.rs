@@ -57,6 +57,7 @@ async fn an_execution_whose_actor_panicked_goes_on() {
         lanes: run::Lanes::default(),
         account: "000000000000".into(),
         region: "us-east-1".into(),
+        express_record: None,
     })
     .await
     .unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -78,7 +79,7 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
 
 /// The file's code without its test module, which may be as long as it needs to be.
 fn before_tests(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
 fn floor(name: &str) -> Option<u8> {
@@ -133,6 +134,60 @@ fn the_kernel_is_built_without_media_and_http() {
     }
     let media = built_with(SIMULATED).into_iter().filter(|n| n.starts_with("gst") || n == "conveyor-media");
     assert_eq!(media.collect::<Vec<_>>(), Vec::<String>::new(), "the simulator must not be built with these");
+}
+
+/// Adds the names that a module shows to other crates, and those of the modules that it shows.
+fn shown_by(file: &Path, path: &str, shown: &mut BTreeSet<String>) {
+    let text = fs::read_to_string(file).unwrap();
+    let code = before_tests(&text).lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code = code.collect::<Vec<_>>().join("\n");
+    // Formatted code begins an item of a module in the first column and nothing else of it.
+    for item in code.split("\npub ").skip(1) {
+        let item = ["async ", "const ", "unsafe "].iter().fold(item, |item, word| match item.strip_prefix(word) {
+            Some(rest) if rest.starts_with("fn ") || rest.starts_with("unsafe ") => rest,
+            _ => item,
+        });
+        let (kind, rest) = item.split_once(' ').unwrap_or((item, ""));
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        match kind {
+            "mod" => {
+                let folder = match file.ends_with("mod.rs") {
+                    true => file.parent().unwrap().to_owned(),
+                    false => file.with_extension(""),
+                };
+                let (one, own) = (folder.join(format!("{name}.rs")), folder.join(&name).join("mod.rs"));
+                shown_by(if one.is_file() { &one } else { &own }, &format!("{path}::{name}"), shown);
+            }
+            "use" => {
+                let list = rest.split(';').next().unwrap();
+                let named = list.rsplit_once('{').map_or(list, |(_, inner)| inner.trim_end_matches(['}', '\n']));
+                for name in named.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                    let name = name.rsplit([' ', ':']).next().unwrap();
+                    shown.insert(format!("{path}::{name}"));
+                }
+            }
+            "fn" | "struct" | "enum" | "trait" | "type" | "const" | "static" | "union" => {
+                shown.insert(format!("{path}::{name}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What each crate shows to others stands in `tests/tidy/shown.txt`, and the list only shrinks. Whoever has to add a line
+/// has thought about it: most of what one crate wants of another is there already, or belongs below both.
+#[test]
+fn crates_show_no_more_than_is_listed() {
+    let mut shown = BTreeSet::new();
+    for (name, _) in FLOORS.iter().filter(|(name, _)| *name != "hw") {
+        shown_by(&root().join("src").join(name).join("mod.rs"), name, &mut shown);
+    }
+    let listed = fs::read_to_string(root().join("tests/tidy/shown.txt")).unwrap();
+    let listed: BTreeSet<String> = listed.lines().map(str::to_owned).collect();
+    let added: Vec<_> = shown.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&shown).collect();
+    assert!(added.is_empty(), "shown and not listed in tests/tidy/shown.txt: {added:#?}");
+    assert!(gone.is_empty(), "take these off tests/tidy/shown.txt, they are shown no more: {gone:#?}");
 }
 
 #[test]

@@ -48,7 +48,7 @@ use conveyor_store::{Reader, Scans};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use arn::ArnFormat;
-pub use conveyor_logs::event as history;
+use conveyor_logs::event as history;
 pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
 

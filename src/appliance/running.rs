@@ -67,6 +67,7 @@ impl Appliance {
             lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
+            express_record: Some(express_dir),
         })
         .await?;
         parts.start(&handle).await?;
@@ -88,7 +89,7 @@ impl Appliance {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
         builtin::install_all(&handle, &config.substitutions(), !config.shares.is_empty()).await?;
-        let again = handle.recover_express(&express_dir).await?;
+        let again = handle.resume_express().await;
         if again > 0 {
             tracing::info!(executions = again, "ran express executions anew that had not ended");
         }

@@ -15,30 +15,35 @@
 //! Invariants: a [`StateMachine`] has no transition that leads nowhere; no evaluation panics, recurses without
 //! bound or depends on anything but its [`Scope`].
 
-pub mod condition;
-pub mod definition;
-pub mod distributed;
+mod condition;
+mod definition;
+mod distributed;
 pub mod flow;
-pub mod intrinsic;
+mod intrinsic;
 pub mod jsonata;
-pub mod machine;
-pub mod path;
-pub mod problem;
-pub mod query;
-pub mod reference_path;
+mod machine;
+mod path;
+mod problem;
+mod query;
+mod reference_path;
 pub mod scope;
-pub mod template;
-pub mod timestamp;
+mod template;
+mod timestamp;
 
 #[cfg(test)]
 mod properties;
 
 pub use condition::Condition;
 pub use definition::{STATE_ALONE, WorkflowType, check, check_state, may_label, parse, resources, review};
-pub use distributed::*;
+pub use distributed::{
+    Distributed, Format, InputType, ItemBatcher, ItemReader, ReadWith, ResultForm, ResultWriter, Transformation,
+};
 pub use intrinsic::Intrinsic;
 pub use jsonata::Jsonata;
-pub use machine::*;
+pub use machine::{
+    Catcher, Choice, Count, DataFlow, InputPath, Items, Kind, Map, Name, Processor, ProcessorMode, QueryLanguage,
+    ResultPath, Retrier, Rule, Seconds, State, StateMachine, Task, Text, Transition, Wait,
+};
 pub use path::Path;
 pub use problem::{Problem, Severity, describe};
 pub use query::Query;

@@ -6,14 +6,14 @@
 //! read back is the id that was written; a bound is looked up here and written nowhere else.
 
 pub mod arn;
-pub mod blocking;
-pub mod clock;
+mod blocking;
+mod clock;
 pub mod escape;
 pub mod fault;
-pub mod ids;
+mod ids;
 pub mod limits;
 pub mod shares;
-pub mod span;
+mod span;
 pub mod speeds;
 
 pub use blocking::Blocking;

@@ -105,6 +105,7 @@ async fn rows(work: &Work, section: &mut Section) -> Result<(), Failure> {
         lanes: Lanes::default(),
         account: "000000000000".to_owned(),
         region: "us-east-1".to_owned(),
+        express_record: None,
     })
     .await?;
     let end = engine(work, section, &handle, &writer, &answering).await;

@@ -21,21 +21,21 @@
 //! removed however the run ends; a figure that could not be measured is a line that says why, never a guess; nothing
 //! here is on the appliance's own path.
 
-pub mod capacity;
+mod capacity;
 pub mod compare;
-pub mod cores;
-pub mod disks;
-pub mod engine;
-pub mod graphs;
+mod cores;
+mod disks;
+mod engine;
+mod graphs;
 pub mod kept;
 pub mod page;
-pub mod raw;
+mod raw;
 pub mod report;
-pub mod run;
-pub mod statistics;
-pub mod surroundings;
+mod run;
+mod statistics;
+mod surroundings;
 pub mod table;
-pub mod work;
+mod work;
 
 pub use report::{Mode, Report, SectionKind};
 pub use run::{Request, Tick, run};

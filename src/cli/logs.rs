@@ -94,7 +94,7 @@ pub fn run(asked: &Logs) -> anyhow::Result<ExitCode> {
 fn of_group(root: &Path, asked: &Logs) -> anyhow::Result<Vec<LogFile>> {
     let mut files = logs::list(root).with_context(|| format!("cannot read {}", root.display()))?;
     if let Some(group) = &asked.group {
-        let folder = logs::files::folder(root, group);
+        let folder = logs::folder(root, group);
         files.retain(|file| file.path.parent() == Some(&folder));
     }
     Ok(files)

@@ -12,11 +12,11 @@
 //!
 //! Must never: open what was dropped, or start anything but by the commit that also says so.
 
-pub mod land;
-pub mod name;
-pub mod scan;
-pub mod settle;
-pub mod watch;
+mod land;
+mod name;
+mod scan;
+mod settle;
+mod watch;
 
 use conveyor_base::{ExecutionId, Fault, Timestamp};
 use conveyor_run::{self as run, Handle, OnBehalf};
@@ -67,6 +67,8 @@ impl Starter for Handle {
             machine: workflow.to_owned(),
             name: Some(name.to_owned()),
             input: input.into(),
+            // The landing is durable; so must be what it says has started.
+            once: true,
             ..run::StartRequest::default()
         };
         let along = OnBehalf::default().with(move |commit| landing.store(commit));

@@ -7,7 +7,7 @@
 //! Must never: know the store, actors, or what a Resource does. Holds: the same execution and the same entry give the same step,
 //! on every machine and after every crash; an execution that has ended takes no step.
 
-pub mod env;
+mod env;
 pub mod event;
 pub mod execution;
 pub mod history;

@@ -11,9 +11,9 @@
 //!
 //! Must never: hold an execution up, or write outside its folder.
 
-pub mod delivery;
+mod delivery;
 pub mod event;
-pub mod files;
+mod files;
 
 pub use delivery::Delivery;
-pub use files::{LogFile, LogSettings, list};
+pub use files::{LogFile, LogSettings, folder, list};

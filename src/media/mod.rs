@@ -8,21 +8,23 @@
 //! unknown ends as a [`TaskError`](conveyor_base::TaskError) that says what was found in which stream; results appear under
 //! their own names whole or not at all.
 
-pub mod analysis;
-pub mod bench;
+mod analysis;
+mod bench;
 pub mod clip;
-pub mod container;
-pub mod engines;
-pub mod files;
-pub mod hdr;
-pub mod input;
-pub mod mp4;
-pub mod pipeline;
-pub mod probe;
-pub mod quality;
-pub mod sanitize;
+mod container;
+mod engines;
+mod files;
+mod hdr;
+mod input;
+mod mp4;
+mod pipeline;
+mod probe;
+mod quality;
+mod sanitize;
 mod survey;
-pub mod transcode;
+mod transcode;
+
+pub use transcode::outline;
 
 use conveyor_base::TaskError;
 use conveyor_job::{Job, Reporter};

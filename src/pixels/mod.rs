@@ -15,8 +15,8 @@
 
 pub mod hdr;
 pub mod likeness;
-pub mod plane;
-pub mod resample;
+mod plane;
+mod resample;
 pub mod scene;
 
 pub use plane::{Plane, View, ViewMut};

@@ -16,7 +16,7 @@
 pub mod activities;
 mod adapter;
 pub mod approve;
-pub mod aws;
+mod aws;
 pub mod builtin;
 pub mod claims;
 pub mod events;
@@ -29,7 +29,7 @@ pub mod items;
 pub mod jobs;
 pub mod map_items;
 pub mod media;
-pub mod mounts;
+mod mounts;
 pub mod notify;
 pub mod objects;
 pub mod predict;

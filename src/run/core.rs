@@ -1,6 +1,7 @@
 //! What all actors of the appliance share: the store's two ends, the clock, the lanes, and who is awake.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -38,6 +39,9 @@ pub struct Config {
     pub lanes: Lanes,
     pub account: String,
     pub region: String,
+    /// The folder of the record of express starts, so that what was in flight runs anew after a restart. Without one
+    /// nothing of them outlives the process.
+    pub express_record: Option<PathBuf>,
 }
 
 pub(super) type SharedCore = Arc<Core>;

@@ -2,7 +2,6 @@
 //!
 //! Every call that changes something resolves once what it did is durable.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
@@ -226,9 +225,11 @@ impl Handle {
         super::express::stop(&self.core, id, error, cause).await
     }
 
-    /// Keeps the record of express starts in that folder from now on, and runs anew what it has no end of: how many.
-    pub async fn recover_express(&self, folder: &Path) -> Result<usize, Fault> {
-        super::express::recover(&self.core, folder).await
+    /// Runs express executions anew that were in flight when the former process ended, as the record of starts says
+    /// ([`Config::express_record`](super::Config)): how many. A second call finds none. To be called once the state
+    /// machines and services are there that they use.
+    pub async fn resume_express(&self) -> usize {
+        super::express::resume(&self.core).await
     }
 
     /// The end of the queue of what state machines log. There is one, and until it is taken nothing is queued.

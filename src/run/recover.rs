@@ -14,7 +14,7 @@ use ractor::Actor;
 use super::core::{Config, Core, SharedCore};
 use super::lanes::{self, LanesActor};
 use super::supervise::{OnFailure, Root, StartedPart, run_supervised, supervise};
-use super::{Handle, activities, events, timers};
+use super::{Handle, activities, events, express, timers};
 
 const LANES: &str = "the lanes";
 /// How long an attempt waits whose service failed under it.
@@ -25,7 +25,12 @@ const RESUMED_PER_TURN: usize = 256;
 /// Starts the appliance's actors. Serving may begin when this returns: what was in flight is resumed beside it.
 pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     let lanes = std::mem::take(&mut config.lanes);
+    let express_record = config.express_record.take();
     let core = Core::new(config);
+    // Before anything can be started: what runs unrecorded is lost with the process.
+    if let Some(folder) = express_record {
+        express::open_record(&core, folder).await?;
+    }
     let failed = |what: &str, e: ractor::SpawnErr| Fault::fatal(format!("{what} does not start"), e);
     let (root, _) = Root::spawn(None, Root, core.clone()).await.map_err(|e| failed("the root actor", e))?;
     // Both are set here only, once.

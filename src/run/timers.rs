@@ -20,6 +20,8 @@ use super::core::Core;
 
 /// How far ahead timers are held in memory.
 const HORIZON_MS: i64 = 120_000;
+/// How long the clock is not looked at, at most: it may be set while this sleeps, and sleep goes by another clock.
+const SLEEP_MS_MAX: i64 = 30_000;
 /// Rows read in one go.
 const ROWS_PER_READ: usize = 10_000;
 /// Due timers that wake their executions at the same time.
@@ -152,7 +154,7 @@ pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
             fire(&core, due).await;
             continue;
         }
-        let wait_ms = core.timers.next_look().since_ms(core.clock.now()).max(0) as u64;
+        let wait_ms = core.timers.next_look().since_ms(core.clock.now()).clamp(0, SLEEP_MS_MAX) as u64;
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
             () = core.timers.changed.notified() => {}

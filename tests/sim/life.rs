@@ -175,6 +175,7 @@ impl Life {
             lanes: Lanes::of_cores(2, 1),
             account: "000000000000".into(),
             region: "us-east-1".into(),
+            express_record: None,
         };
         let handle = run::start(config).await.unwrap();
         let ended = tokio::select! {

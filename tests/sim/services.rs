@@ -253,6 +253,7 @@ impl ServiceLife {
             lanes: Lanes::of_cores(2, 1),
             account: config.account.clone(),
             region: config.region.clone(),
+            express_record: None,
         });
         let crashed = |what: &dyn std::fmt::Debug| assert!(self.disk.has_crashed(), "{what:?}");
         let handle = match started.await {

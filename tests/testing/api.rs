@@ -48,6 +48,7 @@ impl Appliance {
             lanes,
             account: "000000000000".into(),
             region: "us-east-1".into(),
+            express_record: None,
         };
         let handle = run::start(config).await.unwrap();
         let credentials = credentials.iter().map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()));

@@ -76,6 +76,7 @@ impl Appliance {
             lanes: run::Lanes::of_cores(2, 8),
             account: config.account.clone(),
             region: config.region.clone(),
+            express_record: None,
         })
         .await
         .unwrap();

@@ -211,11 +211,6 @@ impl Decoder {
         self.look_at_bus()
     }
 
-    /// Where the decoder stands, in seconds.
-    pub fn position(&self) -> Option<f64> {
-        Some(self.pipeline.gst.query_position::<gst::ClockTime>()?.nseconds() as f64 / 1e9)
-    }
-
     /// How long the container says the file is, in seconds.
     pub fn duration(&self) -> Option<f64> {
         Some(self.pipeline.gst.query_duration::<gst::ClockTime>()?.nseconds() as f64 / 1e9)

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::judge::{Check, Expect, Sheet, Thresholds};
-use self::pass::{Found, Target};
+use self::pass::Found;
 use self::playlist::{Hls, Rendition};
 use super::analysis::decode::{Decoder, Picture, Source, Want};
 use super::analysis::report::{self, Ticker, round};
@@ -130,7 +130,7 @@ fn outputs_of_group(group: &Value) -> Vec<Output> {
 /// What is decoded, and what is asked about it.
 #[derive(Default)]
 struct Plan {
-    targets: Vec<Target>,
+    targets: Vec<Source>,
     pages: Pages,
 }
 
@@ -177,7 +177,7 @@ impl Plan {
             match Input::open(job, &output.uri.to_string()) {
                 Ok(input) => {
                     page(sheet, Expect { video: true, audio: output.audio }, Some(self.targets.len()), size);
-                    self.targets.push(Target { uri: output.uri.clone(), source: Source::File(input) });
+                    self.targets.push(Source::File(input));
                 }
                 Err(e) => {
                     sheet.add("decodes", true, false, json!(e.error), json!("readable"), e.cause);
@@ -222,7 +222,7 @@ impl Plan {
             self.pages.0.push(page);
             if readable {
                 let source = Source::Chain(rendition.input, rendition.parts);
-                self.targets.push(Target { uri: rendition.uri, source });
+                self.targets.push(source);
             }
         }
     }

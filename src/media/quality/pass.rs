@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use conveyor_base::{TaskError, Uri};
+use conveyor_base::TaskError;
 use conveyor_pixels::{Plane, Resampler, Siting, View, ViewMut, likeness};
 use gstreamer_video::prelude::*;
 use parking_lot::Mutex;
@@ -26,12 +26,6 @@ const COMPARED_MAX: f64 = 1_200.0;
 const ALIKE_MAX: f32 = 8.0;
 const BLACK_SECONDS_MIN: f64 = 0.5;
 const FREEZE_SECONDS_MIN: f64 = 1.0;
-
-/// An output to be measured.
-pub struct Target {
-    pub uri: Uri,
-    pub source: Source,
-}
 
 /// What was found about one file.
 #[derive(Default)]
@@ -100,12 +94,12 @@ impl Likeness {
 /// Measures the source and all targets. A target that fails keeps its error; a source that fails ends the pass.
 pub fn measure(
     source: Source,
-    targets: Vec<Target>,
+    targets: Vec<Source>,
     threads: usize,
     ticker: &mut Ticker<'_>,
 ) -> Result<(Found, Vec<Found>), TaskError> {
     let mut lanes: Vec<Lane> =
-        targets.into_iter().map(|t| Lane::open(t.source, &Picture::default(), threads)).collect();
+        targets.into_iter().map(|target| Lane::open(target, &Picture::default(), threads)).collect();
     let colorimetry = lanes.iter().find_map(|l| l.pending.as_ref()).map(|f| f.picture.info().colorimetry().to_string());
     let upright = Picture { width_max: None, upright: true, colorimetry };
     let mut reference = Reference { lane: Lane::open(source, &upright, threads), window: VecDeque::new() };

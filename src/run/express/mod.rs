@@ -22,7 +22,7 @@ mod live;
 mod record;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use conveyor_base::limits::quotas;
@@ -53,12 +53,14 @@ pub(super) struct Express {
     part: Arc<str>,
     /// Where starts are written down; none where nothing shall outlive the process.
     record: std::sync::OnceLock<Record>,
+    /// What the former process had in flight, until it runs anew.
+    unfinished: Mutex<Vec<Recorded>>,
 }
 
 impl Express {
     pub fn new() -> Express {
-        let (inboxes, board, record) = Default::default();
-        Express { inboxes, board, part: Arc::from("the express executions"), record }
+        let (inboxes, board, record, unfinished) = Default::default();
+        Express { inboxes, board, part: Arc::from("the express executions"), record, unfinished }
     }
 
     /// Hands a message to the express execution of that id; gives it back where there is none.
@@ -124,16 +126,20 @@ pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<Strin
     core.express.send(id, message).is_none() && matches!(stopped.await, Ok(Ok(true)))
 }
 
-/// Opens the record of starts in that folder and runs anew what was in flight. To be called once, before anything is
-/// started.
-pub(super) async fn recover(core: &SharedCore, folder: &Path) -> Result<usize, Fault> {
-    let folder = folder.to_owned();
+/// Opens the record of starts in that folder. To be called once, before anything is started.
+pub(super) async fn open_record(core: &SharedCore, folder: PathBuf) -> Result<(), Fault> {
     let opened = tokio::task::spawn_blocking(move || Record::open(&folder)).await;
     let (record, unfinished) =
         opened.unwrap_or_else(|e| Err(Fault::fatal("the record of express starts was not read", e)))?;
-    if core.express.record.set(record).is_err() {
-        return Ok(0);
-    }
+    // Set here only, once.
+    let _ = core.express.record.set(record);
+    *core.express.unfinished.lock() = unfinished;
+    Ok(())
+}
+
+/// Runs anew what was in flight when the record was opened.
+pub(super) async fn resume(core: &SharedCore) -> usize {
+    let unfinished = std::mem::take(&mut *core.express.unfinished.lock());
     let mut again = 0;
     for recorded in unfinished {
         match run_again(core, &recorded).await {
@@ -146,7 +152,7 @@ pub(super) async fn recover(core: &SharedCore, folder: &Path) -> Result<usize, F
             }
         }
     }
-    Ok(again)
+    again
 }
 
 async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused> {
