@@ -27,11 +27,10 @@ pub fn read(app: &AppState) -> Vec<Value> {
     let shares = conveyor_hw::Share::read_all(&places);
     let shown = shares.iter().map(|share| {
         let why = share.file_system.why();
-        let reachable = why.is_none() && share.path.is_dir();
         json!({
             "name": share.name,
             "path": share.path.display().to_string(),
-            "reachable": reachable,
+            "reachable": why.is_none(),
             "why": why,
             "served": app.served.contains(&share.name),
             "watched": app.workflows.get(&share.name),
