@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use conveyor_base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
@@ -19,12 +20,14 @@ use parking_lot::Mutex;
 /// Stands for those who run executions: remembers what was started and keeps rows in a real store.
 struct Recorder {
     started: Mutex<BTreeMap<String, String>>,
+    /// How far the clock is ahead, in milliseconds.
+    ahead: AtomicI64,
     writer: Writer,
 }
 
 impl Starter for Recorder {
     fn now(&self) -> Timestamp {
-        SystemClock.now()
+        SystemClock.now().plus_ms(self.ahead.load(SeqCst))
     }
 
     fn start(
@@ -67,7 +70,7 @@ impl Bench {
         };
         let shares = Shares::new([share("incoming"), share("quarantine")]);
         let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
-        let recorder = Arc::new(Recorder { started: Mutex::default(), writer });
+        let recorder = Arc::new(Recorder { started: Mutex::default(), ahead: AtomicI64::new(0), writer });
         Bench { dir, recorder, reader, shares }
     }
 
@@ -219,4 +222,16 @@ async fn a_thousand_files_at_once_start_once_each() {
     two_scans(&watching).await;
     assert_eq!(bench.recorder.started.lock().len(), 1_000);
     assert_eq!(bench.reader.on_this_thread().landings("incoming", None, 2_000).unwrap().len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_stops_no_scan() {
+    let bench = Bench::new();
+    bench.recorder.ahead.store(3_600_000, SeqCst);
+    let watching = bench.watch();
+    two_scans(&watching).await;
+    bench.recorder.ahead.store(0, SeqCst);
+    two_scans(&watching).await;
+    bench.drop_file("a.mp4", "a");
+    until("the file", || bench.keys() == ["a.mp4"]).await;
 }

@@ -182,7 +182,7 @@ impl Watcher {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
-            if self.starter.now() >= self.next_scan {
+            if self.scan_is_due() {
                 self.scan().await?;
             }
             if self.status.lock().away.is_some() {
@@ -216,7 +216,16 @@ impl Watcher {
         std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX))
     }
 
+    /// A clock that was set back must not keep scans from being made until the old time comes round again.
+    fn scan_is_due(&self) -> bool {
+        let now = self.starter.now();
+        self.next_scan <= now || self.next_scan > now.plus_ms(self.settings.scan.ms as i64)
+    }
+
     fn pause(&self) -> Duration {
+        if self.scan_is_due() {
+            return Duration::ZERO;
+        }
         let now = self.starter.now();
         let full = self.running.len() >= self.settings.in_flight;
         let away = self.status.lock().away.is_some();
