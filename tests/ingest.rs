@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use conveyor_base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
+use conveyor_base::{Clock, ExecutionId, Fault, ShareIo, Shares, SystemClock, Timestamp};
 use conveyor_ingest::{Landing, StartOutcome, Starter, WatchSettings, WatchStatus, Watcher};
 use conveyor_store::{self as store, Commit, Reader, Writer};
 use futures::future::BoxFuture;
@@ -57,7 +57,7 @@ struct Bench {
     dir: tempfile::TempDir,
     recorder: Arc<Recorder>,
     reader: Reader,
-    shares: Shares,
+    io: ShareIo,
 }
 
 impl Bench {
@@ -68,10 +68,10 @@ impl Bench {
             fs::create_dir_all(&path).unwrap();
             (name.to_owned(), path)
         };
-        let shares = Shares::new([share("incoming"), share("quarantine")]);
+        let io = ShareIo::new(Shares::new([share("incoming"), share("quarantine")]));
         let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
         let recorder = Arc::new(Recorder { started: Mutex::default(), ahead: AtomicI64::new(0), writer });
-        Bench { dir, recorder, reader, shares }
+        Bench { dir, recorder, reader, io }
     }
 
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -90,7 +90,7 @@ impl Bench {
             "share = 'incoming'\nsettle = '150ms'\nscan = '200ms'\nquarantine = 'quarantine'\nin_flight = 2000",
         )
         .unwrap();
-        let watcher = Watcher::new(settings, self.shares.clone(), self.recorder.clone(), self.reader.clone());
+        let watcher = Watcher::new(settings, self.io.clone(), self.recorder.clone(), self.reader.clone());
         let status = watcher.status();
         Watching { status, task: tokio::spawn(async move { watcher.run().await.unwrap() }) }
     }
