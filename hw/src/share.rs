@@ -98,10 +98,7 @@ impl Looks {
         let share = |((name, path), look): (&(String, PathBuf), Arc<Look>)| {
             let file_system = match look.wait(within) {
                 Some(answer) => Probed::from(answer),
-                None => Probed::unknown(format!(
-                    "it did not answer within {} s; is its server up?",
-                    within.as_secs()
-                )),
+                None => Probed::unknown(format!("it did not answer within {} s; is its server up?", within.as_secs())),
             };
             Share { name: name.clone(), path: path.clone(), file_system }
         };

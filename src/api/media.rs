@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use conveyor_base::{Shares, Uri};
 use conveyor_base::escape::escaped;
+use conveyor_base::{Shares, Uri};
 use tower_http::services::ServeFile;
 
 use super::{ApiError, AppState};

@@ -93,7 +93,8 @@ impl Appliance {
             tracing::info!(executions = again, "ran express executions anew that had not ended");
         }
         for watch in &config.watch {
-            let watcher = Watcher::new(watch.clone(), appliance.parts.io.clone(), Arc::new(handle.clone()), reader.clone());
+            let watcher =
+                Watcher::new(watch.clone(), appliance.parts.io.clone(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
             appliance
                 .run_supervised(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run())

@@ -100,8 +100,7 @@ impl Parts {
             .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?;
         let functions = Functions::new(config.functions.clone(), &config.lambda, endpoint.clone(), account, region);
         let predictions = Predictions::default();
-        let predictor =
-            Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares, spawn.clone());
+        let predictor = Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares, spawn.clone());
         let stages = Stages {
             data_dir: data_dir.to_owned(),
             io: io.clone(),

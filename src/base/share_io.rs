@@ -124,7 +124,8 @@ mod tests {
     #[tokio::test]
     async fn a_share_that_hangs_takes_its_own_places_and_no_others() {
         let root = |name: &str| (name.to_owned(), std::env::temp_dir());
-        let io = ShareIo { place_within: Duration::from_millis(50), ..ShareIo::new(Shares::new(["nas", "ssd"].map(root))) };
+        let io =
+            ShareIo { place_within: Duration::from_millis(50), ..ShareIo::new(Shares::new(["nas", "ssd"].map(root))) };
         // Who drops the sender brings the server back.
         let (server, away) = mpsc::channel::<()>();
         let away = Arc::new(std::sync::Mutex::new(away));

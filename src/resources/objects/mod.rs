@@ -24,6 +24,7 @@ use serde_json::{Map, Value, json};
 pub use task::{NAMES, adapter};
 
 use super::aws::{self, require_text};
+use super::{CallOutcome, Ended};
 
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =
@@ -50,7 +51,13 @@ impl Objects {
     }
 
     /// One call: `getObject` and the others of [`operate`]. `id`: the request's, for what is refused.
-    async fn call(&self, handle: &Handle, operation: &str, parameters: Value, id: String) -> Result<Value, TaskError> {
+    async fn call(
+        &self,
+        handle: &Handle,
+        operation: &str,
+        parameters: Value,
+        id: String,
+    ) -> Result<CallOutcome, TaskError> {
         let touched = touched(operation, &parameters, self.io.shares());
         let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
         let (reader, called) = (self.reader.clone(), operation.to_owned());
@@ -63,17 +70,18 @@ impl Objects {
             _ => self.io.run(&touched, work).await,
         };
         let Done { answer, beside } = done.map_err(|e| TaskError::new("S3.S3Exception", chain(&e)))??;
-        if !beside.is_empty() {
-            let mut commit = Commit::new();
-            for (uri, row) in beside {
-                match row {
-                    Some(row) => commit.put_object(&uri.share, &uri.key, &row),
-                    None => commit.delete_object(&uri.share, &uri.key),
-                };
-            }
-            handle.commit(commit).await.map_err(|e| super::fault(&e))?;
+        if beside.is_empty() {
+            return Ok(CallOutcome::done(answer));
         }
-        Ok(answer)
+        let mut commit = Commit::new();
+        for (uri, row) in beside {
+            match row {
+                Some(row) => commit.put_object(&uri.share, &uri.key, &row),
+                None => commit.delete_object(&uri.share, &uri.key),
+            };
+        }
+        let handle = handle.clone();
+        Ok(CallOutcome::settle(move |attempt| attempt.commits(&handle, commit, Ended::Done(answer))))
     }
 }
 

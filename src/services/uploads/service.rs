@@ -116,7 +116,8 @@ impl UploadService {
         self.busy
             .insert(id.clone(), Busy::Writing { row: row.clone(), requester, stop: Some(stop), given_up: Vec::new() });
         let (io, of) = (self.io.clone(), id.clone());
-        let written = async move { Message::Written { id, outcome: files::write(&io, &row, at, pieces, stopped).await } };
+        let written =
+            async move { Message::Written { id, outcome: files::write(&io, &row, at, pieces, stopped).await } };
         turn.act(written, |what| Message::Written { id: of, outcome: Err(broken(what)) });
     }
 
