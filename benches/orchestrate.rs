@@ -37,8 +37,8 @@ async fn drop_files(files: usize) {
     let appliance = Appliance::start(at_once, BTreeMap::new()).await;
     let settings: WatchSettings =
         toml::from_str(&format!("share = \"source\"\nsettle = \"{SETTLE_MS}ms\"\nscan = \"5s\"")).unwrap();
-    let (shares, reader) = (appliance.shares.clone(), appliance.handle.reader().clone());
-    tokio::spawn(Watcher::new(settings, shares, Arc::new(appliance.handle.clone()), reader).run());
+    let (io, reader) = (appliance.parts.io.clone(), appliance.handle.reader().clone());
+    tokio::spawn(Watcher::new(settings, io, Arc::new(appliance.handle.clone()), reader).run());
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (mut to_first_stage, mut whole) = (Vec::new(), Vec::new());
     for n in 0..files {

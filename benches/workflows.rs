@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
-use conveyor_base::{Shares, SystemClock, TaskError};
+use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask, Status};
 use conveyor_run::{self as run, Attempted, Demand, Handle, LiveUpdate, Resource, Resources, TaskContext, TaskOutcome};
@@ -89,7 +89,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         handle: handle.clone(),
         arns: ArnFormat { region: "us-east-1".into(), account: "000000000000".into() },
         auth: Auth::for_address(address, Credentials::new([])).unwrap(),
-        shares: Shares::new([]),
+        io: ShareIo::new(Shares::default()),
         served: BTreeSet::new(),
         workflows: BTreeMap::new(),
         watches: Arc::new(|| json!([])),
@@ -97,7 +97,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         effective: json!({}),
         messaging: None,
         approvals: Approvals::default(),
-        uploads: Uploads::new(Shares::new([])),
+        uploads: Uploads::new(ShareIo::new(Shares::default())),
         data_dir: std::path::PathBuf::new(),
     });
     tokio::spawn(api::serve(listener, router, std::future::pending()));

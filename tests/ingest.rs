@@ -8,9 +8,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use conveyor_base::{Clock, ExecutionId, Fault, Shares, SystemClock, Timestamp};
+use conveyor_base::{Clock, ExecutionId, Fault, ShareIo, Shares, SystemClock, Timestamp};
 use conveyor_ingest::{Landing, StartOutcome, Starter, WatchSettings, WatchStatus, Watcher};
 use conveyor_store::{self as store, Commit, Reader, Writer};
 use futures::future::BoxFuture;
@@ -19,12 +20,14 @@ use parking_lot::Mutex;
 /// Stands for those who run executions: remembers what was started and keeps rows in a real store.
 struct Recorder {
     started: Mutex<BTreeMap<String, String>>,
+    /// How far the clock is ahead, in milliseconds.
+    ahead: AtomicI64,
     writer: Writer,
 }
 
 impl Starter for Recorder {
     fn now(&self) -> Timestamp {
-        SystemClock.now()
+        SystemClock.now().plus_ms(self.ahead.load(SeqCst))
     }
 
     fn start(
@@ -54,7 +57,7 @@ struct Bench {
     dir: tempfile::TempDir,
     recorder: Arc<Recorder>,
     reader: Reader,
-    shares: Shares,
+    io: ShareIo,
 }
 
 impl Bench {
@@ -65,10 +68,10 @@ impl Bench {
             fs::create_dir_all(&path).unwrap();
             (name.to_owned(), path)
         };
-        let shares = Shares::new([share("incoming"), share("quarantine")]);
+        let io = ShareIo::new(Shares::new([share("incoming"), share("quarantine")]));
         let (writer, reader) = store::open(store::Options::at(dir.path().join("data"))).unwrap();
-        let recorder = Arc::new(Recorder { started: Mutex::default(), writer });
-        Bench { dir, recorder, reader, shares }
+        let recorder = Arc::new(Recorder { started: Mutex::default(), ahead: AtomicI64::new(0), writer });
+        Bench { dir, recorder, reader, io }
     }
 
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -87,7 +90,7 @@ impl Bench {
             "share = 'incoming'\nsettle = '150ms'\nscan = '200ms'\nquarantine = 'quarantine'\nin_flight = 2000",
         )
         .unwrap();
-        let watcher = Watcher::new(settings, self.shares.clone(), self.recorder.clone(), self.reader.clone());
+        let watcher = Watcher::new(settings, self.io.clone(), self.recorder.clone(), self.reader.clone());
         let status = watcher.status();
         Watching { status, task: tokio::spawn(async move { watcher.run().await.unwrap() }) }
     }
@@ -219,4 +222,16 @@ async fn a_thousand_files_at_once_start_once_each() {
     two_scans(&watching).await;
     assert_eq!(bench.recorder.started.lock().len(), 1_000);
     assert_eq!(bench.reader.on_this_thread().landings("incoming", None, 2_000).unwrap().len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_set_back_stops_no_scan() {
+    let bench = Bench::new();
+    bench.recorder.ahead.store(3_600_000, SeqCst);
+    let watching = bench.watch();
+    two_scans(&watching).await;
+    bench.recorder.ahead.store(0, SeqCst);
+    two_scans(&watching).await;
+    bench.drop_file("a.mp4", "a");
+    until("the file", || bench.keys() == ["a.mp4"]).await;
 }

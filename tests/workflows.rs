@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use conveyor_base::shares::mounted_setting;
 use conveyor_base::{EventId, TaskError};
@@ -13,6 +14,7 @@ use conveyor_job::Job;
 use conveyor_resources::jobs;
 use conveyor_run::{AuditEntry, OnBehalf, StartRequest};
 use conveyor_services::approvals::{Decision, Verdict};
+use conveyor_services::uploads::{NewUpload, UploadProgress};
 use conveyor_store::{ActivityRow, Commit, Direction, ExecutionFilter};
 use conveyor_testing::appliance::Appliance;
 
@@ -275,4 +277,80 @@ async fn a_to_do_goes_with_its_task() {
     assert!(matches!(decide(key, "ann").await, Verdict::Refused(refused) if refused.code == "TaskTimedOut"));
     let gone = || reader.approvals(None, 10).unwrap().is_empty().then_some(());
     appliance.until("the end of the to-do", gone).await;
+}
+
+/// A share hangs where whoever opens a file waits for ever: here the files are pipes that nobody reads. So many wait for it
+/// that they would take all threads of this runtime.
+#[test]
+fn a_share_that_hangs_stops_nothing_but_what_needs_it() {
+    const THREADS: usize = 48;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(THREADS).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let this = appliance(&[]).await;
+        let (uploads, reader) = (this.parts.uploads.clone(), this.handle.reader().clone());
+        let begin = async |share: &str, n: usize| {
+            let new = NewUpload {
+                share: share.into(),
+                folder: String::new(),
+                name: format!("{n}.mp4"),
+                bytes: 4,
+                by: "ops".into(),
+            };
+            uploads.begin(new, None).await.unwrap()
+        };
+        let write = |id: String| {
+            let uploads = uploads.clone();
+            async move {
+                let (pieces, taken) = tokio::sync::mpsc::channel(1);
+                pieces.send("film".into()).await.unwrap();
+                drop(pieces);
+                uploads.write(&id, Some(0), taken).await
+            }
+        };
+        for n in 0..2 * THREADS {
+            let id = begin("source", n).await;
+            let part = reader.upload(&id).unwrap().unwrap().part;
+            fs::remove_file(&part).unwrap();
+            nix::unistd::mkfifo(part.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            tokio::spawn(write(id));
+        }
+        let goes_on = async {
+            let wait = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 1, "End": true}}});
+            this.create("waits", &wait.to_string()).await;
+            let (header, _) = this.run("waits", "one", "a.mp4").await;
+            assert!(matches!(header.outcome, Some(Outcome::Succeeded { .. })), "{header:?}");
+            let list = |rows: &conveyor_store::Scans| rows.executions(&ExecutionFilter::default(), None, 10);
+            assert_eq!(reader.blocking(list).await.unwrap().items.len(), 1);
+            let whole = UploadProgress { offset: 4, key: Some("0.mp4".into()) };
+            assert_eq!(write(begin("outputs", 0).await).await, Ok(whole));
+        };
+        tokio::time::timeout(Duration::from_secs(25), goes_on).await.expect("nothing else stands still");
+    });
+    runtime.shutdown_background();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_beside_an_object_is_there_for_the_next_state() {
+    let this = appliance(&[]).await;
+    let call = |operation: &str, more: Value, then: &str| {
+        let mut parameters = json!({"Bucket": "outputs", "Key": "a.txt"});
+        parameters.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let resource = format!("arn:aws:states:::aws-sdk:s3:{operation}");
+        let mut state = json!({"Type": "Task", "Resource": resource, "Parameters": parameters});
+        match then {
+            "" => state["End"] = true.into(),
+            then => state["Next"] = then.into(),
+        }
+        state
+    };
+    let machine = json!({"StartAt": "Put", "States": {
+        "Put": call("putObject", json!({"Body": "x", "ContentType": "text/x-log", "Metadata": {"who": "me"}}), "Head"),
+        "Head": call("headObject", json!({}), ""),
+    }});
+    this.create("keeps", &machine.to_string()).await;
+    let (header, _) = this.run("keeps", "one", "a.mp4").await;
+    let Some(Outcome::Succeeded { output }) = header.outcome else { panic!("{header:?}") };
+    let head: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((&head["ContentType"], &head["Metadata"]["who"]), (&json!("text/x-log"), &json!("me")));
 }

@@ -1,11 +1,15 @@
 //! A share as the kernel sees it: file system, space, and whether it is another machine's.
 //!
 //! A server that is gone can hold every look at its share for ever. So each look runs on a thread of its own, and what
-//! has not answered in time is said to be so; such a thread ends when the server returns or the process ends.
+//! has not answered in time is said to be so; such a thread ends when the server returns or the process ends. Invariant:
+//! a path is looked at once at a time in this process, so that a share that hangs costs one thread, however often
+//! somebody asks.
 
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use nix::sys::statvfs::statvfs;
@@ -67,34 +71,86 @@ pub struct FileSystem {
 impl Share {
     /// Looks at several shares at once.
     pub fn read_all(shares: &[(String, PathBuf)]) -> Vec<Share> {
-        let looks: Vec<_> = shares
-            .iter()
-            .map(|(name, path)| {
-                let (answer, waits) = mpsc::channel();
-                let place = path.clone();
-                thread::spawn(move || {
-                    // The asker may have given up; then nobody wants the answer.
-                    let _ = answer.send(file_system(&place));
-                });
-                (name, path, waits)
-            })
-            .collect();
-        let share = |(name, path, waits): (&String, &PathBuf, mpsc::Receiver<Result<FileSystem, String>>)| {
-            let file_system = match waits.recv_timeout(ANSWERS_WITHIN) {
-                Ok(answer) => Probed::from(answer),
-                Err(_) => Probed::unknown(format!(
-                    "it did not answer within {} s; is its server up?",
-                    ANSWERS_WITHIN.as_secs()
-                )),
+        static LOOKS: Looks = Looks(Mutex::new(BTreeMap::new()));
+        LOOKS.read_all(shares, file_system, ANSWERS_WITHIN)
+    }
+}
+
+type Answer = Result<FileSystem, String>;
+
+/// The looks that are under way, by path. Whoever asks meanwhile waits for the answer of the same one.
+struct Looks(Mutex<BTreeMap<PathBuf, Arc<Look>>>);
+
+struct Look {
+    begun: Instant,
+    answer: Mutex<Option<Answer>>,
+    answered: Condvar,
+}
+
+impl Looks {
+    fn read_all(
+        &'static self,
+        shares: &[(String, PathBuf)],
+        look: fn(&Path) -> Answer,
+        within: Duration,
+    ) -> Vec<Share> {
+        let looks: Vec<_> = shares.iter().map(|(_, path)| self.look_at(path, look)).collect();
+        let share = |((name, path), look): (&(String, PathBuf), Arc<Look>)| {
+            let file_system = match look.wait(within) {
+                Some(answer) => Probed::from(answer),
+                None => Probed::unknown(format!("it did not answer within {} s; is its server up?", within.as_secs())),
             };
             Share { name: name.clone(), path: path.clone(), file_system }
         };
-        looks.into_iter().map(share).collect()
+        shares.iter().zip(looks).map(share).collect()
     }
+
+    /// The look at a path that is under way, or a new one.
+    fn look_at(&'static self, path: &Path, look: fn(&Path) -> Answer) -> Arc<Look> {
+        let mut under_way = locked(&self.0);
+        if let Some(known) = under_way.get(path) {
+            return known.clone();
+        }
+        let begun = Arc::new(Look { begun: Instant::now(), answer: Mutex::new(None), answered: Condvar::new() });
+        let (place, told) = (path.to_owned(), begun.clone());
+        let work = move || {
+            let answer = catch_unwind(|| look(&place)).unwrap_or_else(|_| Err("the look at it broke off".to_owned()));
+            // Whoever asks from here on looks again.
+            locked(&self.0).remove(&place);
+            told.tell(answer);
+        };
+        match thread::Builder::new().name("share".into()).spawn(work) {
+            Ok(_) => drop(under_way.insert(path.to_owned(), begun.clone())),
+            Err(error) => begun.tell(Err(format!("it cannot be looked at: {error}"))),
+        }
+        begun
+    }
+}
+
+impl Look {
+    fn tell(&self, answer: Answer) {
+        *locked(&self.answer) = Some(answer);
+        self.answered.notify_all();
+    }
+
+    /// The answer, unless the look has taken longer than that since it began.
+    fn wait(&self, within: Duration) -> Option<Answer> {
+        let left = within.saturating_sub(self.begun.elapsed());
+        let waited = self.answered.wait_timeout_while(locked(&self.answer), left, |answer| answer.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+}
+
+/// What the lock guards is whole also after a panic.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn file_system(path: &Path) -> Result<FileSystem, String> {
     let real = path.canonicalize().map_err(|error| error.to_string())?;
+    if !real.is_dir() {
+        return Err("it is no folder".to_owned());
+    }
     let mounts =
         fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
     let mount = mount_of(&mounts, &real).ok_or("the kernel lists no mount that it lies on")?;
@@ -184,5 +240,31 @@ mod tests {
         let here = shares[0].file_system.known().unwrap();
         assert!(here.total >= here.free && here.free > 0, "{here:?}");
         assert!(shares[1].file_system.why().unwrap().contains("No such file"), "{:?}", shares[1]);
+    }
+
+    #[test]
+    fn a_share_that_hangs_is_looked_at_once_however_often_it_is_asked_for() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        static LOOKS: Looks = Looks(Mutex::new(BTreeMap::new()));
+        static BEGUN: AtomicUsize = AtomicUsize::new(0);
+        // Who holds it plays the server that is away.
+        static SERVER: Mutex<()> = Mutex::new(());
+        fn hung(_: &Path) -> Answer {
+            BEGUN.fetch_add(1, SeqCst);
+            drop(locked(&SERVER));
+            Err("it is back".to_owned())
+        }
+        let away = locked(&SERVER);
+        let shares = [("nas".to_owned(), PathBuf::from("/nas")), ("again".to_owned(), PathBuf::from("/nas"))];
+        for _ in 0..50 {
+            let read = LOOKS.read_all(&shares, hung, Duration::from_millis(20));
+            assert!(read.iter().all(|share| share.file_system.why().unwrap().contains("did not answer")), "{read:?}");
+        }
+        assert_eq!(BEGUN.load(SeqCst), 1);
+        drop(away);
+        while !locked(&LOOKS.0).is_empty() {}
+        let read = LOOKS.read_all(&shares, hung, Duration::from_secs(60));
+        assert!(read.iter().all(|share| share.file_system.why() == Some("it is back")), "{read:?}");
+        assert!(BEGUN.load(SeqCst) > 1, "what answers is looked at anew");
     }
 }

@@ -3,14 +3,16 @@
 //! Invariants: only shares that are listed as servable are served; no key leads out of its share; what a file holds is
 //! never run as a page of this origin.
 
+use std::path::PathBuf;
+
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use conveyor_base::Uri;
 use conveyor_base::escape::escaped;
+use conveyor_base::{Shares, Uri};
 use tower_http::services::ServeFile;
 
-use super::AppState;
+use super::{ApiError, AppState};
 
 /// Types that browsers show or play and that run nothing. Everything else is offered for download.
 const SHOWN: &[(&str, &str)] = &[
@@ -45,16 +47,18 @@ pub async fn file(
         return plain(StatusCode::NOT_FOUND, "This share is not served here.");
     }
     let uri = Uri::new(share, key);
-    let (shares, asked) = (app.shares.clone(), uri.clone());
-    let path = match app.blocking(move || shares.resolve(&asked)).await {
+    let asked = uri.clone();
+    let found = move |shares: &Shares| -> Result<PathBuf, String> {
+        let path = shares.resolve(&asked).map_err(|e| e.to_string())?;
+        // Not folders, nor pipes that would hold the request for ever.
+        let is_file = path.metadata().is_ok_and(|meta| meta.is_file());
+        is_file.then_some(path).ok_or_else(|| format!("There is no file {asked}."))
+    };
+    let path = match app.io.run(&[&uri.share], found).await.map_err(ApiError::from) {
         Ok(Ok(path)) => path,
-        Ok(Err(e)) => return plain(StatusCode::NOT_FOUND, &e.to_string()),
+        Ok(Err(why)) => return plain(StatusCode::NOT_FOUND, &why),
         Err(refused) => return plain(refused.status(), &refused.message),
     };
-    // Folders, and pipes that would hold the request for ever.
-    if !tokio::fs::metadata(&path).await.is_ok_and(|m| m.is_file()) {
-        return plain(StatusCode::NOT_FOUND, &format!("There is no file {uri}."));
-    }
     let kind = content_type(uri.file_name());
     // `ServeFile` names a type by suffix; ours goes over it below, so that both agree on every box.
     let mut response = match ServeFile::new(&path).try_call(request).await {

@@ -38,7 +38,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use conveyor_base::limits::quotas;
-use conveyor_base::{Blocking, Shares, fault};
+use conveyor_base::{Blocking, ShareIo, fault};
 use conveyor_dashboard as dashboard;
 use conveyor_resources::wire::Messaging;
 use conveyor_run::Handle;
@@ -61,7 +61,7 @@ pub struct Settings {
     pub uploads: Uploads,
     pub arns: ArnFormat,
     pub auth: Auth,
-    pub shares: Shares,
+    pub io: ShareIo,
     /// Shares whose files `/media` hands out: outputs, never incoming ones.
     pub served: BTreeSet<String>,
     /// The workflow that `/start-workflow` starts for a share's files; `main` for others.
@@ -86,7 +86,7 @@ struct AppState {
     arns: Arc<ArnFormat>,
     auth: Auth,
     request_limit: gate::RequestLimit,
-    shares: Arc<Shares>,
+    io: ShareIo,
     served: Arc<BTreeSet<String>>,
     workflows: Arc<BTreeMap<String, String>>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
@@ -113,7 +113,7 @@ pub fn router(settings: Settings) -> Router {
         arns: Arc::new(settings.arns),
         auth: settings.auth,
         request_limit: gate::RequestLimit::default(),
-        shares: Arc::new(settings.shares),
+        io: settings.io,
         served: Arc::new(settings.served),
         workflows: Arc::new(settings.workflows),
         metrics: settings.metrics,
@@ -169,8 +169,8 @@ pub async fn serve(
     }
 }
 
-/// Requests that look into the store at the same time, and those that look at a share: one that is gone holds up the
-/// latter and nobody else.
+/// Requests that look into the store at the same time, and those that look at a disk, or at whatever shares a result
+/// names: one that is gone holds up the latter and nobody else.
 const READS_MAX: usize = 32;
 const DISKS_MAX: usize = 64;
 
@@ -194,7 +194,7 @@ impl AppState {
         self.disks.run(move || look(&app, &app.reader.on_this_thread())).await?
     }
 
-    /// Runs what may wait for a disk or a share on a thread that may block. Where the caller goes away, it goes on to its
+    /// Runs what may wait for a disk on a thread that may block. Where the caller goes away, it goes on to its
     /// end.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         Ok(self.disks.run(work).await?)

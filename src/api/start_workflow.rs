@@ -24,9 +24,9 @@ pub async fn start(State(app): State<AppState>, body: Bytes) -> Response {
 
 async fn begin(app: &AppState, file: &Uri) -> Result<Value, ApiError> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
-    if app.shares.names().next().is_some() {
-        let (shares, file) = (app.shares.clone(), file.clone());
-        let found = app.blocking(move || shares.resolve(&file)).await?;
+    if app.io.shares().names().next().is_some() {
+        let (share, file) = (&file.share, file.clone());
+        let found = app.io.run(&[share], move |shares| shares.resolve(&file)).await?;
         found.map_err(|e| ApiError::validation(fault::chain(&e)))?;
     }
     let machine = app.workflows.get(&file.share).map_or("main", String::as_str).to_owned();

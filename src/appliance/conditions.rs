@@ -67,10 +67,6 @@ fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
             conditions.insert(place.name, format!("{path} cannot be reached: {why}. Mount or make it."));
             continue;
         };
-        if !place.path.is_dir() {
-            conditions.insert(place.name, format!("{path} is not there. Mount or make it."));
-            continue;
-        }
         let percent = 100.0 * disk.free as f64 / disk.total.max(1) as f64;
         let low = percent < FREE_PERCENT_MIN && disk.free < FREE_BYTES_ENOUGH;
         if disk.total > 0 && (low || disk.free < FREE_BYTES_MIN) {

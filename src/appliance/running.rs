@@ -94,7 +94,8 @@ impl Appliance {
             tracing::info!(executions = again, "ran express executions anew that had not ended");
         }
         for watch in &config.watch {
-            let watcher = Watcher::new(watch.clone(), config.shares(), Arc::new(handle.clone()), reader.clone());
+            let watcher =
+                Watcher::new(watch.clone(), appliance.parts.io.clone(), Arc::new(handle.clone()), reader.clone());
             appliance.watches.push(watcher.status());
             appliance
                 .run_supervised(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run())
@@ -126,7 +127,7 @@ impl Appliance {
             uploads: self.parts.uploads.clone(),
             arns: ArnFormat { region: config.region.clone(), account: config.account.clone() },
             auth,
-            shares: config.shares(),
+            io: self.parts.io.clone(),
             served: config.served(),
             workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
             metrics,

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use conveyor_base::{Fault, Shares};
+use conveyor_base::{Fault, ShareIo};
 use conveyor_resources::events::OutsideTargets;
 use conveyor_resources::forward::{Endpoint, Fallback, RemoteJobs};
 use conveyor_resources::functions::Functions;
@@ -62,7 +62,8 @@ pub struct Parts {
     region: String,
     retention: RetentionSettings,
     reader: Reader,
-    shares: Shares,
+    /// Who does anything with the files of shares goes by this one.
+    pub io: ShareIo,
     /// Where calls go that this box does not serve itself.
     endpoint: Option<Arc<Endpoint>>,
     fallback: Fallback,
@@ -92,17 +93,17 @@ impl Parts {
         spawn: Arc<dyn Spawn>,
     ) -> anyhow::Result<Parts> {
         let (account, region, shares) = (&config.account, &config.region, config.shares());
+        let io = ShareIo::new(shares.clone());
         let endpoint = Endpoint::new(aws, account, region).map(Arc::new);
         let remote_jobs = RemoteJobs::new(endpoint.clone(), reader.clone());
         let templates = Templates::read(builtin::JOB_TEMPLATES.iter().copied())
             .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?;
         let functions = Functions::new(config.functions.clone(), &config.lambda, endpoint.clone(), account, region);
         let predictions = Predictions::default();
-        let predictor =
-            Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares.clone(), spawn.clone());
+        let predictor = Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares, spawn.clone());
         let stages = Stages {
             data_dir: data_dir.to_owned(),
-            shares: shares.clone(),
+            io: io.clone(),
             acceleration: config.acceleration,
             spawn,
             predictor: Arc::new(predictor),
@@ -117,23 +118,23 @@ impl Parts {
             jobs: Arc::new(Jobs::new(templates, reader.clone(), account, region)),
             predictions,
             notifications: Notifications::new(config.notify.clone()),
-            objects: Arc::new(Objects::new(shares.clone(), reader.clone())),
+            objects: Arc::new(Objects::new(io.clone(), reader.clone())),
             queues: Queues::new(&config.queues, account, region),
             stages: Arc::new(stages),
             tables: Tables::new(config.tables.clone()),
-            uploads: Uploads::new(shares.clone()),
+            uploads: Uploads::new(io.clone()),
             region: region.clone(),
             retention: config.retention,
             reader: reader.clone(),
             remote_jobs,
             endpoint,
-            shares,
+            io,
         })
     }
 
     /// All that Tasks may name on this box.
     pub fn registry(&self) -> Result<Registry, NameTaken> {
-        let buckets = Buckets::new(self.shares.clone(), self.endpoint.clone());
+        let buckets = Buckets::new(self.io.clone(), self.endpoint.clone());
         let mut registry = Registry::new(self.events.clone(), buckets);
         for (names, make) in LOCAL {
             names.iter().try_for_each(|name| registry.add(name, make(self, name)))?;

@@ -40,12 +40,19 @@ impl Blocking {
         let Some(places) = &self.places else { return Ok(work()) };
         // Nobody closes it.
         let place = places.clone().acquire_owned().await;
-        let work = move || {
-            // Goes with the work and not with who waits for it.
-            let _place = place;
-            work()
-        };
-        let broke_off = |e| Fault::retryable("work inside the appliance broke off; its log has the details", e);
-        tokio::task::spawn_blocking(work).await.map_err(broke_off)
+        run_holding(place, work).await
     }
+}
+
+/// Does the work on a thread that may block. The places go with the work and not with who waits for it.
+pub(super) async fn run_holding<P: Send + 'static, T: Send + 'static>(
+    places: P,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    let work = move || {
+        let _places = places;
+        work()
+    };
+    let broke_off = |e| Fault::retryable("work inside the appliance broke off; its log has the details", e);
+    tokio::task::spawn_blocking(work).await.map_err(broke_off)
 }

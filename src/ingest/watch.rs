@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Away keeps every memory: files are neither forgotten nor started until the share is back. Each problem is reported
-//! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share.
+//! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share. A watch
+//! does one thing at a time with its share, however long that takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use conveyor_base::{ExecutionId, Fault, Shares, Span, Timestamp, fault, shares};
+use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Span, Timestamp, fault, shares};
 use conveyor_interpreter::Status;
 use conveyor_store::{ExecutionFilter, Reader, Scans};
 use parking_lot::Mutex;
@@ -121,7 +122,7 @@ pub struct WatchStatus {
 /// Watches one share for as long as it runs.
 pub struct Watcher {
     settings: WatchSettings,
-    shares: Shares,
+    io: ShareIo,
     starter: Arc<dyn Starter>,
     reader: Reader,
     status: Arc<Mutex<WatchStatus>>,
@@ -134,12 +135,12 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    pub fn new(settings: WatchSettings, shares: Shares, starter: Arc<dyn Starter>, reader: Reader) -> Watcher {
+    pub fn new(settings: WatchSettings, io: ShareIo, starter: Arc<dyn Starter>, reader: Reader) -> Watcher {
         let status = WatchStatus { share: settings.share.clone(), ..WatchStatus::default() };
         let settling = Settling::new(settings.settle, WAITING_MAX);
         Watcher {
             settings,
-            shares,
+            io,
             starter,
             reader,
             status: Arc::new(Mutex::new(status)),
@@ -153,8 +154,8 @@ impl Watcher {
 
     /// The same watch with the same status, which remembers nothing but what the store holds.
     pub fn anew(&self) -> Watcher {
-        let (shares, starter, reader) = (self.shares.clone(), self.starter.clone(), self.reader.clone());
-        Watcher { status: self.status.clone(), ..Watcher::new(self.settings.clone(), shares, starter, reader) }
+        let (io, starter, reader) = (self.io.clone(), self.starter.clone(), self.reader.clone());
+        Watcher { status: self.status.clone(), ..Watcher::new(self.settings.clone(), io, starter, reader) }
     }
 
     pub fn status(&self) -> Arc<Mutex<WatchStatus>> {
@@ -168,7 +169,7 @@ impl Watcher {
         let mut fs_watcher: Option<RecommendedWatcher> = None;
         loop {
             if fs_watcher.is_none() && self.status.lock().away.is_none() {
-                fs_watcher = self.open_fs_watcher(sender.clone());
+                fs_watcher = self.open_fs_watcher(sender.clone()).await;
             }
             let pause = self.pause();
             tokio::select! {
@@ -182,7 +183,7 @@ impl Watcher {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
-            if self.starter.now() >= self.next_scan {
+            if self.scan_is_due() {
                 self.scan().await?;
             }
             if self.status.lock().away.is_some() {
@@ -216,7 +217,16 @@ impl Watcher {
         std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX))
     }
 
+    /// A clock that was set back must not keep scans from being made until the old time comes round again.
+    fn scan_is_due(&self) -> bool {
+        let now = self.starter.now();
+        self.next_scan <= now || self.next_scan > now.plus_ms(self.settings.scan.ms as i64)
+    }
+
     fn pause(&self) -> Duration {
+        if self.scan_is_due() {
+            return Duration::ZERO;
+        }
         let now = self.starter.now();
         let full = self.running.len() >= self.settings.in_flight;
         let away = self.status.lock().away.is_some();
@@ -229,14 +239,20 @@ impl Watcher {
         Duration::from_millis(next.since_ms(now).clamp(1, 60_000) as u64)
     }
 
-    /// The root, unless the share is away.
-    fn root(&self) -> Result<PathBuf, String> {
-        let root = self.shares.root(&self.settings.share).map_err(|e| e.to_string())?;
-        root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))
+    /// Does something below the root of the share. The error says why the share counts as away.
+    async fn on_share<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let share = self.settings.share.clone();
+        let work = move |shares: &Shares| {
+            let root = shares.root(&share).map_err(|e| e.to_string())?;
+            work(&root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))?)
+        };
+        self.io.run(&[&self.settings.share], work).await.map_err(|e| fault::chain(&e))?
     }
 
-    fn open_fs_watcher(&mut self, sender: mpsc::Sender<PathBuf>) -> Option<RecommendedWatcher> {
-        let root = self.root().ok()?;
+    async fn open_fs_watcher(&mut self, sender: mpsc::Sender<PathBuf>) -> Option<RecommendedWatcher> {
         let see = move |event: ::notify::Result<::notify::Event>| {
             let Ok(event) = event else { return };
             if event.kind.is_access() {
@@ -249,9 +265,13 @@ impl Watcher {
         };
         // A link may lead out of the share, to folders that nobody may read.
         let settings = ::notify::Config::default().with_follow_symlinks(false);
-        let opened = RecommendedWatcher::new(see, settings)
-            .and_then(|mut fs_watcher| fs_watcher.watch(&root, RecursiveMode::Recursive).map(|()| fs_watcher));
-        match opened {
+        // It walks over all folders.
+        let opened = self.on_share(move |root| {
+            let opened = RecommendedWatcher::new(see, settings);
+            Ok(opened.and_then(|mut fs_watcher| fs_watcher.watch(root, RecursiveMode::Recursive).map(|()| fs_watcher)))
+        });
+        // Of a share that is away the next scan says so.
+        match opened.await.ok()? {
             Ok(fs_watcher) => {
                 self.resolved("events");
                 Some(fs_watcher)
@@ -270,13 +290,13 @@ impl Watcher {
     }
 
     async fn look_at(&mut self, paths: BTreeSet<PathBuf>) {
-        let Ok(root) = self.root() else { return };
         let suffixes = self.settings.suffixes.clone();
-        let looks = tokio::task::spawn_blocking(move || -> Vec<PathState> {
-            paths.iter().map(|path| scan::inspect(&root, path, &suffixes)).collect()
-        });
+        let looks = move |root: &Path| -> Result<Vec<PathState>, String> {
+            Ok(paths.iter().map(|path| scan::inspect(root, path, &suffixes)).collect())
+        };
+        let looks = self.on_share(looks).await.unwrap_or_default();
         let now = self.starter.now();
-        for look in looks.await.unwrap_or_default() {
+        for look in looks {
             match look {
                 PathState::File { key, file_state } => {
                     self.settling.observe(&key, file_state, now);
@@ -293,20 +313,17 @@ impl Watcher {
         let now = self.starter.now();
         self.next_scan = now.plus_ms(self.settings.scan.ms as i64);
         self.count_running().await?;
-        let root = match self.root() {
-            Ok(root) => root,
-            Err(why) => return self.away(why),
-        };
         let (suffixes, was_mounted) = (self.settings.suffixes.clone(), self.was_mounted);
-        let mut settling = self.take_settling();
-        let walked = tokio::task::spawn_blocking(move || {
-            let scan = walk(&root, &suffixes, was_mounted, |key, file_state| {
+        let settling = Arc::new(Mutex::new(self.take_settling()));
+        let lent = settling.clone();
+        let walked = self.on_share(move |root| {
+            let mut settling = lent.lock();
+            walk(root, &suffixes, was_mounted, |key, file_state| {
                 settling.observe(key, file_state, now);
-            });
-            (settling, scan)
+            })
         });
-        let (settling, scan) = walked.await.map_err(|e| Fault::retryable("a scan of a share broke off", e))?;
-        self.settling = settling;
+        let scan = walked.await;
+        std::mem::swap(&mut self.settling, &mut settling.lock());
         match scan {
             Ok((scan, mounted)) => self.scanned(scan, mounted, now).await,
             Err(why) => self.away(why),
@@ -379,18 +396,18 @@ impl Watcher {
             return Ok(());
         }
         self.count_running().await?;
-        let root = match self.root() {
-            Ok(root) => root,
-            Err(why) => return self.away(why),
-        };
         for (key, file_state) in due {
             if self.running.len() >= self.settings.in_flight {
                 return Ok(());
             }
             // The last look before the start: it must still be what rested.
-            let (path, base, suffixes) = (root.join(&key), root.clone(), self.settings.suffixes.clone());
-            let look = tokio::task::spawn_blocking(move || scan::inspect(&base, &path, &suffixes)).await;
-            match look.unwrap_or(PathState::Other) {
+            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
+            let look = self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await;
+            let look = match look {
+                Ok(look) => look,
+                Err(why) => return self.away(why),
+            };
+            match look {
                 PathState::File { file_state: again, .. } if again == file_state => self.land(&key, file_state).await?,
                 PathState::File { file_state: again, .. } => {
                     self.settling.observe(&key, again, now);
@@ -458,13 +475,14 @@ impl Watcher {
             return self.report(&topic, what);
         };
         let settle = self.settings.settle;
-        let root = self.shares.root(share).map(Path::to_path_buf);
-        let moved = tokio::task::spawn_blocking(move || {
+        let to = share.clone();
+        let work = move |shares: &Shares| {
             let rests = std::fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age >= settle.duration() * 2);
-            let root = root.map_err(std::io::Error::other)?;
-            if rests { land::quarantine_foreign(&path, &root, now).map(Some) } else { Ok(None) }
-        });
-        match moved.await.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+            let root = shares.root(&to).map_err(std::io::Error::other)?;
+            if rests { land::quarantine_foreign(&path, root, now).map(Some) } else { Ok(None) }
+        };
+        let moved = self.io.run(&[&self.settings.share, share], work).await;
+        match moved.unwrap_or_else(|e| Err(std::io::Error::other(fault::chain(&e)))) {
             Ok(Some(name)) => tracing::warn!(
                 share = self.settings.share,
                 name,

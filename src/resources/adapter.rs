@@ -14,6 +14,7 @@ use conveyor_run::{
     Attempted, Completion, Demand, Handle, OnForecast, ProgressSink, Resource, TaskContext, TaskOutcome,
 };
 use conveyor_run::{Refused, StartRequest, Started};
+use conveyor_store::Commit;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -166,6 +167,12 @@ impl AttemptCompletion {
     ) -> Requester<A> {
         let AttemptCompletion { completion, resource } = self;
         Requester::task(completion, move |answer| outcome(&resource, shape(answer)))
+    }
+
+    /// Ends the attempt in one commit with rows that no service keeps.
+    pub fn commits(self, handle: &Handle, commit: Commit, ended: Ended) {
+        let AttemptCompletion { completion, resource } = self;
+        handle.commit_for(commit, completion, outcome(&resource, Ok(ended)));
     }
 
     /// Starts an execution; `shape` makes the Task's end of what became of it, which is part of the start's commit.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use conveyor_base::{Attempt, ExecutionId, Shares, Span, TaskError, Uri};
+use conveyor_base::{Attempt, ExecutionId, ShareIo, Shares, Span, TaskError, Uri};
 use conveyor_interpreter::{RunTask, Status};
 use conveyor_run::{Demand, RetentionPeriods};
 use conveyor_store::{Reader, Scans};
@@ -51,21 +51,16 @@ pub const NAMES: &[&str] = &["conveyor:housekeeping"];
 
 /// Tidies what `stages` leave behind.
 pub fn adapter(settings: RetentionSettings, stages: &Stages, reader: &Reader) -> Arc<dyn Adapter> {
-    let Stages { data_dir, shares, .. } = stages;
-    let places = Places { data_dir: data_dir.clone(), shares: shares.clone(), reader: reader.clone() };
-    Arc::new(Housekeeping { settings, places })
+    let Stages { data_dir, io, .. } = stages;
+    let (data_dir, io, reader) = (data_dir.clone(), io.clone(), reader.clone());
+    Arc::new(Housekeeping { settings, data_dir, io, reader })
 }
 
 struct Housekeeping {
     settings: RetentionSettings,
-    places: Places,
-}
-
-/// Where there is something to tidy, and who knows what is still in use.
-#[derive(Clone)]
-struct Places {
     data_dir: PathBuf,
-    shares: Shares,
+    io: ShareIo,
+    /// Knows what is still in use.
     reader: Reader,
 }
 
@@ -84,75 +79,61 @@ impl Housekeeping {
     async fn tidy(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let periods = RetentionPeriods { archive: self.settings.archive, forget: self.settings.executions };
         let retired = call.handle.retire(periods).await.map_err(|e| fault(&e));
-        let (places, parameters) = (self.places.clone(), call.parameters.clone());
-        let tidied = tokio::task::spawn_blocking(move || Tidied::all(&places, &parameters)).await;
-        let tidied = tidied.map_err(|e| TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}")))?;
+        let p = &call.parameters;
+        let before = |key: &str, default: u64, seconds: u64| {
+            ago(p.get(key).and_then(Value::as_u64).unwrap_or(default).saturating_mul(seconds))
+        };
+        let work = self.sweep_work(before("workDirHours", 24, 3_600)).await;
+        let since = before("stagingDays", 30, 86_400);
+        let sweep_staging = move |folder: &Path, rows: &Scans| sweep(folder, since, |name| !runs(rows, name));
+        let staging = self.on_share(p, "staging", sweep_staging).await;
+        let since = before("reasonDays", 90, 86_400);
+        let reasons = self.on_share(p, "quarantine", move |folder, _| sweep_reasons(folder, since)).await;
         let retired = retired?;
-        if let Some(error) = tidied.error {
-            return Err(error);
-        }
         Ok(CallOutcome::done(json!({
             "executionsArchived": retired.archived,
             "executionsForgotten": retired.forgotten,
-            "workFoldersRemoved": tidied.work,
-            "stagingFoldersRemoved": tidied.staging,
-            "reasonsRemoved": tidied.reasons,
+            "workFoldersRemoved": work?,
+            "stagingFoldersRemoved": staging?,
+            "reasonsRemoved": reasons?,
         })))
     }
-}
 
-/// What was removed, and the first error met.
-#[derive(Default)]
-struct Tidied {
-    work: u64,
-    staging: u64,
-    reasons: u64,
-    error: Option<TaskError>,
-}
-
-impl Tidied {
-    fn all(places: &Places, p: &Value) -> Tidied {
-        let number = |key: &str, default: u64| p.get(key).and_then(Value::as_u64).unwrap_or(default);
-        let mut tidied = Tidied::default();
-        let rows = places.reader.on_this_thread();
-        let before = ago(number("workDirHours", 24) * 3600);
-        let work = sweep(&media::work_root(&places.data_dir), before, |name| is_dead(&rows, name));
-        tidied.work = tidied.note(work);
-        let before = ago(number("stagingDays", 30) * 86_400);
-        let staging = folder(places, p, "staging");
-        let staging = staging.and_then(|folder| match folder {
-            Some(folder) => sweep(&folder, before, |name| !runs(&rows, name)),
-            None => Ok(0),
+    /// The folders of attempts that are over.
+    async fn sweep_work(&self, before: SystemTime) -> Result<u64, TaskError> {
+        let (root, reader) = (media::work_root(&self.data_dir), self.reader.clone());
+        let swept = tokio::task::spawn_blocking(move || {
+            let rows = reader.on_this_thread();
+            sweep(&root, before, |name| is_dead(&rows, name))
         });
-        tidied.staging = tidied.note(staging);
-        let before = ago(number("reasonDays", 90) * 86_400);
-        let reasons = folder(places, p, "quarantine");
-        let reasons = reasons.and_then(|folder| folder.map_or(Ok(0), |folder| sweep_reasons(&folder, before)));
-        tidied.reasons = tidied.note(reasons);
-        tidied
+        swept.await.unwrap_or_else(|e| Err(TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}"))))
     }
 
-    fn note(&mut self, removed: Result<u64, TaskError>) -> u64 {
-        removed.unwrap_or_else(|error| {
-            self.error.get_or_insert(error);
-            0
-        })
+    /// Tidies the folder that a parameter names. There is nothing to do without the parameter, and on a box that has no
+    /// such share.
+    async fn on_share(
+        &self,
+        p: &Value,
+        key: &str,
+        tidy: impl FnOnce(&Path, &Scans) -> Result<u64, TaskError> + Send + 'static,
+    ) -> Result<u64, TaskError> {
+        let Some(uri) = p.get(key).and_then(Value::as_str) else { return Ok(0) };
+        let uri: Uri = uri.parse().map_err(|e| TaskError::new("States.Runtime", format!("{key}: {e}")))?;
+        if !self.io.shares().has(&uri.share) {
+            return Ok(0);
+        }
+        let (share, reader) = (uri.share.clone(), self.reader.clone());
+        let work = move |shares: &Shares| {
+            let folder = shares.resolve(&uri);
+            let folder = folder.map_err(|e| TaskError::new("Files.ShareUnreachable", e.to_string()))?;
+            tidy(&folder, &reader.on_this_thread())
+        };
+        self.io.run_long(&[&share], work).await.map_err(|e| fault(&e))?
     }
 }
 
 fn ago(seconds: u64) -> SystemTime {
     SystemTime::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// The folder that a parameter names. `None` without the parameter, and on a box that has no such share.
-fn folder(places: &Places, p: &Value, key: &str) -> Result<Option<PathBuf>, TaskError> {
-    let Some(uri) = p.get(key).and_then(Value::as_str) else { return Ok(None) };
-    let uri: Uri = uri.parse().map_err(|e| TaskError::new("States.Runtime", format!("{key}: {e}")))?;
-    if !places.shares.has(&uri.share) {
-        return Ok(None);
-    }
-    let resolved = places.shares.resolve(&uri);
-    resolved.map(Some).map_err(|e| TaskError::new("Files.ShareUnreachable", e.to_string()))
 }
 
 fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, TaskError> {
@@ -197,6 +178,9 @@ fn sweep_reasons(root: &Path, before: SystemTime) -> Result<u64, TaskError> {
 
 /// Whether no attempt works in the folder `<execution>-<attempt>`.
 fn is_dead(rows: &Scans, name: &str) -> bool {
+    if name.starts_with(media::GONE_PREFIX) {
+        return true;
+    }
     let Some((execution, attempt)) = name.rsplit_once('-') else { return false };
     match (execution.parse::<ExecutionId>(), attempt.parse::<u32>()) {
         (Ok(id), Ok(attempt)) => matches!(rows.is_outstanding(id, Attempt(attempt)), Ok(None)),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conveyor_base::{Shares, TaskError};
+use conveyor_base::{ShareIo, TaskError};
 use conveyor_hw::EnergyMeter;
 use conveyor_interpreter::RunTask;
 use conveyor_job::Acceleration;
@@ -63,7 +63,7 @@ pub const NAMES: &[&str] = &[
 /// What all stages use.
 pub struct Stages {
     pub data_dir: PathBuf,
-    pub shares: Shares,
+    pub io: ShareIo,
     /// Whether jobs that do not say so themselves may use GPUs.
     pub acceleration: Acceleration,
     /// Who runs them.
@@ -134,13 +134,13 @@ impl Stage {
     /// Runs the stage in its child process.
     async fn run(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let (stage, stages) = (self.name, &*self.stages);
-        mounts::check(call, &stages.shares).await?;
-        let folder = WorkDir::create(&stages.data_dir, &format!("{}-{}", call.execution, call.task.attempt))?;
+        mounts::check(call, &stages.io).await?;
+        let folder = WorkDir::create(&stages.data_dir, format!("{}-{}", call.execution, call.task.attempt)).await?;
         let job = Job {
             stage: stage.to_owned(),
             parameters: call.parameters.clone(),
             work_dir: folder.path.clone(),
-            shares: stages.shares.clone(),
+            shares: stages.io.shares().clone(),
             threads: call.threads,
             device: call.device.clone(),
         };
@@ -163,7 +163,7 @@ impl Stage {
         drop(folder);
         if result.is_err() {
             // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
-            mounts::check(call, &stages.shares).await?;
+            mounts::check(call, &stages.io).await?;
         }
         let mut result = result?;
         if matches!(stage, "sanitize" | "probe") {
@@ -223,19 +223,23 @@ pub fn work_root(data_dir: &Path) -> PathBuf {
     data_dir.join("work")
 }
 
+/// Begins the names of folders that are being removed.
+pub(super) const GONE_PREFIX: &str = "gone-";
+
 /// A work folder that goes when its attempt does, whether that ends, fails or is dropped.
 pub(super) struct WorkDir {
     pub path: PathBuf,
 }
 
 impl WorkDir {
-    pub fn create(data_dir: &Path, name: &str) -> Result<WorkDir, TaskError> {
+    pub async fn create(data_dir: &Path, name: String) -> Result<WorkDir, TaskError> {
         let path = work_root(data_dir).join(name);
-        let made = match std::fs::remove_dir_all(&path) {
+        let place = path.clone();
+        let made = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&place) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-            _ => std::fs::create_dir_all(&path),
-        };
-        made.map_err(|e| {
+            _ => std::fs::create_dir_all(&place),
+        });
+        made.await.unwrap_or_else(|e| Err(std::io::Error::other(e))).map_err(|e| {
             TaskError::new(
                 "Media.WorkDir",
                 format!("cannot make the work folder {}: {e}; check the disk that holds data_dir", path.display()),
@@ -247,9 +251,19 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            // Housekeeping removes it later.
-            tracing::warn!(folder = %self.path.display(), %error, "a work folder could not be removed");
+        // Under another name, so that the same attempt may have its folder anew meanwhile; what a transcode wrote takes
+        // long to remove.
+        let gone = self.path.with_file_name(format!("{GONE_PREFIX}{}", uuid::Uuid::new_v4().simple()));
+        let renamed = std::fs::rename(&self.path, &gone);
+        let remove = move || {
+            if let Err(error) = renamed.and_then(|()| std::fs::remove_dir_all(&gone)) {
+                // Housekeeping removes it later.
+                tracing::warn!(folder = %gone.display(), %error, "a work folder could not be removed");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

@@ -12,8 +12,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
+use conveyor_base::fault::chain;
 use conveyor_base::shares::{is_empty, is_mount_point, mounted_setting};
-use conveyor_base::{Shares, TaskError, Uri};
+use conveyor_base::{ShareIo, TaskError, Uri};
 use conveyor_store::Commit;
 use serde_json::Value;
 
@@ -29,14 +30,14 @@ enum Standing {
 }
 
 /// The error where a share that the parameters name has gone; others are for the stage itself to meet.
-pub async fn check(call: &Call, shares: &Shares) -> Result<(), TaskError> {
+pub async fn check(call: &Call, io: &ShareIo) -> Result<(), TaskError> {
     let mut names = BTreeSet::new();
     named(&call.parameters, &mut names);
     for share in names {
-        let Ok(root) = shares.root(&share).map(Path::to_path_buf) else { continue };
-        // A share that does not answer holds this thread and not the appliance.
-        let stands = tokio::task::spawn_blocking(move || standing(&root)).await;
-        let Ok(Ok(stands)) = stands else { continue };
+        let Ok(root) = io.shares().root(&share).map(Path::to_path_buf) else { continue };
+        let stands = io.run(&[&share], move |_| standing(&root)).await;
+        let unreachable = |e| TaskError::new("Media.ShareUnreachable", chain(&e));
+        let Ok(stands) = stands.map_err(unreachable)? else { continue };
         let setting = mounted_setting(&share);
         let was_mounted = call.handle.reader().setting(&setting).map_err(|e| fault(&e))?.is_some();
         let mut commit = Commit::new();

@@ -322,7 +322,7 @@ impl Predictor {
     /// Probes a file in a child. What is wrong with the file is for its job to say.
     async fn look(&self, uri: &str) {
         let name = format!("predict-{}", uuid::Uuid::new_v4().simple());
-        let Ok(folder) = super::media::WorkDir::create(&self.data_dir, &name) else { return };
+        let Ok(folder) = super::media::WorkDir::create(&self.data_dir, name).await else { return };
         let job = Job {
             stage: "probe".to_owned(),
             parameters: json!({ "input": uri }),

@@ -178,7 +178,7 @@ impl Resources for Registry {
 mod tests {
     use std::collections::BTreeMap;
 
-    use conveyor_base::Shares;
+    use conveyor_base::{ShareIo, Shares};
 
     use super::super::adapter::{Call, CallFuture};
     use super::*;
@@ -193,7 +193,7 @@ mod tests {
 
     fn registry(names: &[&'static str]) -> Result<Registry, NameTaken> {
         let events = Events::new(&BTreeMap::new(), "000000000000", "us-east-1");
-        let mut registry = Registry::new(events, Buckets::new(Shares::new([]), None));
+        let mut registry = Registry::new(events, Buckets::new(ShareIo::new(Shares::default()), None));
         names.iter().try_for_each(|name| registry.add(name, Arc::new(Nothing)))?;
         Ok(registry)
     }

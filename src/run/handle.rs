@@ -206,6 +206,18 @@ impl Handle {
         });
     }
 
+    /// Commits rows for a Task, whose attempt ends with that outcome in the same commit. Where it is over already nothing
+    /// is stored.
+    pub fn commit_for(&self, mut commit: Commit, mut completion: Completion, outcome: TaskOutcome) {
+        let core = self.core.clone();
+        tokio::spawn(async move {
+            // What is not stored ends the process, or the attempt is issued again.
+            if completion.join(outcome, &mut commit) && core.commit(commit).await.is_ok() {
+                completion.durable();
+            }
+        });
+    }
+
     /// StartSyncExecution: resolves with the express execution as it ended.
     pub async fn start_sync(&self, request: StartRequest) -> Result<Header, Refused> {
         let core = self.core.clone();

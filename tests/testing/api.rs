@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
-use conveyor_base::{Shares, SystemClock, TaskError};
+use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
@@ -55,7 +55,8 @@ impl Appliance {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shares = Shares::new([("incoming".into(), incoming.clone()), ("outputs".into(), outputs.clone())]);
-        let (approvals, uploads) = (Approvals::default(), Uploads::new(shares.clone()));
+        let io = ShareIo::new(shares);
+        let (approvals, uploads) = (Approvals::default(), Uploads::new(io.clone()));
         approvals.start(&handle).await.unwrap();
         uploads.start(&handle).await.unwrap();
         let router = api::router(api::Settings {
@@ -65,7 +66,7 @@ impl Appliance {
             uploads,
             arns: ArnFormat { region: "us-east-1".into(), account: "000000000000".into() },
             auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
-            shares,
+            io,
             served: BTreeSet::from(["outputs".to_owned()]),
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),

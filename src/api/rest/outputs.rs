@@ -59,7 +59,7 @@ pub fn duration_ms(text: &str) -> Option<f64> {
 }
 
 fn output(app: &AppState, uri: Uri) -> Output {
-    let size = app.shares.resolve(&uri).ok().and_then(|path| path.metadata().ok()).filter(|m| m.is_file());
+    let size = app.io.shares().resolve(&uri).ok().and_then(|path| path.metadata().ok()).filter(|m| m.is_file());
     let url = size.as_ref().and_then(|_| media::url(app, &uri));
     let kind = kind(uri.file_name());
     let name = match kind {

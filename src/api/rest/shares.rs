@@ -19,19 +19,16 @@ pub async fn all(State(app): State<AppState>) -> JsonResult {
 
 /// Every share with its file system. A server that is gone costs three seconds, for all of them together.
 pub fn read(app: &AppState) -> Vec<Value> {
-    let places: Vec<(String, PathBuf)> = app
-        .shares
-        .names()
-        .filter_map(|name| Some((name.to_owned(), app.shares.root(name).ok()?.to_path_buf())))
-        .collect();
+    let shares = app.io.shares();
+    let root = |name: &str| Some((name.to_owned(), shares.root(name).ok()?.to_path_buf()));
+    let places: Vec<(String, PathBuf)> = shares.names().filter_map(root).collect();
     let shares = conveyor_hw::Share::read_all(&places);
     let shown = shares.iter().map(|share| {
         let why = share.file_system.why();
-        let reachable = why.is_none() && share.path.is_dir();
         json!({
             "name": share.name,
             "path": share.path.display().to_string(),
-            "reachable": reachable,
+            "reachable": why.is_none(),
             "why": why,
             "served": app.served.contains(&share.name),
             "watched": app.workflows.get(&share.name),
@@ -52,13 +49,14 @@ pub async fn files(
     Path(share): Path<String>,
     Query(query): Query<FilesQuery>,
 ) -> JsonResult {
-    app.reading_disks(move |app, _| listed(app, &share, query.under.trim_matches('/'))).await
+    let (io, name) = (app.io.clone(), share.clone());
+    io.run(&[&name], move |_| listed(&app, &share, query.under.trim_matches('/'))).await?
 }
 
 fn listed(app: &AppState, share: &str, under: &str) -> JsonResult {
     let folder = match under {
-        "" => app.shares.root(share).map(std::path::Path::to_path_buf),
-        under => app.shares.resolve(&Uri::new(share, under)),
+        "" => app.io.shares().root(share).map(std::path::Path::to_path_buf),
+        under => app.io.shares().resolve(&Uri::new(share, under)),
     };
     let folder = folder.map_err(|e| ApiError::new("ResourceNotFound", e.to_string()))?;
     let unread =

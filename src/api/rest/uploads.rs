@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use conveyor_services::uploads::{self as uploads, NewUpload, refused, unknown};
+use conveyor_services::uploads::{NewUpload, refused, unknown};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
@@ -40,8 +40,8 @@ pub async fn create(
 
 pub async fn offset(State(app): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let upload = app.reader.upload(&id)?.ok_or_else(unknown)?;
-    let mut answer =
-        reply(StatusCode::OK, &[("upload-offset", uploads::offset(&upload).await?), ("upload-length", upload.bytes)]);
+    let offset = app.uploads.offset(&upload).await?;
+    let mut answer = reply(StatusCode::OK, &[("upload-offset", offset), ("upload-length", upload.bytes)]);
     set(&mut answer, header::CACHE_CONTROL, "no-store");
     Ok(answer)
 }

@@ -14,7 +14,8 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
 use conveyor_asl::{Format, InputType, ReadWith};
-use conveyor_base::{Shares, TaskError};
+use conveyor_base::fault::chain;
+use conveyor_base::{ShareIo, Shares, TaskError};
 use conveyor_interpreter::map_run::ReadItems;
 use conveyor_run::{Fill, ItemSink};
 use serde_json::{Value, json};
@@ -41,22 +42,24 @@ impl From<String> for Stop {
 /// Where items and results lie.
 #[derive(Clone)]
 pub struct Buckets {
-    shares: Shares,
+    io: ShareIo,
     /// For buckets that are no shares.
     endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Buckets {
-    pub fn new(shares: Shares, endpoint: Option<Arc<Endpoint>>) -> Buckets {
-        Buckets { shares, endpoint }
+    pub fn new(io: ShareIo, endpoint: Option<Arc<Endpoint>>) -> Buckets {
+        Buckets { io, endpoint }
     }
 
     /// Reads all items there are, or as many as are wanted.
     pub async fn read(self, reader: ReadItems, sink: ItemSink) -> Result<(), TaskError> {
         let failed = |cause: String| TaskError::new("States.ItemReaderFailed", cause);
         let runtime = Handle::current();
-        // Shares may be slow or hang: never on the threads that everything else runs on.
-        let work = tokio::task::spawn_blocking(move || {
+        let io = self.io.clone();
+        let bucket = reader.parameters.get("Bucket").and_then(Value::as_str).unwrap_or_default();
+        let share = objects::share_of(bucket).to_owned();
+        let work = move |_: &Shares| {
             let most = reader.max_items.unwrap_or(u64::MAX);
             let mut out = Out { sink, lines: Vec::new(), left: most };
             let source = Source { buckets: &self, runtime };
@@ -68,10 +71,10 @@ impl Buckets {
                 Ok(()) | Err(Stop::Enough) => out.flush().map_err(|_| String::from("nobody takes the items")),
                 Err(Stop::Failed(what)) => Err(what),
             }
-        });
-        match work.await {
+        };
+        match io.run_long(&[&share], work).await {
             Ok(end) => end.map_err(failed),
-            Err(e) => Err(failed(format!("Reading the items broke off: {e}"))),
+            Err(e) => Err(failed(format!("Reading the items broke off: {}", chain(&e)))),
         }
     }
 
@@ -85,16 +88,17 @@ impl Buckets {
             put(endpoint, &bucket, &key, body).await.map_err(failed)?;
             return Ok(size);
         }
-        let work = tokio::task::spawn_blocking(move || objects::write_whole(&self.shares, &bucket, &key, fill));
-        match work.await {
+        let share = objects::share_of(&bucket).to_owned();
+        let work = move |shares: &Shares| objects::write_whole(shares, &bucket, &key, fill);
+        match self.io.run_long(&[&share], work).await {
             Ok(end) => end.map_err(|e| failed(e.cause)),
-            Err(e) => Err(failed(format!("Writing the results broke off: {e}"))),
+            Err(e) => Err(failed(format!("Writing the results broke off: {}", chain(&e)))),
         }
     }
 
     /// The endpoint, where the bucket is no share and there is one.
     fn remote(&self, bucket: &str) -> Option<&Endpoint> {
-        self.endpoint.as_deref().filter(|_| !objects::is_share(&self.shares, bucket))
+        self.endpoint.as_deref().filter(|_| !objects::is_share(self.io.shares(), bucket))
     }
 }
 
@@ -204,7 +208,7 @@ impl Source<'_> {
         };
         match self.buckets.remote(bucket) {
             None => {
-                let listed = objects::list_all(&self.buckets.shares, bucket, prefix).map_err(|e| e.cause)?;
+                let listed = objects::list_all(self.buckets.io.shares(), bucket, prefix).map_err(|e| e.cause)?;
                 listed.into_iter().try_for_each(see)
             }
             Some(endpoint) => {
@@ -224,7 +228,7 @@ impl Source<'_> {
     fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn Read>, Stop> {
         match self.buckets.remote(bucket) {
             None => {
-                let file: File = objects::open(&self.buckets.shares, bucket, key).map_err(|e| e.cause)?;
+                let file: File = objects::open(self.buckets.io.shares(), bucket, key).map_err(|e| e.cause)?;
                 Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
             }
             Some(endpoint) => {

@@ -14,8 +14,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use conveyor_base::escape::unescaped;
+use conveyor_base::fault::chain;
 use conveyor_base::shares::ShareError;
-use conveyor_base::{Shares, TaskError, Timestamp, Uri};
+use conveyor_base::{ShareIo, Shares, TaskError, Timestamp, Uri};
 use conveyor_run::{Fill, Handle};
 use conveyor_store::{Commit, ObjectField, ObjectRow, Reader};
 use serde_json::{Map, Value, json};
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, json};
 pub use task::{NAMES, adapter};
 
 use super::aws::{self, require_text};
+use super::{CallOutcome, Ended};
 
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =
@@ -34,43 +36,52 @@ const BODY_BYTES_MAX: u64 = 262_144;
 
 /// The buckets of this box.
 pub struct Objects {
-    shares: Shares,
+    io: ShareIo,
     reader: Reader,
 }
 
 impl Objects {
-    pub fn new(shares: Shares, reader: Reader) -> Objects {
-        Objects { shares, reader }
+    pub fn new(io: ShareIo, reader: Reader) -> Objects {
+        Objects { io, reader }
     }
 
     /// Whether a bucket is one of the box's own.
     pub fn has(&self, bucket: &str) -> bool {
-        is_share(&self.shares, bucket)
+        is_share(self.io.shares(), bucket)
     }
 
     /// One call: `getObject` and the others of [`operate`]. `id`: the request's, for what is refused.
-    async fn call(&self, handle: &Handle, operation: &str, parameters: Value, id: String) -> Result<Value, TaskError> {
-        let (shares, reader, operation) = (self.shares.clone(), self.reader.clone(), operation.to_owned());
-        // Shares may be slow or hang: never on the threads that everything else runs on.
-        let done = tokio::task::spawn_blocking(move || {
+    async fn call(
+        &self,
+        handle: &Handle,
+        operation: &str,
+        parameters: Value,
+        id: String,
+    ) -> Result<CallOutcome, TaskError> {
+        let touched = touched(operation, &parameters, self.io.shares());
+        let touched: Vec<&str> = touched.iter().map(String::as_str).collect();
+        let (reader, called) = (self.reader.clone(), operation.to_owned());
+        let work = move |shares: &Shares| {
             let beside = |share: &str, key: &str| reader.object(share, key).ok().flatten();
-            operate(&shares, &operation, &parameters, &id, &beside)
-        });
-        let done = done
-            .await
-            .unwrap_or_else(|e| Err(TaskError::new("S3.S3Exception", format!("the operation broke off: {e}"))));
-        let Done { answer, beside } = done?;
-        if !beside.is_empty() {
-            let mut commit = Commit::new();
-            for (uri, row) in beside {
-                match row {
-                    Some(row) => commit.put_object(&uri.share, &uri.key, &row),
-                    None => commit.delete_object(&uri.share, &uri.key),
-                };
-            }
-            handle.commit(commit).await.map_err(|e| super::fault(&e))?;
+            operate(shares, &called, &parameters, &id, &beside)
+        };
+        let done = match operation {
+            "copyObject" | "listObjectsV2" | "listObjects" | "deleteObjects" => self.io.run_long(&touched, work).await,
+            _ => self.io.run(&touched, work).await,
+        };
+        let Done { answer, beside } = done.map_err(|e| TaskError::new("S3.S3Exception", chain(&e)))??;
+        if beside.is_empty() {
+            return Ok(CallOutcome::done(answer));
         }
-        Ok(answer)
+        let mut commit = Commit::new();
+        for (uri, row) in beside {
+            match row {
+                Some(row) => commit.put_object(&uri.share, &uri.key, &row),
+                None => commit.delete_object(&uri.share, &uri.key),
+            };
+        }
+        let handle = handle.clone();
+        Ok(CallOutcome::settle(move |attempt| attempt.commits(&handle, commit, Ended::Done(answer))))
     }
 }
 
@@ -130,8 +141,30 @@ fn nothing_beside(_: &str, _: &str) -> Option<ObjectRow> {
 
 /// Whether a bucket is one of the box's shares.
 pub fn is_share(shares: &Shares, bucket: &str) -> bool {
-    let bucket = bucket.strip_prefix("arn:aws:s3:::").unwrap_or(bucket);
-    shares.names().any(|name| name == bucket)
+    shares.has(share_of(bucket))
+}
+
+/// The share that a bucket's name or ARN means.
+pub(super) fn share_of(bucket: &str) -> &str {
+    bucket.strip_prefix("arn:aws:s3:::").unwrap_or(bucket)
+}
+
+/// The shares that a call waits for.
+fn touched(operation: &str, p: &Value, shares: &Shares) -> Vec<String> {
+    if operation == "listBuckets" {
+        return shares.names().map(str::to_owned).collect();
+    }
+    let bucket = p.get("Bucket").and_then(Value::as_str).map(|bucket| share_of(bucket).to_owned());
+    let source = p.get("CopySource").and_then(Value::as_str).and_then(source_of).map(|(share, _)| share);
+    bucket.into_iter().chain(source).collect()
+}
+
+/// Bucket and key of a `CopySource`.
+fn source_of(written: &str) -> Option<(String, String)> {
+    let decoded = unescaped(written);
+    let plain = decoded.trim_start_matches('/').split("?versionId=").next()?;
+    let (bucket, key) = plain.split_once('/').filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())?;
+    Some((share_of(bucket).to_owned(), key.to_owned()))
 }
 
 fn operate(shares: &Shares, operation: &str, p: &Value, id: &str, beside: Beside) -> Result<Done, TaskError> {
@@ -172,16 +205,19 @@ struct Object<'a> {
 
 impl<'a> Object<'a> {
     fn at(shares: &Shares, bucket: &str, key: &str, id: &'a str, beside: Beside<'a>) -> Result<Object<'a>, TaskError> {
-        let bucket = bucket.strip_prefix("arn:aws:s3:::").unwrap_or(bucket);
-        let uri = Uri::new(bucket, key);
+        let uri = Uri::new(share_of(bucket), key);
         let path = shares.resolve(&uri).map_err(|e| share_error(&e, id))?;
         Ok(Object { uri, path, id, beside })
     }
 
     fn open(&self) -> Result<(File, fs::Metadata), TaskError> {
+        // A pipe that nobody writes to would hold whoever opens it.
+        if !fs::metadata(&self.path).map_err(|e| self.io(&e))?.is_file() {
+            return Err(self.no_such_key());
+        }
         let file = File::open(&self.path).map_err(|e| self.io(&e))?;
         let meta = file.metadata().map_err(|e| self.io(&e))?;
-        if meta.is_file() { Ok((file, meta)) } else { Err(self.no_such_key()) }
+        Ok((file, meta))
     }
 
     fn head(&self, p: &Value) -> Result<Value, TaskError> {
@@ -364,9 +400,7 @@ fn share_error(error: &ShareError, id: &str) -> TaskError {
 
 fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -> Result<Done, TaskError> {
     let written = require_text(p, "CopySource", "s3:copyObject")?;
-    let decoded = unescaped(written);
-    let plain = decoded.trim_start_matches('/').split("?versionId=").next().unwrap_or_default();
-    let (bucket, key) = plain.split_once('/').filter(|(b, k)| !b.is_empty() && !k.is_empty()).ok_or_else(|| {
+    let (bucket, key) = source_of(written).ok_or_else(|| {
         TaskError::new(
             "S3.S3Exception",
             aws::sdk_cause(
@@ -377,7 +411,7 @@ fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -
             ),
         )
     })?;
-    let source = Object::at(shares, bucket, key, id, beside)?;
+    let source = Object::at(shares, &bucket, &key, id, beside)?;
     let (mut from, meta) = source.open()?;
     let checked = conditions::check(p, &etag(&meta), modified_at(&meta), "CopySource");
     checked.map_err(|_| source.refused(&conditions::ConditionError::failed()))?;

@@ -40,7 +40,6 @@ impl Operating {
         }
         let operation = task_name(&call.task.resource).and_then(|name| name.strip_prefix("aws-sdk:s3:"));
         let (parameters, id) = (call.parameters.clone(), aws::request_id(call));
-        let done = self.objects.call(&call.handle, operation.unwrap_or_default(), parameters, id).await;
-        done.map(CallOutcome::done)
+        self.objects.call(&call.handle, operation.unwrap_or_default(), parameters, id).await
     }
 }

@@ -30,14 +30,18 @@ pub(super) struct State<S: Service> {
     shared: Arc<ServiceShared<S::Message>>,
     /// When the service asked to be woken.
     wake: Option<Timestamp>,
-    sleeper: Option<(Timestamp, JoinHandle<()>)>,
+    alarm: Option<Alarm>,
 }
 
-impl<S: Service> Drop for State<S> {
+struct Alarm {
+    at: Timestamp,
+    set_at: Timestamp,
+    sleeper: JoinHandle<()>,
+}
+
+impl Drop for Alarm {
     fn drop(&mut self) {
-        if let Some((_, sleeper)) = self.sleeper.take() {
-            sleeper.abort();
-        }
+        self.sleeper.abort();
     }
 }
 
@@ -83,7 +87,7 @@ impl<S: Service> Actor for ServiceActor<S> {
         all_durable.await.map_err(|_| "the store is closed")?;
         let loaded = shared.core.reader.blocking(move |rows| load(rows)).await;
         let service = loaded.map_err(|fault| words(&fault))?;
-        Ok(State { service, shared, wake: None, sleeper: None })
+        Ok(State { service, shared, wake: None, alarm: None })
     }
 
     async fn handle(
@@ -92,14 +96,16 @@ impl<S: Service> Actor for ServiceActor<S> {
         mail: Self::Msg,
         state: &mut State<S>,
     ) -> Result<(), ActorProcessingErr> {
-        let State { service, shared, wake, .. } = state;
+        let State { service, shared, wake, alarm } = state;
         as_part(&shared.name.clone(), || {
             let now = shared.core.clock.now();
             match mail {
                 Mail::Message(message) => service.handle(&mut Turn { now, shared, wake }, message),
                 Mail::Wake => {
                     let too_early = wake.is_some_and(|at| at > now);
-                    if !too_early {
+                    // The clock was set back: what was to come soon would come by the old time only.
+                    let set_back = alarm.as_ref().is_some_and(|alarm| alarm.set_at > now);
+                    if !too_early || set_back {
                         *wake = None;
                         service.wake(&mut Turn { now, shared, wake });
                     }
@@ -114,20 +120,17 @@ impl<S: Service> Actor for ServiceActor<S> {
 impl<S: Service> State<S> {
     fn set_alarm(&mut self, myself: &ActorRef<Mail<S::Message>>) {
         let Some(at) = self.wake else { return };
-        let rings = |(set_for, sleeper): &(Timestamp, JoinHandle<()>)| *set_for == at && !sleeper.is_finished();
-        if self.sleeper.as_ref().is_some_and(rings) {
+        if self.alarm.as_ref().is_some_and(|alarm| alarm.at == at && !alarm.sleeper.is_finished()) {
             return;
         }
-        if let Some((_, sleeper)) = self.sleeper.take() {
-            sleeper.abort();
-        }
-        let wait_ms = at.since_ms(self.shared.core.clock.now()).clamp(0, SLEEP_MS_MAX);
+        let set_at = self.shared.core.clock.now();
+        let wait_ms = at.since_ms(set_at).clamp(0, SLEEP_MS_MAX);
         let myself = myself.clone();
         let sleeper = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())).await;
             // It is gone with the appliance, or has been started again with an alarm of its own.
             let _ = myself.cast(Mail::Wake);
         });
-        self.sleeper = Some((at, sleeper));
+        self.alarm = Some(Alarm { at, set_at, sleeper });
     }
 }

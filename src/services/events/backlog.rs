@@ -80,12 +80,20 @@ impl Backlog {
 
     /// Takes out what is to be tried now: hand it to [`Backlog::begin`] or [`Backlog::forget`].
     pub fn next(&mut self, now: Timestamp) -> Option<Due> {
-        if self.in_flight >= AT_ONCE_MAX || self.due.first().is_none_or(|(due, _)| *due > now) {
+        let (due, event) = self.due.first()?;
+        if self.in_flight >= AT_ONCE_MAX || !self.is_due(event, *due, now) {
             return None;
         }
         let (_, event) = self.due.pop_first()?;
         let known = self.known.get(&event)?;
         Some(Due { attempts: known.attempts, given_up: known.given_up.clone(), event })
+    }
+
+    /// A clock that was set back must not make it wait until the old time comes round again: what is further off than it
+    /// was ever put off is due.
+    fn is_due(&self, event: &str, due: Timestamp, now: Timestamp) -> bool {
+        let attempts = self.known.get(event).map_or(0, |known| known.attempts);
+        due <= now || due > now.plus_ms(backoff_ms(attempts))
     }
 
     /// When there is something to try; nothing while as much is under way as may be.
@@ -146,8 +154,12 @@ pub(super) fn judge(
 
 /// How long to wait after so many failures.
 pub(super) fn pause_ms(attempts: u32, spread: u32) -> i64 {
-    let wait = (BACKOFF_MS_MIN << attempts.min(16)).min(BACKOFF_MS_MAX);
+    let wait = backoff_ms(attempts);
     wait / 2 + i64::from(spread) % (wait / 2)
+}
+
+fn backoff_ms(attempts: u32) -> i64 {
+    (BACKOFF_MS_MIN << attempts.min(16)).min(BACKOFF_MS_MAX)
 }
 
 #[cfg(test)]
@@ -183,6 +195,18 @@ mod tests {
         assert_eq!((backlog.next(Timestamp(499)), backlog.next_due()), (None, Some(Timestamp(500))));
         let due = backlog.next(Timestamp(500)).unwrap();
         assert_eq!((due.event.as_str(), due.attempts, due.given_up), ("03", 1, None));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nothing() {
+        let mut backlog = Backlog::default();
+        backlog.add("new".into(), Timestamp(3_600_000), 0);
+        backlog.add("failed".into(), Timestamp(3_602_000), 1);
+        for event in ["new", "failed"] {
+            assert_eq!(backlog.next(Timestamp(0)).unwrap().event, event);
+        }
+        backlog.later("failed".into(), 2, Timestamp(pause_ms(2, u32::MAX)), None);
+        assert_eq!(backlog.next(Timestamp(0)), None, "it waits by the new time");
     }
 
     #[test]

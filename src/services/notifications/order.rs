@@ -69,11 +69,17 @@ impl TargetOrder {
             return None;
         }
         let first = self.in_order.first_key_value().map(|(number, due)| (*number, *due));
-        let ready = first.filter(|(_, due)| *due <= now).map(|(number, _)| number);
+        let ready = first.filter(|(number, due)| self.is_due(*number, *due, now)).map(|(number, _)| number);
         // Of those that are passed by, the ones behind the first in order wait for it as all others do.
         let held_from = first.map_or(u64::MAX, |(number, _)| number);
-        let due = self.passed_by.iter().take_while(|(due, _)| *due <= now).map(|(_, number)| *number);
+        let due = self.passed_by.iter().filter(|(due, number)| self.is_due(*number, *due, now)).map(|(_, n)| *n);
         due.filter(|number| *number < held_from).min().or(ready)
+    }
+
+    /// A clock that was set back must not make it wait until the old time comes round again: what is further off than it
+    /// was ever put off is due.
+    fn is_due(&self, number: u64, due: Timestamp, now: Timestamp) -> bool {
+        due <= now || due > now.plus_ms(backoff_ms(self.attempts(number)))
     }
 
     /// When there is something to deliver; nothing while a delivery is under way.
@@ -120,10 +126,15 @@ impl TargetOrder {
     /// It failed, and is tried again.
     pub fn failed(&mut self, number: u64, now: Timestamp, error: &str) -> Again {
         let attempts = self.attempts(number) + 1;
-        let at = now.plus_ms((BACKOFF_MS_MIN << attempts.min(16)).min(BACKOFF_MS_MAX));
+        let at = now.plus_ms(backoff_ms(attempts));
         self.put(number, at, attempts, error);
         Again { at, attempts }
     }
+}
+
+/// How long to wait after so many failures.
+fn backoff_ms(attempts: u32) -> i64 {
+    (BACKOFF_MS_MIN << attempts.min(16)).min(BACKOFF_MS_MAX)
 }
 
 #[cfg(test)]
@@ -182,5 +193,20 @@ mod tests {
         order.add(4, Timestamp(90), 1, "it is down");
         assert_eq!((order.next(Timestamp(80)), order.next_due()), (None, Some(Timestamp(90))));
         assert_eq!((deliver(&mut order, 90, None).0, deliver(&mut order, 90, None).0), (4, 5));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_holds_nothing() {
+        const HOUR: i64 = 3_600_000;
+        let mut order = TargetOrder::default();
+        order.add(1, Timestamp(HOUR), 0, "");
+        order.add(2, Timestamp(HOUR), 3, "refused: it says");
+        assert_eq!(deliver(&mut order, HOUR, Some("it is down")), (1, Some(HOUR + 2_000)));
+        assert_eq!(order.next(Timestamp(HOUR)), None);
+        assert_eq!(deliver(&mut order, 0, Some("refused: it says")), (1, Some(4_000)));
+        assert_eq!(order.next(Timestamp(3_999)), None, "it waits by the new time");
+        assert_eq!(deliver(&mut order, 4_000, Some("refused: it says")), (1, Some(12_000)));
+        // Both are passed by now, and the second one was due an hour later.
+        assert_eq!(deliver(&mut order, 4_000, None), (2, None));
     }
 }

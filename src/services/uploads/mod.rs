@@ -13,7 +13,7 @@ mod files;
 mod service;
 
 use bytes::Bytes;
-use conveyor_base::{Fault, Shares, Uri};
+use conveyor_base::{Fault, ShareIo, Uri};
 use conveyor_run::service::{Address, Requester};
 use conveyor_run::{Handle, OnBehalf, Refused};
 use conveyor_store::UploadRow;
@@ -21,14 +21,12 @@ use tokio::sync::mpsc;
 
 use service::UploadService;
 
-pub use files::offset;
-
 const BYTES_MAX: u64 = 16 << 40;
 
 /// The uploads of this box. Cheap to clone.
 #[derive(Clone)]
 pub struct Uploads {
-    shares: Shares,
+    io: ShareIo,
     service: Address<Message>,
 }
 
@@ -92,14 +90,14 @@ pub enum Message {
 }
 
 impl Uploads {
-    pub fn new(shares: Shares) -> Uploads {
-        Uploads { shares, service: Address::default() }
+    pub fn new(io: ShareIo) -> Uploads {
+        Uploads { io, service: Address::default() }
     }
 
     /// Starts the service.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
-        let shares = self.shares.clone();
-        let load = move |_: &_| Ok(UploadService::new(shares.clone()));
+        let io = self.io.clone();
+        let load = move |_: &_| Ok(UploadService::new(io.clone()));
         handle.serve("the uploads", self.service.clone(), load).await
     }
 
@@ -107,6 +105,11 @@ impl Uploads {
     pub async fn begin(&self, new: NewUpload, on_behalf: Option<OnBehalf>) -> Result<String, Refused> {
         let ask = |requester: Requester<_>| Message::Begin { new, requester: requester.on_behalf(on_behalf) };
         self.service.ask(ask).await?
+    }
+
+    /// How far an upload came, in bytes.
+    pub async fn offset(&self, upload: &UploadRow) -> Result<u64, Refused> {
+        files::offset(&self.io, upload).await
     }
 
     /// Writes pieces to the end of the part until their sender is dropped, and makes the part the file where it is whole

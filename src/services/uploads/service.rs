@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use conveyor_base::{Shares, Uri};
+use conveyor_base::{Fault, ShareIo, Shares, Uri};
 use conveyor_run::Refused;
 use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, UploadRow};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Message, NewUpload, UploadProgress, broken, files, unknown};
 
 pub(super) struct UploadService {
-    shares: Shares,
+    io: ShareIo,
     /// Who waits for uploads that are about to begin.
     beginning: HashMap<String, Requester<Result<String, Refused>>>,
     /// Uploads with which something is going on.
@@ -38,8 +38,8 @@ enum Busy {
 type Deciding<'a> = Turn<'a, Message>;
 
 impl UploadService {
-    pub fn new(shares: Shares) -> UploadService {
-        UploadService { shares, beginning: HashMap::new(), busy: HashMap::new(), pending: Pending::default() }
+    pub fn new(io: ShareIo) -> UploadService {
+        UploadService { io, beginning: HashMap::new(), busy: HashMap::new(), pending: Pending::default() }
     }
 }
 
@@ -69,18 +69,18 @@ impl UploadService {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let part = format!(".{}.{}.part", new.name, &id[..8]);
         self.beginning.insert(id.clone(), requester);
-        let (shares, of) = (self.shares.clone(), id.clone());
-        let open = move || -> Result<Option<UploadRow>, Refused> {
-            let part = files::open_part(&shares, &uri, &part, new.bytes)?;
+        let (io, share, of) = (self.io.clone(), new.share.clone(), id.clone());
+        let open = move |shares: &Shares| -> Result<Option<UploadRow>, Refused> {
+            let part = files::open_part(shares, &uri, &part, new.bytes)?;
             if new.bytes == 0 {
-                let landed = files::land(&shares, &part, uri)?;
+                let landed = files::land(shares, &part, uri)?;
                 tracing::info!(file = %landed, bytes = 0, by = new.by, "an upload landed");
                 return Ok(None);
             }
             let part = part.to_string_lossy().into_owned();
             Ok(Some(UploadRow { share: uri.share, key: uri.key, part, bytes: new.bytes, by: new.by }))
         };
-        let opened = async move { Message::Begun { id, outcome: run_blocking(open).await } };
+        let opened = async move { Message::Begun { id, outcome: joined(io.run(&[&share], open).await) } };
         turn.act(opened, |what| Message::Begun { id: of, outcome: Err(broken(what)) });
     }
 
@@ -115,8 +115,9 @@ impl UploadService {
         let (stop, stopped) = oneshot::channel();
         self.busy
             .insert(id.clone(), Busy::Writing { row: row.clone(), requester, stop: Some(stop), given_up: Vec::new() });
-        let of = id.clone();
-        let written = async move { Message::Written { id, outcome: files::write(&row, at, pieces, stopped).await } };
+        let (io, of) = (self.io.clone(), id.clone());
+        let written =
+            async move { Message::Written { id, outcome: files::write(&io, &row, at, pieces, stopped).await } };
         turn.act(written, |what| Message::Written { id: of, outcome: Err(broken(what)) });
     }
 
@@ -140,11 +141,11 @@ impl UploadService {
         row: UploadRow,
         requester: Requester<Result<UploadProgress, Refused>>,
     ) {
-        let (shares, uri, part) = (self.shares.clone(), Uri::new(&row.share, &row.key), PathBuf::from(&row.part));
+        let (uri, part) = (Uri::new(&row.share, &row.key), PathBuf::from(&row.part));
         self.busy.insert(id.clone(), Busy::Landing { row, requester });
-        let of = id.clone();
-        let land = move || files::land(&shares, &part, uri);
-        let landed = async move { Message::Landed { id, outcome: run_blocking(land).await } };
+        let (io, share, of) = (self.io.clone(), uri.share.clone(), id.clone());
+        let land = move |shares: &Shares| files::land(shares, &part, uri);
+        let landed = async move { Message::Landed { id, outcome: joined(io.run_long(&[&share], land).await) } };
         turn.act(landed, |what| Message::Landed { id: of, outcome: Err(broken(what)) });
     }
 
@@ -197,8 +198,8 @@ impl UploadService {
         waiting: Vec<Requester<Result<(), Refused>>>,
     ) {
         self.busy.insert(id.clone(), Busy::Leaving(waiting));
-        let of = id.clone();
-        let removed = async move { Message::Removed { id, outcome: files::remove(&row).await } };
+        let (io, of) = (self.io.clone(), id.clone());
+        let removed = async move { Message::Removed { id, outcome: files::remove(&io, &row).await } };
         turn.act(removed, |what| Message::Removed { id: of, outcome: Err(broken(what)) });
     }
 
@@ -233,9 +234,6 @@ impl UploadService {
     }
 }
 
-/// Runs what may wait for a share on a thread of its own.
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
-) -> Result<T, Refused> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(broken(e.to_string())))
+fn joined<T>(done: Result<Result<T, Refused>, Fault>) -> Result<T, Refused> {
+    done?
 }
