@@ -86,19 +86,37 @@ fn a_crash_anywhere_is_survived() {
     }
 }
 
-/// The services: queues, items, events, claims, the audit log.
+fn powers(rng: &mut ChaCha8Rng) -> Powers {
+    Powers {
+        hang_ups: rng.random_range(0..3) > 0,
+        clock: rng.random_range(0..3) == 0,
+        deaths: [0, 0, 1, 4][rng.random_range(0..4)],
+        files: rng.random_range(0..2) == 0,
+    }
+}
+
+/// The services: queues, items, events, claims, approvals, notifications, schedules, uploads, watched folders, the audit
+/// log.
 #[test]
 fn services_do_each_thing_once() {
     for seed in seeds(6) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let powers = Powers {
-            hang_ups: rng.random_range(0..3) > 0,
-            clock: rng.random_range(0..3) == 0,
-            deaths: [0, 0, 1, 4][rng.random_range(0..4)],
-        };
-        let operations = ServiceLife::new(seed, powers).live(&[]);
+        let powers = powers(&mut rng);
+        let operations = ServiceLife::new(seed, powers, 4).live(&[]);
         let boots = rng.random_range(1..4);
         let offs: Vec<u64> = (0..boots).map(|_| rng.random_range(1..=operations)).collect();
-        ServiceLife::new(seed, powers).live(&offs);
+        ServiceLife::new(seed, powers, 4).live(&offs);
+    }
+}
+
+/// The power goes at every single operation of a small life with services.
+#[test]
+fn a_power_cut_anywhere_spares_what_was_promised() {
+    for seed in seeds(1) {
+        let powers = powers(&mut ChaCha8Rng::seed_from_u64(seed));
+        let operations = ServiceLife::new(seed, powers, 1).live(&[]);
+        for operation in 1..=operations {
+            ServiceLife::new(seed, powers, 1).live(&[operation]);
+        }
     }
 }
