@@ -23,7 +23,7 @@ pub fn contents(name: &str) -> Vec<u8> {
 impl Person {
     /// Uploads each of a few files until it has landed; one of them is given up on the way.
     pub async fn uploads(self, uploader: u64) -> Result<(), String> {
-        for n in 0..3 {
+        for n in 0..self.life.things.min(3) {
             let name = format!("u{uploader}-{n}.mov");
             // Where it is given up: after that many bytes.
             let given_up_at = if n == 1 { contents(&name).len() as u64 / 2 } else { u64::MAX };
@@ -80,7 +80,11 @@ impl Person {
             self.note(name, |upload| upload.end = Some(UploadEnd::Landed(name.to_owned())));
             return Ok(());
         };
-        assert!(offset >= known.acknowledged, "{name}: {} bytes were acknowledged, {offset} are there", known.acknowledged);
+        assert!(
+            offset >= known.acknowledged,
+            "{name}: {} bytes were acknowledged, {offset} are there",
+            known.acknowledged
+        );
         let from = offset as usize;
         let to = (from + 1 + self.life.random(bytes.len() as u64) as usize).min(bytes.len());
         if to == bytes.len() {
@@ -104,7 +108,9 @@ impl Person {
             }),
             // Another request of his is still at it, or the service is on its way back, or the file landed meanwhile: he
             // asks again how far it came.
-            Ok(Err(refused)) if ["ConflictException", "ServiceUnavailable", "ResourceNotFound"].contains(&refused.code) => {
+            Ok(Err(refused))
+                if ["ConflictException", "ServiceUnavailable", "ResourceNotFound"].contains(&refused.code) =>
+            {
                 sleep(Duration::from_millis(20)).await;
             }
             Ok(Err(refused)) => return Err(format!("{refused:?}")),
@@ -128,7 +134,7 @@ impl Person {
 
     /// Drops files into the watched folder, and waits until each has started.
     pub async fn drops(self, dropper: u64) -> Result<(), String> {
-        for n in 0..2 {
+        for n in 0..self.life.things.min(2) {
             let name = format!("d{dropper}-{n}.mov");
             let path = self.folder.join("dropped").join(&name);
             self.life.pause().await;

@@ -30,6 +30,8 @@ const GROUPS: u64 = 3;
 pub struct Shared {
     pub rng: Arc<Mutex<ChaCha8Rng>>,
     pub told: Arc<Mutex<Told>>,
+    /// How many things each does at most.
+    pub things: u64,
     pub hang_ups: bool,
     /// Nobody dawdles and nobody sets the clock: a receipt is as good as it was when it was handed out.
     pub is_punctual: bool,
@@ -115,7 +117,7 @@ impl Person {
 
     /// Sends each message until its sending is acknowledged: however often, it is there once.
     pub async fn sends_in_order(self, sender: u64) -> Result<(), String> {
-        for n in 0..6 {
+        for n in 0..self.life.things.min(6) {
             let body = format!("o{sender}-{n}");
             if self.life.told.lock().ordered.get(&body) == Some(&true) {
                 continue;
@@ -139,7 +141,7 @@ impl Person {
     }
 
     pub async fn sends_plainly(self, sender: u64) -> Result<(), String> {
-        for n in 0..4 {
+        for n in 0..self.life.things.min(4) {
             let body = format!("p{sender}-{n}");
             loop {
                 {
@@ -226,7 +228,7 @@ impl Person {
 
     /// Creates state machines, each with an entry of the audit log.
     pub async fn creates(self, creator: u64) -> Result<(), String> {
-        for n in 0..3 {
+        for n in 0..self.life.things.min(3) {
             let name = format!("m{creator}-{n}");
             if self.life.told.lock().machines.get(&name) == Some(&true) {
                 continue;
@@ -254,10 +256,10 @@ impl Person {
 
     /// Starts executions, and waits for their ends.
     pub async fn starts(self, starter: u64) -> Result<(), String> {
-        for n in 0..3 {
+        for n in 0..self.life.things.min(3) {
             let name = format!("e{starter}-{n}");
-            // Two executions want the same content.
-            let content = format!("content-{}", (starter * 3 + n) / 2);
+            // Two executions want the same content at about the same time.
+            let content = format!("content-{}-{n}", starter / 2);
             self.life.told.lock().executions.entry(name.clone()).or_insert(false);
             self.life.pause().await;
             self.runs("deeds", &name, &json!({"name": name, "content": content})).await?;
@@ -293,7 +295,7 @@ impl Person {
 
     /// Starts executions that ask a person; every second one does not wait long.
     pub async fn asks(self, starter: u64) -> Result<(), String> {
-        for n in 0..2 {
+        for n in 0..self.life.things.min(2) {
             let name = format!("a{starter}-{n}");
             self.life.told.lock().decided.entry(name.clone()).or_default();
             self.life.pause().await;

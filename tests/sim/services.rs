@@ -43,6 +43,8 @@ use people::{Person, Shared};
 /// 2026-01-01.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 const STUCK_AFTER: Duration = Duration::from_secs(3_600);
+/// How long the disk takes at most: longer than a part that failed is away.
+const STALL_MS_MAX: u64 = 300;
 /// How far the clock is set at once: less than copies of messages are remembered for, or they would count as new.
 const CLOCK_STEP_MS: i64 = 20_000;
 
@@ -59,11 +61,27 @@ pub struct Powers {
     pub files: bool,
 }
 
+/// How much goes on in a life.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// How many there are of each kind of people.
+    people: u64,
+    /// How many things each of them does at most.
+    things: u64,
+    /// How long is waited in the end for whatever would come too late, or twice.
+    rest: Duration,
+}
+
+impl Size {
+    pub const WHOLE: Size = Size { people: 4, things: u64::MAX, rest: Duration::from_secs(400) };
+    /// One of each kind, who does one thing.
+    pub const SMALL: Size = Size { people: 1, things: 1, rest: Duration::from_secs(65) };
+}
+
 pub struct ServiceLife {
     seed: u64,
     powers: Powers,
-    /// How many there are of each kind of people.
-    people: u64,
+    size: Size,
     rng: Arc<Mutex<ChaCha8Rng>>,
     told: Arc<Mutex<Told>>,
     disk: SimDisk,
@@ -169,8 +187,12 @@ fn deeds() -> Value {
             "ResultPath": null, "Next": next})
     };
     let count = |id: Value, next: &str| {
-        task("dynamodb:updateItem", json!({"TableName": "counters", "Key": {"id": id},
-            "UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}), next)
+        task(
+            "dynamodb:updateItem",
+            json!({"TableName": "counters", "Key": {"id": id},
+            "UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}),
+            next,
+        )
     };
     json!({"StartAt": "Count", "States": {
         "Count": count(json!({"S.$": "$.name"}), "Total"),
@@ -203,13 +225,13 @@ fn machines() -> [(&'static str, Value); 4] {
 }
 
 impl ServiceLife {
-    pub fn new(seed: u64, powers: Powers, people: u64) -> ServiceLife {
+    pub fn new(seed: u64, powers: Powers, size: Size) -> ServiceLife {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let checkpoint_every = rng.random_range(1..12);
         ServiceLife {
             seed,
             powers,
-            people,
+            size,
             rng: Arc::new(Mutex::new(rng)),
             told: Arc::default(),
             disk: SimDisk::new(seed),
@@ -278,7 +300,7 @@ impl ServiceLife {
                 return Ended::Crashed(clock.now());
             }
         };
-        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64));
+        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64, STALL_MS_MAX));
         ledger::check_halves(&reader.on_this_thread(), &self.told.lock());
         let config = configuration(self.folder.path());
         let parts = Parts::new(&config, &config.aws, self.folder.path(), &reader, Arc::new(NoMedia)).unwrap();
@@ -306,7 +328,7 @@ impl ServiceLife {
         match ended {
             Ok(()) => {
                 // Whatever would come too late, or twice, comes now.
-                sleep(Duration::from_secs(400)).await;
+                sleep(self.size.rest).await;
                 for _ in 0..200 {
                     if reader.count(Status::Running) > 0 {
                         sleep(Duration::from_millis(20)).await;
@@ -363,7 +385,7 @@ impl ServiceLife {
             life: self.shared(),
         };
         let mut people = JoinSet::new();
-        for n in 0..self.people {
+        for n in 0..self.size.people {
             people.spawn(person.clone().sends_in_order(n));
             people.spawn(person.clone().sends_plainly(n));
             people.spawn(person.clone().creates(n));
@@ -372,7 +394,7 @@ impl ServiceLife {
         }
         if self.powers.files {
             self.watch(handle, config).await.map_err(|e| failed(&e))?;
-            for n in 0..self.people.min(2) {
+            for n in 0..self.size.people.min(2) {
                 people.spawn(person.clone().uploads(n));
                 people.spawn(person.clone().drops(n));
             }
@@ -392,7 +414,7 @@ impl ServiceLife {
                 done.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
             }
             // What is left in the queues that somebody empties is received.
-            sleep(Duration::from_secs(60)).await;
+            sleep(self.size.rest.min(Duration::from_secs(60))).await;
             Ok(())
         };
         tokio::select! {
@@ -450,7 +472,13 @@ impl ServiceLife {
 
     fn shared(&self) -> Shared {
         let Powers { hang_ups, clock, .. } = self.powers;
-        Shared { rng: self.rng.clone(), told: self.told.clone(), hang_ups, is_punctual: !hang_ups && !clock }
+        Shared {
+            rng: self.rng.clone(),
+            told: self.told.clone(),
+            things: self.size.things,
+            hang_ups,
+            is_punctual: !hang_ups && !clock,
+        }
     }
 }
 
