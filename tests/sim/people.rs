@@ -12,7 +12,7 @@ use conveyor_interpreter::Status;
 use conveyor_run::service::Unavailable;
 use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, StartRequest};
 use conveyor_services::approvals::{Approvals, Decision, Verdict};
-use conveyor_services::queues::{NewMessage, Queues, Receipt, Reply, Request};
+use conveyor_services::queues::{NewMessage, Queues, Received, Reply, Request};
 use conveyor_services::uploads::Uploads;
 use conveyor_store::MessageRow;
 use parking_lot::Mutex;
@@ -192,7 +192,7 @@ impl Person {
                     if queue == "plain" {
                         self.life.told.lock().plain_delete_asked.insert(message.row.body.clone());
                     }
-                    self.deletes(queue, message.receipt).await;
+                    self.deletes(queue, message).await;
                 }
             }
         }
@@ -214,13 +214,12 @@ impl Person {
         }
     }
 
-    async fn deletes(&self, queue: &str, receipt: Receipt) {
-        let key = (queue.to_owned(), receipt.sequence);
+    async fn deletes(&self, queue: &str, message: Received) {
+        let key = (queue.to_owned(), message.receipt.sequence);
         self.life.told.lock().delete_asked.insert(key.clone());
-        let begun = tokio::time::Instant::now();
-        let deleted = self.ask(queue, Request::Delete(vec![receipt]), None).await;
+        let deleted = self.ask(queue, Request::Delete(vec![message.receipt]), None).await;
         // An old receipt deletes nothing, and is acknowledged all the same.
-        let in_time = begun.elapsed() < Duration::from_millis(500);
+        let in_time = self.handle.now() < message.row.visible_at.into();
         if let (Ok(Reply::Deleted), true, true) = (deleted, in_time, self.life.is_punctual) {
             self.life.told.lock().deleted.insert(key);
         }
