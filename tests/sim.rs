@@ -1,16 +1,19 @@
-//! The whole runtime in simulation: actors, lanes, timers and store on a disk that loses power, in a paused time.
+//! The whole box in simulation: interpreter, actors, lanes, timers, services, adapters and store with their real cores, on
+//! a disk that loses power at any write and sync, in a paused time.
 //!
 //! A life is a few boots. In each, people start executions (some twice by one name), stop them, redrive them, hold
 //! tokens and fetch activities; scripted resources succeed, fail, hang, panic, fall silent, or submit and leave the
-//! end to others. The power goes at a given write, sync, length change or rename; after an outage the next boot
-//! starts on what survived; the last boot runs to the end, and `oracle` reads what is stored and shares no code
-//! with the interpreter.
+//! end to others. In the lives of `services` the resources are the box's own, and people also send, receive, decide,
+//! create, upload and drop files, hang up at any await, and set the clock, while actors die at any message. The power goes
+//! at a given write, sync, length change or rename; after an outage the next boot starts on what survived; the last boot
+//! runs to the end, and `oracle` and `ledger` read what is stored and share no code with the interpreter and the services.
+//! Not in it: media, HTTP, and shares that lose power (uploads and watched folders are real folders, which keep all).
 //!
 //! What is deterministic: time (it is tokio's, paused, and moves only when nothing can run), the order of tasks on
 //! the one thread, the plans, delays and outages of a seed, which sectors of the disk survive. What is not: the
 //! random bits of ids and tokens (they are as long each time, so the disk's operations keep their number but for
-//! redb's choice of pages), and which branch of a ready `select!` is looked at first. So a failure comes back with
-//! its seed and crash points nearly always, and not by proof.
+//! redb's choice of pages), which branch of a ready `select!` is looked at first, and in lives with files the threads that
+//! read and write them. So a failure comes back with its seed and crash points nearly always, and not by proof.
 //!
 //! `CONVEYOR_SIM_SEEDS` widens the search; `CONVEYOR_SIM_FROM` is the first seed.
 
@@ -32,7 +35,7 @@ mod world;
 use life::{Life, Off};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use services::{Powers, ServiceLife};
+use services::{Powers, ServiceLife, Size};
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -86,19 +89,40 @@ fn a_crash_anywhere_is_survived() {
     }
 }
 
-/// The services: queues, items, events, claims, the audit log.
+fn powers(rng: &mut ChaCha8Rng) -> Powers {
+    Powers {
+        hang_ups: rng.random_range(0..3) > 0,
+        clock: rng.random_range(0..3) == 0,
+        deaths: [0, 0, 1, 4][rng.random_range(0..4)],
+        files: rng.random_range(0..2) == 0,
+    }
+}
+
+/// The services: queues, items, events, claims, approvals, notifications, schedules, uploads, watched folders, the audit
+/// log.
 #[test]
 fn services_do_each_thing_once() {
     for seed in seeds(6) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let powers = Powers {
-            hang_ups: rng.random_range(0..3) > 0,
-            clock: rng.random_range(0..3) == 0,
-            deaths: [0, 0, 1, 4][rng.random_range(0..4)],
-        };
-        let operations = ServiceLife::new(seed, powers).live(&[]);
+        let powers = powers(&mut rng);
+        let operations = ServiceLife::new(seed, powers, Size::WHOLE).live(&[]);
         let boots = rng.random_range(1..4);
         let offs: Vec<u64> = (0..boots).map(|_| rng.random_range(1..=operations)).collect();
-        ServiceLife::new(seed, powers).live(&offs);
+        ServiceLife::new(seed, powers, Size::WHOLE).live(&offs);
+    }
+}
+
+/// The power goes at every single operation of a small life with services: at every eighth of them by one seed, at the
+/// next ones by the next, so that eight seeds are one life.
+#[test]
+fn a_power_cut_anywhere_spares_what_was_promised() {
+    const SEEDS_PER_LIFE: u64 = 8;
+    for seed in seeds(1) {
+        let (life, first) = (seed / SEEDS_PER_LIFE, 1 + seed % SEEDS_PER_LIFE);
+        let powers = powers(&mut ChaCha8Rng::seed_from_u64(life));
+        let operations = ServiceLife::new(life, powers, Size::SMALL).live(&[]);
+        for operation in (first..=operations).step_by(SEEDS_PER_LIFE as usize) {
+            ServiceLife::new(life, powers, Size::SMALL).live(&[operation]);
+        }
     }
 }

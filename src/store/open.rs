@@ -17,7 +17,7 @@ use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::{self, Journal, StoreId, Tail};
 use super::overlay::{Counts, Overlay, StateView};
 use super::reader::Reader;
-use super::tables::Table;
+use super::tables::{self, Table};
 use super::upgrade::interrupted;
 use super::writer::{Threads, Writer};
 
@@ -216,16 +216,22 @@ pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fa
         let damaged = |e| Fault::fatal(format!("batch {number} of the journal cannot be replayed"), e);
         overlay.publish(number, &Arc::new(records)).map_err(damaged)?;
     }
-    let mut newest_outbox = 0;
-    let last = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
-        Ok::<_, Fault>(table.last().map_err(state_fault)?.and_then(|(key, _)| key.value().try_into().ok()))
-    };
+    let newest = newest_outbox(&overlay)?;
+    Ok((overlay, newest + 1))
+}
+
+/// The newest number of a notification: one that was delivered keeps its own.
+fn newest_outbox(overlay: &Overlay) -> Result<u64, Fault> {
     let recovered = overlay.snapshot();
-    if let Some(key) = last(recovered.state.table(Table::Outbox))? {
-        newest_outbox = u64::from_be_bytes(key);
-    }
-    for key in recovered.active().tables[Table::Outbox as usize].keys() {
-        newest_outbox = newest_outbox.max(key.bytes().try_into().map_or(0, u64::from_be_bytes));
-    }
-    Ok((overlay, newest_outbox + 1))
+    let waiting = |key: &[u8]| key.try_into().ok().map(u64::from_be_bytes);
+    let last = recovered.state.table(Table::Outbox).last().map_err(state_fault)?;
+    let first = recovered.state.table(Table::Delivered).first().map_err(state_fault)?;
+    let stored = [
+        last.and_then(|(key, _)| waiting(key.value())),
+        first.and_then(|(key, _)| tables::split_newest_first(key.value())),
+    ];
+    let replayed = |table: Table| recovered.active().tables[table as usize].keys();
+    let outbox = replayed(Table::Outbox).filter_map(|key| waiting(key.bytes()));
+    let delivered = replayed(Table::Delivered).filter_map(|key| tables::split_newest_first(key.bytes()));
+    Ok(stored.into_iter().flatten().chain(outbox).chain(delivered).max().unwrap_or(0))
 }

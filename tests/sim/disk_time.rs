@@ -7,13 +7,15 @@ use conveyor_store::Writer;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Does the work of the store's writing thread, for as long as it is polled.
-pub async fn stores(writer: Writer, seed: u64) {
+/// Does the work of the store's writing thread, for as long as it is polled. Now and then the disk stalls for up to so
+/// long: parts that failed meanwhile are started again with commits of theirs still under way.
+pub async fn stores(writer: Writer, seed: u64, stall_ms_max: u64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     loop {
         writer.awaits_turn().await;
-        match rng.random_range(0..4) {
-            0 => tokio::time::sleep(Duration::from_micros(rng.random_range(0..4_000))).await,
+        match rng.random_range(0..32) {
+            0 if stall_ms_max > 0 => tokio::time::sleep(Duration::from_millis(rng.random_range(0..stall_ms_max))).await,
+            0..8 => tokio::time::sleep(Duration::from_micros(rng.random_range(0..4_000))).await,
             _ => {
                 for _ in 0..rng.random_range(0..8) {
                     tokio::task::yield_now().await;

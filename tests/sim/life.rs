@@ -166,7 +166,7 @@ impl Life {
                 return Ended::Crashed(now());
             }
         };
-        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64));
+        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64, 0));
         let config = Config {
             writer: writer.clone(),
             reader: reader.clone(),

@@ -1,8 +1,9 @@
-//! The people who use the services of the box from outside: they send, receive, delete, create and start, hang up now and
-//! then, and write down what they were told.
+//! The people who use the services of the box from outside: they send, receive, delete, create, start and decide, hang up
+//! now and then, and write down what they were told.
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,15 +11,17 @@ use std::time::Duration;
 use conveyor_interpreter::Status;
 use conveyor_run::service::Unavailable;
 use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, StartRequest};
-use conveyor_services::queues::{NewMessage, Queues, Receipt, Reply, Request};
+use conveyor_services::approvals::{Approvals, Decision, Verdict};
+use conveyor_services::queues::{NewMessage, Queues, Received, Reply, Request};
+use conveyor_services::uploads::Uploads;
 use conveyor_store::MessageRow;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::Told;
+use super::ledger::Told;
 
 /// Groups of the messages that are to come in order.
 const GROUPS: u64 = 3;
@@ -27,6 +30,8 @@ const GROUPS: u64 = 3;
 pub struct Shared {
     pub rng: Arc<Mutex<ChaCha8Rng>>,
     pub told: Arc<Mutex<Told>>,
+    /// How many things each does at most.
+    pub things: u64,
     pub hang_ups: bool,
     /// Nobody dawdles and nobody sets the clock: a receipt is as good as it was when it was handed out.
     pub is_punctual: bool,
@@ -37,19 +42,22 @@ pub struct Shared {
 pub struct Person {
     pub handle: Handle,
     pub queues: Queues,
+    pub approvals: Approvals,
+    pub uploads: Uploads,
+    pub folder: PathBuf,
     pub life: Shared,
 }
 
 /// Nobody knows what came of it.
-struct HungUp;
+pub struct HungUp;
 
 impl Shared {
-    fn random(&self, below: u64) -> u64 {
+    pub fn random(&self, below: u64) -> u64 {
         self.rng.lock().random_range(0..below)
     }
 
     /// Waits for an answer, or drops the question after a few polls.
-    async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, HungUp> {
+    pub async fn ask<T>(&self, question: impl Future<Output = T>) -> Result<T, HungUp> {
         let mut patience = match self.hang_ups && self.random(2) == 0 {
             true => self.random(6),
             false => u64::MAX,
@@ -73,7 +81,7 @@ impl Shared {
         .await
     }
 
-    async fn pause(&self) {
+    pub async fn pause(&self) {
         match self.random(3) {
             0 => sleep(Duration::from_millis(self.random(300))).await,
             _ => tokio::task::yield_now().await,
@@ -82,8 +90,21 @@ impl Shared {
 }
 
 impl Person {
-    async fn ask(&self, queue: &str, request: Request) -> Result<Reply, HungUp> {
-        match self.life.ask(self.queues.ask(queue, request, None)).await {
+    /// An entry of the audit log, as the API makes it.
+    pub fn entry(&self, who: &str, what: &str, to: &str) -> OnBehalf {
+        OnBehalf::of(AuditEntry {
+            at: self.handle.now(),
+            who: who.into(),
+            role: "admin".into(),
+            door: "aws",
+            what: what.into(),
+            to: to.into(),
+            status: 200,
+        })
+    }
+
+    async fn ask(&self, queue: &str, request: Request, entry: Option<OnBehalf>) -> Result<Reply, HungUp> {
+        match self.life.ask(self.queues.ask(queue, request, entry)).await {
             Ok(Ok(reply)) => Ok(reply),
             // Being started again, or gone with the power: either way nothing was said.
             Ok(Err(Unavailable)) => {
@@ -96,7 +117,7 @@ impl Person {
 
     /// Sends each message until its sending is acknowledged: however often, it is there once.
     pub async fn sends_in_order(self, sender: u64) -> Result<(), String> {
-        for n in 0..6 {
+        for n in 0..self.life.things.min(6) {
             let body = format!("o{sender}-{n}");
             if self.life.told.lock().ordered.get(&body) == Some(&true) {
                 continue;
@@ -107,8 +128,11 @@ impl Person {
                 let group = format!("g{}", (sender + n) % GROUPS);
                 let message =
                     NewMessage { body: body.clone(), group, deduplication: body.clone(), ..Default::default() };
-                if let Ok(Reply::Sent(_)) = self.ask("ordered.fifo", Request::Send(vec![message])).await {
-                    self.life.told.lock().ordered.insert(body, true);
+                let entry = Some(self.entry("somebody", "SendMessage", &body));
+                if let Ok(Reply::Sent(sent)) = self.ask("ordered.fifo", Request::Send(vec![message]), entry).await {
+                    let mut told = self.life.told.lock();
+                    told.ordered.insert(body, true);
+                    told.sent.extend(sent.iter().map(|sent| ("ordered.fifo".to_owned(), sent.sequence)));
                     break;
                 }
             }
@@ -117,7 +141,7 @@ impl Person {
     }
 
     pub async fn sends_plainly(self, sender: u64) -> Result<(), String> {
-        for n in 0..4 {
+        for n in 0..self.life.things.min(4) {
             let body = format!("p{sender}-{n}");
             loop {
                 {
@@ -130,7 +154,8 @@ impl Person {
                 }
                 self.life.pause().await;
                 let message = NewMessage { body: body.clone(), ..Default::default() };
-                if let Ok(Reply::Sent(_)) = self.ask("plain", Request::Send(vec![message])).await {
+                let entry = Some(self.entry("somebody", "SendMessage", &body));
+                if let Ok(Reply::Sent(_)) = self.ask("plain", Request::Send(vec![message]), entry).await {
                     self.life.told.lock().plain.entry(body.clone()).or_default().1 += 1;
                 }
             }
@@ -144,7 +169,7 @@ impl Person {
             let gone: BTreeSet<(String, u64)> = self.life.told.lock().deleted.clone();
             let until = self.handle.now().plus_ms(self.life.random(1_500) as i64);
             let request = Request::Receive { most: 1 + self.life.random(4) as usize, visibility_ms: 2_000, until };
-            let Ok(Reply::Received(received)) = self.ask(queue, request).await else {
+            let Ok(Reply::Received(received)) = self.ask(queue, request, None).await else {
                 self.life.pause().await;
                 continue;
             };
@@ -162,8 +187,12 @@ impl Person {
             }
             self.life.pause().await;
             for message in received {
-                if self.life.random(5) > 0 {
-                    self.deletes(queue, message.receipt).await;
+                // Some are never deleted: they go to the dead-letter queue in the end.
+                if self.life.random(5) > 0 && !(queue == "plain" && message.row.body.ends_with("-3")) {
+                    if queue == "plain" {
+                        self.life.told.lock().plain_delete_asked.insert(message.row.body.clone());
+                    }
+                    self.deletes(queue, message).await;
                 }
             }
         }
@@ -185,13 +214,12 @@ impl Person {
         }
     }
 
-    async fn deletes(&self, queue: &str, receipt: Receipt) {
-        let key = (queue.to_owned(), receipt.sequence);
+    async fn deletes(&self, queue: &str, message: Received) {
+        let key = (queue.to_owned(), message.receipt.sequence);
         self.life.told.lock().delete_asked.insert(key.clone());
-        let begun = tokio::time::Instant::now();
-        let deleted = self.ask(queue, Request::Delete(vec![receipt])).await;
+        let deleted = self.ask(queue, Request::Delete(vec![message.receipt]), None).await;
         // An old receipt deletes nothing, and is acknowledged all the same.
-        let in_time = begun.elapsed() < Duration::from_millis(500);
+        let in_time = self.handle.now() < message.row.visible_at.into();
         if let (Ok(Reply::Deleted), true, true) = (deleted, in_time, self.life.is_punctual) {
             self.life.told.lock().deleted.insert(key);
         }
@@ -199,22 +227,14 @@ impl Person {
 
     /// Creates state machines, each with an entry of the audit log.
     pub async fn creates(self, creator: u64) -> Result<(), String> {
-        for n in 0..3 {
+        for n in 0..self.life.things.min(3) {
             let name = format!("m{creator}-{n}");
             if self.life.told.lock().machines.get(&name) == Some(&true) {
                 continue;
             }
             self.life.told.lock().machines.entry(name.clone()).or_insert(false);
             self.life.pause().await;
-            let entry = OnBehalf::of(AuditEntry {
-                at: self.handle.now(),
-                who: "somebody".into(),
-                role: "admin".into(),
-                door: "aws",
-                what: "CreateStateMachine".into(),
-                to: name.clone(),
-                status: 200,
-            });
+            let entry = self.entry("somebody", "CreateStateMachine", &name);
             let new = NewMachine {
                 name: name.clone(),
                 definition: json!({"StartAt": "A", "States": {"A": {"Type": "Pass", "End": true}}}).to_string(),
@@ -235,35 +255,77 @@ impl Person {
 
     /// Starts executions, and waits for their ends.
     pub async fn starts(self, starter: u64) -> Result<(), String> {
-        for n in 0..3 {
+        for n in 0..self.life.things.min(3) {
             let name = format!("e{starter}-{n}");
-            // Two executions want the same content.
-            let content = format!("content-{}", (starter * 3 + n) / 2);
+            // Two executions want the same content at about the same time.
+            let content = format!("content-{}-{n}", starter / 2);
             self.life.told.lock().executions.entry(name.clone()).or_insert(false);
             self.life.pause().await;
-            let id = loop {
-                let start = StartRequest {
-                    machine: "deeds".into(),
-                    name: Some(name.clone()),
-                    input: json!({"name": name, "content": content}).to_string().into(),
-                    once: true,
-                    ..StartRequest::default()
-                };
-                match self.life.ask(self.handle.start(start)).await {
-                    Ok(Ok(started)) => break started.id,
-                    Ok(Err(refused)) => return Err(format!("{refused:?}")),
-                    Err(HungUp) => {}
-                }
-            };
-            self.life.told.lock().executions.insert(name.clone(), true);
-            loop {
-                let header = self.handle.reader().header(id).await.map_err(|e| format!("{e:?}"))?;
-                match header.expect("an acknowledged start is lost").status {
-                    Status::Running => sleep(Duration::from_millis(100)).await,
-                    _ => break,
-                }
-            }
+            self.runs("deeds", &name, &json!({"name": name, "content": content})).await?;
+            self.life.told.lock().executions.insert(name, true);
         }
         Ok(())
+    }
+
+    /// Starts an execution until its start is acknowledged, and waits for its end.
+    async fn runs(&self, machine: &str, name: &str, input: &Value) -> Result<(), String> {
+        let id = loop {
+            let start = StartRequest {
+                machine: machine.to_owned(),
+                name: Some(name.to_owned()),
+                input: input.to_string().into(),
+                once: true,
+                ..StartRequest::default()
+            };
+            match self.life.ask(self.handle.start(start)).await {
+                Ok(Ok(started)) => break started.id,
+                Ok(Err(refused)) => return Err(format!("{refused:?}")),
+                Err(HungUp) => {}
+            }
+        };
+        loop {
+            let header = self.handle.reader().header(id).await.map_err(|e| format!("{e:?}"))?;
+            match header.expect("an acknowledged start is lost").status {
+                Status::Running => sleep(Duration::from_millis(100)).await,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Starts executions that ask a person; every second one does not wait long.
+    pub async fn asks(self, starter: u64) -> Result<(), String> {
+        for n in 0..self.life.things.min(2) {
+            let name = format!("a{starter}-{n}");
+            self.life.told.lock().decided.entry(name.clone()).or_default();
+            self.life.pause().await;
+            let timeout = if n == 1 { 1 } else { 86_400 };
+            self.runs("asks", &name, &json!({"name": name, "timeout": timeout})).await?;
+        }
+        Ok(())
+    }
+
+    /// Decides what is asked, one way or the other, whoever else does.
+    pub async fn decides(self, who: &'static str) -> Result<(), String> {
+        loop {
+            let rows = self.handle.reader().on_this_thread().approvals(None, 100).map_err(|e| format!("{e:?}"))?;
+            if rows.is_empty() || self.life.random(4) == 0 {
+                sleep(Duration::from_millis(1 + self.life.random(800))).await;
+                continue;
+            }
+            let (id, attempt, row) = &rows[self.life.random(rows.len() as u64) as usize];
+            let decision = match self.life.random(2) {
+                0 => Decision::Approve(json!({"approved": true, "by": who}).to_string().into()),
+                _ => Decision::Reject { error: "Approval.Rejected".into(), cause: who.into() },
+            };
+            self.life.pause().await;
+            let entry = self.entry(who, "Decide", &row.title);
+            match self.life.ask(self.approvals.decide((*id, *attempt), decision, Some(entry))).await {
+                Ok(Ok(Verdict::Counts)) => {
+                    self.life.told.lock().decided.entry(row.title.clone()).or_default().push(who.to_owned());
+                }
+                Ok(Ok(Verdict::Unknown | Verdict::Refused(_))) | Err(HungUp) => {}
+                Ok(Err(Unavailable)) => sleep(Duration::from_millis(20)).await,
+            }
+        }
     }
 }

@@ -1,26 +1,33 @@
 //! The services of the box under the same powers as its executions: real cores, real adapters, a disk that loses power,
 //! callers who hang up at any await, actors that die at any message, a clock that is set back and forth.
 //!
-//! People send and receive, create state machines and start executions whose Tasks change what the box keeps. What they
-//! were told is written down outside the box; the oracle below compares it with the rows that are left, and shares no
-//! code with the services.
+//! People send and receive, create state machines, decide, upload and drop files, and start executions whose Tasks change
+//! what the box keeps. What they were told is written down outside the box; `ledger` compares it with the rows that are
+//! left, and shares no code with the services.
 
+#[path = "files.rs"]
+mod files;
+#[path = "ledger.rs"]
+mod ledger;
 #[path = "people.rs"]
 mod people;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use conveyor_appliance::{Config, Parts};
 use conveyor_base::{Clock, TaskError, Timestamp};
+use conveyor_ingest::Watcher;
 use conveyor_interpreter::Status;
 use conveyor_job::Job;
-use conveyor_run::{self as run, Handle, Lanes, NewMachine, current_part};
+use conveyor_run::{self as run, Handle, Lanes, NewMachine, OnFailure, current_part};
 use conveyor_sandbox::{OnProgress, Spawn};
+use conveyor_services::queues::{Reply, Request};
+use conveyor_services::schedules::Schedules;
 use conveyor_store::sim::SimDisk;
-use conveyor_store::{Backends, MessageRow, Options, Scans, Threads, check, open};
+use conveyor_store::{Backends, Options, Reader, Threads, check, open};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
@@ -30,11 +37,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::disk_time::stores;
+use ledger::Told;
 use people::{Person, Shared};
 
 /// 2026-01-01.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 const STUCK_AFTER: Duration = Duration::from_secs(3_600);
+/// How long the disk takes at most: longer than a part that failed is away.
+const STALL_MS_MAX: u64 = 300;
 /// How far the clock is set at once: less than copies of messages are remembered for, or they would count as new.
 const CLOCK_STEP_MS: i64 = 20_000;
 
@@ -47,27 +57,31 @@ pub struct Powers {
     pub clock: bool,
     /// An actor dies at some of its messages: of a hundred, at so many.
     pub deaths: u64,
+    /// Somebody uploads files and drops them into a watched folder. Those are real folders, whose threads nobody orders.
+    pub files: bool,
 }
 
-/// What was asked of the box, and what it said.
-#[derive(Default)]
-pub struct Told {
-    /// Bodies of a FIFO queue's messages → whether the sending was acknowledged.
-    ordered: BTreeMap<String, bool>,
-    /// Bodies of a standard queue's messages → how often they were sent and how often that was acknowledged.
-    plain: BTreeMap<String, (u32, u32)>,
-    /// Sequence numbers whose deletion was asked for, and of those the ones whose was acknowledged: by queue.
-    delete_asked: BTreeSet<(String, u64)>,
-    deleted: BTreeSet<(String, u64)>,
-    /// The group of each message of the FIFO queue that was received.
-    groups: BTreeMap<u64, String>,
-    machines: BTreeMap<String, bool>,
-    executions: BTreeMap<String, bool>,
+/// How much goes on in a life.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// How many there are of each kind of people.
+    people: u64,
+    /// How many things each of them does at most.
+    things: u64,
+    /// How long is waited in the end for whatever would come too late, or twice.
+    rest: Duration,
+}
+
+impl Size {
+    pub const WHOLE: Size = Size { people: 4, things: u64::MAX, rest: Duration::from_secs(400) };
+    /// One of each kind, who does one thing.
+    pub const SMALL: Size = Size { people: 1, things: 1, rest: Duration::from_secs(65) };
 }
 
 pub struct ServiceLife {
     seed: u64,
     powers: Powers,
+    size: Size,
     rng: Arc<Mutex<ChaCha8Rng>>,
     told: Arc<Mutex<Told>>,
     disk: SimDisk,
@@ -116,7 +130,8 @@ impl Clock for SetClock {
 }
 
 /// Parts whose death the box survives.
-const MORTAL: &[&str] = &["queues", "items", "claims", "notif", "events", "dispatch", "approvals"];
+const MORTAL: &[&str] =
+    &["queues", "items", "claims", "notif", "events", "dispatch", "approvals", "uploads", "schedules", "watch of"];
 
 struct NoMedia;
 
@@ -126,9 +141,8 @@ impl Spawn for NoMedia {
     }
 }
 
-fn configuration() -> Config {
-    toml::from_str(
-        r#"
+fn configuration(folder: &Path) -> Config {
+    let text = r#"
         [queues.plain]
         visibility_timeout = "2s"
         dead_letter = "dead"
@@ -144,40 +158,84 @@ fn configuration() -> Config {
         pattern = { source = ["studio"] }
         [[rules.studio.targets]]
         queue = "seen"
-        "#,
-    )
-    .unwrap()
+        [[rules.studio.targets]]
+        topic = "told"
+        [notify]
+        log = "FOLDER/notifications.log"
+        topics = ["told"]
+        [shares.incoming]
+        path = "FOLDER/incoming"
+        [shares.dropped]
+        path = "FOLDER/dropped"
+        [[watch]]
+        share = "dropped"
+        workflow = "ingested"
+        settle = "300ms"
+        scan = "1s"
+        [schedules.beat]
+        rule = "rate(1 minute)"
+        workflow = "beat"
+        timezone = "UTC"
+        "#;
+    toml::from_str(&text.replace("FOLDER", folder.to_str().unwrap())).unwrap()
 }
 
-/// Changes everything that a Task can change in the box's own store, once each.
+/// Changes everything that a Task can change in the box's own store, once each. Its states are [`ledger::STATES`].
 fn deeds() -> Value {
     let task = |resource: &str, parameters: Value, next: &str| {
         json!({"Type": "Task", "Resource": format!("arn:aws:states:::{resource}"), "Parameters": parameters,
             "ResultPath": null, "Next": next})
     };
+    let count = |id: Value, next: &str| {
+        task(
+            "dynamodb:updateItem",
+            json!({"TableName": "counters", "Key": {"id": id},
+            "UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}),
+            next,
+        )
+    };
     json!({"StartAt": "Count", "States": {
-        "Count": task("dynamodb:updateItem", json!({"TableName": "counters", "Key": {"id": {"S.$": "$.name"}},
-            "UpdateExpression": "ADD n :one", "ExpressionAttributeValues": {":one": {"N": "1"}}}), "Send"),
+        "Count": count(json!({"S.$": "$.name"}), "Total"),
+        "Total": count(json!({"S": "total"}), "Send"),
         "Send": task("sqs:sendMessage", json!({"QueueUrl": "http://box/000000000000/tasks", "MessageBody.$": "$.name"}), "Tell"),
         "Tell": task("events:putEvents", json!({"Entries": [{"Source": "studio", "DetailType": "done",
-            "Detail": {"name.$": "$.name"}}]}), "Claim"),
+            "Detail": {"name.$": "$.name"}}]}), "Notify"),
+        "Notify": task("conveyor:notify", json!({"event": "notified", "name.$": "$.name"}), "Claim"),
         "Claim": {"Type": "Task", "Resource": "arn:aws:states:::conveyor:claim", "Parameters": {"blake3.$": "$.content",
-            "input": "s3://in/file"}, "ResultPath": "$.claim", "Next": "End"},
+            "input": "s3://in/file"}, "ResultPath": "$.claim", "Next": "Rest"},
+        "Rest": {"Type": "Wait", "Seconds": 1, "Next": "End"},
         "End": {"Type": "Pass", "End": true},
     }})
 }
 
+/// Asks a person, and does not wait for ever.
+fn asks() -> Value {
+    let caught = |error: &str| json!({"ErrorEquals": [error], "ResultPath": "$.decision", "Next": "Decided"});
+    json!({"StartAt": "Ask", "States": {
+        "Ask": {"Type": "Task", "Resource": "arn:aws:states:::conveyor:approve.waitForTaskToken",
+            "Parameters": {"Title.$": "$.name"}, "TimeoutSecondsPath": "$.timeout", "ResultPath": "$.decision",
+            "Catch": [caught("Approval.Rejected"), caught("States.Timeout")], "Next": "Decided"},
+        "Decided": {"Type": "Succeed"},
+    }})
+}
+
+fn machines() -> [(&'static str, Value); 4] {
+    let pass = || json!({"StartAt": "Seen", "States": {"Seen": {"Type": "Pass", "End": true}}});
+    [("deeds", deeds()), ("asks", asks()), ("ingested", pass()), ("beat", pass())]
+}
+
 impl ServiceLife {
-    pub fn new(seed: u64, powers: Powers) -> ServiceLife {
+    pub fn new(seed: u64, powers: Powers, size: Size) -> ServiceLife {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let checkpoint_every = rng.random_range(1..12);
         ServiceLife {
             seed,
             powers,
+            size,
             rng: Arc::new(Mutex::new(rng)),
             told: Arc::default(),
             disk: SimDisk::new(seed),
-            folder: tempfile::tempdir().unwrap(),
+            folder: folder(),
             offs: Vec::new(),
             checkpoint_every,
             now: BEGIN,
@@ -242,8 +300,9 @@ impl ServiceLife {
                 return Ended::Crashed(clock.now());
             }
         };
-        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64));
-        let config = configuration();
+        tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64, STALL_MS_MAX));
+        ledger::check_halves(&reader.on_this_thread(), &self.told.lock());
+        let config = configuration(self.folder.path());
         let parts = Parts::new(&config, &config.aws, self.folder.path(), &reader, Arc::new(NoMedia)).unwrap();
         let started = run::start(run::Config {
             writer: writer.clone(),
@@ -264,17 +323,25 @@ impl ServiceLife {
             }
         };
         let ended = tokio::select! {
-            ended = self.use_box(&handle, &parts, &clock) => ended,
+            ended = self.use_box(&handle, &parts, &config, &clock) => ended,
             () = broken(&handle) => Err("the power went".to_owned()),
         };
         match ended {
             Ok(()) => {
                 // Whatever would come too late, or twice, comes now.
-                sleep(Duration::from_secs(400)).await;
+                sleep(self.size.rest).await;
+                for _ in 0..200 {
+                    if reader.count(Status::Running) > 0 {
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                }
                 if self.disk.has_crashed() {
                     return Ended::Crashed(clock.now());
                 }
-                self.check(&reader.on_this_thread());
+                if let Err(what) = self.check(&reader, &parts).await {
+                    crashed(&what);
+                    return Ended::Crashed(clock.now());
+                }
                 handle.shut_down().await;
                 match writer.close() {
                     Ok(()) => Ended::Well,
@@ -291,27 +358,54 @@ impl ServiceLife {
         }
     }
 
-    async fn use_box(&self, handle: &Handle, parts: &Parts, clock: &Arc<SetClock>) -> Result<(), String> {
+    async fn use_box(
+        &self,
+        handle: &Handle,
+        parts: &Parts,
+        config: &Config,
+        clock: &Arc<SetClock>,
+    ) -> Result<(), String> {
         let failed = |e: &dyn std::fmt::Debug| format!("{e:?}");
         parts.start(handle).await.map_err(|e| failed(&e))?;
-        let new = NewMachine {
-            name: "deeds".into(),
-            definition: deeds().to_string(),
-            role_arn: "arn:aws:iam::000000000000:role/box".into(),
-            ..NewMachine::default()
+        for (name, definition) in machines() {
+            let new = NewMachine {
+                name: name.into(),
+                definition: definition.to_string(),
+                role_arn: "arn:aws:iam::000000000000:role/box".into(),
+                ..NewMachine::default()
+            };
+            handle.create_machine(new).await.map_err(|e| failed(&e))?;
+        }
+        Schedules::new(config.schedules.clone()).start(handle).await.map_err(|e| failed(&e))?;
+        let person = Person {
+            handle: handle.clone(),
+            queues: parts.queues.clone(),
+            approvals: parts.approvals.clone(),
+            uploads: parts.uploads.clone(),
+            folder: self.folder.path().to_owned(),
+            life: self.shared(),
         };
-        handle.create_machine(new).await.map_err(|e| failed(&e))?;
-        let person = Person { handle: handle.clone(), queues: parts.queues.clone(), life: self.shared() };
         let mut people = JoinSet::new();
-        for n in 0..4 {
+        for n in 0..self.size.people {
             people.spawn(person.clone().sends_in_order(n));
             people.spawn(person.clone().sends_plainly(n));
             people.spawn(person.clone().creates(n));
             people.spawn(person.clone().starts(n));
+            people.spawn(person.clone().asks(n));
+        }
+        if self.powers.files {
+            self.watch(handle, config).await.map_err(|e| failed(&e))?;
+            for n in 0..self.size.people.min(2) {
+                people.spawn(person.clone().uploads(n));
+                people.spawn(person.clone().drops(n));
+            }
         }
         let mut staff = JoinSet::new();
         for queue in ["ordered.fifo", "ordered.fifo", "plain", "plain"] {
             staff.spawn(person.clone().receives(queue));
+        }
+        for who in ["ann", "bob"] {
+            staff.spawn(person.clone().decides(who));
         }
         if self.powers.clock {
             staff.spawn(sets(clock.clone(), self.rng.clone()));
@@ -321,13 +415,13 @@ impl ServiceLife {
                 done.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
             }
             // What is left in the queues that somebody empties is received.
-            sleep(Duration::from_secs(60)).await;
+            sleep(self.size.rest.min(Duration::from_secs(60))).await;
             Ok(())
         };
         tokio::select! {
             done = tokio::time::timeout(STUCK_AFTER, all_done) => match done {
                 Ok(done) => done,
-                Err(_) => panic!("stuck: {:?}", handle.failed_parts()),
+                Err(_) => panic!("stuck: {:?}{}", handle.failed_parts(), crate::oracle::unfinished(&handle.reader().on_this_thread())),
             },
             Some(broke_off) = staff.join_next() => {
                 broke_off.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
@@ -335,10 +429,64 @@ impl ServiceLife {
         }
     }
 
+    async fn watch(&self, handle: &Handle, config: &Config) -> Result<(), conveyor_base::Fault> {
+        for watch in &config.watch {
+            let (starter, reader) = (Arc::new(handle.clone()), handle.reader().clone());
+            let watcher = Watcher::new(watch.clone(), config.shares(), starter, reader);
+            let name = format!("the watch of share '{}'", watch.share);
+            handle.run_supervised(&name, OnFailure::Restart, move || watcher.anew().run()).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares what people were told with the rows, and the queues' counts with theirs.
+    async fn check(&self, reader: &Reader, parts: &Parts) -> Result<(), String> {
+        {
+            let mut told = self.told.lock();
+            told.is_calm = !self.powers.clock && self.powers.deaths == 0 && self.offs.is_empty();
+            let rows = reader.on_this_thread();
+            ledger::check(&rows, &told, &self.folder.path().join("notifications.log"));
+            if self.powers.files {
+                ledger::check_files(reader, &told, self.folder.path());
+            }
+        }
+        let counts = ledger::counts(&reader.on_this_thread());
+        for (queue, rows) in counts {
+            let mut said = None;
+            // A sweep may come between.
+            for _ in 0..40 {
+                match parts.queues.ask(queue, Request::Count, None).await {
+                    Ok(Reply::Counts(counts)) => said = Some(counts.visible + counts.in_flight + counts.delayed),
+                    Ok(other) => return Err(format!("{other:?}")),
+                    // An actor may die at this very message.
+                    Err(_) if self.disk.has_crashed() => return Err("the power went".to_owned()),
+                    Err(_) => sleep(Duration::from_millis(100)).await,
+                }
+                if said == Some(rows) {
+                    break;
+                }
+            }
+            assert_eq!(said, Some(rows), "what the queue '{queue}' says that it has, and its rows");
+        }
+        Ok(())
+    }
+
     fn shared(&self) -> Shared {
         let Powers { hang_ups, clock, .. } = self.powers;
-        Shared { rng: self.rng.clone(), told: self.told.clone(), hang_ups, is_punctual: !hang_ups && !clock }
+        Shared {
+            rng: self.rng.clone(),
+            told: self.told.clone(),
+            things: self.size.things,
+            hang_ups,
+            is_punctual: !hang_ups && !clock,
+        }
     }
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    files::make_folders(folder.path());
+    folder
 }
 
 async fn broken(handle: &Handle) {
@@ -359,71 +507,5 @@ async fn sets(clock: Arc<SetClock>, rng: Arc<Mutex<ChaCha8Rng>>) -> Result<(), S
         };
         sleep(Duration::from_millis(pause)).await;
         clock.set_by_ms.store(to, Ordering::Relaxed);
-    }
-}
-
-impl ServiceLife {
-    fn check(&self, reader: &Scans) {
-        let told = self.told.lock();
-        let left = |queue: &str| -> Vec<(u64, MessageRow)> {
-            let rows = reader.messages(queue, 0, usize::MAX).unwrap();
-            rows.into_iter().filter(|(_, row)| !row.deleted).collect()
-        };
-        // In order: each message once, as long as nobody has asked for its deletion.
-        let ordered = left("ordered.fifo");
-        for (body, acknowledged) in &told.ordered {
-            assert!(*acknowledged);
-            let copies = ordered.iter().filter(|(_, row)| row.body == *body).count();
-            assert!(copies <= 1, "{body} is there {copies} times");
-        }
-        for (sequence, row) in &ordered {
-            let key = ("ordered.fifo".to_owned(), *sequence);
-            assert!(!told.deleted.contains(&key), "{} was deleted and is there", row.body);
-        }
-        let never_deleted = |queue: &str, sequence: u64| !told.delete_asked.contains(&(queue.to_owned(), sequence));
-        let known: BTreeSet<u64> = ordered.iter().map(|(sequence, _)| *sequence).collect();
-        for sequence in told.groups.keys().filter(|sequence| never_deleted("ordered.fifo", **sequence)) {
-            assert!(known.contains(sequence), "a message that nobody deleted is gone");
-        }
-        // Plainly: as many as were acknowledged at least, as were sent at most; what was received too often is dead.
-        let (plain, dead) = (left("plain"), left("dead"));
-        for (body, (sent, acknowledged)) in &told.plain {
-            let there = plain.iter().chain(&dead).filter(|(_, row)| row.body == *body).count() as u32;
-            assert!(there <= *sent, "{body} was sent {sent} times and is there {there} times");
-            assert!(*acknowledged > 0);
-        }
-        self.check_tasks(reader, &told);
-        let entries = reader.audit(None, usize::MAX).unwrap();
-        for name in told.machines.keys() {
-            let exists = reader.machine(name).unwrap().is_some();
-            let count = entries.iter().filter(|(_, row)| row.to == *name).count();
-            assert_eq!(count, usize::from(exists), "{name}: {count} entries of the audit log, exists: {exists}");
-        }
-        assert!(told.machines.iter().all(|(name, told)| !told || reader.machine(name).unwrap().is_some()));
-    }
-
-    /// What Tasks did, they did once.
-    fn check_tasks(&self, reader: &Scans, told: &Told) {
-        let rows = |queue: &str| reader.messages(queue, 0, usize::MAX).unwrap();
-        let (tasks, seen) = (rows("tasks"), rows("seen"));
-        let mut claims: BTreeMap<String, u32> = BTreeMap::new();
-        for name in told.executions.keys() {
-            let id = reader.by_name("deeds", name).unwrap().unwrap_or_else(|| panic!("{name} is lost"));
-            let header = reader.header(id).unwrap().unwrap();
-            assert_eq!(header.status, Status::Succeeded, "{name}: {:?}", header.outcome);
-            let output: Value = serde_json::from_str(header.output().unwrap()).unwrap();
-            *claims.entry(output["content"].as_str().unwrap().to_owned()).or_default() +=
-                u32::from(output["claim"]["claimed"] == true);
-            let items = reader.items("counters", None, usize::MAX).unwrap();
-            let item = items.iter().find(|(key, _)| key.contains(&format!("\"{name}\""))).expect("its counter");
-            let item: Value = serde_json::from_str(&item.1).unwrap();
-            assert_eq!(item["n"]["N"], "1", "{name} counted twice");
-            let sent = tasks.iter().filter(|(_, row)| row.body == *name).count();
-            assert_eq!(sent, 1, "{name} sent {sent} messages");
-            let events = seen.iter().filter(|(_, row)| row.body.contains(&format!("\"{name}\""))).count();
-            assert_eq!(events, 1, "{events} events of {name} came");
-        }
-        assert!(claims.values().all(|holders| *holders == 1), "holders of contents: {claims:?}");
-        assert!(reader.events(None, 10).unwrap().is_empty(), "an event waits for its target");
     }
 }

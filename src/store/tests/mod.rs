@@ -340,6 +340,33 @@ fn a_second_process_and_a_missing_file_are_told_apart() {
     assert!(missing.contains("the journal is missing"), "{missing}");
 }
 
+/// A delivered notification keeps its number: one that was given out again would take its row's place.
+#[test]
+fn numbers_of_delivered_notifications_are_not_given_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for checkpointed in [false, true] {
+        let (writer, _) = open(on_caller(dir.path())).unwrap();
+        let number = writer.outbox_number();
+        let row = DeliveredRow {
+            target: "log".into(),
+            body: "{}".into(),
+            created_at: Stamp(1),
+            delivered_at: Stamp(2),
+            attempts: 1,
+        };
+        let mut commit = Commit::new();
+        commit.put_delivered(number, &row);
+        writer.commit_blocking(commit).unwrap();
+        if checkpointed {
+            writer.close().unwrap();
+        } else {
+            drop(writer);
+        }
+        let (writer, _) = open(on_caller(dir.path())).unwrap();
+        assert!(writer.outbox_number() > number, "checkpointed: {checkpointed}");
+    }
+}
+
 #[test]
 fn many_commits_share_the_threads_and_all_arrive() {
     let dir = tempfile::tempdir().unwrap();
