@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use conveyor_services::uploads::{self, NewUpload};
+use conveyor_services::uploads::NewUpload;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -69,7 +69,7 @@ impl Person {
         let bytes = contents(name);
         let row = self.handle.reader().upload(id).map_err(|e| format!("{e:?}"))?;
         let offset = match &row {
-            Some(row) => uploads::offset(row).await.ok(),
+            Some(row) => self.uploads.offset(row).await.ok(),
             None => None,
         };
         let Some(offset) = offset else {

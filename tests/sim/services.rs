@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use conveyor_appliance::{Config, Parts};
-use conveyor_base::{Clock, TaskError, Timestamp};
+use conveyor_base::{Clock, ShareIo, TaskError, Timestamp};
 use conveyor_ingest::Watcher;
 use conveyor_interpreter::Status;
 use conveyor_job::Job;
@@ -394,7 +394,7 @@ impl ServiceLife {
             people.spawn(person.clone().asks(n));
         }
         if self.powers.files {
-            self.watch(handle, config).await.map_err(|e| failed(&e))?;
+            self.watch(handle, config, &parts.io).await.map_err(|e| failed(&e))?;
             for n in 0..self.size.people.min(2) {
                 people.spawn(person.clone().uploads(n));
                 people.spawn(person.clone().drops(n));
@@ -429,10 +429,10 @@ impl ServiceLife {
         }
     }
 
-    async fn watch(&self, handle: &Handle, config: &Config) -> Result<(), conveyor_base::Fault> {
+    async fn watch(&self, handle: &Handle, config: &Config, io: &ShareIo) -> Result<(), conveyor_base::Fault> {
         for watch in &config.watch {
             let (starter, reader) = (Arc::new(handle.clone()), handle.reader().clone());
-            let watcher = Watcher::new(watch.clone(), config.shares(), starter, reader);
+            let watcher = Watcher::new(watch.clone(), io.clone(), starter, reader);
             let name = format!("the watch of share '{}'", watch.share);
             handle.run_supervised(&name, OnFailure::Restart, move || watcher.anew().run()).await?;
         }
