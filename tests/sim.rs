@@ -112,11 +112,11 @@ fn services_do_each_thing_once() {
     }
 }
 
-/// The power goes at every single operation of a small life with services: at every eighth of them by one seed, at the
-/// next ones by the next, so that eight seeds are one life.
+/// The power goes at every single operation of a small life with services: at every twelfth of them by one seed, at
+/// the next ones by the next, so that twelve seeds are one life.
 #[test]
 fn a_power_cut_anywhere_spares_what_was_promised() {
-    const SEEDS_PER_LIFE: u64 = 8;
+    const SEEDS_PER_LIFE: u64 = 12;
     for seed in seeds(1) {
         let (life, first) = (seed / SEEDS_PER_LIFE, 1 + seed % SEEDS_PER_LIFE);
         let powers = powers(&mut ChaCha8Rng::seed_from_u64(life));
