@@ -30,14 +30,19 @@ pub(super) struct State<S: Service> {
     shared: Arc<ServiceShared<S::Message>>,
     /// When the service asked to be woken.
     wake: Option<Timestamp>,
-    sleeper: Option<(Timestamp, JoinHandle<()>)>,
+    sleeper: Option<Sleeper>,
 }
 
-impl<S: Service> Drop for State<S> {
+struct Sleeper {
+    /// When it is to ring, and when that was set.
+    rings_at: Timestamp,
+    set_at: Timestamp,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Sleeper {
     fn drop(&mut self) {
-        if let Some((_, sleeper)) = self.sleeper.take() {
-            sleeper.abort();
-        }
+        self.task.abort();
     }
 }
 
@@ -92,14 +97,16 @@ impl<S: Service> Actor for ServiceActor<S> {
         mail: Self::Msg,
         state: &mut State<S>,
     ) -> Result<(), ActorProcessingErr> {
-        let State { service, shared, wake, .. } = state;
+        let State { service, shared, wake, sleeper } = state;
         as_part(&shared.name.clone(), || {
             let now = shared.core.clock.now();
             match mail {
                 Mail::Message(message) => service.handle(&mut Turn { now, shared, wake }, message),
                 Mail::Wake => {
                     let too_early = wake.is_some_and(|at| at > now);
-                    if !too_early {
+                    // What was asked for by a clock that ran ahead may lie years away.
+                    let set_back = sleeper.as_ref().is_some_and(|sleeper| sleeper.set_at > now);
+                    if !too_early || set_back {
                         *wake = None;
                         service.wake(&mut Turn { now, shared, wake });
                     }
@@ -114,20 +121,17 @@ impl<S: Service> Actor for ServiceActor<S> {
 impl<S: Service> State<S> {
     fn set_alarm(&mut self, myself: &ActorRef<Mail<S::Message>>) {
         let Some(at) = self.wake else { return };
-        let rings = |(set_for, sleeper): &(Timestamp, JoinHandle<()>)| *set_for == at && !sleeper.is_finished();
-        if self.sleeper.as_ref().is_some_and(rings) {
+        if self.sleeper.as_ref().is_some_and(|sleeper| sleeper.rings_at == at && !sleeper.task.is_finished()) {
             return;
         }
-        if let Some((_, sleeper)) = self.sleeper.take() {
-            sleeper.abort();
-        }
-        let wait_ms = at.since_ms(self.shared.core.clock.now()).clamp(0, SLEEP_MS_MAX);
+        let now = self.shared.core.clock.now();
+        let wait_ms = at.since_ms(now).clamp(0, SLEEP_MS_MAX);
         let myself = myself.clone();
-        let sleeper = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms.unsigned_abs())).await;
             // It is gone with the appliance, or has been started again with an alarm of its own.
             let _ = myself.cast(Mail::Wake);
         });
-        self.sleeper = Some((at, sleeper));
+        self.sleeper = Some(Sleeper { rings_at: at, set_at: now, task });
     }
 }
