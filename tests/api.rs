@@ -262,3 +262,49 @@ async fn a_stream_of_events_tells_of_progress_and_end() {
     assert!(text.contains("event: progress") && text.contains("\"state\":\"Encode\""), "{text}");
     assert!(text.contains("\"fps\":120.0") && text.contains("id: "), "{text}");
 }
+
+#[tokio::test]
+async fn the_audit_log_says_which_executions_and_knows_of_what_panicked() {
+    let appliance = Appliance::start(&[]).await;
+    let waits = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 600, "End": true}}});
+    appliance.run("waits", waits, json!({})).await;
+    let machine = MACHINE.replace("passes", "waits");
+    appliance.call("StartExecution", json!({"stateMachineArn": machine})).await;
+    let listed: Value = appliance.get("/api/v1/executions?machine=waits").await.json().await.unwrap();
+    let ids: Vec<&str> =
+        listed["executions"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    let post = async |path: &str, body: Value| {
+        let url = format!("{}/api/v1{path}", appliance.url());
+        appliance.client.post(url).body(body.to_string()).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(post("/executions/stop", json!({"ids": [ids[0], ids[1], "nonsense"]})).await, 200);
+    assert_eq!(post("/executions/redrive", json!({"ids": [ids[0]]})).await, 200);
+    assert_eq!(post("/executions/stop", json!({"ids": 7})).await, 400);
+    let tried = |parameters: Value| {
+        let task = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:scripted", "Parameters": parameters,
+            "End": true});
+        json!({"definition": task.to_string(), "input": "{}"})
+    };
+    assert_eq!(post("/test-state", tried(json!({"output": {}}))).await, 200);
+    assert_eq!(post("/test-state", tried(json!({"panic": true}))).await, 500);
+    let audit: Value = appliance.get("/api/v1/audit").await.json().await.unwrap();
+    let mut entries: Vec<(String, u64)> = Vec::new();
+    for entry in audit["entries"].as_array().unwrap() {
+        if entry["door"] == "rest" {
+            let text = |key: &str| entry[key].as_str().unwrap();
+            entries.push((format!("{} of {}", text("what"), text("to")), entry["status"].as_u64().unwrap()));
+        }
+    }
+    entries.reverse();
+    let stop = |to: &str| format!("POST /executions/stop of {to}");
+    let expected = [
+        (stop(&format!("/executions/{}", ids[0])), 200),
+        (stop(&format!("/executions/{}", ids[1])), 200),
+        (stop("/executions/nonsense"), 400),
+        (format!("POST /executions/redrive of /executions/{}", ids[0]), 200),
+        (stop("/executions/stop"), 400),
+        ("POST /test-state of /test-state".to_owned(), 200),
+        ("POST /test-state of /test-state".to_owned(), 500),
+    ];
+    assert_eq!(entries, expected);
+}

@@ -21,7 +21,7 @@ use conveyor_run::service::Requester;
 use conveyor_run::{NewMachine, StartRequest};
 use conveyor_store::ExecutionFilter;
 
-use appliance::{FailingClock, Served, TURNS, comes_back, config, machine};
+use appliance::{BEGIN, FailingClock, Served, TURNS, comes_back, config, machine};
 use axum::body::Body;
 use axum::http::Request;
 use futures::StreamExt as _;
@@ -87,6 +87,22 @@ async fn a_schedule_goes_on() {
         assert!(last.0 <= newest().unwrap(), "what is settled was started");
     };
     comes_back("the schedules", wait, goes_on).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_is_not_silenced_by_a_clock_that_ran_ahead() {
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    let this = Served::start().await;
+    this.clock.set_ahead(YEAR_MS);
+    let last = || this.appliance.handle.reader().schedule("often").unwrap().map(|row| row.last.0);
+    this.until("the wrong time is believed", async || last().filter(|at| *at > BEGIN.0 + YEAR_MS)).await;
+    this.clock.set_ahead(0);
+    let set_at = this.appliance.handle.now();
+    let due = |name: &str| name.strip_prefix("often-")?.parse::<i64>().ok();
+    let is_on_time = |at: i64| (set_at.0..BEGIN.0 + YEAR_MS).contains(&at);
+    let started = || taken(&this).iter().any(|(name, _)| due(name).is_some_and(is_on_time));
+    this.until("a run by the right time", async || started().then_some(())).await;
+    this.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

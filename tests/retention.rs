@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use conveyor_base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
 use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, Status};
+use conveyor_interpreter::{Header, Status, run_list};
 use conveyor_run::{
     self as run, Config, Handle, NewMachine, Resource, Resources, RetentionPeriods, Retired, StartRequest,
 };
@@ -109,6 +109,22 @@ impl World {
         (self.describe(id), history.len())
     }
 
+    /// What the store's own check finds once nobody works on it any more.
+    async fn checked(self) -> store::Report {
+        let World { dir, handle, writer, .. } = self;
+        drop(handle);
+        tokio::task::spawn_blocking(move || writer.close()).await.unwrap().unwrap();
+        let files: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+        let checked = || match store::check(&files) {
+            Ok(report) => Some(report),
+            Err(busy) => {
+                assert!(busy.to_string().contains("in use"), "{busy}");
+                None
+            }
+        };
+        until("nobody has the store's files any more", checked).await
+    }
+
     async fn days_later(&self, days: i64) -> Retired {
         self.clock.advance_to(self.handle.now().plus_ms(days * DAY_MS));
         self.handle.retire(AGES).await.unwrap()
@@ -151,20 +167,44 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     assert_eq!(world.all_of(waiting), everything[2]);
 
     world.handle.shut_down().await;
-    let World { dir, handle, writer, .. } = world;
-    drop(handle);
-    tokio::task::spawn_blocking(move || writer.close()).await.unwrap().unwrap();
-    let files: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
-    let checked = || match store::check(&files) {
-        Ok(report) => Some(report),
-        Err(busy) => {
-            assert!(busy.to_string().contains("in use"), "{busy}");
-            None
-        }
-    };
-    let report = until("nobody has the store's files any more", checked).await;
+    let report = world.checked().await;
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.rows["executions"], report.rows["archived"]), (2, 1));
+}
+
+/// They have no history, so no archive has them: what would else stay of them is their headers, inputs and branches.
+#[tokio::test(flavor = "multi_thread")]
+async fn express_children_of_a_map_run_go_with_their_parent() {
+    let world = World::new().await;
+    let definition = r#"{"StartAt":"M","States":{"M":{"Type":"Map","End":true,"ToleratedFailurePercentage":50,
+        "ItemProcessor":{"ProcessorConfig":{"Mode":"DISTRIBUTED","ExecutionType":"EXPRESS"},"StartAt":"C","States":{
+            "C":{"Type":"Choice","Choices":[{"Variable":"$","NumericGreaterThan":1,"Next":"F"}],"Default":"P"},
+            "P":{"Type":"Pass","End":true},"F":{"Type":"Fail","Error":"Known"}}}}}}"#;
+    let new = NewMachine { name: "spreads".into(), definition: definition.into(), ..NewMachine::default() };
+    world.handle.create_machine(new).await.unwrap();
+    let start = StartRequest { machine: "spreads".into(), input: "[1, 2, 3, 4]".into(), ..StartRequest::default() };
+    let parent = world.handle.start(start).await.unwrap().id;
+    world.ended(parent).await;
+    assert_eq!(world.describe(parent).unwrap().status, Status::Failed);
+    let rows = world.handle.reader().on_this_thread();
+    let (.., run) = rows.map_runs().unwrap().remove(0);
+    let list = run_list(&run.machine, &run.label, run.run.0);
+    let left = |status| rows.run_children(&list, status).unwrap().len();
+    let all = || left(Status::Succeeded) + left(Status::Failed) + left(Status::Aborted);
+    assert!(left(Status::Failed) > 0);
+    let children = all();
+    assert_eq!(world.days_later(20).await, Retired { archived: 1, forgotten: 0 });
+    assert_eq!(all(), children);
+    assert_eq!(world.days_later(90).await.forgotten, 1);
+    assert_eq!((all(), world.describe(parent)), (0, None));
+
+    world.handle.shut_down().await;
+    drop(rows);
+    let report = world.checked().await;
+    assert!(report.is_clean(), "{report}");
+    for table in ["executions", "payloads", "branches", "map_runs"] {
+        assert_eq!(report.rows.get(table).copied().unwrap_or_default(), 0, "{table}");
+    }
 }
 
 fn script(_: &conveyor_job::Job) -> Result<serde_json::Value, TaskError> {

@@ -1,7 +1,9 @@
-//! A bug of ours outside `step` must not leave an execution behind that nobody carries on.
+//! A bug of ours outside `step` must not leave an execution behind that nobody carries on, nor one that takes a part of the
+//! appliance along for ever.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,8 +11,10 @@ use std::time::{Duration, Instant};
 use conveyor_base::{SystemClock, TaskError};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_run::service::{Address, Requester, Service, Turn};
 use conveyor_run::{
-    self as run, Attempted, Demand, NewMachine, Resource, Resources, StartRequest, TaskContext, TaskOutcome,
+    self as run, Attempted, Completion, Demand, Handle, NewMachine, Resource, Resources, StartRequest, TaskContext,
+    TaskOutcome,
 };
 use conveyor_store as store;
 use futures::FutureExt as _;
@@ -45,14 +49,12 @@ impl Resource for Echo {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_execution_whose_actor_panicked_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let (writer, reader) = store::open(store::Options::at(dir.path().join("store"))).unwrap();
-    let handle = run::start(run::Config {
+async fn start_with(dir: &Path, resources: Arc<dyn Resources>) -> Handle {
+    let (writer, reader) = store::open(store::Options::at(dir.join("store"))).unwrap();
+    run::start(run::Config {
         writer,
         reader,
-        resources: Arc::new(Rotten::default()),
+        resources,
         clock: Arc::new(SystemClock),
         lanes: run::Lanes::default(),
         account: "000000000000".into(),
@@ -60,10 +62,10 @@ async fn an_execution_whose_actor_panicked_goes_on() {
         express_record: None,
     })
     .await
-    .unwrap();
-    let definition = r#"{"StartAt":"A","States":{
-        "A":{"Type":"Task","Resource":"arn:aws:states:::x:first","Next":"B"},
-        "B":{"Type":"Task","Resource":"arn:aws:states:::x:second","End":true}}}"#;
+    .unwrap()
+}
+
+async fn run_to_its_end(handle: &Handle, definition: &str) -> Status {
     let new = NewMachine {
         name: "m".into(),
         definition: definition.into(),
@@ -74,13 +76,86 @@ async fn an_execution_whose_actor_panicked_goes_on() {
     let start = StartRequest { machine: "m".into(), input: "{}".into(), ..StartRequest::default() };
     let id = handle.start(start).await.unwrap().id;
     let begun = Instant::now();
-    let status = loop {
+    loop {
         let status = handle.reader().on_this_thread().header(id).unwrap().unwrap().status;
         if status != Status::Running {
-            break status;
+            return status;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "nobody carries it on");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not come to its end");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    };
-    assert_eq!(status, Status::Succeeded);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_execution_whose_actor_panicked_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let handle = start_with(dir.path(), Arc::new(Rotten::default())).await;
+    let definition = r#"{"StartAt":"A","States":{
+        "A":{"Type":"Task","Resource":"arn:aws:states:::x:first","Next":"B"},
+        "B":{"Type":"Task","Resource":"arn:aws:states:::x:second","End":true}}}"#;
+    assert_eq!(run_to_its_end(&handle, definition).await, Status::Succeeded);
+}
+
+/// A part of the appliance that panics over every question until so many were asked.
+struct Fragile {
+    asked: Arc<AtomicUsize>,
+    panics: usize,
+}
+
+impl Service for Fragile {
+    type Message = Requester<()>;
+
+    fn handle(&mut self, turn: &mut Turn<'_, Requester<()>>, requester: Requester<()>) {
+        if self.asked.fetch_add(1, Ordering::SeqCst) < self.panics {
+            panic!("a bug that the test has planted");
+        }
+        turn.answer(requester, ());
+    }
+}
+
+/// Every Task asks that part.
+#[derive(Clone, Default)]
+struct Asking(Address<Requester<()>>);
+
+impl Resources for Asking {
+    fn find(&self, _: &str) -> Option<Arc<dyn Resource>> {
+        Some(Arc::new(self.clone()))
+    }
+
+    fn child_ended(&self, _: &str, _: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
+        Ok("{}".into())
+    }
+}
+
+impl Resource for Asking {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        None
+    }
+
+    fn run(&self, _: TaskContext) -> BoxFuture<'static, Attempted> {
+        let address = self.0.clone();
+        let settle = move |completion: Completion| {
+            // Where it is on its way back the question is dropped, and asked again.
+            drop(address.send(Requester::task(completion, |()| TaskOutcome::Succeeded("{}".into()))));
+        };
+        async move { Attempted::Settle(Box::new(settle)) }.boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_a_service_panics_over_fails_after_three_times() {
+    for (panics, asked_in_all, status) in [(2, 3, Status::Succeeded), (usize::MAX, 3, Status::Failed)] {
+        let dir = tempfile::tempdir().unwrap();
+        let asking = Asking::default();
+        let handle = start_with(dir.path(), Arc::new(asking.clone())).await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let load = move |_: &_| Ok(Fragile { asked: counted.clone(), panics });
+        handle.serve("the fragile part", asking.0.clone(), load).await.unwrap();
+        let definition =
+            r#"{"StartAt":"A","States":{"A":{"Type":"Task","Resource":"arn:aws:states:::x:any","End":true}}}"#;
+        assert_eq!(run_to_its_end(&handle, definition).await, status);
+        assert_eq!(asked.load(Ordering::SeqCst), asked_in_all);
+        handle.shut_down().await;
+    }
 }

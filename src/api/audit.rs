@@ -1,17 +1,20 @@
 //! Who did what: every change that came in through the API, kept as rows.
 //!
 //! Starting executions and reporting tasks through the AWS API is not kept here: those are the executions' own
-//! history, and there are thousands of them a minute. Every other change and its entry are one commit; what was refused,
-//! or changed nothing, has an entry of its own before it is answered.
+//! history, and there are thousands of them a minute. Nor are single messages and events (SendMessage, ReceiveMessage,
+//! DeleteMessage, PutEvents): AWS's own log calls them data and leaves them out by default, for the same reason. What empties
+//! a whole queue is kept. Every other change and its entry are one commit; what was refused, or changed nothing, has an
+//! entry of its own before it is answered. What is done to several executions at once has an entry for each.
 //!
-//! Invariants: a change runs to its end, with its entry, whether or not its caller still listens; newest first by key; a
-//! body is never kept, since it may hold a secret.
+//! Invariants: a change runs to its end, with its entry, whether or not its caller still listens, and one that ends in a
+//! panic has its entry too; newest first by key; a body is never kept, since it may hold a secret.
 
 use std::future::Future;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::response::Response;
 use conveyor_base::{Fault, fault};
 use conveyor_run::{AuditEntry, OnBehalf};
 use conveyor_store::{AuditKey, AuditRow, Commit, Scans};
@@ -37,6 +40,22 @@ pub fn entry(app: &AppState, caller: &Caller, action: Action) -> OnBehalf {
     let Action { door, what, to, success } = action;
     let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
     OnBehalf::of(AuditEntry { at: app.handle.now(), who, role, door, what, to, status: success.as_u16() })
+}
+
+/// Runs a change to its end, whether or not its caller still listens, and stores its entry where no commit took it along:
+/// also that of a change that ends in a panic, which `refuse` words.
+pub async fn run_kept(
+    app: AppState,
+    entry: OnBehalf,
+    change: impl Future<Output = Response> + Send + 'static,
+    refuse: fn(ApiError) -> Response,
+) -> Response {
+    let kept = async move {
+        let response = run_detached(change).await.unwrap_or_else(refuse);
+        settle(&app, &entry, response.status()).await;
+        response
+    };
+    run_detached(kept).await.unwrap_or_else(refuse)
 }
 
 /// Stores the entry where no commit took it along: the action was refused, or changed nothing.

@@ -129,6 +129,9 @@ pub const CAUSE_CHARS_MAX: usize = 32_768;
 pub const STDERR_TAIL_BYTES_MAX: usize = 8_192;
 /// Largest line that a child may write on its report pipe, in bytes.
 pub const REPORT_LINE_BYTES_MAX: usize = 4 * 1_048_576;
+/// How long an upload is kept that nothing comes of any more, in milliseconds: a week, so that what broke off before a long
+/// weekend can still be gone on with.
+pub const UPLOAD_IDLE_MS: i64 = 7 * 86_400_000;
 /// How long after its end an unsuccessful execution can be redriven, in milliseconds (AWS: 14 days).
 pub const REDRIVABLE_MS: i64 = 14 * 86_400_000;
 /// Longest that an express execution may take, in milliseconds (AWS: five minutes).

@@ -268,7 +268,8 @@ impl Predictor {
         let computed = result["ProcessorSeconds"].as_f64().filter(|_| !pending.on_gpu).map(|used| used / pending.cores);
         let took_itself = computed.unwrap_or(took) - START_SECONDS;
         let modelled = modelled(&pending.workload, lane.as_ref(), pending.cores);
-        self.predictions.learn(JobSample { on_gpu: pending.on_gpu, modelled, took: took_itself }).await;
+        let sample = JobSample { on_gpu: pending.on_gpu, modelled, took: took_itself };
+        self.predictions.learn((call.execution, call.task.attempt), sample).await;
         if let Some((seconds, by)) = pending.predicted {
             metrics::histogram!("conveyor_prediction_error_ratio").record((seconds - took).abs() / took.max(0.001));
             metrics::counter!("conveyor_predictions_checked_total", "by" => by).increment(1);

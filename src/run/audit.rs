@@ -79,6 +79,13 @@ impl OnBehalf {
         rows.into_iter().for_each(|rows| rows(commit));
     }
 
+    /// The same entry about something else, for a change that is several: `to` is what each of them is done to. None where
+    /// a commit took the entry along.
+    pub fn about(&self, to: String) -> Option<OnBehalf> {
+        let along = self.0.lock();
+        along.entry.as_ref().map(|entry| OnBehalf::of(AuditEntry { to, ..entry.clone() }))
+    }
+
     /// The entry, where no commit took it along: nothing was changed.
     pub fn left_over(&self) -> Option<AuditEntry> {
         self.0.lock().entry.take()

@@ -58,6 +58,20 @@ pub(super) enum Completed {
     Durable { execution: Box<Partial>, step: Box<Step>, announced: Vec<Announced>, outcome: TaskOutcome },
     /// The attempt is over with this, and nothing of the execution is stored yet.
     Outcome { execution: Option<Box<Partial>>, outcome: TaskOutcome },
+    /// The service panicked over the question itself. Nothing was stored, and the execution is to be read again.
+    Lost,
+}
+
+/// Told from a service that is away just now, or failed over somebody else's question: that asks for patience only.
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(lent) = self.0.take()
+            && std::thread::panicking()
+        {
+            // The actor that waits is gone only with the appliance.
+            let _ = lent.back.send(Completed::Lost);
+        }
+    }
 }
 
 impl Completion {

@@ -80,6 +80,8 @@ pub(super) struct Core {
     starting: Mutex<HashSet<ExecutionId>>,
     /// Executions whose actor panicked outside `step` and was given another go.
     reloaded: Mutex<HashSet<ExecutionId>>,
+    /// How often a service panicked over an attempt that it was to end.
+    losses: Mutex<HashMap<(ExecutionId, Attempt), u32>>,
     closing: AtomicBool,
     fatal: watch::Sender<Option<String>>,
 }
@@ -119,6 +121,7 @@ impl Core {
             awake: Mutex::default(),
             starting: Mutex::default(),
             reloaded: Mutex::default(),
+            losses: Mutex::default(),
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
         })
@@ -302,6 +305,19 @@ impl Core {
     /// Whether this is the first time that the execution is reloaded.
     pub fn may_reload(&self, id: ExecutionId) -> bool {
         self.reloaded.lock().insert(id)
+    }
+
+    /// A service panicked over the attempt once more: how often that makes.
+    pub fn lost(&self, id: ExecutionId, attempt: Attempt) -> u32 {
+        let mut losses = self.losses.lock();
+        let count = losses.entry((id, attempt)).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// The attempt has ended.
+    pub fn lost_no_more(&self, id: ExecutionId, attempt: Attempt) {
+        self.losses.lock().remove(&(id, attempt));
     }
 
     /// Executions that have an actor now.

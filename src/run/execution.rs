@@ -24,12 +24,15 @@ use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::audit::OnBehalf;
 use super::catalog::Machine;
-use super::completion::{Completed, Completion, Settle};
+use super::completion::{self, Completed, Completion, Settle};
 use super::core::{ReplySender, SharedCore};
 use super::lanes::{Lease, Ticket};
 use super::resource::Announced;
 use super::stage::{self, AttemptLabels, End, Stage, StageActor};
 use super::{LiveUpdate, Refused, events, guarded, recover};
+
+/// How often a service may panic over an attempt's question before the attempt has failed.
+const LOSSES_MAX: u32 = 3;
 
 pub(super) enum Message {
     Event {
@@ -265,9 +268,14 @@ impl State {
                 // Where this is refused the fault is noted, and the attempt is issued again after the restart.
                 let _ = self.decide(labels.ended(&core, outcome), None).await;
             }
+            // What fails over this very question again and again would do so for ever, and take along what others asked.
+            Ok(Completed::Lost) if core.lost(self.id, attempt) >= LOSSES_MAX => {
+                let _ = self.decide(labels.ended(&core, completion::lost()), None).await;
+            }
             // The service failed, or there is none just now; nothing was stored. The attempt is issued again.
-            Err(_) => recover::resume_execution_later(&core, self.id),
+            Ok(Completed::Lost) | Err(_) => return recover::resume_execution_later(&core, self.id),
         }
+        core.lost_no_more(self.id, attempt);
     }
 
     /// Decide, commit, act. True when the event changed something.

@@ -428,7 +428,7 @@ impl Handle {
                 settle(completion);
                 match ended.await {
                     Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
-                    Err(_) => completion::lost(),
+                    Ok(Completed::Lost) | Err(_) => completion::lost(),
                 }
             }
         })

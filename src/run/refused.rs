@@ -16,6 +16,12 @@ impl Refused {
         Refused { code, message: message.into() }
     }
 
+    /// Whether the same call may be taken later: the box is busy, full or on its way back. Whoever starts something by
+    /// itself tries again then.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.code, "ServiceUnavailable" | "InternalFailure" | "ExecutionLimitExceeded")
+    }
+
     pub fn no_machine(arn: &str) -> Refused {
         Refused::new("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{arn}'"))
     }

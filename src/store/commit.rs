@@ -279,8 +279,8 @@ impl Commit {
         self
     }
 
-    /// Takes an express child of a Map run out of the store, whose results are needed no more. It has
-    /// no history, and no branch is left of it since it succeeded.
+    /// Takes an express child of a Map run out of the store, whose results are needed no more. It has no history, and of one
+    /// that succeeded no branch is left; those of others are the caller's.
     pub fn erase_child(&mut self, id: ExecutionId, list: &str, status: Status, items: u32) -> &mut Commit {
         self.record.delete(Table::Executions, &id.to_bytes());
         for which in [Payload::Input, Payload::Output] {

@@ -50,9 +50,9 @@ pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CorrectionRow, DeliveredRow,
-    EventRow, FileRow, Id, ItemRow, LandingRow, LearntRow, MachineKind, MachineRow, MapRunRow, MessageRow,
-    NotAnAuditKey, ObjectField, ObjectRow, OutboxRow, RemoteJobRow, RevisionRow, Route, RunCounts, RunStatus,
-    ScheduleRow, Stamp, TableRow, Tag, UploadRow, VersionRow,
+    EventRow, FileRow, Id, ItemRow, LandingRow, LearntFromRow, LearntRow, MachineKind, MachineRow, MapRunRow,
+    MessageRow, NotAnAuditKey, ObjectField, ObjectRow, OutboxRow, RemoteJobRow, RevisionRow, Route, RunCounts,
+    RunStatus, ScheduleRow, Stamp, TableRow, Tag, UploadRow, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};

@@ -7,14 +7,15 @@
 //! Invariants: an execution's payloads and history are either rows or in the file of the day that its `archived` row
 //! names, never neither; the file is synced before the commit that takes the rows out; index entries go in the commit
 //! that takes the header, and the file goes last. Every pass may break off anywhere and be repeated. What may still
-//! run again is never archived: the caller gives the times, and lets nobody redrive meanwhile.
+//! run again is never archived: the caller gives the times, and lets nobody redrive meanwhile. Express children of Map runs
+//! are never archived and go when their parent is forgotten.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use conveyor_base::{EventId, ExecutionId, Fault, Timestamp};
 use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{HistoryEvent, Status};
+use conveyor_interpreter::{HistoryEvent, Status, run_list};
 
 use super::archive::{Kept, day_of, file_name};
 use super::commit::{Commit, Forgotten};
@@ -102,6 +103,7 @@ impl Writer {
                     Disposition::NotInThisFile => {}
                     Disposition::Needed => needed = true,
                     Disposition::Forgettable(gone) => {
+                        self.erase_express_children(rows, id)?;
                         commit.forget(id, &gone);
                         for (key, _) in rows.keys_under(Table::MapRuns, id)? {
                             commit.record.delete(Table::MapRuns, &key);
@@ -119,6 +121,34 @@ impl Writer {
             self.engine().archives.remove(day)?;
         }
         Ok(forgotten)
+    }
+
+    /// Express children of an execution's Map runs are in no archive: with the rows of the runs goes what names them. In
+    /// commits of their own, since a run may have very many; after a crash the runs still name the rest.
+    fn erase_express_children(&self, rows: &Scans, parent: ExecutionId) -> Result<(), Fault> {
+        for (_, run) in rows.map_runs_of(parent)? {
+            let list = run_list(&run.machine, &run.label, run.run.0);
+            for status in [Status::Succeeded, Status::Failed, Status::TimedOut, Status::Aborted] {
+                let children = rows.run_children(&list, status)?;
+                for group in children.chunks(PER_COMMIT) {
+                    let mut commit = Commit::new();
+                    for child in group {
+                        if rows.is_express_child(child.id)? {
+                            for table in [Table::Branches, Table::MapItems, Table::MapPages] {
+                                for (key, _) in rows.keys_under(table, child.id)? {
+                                    commit.record.delete(table, &key);
+                                }
+                            }
+                            commit.erase_child(child.id, &list, status, child.items);
+                        }
+                    }
+                    if !commit.is_empty() {
+                        self.commit_blocking(commit)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -270,6 +300,14 @@ impl Scans {
             Ok(row.stopped_at().filter(|_| over).map(|stopped_at| Ended { id, stopped_at, succeeded }))
         })?;
         Ok(ended.flatten())
+    }
+
+    /// Those of standard runs are archived and forgotten by themselves.
+    fn is_express_child(&self, id: ExecutionId) -> Result<bool, Fault> {
+        let found = self.engine().get(Table::Executions, &id.to_bytes(), |row| {
+            Ok(row.access::<HeaderRow>()?.child().is_some_and(|child| child.express))
+        })?;
+        Ok(found.unwrap_or_default())
     }
 
     fn disposition_of(&self, id: ExecutionId, day: u32) -> Result<Disposition, Fault> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,8 @@ pub const TURNS: [u32; 2] = [1, 1_000];
 pub struct FailingClock {
     since: Instant,
     armed: Mutex<Option<Armed>>,
+    /// By how much it is wrong.
+    ahead_ms: AtomicI64,
 }
 
 struct Armed {
@@ -37,12 +40,16 @@ struct Armed {
 
 impl FailingClock {
     pub fn new() -> Arc<FailingClock> {
-        Arc::new(FailingClock { since: Instant::now(), armed: Mutex::new(None) })
+        Arc::new(FailingClock { since: Instant::now(), armed: Mutex::new(None), ahead_ms: AtomicI64::new(0) })
     }
 
     /// The part whose name begins so panics at that question and at those after it, so often.
     pub fn arm(&self, part: &'static str, question: u32, panics: u32) {
         *self.armed.lock() = Some(Armed { part, spare: question - 1, panics });
+    }
+
+    pub fn set_ahead(&self, ms: i64) {
+        self.ahead_ms.store(ms, Ordering::SeqCst);
     }
 
     pub fn is_armed(&self) -> bool {
@@ -70,7 +77,7 @@ impl FailingClock {
 impl Clock for FailingClock {
     fn now(&self) -> Timestamp {
         assert!(!self.must_panic(), "the test said so");
-        BEGIN.plus_ms(self.since.elapsed().as_millis() as i64)
+        BEGIN.plus_ms(self.since.elapsed().as_millis() as i64 + self.ahead_ms.load(Ordering::SeqCst))
     }
 }
 

@@ -1,10 +1,15 @@
 //! The services: what each acknowledged is there after it panicked, once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::{ExecutionId, Timestamp};
+use axum::body::Body;
+use axum::http::Request;
+use conveyor_base::{Attempt, ExecutionId, Timestamp};
 use conveyor_interpreter::Outcome;
+use conveyor_run::OnBehalf;
 use conveyor_services::approvals::{Decision, Verdict};
 use conveyor_services::events::{DEFAULT_BUS, Lineage, NewEvent};
 use conveyor_services::predictions::{self, JobSample};
@@ -14,8 +19,9 @@ use conveyor_store::{AuditKey, AuditRow, Commit};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::sleep;
+use tower::ServiceExt as _;
 
-use crate::appliance::{BEGIN, Served, comes_back};
+use crate::appliance::{BEGIN, FailingClock, Served, comes_back};
 
 /// All messages that a queue has; each is received once.
 async fn received_of(this: &Served, queue: &str) -> Vec<String> {
@@ -48,6 +54,51 @@ async fn the_queues_keep_what_they_took() {
         assert_eq!(*received.lock(), *sent.lock());
     };
     comes_back("the queues", send, receive).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_is_one_commit_with_what_goes_along_and_is_in_the_audit_log() {
+    let this = Served::start().await;
+    let queues = &this.appliance.parts.queues;
+    let send = async |count: u32| {
+        for _ in 0..count {
+            let message = NewMessage { body: "work".into(), ..NewMessage::default() };
+            queues.ask("jobs", QueueRequest::Send(vec![message]), None).await.unwrap();
+        }
+    };
+    send(3).await;
+    let went_along = Arc::new(Mutex::new(None));
+    let along = went_along.clone();
+    let on_behalf = OnBehalf::default().with(move |commit| *along.lock() = Some(!commit.is_empty()));
+    let purged = queues.ask("jobs", QueueRequest::Purge, Some(on_behalf)).await.unwrap();
+    assert!(matches!(purged, Reply::Purged), "{purged:?}");
+    assert_eq!(*went_along.lock(), Some(true), "with the messages that go");
+    assert_eq!(received_of(&this, "jobs").await, Vec::<String>::new());
+
+    // Both protocols of SQS, and what only moves messages.
+    send(1).await;
+    let target = |operation: &str| ("x-amz-target", format!("AmazonSQS.{operation}"));
+    let form = ("content-type", "application/x-www-form-urlencoded".to_owned());
+    for (header, body) in [
+        (target("SendMessage"), r#"{"QueueUrl": "jobs", "MessageBody": "work"}"#),
+        (target("purgeQueue"), r#"{"QueueUrl": "jobs"}"#),
+        (target("PurgeQueue"), r#"{"QueueUrl": "missing"}"#),
+        (form, "Action=PurgeQueue&QueueUrl=heard"),
+    ] {
+        let request = Request::post("/").header("host", "127.0.0.1").header(header.0, header.1);
+        this.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+    }
+    let (_, text) = this.get("/api/v1/audit").await;
+    let page: Value = serde_json::from_str(&text).unwrap();
+    let entries = page["entries"].as_array().unwrap().iter().map(|entry| {
+        let text = |key: &str| entry[key].as_str().unwrap().to_owned();
+        (text("what"), text("to"), entry["status"].as_u64().unwrap())
+    });
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort();
+    let expected = [("heard", 200), ("jobs", 200), ("missing", 400)];
+    assert_eq!(entries, expected.map(|(to, status)| ("PurgeQueue".to_owned(), to.to_owned(), status)));
+    this.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,14 +237,72 @@ async fn what_was_uploaded_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_that_nobody_goes_on_with_goes() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let this = Served::start_in(dir.clone(), FailingClock::new()).await;
+    let days_ago = |days: u64| {
+        let begin = Duration::from_millis(BEGIN.0.unsigned_abs()) - Duration::from_secs(days * 86_400);
+        std::time::UNIX_EPOCH + begin
+    };
+    let age = |path: &Path, days: u64| std::fs::File::open(path).unwrap().set_modified(days_ago(days)).unwrap();
+    let (mut ids, folder) = (BTreeMap::new(), dir.path().join("incoming/new"));
+    for name in ["idle.mxf", "gone.mxf", "fresh.mxf"] {
+        let new =
+            NewUpload { share: "incoming".into(), folder: "new".into(), name: name.into(), bytes: 9, by: "me".into() };
+        ids.insert(name, this.appliance.parts.uploads.begin(new, None).await.unwrap());
+    }
+    let row = |this: &Served, name: &str| this.appliance.handle.reader().upload(&ids[name]).unwrap();
+    let part = |name: &str| PathBuf::from(row(&this, name).unwrap().part);
+    age(&part("idle.mxf"), 8);
+    age(&part("fresh.mxf"), 6);
+    std::fs::remove_file(part("gone.mxf")).unwrap();
+    // What a crash leaves between the part and its row, and what is not ours.
+    let strays = [
+        ("new/.a.mxf.0123abcd.part", 8),
+        ("new/.b.mxf.0123abcd.part", 6),
+        (".c.mxf.0123abcd.part", 8),
+        ("new/.d.mxf.part", 8),
+        ("kept/.e.mxf.0123abcd.part", 8),
+    ];
+    std::fs::create_dir(dir.path().join("incoming/kept")).unwrap();
+    for (stray, days) in strays {
+        let path = dir.path().join("incoming").join(stray);
+        std::fs::write(&path, "film").unwrap();
+        age(&path, days);
+    }
+    std::os::unix::fs::symlink(dir.path().join("incoming/kept"), folder.join(".f.mxf.0123abcd.part")).unwrap();
+    this.stop().await;
+
+    let this = Served::start_in(dir.clone(), FailingClock::new()).await;
+    let swept = async || (row(&this, "idle.mxf").is_none() && row(&this, "gone.mxf").is_none()).then_some(());
+    this.until("what is idle goes", swept).await;
+    assert!(row(&this, "fresh.mxf").is_some());
+    let names = |folder: &Path| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let fresh = format!(".fresh.mxf.{}.part", &ids["fresh.mxf"][..8]);
+    let left = [".b.mxf.0123abcd.part", ".d.mxf.part", ".f.mxf.0123abcd.part", &fresh];
+    assert_eq!(names(&folder), left.map(str::to_owned).into());
+    assert_eq!(names(&dir.path().join("incoming")), ["kept", "new"].map(str::to_owned).into());
+    assert!(dir.path().join("incoming/kept/.e.mxf.0123abcd.part").exists(), "no upload is known of that folder");
+    this.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn predictions_forget_no_lesson() {
-    let learnt = Mutex::new(0);
+    let (learnt, attempts) = (Mutex::new(0), Mutex::new(0));
     let learn = async |this: &Served, _: u32| {
         let sample = |took| JobSample { on_gpu: false, modelled: 10.0, took };
         let before = predictions::read(this.appliance.handle.reader()).unwrap().cores.jobs;
-        this.appliance.parts.predictions.learn(sample(20.0)).await;
+        *attempts.lock() += 1;
+        let of = (ExecutionId(1), Attempt(*attempts.lock()));
+        this.appliance.parts.predictions.learn(of, sample(20.0)).await;
+        // The same attempt once more, as after a crash before its end was stored.
+        this.appliance.parts.predictions.learn(of, sample(20.0)).await;
         let after = predictions::read(this.appliance.handle.reader()).unwrap();
         assert!(after.cores.jobs == before || (after.cores.factor() - 2.0).abs() < 1e-9, "{after:?}");
+        assert!(after.cores.jobs <= before + 1, "a repeated attempt counts once");
         *learnt.lock() += after.cores.jobs - before;
     };
     let known = async |this: &Served| {

@@ -2,7 +2,7 @@
 //! stages in place of the media ones.
 //!
 //! `arn:aws:states:::conveyor:scripted` does what its parameters say: `{"ms": 200, "output": …}` or
-//! `{"ms": 200, "error": "Media.Truncated", "cause": "…"}`, with progress on the way.
+//! `{"ms": 200, "error": "Media.Truncated", "cause": "…"}`, with progress on the way; `{"panic": true}` panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -166,6 +166,7 @@ impl Resource for Scripted {
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
         Box::pin(async move {
             let script: Value = serde_json::from_str(&context.task.parameters).unwrap();
+            assert!(script["panic"].is_null(), "the test said so");
             let ms = script["ms"].as_u64().unwrap_or(0);
             for part in 0..10u32 {
                 context.progress.report(Progress {

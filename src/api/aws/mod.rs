@@ -45,7 +45,7 @@ pub async fn handle(
 ) -> Response {
     let target = target(&headers);
     let Some(operation) = target.strip_prefix(TARGET) else {
-        return match others(&app, uri, headers.clone(), body).await {
+        return match others(&app, &caller, uri, headers.clone(), body).await {
             Some(response) => response,
             None => refuse(&unknown(target)),
         };
@@ -55,12 +55,9 @@ pub async fn handle(
     }
     let (what, to, success) = (operation.to_owned(), meant(&body), StatusCode::OK);
     let entry = audit::entry(&app, &caller, Action { door: "aws", what: what.clone(), to, success });
-    let change = async move {
-        let response = answered(call(&app.on_behalf(&entry), &what, &body).await);
-        audit::settle(&app, &entry, response.status()).await;
-        response
-    };
-    audit::run_detached(change).await.unwrap_or_else(|refusal| refuse(&refusal))
+    let on_behalf = app.on_behalf(&entry);
+    let change = async move { answered(call(&on_behalf, &what, &body).await) };
+    audit::run_kept(app, entry, change, refused).await
 }
 
 fn answered(answer: Result<Value, ApiError>) -> Response {
@@ -70,12 +67,21 @@ fn answered(answer: Result<Value, ApiError>) -> Response {
     }
 }
 
+fn refused(refusal: ApiError) -> Response {
+    refuse(&refusal)
+}
+
 /// What a request is about: the ARN or the name in it.
 fn meant(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let named = body.as_object().into_iter().flatten().find(|(key, _)| key.ends_with("Arn") && *key != "roleArn");
     let named = named.map(|(_, value)| value).unwrap_or(&body["name"]);
-    named.as_str().unwrap_or_default().chars().take(256).collect()
+    shortened(named.as_str().unwrap_or_default())
+}
+
+/// As long as the audit log keeps it.
+fn shortened(text: &str) -> String {
+    text.chars().take(256).collect()
 }
 
 fn target(headers: &HeaderMap) -> &str {
@@ -108,25 +114,39 @@ fn is_kept(operation: &str) -> bool {
 }
 
 /// `POST /ACCOUNT/QUEUE`
-pub async fn queue(State(app): State<AppState>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+pub async fn queue(
+    State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let unknown = unknown(target(&headers));
-    others(&app, uri, headers, body).await.unwrap_or_else(|| refuse(&unknown))
+    others(&app, &caller, uri, headers, body).await.unwrap_or_else(|| refuse(&unknown))
 }
 
 /// The answer of another service of the box; `None` where the call is not for one.
-async fn others(app: &AppState, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
+async fn others(app: &AppState, caller: &Caller, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
     let messaging = app.messaging.clone()?;
-    let handle = app.handle.clone();
-    let waits = waits(target(&headers), &body);
+    let target = target(&headers).to_owned();
+    let form = is_form(&headers, &target).then(|| form_fields(&body));
+    let waits = waits(&target, &body);
+    let purged = purged(&target, &uri, form.as_deref(), &body);
+    let entry = purged.map(|to| {
+        let (what, success) = ("PurgeQueue".to_owned(), StatusCode::OK);
+        audit::entry(app, caller, Action { door: "aws", what, to, success })
+    });
+    let handle = entry.as_ref().map_or_else(|| app.handle.clone(), |entry| app.on_behalf(entry).handle);
     let call = async move {
-        let form = "application/x-www-form-urlencoded";
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-        let target = target(&headers);
-        if target.is_empty() && kind.is_some_and(|kind| kind.starts_with(form)) {
-            return Some(wire::query(&messaging, &handle, uri.path(), &form_fields(&body)).await);
+        match form {
+            Some(fields) => Some(wire::query(&messaging, &handle, uri.path(), &fields).await),
+            None => wire::json(&messaging, &handle, &target, &body).await,
         }
-        wire::json(&messaging, &handle, target, &body).await
     };
+    if let Some(entry) = entry {
+        let change = async move { call.await.map_or_else(|| refuse(&unknown("PurgeQueue")), passed_on) };
+        return Some(audit::run_kept(app.clone(), entry, change, refused).await);
+    }
     let reply = match waits {
         true => call.await,
         false => match audit::run_detached(call).await {
@@ -135,6 +155,31 @@ async fn others(app: &AppState, uri: Uri, headers: HeaderMap, body: Bytes) -> Op
         },
     };
     reply.map(passed_on)
+}
+
+/// Whether the call is one of SQS's older protocol.
+fn is_form(headers: &HeaderMap, target: &str) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    target.is_empty() && kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
+}
+
+/// The queue that the call empties. Of all that comes in here that alone is kept in the audit log.
+fn purged(target: &str, uri: &Uri, form: Option<&[(String, String)]>, body: &[u8]) -> Option<String> {
+    // Operations are known in either case.
+    let is_purge = |operation: &str| operation.eq_ignore_ascii_case("PurgeQueue");
+    let queue = match form {
+        Some(form) => {
+            let field = |name: &str| form.iter().find(|(field, _)| field == name).map(|(_, text)| text.as_str());
+            field("Action").filter(|action| is_purge(action))?;
+            field("QueueUrl").unwrap_or(uri.path()).to_owned()
+        }
+        None if target.strip_prefix("AmazonSQS.").is_some_and(is_purge) => {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            body["QueueUrl"].as_str().unwrap_or_default().to_owned()
+        }
+        None => return None,
+    };
+    Some(shortened(&queue))
 }
 
 /// Whether the call waits for something that would be lost on a caller who has gone meanwhile.

@@ -4,6 +4,7 @@
 //! so one request looks at a bounded number of rows and says where the next one goes on.
 
 use axum::extract::{Json, Query, State};
+use axum::http::StatusCode;
 use conveyor_base::ExecutionId;
 use conveyor_store::{Direction, ExecutionFilter, Scans};
 use serde::Deserialize;
@@ -11,13 +12,15 @@ use serde_json::{Value, json};
 
 use super::executions::{find, summary};
 use super::{Body, JsonResult, NoStoreJson, source};
-use crate::{ApiError, AppState, aws};
+use crate::{ApiError, AppState, audit, aws};
 
 /// Rows of a page, and the most that one may ask for.
 const PAGE_ROWS: usize = 50;
 const PAGE_ROWS_MAX: usize = 500;
 /// Rows that one request looks at while it searches, so that a rare name does not hold the store.
 const SEARCH_ROWS_MAX: usize = 5_000;
+/// As much of what was sent as an id stands in the audit log.
+const ID_CHARS_MAX: usize = 64;
 /// Executions that one request stops or continues.
 const SEVERAL_MAX: usize = 1_000;
 
@@ -149,29 +152,47 @@ fn checked(body: Body<Several>) -> Result<Vec<String>, ApiError> {
 }
 
 pub async fn stop_all(app: AppState, body: Body<Several>) -> JsonResult {
-    let mut all = Vec::new();
-    for id in checked(body)? {
-        let stopped = async {
-            let header = find(&app, &id).await?;
-            let why = Some("Stopped with others".to_owned());
-            app.handle.stop(header.id, Some("Stopped".to_owned()), why).await?;
-            Ok(())
-        };
-        let outcome = stopped.await;
-        all.push((id, outcome));
-    }
-    Ok(outcomes(all))
+    each(&app, checked(body)?, async |app: &AppState, id: &str| {
+        let header = find(app, id).await?;
+        let why = Some("Stopped with others".to_owned());
+        app.handle.stop(header.id, Some("Stopped".to_owned()), why).await?;
+        Ok(())
+    })
+    .await
 }
 
 pub async fn redrive_all(app: AppState, body: Body<Several>) -> JsonResult {
+    each(&app, checked(body)?, async |app: &AppState, id: &str| {
+        app.handle.redrive(find(app, id).await?.id).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Does the same to each, on behalf of an entry of its own: which ones it was done to is what the audit log is asked for.
+async fn each(
+    app: &AppState,
+    ids: Vec<String>,
+    change: impl AsyncFn(&AppState, &str) -> Result<(), ApiError>,
+) -> JsonResult {
+    let together = app.handle.entry();
     let mut all = Vec::new();
-    for id in checked(body)? {
-        let redriven = async {
-            app.handle.redrive(find(&app, &id).await?.id).await?;
-            Ok(())
+    for id in ids {
+        let to = format!("/executions/{}", id.chars().take(ID_CHARS_MAX).collect::<String>());
+        let entry = together.as_ref().and_then(|together| together.about(to));
+        let outcome = match &entry {
+            Some(entry) => change(&app.on_behalf(entry), &id).await,
+            None => change(app, &id).await,
         };
-        let outcome = redriven.await;
+        if let Some(entry) = entry {
+            let status = outcome.as_ref().err().map_or(StatusCode::OK, ApiError::status);
+            audit::settle(app, &entry, status).await;
+        }
         all.push((id, outcome));
+    }
+    if let (Some(together), false) = (together, all.is_empty()) {
+        // Each has its own.
+        drop(together.left_over());
     }
     Ok(outcomes(all))
 }

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
+use conveyor_run::OnBehalf;
 
 use super::{
     alarms, approvals, audit_entries, benchmarks, devices, executions, express, lanes, list, machines, notifications,
@@ -135,8 +136,9 @@ fn of_workflows(t: &mut Table) {
         "Done",
         delete(machines::delete_alias),
     );
-    t.ask("/validate", Role::Viewer, "All problems of a definition", "Validate", "Problems", post(machines::validate));
-    t.ask("/test-state", Role::Operator, "Tries one state", "TestState", "Tried", post(machines::test_state));
+    t.ask("/validate", "All problems of a definition", "Validate", "Problems", post(machines::validate));
+    // It carries a Task out.
+    t.post("/test-state", "Tries one state", "TestState", "Tried", post(machines::test_state));
 }
 
 fn of_the_box(t: &mut Table) {
@@ -286,7 +288,6 @@ impl Table<'_> {
     fn ask(
         &mut self,
         path: &'static str,
-        role: Role,
         summary: &'static str,
         body: &'static str,
         answer: &'static str,
@@ -295,7 +296,7 @@ impl Table<'_> {
         let route = RouteSpec {
             method: "POST",
             path,
-            role,
+            role: Role::Viewer,
             tag: self.tag,
             summary,
             query: &[],
@@ -347,34 +348,30 @@ async fn passed(
             Err(refusal) => refusal.into_response(),
         };
     }
-    let change = change(route, is_kept, app, caller, request, next);
-    audit::run_detached(change).await.unwrap_or_else(IntoResponse::into_response)
+    if !is_kept {
+        let change = change(route, None, caller, request, next);
+        return audit::run_detached(change).await.unwrap_or_else(IntoResponse::into_response);
+    }
+    let to = request.uri().path().trim_start_matches("/api/v1").to_owned();
+    let what = format!("{} {}", route.method, route.path);
+    let entry = audit::entry(&app, &caller, Action { door: "rest", what, to, success: route.success });
+    let change = change(route, Some(entry.clone()), caller, request, next);
+    audit::run_kept(app, entry, change, IntoResponse::into_response).await
 }
 
 /// What a route changes, together with its entry of the audit log.
 async fn change(
     route: RouteSpec,
-    is_kept: bool,
-    app: AppState,
+    entry: Option<OnBehalf>,
     caller: Caller,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let to = request.uri().path().trim_start_matches("/api/v1").to_owned();
-    let what = format!("{} {}", route.method, route.path);
-    let action = Action { door: "rest", what, to, success: route.success };
-    let entry = is_kept.then(|| audit::entry(&app, &caller, action));
-    let response = match caller.require_role(route.role) {
-        Ok(()) => {
-            if let Some(entry) = &entry {
-                request.extensions_mut().insert(entry.clone());
-            }
-            next.run(request).await
-        }
-        Err(refusal) => refusal.into_response(),
-    };
-    if let Some(entry) = &entry {
-        audit::settle(&app, entry, response.status()).await;
+    if let Err(refusal) = caller.require_role(route.role) {
+        return refusal.into_response();
     }
-    response
+    if let Some(entry) = entry {
+        request.extensions_mut().insert(entry);
+    }
+    next.run(request).await
 }

@@ -164,7 +164,7 @@ impl LiveExecution {
         settle(completion);
         let outcome = match ended.await {
             Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
-            Err(_) => super::super::completion::lost(),
+            Ok(Completed::Lost) | Err(_) => super::super::completion::lost(),
         };
         self.decide(labels.ended(&self.core, outcome));
     }

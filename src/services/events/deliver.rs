@@ -180,10 +180,8 @@ impl Deliverer {
         match self.handle.start(request).await {
             Ok(_) => Ok(()),
             Err(refused) => {
-                let passes =
-                    ["ServiceUnavailable", "InternalFailure", "ExecutionLimitExceeded"].contains(&refused.code);
                 let what = format!("{}: {}", refused.code, refused.message);
-                Err(if passes { Failure::transient(what) } else { Failure::permanent(what) })
+                Err(if refused.is_transient() { Failure::transient(what) } else { Failure::permanent(what) })
             }
         }
     }

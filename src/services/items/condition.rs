@@ -62,12 +62,13 @@ fn comparison(r: &mut Reader, item: &Item, left: Option<Value>) -> Result<bool, 
     }
     if r.word("IN") {
         r.expect("(")?;
-        let mut holds = left.is_some() && operand(r, item)? == left;
+        // Each is read, whether or not it can still matter: the expression goes on behind the last one.
+        let mut holds = operand(r, item)? == left;
         while r.sign(",") {
-            holds |= left.is_some() && operand(r, item)? == left;
+            holds |= operand(r, item)? == left;
         }
         r.expect(")")?;
-        return Ok(holds);
+        return Ok(holds && left.is_some());
     }
     for sign in ["=", "<>", "<=", ">=", "<", ">"] {
         if r.sign(sign) {
@@ -186,7 +187,14 @@ mod tests {
         ] {
             assert_eq!(holds(yes), Ok(true), "{yes}");
         }
-        for no in ["JobId > :nine", "missing = :x", "m.k[1] = :v", "begins_with(JobId, :x)"] {
+        for no in [
+            "missing IN (:nine, :ten)",
+            "missing IN (other)",
+            "JobId > :nine",
+            "missing = :x",
+            "m.k[1] = :v",
+            "begins_with(JobId, :x)",
+        ] {
             assert_eq!(holds(no), Ok(false), "{no}");
         }
         for bad in ["", "a =", "attribute_exists(", "nonsense(a)", "a = :undefined", "a ! b"] {

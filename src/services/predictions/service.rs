@@ -2,28 +2,42 @@
 
 use conveyor_base::Fault;
 use conveyor_run::service::{Service, Turn};
-use conveyor_store::{Commit, Scans};
+use conveyor_store::{Commit, LearntFromRow, Scans};
 
-use super::{Calibration, Message, read};
+use super::{Calibration, Message};
 
-pub(super) struct PredictionService(Calibration);
+/// Attempts that are known as learnt from. What a crash repeats was under way when it came: fewer than these.
+const NEWEST_MAX: usize = 64;
+
+#[derive(Default)]
+pub(super) struct PredictionService {
+    calibration: Calibration,
+    newest: Vec<LearntFromRow>,
+}
 
 impl PredictionService {
     pub fn load(rows: &Scans) -> Result<PredictionService, Fault> {
-        Ok(PredictionService(read(rows)?))
+        let Some(row) = rows.learnt()? else { return Ok(PredictionService::default()) };
+        Ok(PredictionService { calibration: Calibration::of_row(&row), newest: row.newest })
     }
 }
 
 impl Service for PredictionService {
     type Message = Message;
 
-    fn handle(&mut self, turn: &mut Turn<'_, Message>, Message { sample, requester }: Message) {
-        let mut learnt = self.0;
-        learnt.learn(sample);
+    fn handle(&mut self, turn: &mut Turn<'_, Message>, Message { of, sample, requester }: Message) {
+        let of = LearntFromRow { execution: of.0.into(), attempt: of.1.0 };
+        if self.newest.contains(&of) {
+            return turn.answer(requester, ());
+        }
+        let (mut calibration, mut newest) = (self.calibration, self.newest.clone());
+        calibration.learn(sample);
+        newest.push(of);
+        newest.drain(..newest.len().saturating_sub(NEWEST_MAX));
         let mut commit = Commit::new();
-        commit.put_learnt(&learnt.row());
+        commit.put_learnt(&calibration.row(newest.clone()));
         if turn.settle(commit, requester, ()).is_some() {
-            self.0 = learnt;
+            *self = PredictionService { calibration, newest };
         }
     }
 }

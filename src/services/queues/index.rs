@@ -228,12 +228,14 @@ impl QueueIndex {
         }
     }
 
-    /// Everything goes. With the numbers of the rows.
-    pub fn clear(&mut self) -> Vec<u64> {
-        let newest = self.newest;
-        let gone = std::mem::take(self);
-        self.newest = newest;
-        gone.entries.into_keys().chain(gone.ghosts.into_keys()).collect()
+    /// The numbers of all rows.
+    pub fn sequences(&self) -> Vec<u64> {
+        self.entries.keys().chain(self.ghosts.keys()).copied().collect()
+    }
+
+    /// Everything goes.
+    pub fn clear(&mut self) {
+        *self = QueueIndex { newest: self.newest, ..QueueIndex::default() };
     }
 
     /// Takes out what is too old; with the numbers of the rows.

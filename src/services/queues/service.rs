@@ -79,11 +79,7 @@ impl Service for QueueService {
             }
             Request::Delete(receipts) => queue.delete(turn, &name, &receipts, requester),
             Request::ChangeVisibility(changes) => queue.change_visibility(turn, &name, &changes, requester),
-            Request::Purge => {
-                let gone = queue.index.clear();
-                queue.drop_rows(turn, &name, &gone);
-                turn.answer(requester, Reply::Purged);
-            }
+            Request::Purge => queue.purge(turn, &name, requester),
             Request::Count => turn.answer(requester, Reply::Counts(queue.index.counts(turn.now()))),
         }
         self.hand_out(turn, &name);
@@ -381,6 +377,21 @@ impl Queue {
             self.index.hide(sequence, reception, now, at);
             self.pending.put(number, sequence, Some(row));
         }
+    }
+
+    /// However many messages there are, they go in the one commit that ends the Task or holds the audit entry: a Task that
+    /// was issued again would take along what was sent after its first attempt.
+    fn purge(&mut self, turn: &mut Deciding<'_>, name: &str, requester: Requester<Reply>) {
+        let (gone, mut commit) = (self.index.sequences(), Commit::new());
+        if gone.is_empty() {
+            return turn.answer(requester, Reply::Purged);
+        }
+        for sequence in &gone {
+            commit.drop_message(name, *sequence);
+        }
+        let Some(number) = turn.settle(commit, requester, Reply::Purged) else { return };
+        self.index.clear();
+        gone.iter().for_each(|sequence| self.pending.put(number, *sequence, None));
     }
 
     fn drop_rows(&mut self, turn: &mut Deciding<'_>, name: &str, gone: &[u64]) {

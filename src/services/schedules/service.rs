@@ -68,7 +68,7 @@ impl Service for ScheduleService {
                 let late = turn.now().since_ms(due) > ON_TIME_MS;
                 tracing::info!(schedule = name, due = %due, late, "a schedule started its workflow");
             }
-            Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure") => {
+            Err(refused) if refused.is_transient() => {
                 let why = refused.message;
                 tracing::warn!(schedule = name, why, "a schedule could not start its workflow; trying again");
                 schedule.starting = Some(Starting::Again(turn.now().plus_ms(AGAIN_MS)));
@@ -96,7 +96,8 @@ impl Schedule {
         let now = turn.now();
         match self.starting {
             Some(Starting::UnderWay) => return,
-            Some(Starting::Again(at)) if at > now => return turn.wake_at(at),
+            // Further away it is only where the clock was set back.
+            Some(Starting::Again(at)) if at > now && at <= now.plus_ms(AGAIN_MS) => return turn.wake_at(at),
             _ => self.starting = None,
         }
         let Some(last) = self.last else {
@@ -104,6 +105,12 @@ impl Schedule {
             self.settle(turn, name, now);
             return self.look_later(turn, now);
         };
+        if last > now.plus_ms(ON_TIME_MS) {
+            // It was settled by a clock that ran ahead, and would be silent until then. A due time that comes twice now has
+            // the same name, and starts once.
+            self.settle(turn, name, now);
+            return self.look_later(turn, now);
+        }
         let Some(due) = newest_due(&self.settings.rule, &self.zone, last, now) else {
             return self.look_later(turn, last);
         };

@@ -1,13 +1,15 @@
 //! What uploads do with files: the part, what is written to it, and the file that it becomes. May wait for a share, and
 //! never runs in the service's actor.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use conveyor_base::{ShareIo, Shares, Uri};
+use conveyor_base::{ShareIo, Shares, Timestamp, Uri};
 use conveyor_run::Refused;
 use conveyor_store::UploadRow;
 use tokio::sync::{mpsc, oneshot};
@@ -17,6 +19,8 @@ use super::refused;
 /// What a share must have left when the upload is whole, in bytes.
 const ROOM_LEFT: u64 = 64 << 20;
 const BUFFER_BYTES: usize = 1 << 20;
+/// Characters of an upload's id in its part's name.
+const ID_CHARS: usize = 8;
 
 /// Makes the part that a file begins as.
 pub fn open_part(shares: &Shares, uri: &Uri, part: &str, bytes: u64) -> Result<PathBuf, Refused> {
@@ -128,15 +132,96 @@ pub fn land(shares: &Shares, part: &Path, uri: Uri) -> Result<Uri, Refused> {
     Err(Refused::new("ConflictException", format!("{uri} is there already, as are its numbered names")))
 }
 
-/// Removes a part. One that is gone already is what was asked for.
-pub async fn remove(io: &ShareIo, upload: &UploadRow) -> Result<(), Refused> {
-    let part = upload.part.clone();
-    match io.run(&[&upload.share], move |_| fs::remove_file(part)).await? {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Refused::new("ServiceUnavailable", format!("what came of {} cannot be removed: {e}", upload.key)))
-        }
-        _ => Ok(()),
+/// What became of a part that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Gone,
+    /// Something came of it meanwhile.
+    Kept,
+}
+
+/// Removes a part, or, where a time is given, one that nothing was written to since. One that is gone already is what was
+/// asked for.
+pub fn remove(upload: &UploadRow, idle_since: Option<Timestamp>) -> Result<Removal, Refused> {
+    let failed = |e| Refused::new("ServiceUnavailable", format!("what came of {} cannot be removed: {e}", upload.key));
+    let part = Path::new(&upload.part);
+    if let Some(since) = idle_since
+        && written_at(part).map_err(failed)?.is_some_and(|at| at >= since)
+    {
+        return Ok(Removal::Kept);
     }
+    match std::fs::remove_file(part) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
+        _ => Ok(Removal::Gone),
+    }
+}
+
+/// When a file was last written to; `None` where there is none, or something else is in its place.
+fn written_at(path: &Path) -> io::Result<Option<Timestamp>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found).filter(std::fs::Metadata::is_file).map(|found| stamp(found.modified()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A file of an unknown age is a new one.
+fn stamp(modified: io::Result<SystemTime>) -> Timestamp {
+    let since_epoch = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    Timestamp(since_epoch.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(i64::MAX))
+}
+
+/// The uploads among these, all of one share, that nothing was written to since then or whose part is gone. On the way it
+/// removes parts that belong to none of them, where they are as old: what a crash left between the part and its row. Of
+/// folders it knows the share's root and those of the uploads, and goes into no other. Nothing is said of a share that is
+/// away.
+pub fn sweep(shares: &Shares, share: &str, uploads: &[(String, UploadRow)], since: Timestamp) -> Vec<String> {
+    let Ok(root) = shares.root(share) else { return Vec::new() };
+    // What is an empty folder may be a share that is not mounted.
+    if conveyor_base::shares::is_empty(root).unwrap_or(true) {
+        return Vec::new();
+    }
+    let is_idle = |row: &UploadRow| match written_at(Path::new(&row.part)) {
+        Ok(at) => at.is_none_or(|at| at < since),
+        Err(_) => false,
+    };
+    let idle = uploads.iter().filter(|(_, row)| is_idle(row)).map(|(id, _)| id.clone()).collect();
+    let parts: BTreeSet<&Path> = uploads.iter().map(|(_, row)| Path::new(&row.part)).collect();
+    let folders = std::iter::once("part").chain(uploads.iter().map(|(_, row)| row.key.as_str()));
+    let folders = folders.filter_map(|key| Some(shares.resolve(&Uri::new(share, key)).ok()?.parent()?.to_owned()));
+    for folder in folders.collect::<BTreeSet<PathBuf>>() {
+        for part in strays(&folder, &parts, since) {
+            match std::fs::remove_file(&part) {
+                Ok(()) => {
+                    tracing::info!(part = %part.display(), "a part of an upload that nobody knows of was removed")
+                }
+                Err(error) => tracing::warn!(part = %part.display(), %error, "a part of an upload cannot be removed"),
+            }
+        }
+    }
+    idle
+}
+
+/// Parts in a folder that are none of those, and that nothing was written to since then.
+fn strays(folder: &Path, known: &BTreeSet<&Path>, since: Timestamp) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let parts = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_part_name)).map(|entry| entry.path());
+    let is_stray = |part: &PathBuf| {
+        !known.contains(part.as_path()) && matches!(written_at(part), Ok(Some(written_at)) if written_at < since)
+    };
+    parts.filter(is_stray).collect()
+}
+
+/// The name of the part of an upload of that id.
+pub fn part_name(name: &str, id: &str) -> String {
+    format!(".{name}.{}.part", &id[..ID_CHARS])
+}
+
+fn is_part_name(name: &str) -> bool {
+    let of = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part")).and_then(|name| name.rsplit_once('.'));
+    of.is_some_and(|(name, id)| {
+        !name.is_empty() && id.len() == ID_CHARS && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 fn numbered(key: &str, n: u32) -> String {
@@ -196,6 +281,6 @@ mod tests {
         let (cut_off, stop) = oneshot::channel();
         drop(cut_off);
         assert_eq!(write(&io, &row, Some(6), taken, stop).await, Ok(6), "a writer that is cut off ends");
-        assert_eq!((remove(&io, &row).await, remove(&io, &row).await), (Ok(()), Ok(())));
+        assert_eq!((remove(&row, None), remove(&row, None)), (Ok(Removal::Gone), Ok(Removal::Gone)));
     }
 }

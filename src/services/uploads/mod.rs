@@ -5,6 +5,9 @@
 //!                 └──terminate─▶ gone
 //! ```
 //!
+//! What nobody goes on with is terminated after a week, and so is what a crash left half of: at the start and once a day the
+//! service looks at its rows and at the folders that these and the shares' roots are. A share that may be away is left alone.
+//!
 //! Invariants: a file has its own name only when it is whole and on the disk; nothing that was there is overwritten; the
 //! length of the part is how far the upload came, also after a crash; one writes to a part at a time, and a part that
 //! is whole becomes the file whether or not its writer still listens.
@@ -19,6 +22,7 @@ use conveyor_run::{Handle, OnBehalf, Refused};
 use conveyor_store::UploadRow;
 use tokio::sync::mpsc;
 
+use files::Removal;
 use service::UploadService;
 
 const BYTES_MAX: u64 = 16 << 40;
@@ -82,10 +86,17 @@ pub enum Message {
         id: String,
         requester: Requester<Result<(), Refused>>,
     },
-    /// The part of an upload that was terminated is gone.
+    /// The part of an upload that was terminated is gone. `Kept`: it was not idle after all.
     Removed {
         id: String,
-        outcome: Result<(), Refused>,
+        outcome: Result<Removal, Refused>,
+    },
+    /// All rows there are, which a sweep goes by.
+    Listed(Result<Vec<(String, UploadRow)>, Fault>),
+    /// Uploads of a share that are idle, or whose part is gone.
+    Looked {
+        share: String,
+        idle: Vec<String>,
     },
 }
 

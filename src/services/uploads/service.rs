@@ -1,16 +1,20 @@
 //! The service of all uploads: who is at which of them, and their rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use conveyor_base::{Fault, ShareIo, Shares, Uri};
+use conveyor_base::limits::UPLOAD_IDLE_MS;
+use conveyor_base::{Fault, ShareIo, Shares, Timestamp, Uri};
 use conveyor_run::Refused;
 use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, UploadRow};
 use tokio::sync::{mpsc, oneshot};
 
+use super::files::Removal;
 use super::{Message, NewUpload, UploadProgress, broken, files, unknown};
+
+const SWEEP_MS: i64 = 86_400_000;
 
 pub(super) struct UploadService {
     io: ShareIo,
@@ -19,6 +23,9 @@ pub(super) struct UploadService {
     /// Uploads with which something is going on.
     busy: HashMap<String, Busy>,
     pending: Pending<String, UploadRow>,
+    sweep_at: Timestamp,
+    /// Shares that a sweep is looking at: one that is gone takes no second thread.
+    sweeping: HashSet<String>,
 }
 
 enum Busy {
@@ -39,7 +46,14 @@ type Deciding<'a> = Turn<'a, Message>;
 
 impl UploadService {
     pub fn new(io: ShareIo) -> UploadService {
-        UploadService { io, beginning: HashMap::new(), busy: HashMap::new(), pending: Pending::default() }
+        UploadService {
+            io,
+            beginning: HashMap::new(),
+            busy: HashMap::new(),
+            pending: Pending::default(),
+            sweep_at: Timestamp(0),
+            sweeping: HashSet::new(),
+        }
     }
 }
 
@@ -56,7 +70,20 @@ impl Service for UploadService {
             Message::Landed { id, outcome } => self.landed(turn, id, outcome),
             Message::Terminate { id, requester } => self.terminate(turn, id, requester),
             Message::Removed { id, outcome } => self.removed(turn, id, outcome),
+            Message::Listed(Ok(uploads)) => self.look(turn, uploads),
+            Message::Listed(Err(fault)) => turn.note(&fault),
+            Message::Looked { share, idle } => self.looked(turn, &share, idle),
         }
+    }
+
+    fn wake(&mut self, turn: &mut Deciding<'_>) {
+        let now = turn.now();
+        // Further away it is only where the clock was set back.
+        if now >= self.sweep_at || self.sweep_at > now.plus_ms(SWEEP_MS) {
+            self.sweep_at = now.plus_ms(SWEEP_MS);
+            self.sweep(turn);
+        }
+        turn.wake_at(self.sweep_at);
     }
 }
 
@@ -67,7 +94,7 @@ impl UploadService {
             Err(refused) => return turn.answer(requester, Err(refused)),
         };
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let part = format!(".{}.{}.part", new.name, &id[..8]);
+        let part = files::part_name(&new.name, &id);
         self.beginning.insert(id.clone(), requester);
         let (io, share, of) = (self.io.clone(), new.share.clone(), id.clone());
         let open = move |shares: &Shares| -> Result<Option<UploadRow>, Refused> {
@@ -125,7 +152,7 @@ impl UploadService {
         let Some(Busy::Writing { row, requester, given_up, .. }) = self.busy.remove(&id) else { return };
         if !given_up.is_empty() {
             turn.answer(requester, Err(unknown()));
-            return self.leave(turn, id, row, given_up);
+            return self.leave(turn, id, row, None, given_up);
         }
         match outcome {
             Ok(offset) if offset == row.bytes => self.land(turn, id, row, requester),
@@ -184,35 +211,95 @@ impl UploadService {
             None => match self.row(turn, &id) {
                 None => {}
                 Some(None) => turn.answer(requester, Err(unknown())),
-                Some(Some(row)) => self.leave(turn, id, row, vec![requester]),
+                Some(Some(row)) => self.leave(turn, id, row, None, vec![requester]),
             },
         }
     }
 
-    /// The part goes before the row: what a crash leaves can be terminated again.
+    /// The part goes before the row: what a crash leaves can be terminated again. `idle_since`: only if nothing was written
+    /// to it since then.
     fn leave(
         &mut self,
         turn: &mut Deciding<'_>,
         id: String,
         row: UploadRow,
+        idle_since: Option<Timestamp>,
         waiting: Vec<Requester<Result<(), Refused>>>,
     ) {
         self.busy.insert(id.clone(), Busy::Leaving(waiting));
-        let (io, of) = (self.io.clone(), id.clone());
-        let removed = async move { Message::Removed { id, outcome: files::remove(&io, &row).await } };
+        let (io, share, of) = (self.io.clone(), row.share.clone(), id.clone());
+        let remove = move |_: &Shares| files::remove(&row, idle_since);
+        let removed = async move { Message::Removed { id, outcome: joined(io.run(&[&share], remove).await) } };
         turn.act(removed, |what| Message::Removed { id: of, outcome: Err(broken(what)) });
     }
 
-    fn removed(&mut self, turn: &mut Deciding<'_>, id: String, outcome: Result<(), Refused>) {
+    fn removed(&mut self, turn: &mut Deciding<'_>, id: String, outcome: Result<Removal, Refused>) {
         let waiting = match self.busy.remove(&id) {
             Some(Busy::Leaving(waiting)) => waiting,
             _ => Vec::new(),
         };
-        if outcome.is_ok() {
-            self.drop_row(turn, id, Requester::nobody(), ());
-        }
+        let outcome = match outcome {
+            Ok(Removal::Gone) => {
+                self.drop_row(turn, id, Requester::nobody(), ());
+                Ok(())
+            }
+            // Whoever asked meanwhile wants it gone all the same.
+            Ok(Removal::Kept) if !waiting.is_empty() => {
+                if let Some(Some(row)) = self.row(turn, &id) {
+                    self.leave(turn, id, row, None, waiting);
+                }
+                return;
+            }
+            Ok(Removal::Kept) => return,
+            Err(refused) => Err(refused),
+        };
         for requester in waiting {
             turn.answer(requester, outcome.clone());
+        }
+    }
+
+    /// Begins to look for uploads that nobody goes on with.
+    fn sweep(&mut self, turn: &mut Deciding<'_>) {
+        let reader = turn.reader().clone();
+        let listed = async move { Message::Listed(reader.blocking(|rows| rows.uploads()).await) };
+        turn.act(listed, |what| Message::Listed(Err(Fault::Retryable { what, source: None })));
+    }
+
+    fn look(&mut self, turn: &mut Deciding<'_>, uploads: Vec<(String, UploadRow)>) {
+        let since = idle_since(turn);
+        let mut by_share: BTreeMap<String, Vec<(String, UploadRow)>> =
+            self.io.shares().names().map(|share| (share.to_owned(), Vec::new())).collect();
+        for (id, row) in uploads {
+            if let Some(of_share) = by_share.get_mut(&row.share) {
+                of_share.push((id, row));
+            }
+        }
+        for (share, uploads) in by_share {
+            if !self.sweeping.insert(share.clone()) {
+                continue;
+            }
+            let (io, of, panicked) = (self.io.clone(), share.clone(), share.clone());
+            let look = move |shares: &Shares| files::sweep(shares, &of, &uploads, since);
+            let looked = async move {
+                let idle = io.run_long(&[&share], look).await;
+                Message::Looked { share, idle: idle.unwrap_or_default() }
+            };
+            turn.act(looked, |_| Message::Looked { share: panicked, idle: Vec::new() });
+        }
+    }
+
+    /// The look may have taken long: that nothing came meanwhile is made sure of while nobody can write.
+    fn looked(&mut self, turn: &mut Deciding<'_>, share: &str, idle: Vec<String>) {
+        self.sweeping.remove(share);
+        for id in idle {
+            if self.busy.contains_key(&id) {
+                continue;
+            }
+            let Some(row) = self.row(turn, &id) else { return };
+            if let Some(row) = row {
+                tracing::info!(file = row.key, share, by = row.by, "an upload that nobody went on with is given up");
+                self.leave(turn, id, row, Some(idle_since(turn)), Vec::new());
+            }
         }
     }
 
@@ -236,4 +323,9 @@ impl UploadService {
 
 fn joined<T>(done: Result<Result<T, Refused>, Fault>) -> Result<T, Refused> {
     done?
+}
+
+/// Nothing came of an upload since then that is idle.
+fn idle_since(turn: &Deciding<'_>) -> Timestamp {
+    turn.now().plus_ms(-UPLOAD_IDLE_MS)
 }

@@ -15,10 +15,12 @@ pub(crate) trait Catalog: Row + Sized {
     }
 }
 
-/// Makes rows of structs that derive all that it takes.
+/// Makes rows of structs that derive all that it takes. `NAME = 2`: of that version, where it is not the first.
 macro_rules! catalog {
-    ($($name:ident),*) => {$(
-        impl $crate::rows::Row for $name {}
+    ($($name:ident $(= $version:literal)?),*) => {$(
+        impl $crate::rows::Row for $name {
+            $(const VERSION: u8 = $version;)?
+        }
         impl $crate::rows::Catalog for $name {
             fn from_archived(archived: &Self::Archived) -> Result<Self, rkyv::rancor::Error> {
                 rkyv::deserialize::<$name, rkyv::rancor::Error>(archived)

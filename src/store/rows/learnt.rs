@@ -3,23 +3,33 @@
 use conveyor_base::Fault;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::Id;
+
 use crate::commit::Commit;
 use crate::reader::Reader;
 use crate::record::Op;
 use crate::tables::{self, Table};
 
-super::catalog!(LearntRow);
+super::catalog!(LearntRow = 2);
 
 /// The only key of the table.
 const TRANSCODES: &str = "transcodes";
 
 /// Of cores and of GPUs apart: by how much the model of a transcode's time was off.
-#[derive(Clone, Copy, PartialEq, Debug, Archive, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Archive, Serialize, Deserialize)]
 pub struct LearntRow {
     pub cores: CorrectionRow,
     pub gpus: CorrectionRow,
     /// The last job was encoded on a GPU.
     pub last_on_gpu: bool,
+    /// The attempts that were learnt from last, the newest last: one that is repeated teaches nothing new.
+    pub newest: Vec<LearntFromRow>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct LearntFromRow {
+    pub execution: Id,
+    pub attempt: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Archive, Serialize, Deserialize)]

@@ -57,7 +57,7 @@ pub use files::FileRow;
 pub(super) use history::{HistoryRow, events_from};
 pub use items::{ItemRow, TableRow};
 pub use landings::LandingRow;
-pub use learnt::{CorrectionRow, LearntRow};
+pub use learnt::{CorrectionRow, LearntFromRow, LearntRow};
 pub use machines::{AliasRow, MachineKind, MachineRow, RevisionRow, Route, VersionRow};
 pub use map_run::{MapRunRow, RunCounts, RunStatus};
 pub(super) use maps::{ITEMS_PER_PAGE, MapPageRow, map_input_from, map_page_from, map_pages, pages_of};

@@ -1,10 +1,13 @@
 //! Rows of uploads that are under way. Owned by the uploads.
 
+use std::ops::Bound;
+
 use conveyor_base::Fault;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::commit::Commit;
-use crate::reader::Reader;
+use crate::overlay::Direction;
+use crate::reader::{Reader, Scans};
 use crate::record::Op;
 use crate::tables::{self, Table};
 
@@ -40,5 +43,14 @@ impl Commit {
 impl Reader {
     pub fn upload(&self, id: &str) -> Result<Option<UploadRow>, Fault> {
         self.one(Table::Uploads, &tables::text(id))
+    }
+}
+
+impl Scans {
+    /// All uploads that are under way, by their ids.
+    pub fn uploads(&self) -> Result<Vec<(String, UploadRow)>, Fault> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let split = |key: &[u8]| tables::take_text(key).map(|(id, _)| id);
+        self.collect(Table::Uploads, all, Direction::Forward, usize::MAX, split)
     }
 }

@@ -361,7 +361,7 @@ struct Learnt {
 impl Lessons {
     fn row(self) -> LearntRow {
         let of = |learnt: Learnt| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
-        LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu }
+        LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu, newest: Vec::new() }
     }
 }
 
