@@ -286,7 +286,7 @@ fn a_share_that_hangs_stops_nothing_but_what_needs_it() {
     const THREADS: usize = 48;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).max_blocking_threads(THREADS).enable_all().build().unwrap();
-    runtime.block_on(async {
+    let test = async {
         let this = appliance(&[]).await;
         let (uploads, reader) = (this.parts.uploads.clone(), this.handle.reader().clone());
         let begin = async |share: &str, n: usize| {
@@ -308,8 +308,11 @@ fn a_share_that_hangs_stops_nothing_but_what_needs_it() {
                 uploads.write(&id, Some(0), taken).await
             }
         };
+        let mut ids = Vec::new();
         for n in 0..2 * THREADS {
-            let id = begin("source", n).await;
+            ids.push(begin("source", n).await);
+        }
+        for id in ids {
             let part = reader.upload(&id).unwrap().unwrap().part;
             fs::remove_file(&part).unwrap();
             nix::unistd::mkfifo(part.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -325,9 +328,13 @@ fn a_share_that_hangs_stops_nothing_but_what_needs_it() {
             let whole = UploadProgress { offset: 4, key: Some("0.mp4".into()) };
             assert_eq!(write(begin("outputs", 0).await).await, Ok(whole));
         };
-        tokio::time::timeout(Duration::from_secs(25), goes_on).await.expect("nothing else stands still");
-    });
+        let ended = tokio::time::timeout(Duration::from_secs(25), goes_on).await;
+        ended.expect("nothing else stands still");
+    };
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(test)));
+    // What hangs is waited for by nobody.
     runtime.shutdown_background();
+    ended.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
