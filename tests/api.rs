@@ -275,7 +275,16 @@ async fn the_audit_log_says_which_executions_and_knows_of_what_panicked() {
         listed["executions"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
     let post = async |path: &str, body: Value| {
         let url = format!("{}/api/v1{path}", appliance.url());
-        appliance.client.post(url).body(body.to_string()).send().await.unwrap().status().as_u16()
+        appliance
+            .client
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     };
     assert_eq!(post("/executions/stop", json!({"ids": [ids[0], ids[1], "nonsense"]})).await, 200);
     assert_eq!(post("/executions/redrive", json!({"ids": [ids[0]]})).await, 200);
