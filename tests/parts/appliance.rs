@@ -126,9 +126,11 @@ impl Served {
         let appliance = loop {
             match Appliance::start(&config, clock.clone()).await {
                 Ok(appliance) => break appliance,
-                // A thread that still reads for the appliance before it has the store's files open.
+                // A thread that still reads for the appliance before it, or a task that is about to end, has the store's
+                // files open.
                 Err(e) if e.to_string().contains("in use") && begun.elapsed().as_secs() < 20 => {
-                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    sleep(Duration::from_millis(20)).await;
                 }
                 Err(e) => panic!("{e:?}"),
             }

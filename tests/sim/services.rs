@@ -12,9 +12,10 @@ mod ledger;
 #[path = "people.rs"]
 mod people;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use conveyor_appliance::{Config, Parts};
@@ -112,15 +113,20 @@ struct SetClock {
     set_by_ms: AtomicI64,
     deaths: u64,
     rng: Arc<Mutex<ChaCha8Rng>>,
-    struck: AtomicU64,
+    struck: Mutex<BTreeMap<&'static str, u32>>,
 }
 
 impl Clock for SetClock {
     fn now(&self) -> Timestamp {
-        let mortal = current_part().is_some_and(|part| MORTAL.iter().any(|mortal| part.contains(mortal)));
-        if self.deaths > 0 && mortal && self.rng.lock().random_range(0..100) < self.deaths {
-            // So many that the box makes progress all the same.
-            if self.struck.fetch_add(1, Ordering::Relaxed) < 12 {
+        let mortal = current_part().and_then(|part| MORTAL.iter().find(|mortal| part.contains(**mortal)));
+        if let Some(mortal) = mortal
+            && self.deaths > 0
+            && self.rng.lock().random_range(0..100) < self.deaths
+        {
+            let mut struck = self.struck.lock();
+            let struck = struck.entry(mortal).or_default();
+            *struck += 1;
+            if *struck <= STRUCK_MAX {
                 // Without the panic hook, which would write a trace for each of these.
                 std::panic::resume_unwind(Box::new("struck"));
             }
@@ -129,6 +135,8 @@ impl Clock for SetClock {
     }
 }
 
+/// How often a part dies at most: an attempt over which its service dies once more than that has failed.
+const STRUCK_MAX: u32 = 2;
 /// Parts whose death the box survives.
 const MORTAL: &[&str] =
     &["queues", "items", "claims", "notif", "events", "dispatch", "approvals", "uploads", "schedules", "watch of"];
@@ -289,7 +297,7 @@ impl ServiceLife {
             set_by_ms: AtomicI64::new(0),
             deaths: self.powers.deaths,
             rng: self.rng.clone(),
-            struck: AtomicU64::new(0),
+            struck: Mutex::default(),
         });
         let threads = Threads::Turns { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, segment_bytes: 64 << 10, ..Options::on(Arc::new(self.disk.clone())) });

@@ -6,6 +6,7 @@
 use axum::extract::{Json, Query, State};
 use axum::http::StatusCode;
 use conveyor_base::ExecutionId;
+use conveyor_run::OnBehalf;
 use conveyor_store::{Direction, ExecutionFilter, Scans};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -176,10 +177,17 @@ async fn each(
     change: impl AsyncFn(&AppState, &str) -> Result<(), ApiError>,
 ) -> JsonResult {
     let together = app.handle.entry();
-    let mut all = Vec::new();
-    for id in ids {
+    let entry_of = |id: &String| {
         let to = format!("/executions/{}", id.chars().take(ID_CHARS_MAX).collect::<String>());
-        let entry = together.as_ref().and_then(|together| together.about(to));
+        together.as_ref()?.about(to)
+    };
+    let entries: Vec<Option<OnBehalf>> = ids.iter().map(entry_of).collect();
+    if let (Some(together), false) = (together, ids.is_empty()) {
+        // Each has its own, and no commit may take the common one along.
+        drop(together.left_over());
+    }
+    let mut all = Vec::new();
+    for (id, entry) in ids.into_iter().zip(entries) {
         let outcome = match &entry {
             Some(entry) => change(&app.on_behalf(entry), &id).await,
             None => change(app, &id).await,
@@ -189,10 +197,6 @@ async fn each(
             audit::settle(app, &entry, status).await;
         }
         all.push((id, outcome));
-    }
-    if let (Some(together), false) = (together, all.is_empty()) {
-        // Each has its own.
-        drop(together.left_over());
     }
     Ok(outcomes(all))
 }
