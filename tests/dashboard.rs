@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use conveyor_testing::api::Appliance;
+use conveyor_testing::served::Served;
 use serde_json::{Value, json};
 
 fn folder() -> PathBuf {
@@ -148,16 +148,6 @@ async fn people_sign_in() {
     look(&appliance.url(), &["signin"], &[("USER_PASSWORD", "ops:correct horse battery")]).await;
 }
 
-/// The served binary; killed with the test, however that ends.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn serve(dir: &Path) -> (Served, String) {
     let mut config = "data_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n".to_owned();
     for share in ["incoming", "outputs", "archive", "quarantine"] {
@@ -166,14 +156,9 @@ fn serve(dir: &Path) -> (Served, String) {
     }
     config += "[[watch]]\nshare = \"incoming\"\nsettle = \"1s\"\nscan = \"1s\"\nquarantine = \"quarantine\"\n";
     std::fs::write(dir.join("conveyor.toml"), config).unwrap();
-    let log = std::fs::File::create(dir.join("log")).unwrap();
-    let mut command = Command::new(conveyor_testing::binary());
-    command.args(["serve", "--config"]).arg(dir.join("conveyor.toml"));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-    let mut said = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    let url = said.trim().rsplit(' ').next().unwrap().to_owned();
-    (Served(child), url)
+    let served = Served::start(dir);
+    let url = served.url();
+    (served, url)
 }
 
 async fn call(url: &str, operation: &str, request: Value) -> Value {

@@ -7,9 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use conveyor_base::Shares;
@@ -17,6 +16,7 @@ use conveyor_job::{Device, Job};
 use conveyor_media as media;
 use conveyor_media::clip::{self, Clip};
 use conveyor_testing::driver::FakeDriver;
+use conveyor_testing::served::Served;
 
 use serde_json::{Value, json};
 
@@ -185,16 +185,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Killed with the test, however that ends.
 struct Server {
-    child: Child,
-    url: String,
+    served: Served,
     folder: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Server {
@@ -206,22 +198,10 @@ impl Server {
             config += &format!("[shares.{share}]\npath = \"{share}\"\n");
         }
         fs::write(folder.path().join("conveyor.toml"), config).unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut child = Command::new(conveyor_testing::binary())
-            .args(["serve", "--config"])
-            .arg(folder.path().join("conveyor.toml"))
-            .env("LD_LIBRARY_PATH", driver.path())
-            .env_remove("CUDA_VISIBLE_DEVICES")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        assert!(url.starts_with("http://"), "the appliance did not start");
-        Server { child, url, folder }
+        let served = Served::start_with(folder.path(), |command| {
+            command.env("LD_LIBRARY_PATH", driver.path()).env_remove("CUDA_VISIBLE_DEVICES")
+        });
+        Server { served, folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -229,7 +209,7 @@ impl Server {
     }
 
     fn ask(&self, path: &str, body: Option<Value>) -> Value {
-        let url = format!("{}/api/v1/{path}", self.url);
+        let url = format!("{}/api/v1/{path}", self.served.url());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let client = reqwest::Client::new();

@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use conveyor_media::clip::{self, Clip};
+use conveyor_testing::served::Served;
 use serde_json::{Value, json};
 
 /// Bound on anything that is waited for: a whole job of a few seconds of video on a busy machine of two cores.
@@ -15,21 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 struct Box {
     dir: tempfile::TempDir,
-    server: Option<Server>,
-}
-
-/// Killed with the test, however that ends.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGKILL: no chance to tidy up.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    server: Option<Served>,
 }
 
 impl Box {
@@ -51,20 +38,7 @@ impl Box {
     }
 
     fn serve(&mut self) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
-        let mut child = Command::new(conveyor_testing::binary())
-            .args(["serve", "--config"])
-            .arg(self.path("conveyor.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
-        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        assert!(url.starts_with("http://"), "the appliance did not start: {}", self.log());
-        self.server = Some(Server { child, url });
+        self.server = Some(Served::start(self.dir.path()));
     }
 
     fn kill(&mut self) {
@@ -76,7 +50,7 @@ impl Box {
     }
 
     fn get(&self, path: &str) -> Value {
-        let url = format!("{}/api/v1/{path}", self.server.as_ref().unwrap().url);
+        let url = format!("{}/api/v1/{path}", self.server.as_ref().unwrap().url());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async { reqwest::get(&url).await.unwrap().json().await.unwrap() })
     }
@@ -179,7 +153,7 @@ fn a_killed_child_costs_one_attempt_and_no_file() {
     let clip = conveyor.path("film.mp4");
     clip::make(&clip, Clip { width: 640, height: 360, fps: 25, seconds: 10 }).unwrap();
     fs::rename(&clip, conveyor.path("incoming/film.mp4")).unwrap();
-    let server = conveyor.server.as_ref().unwrap().child.id();
+    let server = conveyor.server.as_ref().unwrap().id();
     let child = conveyor.until("the transcode's child", || {
         let rows = conveyor.executions("nested=true&machine=conveyor-mediaconvert-job&status=RUNNING");
         rows.iter().any(|row| row["progress"]["fraction"].as_f64().is_some_and(|f| f > 0.0)).then_some(())?;

@@ -8,10 +8,10 @@
 #[path = "replay/known.rs"]
 mod known;
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use conveyor_testing::served::{Served, folder};
 use serde_json::Value;
 
 fn recordings() -> Option<PathBuf> {
@@ -26,50 +26,17 @@ fn recordings() -> Option<PathBuf> {
     None
 }
 
-/// The served binary, which ends with this.
-struct Served {
-    child: Child,
-    url: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Served {
-    fn start() -> Served {
-        let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(conveyor_testing::binary())
-            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = lines.map_while(Result::ok).find_map(|line| {
-            let at = line.find("http://")?;
-            Some(line[at..].split_whitespace().next()?.trim_end_matches('/').to_owned())
-        });
-        let url = url.expect("the server says where it listens");
-        Served { child, url, _dir: dir }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Replays a category: all cases pass but those that are known to fail, and of those none has come to pass unnoticed.
 fn replay(category: &str, known: &[&str]) {
-    let Some(dir) = recordings() else { return };
-    let served = Served::start();
-    let out = served._dir.path().join("out.json");
+    let Some(recordings) = recordings() else { return };
+    let dir = folder("data_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n");
+    let served = Served::start(dir.path());
+    let out = dir.path().join("out.json");
     let status = Command::new("python3")
-        .arg(dir.join("replay.py"))
-        .args(["--endpoint", &served.url, "--json"])
+        .arg(recordings.join("replay.py"))
+        .args(["--endpoint", &served.url(), "--json"])
         .arg(&out)
-        .arg(dir.join("cases").join(category))
+        .arg(recordings.join("cases").join(category))
         .stdout(Stdio::null())
         .status()
         .unwrap();

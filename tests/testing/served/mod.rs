@@ -43,15 +43,16 @@ pub struct Served {
 impl Served {
     /// Serves `conveyor.toml` of the folder; returns once the box says where it listens. Its log goes to `log` there.
     pub fn start(folder: &Path) -> Served {
+        Served::start_with(folder, |command| command)
+    }
+
+    /// The same, with what `change` does to the command.
+    pub fn start_with(folder: &Path, change: impl FnOnce(&mut Command) -> &mut Command) -> Served {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
-        let mut child = Command::new(crate::binary())
-            .args(["serve", "--config"])
-            .arg(folder.join("conveyor.toml"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(crate::binary());
+        command.args(["serve", "--config"]).arg(folder.join("conveyor.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let mut child = change(&mut command).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = lines.map_while(Result::ok).find_map(|line| {
             let (_, address) = line.split_once("http://")?;
@@ -70,6 +71,11 @@ impl Served {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Its process, by the kernel's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn url(&self) -> String {
