@@ -5,128 +5,52 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
+use conveyor_testing::served::{Served, machine_arn};
+use conveyor_testing::until::until_ok;
 use regex::Regex;
 use serde_json::{Value, json};
 
-const ROLE: &str = "arn:aws:iam::000000000000:role/box";
 /// Rows of the file that the large Map goes over.
 const ROWS: usize = 10_000;
 const TASKS: usize = 100;
 
-/// A box as people start it. Ends with the test.
-struct Served {
-    process: Child,
-    url: String,
-    client: reqwest::Client,
+/// The Step Functions operation's answer.
+async fn call(served: &Served, operation: &str, request: Value) -> Value {
+    served.call(&format!("AWSStepFunctions.{operation}"), request).await
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Starts an execution with its machine's name; returns its ARN.
+async fn begin(served: &Served, machine: &str, input: Value) -> String {
+    let request = json!({"stateMachineArn": machine_arn(machine), "name": machine, "input": input.to_string()});
+    let started = call(served, "StartExecution", request).await;
+    started["executionArn"].as_str().unwrap_or_else(|| panic!("{started}")).to_owned()
 }
 
-impl Served {
-    async fn start(dir: &Path) -> Served {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = format!(
-            "data_dir = \"{0}/data\"\nlisten = \"127.0.0.1:{port}\"\n[shares.lists]\npath = \"{0}/lists\"\n\
-             [shares.results]\npath = \"{0}/results\"\n[functions.echo]\ncommand = [\"cat\"]\n",
-            dir.display()
-        );
-        fs::write(dir.join("conveyor.toml"), config).unwrap();
-        let process = Command::new(conveyor_testing::binary())
-            .args(["serve", "--config"])
-            .arg(dir.join("conveyor.toml"))
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let url = format!("http://127.0.0.1:{port}/");
-        let served = Served { process, url, client: reqwest::Client::new() };
-        let health = format!("{}healthz", served.url);
-        until("the box serves", async || served.client.get(&health).send().await.ok().map(drop)).await;
-        served
-    }
-
-    async fn call(&self, op: &str, request: Value) -> Value {
-        let sent = self
-            .client
-            .post(&self.url)
-            .header("X-Amz-Target", format!("AWSStepFunctions.{op}"))
-            .header("Content-Type", "application/x-amz-json-1.0")
-            .body(request.to_string());
-        let text = sent.send().await.unwrap().text().await.unwrap();
-        serde_json::from_str(&text).unwrap()
-    }
-
-    async fn create(&self, name: &str, definition: &Value) {
-        let request = json!({"name": name, "definition": definition.to_string(), "roleArn": ROLE});
-        let created = self.call("CreateStateMachine", request).await;
-        assert!(created["stateMachineArn"].is_string(), "{created}");
-    }
-
-    async fn begin(&self, machine: &str, input: Value) -> String {
-        let arn = format!("arn:aws:states:us-east-1:000000000000:stateMachine:{machine}");
-        let request = json!({"stateMachineArn": arn, "name": machine, "input": input.to_string()});
-        let started = self.call("StartExecution", request).await;
-        started["executionArn"].as_str().unwrap_or_else(|| panic!("{started}")).to_owned()
-    }
-
-    async fn ended(&self, arn: &str) -> Value {
-        until("it ends", async || {
-            let described = self.call("DescribeExecution", json!({"executionArn": arn})).await;
-            (described["status"] != "RUNNING").then_some(described)
-        })
-        .await
-    }
-
-    async fn history(&self, arn: &str) -> Value {
-        let request = json!({"executionArn": arn, "maxResults": 1000});
-        let mut history = self.call("GetExecutionHistory", request).await;
-        plain(&mut history);
-        history["events"].take()
-    }
-
-    async fn map_run(&self, execution: &str) -> Value {
-        let runs = self.call("ListMapRuns", json!({"executionArn": execution})).await;
-        self.call("DescribeMapRun", json!({"mapRunArn": runs["mapRuns"][0]["mapRunArn"]})).await
-    }
-
-    /// Every child of an execution's Map, in pages.
-    async fn children(&self, execution: &str) -> Vec<Value> {
-        let run = self.map_run(execution).await["mapRunArn"].clone();
-        let (mut all, mut token) = (Vec::new(), Value::Null);
-        loop {
-            let mut request = json!({"mapRunArn": run, "maxResults": 1000});
-            if token.is_string() {
-                request["nextToken"] = token;
-            }
-            let mut page = self.call("ListExecutions", request).await;
-            all.append(page["executions"].as_array_mut().unwrap_or_else(|| panic!("no list")));
-            token = page["nextToken"].take();
-            if !token.is_string() {
-                return all;
-            }
-        }
-    }
+async fn ended(served: &Served, arn: &str) -> Value {
+    until_ok("it ends", async || {
+        let described = call(served, "DescribeExecution", json!({"executionArn": arn})).await;
+        if described["status"] == "RUNNING" { Err(described) } else { Ok(described) }
+    })
+    .await
 }
 
-/// Waits for what is to come. How long it takes is no part of any test.
-async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(120), "it does not come: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+async fn history(served: &Served, arn: &str) -> Value {
+    let mut history = call(served, "GetExecutionHistory", json!({"executionArn": arn, "maxResults": 1000})).await;
+    plain(&mut history);
+    history["events"].take()
+}
+
+async fn map_run(served: &Served, execution: &str) -> Value {
+    let runs = call(served, "ListMapRuns", json!({"executionArn": execution})).await;
+    call(served, "DescribeMapRun", json!({"mapRunArn": runs["mapRuns"][0]["mapRunArn"]})).await
+}
+
+/// Every child of an execution's Map.
+async fn children(served: &Served, execution: &str) -> Vec<Value> {
+    let run = map_run(served, execution).await["mapRunArn"].take();
+    served.list("ListExecutions", json!({"mapRunArn": run, "maxResults": 1000}), "executions").await
 }
 
 /// Takes out what differs from run to run: times, and the numbers of runs and requests.
@@ -195,7 +119,7 @@ async fn create_all(served: &Served) {
     }});
     served.create("relay", &relay).await;
     let activity = "arn:aws:states:us-east-1:000000000000:activity:ask";
-    served.call("CreateActivity", json!({"name": "ask"})).await;
+    call(served, "CreateActivity", json!({"name": "ask"})).await;
     let ask = json!({"StartAt": "Ask", "States": {
         "Ask": {"Type": "Task", "Resource": activity, "Next": "Last"}, "Last": {"Type": "Pass", "End": true},
     }});
@@ -204,53 +128,56 @@ async fn create_all(served: &Served) {
 
 /// What came of everything: histories, counts and results.
 async fn live(dir: &Path, kills: &[usize]) -> Value {
+    let mut config = format!("data_dir = \"{0}/data\"\nlisten = \"127.0.0.1:0\"\n", dir.display());
     for share in ["lists", "results"] {
         fs::create_dir_all(dir.join(share)).unwrap();
+        config += &format!("[shares.{share}]\npath = \"{}/{share}\"\n", dir.display());
     }
+    fs::write(dir.join("conveyor.toml"), config + "[functions.echo]\ncommand = [\"cat\"]\n").unwrap();
     let rows: String = (0..ROWS).map(|row| format!("{row},clip{row}.mp4\n")).collect();
     fs::write(dir.join("lists/rows.csv"), format!("id,name\n{rows}")).unwrap();
-    let mut served = Served::start(dir).await;
+    let mut served = Served::start(dir);
     create_all(&served).await;
-    let ask = served.begin("ask", json!({"q": 1})).await;
+    let ask = begin(&served, "ask", json!({"q": 1})).await;
     let request = json!({"activityArn": "arn:aws:states:us-east-1:000000000000:activity:ask", "workerName": "w"});
-    let token = served.call("GetActivityTask", request).await["taskToken"].clone();
-    let tasks = served.begin("tasks", (0..TASKS).collect()).await;
-    let relay = served.begin("relay", json!({"n": 7})).await;
-    let all = served.begin("rows", json!({})).await;
+    let token = call(&served, "GetActivityTask", request).await["taskToken"].clone();
+    let tasks = begin(&served, "tasks", (0..TASKS).collect()).await;
+    let relay = begin(&served, "relay", json!({"n": 7})).await;
+    let all = begin(&served, "rows", json!({})).await;
     for at in kills {
         // In the midst, as far as the machine lets this be seen.
-        until("some children", async || {
-            let run = served.map_run(&all).await;
+        until_ok("some children", async || {
+            let run = map_run(&served, &all).await;
             let done = run["executionCounts"]["succeeded"].as_u64().unwrap_or(0) as usize;
-            (done >= *at || run["status"] != "RUNNING").then_some(())
+            if done >= *at || run["status"] != "RUNNING" { Ok(()) } else { Err(run) }
         })
         .await;
         drop(served);
-        served = Served::start(dir).await;
+        served = Served::start(dir);
     }
-    served.call("SendTaskSuccess", json!({"taskToken": token, "output": "\"answered\""})).await;
+    call(&served, "SendTaskSuccess", json!({"taskToken": token, "output": "\"answered\""})).await;
     let mut seen = json!({});
     for (name, arn) in [("rows", &all), ("tasks", &tasks), ("relay", &relay), ("ask", &ask)] {
-        let mut described = served.ended(arn).await;
+        let mut described = ended(&served, arn).await;
         for field in ["startDate", "stopDate"] {
             described.as_object_mut().unwrap().remove(field);
         }
         plain(&mut described);
         assert_eq!(described["status"], "SUCCEEDED", "{described}");
-        seen[name] = json!({"described": described, "history": served.history(arn).await});
+        seen[name] = json!({"described": described, "history": history(&served, arn).await});
     }
     for (name, arn, count, sampled) in [("rows", &all, ROWS, 100), ("tasks", &tasks, TASKS, TASKS)] {
-        let run = served.map_run(arn).await;
+        let run = map_run(&served, arn).await;
         let counts = &run["executionCounts"];
         assert_eq!((counts["succeeded"].as_u64(), counts["total"].as_u64()), (Some(count as u64), Some(count as u64)));
         seen[name]["counts"] = json!([run["itemCounts"], counts]);
-        let mut children = served.children(arn).await;
+        let mut children = children(&served, arn).await;
         assert_eq!(children.len(), count);
         // Newest first; their names ascend with their numbers.
         children.sort_by_key(|child| child["name"].as_str().map(str::to_owned));
         let mut histories = Vec::new();
         for child in children.iter().step_by(count / sampled) {
-            let history = served.history(child["executionArn"].as_str().unwrap()).await;
+            let history = history(&served, child["executionArn"].as_str().unwrap()).await;
             histories.push(if name == "rows" { of_any_row(history) } else { history });
         }
         // Ids of one process ascend, and those of the next one begin later.
@@ -287,4 +214,28 @@ async fn killing_the_box_in_the_midst_changes_no_history() {
     }
     let first = expected["results"].as_str().unwrap().lines().next().unwrap();
     assert_eq!(first, r#"{"index":0,"row":{"id":"0","name":"clip0.mp4"}}"#);
+}
+
+/// A redrive may come while the children that the stop before it ends are still ending: it must not be lost on that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_map_that_is_stopped_and_redriven_at_once_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = format!("data_dir = \"{0}/data\"\nlisten = \"127.0.0.1:0\"\n", dir.path().display());
+    fs::write(dir.path().join("conveyor.toml"), config).unwrap();
+    let served = Served::start(dir.path());
+    let waits = json!({"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 2, "End": true}}});
+    served.create("waits", &map(waits, json!({}))).await;
+    let arn = begin(&served, "waits", (0..500).collect()).await;
+    until_ok("the children run", async || {
+        let run = map_run(&served, &arn).await;
+        if run["executionCounts"]["running"].as_u64() >= Some(300) { Ok(()) } else { Err(run) }
+    })
+    .await;
+    for operation in ["StopExecution", "RedriveExecution"] {
+        call(&served, operation, json!({"executionArn": arn})).await;
+    }
+    let described = ended(&served, &arn).await;
+    let run = map_run(&served, &arn).await;
+    assert_eq!(described["status"], "SUCCEEDED", "{described} {run}");
+    assert_eq!((&run["executionCounts"]["succeeded"], &run["redriveCount"]), (&json!(500), &json!(1)), "{run}");
 }

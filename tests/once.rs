@@ -225,7 +225,7 @@ async fn outbox(
 ) {
     // The box may have told of itself meanwhile.
     let item = |body: &Value| Some(body["item"].as_str().or(body["message"].as_str())?.to_owned());
-    let waiting = conveyor_testing::served::until("everything is in the log", async || {
+    let waiting = conveyor_testing::until::until_ok("everything is in the log", async || {
         let found = served.get("/notifications").await;
         let rows = found["waiting"].as_array().unwrap();
         let (stay, go): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row["target"] == "webhook");

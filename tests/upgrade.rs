@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use conveyor_base::{Attempt, EventId, ExecutionId};
 use conveyor_interpreter::{Doing, Status};
@@ -18,6 +17,7 @@ use conveyor_store::{
     Backends, Direction, Directory, ExecutionFilter, ObjectField, Options, Scans, Stamp, Table, TableRow, Threads,
     check, open, upgrade,
 };
+use conveyor_testing::served::Served;
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
 use serde_json::{Value, json};
 
@@ -430,16 +430,6 @@ fn an_upgrade_that_loses_power_anywhere_comes_to_the_same_files() {
     assert!(interrupted.iter().all(|times| *times > 3), "before and after the first rename: {interrupted:?}");
 }
 
-/// Ends with the test.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The API shows what it showed before.
 #[tokio::test]
 async fn an_upgraded_box_answers_as_before() {
@@ -447,39 +437,20 @@ async fn an_upgraded_box_answers_as_before() {
     let (data, shares) = (dir.path().join("data"), dir.path().join("shares"));
     std::fs::create_dir_all(data.join("store")).unwrap();
     in_folder(&data.join("store"));
-    let program = || Command::new(conveyor_testing::binary());
-    let done = program().args(["upgrade", "--data-dir"]).arg(&data).output().unwrap();
+    let done = Command::new(conveyor_testing::binary()).args(["upgrade", "--data-dir"]).arg(&data).output().unwrap();
     let said = String::from_utf8(done.stdout).unwrap();
     assert!(done.status.success() && said.contains("left out 1 row(s) of table '$audit'"), "{said}");
 
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut config = format!("data_dir = \"{}\"\nlisten = \"127.0.0.1:{port}\"\n", data.display());
+    let mut config = format!("data_dir = \"{}\"\nlisten = \"127.0.0.1:0\"\n", data.display());
     for share in ["incoming", "outputs", "archive", "quarantine"] {
         std::fs::create_dir_all(shares.join(share)).unwrap();
         config += &format!("[shares.{share}]\npath = \"{}\"\n", shares.join(share).display());
     }
     std::fs::write(dir.path().join("conveyor.toml"), config).unwrap();
-    let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut serve = program();
-    serve.args(["serve", "--config"]).arg(dir.path().join("conveyor.toml")).stdout(Stdio::null()).stderr(log);
-    let _served = Served(serve.spawn().unwrap());
-    let client = reqwest::Client::new();
-    let get = async |path: &str| -> Option<Value> {
-        let answer = client.get(format!("http://127.0.0.1:{port}/api/v1{path}")).send().await.ok()?;
-        serde_json::from_str(&answer.text().await.ok()?).ok()
-    };
-    let begun = Instant::now();
-    while get("/overview").await.is_none() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "{}",
-            std::fs::read_to_string(dir.path().join("log")).unwrap()
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let served = Served::start(dir.path());
     let shown = shown();
     for path in ["/audit?limit=1000", "/approvals"] {
-        let mut answer = get(path).await.unwrap();
+        let mut answer = served.get(path).await;
         // What release 0.1 called deeds is called entries, and is there under both names.
         if let Some(entries) = answer.as_object_mut().and_then(|answer| answer.shift_remove("entries")) {
             assert_eq!(entries, answer["deeds"]);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use conveyor_testing::served::hangup::hang_up;
 use conveyor_testing::served::http::{self, Answer, Client};
-use conveyor_testing::served::{ROLE, Served, execution_arn, folder, machine_arn, until};
+use conveyor_testing::served::{ROLE, Served, execution_arn, folder, machine_arn};
+use conveyor_testing::until::until_ok;
 use serde_json::{Value, json};
 
 const CONFIGURATION: &str = "listen = \"127.0.0.1:0\"\ndata_dir = \"data\"\n";
@@ -243,7 +244,7 @@ async fn prepare(served: &Served, each: usize) -> (Vec<Change>, Duration) {
             client.call("AWSStepFunctions.StartExecution", &request).await;
         }
     }
-    let approvals = until("everybody is asked", async || {
+    let approvals = until_ok("everybody is asked", async || {
         let found = served.get("/approvals").await["approvals"].as_array().unwrap().clone();
         let failed = served.get("/executions?machine=fails&status=FAILED&limit=500").await;
         let failed = failed["executions"].as_array().unwrap().len();

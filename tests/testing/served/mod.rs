@@ -3,7 +3,6 @@
 pub mod hangup;
 pub mod http;
 
-use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::until::{PATIENCE, until_ok};
 use http::Client;
 
 /// Any role will do: the box has no accounts.
 pub const ROLE: &str = "arn:aws:iam::000000000000:role/any";
-/// How long something may take that is to come at all. How long it does take is no part of any test.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn machine_arn(name: &str) -> String {
     format!("arn:aws:states:us-east-1:000000000000:stateMachine:{name}")
@@ -170,7 +168,7 @@ impl Served {
 
     /// Waits until no execution runs any more.
     pub async fn idle(&self) {
-        until("no execution runs", async || {
+        until_ok("no execution runs", async || {
             let running = self.get("/executions?status=RUNNING&nested=true&limit=1").await;
             if running["executions"].as_array().unwrap().is_empty() { Ok(()) } else { Err(running) }
         })
@@ -195,17 +193,5 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Waits for what is to come; what stands against it is told if it never does.
-pub async fn until<T, E: Debug>(what: &str, look: impl AsyncFn() -> Result<T, E>) -> T {
-    let begun = Instant::now();
-    loop {
-        match look().await {
-            Ok(found) => return found,
-            Err(against) => assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}: {against:#?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
