@@ -38,7 +38,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use conveyor_base::limits::quotas;
-use conveyor_base::{Blocking, ShareIo, fault};
+use conveyor_base::{Blocking, Fault, ShareIo, fault};
 use conveyor_dashboard as dashboard;
 use conveyor_resources::wire::Messaging;
 use conveyor_run::Handle;
@@ -51,6 +51,9 @@ pub use arn::ArnFormat;
 use conveyor_logs::event as history;
 pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
+
+/// How long a commit may take until the store counts as failing.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the API's handlers need. Built by `cli`.
 pub struct Settings {
@@ -169,8 +172,7 @@ pub async fn serve(
     }
 }
 
-/// Requests that look into the store at the same time, and those that look at a disk, or at whatever shares a result
-/// names: one that is gone holds up the latter and nobody else.
+/// Requests that look into the store at the same time, and those that look at a disk.
 const READS_MAX: usize = 32;
 const DISKS_MAX: usize = 64;
 
@@ -185,16 +187,7 @@ impl AppState {
         self.reads.run(move || look(&app, &app.reader.on_this_thread())).await?
     }
 
-    /// The same for what may wait for a share as well.
-    async fn reading_disks<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&AppState, &Scans) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let app = self.clone();
-        self.disks.run(move || look(&app, &app.reader.on_this_thread())).await?
-    }
-
-    /// Runs what may wait for a disk on a thread that may block. Where the caller goes away, it goes on to its
+    /// Runs what may wait for a disk of the box's own, or waits for others only so long, on a thread that may block. Where the caller goes away, it goes on to its
     /// end.
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         Ok(self.disks.run(work).await?)
@@ -208,7 +201,12 @@ async fn metrics(State(app): State<AppState>) -> Response {
 /// Well means: the store takes a commit, and no part of the appliance is down or has failed within the last minute.
 async fn healthz(State(app): State<AppState>) -> Response {
     let began = std::time::Instant::now();
-    let stored = app.handle.check_store().await;
+    // A disk that hangs answers nothing at all, which whoever asks would take for a slow network.
+    let stored = tokio::time::timeout(STORE_PATIENCE, app.handle.check_store()).await;
+    let stored = stored.unwrap_or_else(|_| {
+        let what = format!("the store took no commit within {} s; does its disk hang?", STORE_PATIENCE.as_secs());
+        Err(Fault::fatal_plain(what))
+    });
     let parts = app.handle.failed_parts();
     let (status, body) = match stored {
         Ok(()) if !parts.is_empty() => {

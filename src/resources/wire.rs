@@ -3,6 +3,7 @@
 //!
 //! Owns the form of answers and refusals; what is done is done by [`super::queues`] and [`super::events`].
 
+use conveyor_base::escape::unescaped;
 use conveyor_run::Handle;
 use conveyor_services::events::Events;
 use conveyor_services::queues::Queues;
@@ -22,6 +23,23 @@ pub struct Messaging {
     pub events: Events,
 }
 
+/// A call as it came in: which operation is meant, and what it asks for.
+#[derive(Clone, Debug)]
+pub struct IncomingCall {
+    protocol: Protocol,
+    /// By its name in AWS's spelling where the box knows it.
+    operation: String,
+    request: Result<Value, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Sqs,
+    /// SQS's older one: form fields in, XML out.
+    SqsQuery,
+    Events,
+}
+
 /// What the client gets.
 #[derive(Debug)]
 pub struct Reply {
@@ -31,27 +49,76 @@ pub struct Reply {
     pub body: String,
 }
 
-/// Answers a call of the JSON protocol; `None` where the target is no service of these.
-pub async fn json(messaging: &Messaging, handle: &Handle, target: &str, body: &[u8]) -> Option<Reply> {
-    let is_sqs = target.starts_with(SQS);
-    let operation = target.strip_prefix(SQS).or_else(|| target.strip_prefix(EVENTS))?;
-    let request: Value = match serde_json::from_slice(if body.is_empty() { b"{}" } else { body }) {
-        Ok(request) => request,
-        Err(e) => return Some(refused("SerializationException", &format!("The request is no JSON: {e}"), 400)),
-    };
-    Some(match is_sqs {
-        true => match sqs(messaging, handle, operation, &request).await {
-            Ok(answer) => reply(200, "application/x-amz-json-1.0", &answer),
-            Err(refusal) => {
-                let code = format!("com.amazonaws.sqs#{}", refusal.code);
-                let mut reply = refused(&code, &refusal.message, refusal.status);
-                let sender = if refusal.status < 500 { "Sender" } else { "Receiver" };
-                reply.headers.push(("x-amzn-query-error", format!("{};{sender}", refusal.query_code)));
-                reply
+impl IncomingCall {
+    /// `target`: the header `X-Amz-Target`, or nothing; `path`: the request's, which names the queue where the fields of
+    /// the query protocol do not. `None` where the call is for no service of these.
+    pub fn read(target: &str, content_type: Option<&str>, path: &str, body: &[u8]) -> Option<IncomingCall> {
+        let is_form = content_type.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+        let (protocol, name, request) = match (target.strip_prefix(SQS), target.strip_prefix(EVENTS)) {
+            (Some(name), _) => (Protocol::Sqs, name.to_owned(), json_of(body)),
+            (None, Some(name)) => (Protocol::Events, name.to_owned(), json_of(body)),
+            (None, None) if target.is_empty() && is_form => {
+                let form = form_fields(body);
+                let action = form.iter().find(|(name, _)| name == "Action").map(|(_, action)| action.clone());
+                let mut request = fields(&form);
+                if request.get("QueueUrl").is_none() && path.len() > 1 {
+                    request["QueueUrl"] = path.into();
+                }
+                (Protocol::SqsQuery, action.unwrap_or_default(), Ok(request))
             }
-        },
-        false => events(messaging, handle, operation, &request).await,
-    })
+            (None, None) => return None,
+        };
+        let operation = match protocol {
+            Protocol::Events => name,
+            Protocol::Sqs | Protocol::SqsQuery => queues::operation(&name).map_or(name, str::to_owned),
+        };
+        Some(IncomingCall { protocol, operation, request })
+    }
+
+    /// Whether it waits for something that would be lost on a caller who has gone meanwhile.
+    pub fn waits(&self) -> bool {
+        self.protocol != Protocol::Events && self.operation == "ReceiveMessage"
+    }
+
+    /// The queue that it empties.
+    pub fn purged(&self) -> Option<&str> {
+        let purges = self.protocol != Protocol::Events && self.operation == "PurgeQueue";
+        purges.then(|| self.request.as_ref().ok().and_then(|request| request["QueueUrl"].as_str()).unwrap_or_default())
+    }
+}
+
+fn json_of(body: &[u8]) -> Result<Value, String> {
+    serde_json::from_slice(if body.is_empty() { b"{}" } else { body }).map_err(|e| e.to_string())
+}
+
+fn form_fields(body: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(body);
+    let plain = |text: &str| unescaped(&text.replace('+', " "));
+    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
+}
+
+impl Messaging {
+    /// Carries a call out.
+    pub async fn answer(&self, handle: &Handle, call: &IncomingCall) -> Reply {
+        let request = match &call.request {
+            Ok(request) => request,
+            Err(e) => return refused("SerializationException", &format!("The request is no JSON: {e}"), 400),
+        };
+        match call.protocol {
+            Protocol::Events => events(self, handle, &call.operation, request).await,
+            Protocol::SqsQuery => xml(&call.operation, sqs(self, handle, &call.operation, request).await),
+            Protocol::Sqs => match sqs(self, handle, &call.operation, request).await {
+                Ok(answer) => reply(200, "application/x-amz-json-1.0", &answer),
+                Err(refusal) => {
+                    let code = format!("com.amazonaws.sqs#{}", refusal.code);
+                    let mut reply = refused(&code, &refusal.message, refusal.status);
+                    let sender = if refusal.status < 500 { "Sender" } else { "Receiver" };
+                    reply.headers.push(("x-amzn-query-error", format!("{};{sender}", refusal.query_code)));
+                    reply
+                }
+            },
+        }
+    }
 }
 
 async fn sqs(messaging: &Messaging, handle: &Handle, operation: &str, p: &Value) -> Result<Value, queues::SqsError> {
@@ -88,15 +155,9 @@ fn refused(code: &str, message: &str, status: u16) -> Reply {
     reply(status, "application/x-amz-json-1.0", &json!({ "__type": code, "message": message }))
 }
 
-/// Answers a call of SQS's query protocol: form fields in, XML out. `path` names the queue where the fields do not.
-pub async fn query(messaging: &Messaging, handle: &Handle, path: &str, form: &[(String, String)]) -> Reply {
-    let operation = form.iter().find(|(name, _)| name == "Action").map_or("", |(_, action)| action.as_str());
-    let mut request = fields(form);
-    if request.get("QueueUrl").is_none() && path.len() > 1 {
-        request["QueueUrl"] = path.into();
-    }
+fn xml(operation: &str, answer: Result<Value, queues::SqsError>) -> Reply {
     let id = uuid::Uuid::new_v4();
-    let (status, body) = match sqs(messaging, handle, operation, &request).await {
+    let (status, body) = match answer {
         Ok(answer) => {
             let mut result = String::new();
             for (name, value) in answer.as_object().into_iter().flatten() {
@@ -243,5 +304,26 @@ mod tests {
         let expected = json!({"Entries": [{"Id": "a", "MessageAttributes": {"kind": {"DataType": "String"}}},
             {"Id": "b"}], "AttributeNames": ["All"]});
         assert_eq!(fields(&form), expected);
+    }
+
+    #[test]
+    fn what_a_call_is_goes_by_its_operation_and_not_by_what_it_says() {
+        let form = Some("application/x-www-form-urlencoded; charset=utf-8");
+        let read = |target: &str, kind, body: &str| IncomingCall::read(target, kind, "/0/jobs", body.as_bytes());
+        let sends = "Action=SendMessage&MessageBody=ReceiveMessage+and+PurgeQueue";
+        let calls = [
+            (read("", form, sends), false, None),
+            (read("AmazonSQS.SendMessage", None, r#"{"MessageBody": "ReceiveMessage"}"#), false, None),
+            (read("", form, "Action=receiveMessage"), true, None),
+            (read("AmazonSQS.receiveMessage", None, "{}"), true, None),
+            (read("", form, "Action=PurgeQueue"), false, Some("/0/jobs")),
+            (read("AmazonSQS.purgeQueue", None, r#"{"QueueUrl": "there"}"#), false, Some("there")),
+            (read("AWSEvents.ReceiveMessage", None, "{}"), false, None),
+        ];
+        for (call, waits, purged) in calls {
+            let call = call.unwrap();
+            assert_eq!((call.waits(), call.purged()), (waits, purged), "{call:?}");
+        }
+        assert!(read("AWSStepFunctions.ListExecutions", form, "").is_none() && read("", None, sends).is_none());
     }
 }

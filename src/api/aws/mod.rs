@@ -22,7 +22,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
-use conveyor_resources::wire;
+use conveyor_resources::wire::{IncomingCall, Reply};
 use conveyor_store::Scans;
 use serde_json::{Value, json};
 
@@ -45,7 +45,7 @@ pub async fn handle(
 ) -> Response {
     let target = target(&headers);
     let Some(operation) = target.strip_prefix(TARGET) else {
-        return match others(&app, &caller, uri, headers.clone(), body).await {
+        return match others(&app, &caller, &uri, &headers, &body).await {
             Some(response) => response,
             None => refuse(&unknown(target)),
         };
@@ -122,79 +122,31 @@ pub async fn queue(
     body: Bytes,
 ) -> Response {
     let unknown = unknown(target(&headers));
-    others(&app, &caller, uri, headers, body).await.unwrap_or_else(|| refuse(&unknown))
+    others(&app, &caller, &uri, &headers, &body).await.unwrap_or_else(|| refuse(&unknown))
 }
 
 /// The answer of another service of the box; `None` where the call is not for one.
-async fn others(app: &AppState, caller: &Caller, uri: Uri, headers: HeaderMap, body: Bytes) -> Option<Response> {
+async fn others(app: &AppState, caller: &Caller, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Option<Response> {
     let messaging = app.messaging.clone()?;
-    let target = target(&headers).to_owned();
-    let form = is_form(&headers, &target).then(|| form_fields(&body));
-    let waits = waits(&target, &body);
-    let purged = purged(&target, &uri, form.as_deref(), &body);
-    let entry = purged.map(|to| {
-        let (what, success) = ("PurgeQueue".to_owned(), StatusCode::OK);
-        audit::entry(app, caller, Action { door: "aws", what, to, success })
-    });
-    let handle = entry.as_ref().map_or_else(|| app.handle.clone(), |entry| app.on_behalf(entry).handle);
-    let call = async move {
-        match form {
-            Some(fields) => Some(wire::query(&messaging, &handle, uri.path(), &fields).await),
-            None => wire::json(&messaging, &handle, &target, &body).await,
-        }
-    };
-    if let Some(entry) = entry {
-        let change = async move { call.await.map_or_else(|| refuse(&unknown("PurgeQueue")), passed_on) };
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let call = IncomingCall::read(target(headers), content_type, uri.path(), body)?;
+    if call.waits() {
+        return Some(passed_on(messaging.answer(&app.handle, &call).await));
+    }
+    // Of all that comes in here that alone is kept in the audit log.
+    if let Some(queue) = call.purged() {
+        let (what, to, success) = ("PurgeQueue".to_owned(), shortened(queue), StatusCode::OK);
+        let entry = audit::entry(app, caller, Action { door: "aws", what, to, success });
+        let handle = app.on_behalf(&entry).handle;
+        let change = async move { passed_on(messaging.answer(&handle, &call).await) };
         return Some(audit::run_kept(app.clone(), entry, change, refused).await);
     }
-    let reply = match waits {
-        true => call.await,
-        false => match audit::run_detached(call).await {
-            Ok(reply) => reply,
-            Err(refusal) => return Some(refuse(&refusal)),
-        },
-    };
-    reply.map(passed_on)
+    let handle = app.handle.clone();
+    let answered = audit::run_detached(async move { messaging.answer(&handle, &call).await }).await;
+    Some(answered.map_or_else(|refusal| refuse(&refusal), passed_on))
 }
 
-/// Whether the call is one of SQS's older protocol.
-fn is_form(headers: &HeaderMap, target: &str) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    target.is_empty() && kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
-}
-
-/// The queue that the call empties. Of all that comes in here that alone is kept in the audit log.
-fn purged(target: &str, uri: &Uri, form: Option<&[(String, String)]>, body: &[u8]) -> Option<String> {
-    // Operations are known in either case.
-    let is_purge = |operation: &str| operation.eq_ignore_ascii_case("PurgeQueue");
-    let queue = match form {
-        Some(form) => {
-            let field = |name: &str| form.iter().find(|(field, _)| field == name).map(|(_, text)| text.as_str());
-            field("Action").filter(|action| is_purge(action))?;
-            field("QueueUrl").unwrap_or(uri.path()).to_owned()
-        }
-        None if target.strip_prefix("AmazonSQS.").is_some_and(is_purge) => {
-            let body: Value = serde_json::from_slice(body).unwrap_or_default();
-            body["QueueUrl"].as_str().unwrap_or_default().to_owned()
-        }
-        None => return None,
-    };
-    Some(shortened(&queue))
-}
-
-/// Whether the call waits for something that would be lost on a caller who has gone meanwhile.
-fn waits(target: &str, body: &[u8]) -> bool {
-    let name: &[u8] = b"ReceiveMessage";
-    target.ends_with("ReceiveMessage") || target.is_empty() && body.windows(name.len()).any(|part| part == name)
-}
-
-fn form_fields(body: &[u8]) -> Vec<(String, String)> {
-    let text = String::from_utf8_lossy(body);
-    let plain = |text: &str| conveyor_base::escape::unescaped(&text.replace('+', " "));
-    text.split('&').filter_map(|pair| pair.split_once('=')).map(|(name, value)| (plain(name), plain(value))).collect()
-}
-
-fn passed_on(reply: wire::Reply) -> Response {
+fn passed_on(reply: Reply) -> Response {
     let mut response = Response::new(Body::from(reply.body));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
