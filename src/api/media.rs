@@ -3,16 +3,25 @@
 //! Invariants: only shares that are listed as servable are served; no key leads out of its share; what a file holds is
 //! never run as a page of this origin.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conveyor_base::escape::escaped;
-use conveyor_base::{Shares, Uri};
+use conveyor_base::{ShareIo, Shares, Uri};
+use futures::stream;
+use tokio::runtime::Handle;
 use tower_http::services::ServeFile;
 
 use super::{ApiError, AppState};
+
+/// Bytes that are read at a time.
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// Types that browsers show or play and that run nothing. Everything else is offered for download.
 const SHOWN: &[(&str, &str)] = &[
@@ -47,24 +56,29 @@ pub async fn file(
         return plain(StatusCode::NOT_FOUND, "This share is not served here.");
     }
     let uri = Uri::new(share, key);
-    let asked = uri.clone();
-    let found = move |shares: &Shares| -> Result<PathBuf, String> {
-        let path = shares.resolve(&asked).map_err(|e| e.to_string())?;
+    let (asked, runtime, has_body) = (uri.clone(), Handle::current(), request.method() == Method::GET);
+    let open = move |shares: &Shares| -> Result<_, (StatusCode, String)> {
+        let missing = |what: String| (StatusCode::NOT_FOUND, what);
+        let cannot = |e: io::Error| (StatusCode::SERVICE_UNAVAILABLE, format!("{asked} cannot be read: {e}"));
+        let path = shares.resolve(&asked).map_err(|e| missing(e.to_string()))?;
         // Not folders, nor pipes that would hold the request for ever.
-        let is_file = path.metadata().is_ok_and(|meta| meta.is_file());
-        is_file.then_some(path).ok_or_else(|| format!("There is no file {asked}."))
+        if !path.metadata().is_ok_and(|meta| meta.is_file()) {
+            return Err(missing(format!("There is no file {asked}.")));
+        }
+        let file = File::open(&path).map_err(cannot)?;
+        // What of the file is asked for, and whether at all, is worked out there; the content is read below.
+        let head = runtime.block_on(ServeFile::new(&path).try_call(request)).map_err(cannot)?;
+        Ok((head.map(drop), file))
     };
-    let path = match app.io.run(&[&uri.share], found).await.map_err(ApiError::from) {
-        Ok(Ok(path)) => path,
-        Ok(Err(why)) => return plain(StatusCode::NOT_FOUND, &why),
+    let (head, file) = match app.io.run(&[&uri.share], open).await.map_err(ApiError::from) {
+        Ok(Ok(opened)) => opened,
+        Ok(Err((status, why))) => return plain(status, &why),
         Err(refused) => return plain(refused.status(), &refused.message),
     };
     let kind = content_type(uri.file_name());
-    // `ServeFile` names a type by suffix; ours goes over it below, so that both agree on every box.
-    let mut response = match ServeFile::new(&path).try_call(request).await {
-        Ok(response) => response.map(axum::body::Body::new).into_response(),
-        Err(e) => return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{uri} cannot be read: {e}")),
-    };
+    let span = span(head.status(), head.headers()).filter(|_| has_body);
+    let body = span.map_or_else(Body::empty, |(first, length)| content(app.io.clone(), uri.share, file, first, length));
+    let mut response = head.map(|()| body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.unwrap_or("application/octet-stream")));
     if kind.is_none() {
@@ -75,6 +89,47 @@ pub async fn file(
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
+}
+
+/// From where and how much of a file an answer holds; `None` where it holds none.
+fn span(status: StatusCode, headers: &HeaderMap) -> Option<(u64, u64)> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let length = text(header::CONTENT_LENGTH)?.parse().ok()?;
+    match status {
+        StatusCode::OK => Some((0, length)),
+        StatusCode::PARTIAL_CONTENT => {
+            let (first, _) = text(header::CONTENT_RANGE)?.strip_prefix("bytes ")?.split_once('-')?;
+            Some((first.parse().ok()?, length))
+        }
+        _ => None,
+    }
+}
+
+/// That part of a file, read piece by piece as it is taken. Between two pieces it holds no thread and no place of the
+/// share's: a player that pauses keeps nobody waiting.
+fn content(io: ShareIo, share: String, file: File, first: u64, length: u64) -> Body {
+    let pieces = stream::try_unfold((Arc::new(file), first, length), move |(file, at, left)| {
+        let (io, share) = (io.clone(), share.clone());
+        async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            let reading = file.clone();
+            let read = move |_: &Shares| -> io::Result<Bytes> {
+                let mut piece = vec![0; left.min(PIECE_BYTES) as usize];
+                let got = reading.read_at(&mut piece, at)?;
+                piece.truncate(got);
+                Ok(piece.into())
+            };
+            let piece = io.run(&[&share], read).await.map_err(io::Error::other)??;
+            match piece.len() as u64 {
+                // It has become shorter; the answer breaks off, and whoever asked sees that.
+                0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+                got => Ok(Some((piece, (file, at + got, left - got)))),
+            }
+        }
+    });
+    Body::from_stream(pieces)
 }
 
 /// Where a file is served, if it is.

@@ -1,8 +1,8 @@
 //! What waits for a person's decision, and the decision.
 
 use axum::extract::{Extension, Json, Path, State};
-use conveyor_base::Attempt;
 use conveyor_base::limits::CAUSE_CHARS_MAX;
+use conveyor_base::{Attempt, Uri};
 use conveyor_resources::approve::REJECTED;
 use conveyor_services::approvals::{Decision, Key, Verdict};
 use conveyor_store::Scans;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::found;
-use super::outputs::outputs;
+use super::outputs::{self, outputs};
 use super::{Body, JsonResult, NoStoreJson, source};
 use crate::gate::Caller;
 use crate::{ApiError, AppState};
@@ -18,12 +18,20 @@ use crate::{ApiError, AppState};
 const ROWS_MAX: usize = 1_000;
 
 pub async fn all(State(app): State<AppState>) -> JsonResult {
-    let shown = app.reading_disks(listed).await?;
-    Ok(NoStoreJson(json!({"approvals": shown})))
+    let mut listed = app.reading(listed).await?;
+    // All at once: a share that does not answer costs a moment in all.
+    let counts: Vec<usize> = listed.iter().map(|(_, named)| named.len()).collect();
+    let named = listed.iter_mut().flat_map(|(_, named)| std::mem::take(named)).collect();
+    let mut media = outputs(&app, named).await.into_iter();
+    let shown = listed.into_iter().zip(counts).map(|((mut row, _), count)| {
+        row["media"] = json!(media.by_ref().take(count).collect::<Vec<_>>());
+        row
+    });
+    Ok(NoStoreJson(json!({"approvals": shown.collect::<Vec<_>>()})))
 }
 
-/// What waits still. What does not, the approvals drop before long.
-fn listed(app: &AppState, rows: &Scans) -> Result<Vec<Value>, ApiError> {
+/// What waits still, with the files that it is about. What does not, the approvals drop before long.
+fn listed(app: &AppState, rows: &Scans) -> Result<Vec<(Value, Vec<Uri>)>, ApiError> {
     let mut shown = Vec::new();
     for (execution, attempt, row) in rows.approvals(None, ROWS_MAX)? {
         if !app.handle.awaits(&row.token)? {
@@ -36,11 +44,11 @@ fn listed(app: &AppState, rows: &Scans) -> Result<Vec<Value>, ApiError> {
         while let Some(parent) = top.parent.as_ref().and_then(|p| rows.header(p.execution).ok().flatten()) {
             top = parent;
         }
-        let mut media = outputs(app, [row.asked.as_str()].into_iter(), None);
+        let mut media = outputs::named([row.asked.as_str()].into_iter(), None);
         if media.is_empty() {
-            media = outputs(app, [&*header.input].into_iter(), None);
+            media = outputs::named([&*header.input].into_iter(), None);
         }
-        shown.push(json!({
+        let row = json!({
             "id": format!("{execution}-{attempt}"),
             "title": row.title,
             "question": asked["Question"],
@@ -51,10 +59,10 @@ fn listed(app: &AppState, rows: &Scans) -> Result<Vec<Value>, ApiError> {
             "state": row.state,
             "file": file.as_ref().map(|uri| uri.file_name()),
             "root": top.id.to_string(),
-            "media": media,
-        }));
+        });
+        shown.push((row, media));
     }
-    shown.sort_by_key(|row| row["since"].as_i64());
+    shown.sort_by_key(|(row, _)| row["since"].as_i64());
     Ok(shown)
 }
 

@@ -2,7 +2,7 @@
 
 use axum::extract::{Json, Path, Query, State};
 use conveyor_base::limits::quotas;
-use conveyor_base::{EventId, ExecutionId, JOB_MACHINE};
+use conveyor_base::{EventId, ExecutionId, JOB_MACHINE, Uri};
 use conveyor_interpreter::{Header, HistoryEvent, StateType};
 use conveyor_run::{self as run, StartRequest};
 use conveyor_store::{Direction, Scans};
@@ -32,7 +32,8 @@ pub struct OneQuery {
 pub async fn one(State(app): State<AppState>, Path(id): Path<String>, Query(query): Query<OneQuery>) -> JsonResult {
     let handle = app.handle.clone();
     let with_states = query.states.unwrap_or(true);
-    let mut shown = app.reading_disks(move |app, rows| detail(app, rows, &id, with_states)).await?;
+    let (mut shown, made) = app.reading(move |app, rows| detail(app, rows, &id, with_states)).await?;
+    shown.0["outputs"] = json!(outputs(&app, made).await);
     if shown.0["stoppedAt"].is_null() {
         let ids = nested_ids(&shown.0);
         shown.0["working"] = running(&handle, &ids);
@@ -69,7 +70,8 @@ async fn waiting(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
     json!(all)
 }
 
-fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> JsonResult {
+/// With the files that its states name.
+fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> Result<(NoStoreJson, Vec<Uri>), ApiError> {
     let header = found(rows, id)?;
     let events = rows.history(header.id, EventId(0), EVENTS_MAX, Direction::Forward)?;
     let mut states = visits_of(app, &header, &events);
@@ -78,7 +80,7 @@ fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> JsonResu
     let at_its_end = visits::failed(&states).is_some_and(|visit| visit.state_type == StateType::Fail);
     let output = header.output().map(str::to_owned);
     let texts = output.iter().map(String::as_str).chain(states.iter().rev().filter_map(|v| v.output.as_deref()));
-    let made = outputs(app, texts, source(&header.input).as_ref());
+    let made = outputs::named(texts, source(&header.input).as_ref());
     let texts = output.iter().map(String::as_str).chain(states.iter().filter_map(|v| v.output.as_deref()));
     let predicted = predictions::checked(texts);
     let shown_max = if with_states { VISITS_MAX } else { 0 };
@@ -91,7 +93,6 @@ fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> JsonResu
     shown["states"] = json!(states);
     shown["statesLeftOut"] = left_out.into();
     shown["failure"] = failure.unwrap_or(Value::Null);
-    shown["outputs"] = json!(made);
     if at_its_end {
         shown["redrivable"] = false.into();
     }
@@ -99,7 +100,7 @@ fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> JsonResu
     shown["predicted"] = predicted;
     let runs = header.stopped_at.is_none();
     shown["predictions"] = if runs { predictions::expected(app, rows, header.id) } else { json!([]) };
-    Ok(NoStoreJson(shown))
+    Ok((NoStoreJson(shown), made))
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -14,7 +14,8 @@ use crate::{ApiError, AppState, media};
 const ENTRIES_MAX: usize = 2_000;
 
 pub async fn all(State(app): State<AppState>) -> JsonResult {
-    app.reading_disks(|app, _| Ok(NoStoreJson(json!({"shares": read(app)})))).await
+    let look = app.clone();
+    Ok(NoStoreJson(app.blocking(move || json!({"shares": read(&look)})).await?))
 }
 
 /// Every share with its file system. A server that is gone costs three seconds, for all of them together.

@@ -10,7 +10,7 @@
 mod formats;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use conveyor_asl::{Format, InputType, ReadWith};
@@ -26,6 +26,9 @@ use super::objects;
 
 /// Items that are handed on together.
 const LINES_PER_BATCH: usize = 256;
+
+/// Bytes of results that are sent to the endpoint as one object: they are held in memory for that.
+const ENDPOINT_OBJECT_BYTES_MAX: usize = 256 << 20;
 
 /// Why reading ended: the reason, or that enough was read.
 pub(super) enum Stop {
@@ -82,8 +85,15 @@ impl Buckets {
     pub async fn write(self, bucket: String, key: String, fill: Fill) -> Result<u64, TaskError> {
         let failed = |cause: String| TaskError::new("States.ResultWriterFailed", cause);
         if let Some(endpoint) = self.remote(&bucket) {
-            let mut body = Vec::new();
-            fill(&mut body).map_err(|e| failed(e.to_string()))?;
+            // It walks all the children: work for a thread that may block.
+            let gathered = self.io.run_long(&[], move |_| {
+                let mut body = InMemory(Vec::new());
+                fill(&mut body).map(|()| body.0)
+            });
+            let body = match gathered.await {
+                Ok(body) => body.map_err(|e| failed(e.to_string()))?,
+                Err(e) => return Err(failed(format!("Writing the results broke off: {}", chain(&e)))),
+            };
             let size = body.len() as u64;
             put(endpoint, &bucket, &key, body).await.map_err(failed)?;
             return Ok(size);
@@ -99,6 +109,24 @@ impl Buckets {
     /// The endpoint, where the bucket is no share and there is one.
     fn remote(&self, bucket: &str) -> Option<&Endpoint> {
         self.endpoint.as_deref().filter(|_| !objects::is_share(self.io.shares(), bucket))
+    }
+}
+
+/// A request's body on its way to the endpoint, which gets it whole.
+struct InMemory(Vec<u8>);
+
+impl Write for InMemory {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > ENDPOINT_OBJECT_BYTES_MAX {
+            let what = "the results are longer than the 256 MiB that are sent to the endpoint as one object; write them to a share";
+            return Err(io::Error::other(what));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
