@@ -45,6 +45,8 @@ pub struct MachineChange {
     pub settings: Option<String>,
     /// Publishes what comes out as a version, with this description.
     pub publish: Option<String>,
+    /// The revision that was changed: where it is not the newest one any more the change is refused.
+    pub based_on: Option<u64>,
 }
 
 /// A machine as a change left it.
@@ -193,8 +195,21 @@ impl Core {
 
     /// UpdateStateMachine: a new revision; executions that run keep theirs. What changes nothing makes none.
     pub async fn update_machine(&self, name: &str, change: MachineChange, by: By<'_>) -> Result<Changed, Refused> {
+        // Looked through before anybody waits for it. Should the machine be another one by then, it is looked through anew.
+        let kind = self.changeable(name)?.kind;
+        let parsed = match &change.definition {
+            Some(definition) => Some(self.parse(definition, kind).await?),
+            None => None,
+        };
         let _one_at_a_time = self.catalog.changing.lock().await;
         let mut row = self.changeable(name)?;
+        if let Some(based_on) = change.based_on.filter(|revision| *revision != row.revision) {
+            let what = format!(
+                "'{name}' is at revision {} by now, and this change was made to revision {based_on}; look at it first",
+                row.revision
+            );
+            return Err(Refused::new("ConflictException", what));
+        }
         let old = self.current(&row)?;
         let now = self.clock.now();
         let new = RevisionRow {
@@ -207,7 +222,10 @@ impl Core {
         if new == old {
             return self.publish_if_asked(row, old, change.publish, by).await;
         }
-        let parsed = self.parse(&new.definition, row.kind).await?;
+        let parsed = match parsed.filter(|_| row.kind == kind) {
+            Some(parsed) => parsed,
+            None => self.parse(&new.definition, row.kind).await?,
+        };
         let revision_id = Some(uuid::Uuid::new_v4().to_string());
         let new = RevisionRow { revision_id: revision_id.clone(), created_at: now.into(), ..new };
         row.revision = self.newest_revision(name).await?.unwrap_or(row.revision) + 1;

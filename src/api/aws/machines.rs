@@ -72,7 +72,7 @@ pub async fn update(app: &AppState, mut fields: Fields) -> Result<Value, ApiErro
     settings.check()?;
     let before = app.reader.revision(&name, row.revision)?.map(|revision| revision.settings).unwrap_or_default();
     let settings = (!settings.is_empty()).then(|| settings.over(&before));
-    let change = MachineChange { definition, role_arn, settings, publish: publish? };
+    let change = MachineChange { definition, role_arn, settings, publish: publish?, based_on: None };
     let changed = app.handle.update_machine(&name, change).await?;
     let mut answer = json!({"updateDate": Timestamp::from(changed.machine.updated_at).as_seconds()});
     if let Some(revision_id) = &changed.revision_id {

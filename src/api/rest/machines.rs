@@ -162,15 +162,13 @@ pub struct ChangeBody {
 
 pub async fn update(app: AppState, Path(name): Path<String>, body: Body<ChangeBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
-    let row = find(&app, &name)?;
-    if let Some(based_on) = body.based_on.filter(|revision| *revision != row.revision) {
-        let what = format!(
-            "'{name}' is at revision {} by now, and this change was made to revision {based_on}; look at it first",
-            row.revision
-        );
-        return Err(ApiError::new("ConflictException", what));
-    }
-    let change = MachineChange { definition: Some(body.definition), publish: body.publish, ..MachineChange::default() };
+    find(&app, &name)?;
+    let change = MachineChange {
+        definition: Some(body.definition),
+        publish: body.publish,
+        based_on: body.based_on,
+        ..MachineChange::default()
+    };
     app.handle.update_machine(&name, change).await?;
     shown(&app, name).await
 }
