@@ -130,7 +130,11 @@ impl<'a, O: Observer> Draft<'a, O> {
 
     /// Whether what is decided counts for nothing.
     pub fn is_void(&self) -> bool {
-        self.unread.get().is_some()
+        self.unread().is_some()
+    }
+
+    pub fn unread(&self) -> Option<Unread> {
+        self.unread.get()
     }
 
     fn found<T>(&self, row: Known<T>, unread: Unread) -> Option<T> {

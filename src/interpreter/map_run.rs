@@ -24,7 +24,7 @@ use super::execution::{Branch, Doing, Execution, Header, Item, MapChild, RunPhas
 use super::history::{Failure, HistoryKind};
 use super::map::{Tolerated, count, items, map_of};
 use super::observer::Observer;
-use super::partial::Base;
+use super::partial::{Base, Known, Partial, Unread};
 use super::raise::{DATA_LIMIT_EXCEEDED, Raised, raise};
 use super::step::{leave, transition};
 
@@ -286,17 +286,30 @@ pub struct Feed<'m> {
 }
 
 impl<'m> Feed<'m> {
-    /// `None` where the parent's branch is in no distributed Map (any more).
-    pub fn of(machine: &'m StateMachine, parent: &Execution, branch: BranchId, env: &Env) -> Option<Feed<'m>> {
-        let row = parent.branches.get(&branch)?;
-        let Doing::MapRun { run, .. } = row.doing else { return None };
-        let (state, map) = map_of(machine, &row.state)?;
+    /// `None` where the parent's branch is in no distributed Map (any more). It looks at the branch and at what is around
+    /// it; what of that was not read is said.
+    pub fn of(
+        machine: &'m StateMachine,
+        parent: &Partial,
+        branch: BranchId,
+        env: &Env,
+    ) -> Result<Option<Feed<'m>>, Unread> {
+        let row = match parent.branch(branch) {
+            Known::There(row) => row,
+            Known::Absent => return Ok(None),
+            Known::Unread => return Err(Unread::Branch(branch)),
+        };
+        let Doing::MapRun { run, .. } = row.doing else { return Ok(None) };
+        let Some((state, map)) = map_of(machine, &row.state) else { return Ok(None) };
         // The same time and randomness whenever it is asked: the run may go on after a crash.
         let entry = Entry { at: row.state_entered_at, seed: run, event: Event::Started };
-        let mut draft = Draft::new(machine, Base::Whole(parent), &entry, env);
+        let mut draft = Draft::new(machine, Base::Part(parent), &entry, env);
         let around = Surroundings::of(&mut draft, branch, None).seeded(run as u64);
-        let input = around.input(&mut draft.observer, state, &row.input).ok()?;
-        Some(Feed { state, map, around, input })
+        let input = around.input(&mut draft.observer, state, &row.input);
+        match draft.unread() {
+            Some(unread) => Err(unread),
+            None => Ok(input.ok().map(|input| Feed { state, map, around, input })),
+        }
     }
 
     /// The items that stand in the parent's input.

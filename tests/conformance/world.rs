@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use conveyor_asl::{self as asl, StateMachine};
 use conveyor_base::{Attempt, ExecutionId, TaskToken, TimerId, Timestamp};
 use conveyor_interpreter::{
-    Command, Entry, Env, Event, Execution, Feed, HistoryEvent, MachineRef, MapChild, Outcome, Plan, RunTask, Status,
-    map_run, step,
+    Command, Entry, Env, Event, Execution, Feed, HistoryEvent, MachineRef, MapChild, Outcome, Partial, Plan, RunTask,
+    Status, map_run, step,
 };
 use conveyor_logs::event::wire;
 use serde_json::{Value, json};
@@ -155,7 +155,9 @@ impl World {
         let (machine, now) = (self.executions[at].machine.clone(), Timestamp(START + self.now));
         let parent = &self.executions[at].execution;
         let plan: Plan = serde_json::from_str(&task.parameters).unwrap();
-        let mut feed = Feed::of(&self.machines[&machine], parent, task.branch, &env).unwrap();
+        let looked_at = Partial::from(parent.clone());
+        let feed = Feed::of(&self.machines[&machine], &looked_at, task.branch, &env);
+        let mut feed = feed.unwrap().unwrap();
         let mut children = Vec::new();
         for (number, item) in (0..).zip(feed.items().unwrap()) {
             let of = MapChild {

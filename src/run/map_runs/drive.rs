@@ -11,7 +11,9 @@ use conveyor_base::limits::CHILDREN_IN_FLIGHT_MAX;
 use conveyor_base::{Attempt, ExecutionId, Fault, Timestamp};
 use conveyor_interpreter::history::Failure;
 use conveyor_interpreter::map_run::{child, exceeds, threshold_exceeded};
-use conveyor_interpreter::{Event, Execution, Feed, MapChild, Plan, RunTask, Status, Step, run_list};
+use conveyor_interpreter::{
+    Branch, Event, Execution, Feed, Known, MapChild, Partial, Plan, RunTask, Status, Step, run_list,
+};
 use conveyor_store::{Commit, MapRunRow, RunChild, RunStatus, Scans};
 use tokio::time::{Duration, timeout};
 
@@ -114,7 +116,8 @@ pub(super) struct Run<'a> {
     pub list: String,
     pub plan: Plan,
     pub machine: Arc<Machine>,
-    pub execution: Execution,
+    /// The parent, as far as its Map looks at it: however wide that is, a run costs no more.
+    pub execution: Partial,
     pub items: Items,
     /// Children that the redrive has not begun again yet.
     redriving: VecDeque<RunChild>,
@@ -134,20 +137,30 @@ impl<'a> Run<'a> {
         task: RunTask,
         driven: &'a Arc<Driven>,
     ) -> Result<Option<Run<'a>>, Fault> {
-        let Some(execution) = core.reader.blocking(move |rows| rows.execution(parent)).await? else { return Ok(None) };
-        if execution.branch_of_attempt(task.attempt).is_none() {
+        let Some(header) = core.reader.header(parent).await? else { return Ok(None) };
+        let (machine, branch) = (core.machine(&header.machine)?, task.branch);
+        let (looking, mut execution) = (machine.clone(), Partial::of(header));
+        let read = core.reader.blocking(move |rows| {
+            let rows = rows.rows(parent);
+            while let Err(unread) = Feed::of(&looking.definition, &execution, branch, &looking.env) {
+                execution.read(unread, &rows)?;
+            }
+            Ok::<_, Fault>(execution)
+        });
+        let execution = read.await?;
+        let waits = |branch: &Branch| branch.doing.attempt() == Some(task.attempt);
+        if !matches!(execution.branch(branch), Known::There(branch) if waits(branch)) {
             driven.stopped.store(true, Ordering::SeqCst);
         }
         let row = match core.reader.map_run(parent, task.attempt)? {
             Some(row) => row,
             // Cancelled in the step that began it, and redriven.
-            None => match MapRunRow::of(&execution.header, &task) {
+            None => match MapRunRow::of(execution.header(), &task) {
                 Some(row) => row,
                 None => return Ok(None),
             },
         };
         let Ok(plan) = serde_json::from_str::<Plan>(&task.parameters) else { return Ok(None) };
-        let machine = core.machine(&execution.header.machine)?;
         let list = run_list(&row.machine, &row.label, row.run.0);
         let items = Items::of(core, parent, &task, &plan);
         Ok(Some(Run {
@@ -268,8 +281,8 @@ impl<'a> Run<'a> {
         let count = self.redriving.len().min(room as usize);
         for child in self.redriving.drain(..count).collect::<Vec<_>>() {
             // What cannot be redriven stays as it ended. Told when its row says that it runs.
-            if let Err(refused) = self.core.post_and_wait(child.id, Event::Redriven).await
-                && refused.code == "InternalFailure"
+            if let Err(refused) = self.core.post_until_heard(child.id, Event::Redriven).await
+                && refused.is_transient()
             {
                 return Ok(Some(End::Closing));
             }
@@ -310,7 +323,8 @@ impl<'a> Run<'a> {
         let mut cursor = Cursor::of(&self.row);
         let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
         let parent = self.execution.clone();
-        let Some(mut feed) = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env) else {
+        let feed = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env);
+        let Some(mut feed) = feed.ok().flatten() else {
             let cause = "The execution is not in the Map state any more that the run belongs to.".to_owned();
             return Ok(Err(Failure { error: Some("States.Runtime".into()), cause: Some(cause) }));
         };
@@ -333,7 +347,7 @@ impl<'a> Run<'a> {
                 items,
             };
             let id = ExecutionId::generate(entry.at);
-            let mut execution = child(id, &self.execution.header, of, input, entry.at);
+            let mut execution = child(id, self.execution.header(), of, input, entry.at);
             let step = guarded::step(machine, &execution, &entry);
             commit.step(None, &step);
             execution.apply(&step);

@@ -44,7 +44,10 @@ impl Run<'_> {
         let given = match &self.plan.reader {
             Some(reader) if !self.row.is_read => return self.read_pages(reader.clone()).await,
             Some(_) => return Ok(Ok(())),
+            // What it looks at was read when the run was taken up.
             None => Feed::of(&machine.definition, &self.execution, self.task.branch, &machine.env)
+                .ok()
+                .flatten()
                 .map_or(Ok(Vec::new()), |feed| feed.items()),
         };
         Ok(match given {
@@ -115,7 +118,8 @@ impl Run<'_> {
         let (mut items, machine, parent) = (self.items.clone(), self.machine.clone(), self.execution.clone());
         let (branch, row) = (self.task.branch, self.row.clone());
         move |see| {
-            let Some(mut feed) = Feed::of(&machine.definition, &parent, branch, &machine.env) else { return Ok(()) };
+            let feed = Feed::of(&machine.definition, &parent, branch, &machine.env);
+            let Some(mut feed) = feed.ok().flatten() else { return Ok(()) };
             let mut cursor = Cursor::of(&row);
             while cursor.item < row.items {
                 let made = items.next_input(&mut feed, &mut cursor, row.items);

@@ -6,13 +6,15 @@
 //!            a child ended, an update, a stop ──wake───────┘
 //! ```
 //! A run's row says how far it has come, the indexes count its children, and the parent's outstanding task has it taken
-//! up again after a crash: what is in memory here is only who drives. Invariant: one driver per run at a time.
+//! up again after a crash: what is in memory here is only who drives. Invariant: one driver per run at a time; a redrive
+//! that comes while the one before it still stops the run's children is driven when that is done.
 
 mod drive;
 mod items;
 mod results;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,6 +48,10 @@ struct Driven {
     woken: Notify,
     /// Its parent waits for it no more.
     stopped: AtomicBool,
+    /// How often the run had been redriven when this began.
+    redrives: u32,
+    /// A later redrive, which goes on when this has let go.
+    next: Mutex<Option<Box<RunTask>>>,
     /// Held while the row is changed: the driver and UpdateMapRun both do.
     changing: tokio::sync::Mutex<()>,
 }
@@ -71,13 +77,19 @@ impl MapRuns {
         self.driven.lock().get(&key).cloned()
     }
 
-    /// `None` where somebody drives it already.
-    fn begin(&self, key: Key) -> Option<Arc<Driven>> {
-        let mut driven = self.driven.lock();
-        if driven.contains_key(&key) {
-            return None;
+    /// `None` where somebody drives it already, who may let go soon: a later redrive than his is kept for then.
+    fn begin(&self, key: Key, task: Option<&RunTask>) -> Option<Arc<Driven>> {
+        let redrives = task.map_or(0, |task| task.retry_count);
+        match self.driven.lock().entry(key) {
+            Entry::Occupied(driven) => {
+                let driven = driven.get();
+                if let Some(task) = task.filter(|_| redrives > driven.redrives) {
+                    *driven.next.lock() = Some(Box::new(task.clone()));
+                }
+                None
+            }
+            Entry::Vacant(free) => Some(free.insert(Arc::new(Driven { redrives, ..Driven::default() })).clone()),
         }
-        Some(driven.entry(key).or_default().clone())
     }
 
     /// A child of the run ended.
@@ -104,7 +116,7 @@ impl Core {
     /// Drives a run, from wherever its row stands. What is driven already goes on.
     pub fn drive_run(self: &SharedCore, parent: ExecutionId, task: Box<RunTask>) {
         let key = (parent, task.attempt);
-        let Some(driven) = self.map_runs.begin(key) else { return };
+        let Some(driven) = self.map_runs.begin(key, Some(&task)) else { return };
         let core = self.clone();
         self.keep_driver(key, driven, move |driven, failures| {
             let (core, task) = (core.clone(), task.clone());
@@ -115,7 +127,7 @@ impl Core {
                 }
                 let Some(event) = drive::drive(&core, parent, *task, &driven).await? else { return Ok(()) };
                 // What is refused because the appliance ends is told after its next start.
-                match core.post_and_wait(parent, event).await {
+                match core.post_until_heard(parent, event).await {
                     Ok(true) => drive::forget_express(&core, parent, attempt).await,
                     _ => Ok(()),
                 }
@@ -187,7 +199,7 @@ impl Core {
     }
 
     fn end_orphan(self: &SharedCore, parent: ExecutionId, attempt: Attempt) {
-        let Some(driven) = self.map_runs.begin((parent, attempt)) else { return };
+        let Some(driven) = self.map_runs.begin((parent, attempt), None) else { return };
         driven.stopped.store(true, Ordering::SeqCst);
         let core = self.clone();
         self.keep_driver((parent, attempt), driven, move |driven, _| {
@@ -208,7 +220,7 @@ async fn give_up(
     let error = Some("States.Runtime".to_owned());
     let cause = Some("Driving the Map run failed inside the appliance; its log has the details.".to_owned());
     // What is refused because the appliance ends is told after its next start.
-    let _ = core.post_and_wait(parent, Event::TaskFailed { attempt, error, cause }).await;
+    let _ = core.post_until_heard(parent, Event::TaskFailed { attempt, error, cause }).await;
     // Its children end with it; where even that fails, the next start of the box ends them.
     if failures == FAILURES_MAX { drive::end_orphan(core, parent, attempt, driven).await } else { Ok(()) }
 }
@@ -222,9 +234,17 @@ struct Ends {
 
 impl Ends {
     fn end(&self) {
-        let mut driven = self.core.map_runs.driven.lock();
-        if driven.get(&self.key).is_some_and(|mine| Arc::ptr_eq(mine, &self.driven)) {
+        let next = {
+            let mut driven = self.core.map_runs.driven.lock();
+            if !driven.get(&self.key).is_some_and(|mine| Arc::ptr_eq(mine, &self.driven)) {
+                return;
+            }
             driven.remove(&self.key);
+            self.driven.next.lock().take()
+        };
+        // Once the appliance closes the next start of it finds the redrive.
+        if let Some(task) = next.filter(|_| !self.core.is_closing()) {
+            self.core.drive_run(self.key.0, task);
         }
     }
 }
