@@ -13,29 +13,56 @@ use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Header, RunTask, Status};
 use conveyor_run::service::{Address, Requester, Service, Turn};
 use conveyor_run::{
-    self as run, Attempted, Completion, Demand, Handle, NewMachine, Resource, Resources, StartRequest, TaskContext,
-    TaskOutcome,
+    self as run, Announced, Attempted, Completion, Demand, Handle, NewMachine, Resource, Resources, StartRequest,
+    TaskContext, TaskOutcome,
 };
-use conveyor_store as store;
+use conveyor_store::{self as store, Commit};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-/// Panics when the second state's task is looked up for the first time: in the midst of carrying out a step.
+/// Panics when the second state's task is looked up for the first time, in the midst of carrying out a step, and when an
+/// execution is about to succeed for the first two times.
 #[derive(Default)]
-struct Rotten(AtomicUsize);
+struct Rotten {
+    looked_up: AtomicUsize,
+    succeeding: AtomicUsize,
+}
 
 struct Echo;
 
 impl Resources for Rotten {
     fn find(&self, resource: &str) -> Option<Arc<dyn Resource>> {
-        if resource.ends_with(":second") && self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+        if resource.ends_with(":second") && self.looked_up.fetch_add(1, Ordering::SeqCst) == 0 {
             panic!("a bug that the test has planted");
         }
-        Some(Arc::new(Echo))
+        if resource.ends_with(":elsewhere.sync") { Some(Arc::new(Elsewhere)) } else { Some(Arc::new(Echo)) }
     }
 
     fn child_ended(&self, _: &str, _: &Header, _: &str, _: &str) -> Result<Json, TaskError> {
         Ok("{}".into())
+    }
+
+    fn status_changed(&self, header: &Header, _: &mut Commit) -> Vec<Announced> {
+        if header.status == Status::Succeeded && self.succeeding.fetch_add(1, Ordering::SeqCst) < 2 {
+            panic!("a bug that the test has planted");
+        }
+        Vec::new()
+    }
+}
+
+/// Its work is done elsewhere, by somebody who tells of its end once.
+struct Elsewhere;
+
+impl Resource for Elsewhere {
+    fn demand(&self, _: &RunTask) -> Option<Demand> {
+        None
+    }
+
+    fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
+        tokio::spawn(async move {
+            context.handle.report_end(context.execution, context.task.attempt, Ok("{}".into())).await.unwrap();
+        });
+        async move { TaskOutcome::Submitted { output: "{}".into() }.into() }.boxed()
     }
 }
 
@@ -94,6 +121,20 @@ async fn an_execution_whose_actor_panicked_goes_on() {
         "A":{"Type":"Task","Resource":"arn:aws:states:::x:first","Next":"B"},
         "B":{"Type":"Task","Resource":"arn:aws:states:::x:second","End":true}}}"#;
     assert_eq!(run_to_its_end(&handle, definition).await, Status::Succeeded);
+}
+
+/// Neither a timer nor what happened elsewhere is told twice by itself: who tells of it must notice that it was not heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_panicking_actor_was_being_told_is_told_again() {
+    let wait = r#"{"StartAt":"A","States":{"A":{"Type":"Wait","Seconds":1,"Next":"B"},"B":{"Type":"Succeed"}}}"#;
+    let task =
+        r#"{"StartAt":"A","States":{"A":{"Type":"Task","Resource":"arn:aws:states:::x:elsewhere.sync","End":true}}}"#;
+    for definition in [wait, task] {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = start_with(dir.path(), Arc::new(Rotten::default())).await;
+        assert_eq!(run_to_its_end(&handle, definition).await, Status::Succeeded);
+        handle.shut_down().await;
+    }
 }
 
 /// A part of the appliance that panics over every question until so many were asked.

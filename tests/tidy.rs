@@ -49,7 +49,6 @@ const ON_THEIR_THREAD: &[&str] = &[
     "api/rest/machines.rs",
     "appliance/conditions.rs",
     "resources/housekeeping.rs",
-    "run/completion.rs",
     "run/map_runs/results.rs",
 ];
 

@@ -6,6 +6,7 @@
 //! read back is the id that was written; a bound is looked up here and written nowhere else.
 
 pub mod arn;
+mod backoff;
 mod blocking;
 mod clock;
 pub mod escape;
@@ -17,6 +18,7 @@ pub mod shares;
 mod span;
 pub mod speeds;
 
+pub use backoff::Backoff;
 pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use fault::{Fault, TaskError};

@@ -6,12 +6,12 @@
 //! ```
 //!
 //! An adapter reads a Task's parameters and words the answer as the service that it stands for does; what it does, it
-//! does with the services that it was built with. Services read the store through its reader and write through
-//! [`Handle::commit`](conveyor_run::Handle::commit), nothing else. Which names there are, and who has them, is the
-//! wiring's to say.
+//! does with the services that it was built with. Which names there are, and who has them, is the wiring's to say.
 //!
-//! Must never: keep state (services do), or open media (the child does). Holds: a name belongs to one adapter; what a Task
-//! changes on the box is in the commit that ends the Task.
+//! Must never: keep what may not be lost at any time (services do), or open media (the child does). Holds: a name belongs to
+//! one adapter; what a Task changes in the box's store is in the commit that ends the Task. Beside it stand only rows
+//! without which a restart could not go on with work elsewhere: of jobs at other services ([`forward`], whose followers are
+//! supervised and begin again from their rows) and of what a Task mounted (`mounts`).
 
 pub mod activities;
 mod adapter;

@@ -15,10 +15,11 @@
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, TaskError};
-use conveyor_interpreter::{Partial, Step};
-use conveyor_store::Commit;
+use conveyor_interpreter::{Partial, Step, Unread};
+use conveyor_store::{Commit, NotRead};
 use tokio::sync::oneshot;
 
+use super::audit::OnBehalf;
 use super::catalog::Machine;
 use super::core::SharedCore;
 use super::guarded;
@@ -36,6 +37,10 @@ struct Lent {
     attempt: Attempt,
     /// Absent where the end is not stored: of express executions, and of a Task that is only tried out.
     stored: Option<Stored>,
+    /// Who tries it out: the change that it makes takes this along.
+    on_behalf: Option<OnBehalf>,
+    /// What the step looks at that is too much to be read where the service decides.
+    lacks: Option<Unread>,
     /// Set once the end is part of a commit.
     joined: Option<Joined>,
     back: oneshot::Sender<Completed>,
@@ -60,17 +65,21 @@ pub(super) enum Completed {
     Outcome { execution: Option<Box<Partial>>, outcome: TaskOutcome },
     /// The service panicked over the question itself. Nothing was stored, and the execution is to be read again.
     Lost,
+    /// Nothing was stored: this is to be read first, and then the service asked again.
+    Lacks { execution: Box<Partial>, unread: Unread },
 }
 
-/// Told from a service that is away just now, or failed over somebody else's question: that asks for patience only.
+/// A panic over the question is told from a service that is away just now, or failed over somebody else's question: that
+/// asks for patience only.
 impl Drop for Completion {
     fn drop(&mut self) {
-        if let Some(lent) = self.0.take()
-            && std::thread::panicking()
-        {
-            // The actor that waits is gone only with the appliance.
-            let _ = lent.back.send(Completed::Lost);
-        }
+        let Some(Lent { stored, lacks, back, .. }) = self.0.take().map(|lent| *lent) else { return };
+        // The actor that waits is gone only with the appliance.
+        let _ = match (stored, lacks) {
+            (Some(Stored { execution, .. }), Some(unread)) => back.send(Completed::Lacks { execution, unread }),
+            _ if std::thread::panicking() => back.send(Completed::Lost),
+            _ => return,
+        };
     }
 }
 
@@ -83,35 +92,61 @@ impl Completion {
         machine: Arc<Machine>,
         attempt: Attempt,
     ) -> (Completion, oneshot::Receiver<Completed>) {
-        Completion::new(core, Some(Stored { execution, machine }), attempt)
+        Completion::new(core, Some(Stored { execution, machine }), attempt, None)
     }
 
     /// The same where the end is stored by nobody, or elsewhere.
-    pub(super) fn alone(core: &SharedCore, attempt: Attempt) -> (Completion, oneshot::Receiver<Completed>) {
-        Completion::new(core, None, attempt)
+    pub(super) fn alone(
+        core: &SharedCore,
+        attempt: Attempt,
+        on_behalf: Option<OnBehalf>,
+    ) -> (Completion, oneshot::Receiver<Completed>) {
+        Completion::new(core, None, attempt, on_behalf)
     }
 
-    fn new(core: &SharedCore, stored: Option<Stored>, attempt: Attempt) -> (Completion, oneshot::Receiver<Completed>) {
+    fn new(
+        core: &SharedCore,
+        stored: Option<Stored>,
+        attempt: Attempt,
+        on_behalf: Option<OnBehalf>,
+    ) -> (Completion, oneshot::Receiver<Completed>) {
         let (back, ended) = oneshot::channel();
-        let lent = Lent { core: core.clone(), attempt, stored, joined: None, back };
+        let lent = Lent { core: core.clone(), attempt, stored, on_behalf, lacks: None, joined: None, back };
         (Completion(Some(Box::new(lent))), ended)
     }
 
-    /// Adds the attempt's end to a commit. False: the attempt is over already, and nothing may be stored for it.
+    /// Adds the attempt's end to a commit. False, and nothing may be stored for it: the attempt is over already, or is to
+    /// be ended again once more of its execution was read.
     pub(super) fn join(&mut self, outcome: TaskOutcome, commit: &mut Commit) -> bool {
         let Some(lent) = &mut self.0 else { return false };
         let Some(Stored { execution, machine }) = &mut lent.stored else {
+            if let Some(entry) = &lent.on_behalf {
+                entry.join(commit);
+            }
             lent.joined = Some(Joined { outcome, step: Step::default(), announced: Vec::new() });
             return true;
         };
         let entry = lent.core.entry(stage::event(lent.attempt, outcome.clone()).0);
-        let (core, id) = (&lent.core, execution.header().id);
-        // What brings a Map's iterations together was read before this was lent; what fails very many of them was not, and
-        // is rare.
-        let rows = core.reader.on_this_thread();
-        // A fault that ends the appliance is noted, and then nothing is stored any more.
-        let step = guarded::step_reading(machine, execution, &entry, &rows.rows(id));
-        let Ok(step) = step.inspect_err(|fault| core.note(fault)) else { return false };
+        let rows = lent.core.reader.rows(execution.header().id);
+        // What brings a Map's iterations together was read before this was lent; what fails very many of them was not.
+        let step = loop {
+            let unread = match guarded::step_partly(machine, execution, &entry) {
+                Ok(step) => break step,
+                Err(unread) => unread,
+            };
+            match execution.read(unread, &rows) {
+                Ok(()) => {}
+                Err(NotRead::TooMany) => {
+                    lent.lacks = Some(unread);
+                    return false;
+                }
+                // One that ends the appliance is noted, and then nothing is stored any more.
+                Err(NotRead::Fault(fault)) => {
+                    lent.core.note(&fault);
+                    return false;
+                }
+            }
+        };
         if step.header.is_none() {
             return false;
         }

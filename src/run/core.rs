@@ -1,17 +1,19 @@
 //! What all actors of the appliance share: the store's two ends, the clock, the lanes, and who is awake.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use conveyor_base::{Attempt, Blocking, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
+use conveyor_base::{Attempt, Backoff, Blocking, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
 use conveyor_interpreter::map_run::run_of;
 use conveyor_interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
 use conveyor_store::{Commit, Reader, Threads, Writer};
 use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef, MessagingErr};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::activities::Activities;
 use super::audit::OnBehalf;
@@ -48,6 +50,10 @@ pub(super) type SharedCore = Arc<Core>;
 /// Takes the answer whether the event changed anything: a straggler does not.
 pub(super) type ReplySender = oneshot::Sender<Result<bool, Refused>>;
 
+/// Between attempts of something that fails by the appliance's own fault.
+const BACKOFF: Backoff = Backoff { min_ms: 50, max_ms: 60_000 };
+/// For so long an actor's panic makes the next one cost a longer pause.
+const RELOADS_REMEMBERED: Duration = Duration::from_secs(600);
 /// Locks for starts by name. One is held over a commit, so they must be many more than the starts under way, or
 /// names that have nothing to do with each other wait for each other's sync.
 const NAME_LOCKS: usize = 4_096;
@@ -78,12 +84,20 @@ pub(super) struct Core {
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
     starting: Mutex<HashSet<ExecutionId>>,
-    /// Executions whose actor panicked outside `step` and was given another go.
-    reloaded: Mutex<HashSet<ExecutionId>>,
-    /// How often a service panicked over an attempt that it was to end.
-    losses: Mutex<HashMap<(ExecutionId, Attempt), u32>>,
+    /// Executions whose actors panicked lately: when last, and how often before.
+    reloads: Mutex<HashMap<ExecutionId, (Instant, u32)>>,
+    /// Attempts that a service was to end and did not.
+    losses: Mutex<HashMap<(ExecutionId, Attempt), Losses>>,
     closing: AtomicBool,
     fatal: watch::Sender<Option<String>>,
+}
+
+/// How often a service did not end an attempt that it was asked to end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Losses {
+    pub all: u32,
+    /// Because it panicked over this very question.
+    pub panics: u32,
 }
 
 /// An execution's actor, and how many messages it has not answered yet.
@@ -120,7 +134,7 @@ impl Core {
             supervision: Supervision::default(),
             awake: Mutex::default(),
             starting: Mutex::default(),
-            reloaded: Mutex::default(),
+            reloads: Mutex::default(),
             losses: Mutex::default(),
             closing: AtomicBool::new(false),
             fatal: watch::channel(None).0,
@@ -218,7 +232,21 @@ impl Core {
     ) -> Result<bool, Refused> {
         let (answer, answered) = oneshot::channel();
         self.send(id, execution::Message::Event { event, answer: Some(answer), on_behalf }, None);
-        answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
+        answered.await.unwrap_or_else(|_| Err(Refused::closing()))
+    }
+
+    /// Tells an execution what its rows cannot tell it: an answer that was lost, because the actor failed over it or over
+    /// another message, is asked for again. Transient refusals mean that the appliance ends.
+    pub async fn post_until_heard(self: &Arc<Self>, id: ExecutionId, event: Event) -> Result<bool, Refused> {
+        for failures in 0.. {
+            match self.post_and_wait(id, event.clone()).await {
+                Err(refused) if refused.is_transient() && !self.is_closing() => {
+                    tokio::time::sleep(BACKOFF.pause(failures)).await;
+                }
+                heard => return heard,
+            }
+        }
+        Err(Refused::closing())
     }
 
     /// The same, of a timer that is set: it wakes that branch, or is the execution's own.
@@ -230,7 +258,7 @@ impl Core {
     ) -> Result<bool, Refused> {
         let (answer, answered) = oneshot::channel();
         self.send(id, execution::Message::Fired { timer, of, answer }, None);
-        answered.await.unwrap_or_else(|_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down")))
+        answered.await.unwrap_or_else(|_| Err(Refused::closing()))
     }
 
     /// The lanes (or nobody, where none is needed) let an attempt run, or say why it never can.
@@ -302,21 +330,36 @@ impl Core {
         true
     }
 
-    /// Whether this is the first time that the execution is reloaded.
-    pub fn may_reload(&self, id: ExecutionId) -> bool {
-        self.reloaded.lock().insert(id)
+    /// How long to wait until an execution is taken up again whose actor panicked. What panics whenever it is taken up
+    /// must not cost more than a look now and then.
+    pub fn reload_after(&self, id: ExecutionId) -> Duration {
+        let mut reloads = self.reloads.lock();
+        reloads.retain(|_, (at, _)| at.elapsed() < RELOADS_REMEMBERED);
+        match reloads.entry(id) {
+            hash_map::Entry::Vacant(first) => {
+                first.insert((Instant::now(), 0));
+                Duration::ZERO
+            }
+            hash_map::Entry::Occupied(mut again) => {
+                let (at, reloads) = again.get_mut();
+                (*at, *reloads) = (Instant::now(), *reloads + 1);
+                BACKOFF.pause(*reloads)
+            }
+        }
     }
 
-    /// A service panicked over the attempt once more: how often that makes.
-    pub fn lost(&self, id: ExecutionId, attempt: Attempt) -> u32 {
+    /// A service did not end the attempt once more, either because it panicked over it or because it was away: how often
+    /// that makes.
+    pub fn lost(&self, id: ExecutionId, attempt: Attempt, panicked: bool) -> Losses {
         let mut losses = self.losses.lock();
-        let count = losses.entry((id, attempt)).or_default();
-        *count += 1;
-        *count
+        let losses = losses.entry((id, attempt)).or_default();
+        losses.all += 1;
+        losses.panics += u32::from(panicked);
+        *losses
     }
 
     /// The attempt has ended.
-    pub fn lost_no_more(&self, id: ExecutionId, attempt: Attempt) {
+    pub fn clear_losses(&self, id: ExecutionId, attempt: Attempt) {
         self.losses.lock().remove(&(id, attempt));
     }
 
@@ -380,6 +423,7 @@ impl Core {
             let _ = lanes.cast(lanes::Message::Cancel { execution: id, attempt });
         }
         self.board.predictions.end(id, attempt);
+        self.clear_losses(id, attempt);
         self.activities.withdraw(id, attempt);
         self.stop_child_of(id, attempt);
         self.stop_run(id, attempt);

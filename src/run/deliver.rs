@@ -27,8 +27,8 @@ impl Core {
             if parent.shape != OWNED {
                 let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
                 // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
-                let told = core.post_and_wait(parent.execution, event).await;
-                if matches!(&told, Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure")) {
+                let told = core.post_until_heard(parent.execution, event).await;
+                if told.is_err_and(|refused| refused.is_transient()) {
                     return;
                 }
             }

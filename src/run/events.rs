@@ -3,6 +3,8 @@
 //! Levels say what the operator must do: WARN, look at it some time, nothing is lost; ERROR, act. Ids are in the
 //! log and never labels of a metric.
 
+use std::time::Duration;
+
 use conveyor_base::{Attempt, ExecutionId, Timestamp};
 use conveyor_interpreter::{Header, Status};
 use metrics::{counter, histogram};
@@ -150,15 +152,16 @@ impl StepPanicked<'_> {
 pub(super) struct ActorPanicked<'a> {
     pub id: ExecutionId,
     pub text: &'a str,
-    pub again: bool,
+    /// How long until it is taken up again from its rows; an express execution has none.
+    pub after: Option<Duration>,
 }
 
 impl ActorPanicked<'_> {
     pub fn emit(self) {
         counter!("conveyor_actor_panics_total").increment(1);
-        let next = match self.again {
-            true => "it is taken up again from its rows",
-            false => "it happened before, so the execution waits for the next start of the appliance",
+        let next = match self.after {
+            Some(after) => format!("in {} s it is taken up again from its rows", after.as_secs_f64()),
+            None => "it fails".to_owned(),
         };
         error!(id = %self.id, "carrying out an execution's step panicked ({next}): {}", self.text);
     }

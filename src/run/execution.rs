@@ -11,10 +11,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId};
+use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId, fault};
 use conveyor_interpreter::{
     Branch, Command, Doing, Entry, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
 };
@@ -29,7 +29,11 @@ use super::core::{ReplySender, SharedCore};
 use super::lanes::{Lease, Ticket};
 use super::resource::Announced;
 use super::stage::{self, AttemptLabels, End, Stage, StageActor};
+use super::supervise::within_part;
 use super::{LiveUpdate, Refused, events, guarded, recover};
+
+/// What actors of executions are called, where what runs asks for its part of the appliance.
+static PART: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("an execution"));
 
 /// How often a service may panic over an attempt's question before the attempt has failed.
 const LOSSES_MAX: u32 = 3;
@@ -102,8 +106,9 @@ impl Actor for ExecutionActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         // `step` is guarded by itself. A panic anywhere else must not leave an execution that nobody carries on.
-        if let Err(panic) = AssertUnwindSafe(state.handle_message(&myself, message)).catch_unwind().await {
-            state.reload(&guarded::text_of(&*panic));
+        let work = within_part(&PART, state.handle_message(&myself, message));
+        if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+            state.reload(&fault::panic_text(&*panic));
         }
         state.pending.fetch_sub(1, Ordering::SeqCst);
         state.passivate_if_idle(&myself);
@@ -148,20 +153,17 @@ impl State {
         self.run_ready(myself).await;
     }
 
-    /// Drops what is in memory and has the execution resumed from its rows, as a restart would. Once: what panics
-    /// again would do so for ever.
+    /// Drops what is in memory and has the execution resumed from its rows, as a restart would; later each time that it
+    /// panics again.
     fn reload(&mut self, panic: &str) {
         self.execution = None;
         self.machine = None;
         self.early.clear();
         self.ready.clear();
         self.stages.drain().for_each(|(_, stage)| stage.kill());
-        let again = self.core.may_reload(self.id);
-        events::ActorPanicked { id: self.id, text: panic, again }.emit();
-        if again {
-            let (core, id) = (self.core.clone(), self.id);
-            tokio::spawn(async move { recover::resume_execution(&core, id).await });
-        }
+        let after = self.core.reload_after(self.id);
+        events::ActorPanicked { id: self.id, text: panic, after: Some(after) }.emit();
+        recover::reload_execution(&self.core, self.id, after);
     }
 
     fn passivate_if_idle(&mut self, myself: &ActorRef<Message>) {
@@ -268,14 +270,34 @@ impl State {
                 // Where this is refused the fault is noted, and the attempt is issued again after the restart.
                 let _ = self.decide(labels.ended(&core, outcome), None).await;
             }
-            // What fails over this very question again and again would do so for ever, and take along what others asked.
-            Ok(Completed::Lost) if core.lost(self.id, attempt) >= LOSSES_MAX => {
-                let _ = self.decide(labels.ended(&core, completion::lost()), None).await;
+            Ok(Completed::Lacks { execution, unread }) => {
+                self.execution = Some(execution);
+                if self.read(unread).await.is_ok() {
+                    self.run_again(attempt);
+                }
+                return;
             }
             // The service failed, or there is none just now; nothing was stored. The attempt is issued again.
-            Ok(Completed::Lost) | Err(_) => return recover::resume_execution_later(&core, self.id),
+            lost => {
+                let losses = core.lost(self.id, attempt, lost.is_ok());
+                // What fails over this very question again and again would do so for ever, and take along what others
+                // asked.
+                if losses.panics < LOSSES_MAX {
+                    return recover::resume_attempt_later(&core, self.id, attempt, losses.all);
+                }
+                let _ = self.decide(labels.ended(&core, completion::lost()), None).await;
+            }
         }
-        core.lost_no_more(self.id, attempt);
+        core.clear_losses(self.id, attempt);
+    }
+
+    /// Puts an attempt that was about to end among those to be run, with what of the execution is in memory.
+    fn run_again(&mut self, attempt: Attempt) {
+        match self.core.reader.is_outstanding(self.id, attempt) {
+            Ok(Some(task)) => self.ready.push_back(Box::new(task)),
+            Ok(None) => {}
+            Err(fault) => self.core.note(&fault),
+        }
     }
 
     /// Decide, commit, act. True when the event changed something.

@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conveyor_base::limits::CAUSE_CHARS_MAX;
-use conveyor_base::{BranchId, EventId, Fault, Timestamp};
+use conveyor_base::{BranchId, EventId, Timestamp, fault};
 use conveyor_interpreter::history::Failure;
 use conveyor_interpreter::{
     self as interpreter, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial,
     RunPhase, Status, Step, Unread,
 };
-use conveyor_store::StoredRows;
 
 use super::catalog::Machine;
 use super::events;
@@ -29,22 +28,6 @@ pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> S
         .unwrap_or_else(|panic| panicked(machine, &execution.header, &execution.branches, entry.at, &*panic))
 }
 
-/// The same with the rows read that the step needs, for those who cannot wait: what is read may be as much as the
-/// execution is wide, where an end is the last that its Map waits for, or nobody handles it.
-pub(super) fn step_reading(
-    machine: &Machine,
-    execution: &mut Partial,
-    entry: &Entry,
-    rows: &StoredRows<'_>,
-) -> Result<Step, Fault> {
-    loop {
-        match step_partly(machine, execution, entry) {
-            Ok(step) => return Ok(step),
-            Err(unread) => execution.read(unread, rows)?,
-        }
-    }
-}
-
 /// The same, of an execution of which only some rows were read.
 pub(super) fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
     let decide = || interpreter::step_partly(&machine.definition, execution, entry, &machine.env);
@@ -56,19 +39,13 @@ pub(super) fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry)
 }
 
 fn panicked(machine: &Machine, header: &Header, branches: &Branches, at: Timestamp, panic: &(dyn Any + Send)) -> Step {
-    let text = text_of(panic);
+    let text = fault::panic_text(panic);
     events::StepPanicked { id: header.id, text: &text }.emit();
     if header.status != Status::Running {
         // It has its end, and a redrive that cannot be decided changes nothing about that.
         return Step::default();
     }
     failing(header, branches, at, &text, &machine.env.role_arn)
-}
-
-/// What was said to `panic!`.
-pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".into())
 }
 
 /// The step that ends the execution with `States.Runtime`: no timer stays, no task, nothing that could wake it.

@@ -187,7 +187,7 @@ impl Handle {
         let (core, on_behalf) = (self.core.clone(), self.on_behalf.clone());
         // A task of its own: a caller who hangs up must not leave an execution that is stored and not acted on.
         let started = tokio::spawn(async move { super::start::start(&core, request, on_behalf.as_ref(), None).await });
-        let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+        let gone = |_| Err(Refused::closing());
         started.await.unwrap_or_else(gone)
     }
 
@@ -223,7 +223,7 @@ impl Handle {
         let core = self.core.clone();
         // A task of its own: a caller who hangs up does not stop what was begun.
         let started = tokio::spawn(async move { super::express::start_sync(&core, request).await });
-        let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+        let gone = |_| Err(Refused::closing());
         started.await.unwrap_or_else(gone)
     }
 
@@ -343,6 +343,10 @@ impl Handle {
     }
 
     /// The end of what a Task submitted elsewhere. False where nobody waits for it any more.
+    ///
+    /// # Errors
+    ///
+    /// Transient ones only when the appliance ends; then it is to be told after the restart.
     pub async fn report_end(
         &self,
         id: ExecutionId,
@@ -353,7 +357,7 @@ impl Handle {
             Ok(output) => Event::TaskSucceeded { attempt, output },
             Err(e) => Event::TaskFailed { attempt, error: Some(e.error), cause: Some(e.cause) },
         };
-        self.core.post_and_wait(id, event).await
+        self.core.post_until_heard(id, event).await
     }
 
     async fn report(&self, token: TaskToken, event: Event) -> Result<(), Refused> {
@@ -382,7 +386,7 @@ impl Handle {
                     }
                 }
             });
-            let gone = |_| Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+            let gone = |_| Err(Refused::closing());
             if let Some(task) = handed_out.await.unwrap_or_else(gone)? {
                 return Ok(task.token.map(|token| ActivityTask { token, input: task.parameters }));
             }
@@ -424,11 +428,11 @@ impl Handle {
         Ok(match attempted {
             Attempted::Ended(outcome) => outcome,
             Attempted::Settle(settle) => {
-                let (completion, ended) = Completion::alone(&self.core, attempt);
+                let (completion, ended) = Completion::alone(&self.core, attempt, self.on_behalf.clone());
                 settle(completion);
                 match ended.await {
                     Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
-                    Ok(Completed::Lost) | Err(_) => completion::lost(),
+                    Ok(Completed::Lost | Completed::Lacks { .. }) | Err(_) => completion::lost(),
                 }
             }
         })

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use conveyor_base::{Attempt, ExecutionId, Fault, Timestamp};
+use conveyor_base::{Attempt, Backoff, ExecutionId, Fault, Timestamp};
 use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{Doing, RunTask, TaskPhase};
 use conveyor_store::Scans;
@@ -17,8 +17,8 @@ use super::supervise::{OnFailure, Root, StartedPart, run_supervised, supervise};
 use super::{Handle, activities, events, express, timers};
 
 const LANES: &str = "the lanes";
-/// How long an attempt waits whose service failed under it.
-const RESUME_DELAY: Duration = Duration::from_millis(200);
+/// How long an attempt waits whose service failed under it, or is away.
+const RESUME_AFTER: Backoff = Backoff { min_ms: 100, max_ms: 5_000 };
 /// Tasks resumed between two reads.
 const RESUMED_PER_TURN: usize = 256;
 
@@ -149,19 +149,42 @@ fn is_with_a_worker(rows: &Scans, id: ExecutionId, task: &RunTask) -> Result<boo
     Ok(matches!(doing, Some(Doing::Task { phase: TaskPhase::Started, attempt, .. }) if attempt == task.attempt))
 }
 
-/// The same after a moment: what its attempt needs is on its way back.
-pub(super) fn resume_execution_later(core: &SharedCore, id: ExecutionId) {
+/// Issues an attempt again, and no other of its execution, after a moment: what it needs is on its way back. `times` is
+/// how often that was in vain.
+pub(super) fn resume_attempt_later(core: &SharedCore, id: ExecutionId, attempt: Attempt, times: u32) {
     let core = core.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(RESUME_DELAY).await;
+        tokio::time::sleep(RESUME_AFTER.pause(times)).await;
+        if core.is_closing() {
+            return;
+        }
+        let reading = core.clone();
+        let read = core.reader.blocking(move |rows| match rows.is_outstanding(id, attempt)? {
+            Some(task) => Issued::again(&reading, rows, id, task),
+            None => Ok(None),
+        });
+        match read.await {
+            Ok(issued) => issued.into_iter().for_each(|issued| issued.go(&core)),
+            Err(fault) => core.note(&fault),
+        }
+    });
+}
+
+/// Resumes an execution after its actor failed, which may not have carried out all of a step: its timers too are read
+/// anew.
+pub(super) fn reload_execution(core: &SharedCore, id: ExecutionId, pause: Duration) {
+    let core = core.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(pause).await;
         if !core.is_closing() {
+            core.timers.read_anew();
             resume_execution(&core, id).await;
         }
     });
 }
 
 /// Resumes one execution from its rows.
-pub(super) async fn resume_execution(core: &SharedCore, id: ExecutionId) {
+async fn resume_execution(core: &SharedCore, id: ExecutionId) {
     let reading = core.clone();
     let read = core.reader.blocking(move |rows| {
         let Some(execution) = rows.execution(id)? else { return Ok::<_, Fault>(None) };

@@ -1,4 +1,4 @@
-//! [`Refused`]: the caller's mistake, by AWS's exception names; and the one case that is the box's own.
+//! [`Refused`]: a call that was not carried out, by AWS's exception names.
 
 use conveyor_base::{Fault, fault};
 
@@ -20,6 +20,11 @@ impl Refused {
     /// itself tries again then.
     pub fn is_transient(&self) -> bool {
         matches!(self.code, "ServiceUnavailable" | "InternalFailure" | "ExecutionLimitExceeded")
+    }
+
+    /// Nothing begins any more, or who was to answer is gone: the same call is taken after the restart.
+    pub fn closing() -> Refused {
+        Refused::new("ServiceUnavailable", "the appliance is shutting down")
     }
 
     pub fn no_machine(arn: &str) -> Refused {

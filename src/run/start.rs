@@ -58,7 +58,7 @@ pub(super) async fn start(
     task: Option<&mut Starting>,
 ) -> Result<Started, Refused> {
     if core.is_closing() {
-        return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+        return Err(Refused::closing());
     }
     let most = quotas().executions;
     if core.reader.count(Status::Running) as usize >= most {

@@ -14,7 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::{Fault, Timestamp, fault};
+use conveyor_base::{Backoff, Fault, Timestamp, fault};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -23,11 +23,10 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use super::core::SharedCore;
-use super::{Handle, events, guarded};
+use super::{Handle, events};
 
 /// The first pause before a part is started again; each further one is twice as long.
-const BACKOFF_MS_MIN: u64 = 50;
-const BACKOFF_MS_MAX: u64 = 60_000;
+const BACKOFF: Backoff = Backoff { min_ms: 50, max_ms: 60_000 };
 /// How long a part must run before its failures are forgotten: longer than the pause between two looks of the alarms.
 pub const RECENT_MS: i64 = 60_000;
 
@@ -163,11 +162,11 @@ impl Supervision {
         if part.failed.as_ref().is_some_and(|(at, _)| now.since_ms(*at) >= RECENT_MS) {
             part.failures = 0;
         }
-        let pause = (BACKOFF_MS_MIN << part.failures.min(16)).min(BACKOFF_MS_MAX);
+        let pause = BACKOFF.pause(part.failures);
         part.failures += 1;
         part.running = false;
         part.failed = Some((now, what.to_owned()));
-        Some((part.on_failure, Duration::from_millis(pause)))
+        Some((part.on_failure, pause))
     }
 
     fn start_of(&self, name: &str) -> Option<Start> {
@@ -195,7 +194,7 @@ async fn begin(core: &SharedCore, name: &Arc<str>) -> Result<(), String> {
     let Some(start) = core.supervision.start_of(name) else { return Ok(()) };
     let root = core.root.get().cloned().ok_or("the appliance has no root")?;
     let begun = AssertUnwindSafe(async move { start(root).await }).catch_unwind().await;
-    let StartedPart { actor, go } = begun.unwrap_or_else(|panic| Err(guarded::text_of(&*panic)))?;
+    let StartedPart { actor, go } = begun.unwrap_or_else(|panic| Err(fault::panic_text(&*panic)))?;
     core.supervision.running(name, actor.get_id());
     go();
     Ok(())
@@ -304,7 +303,7 @@ impl Actor for LoopActor {
                 state.0 = Some(tokio::spawn(PART.scope(self.0.clone(), async move {
                     let end = match AssertUnwindSafe(work).catch_unwind().await {
                         Ok(end) => end.map_err(|fault| fault::chain(&fault)),
-                        Err(panic) => Err(format!("it panicked: {}", guarded::text_of(&*panic))),
+                        Err(panic) => Err(format!("it panicked: {}", fault::panic_text(&*panic))),
                     };
                     // The actor is gone only when the appliance ends, and then nobody asks.
                     let _ = myself.cast(Loop::Ended(end));

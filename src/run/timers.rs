@@ -2,18 +2,20 @@
 //!
 //! Only the timers of the next minutes are in memory; the rest are rows, and cost neither memory nor a look.
 //! A timer that fired stays a row until its execution's step has consumed it, so a crash in between fires it again.
+//! An execution is told of its timers one by one, since each is a step and a commit of its own, and no other execution's
+//! wait for that.
 //!
-//! Rows are read while timers are set and cleared. Invariant: a timer that is set meanwhile goes straight into memory
-//! where the read would have to find it, and one that is cleared meanwhile is taken out of what the read found.
+//! Rows are read while timers are set, cleared and fired. Invariant: a timer that is set meanwhile goes straight into
+//! memory where the read would have to find it, and one that goes meanwhile is taken out of what the read found.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
-use conveyor_base::{ExecutionId, Fault, TimerId, Timestamp};
-use futures::stream::{self, StreamExt as _};
+use conveyor_base::{Backoff, ExecutionId, Fault, TimerId, Timestamp};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Duration;
 
 use super::core::Core;
@@ -24,8 +26,12 @@ const HORIZON_MS: i64 = 120_000;
 const SLEEP_MS_MAX: i64 = 30_000;
 /// Rows read in one go.
 const ROWS_PER_READ: usize = 10_000;
-/// Due timers that wake their executions at the same time.
+/// Executions that are told of a timer at the same time.
 const FIRING_MAX: usize = 512;
+/// Due timers in memory: beyond these no more are read until some are done with.
+const DUE_MAX: usize = 100_000;
+/// Between attempts to tell an execution whose actor failed.
+const BACKOFF: Backoff = Backoff { min_ms: 50, max_ms: 60_000 };
 
 type Key = (Timestamp, ExecutionId, TimerId);
 
@@ -36,9 +42,13 @@ pub(super) struct Timers {
 
 struct State {
     soon: BTreeSet<Key>,
-    /// All rows due before this moment are in `soon`.
-    horizon: Timestamp,
-    /// The last look found more rows than it may take: the next one comes when all of these have fired.
+    /// The due ones that their executions are being told of.
+    firing: HashMap<ExecutionId, BTreeSet<(Timestamp, TimerId)>>,
+    /// How many these are.
+    due: usize,
+    /// All rows up to this one are in `soon` or `firing`.
+    reached: Key,
+    /// The last look found more rows than it may take: the next one comes when all of these are due.
     crowded: bool,
     reading: Option<Reading>,
 }
@@ -48,7 +58,24 @@ struct Reading {
     /// It reads what is due until then.
     until: Timestamp,
     /// Timers that went meanwhile: it may have seen their rows.
-    cleared: HashSet<Key>,
+    gone: HashSet<Key>,
+    /// Its rows do not count: all are to be read anew.
+    in_vain: bool,
+}
+
+const NOWHERE: Key = (Timestamp(i64::MIN), ExecutionId(0), TimerId(0));
+
+impl State {
+    fn is_firing(&self, (due, id, timer): &Key) -> bool {
+        self.firing.get(id).is_some_and(|timers| timers.contains(&(*due, *timer)))
+    }
+
+    fn has_enough(&self, now: Timestamp) -> bool {
+        if self.crowded {
+            return !self.soon.is_empty() || self.due >= DUE_MAX;
+        }
+        self.reached.0 > now.plus_ms(HORIZON_MS / 2)
+    }
 }
 
 impl Timers {
@@ -56,7 +83,9 @@ impl Timers {
         Timers {
             state: Mutex::new(State {
                 soon: BTreeSet::new(),
-                horizon: Timestamp(i64::MIN),
+                firing: HashMap::new(),
+                due: 0,
+                reached: NOWHERE,
                 crowded: false,
                 reading: None,
             }),
@@ -69,10 +98,10 @@ impl Timers {
         let (mut state, key) = (self.state.lock(), (due, id, timer));
         let mut is_read = false;
         if let Some(reading) = &mut state.reading {
-            reading.cleared.remove(&key);
+            reading.gone.remove(&key);
             is_read = due <= reading.until;
         }
-        if is_read || due < state.horizon {
+        if is_read || key <= state.reached {
             state.soon.insert(key);
             if state.soon.first() == Some(&key) {
                 self.changed.notify_one();
@@ -85,8 +114,18 @@ impl Timers {
         let (mut state, key) = (self.state.lock(), (due, id, timer));
         state.soon.remove(&key);
         if let Some(reading) = &mut state.reading {
-            reading.cleared.insert(key);
+            reading.gone.insert(key);
         }
+    }
+
+    /// Reads the rows as after a restart: an actor that failed may have set a timer without saying so.
+    pub fn read_anew(&self) {
+        let mut state = self.state.lock();
+        (state.reached, state.crowded) = (NOWHERE, false);
+        if let Some(reading) = &mut state.reading {
+            reading.in_vain = true;
+        }
+        self.changed.notify_one();
     }
 
     /// Lets the sleeper look at the clock, and at whether the appliance ends.
@@ -94,50 +133,83 @@ impl Timers {
         self.changed.notify_one();
     }
 
-    /// Brings the next minutes of rows into memory, when half of what is there has passed. `read` gives the rows that
-    /// are due until a moment, the soonest first, and no more than [`ROWS_PER_READ`].
-    async fn load<F>(&self, now: Timestamp, read: impl FnOnce(Timestamp) -> F) -> Result<(), Fault>
+    /// Brings the next minutes of rows into memory, when half of what is there has passed. `read` gives the rows behind
+    /// a key that are due until a moment, the soonest first, and no more than [`ROWS_PER_READ`].
+    async fn load<F>(&self, now: Timestamp, read: impl FnOnce(Key, Timestamp) -> F) -> Result<(), Fault>
     where
         F: Future<Output = Result<Vec<Key>, Fault>>,
     {
-        let Some(until) = self.begin_reading(now) else { return Ok(()) };
-        let rows = read(until).await;
-        let mut state = self.state.lock();
-        let cleared = state.reading.take().map(|reading| reading.cleared).unwrap_or_default();
+        let Some((after, until)) = self.begin_reading(now) else { return Ok(()) };
+        let rows = read(after, until).await;
+        let state = &mut *self.state.lock();
+        let Some(Reading { gone, in_vain, .. }) = state.reading.take() else { return Ok(()) };
         let rows = rows?;
+        if in_vain {
+            return Ok(());
+        }
         // A full read may have left rows behind its last one: they come with the next read.
         state.crowded = rows.len() == ROWS_PER_READ;
-        state.horizon = rows.last().map(|last| last.0).filter(|_| state.crowded).unwrap_or(until);
-        state.soon.extend(rows.into_iter().filter(|row| !cleared.contains(row)));
+        let all = (until, ExecutionId(u128::MAX), TimerId(u32::MAX));
+        state.reached = rows.last().filter(|_| state.crowded).copied().unwrap_or(all);
+        let rows: Vec<Key> = rows.into_iter().filter(|row| !gone.contains(row) && !state.is_firing(row)).collect();
+        state.soon.extend(rows);
         Ok(())
     }
 
-    /// Until when rows are to be read; `None` while there are enough.
-    fn begin_reading(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Behind which row, and until when, rows are to be read; `None` while there are enough.
+    fn begin_reading(&self, now: Timestamp) -> Option<(Key, Timestamp)> {
         let mut state = self.state.lock();
-        let enough =
-            if state.crowded { !state.soon.is_empty() } else { state.horizon.0 > now.plus_ms(HORIZON_MS / 2).0 };
-        if enough {
+        if state.has_enough(now) {
             return None;
         }
         let until = now.plus_ms(HORIZON_MS);
-        state.reading = Some(Reading { until, cleared: HashSet::new() });
-        Some(until)
+        state.reading = Some(Reading { until, gone: HashSet::new(), in_vain: false });
+        Some((state.reached, until))
     }
 
-    fn take_due(&self, now: Timestamp) -> Vec<Key> {
-        let mut state = self.state.lock();
+    /// Puts down what is due as to be told; returns those executions that were not being told of anything.
+    fn take_due(&self, now: Timestamp) -> Vec<ExecutionId> {
+        let state = &mut *self.state.lock();
         let later = state.soon.split_off(&(now.plus_ms(1), ExecutionId(0), TimerId(0)));
-        let due = std::mem::replace(&mut state.soon, later);
-        due.into_iter().collect()
+        let mut begun = Vec::new();
+        for (due, id, timer) in std::mem::replace(&mut state.soon, later) {
+            let timers = state.firing.entry(id).or_insert_with(|| {
+                begun.push(id);
+                BTreeSet::new()
+            });
+            state.due += usize::from(timers.insert((due, timer)));
+        }
+        begun
+    }
+
+    /// The next timer that the execution is to be told of; after the last one it is not being told of anything.
+    fn next_of(&self, id: ExecutionId) -> Option<Key> {
+        let mut state = self.state.lock();
+        let next = state.firing.get(&id).and_then(|timers| timers.first().copied());
+        if next.is_none() {
+            state.firing.remove(&id);
+        }
+        next.map(|(due, timer)| (due, id, timer))
+    }
+
+    /// The execution knows of it, or its row is gone.
+    fn fired(&self, key: Key) {
+        let (mut state, (due, id, timer)) = (self.state.lock(), key);
+        if state.firing.get_mut(&id).is_some_and(|timers| timers.remove(&(due, timer))) {
+            state.due -= 1;
+        }
+        if let Some(reading) = &mut state.reading {
+            reading.gone.insert(key);
+        }
     }
 
     fn next_look(&self) -> Timestamp {
         let state = self.state.lock();
-        let reload = state.horizon.plus_ms(-HORIZON_MS / 2);
+        let reload = state.reached.0.plus_ms(-HORIZON_MS / 2);
         match state.soon.first() {
             Some(first) if state.crowded => first.0,
             Some(first) => first.0.min(reload),
+            None if state.due >= DUE_MAX => Timestamp::MAX,
             None => reload,
         }
     }
@@ -145,40 +217,52 @@ impl Timers {
 
 /// Runs until the appliance ends.
 pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
+    let slots = Semaphore::new(FIRING_MAX);
+    let mut firing = FuturesUnordered::new();
     while !core.is_closing() {
         let now = core.clock.now();
-        let read = |until| core.reader.blocking(move |rows| rows.timers(until, ROWS_PER_READ));
+        let read =
+            |after, until| core.reader.blocking(move |rows| rows.timers_after(Some(after), until, ROWS_PER_READ));
         core.timers.load(now, read).await?;
-        let due = core.timers.take_due(now);
-        if !due.is_empty() {
-            fire(&core, due).await;
-            continue;
-        }
+        firing.extend(core.timers.take_due(now).into_iter().map(|id| fire_all(&core, id, &slots)));
         let wait_ms = core.timers.next_look().since_ms(core.clock.now()).clamp(0, SLEEP_MS_MAX) as u64;
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
             () = core.timers.changed.notified() => {}
+            Some(()) = firing.next() => {}
         }
     }
     Ok(())
 }
 
-async fn fire(core: &Arc<Core>, due: Vec<Key>) {
-    stream::iter(due)
-        .for_each_concurrent(FIRING_MAX, |(due, id, timer)| async move {
-            metrics::histogram!("conveyor_timer_lag_seconds").record(core.clock.now().since_ms(due) as f64 / 1000.0);
-            match core.reader.timer(due, id, timer) {
-                Ok(Some(of)) => {
-                    if let Ok(false) = core.fire(id, timer, of).await {
-                        drop_row(core, due, id, timer).await;
-                    }
-                }
-                // Its execution does not wait for it any more.
-                Ok(None) => {}
-                Err(fault) => core.note(&fault),
+async fn fire_all(core: &Arc<Core>, id: ExecutionId, slots: &Semaphore) {
+    while let Some(key) = core.timers.next_of(id) {
+        metrics::histogram!("conveyor_timer_lag_seconds").record(core.clock.now().since_ms(key.0) as f64 / 1000.0);
+        fire(core, key, slots).await;
+        core.timers.fired(key);
+    }
+}
+
+async fn fire(core: &Arc<Core>, (due, id, timer): Key, slots: &Semaphore) {
+    for failures in 0.. {
+        let slot = slots.acquire().await;
+        let told = match core.reader.timer(due, id, timer) {
+            Ok(Some(of)) => core.fire(id, timer, of).await,
+            // Its execution does not wait for it any more.
+            Ok(None) => return,
+            Err(fault) => return core.note(&fault),
+        };
+        drop(slot);
+        match told {
+            Ok(false) => return drop_row(core, due, id, timer).await,
+            // Its actor failed over this or over another message, and is on its way back.
+            Err(refused) if refused.is_transient() && !core.is_closing() => {
+                tokio::time::sleep(BACKOFF.pause(failures)).await;
             }
-        })
-        .await;
+            // Of an execution that is no more there is no row.
+            Ok(true) | Err(_) => return,
+        }
+    }
 }
 
 /// The event changed nothing: the row is a straggler's.
@@ -193,15 +277,30 @@ async fn drop_row(core: &Arc<Core>, due: Timestamp, id: ExecutionId, timer: Time
 mod tests {
     use super::*;
 
+    fn key(due: i64) -> Key {
+        (Timestamp(due), ExecutionId(due as u128), TimerId(0))
+    }
+
+    /// All that is due, told to their executions at once.
+    fn told(timers: &Timers) -> Vec<Key> {
+        let mut all = Vec::new();
+        for id in timers.take_due(Timestamp::MAX) {
+            while let Some(key) = timers.next_of(id) {
+                timers.fired(key);
+                all.push(key);
+            }
+        }
+        all
+    }
+
     #[tokio::test]
     async fn a_timer_that_changes_while_rows_are_read_is_neither_lost_nor_raised_from_the_dead() {
-        let key = |due| (Timestamp(due), ExecutionId(due as u128), TimerId(0));
         let timers = Timers::new();
         let set = |due| timers.set(key(due).0, key(due).1, key(due).2);
         let clear = |due| timers.clear(key(due).0, key(due).1, key(due).2);
         timers
-            .load(Timestamp(0), async |until: Timestamp| {
-                assert_eq!(until, Timestamp(HORIZON_MS));
+            .load(Timestamp(0), async |after, until| {
+                assert_eq!((after, until), (NOWHERE, Timestamp(HORIZON_MS)));
                 // Committed after the read saw the store: it has 10, 20 and 30, and neither 15 nor 40.
                 set(15);
                 clear(20);
@@ -216,14 +315,55 @@ mod tests {
             .unwrap();
         // Beyond what was read: the rows keep it until the next read.
         set(HORIZON_MS + 1);
-        assert_eq!(timers.take_due(Timestamp::MAX), [10, 15, 30, HORIZON_MS].map(key));
+        assert_eq!(told(&timers), [10, 15, 30, HORIZON_MS].map(key));
 
         // A read that fails leaves nothing behind that the next one would go by.
         let later = Timestamp(HORIZON_MS);
-        let failed = timers.load(later, async |_| Err(Fault::fatal_plain("no disk"))).await;
+        let failed = timers.load(later, async |_, _| Err(Fault::fatal_plain("no disk"))).await;
         failed.unwrap_err();
         clear(50);
-        timers.load(later, async |_| Ok(vec![key(50)])).await.unwrap();
-        assert_eq!(timers.take_due(Timestamp::MAX), [key(50)]);
+        timers.load(later, async |_, _| Ok(vec![key(50)])).await.unwrap();
+        assert_eq!(told(&timers), [key(50)]);
+    }
+
+    #[tokio::test]
+    async fn a_timer_is_told_once_however_often_its_row_is_read() {
+        let timers = Timers::new();
+        timers.load(Timestamp(0), async |_, _| Ok(vec![key(10), key(20)])).await.unwrap();
+        assert_eq!(timers.take_due(Timestamp(20)), [10, 20].map(ExecutionId));
+        let (first, second) = (timers.next_of(ExecutionId(10)).unwrap(), timers.next_of(ExecutionId(20)).unwrap());
+        timers.read_anew();
+        timers
+            .load(Timestamp(0), async |after, _| {
+                assert_eq!(after, NOWHERE);
+                // Its row goes behind the read's back; the other's is there for as long as it is being told.
+                timers.fired(first);
+                Ok(vec![first, second, key(30)])
+            })
+            .await
+            .unwrap();
+        assert_eq!(told(&timers), [key(30)]);
+        timers.fired(second);
+        assert_eq!((timers.next_of(ExecutionId(10)), timers.next_of(ExecutionId(20))), (None, None));
+    }
+
+    /// Neither those with which a full read ends nor those that are set beside it are passed by.
+    #[tokio::test]
+    async fn what_a_full_read_left_behind_comes_with_the_next_one() {
+        let (timers, now) = (Timers::new(), Timestamp(0));
+        let row = |n: usize| (Timestamp(5), ExecutionId(2 * n as u128 + 2), TimerId(0));
+        timers.load(now, async |_, _| Ok((0..ROWS_PER_READ).map(row).collect())).await.unwrap();
+        // Before and behind the row that was read last, all due at the same moment.
+        timers.set(Timestamp(5), ExecutionId(3), TimerId(0));
+        timers.set(Timestamp(5), ExecutionId(u128::MAX), TimerId(0));
+        assert_eq!(told(&timers).len(), ROWS_PER_READ + 1);
+        timers
+            .load(now, async |after, _| {
+                assert_eq!(after, row(ROWS_PER_READ - 1));
+                Ok(vec![(Timestamp(5), ExecutionId(u128::MAX), TimerId(0))])
+            })
+            .await
+            .unwrap();
+        assert_eq!(told(&timers).len(), 1);
     }
 }

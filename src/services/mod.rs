@@ -3,7 +3,8 @@
 //!
 //! A service has a folder: its settings and its pure core, which decides; the actor that owns the core's memory; and
 //! what others hold of it, which is an address to send messages to. Rows are tables of its own in the store. What a
-//! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the API.
+//! Task's parameters or a request's fields mean is none of its business: that is for `resources` and the API. `audit` alone
+//! has no actor, since it has no memory: entries are stored with the changes that they tell of, and here the oldest go.
 //!
 //! Must never: wait for its own commit, be called but by message, read another service's rows, or speak AWS's wire forms. Holds:
 //! what was answered is durable; a service's memory is what its rows say, so that an actor that died comes back as it was;

@@ -79,7 +79,7 @@ impl Engine {
     }
 
     /// Remembers that nothing may be written any more.
-    fn fail(&self, fault: Fault) -> Fault {
+    pub fn fail(&self, fault: Fault) -> Fault {
         let _ = self.failed.set(conveyor_base::fault::chain(&fault));
         tracing::error!(error = %conveyor_base::fault::chain(&fault), "the store stopped");
         fault

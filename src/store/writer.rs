@@ -4,6 +4,7 @@
 //! linger timer: while one batch syncs, the next one gathers. A commit never waits for a checkpoint, unless so much
 //! has piled up that memory would not be bounded otherwise.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use conveyor_base::Fault;
+use conveyor_base::{Fault, fault};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, oneshot};
 
@@ -92,14 +93,15 @@ impl Writer {
         });
         let mut threads = Vec::new();
         if mode == Threads::Own {
-            let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-                let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+            let spawn = |name: &'static str, work: Box<dyn FnOnce(&Shared) + Send>| {
+                let shared = shared.clone();
+                let thread = std::thread::Builder::new().name(name.into());
+                let thread = thread.spawn(move || or_fail(&shared, name, work));
                 thread.map_err(|e| Fault::fatal(format!("the store's thread '{name}' cannot start"), e))
             };
-            let (writing, checkpointing) = (shared.clone(), shared.clone());
-            threads.push(spawn("store-writer", Box::new(move || write_all(&writing)))?);
+            threads.push(spawn("store-writer", Box::new(write_all))?);
             let every = Duration::from_millis(checkpoint_ms.max(1));
-            threads.push(spawn("store-checkpoint", Box::new(move || checkpoint_all(&checkpointing, every)))?);
+            threads.push(spawn("store-checkpoint", Box::new(move |shared| checkpoint_all(shared, every)))?);
         }
         Ok(Writer(Arc::new(Inner { shared, threads: Mutex::new(threads), mode, commits: Mutex::new(0) })))
     }
@@ -292,7 +294,7 @@ impl Shared {
         let records: Vec<_> = batch.iter().map(|w| w.record.clone()).collect();
         let result = self.engine.append(&records);
         drop(records);
-        let failure = result.err().map(|fault| conveyor_base::fault::chain(&fault));
+        let failure = result.err().map(|fault| fault::chain(&fault));
         for waiting in batch {
             let answer = match &failure {
                 None => Ok(()),
@@ -307,6 +309,24 @@ impl Shared {
         self.engine.alive()?;
         Err(Fault::fatal_plain("the store is closed: the appliance is shutting down"))
     }
+}
+
+/// Runs a thread of the store's. One that panics takes the store along: nobody would write, or carry over, in its place,
+/// and whoever waits for it would wait for ever.
+fn or_fail(shared: &Shared, name: &str, work: impl FnOnce(&Shared)) {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(shared))) else { return };
+    let what = format!("its thread '{name}' panicked: {}", fault::panic_text(&*panic));
+    shared.engine.fail(Fault::fatal_plain(what));
+    let waiting = {
+        let mut queue = shared.queue.lock();
+        queue.closing = true;
+        std::mem::take(&mut queue.waiting)
+    };
+    // Those who wait hear why the store stopped.
+    drop(waiting);
+    shared.queued.notify_all();
+    shared.checkpoint.notify_all();
+    shared.relieved.notify_all();
 }
 
 /// The writing thread.

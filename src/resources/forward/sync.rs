@@ -382,7 +382,7 @@ impl RemoteJobs {
             };
             // Whoever is not there any more need not be told.
             match handle.report_end(id, attempt, outcome).await {
-                Err(refused) if matches!(refused.code, "ServiceUnavailable" | "InternalFailure") => return Ok(()),
+                Err(refused) if refused.is_transient() => return Ok(()),
                 _ => return forget(handle, id, attempt).await,
             }
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use conveyor_base::{Attempt, TaskError, TimerId, Timestamp};
+use conveyor_base::{Attempt, TaskError, TimerId, Timestamp, fault};
 use conveyor_interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
@@ -70,8 +70,8 @@ impl LiveExecution {
         };
         // `step` is guarded by itself, and so are stages: what panics here is the loop.
         if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-            let text = guarded::text_of(&*panic);
-            events::ActorPanicked { id: self.execution.header.id, text: &text, again: false }.emit();
+            let text = fault::panic_text(&*panic);
+            events::ActorPanicked { id: self.execution.header.id, text: &text, after: None }.emit();
             self.decide(Event::Stopped {
                 error: Some("States.Runtime".into()),
                 cause: Some("Carrying out the execution failed inside the appliance; its log has the details.".into()),
@@ -160,11 +160,11 @@ impl LiveExecution {
 
     /// Has a service end an attempt. Its change is durable by itself: nothing of an express execution is stored.
     async fn settle(&mut self, settle: Settle, labels: &AttemptLabels) {
-        let (completion, ended) = Completion::alone(&self.core, labels.attempt);
+        let (completion, ended) = Completion::alone(&self.core, labels.attempt, None);
         settle(completion);
         let outcome = match ended.await {
             Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
-            Ok(Completed::Lost) | Err(_) => super::super::completion::lost(),
+            Ok(Completed::Lost | Completed::Lacks { .. }) | Err(_) => super::super::completion::lost(),
         };
         self.decide(labels.ended(&self.core, outcome));
     }

@@ -95,7 +95,7 @@ pub(super) async fn start(core: &SharedCore, request: StartRequest, row: &Machin
         return Ok(started);
     }
     if let Some(record) = core.express.record.get() {
-        record.started(header, must_not_get_lost).await?;
+        record.started(header, must_not_get_lost).await.inspect_err(|fault| core.note(fault))?;
     }
     begun.go_on(core, None);
     Ok(started)
@@ -110,7 +110,7 @@ pub(super) async fn start_sync(core: &SharedCore, request: StartRequest) -> Resu
     }
     let (end, ended) = oneshot::channel();
     begun.go_on(core, Some(end));
-    ended.await.map_err(|_| Refused::new("ServiceUnavailable", "the appliance is shutting down"))
+    ended.await.map_err(|_| Refused::closing())
 }
 
 fn machine_row(core: &Core, request: &StartRequest) -> Result<MachineRow, Refused> {
@@ -164,7 +164,7 @@ async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused
     let row = machine_row(core, &request)?;
     let begun = Begun::new(core, request, &row, Some(recorded))?;
     if let Some(record) = core.express.record.get() {
-        record.runs_again(recorded.id).await?;
+        record.runs_again(recorded.id).await.inspect_err(|fault| core.note(fault))?;
         if begun.is_over() {
             record.ended(recorded.id).await;
         }
@@ -191,7 +191,7 @@ impl Begun {
         again: Option<&Recorded>,
     ) -> Result<Begun, Refused> {
         if core.is_closing() {
-            return Err(Refused::new("ServiceUnavailable", "the appliance is shutting down"));
+            return Err(Refused::closing());
         }
         if row.deleting {
             let arn = core.machine_arn(&row.name);

@@ -36,8 +36,8 @@ pub use requester::{Requester, Unavailable};
 
 use super::Handle;
 use super::core::SharedCore;
+use super::events;
 use super::supervise::{OnFailure, StartedPart, supervise};
-use super::{events, guarded};
 use actor::{Load, Mail, ServiceActor};
 
 /// A service's memory and how it decides. Neither function waits for anything: what takes time is begun with
@@ -197,7 +197,7 @@ impl<M: Send + 'static> Turn<'_, M> {
         let address = self.shared.address.clone();
         tokio::spawn(async move {
             let outcome = AssertUnwindSafe(work).catch_unwind().await;
-            let message = outcome.unwrap_or_else(|panic| broken(guarded::text_of(&*panic)));
+            let message = outcome.unwrap_or_else(|panic| broken(fault::panic_text(&*panic)));
             // A service that went meanwhile begins again from its rows, which still say that this is to be done.
             let _ = address.send(message);
         });
@@ -255,7 +255,7 @@ async fn await_commits(core: SharedCore, mut queue: mpsc::UnboundedReceiver<Pend
             newest.store(number, Ordering::Release);
         }
         if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(then)) {
-            events::AnswerPanicked { text: &guarded::text_of(&*panic) }.emit();
+            events::AnswerPanicked { text: &fault::panic_text(&*panic) }.emit();
         }
     }
 }

@@ -11,14 +11,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use conveyor_base::Timestamp;
+use conveyor_base::{Backoff, Timestamp};
 
 use super::rules::Target;
 
 /// Deliveries to one target at once.
 const AT_ONCE_MAX: usize = 8;
-const BACKOFF_MS_MIN: i64 = 1_000;
-const BACKOFF_MS_MAX: i64 = 300_000;
+const BACKOFF: Backoff = Backoff { min_ms: 1_000, max_ms: 300_000 };
 
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -89,11 +88,9 @@ impl Backlog {
         Some(Due { attempts: known.attempts, given_up: known.given_up.clone(), event })
     }
 
-    /// A clock that was set back must not make it wait until the old time comes round again: what is further off than it
-    /// was ever put off is due.
     fn is_due(&self, event: &str, due: Timestamp, now: Timestamp) -> bool {
         let attempts = self.known.get(event).map_or(0, |known| known.attempts);
-        due <= now || due > now.plus_ms(backoff_ms(attempts))
+        BACKOFF.is_due(due, attempts, now)
     }
 
     /// When there is something to try; nothing while as much is under way as may be.
@@ -154,12 +151,8 @@ pub(super) fn judge(
 
 /// How long to wait after so many failures.
 pub(super) fn pause_ms(attempts: u32, spread: u32) -> i64 {
-    let wait = backoff_ms(attempts);
+    let wait = BACKOFF.ms(attempts);
     wait / 2 + i64::from(spread) % (wait / 2)
-}
-
-fn backoff_ms(attempts: u32) -> i64 {
-    (BACKOFF_MS_MIN << attempts.min(16)).min(BACKOFF_MS_MAX)
 }
 
 #[cfg(test)]

@@ -13,14 +13,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conveyor_base::Timestamp;
+use conveyor_base::{Backoff, Timestamp};
 
 /// Begins the error of a notification that itself is what is wrong.
 pub(super) const REFUSED: &str = "refused: ";
 
-const BACKOFF_MS_MIN: i64 = 1_000;
 /// Only the first notification of a target is tried, so asking this often costs little.
-const BACKOFF_MS_MAX: i64 = 300_000;
+const BACKOFF: Backoff = Backoff { min_ms: 1_000, max_ms: 300_000 };
 /// After so many refusals of one notification the others go past it.
 const REFUSED_MAX: u32 = 3;
 
@@ -76,10 +75,8 @@ impl TargetOrder {
         due.filter(|number| *number < held_from).min().or(ready)
     }
 
-    /// A clock that was set back must not make it wait until the old time comes round again: what is further off than it
-    /// was ever put off is due.
     fn is_due(&self, number: u64, due: Timestamp, now: Timestamp) -> bool {
-        due <= now || due > now.plus_ms(backoff_ms(self.attempts(number)))
+        BACKOFF.is_due(due, self.attempts(number), now)
     }
 
     /// When there is something to deliver; nothing while a delivery is under way.
@@ -126,15 +123,10 @@ impl TargetOrder {
     /// It failed, and is tried again.
     pub fn failed(&mut self, number: u64, now: Timestamp, error: &str) -> Again {
         let attempts = self.attempts(number) + 1;
-        let at = now.plus_ms(backoff_ms(attempts));
+        let at = now.plus_ms(BACKOFF.ms(attempts));
         self.put(number, at, attempts, error);
         Again { at, attempts }
     }
-}
-
-/// How long to wait after so many failures.
-fn backoff_ms(attempts: u32) -> i64 {
-    (BACKOFF_MS_MIN << attempts.min(16)).min(BACKOFF_MS_MAX)
 }
 
 #[cfg(test)]

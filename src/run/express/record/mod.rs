@@ -102,8 +102,11 @@ impl Record {
             // Where the thread is gone, so is the answer.
             let _ = changes.send(Change { what, written });
         }
-        let gone = || Err(io::Error::other("its thread has ended"));
-        let done = match answer.await.unwrap_or_else(|_| gone()) {
+        // Nobody would record the starts that follow, and each would be refused: a restart reads what is there.
+        let Ok(written) = answer.await else {
+            return Err(Fault::fatal_plain("the thread that records express starts has ended"));
+        };
+        let done = match written {
             Ok(file) if synced => {
                 let folder = self.folder.clone();
                 let syncing = tokio::task::spawn_blocking(move || files::sync(&folder, &file));
