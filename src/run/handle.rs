@@ -1,6 +1,8 @@
 //! [`Handle`]: what the API, the resources and the watchers hold of the running appliance.
 //!
-//! Every call that changes something resolves once what it did is durable.
+//! A call that changes something resolves once what it did is durable; an express start, which is no row, once it is
+//! recorded. A caller who goes away changes nothing of what was taken: what one commit does is handed on as a whole, and
+//! what is more than that runs to its end in a task of its own. `start_for` and `commit_for` answer to their Task.
 
 use std::sync::Arc;
 
@@ -127,7 +129,8 @@ impl Handle {
     }
 
     pub async fn delete_machine(&self, name: &str) -> Result<(), Refused> {
-        self.core.delete_machine(name, self.by()).await
+        let (core, name, on_behalf) = (self.core.clone(), name.to_owned(), self.on_behalf.clone());
+        to_its_end(async move { core.delete_machine(&name, on_behalf.as_ref()).await }).await
     }
 
     pub async fn retag_machine(
@@ -185,10 +188,7 @@ impl Handle {
 
     pub async fn start(&self, request: StartRequest) -> Result<Started, Refused> {
         let (core, on_behalf) = (self.core.clone(), self.on_behalf.clone());
-        // A task of its own: a caller who hangs up must not leave an execution that is stored and not acted on.
-        let started = tokio::spawn(async move { super::start::start(&core, request, on_behalf.as_ref(), None).await });
-        let gone = |_| Err(Refused::closing());
-        started.await.unwrap_or_else(gone)
+        to_its_end(async move { super::start::start(&core, request, on_behalf.as_ref(), None).await }).await
     }
 
     /// Starts an execution for a Task, whose attempt ends in the commit of the start with what `shape` makes of it.
@@ -221,10 +221,7 @@ impl Handle {
     /// StartSyncExecution: resolves with the express execution as it ended.
     pub async fn start_sync(&self, request: StartRequest) -> Result<Header, Refused> {
         let core = self.core.clone();
-        // A task of its own: a caller who hangs up does not stop what was begun.
-        let started = tokio::spawn(async move { super::express::start_sync(&core, request).await });
-        let gone = |_| Err(Refused::closing());
-        started.await.unwrap_or_else(gone)
+        to_its_end(async move { super::express::start_sync(&core, request).await }).await
     }
 
     /// What runs of express executions, and what ended lately.
@@ -263,6 +260,11 @@ impl Handle {
 
     /// RedriveExecution: goes on from where it failed.
     pub async fn redrive(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
+        let handle = self.clone();
+        to_its_end(async move { handle.redrive_held(id).await }).await
+    }
+
+    async fn redrive_held(&self, id: ExecutionId) -> Result<Timestamp, Refused> {
         // What it goes on from must not be archived meanwhile.
         let _held = self.core.redrives.read().await;
         let header = self.core.reader.header(id).await?.ok_or_else(|| Refused::no_execution(id))?;
@@ -375,9 +377,8 @@ impl Handle {
         while let Ok((id, task)) = timeout_at(until, self.core.activities.take(activity)).await {
             let event = Event::TaskStarted { attempt: task.attempt, worker: worker.clone() };
             let core = self.core.clone();
-            let handed_out = tokio::spawn(async move {
-                let handed_out = core.post_and_wait(id, event).await;
-                match handed_out {
+            let handed_out = to_its_end(async move {
+                match core.post_and_wait(id, event).await {
                     Ok(true) => Ok(Some(task)),
                     Ok(false) => Ok(None),
                     Err(refused) => {
@@ -386,8 +387,7 @@ impl Handle {
                     }
                 }
             });
-            let gone = |_| Err(Refused::closing());
-            if let Some(task) = handed_out.await.unwrap_or_else(gone)? {
+            if let Some(task) = handed_out.await? {
                 return Ok(task.token.map(|token| ActivityTask { token, input: task.parameters }));
             }
         }
@@ -505,6 +505,13 @@ impl Handle {
             root.stop(None);
         }
     }
+}
+
+/// Does work to its end, whether or not its caller stays for it.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(Refused::closing()))
 }
 
 impl Core {

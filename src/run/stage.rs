@@ -4,8 +4,8 @@
 //! ends, however it ends, the work ends with it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 
 use conveyor_base::{Attempt, ExecutionId, TaskError, Timestamp};
@@ -21,7 +21,11 @@ use super::core::SharedCore;
 use super::lanes::{Lease, Ticket};
 use super::progress::{ProgressSink, RunningAttempt};
 use super::resource::{Attempted, TaskContext, TaskOutcome};
+use super::supervise::within_part;
 use super::{Handle, events};
+
+/// What attempts at work are called, where what runs asks for its part of the appliance.
+static PART: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("a stage"));
 
 pub(super) enum Message {
     Ended(Attempted),
@@ -118,7 +122,7 @@ impl Stage {
             }
             let Some(found) = found else { return TaskOutcome::StartFailed(unknown(&context.task.resource)).into() };
             // Inside, so that a panic while the future is made is caught too.
-            let work = async move { found.run(context).await };
+            let work = within_part(&PART, async move { found.run(context).await });
             AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
                 TaskOutcome::Failed(TaskError::new(
                     "Stage.Panicked",

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use conveyor_base::Timestamp;
+use conveyor_base::{Attempt, ExecutionId, Timestamp};
 use conveyor_interpreter::{Doing, Header, Status, TaskPhase};
+use conveyor_services::alarms::Conditions;
 use conveyor_store::{AuditRow, ExecutionFilter, ExecutionSummary, MessageRow, Reader, Scans};
 use serde_json::Value;
 
@@ -33,10 +34,16 @@ pub struct Told {
     pub executions: BTreeMap<String, bool>,
     /// Executions that ask a person → whose decision was said to count.
     pub decided: BTreeMap<String, Vec<String>>,
+    /// Express executions whose start was acknowledged.
+    pub express: BTreeSet<String>,
+    /// Attempts whose times were told of → whether that was acknowledged.
+    pub taught: BTreeMap<(ExecutionId, Attempt), bool>,
     pub uploads: BTreeMap<String, Upload>,
     /// Files that were dropped into the watched folder.
     pub dropped: BTreeSet<String>,
-    /// The clock was never set, and the power never went.
+    /// Parts of the appliance die.
+    pub somebody_dies: bool,
+    /// Nobody dies, the clock was never set, and the power never went.
     pub is_calm: bool,
 }
 
@@ -60,17 +67,17 @@ pub enum UploadEnd {
     Terminated,
 }
 
-/// The states of `deeds`, in their order.
+/// The states of `every_change`, in their order.
 pub const STATES: [&str; 8] = ["Count", "Total", "Send", "Tell", "Notify", "Claim", "Rest", "End"];
 
-/// What has happened to an execution of `deeds`: how many of its states are behind it.
+/// What has happened to an execution of `every_change`: how many of its states are behind it.
 fn states_done(reader: &Scans, header: &Header) -> usize {
     if header.status != Status::Running {
         return STATES.len();
     }
     let execution = reader.execution(header.id).unwrap().unwrap();
     let branch = execution.branches.values().next().expect("a running execution is somewhere");
-    STATES.iter().position(|state| *state == &*branch.state).expect("a state of deeds")
+    STATES.iter().position(|state| *state == &*branch.state).expect("a state of every_change")
 }
 
 fn messages(reader: &Scans, queue: &str) -> Vec<(u64, MessageRow)> {
@@ -97,7 +104,7 @@ pub fn check_halves(reader: &Scans, told: &Told) {
     let (tasks, told_of) = (messages(reader, "tasks"), notifications(reader));
     let items = reader.items("counters", None, usize::MAX).unwrap();
     for name in told.executions.keys() {
-        let Some(id) = reader.by_name("deeds", name).unwrap() else { continue };
+        let Some(id) = reader.by_name("every_change", name).unwrap() else { continue };
         let done = states_done(reader, &reader.header(id).unwrap().unwrap());
         let is_behind = |state: &str| done > STATES.iter().position(|other| *other == state).unwrap();
         let counted = items.iter().any(|(key, _)| names(key, name));
@@ -129,6 +136,44 @@ pub fn check_halves(reader: &Scans, told: &Told) {
     let entries = entries(reader);
     check_machines(reader, told, &entries);
     check_decisions(reader, told, &entries, false);
+    let (raised, heard) = alarm(reader);
+    assert_eq!(
+        raised,
+        heard.last().is_some_and(|last| *last),
+        "the alarm and what is told of it are one commit: {heard:?}"
+    );
+}
+
+/// Whether the only alarm there is is raised, and what was told of that.
+fn alarm(reader: &Scans) -> (bool, Vec<bool>) {
+    let raised = reader.alarms().unwrap().iter().any(|(_, row)| row.raised);
+    let delivered = reader.delivered(usize::MAX).unwrap().into_iter().map(|(number, row)| (number, row.body));
+    let waiting = reader.outbox(None, usize::MAX).unwrap().into_iter().map(|(number, row)| (number, row.body));
+    let mut told: Vec<(u64, String)> = delivered.chain(waiting).filter(|(_, body)| body.contains("alarm.")).collect();
+    told.sort_unstable();
+    (raised, told.iter().map(|(_, body)| body.contains("alarm.raised")).collect())
+}
+
+/// The alarm says what the world is like, and of each change a person hears once.
+pub fn check_alarms(reader: &Scans, weather: &Conditions) {
+    let (raised, heard) = alarm(reader);
+    assert_eq!(raised, !weather.is_empty(), "the alarm, and what it is about");
+    let turns = heard.iter().enumerate().all(|(n, raised)| *raised == (n % 2 == 0));
+    assert!(turns, "an alarm is told of twice, or not at all: {heard:?}");
+}
+
+/// Samples count once each.
+fn check_learnt(reader: &Reader, told: &Told) {
+    let Some(row) = reader.learnt().unwrap() else {
+        assert!(told.somebody_dies || told.taught.values().all(|heard| !heard), "nothing was learnt");
+        return;
+    };
+    let of: BTreeSet<_> = row.newest.iter().map(|of| (ExecutionId::from(of.execution), Attempt(of.attempt))).collect();
+    assert_eq!((row.newest.len(), row.cores.jobs as usize), (of.len(), of.len()), "a sample counts twice");
+    assert!(of.iter().all(|of| told.taught.contains_key(of)), "{of:?} of {:?}", told.taught);
+    // What the service is told of while it is being started again is lost, and nobody minds.
+    let lost: Vec<_> = told.taught.iter().filter(|(taught, heard)| **heard && !of.contains(taught)).collect();
+    assert!(told.somebody_dies || lost.is_empty(), "learnt and forgotten: {lost:?}");
 }
 
 fn entries(reader: &Scans) -> Vec<AuditRow> {
@@ -140,7 +185,9 @@ fn entries_of(entries: &[AuditRow], what: &str, to: &str) -> usize {
 }
 
 /// What holds when all has ended. `log` is the file that notifications go to.
-pub fn check(reader: &Scans, told: &Told, log: &Path) {
+pub fn check(rows: &Reader, told: &Told, log: &Path) {
+    let reader = &rows.on_this_thread();
+    check_learnt(rows, told);
     let entries = entries(reader);
     check_messages(reader, told, &entries);
     check_tasks(reader, told);
@@ -216,7 +263,7 @@ fn check_tasks(reader: &Scans, told: &Told) {
     };
     let mut claims: BTreeMap<String, u32> = BTreeMap::new();
     for name in told.executions.keys() {
-        let header = succeeded(reader, "deeds", name);
+        let header = succeeded(reader, "every_change", name);
         let output: Value = serde_json::from_str(header.output().unwrap()).unwrap();
         *claims.entry(output["content"].as_str().unwrap().to_owned()).or_default() +=
             u32::from(output["claim"]["claimed"] == true);
@@ -229,6 +276,11 @@ fn check_tasks(reader: &Scans, told: &Told) {
             let took_ms = header.stopped_at.unwrap().since_ms(header.started_at);
             assert!(took_ms >= 1_000, "{name} did not rest: {took_ms} ms");
         }
+    }
+    // A Task of an express execution fails where the service dies that it asks.
+    for name in told.express.iter().filter(|_| !told.somebody_dies) {
+        let runs: u32 = count_of(name).parse().unwrap();
+        assert!(runs >= 1, "{name} never ran");
     }
     if !told.executions.is_empty() {
         assert_eq!(count_of("total"), told.executions.len().to_string(), "what all counted together");

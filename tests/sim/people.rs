@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use conveyor_base::{Attempt, ExecutionId};
 use conveyor_interpreter::Status;
 use conveyor_run::service::Unavailable;
 use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, StartRequest};
+use conveyor_services::alarms::Conditions;
 use conveyor_services::approvals::{Approvals, Decision, Verdict};
+use conveyor_services::predictions::{JobSample, Predictions};
 use conveyor_services::queues::{NewMessage, Queues, Received, Reply, Request};
 use conveyor_services::uploads::Uploads;
 use conveyor_store::MessageRow;
@@ -44,6 +47,8 @@ pub struct Person {
     pub queues: Queues,
     pub approvals: Approvals,
     pub uploads: Uploads,
+    pub predictions: Predictions,
+    pub weather: Arc<Mutex<Conditions>>,
     pub folder: PathBuf,
     pub life: Shared,
 }
@@ -257,8 +262,56 @@ impl Person {
             let content = format!("content-{}-{n}", starter / 2);
             self.life.told.lock().executions.entry(name.clone()).or_insert(false);
             self.life.pause().await;
-            self.runs("deeds", &name, &json!({"name": name, "content": content})).await?;
+            self.runs("every_change", &name, &json!({"name": name, "content": content})).await?;
             self.life.told.lock().executions.insert(name, true);
+        }
+        Ok(())
+    }
+
+    /// Starts express executions; how often each runs is open, but for once where its start was acknowledged.
+    pub async fn starts_express(self, starter: u64) -> Result<(), String> {
+        for n in 0..self.life.things.min(3) {
+            let name = format!("x{starter}-{n}");
+            self.life.pause().await;
+            let start = StartRequest {
+                machine: super::EXPRESS.to_owned(),
+                input: json!({"name": name}).to_string().into(),
+                once: true,
+                ..StartRequest::default()
+            };
+            match self.life.ask(self.handle.start(start)).await {
+                Ok(Ok(_)) => drop(self.life.told.lock().express.insert(name)),
+                Ok(Err(refused)) => return Err(format!("{refused:?}")),
+                Err(HungUp) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of jobs that took twice as long as the model said, each of them twice, as an attempt that is repeated does.
+    pub async fn learns(self, who: u64) -> Result<(), String> {
+        for n in 0..self.life.things.min(3) {
+            let of = (ExecutionId(u128::from(who) + 1), Attempt(n as u32));
+            self.life.told.lock().taught.entry(of).or_default();
+            for _ in 0..2 {
+                self.life.pause().await;
+                let sample = JobSample { on_gpu: false, modelled: 10.0, took: 20.0 };
+                if self.life.ask(self.predictions.learn(of, sample)).await.is_ok() {
+                    self.life.told.lock().taught.insert(of, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Something is wrong for a while, now and then.
+    pub async fn makes_weather(self) -> Result<(), String> {
+        for _ in 0..self.life.things.min(4) {
+            sleep(Duration::from_millis(self.life.random(40_000))).await;
+            let mut weather = self.weather.lock();
+            if weather.remove("flood").is_none() {
+                weather.insert("flood".into(), "it rains; look at the cellar".into());
+            }
         }
         Ok(())
     }

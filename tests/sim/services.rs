@@ -25,6 +25,7 @@ use conveyor_interpreter::Status;
 use conveyor_job::Job;
 use conveyor_run::{self as run, Handle, Lanes, NewMachine, OnFailure, current_part};
 use conveyor_sandbox::{OnProgress, Spawn};
+use conveyor_services::alarms::{Alarms, Conditions};
 use conveyor_services::queues::{Reply, Request};
 use conveyor_services::schedules::Schedules;
 use conveyor_store::sim::SimDisk;
@@ -85,6 +86,8 @@ pub struct ServiceLife {
     size: Size,
     rng: Arc<Mutex<ChaCha8Rng>>,
     told: Arc<Mutex<Told>>,
+    /// What is wrong with the world just now.
+    weather: Arc<Mutex<Conditions>>,
     disk: SimDisk,
     folder: tempfile::TempDir,
     offs: Vec<u64>,
@@ -137,9 +140,24 @@ impl Clock for SetClock {
 
 /// How often a part dies at most: an attempt over which its service dies once more than that has failed.
 const STRUCK_MAX: u32 = 2;
+/// The state machine of the express executions.
+const EXPRESS: &str = "counts_itself";
 /// Parts whose death the box survives.
-const MORTAL: &[&str] =
-    &["queues", "items", "claims", "notif", "events", "dispatch", "approvals", "uploads", "schedules", "watch of"];
+const MORTAL: &[&str] = &[
+    "queues",
+    "items",
+    "claims",
+    "notif",
+    "events",
+    "dispatch",
+    "approvals",
+    "uploads",
+    "schedules",
+    "watch of",
+    "alarms",
+    "predictions",
+    "an execution",
+];
 
 struct NoMedia;
 
@@ -189,7 +207,7 @@ fn configuration(folder: &Path) -> Config {
 }
 
 /// Changes everything that a Task can change in the box's own store, once each. Its states are [`ledger::STATES`].
-fn deeds() -> Value {
+fn every_change() -> Value {
     let task = |resource: &str, parameters: Value, next: &str| {
         json!({"Type": "Task", "Resource": format!("arn:aws:states:::{resource}"), "Parameters": parameters,
             "ResultPath": null, "Next": next})
@@ -227,9 +245,19 @@ fn asks() -> Value {
     }})
 }
 
-fn machines() -> [(&'static str, Value); 4] {
+/// Counts itself and ends: an express execution.
+fn counts_itself() -> Value {
+    json!({"StartAt": "Count", "States": {"Count": {
+        "Type": "Task", "Resource": "arn:aws:states:::dynamodb:updateItem", "End": true,
+        "Parameters": {"TableName": "counters", "Key": {"id": {"S.$": "$.name"}}, "UpdateExpression": "ADD n :one",
+            "ExpressionAttributeValues": {":one": {"N": "1"}}},
+    }}})
+}
+
+fn machines() -> [(&'static str, Value); 5] {
     let pass = || json!({"StartAt": "Seen", "States": {"Seen": {"Type": "Pass", "End": true}}});
-    [("deeds", deeds()), ("asks", asks()), ("ingested", pass()), ("beat", pass())]
+    let counts = (EXPRESS, counts_itself());
+    [("every_change", every_change()), ("asks", asks()), ("ingested", pass()), ("beat", pass()), counts]
 }
 
 impl ServiceLife {
@@ -242,6 +270,7 @@ impl ServiceLife {
             size,
             rng: Arc::new(Mutex::new(rng)),
             told: Arc::default(),
+            weather: Arc::default(),
             disk: SimDisk::new(seed),
             folder: folder(),
             offs: Vec::new(),
@@ -320,7 +349,8 @@ impl ServiceLife {
             lanes: Lanes::of_cores(2, 1),
             account: config.account.clone(),
             region: config.region.clone(),
-            express_record: None,
+            // A real folder, too.
+            express_record: self.powers.files.then(|| self.folder.path().join("express")),
         });
         let crashed = |what: &dyn std::fmt::Debug| assert!(self.disk.has_crashed(), "{what:?}");
         let handle = match started.await {
@@ -380,16 +410,23 @@ impl ServiceLife {
                 name: name.into(),
                 definition: definition.to_string(),
                 role_arn: "arn:aws:iam::000000000000:role/box".into(),
+                express: name == EXPRESS,
                 ..NewMachine::default()
             };
             handle.create_machine(new).await.map_err(|e| failed(&e))?;
         }
+        handle.resume_express().await;
         Schedules::new(config.schedules.clone()).start(handle).await.map_err(|e| failed(&e))?;
+        let weather = self.weather.clone();
+        let look = Arc::new(move || weather.lock().clone());
+        Alarms::new(look, parts.notifications.clone()).start(handle).await.map_err(|e| failed(&e))?;
         let person = Person {
             handle: handle.clone(),
             queues: parts.queues.clone(),
             approvals: parts.approvals.clone(),
             uploads: parts.uploads.clone(),
+            predictions: parts.predictions.clone(),
+            weather: self.weather.clone(),
             folder: self.folder.path().to_owned(),
             life: self.shared(),
         };
@@ -400,12 +437,15 @@ impl ServiceLife {
             people.spawn(person.clone().creates(n));
             people.spawn(person.clone().starts(n));
             people.spawn(person.clone().asks(n));
+            people.spawn(person.clone().learns(n));
         }
+        people.spawn(person.clone().makes_weather());
         if self.powers.files {
             self.watch(handle, config, &parts.io).await.map_err(|e| failed(&e))?;
             for n in 0..self.size.people.min(2) {
                 people.spawn(person.clone().uploads(n));
                 people.spawn(person.clone().drops(n));
+                people.spawn(person.clone().starts_express(n));
             }
         }
         let mut staff = JoinSet::new();
@@ -451,9 +491,11 @@ impl ServiceLife {
     async fn check(&self, reader: &Reader, parts: &Parts) -> Result<(), String> {
         {
             let mut told = self.told.lock();
+            told.somebody_dies = self.powers.deaths > 0;
             told.is_calm = !self.powers.clock && self.powers.deaths == 0 && self.offs.is_empty();
             let rows = reader.on_this_thread();
-            ledger::check(&rows, &told, &self.folder.path().join("notifications.log"));
+            ledger::check(reader, &told, &self.folder.path().join("notifications.log"));
+            ledger::check_alarms(&rows, &self.weather.lock());
             if self.powers.files {
                 ledger::check_files(reader, &told, self.folder.path());
             }
