@@ -52,7 +52,7 @@ use conveyor_logs::event as history;
 pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
 
-/// What the API's handlers need. Built by `cli`.
+/// What the API's handlers need. Built by `appliance`.
 pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.
