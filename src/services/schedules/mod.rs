@@ -16,7 +16,7 @@ use conveyor_base::{Fault, Timestamp};
 use conveyor_run::Handle;
 use conveyor_run::service::Address;
 use jiff::tz::TimeZone;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use rule::{Rule, RuleError};
@@ -50,7 +50,7 @@ fn enabled() -> bool {
 }
 
 /// What becomes of due times at which the box was off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missed {
     /// The newest of them is run, late.
