@@ -8,6 +8,7 @@
 pub mod arn;
 mod blocking;
 mod clock;
+mod digest;
 pub mod escape;
 pub mod fault;
 mod ids;
@@ -19,6 +20,7 @@ pub mod speeds;
 
 pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock, Timestamp};
+pub use digest::digest;
 pub use fault::{Fault, TaskError};
 pub use ids::{Attempt, BranchId, EventId, ExecutionId, JOB_MACHINE, TaskToken, TimerId};
 pub use share_io::ShareIo;

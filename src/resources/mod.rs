@@ -51,11 +51,3 @@ use conveyor_base::{Fault, TaskError, fault};
 pub(crate) fn fault(fault: &Fault) -> TaskError {
     TaskError::new("States.TaskFailed", fault::chain(fault))
 }
-
-/// Eight bytes of a hash: the same on every boot.
-pub(crate) fn digest(text: &str) -> u64 {
-    let hash = blake3::hash(text.as_bytes());
-    let mut eight = [0u8; 8];
-    eight.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(eight)
-}
