@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::collections::VecDeque;
 
 use conveyor_base::Timestamp;
@@ -15,6 +13,11 @@ use conveyor_run::lanes::demand::{Codec, Encodes, Pictures, Work};
 use conveyor_run::lanes::place::{Allocation, LanePool};
 use conveyor_run::lanes::queue::{Next, Queue, QueuePosition};
 use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
+use conveyor_testing::yardstick;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const ROUNDS: usize = 20_000;
 
@@ -80,7 +83,7 @@ fn main() {
         }
         grant(&mut pool, &mut queue, &mut running);
         let mut leases = 0;
-        let rounds = yard::measure(ROUNDS, |_| {
+        let rounds = yardstick::measure(ROUNDS, |_| {
             if let Some(allocation) = running.pop_front() {
                 pool.give_back(&allocation.shares);
             }
