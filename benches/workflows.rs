@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 
 use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
 use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_interpreter::{Header, Json, RunTask, Status};
 use conveyor_run::{self as run, Attempted, Demand, Handle, LiveUpdate, Resource, Resources, TaskContext, TaskOutcome};
 use conveyor_services::approvals::Approvals;
 use conveyor_services::uploads::Uploads;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::io;
 
 use conveyor_base::{ExecutionId, TaskError, Timestamp};
-use conveyor_interpreter::event::Json;
 use conveyor_interpreter::map_run::ReadItems;
-use conveyor_interpreter::{Header, MachineRef, RunTask};
+use conveyor_interpreter::{Header, Json, MachineRef, RunTask};
 use conveyor_job::Device;
 use conveyor_store::Commit;
 use futures::FutureExt as _;
