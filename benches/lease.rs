@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 
 use conveyor_base::Timestamp;
 use conveyor_job::Acceleration;
-use conveyor_run::lanes::demand::{Codec, Encodes, Pictures, Work};
-use conveyor_run::lanes::place::{Allocation, LanePool};
-use conveyor_run::lanes::queue::{Next, Queue, QueuePosition};
-use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
+use conveyor_run::Lanes;
+use conveyor_run::lanes::{
+    Allocation, Codec, CoreSpeed, Decoder, Encoder, EncoderCodec, Encodes, Gpu, LanePool, Next, Pictures, Queue,
+    QueuePosition, Work,
+};
 use conveyor_testing::yardstick;
 
 /// As the appliance has it.

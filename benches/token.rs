@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use conveyor_base::limits::{Quotas, set_quotas};
 use conveyor_base::{ExecutionId, SystemClock, TaskError};
 use conveyor_interpreter::{Header, Json, RunTask};
-use conveyor_run::lanes::spec::Lanes;
 use conveyor_run::{
-    self as run, Attempted, Config, Demand, Handle, NewMachine, Resource, Resources, StartRequest, TaskContext,
+    self as run, Attempted, Config, Demand, Handle, Lanes, NewMachine, Resource, Resources, StartRequest, TaskContext,
     TaskOutcome,
 };
 use conveyor_store::{Options, open};

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use conveyor_base::speeds::Speeds;
-use conveyor_bench::report::{Report, SectionKind};
-use conveyor_bench::{compare, kept, page, table};
+use conveyor_bench::{Mode, Report, SectionKind, compare, kept, page, table};
 use conveyor_job::Encoder;
 use conveyor_media::clip::{self, Clip};
 use conveyor_testing::driver::FakeDriver;
@@ -112,7 +111,7 @@ fn judged(report: &Report) {
             figure.median *= 20.0;
         }
     }
-    before.mode = conveyor_bench::Mode::Full;
+    before.mode = Mode::Full;
     let mut now = report.clone();
     now.comparisons = vec![compare::compare(report, &before, "a faster <box>", &[])];
     assert!(now.comparisons[0].worse > 0 && now.comparisons[0].better == 0, "{:?}", now.comparisons[0]);

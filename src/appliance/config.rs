@@ -13,10 +13,15 @@ use conveyor_ingest::WatchSettings;
 use conveyor_job::Acceleration;
 use conveyor_logs::LogSettings;
 use conveyor_resources::builtin::Substitutions;
-use conveyor_resources::{AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings};
-use conveyor_services::items::name_fault;
+use conveyor_resources::forward::AwsSettings;
+use conveyor_resources::functions::{FunctionSettings, LambdaSettings};
+use conveyor_resources::housekeeping::RetentionSettings;
+use conveyor_resources::http::ConnectionSettings;
+use conveyor_services::events::RuleSettings;
+use conveyor_services::items::{TableSettings, name_fault};
+use conveyor_services::notifications::NotifySettings;
+use conveyor_services::queues::QueueSettings;
 use conveyor_services::schedules::ScheduleSettings;
-use conveyor_services::{NotifySettings, QueueSettings, RuleSettings, TableSettings};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};

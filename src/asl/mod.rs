@@ -20,13 +20,13 @@ mod definition;
 mod distributed;
 pub mod flow;
 mod intrinsic;
-pub mod jsonata;
+mod jsonata;
 mod machine;
 mod path;
 mod problem;
 mod query;
 mod reference_path;
-pub mod scope;
+mod scope;
 mod template;
 mod timestamp;
 
@@ -39,7 +39,7 @@ pub use distributed::{
     Distributed, Format, InputType, ItemBatcher, ItemReader, ReadWith, ResultForm, ResultWriter, Transformation,
 };
 pub use intrinsic::Intrinsic;
-pub use jsonata::Jsonata;
+pub use jsonata::{Jsonata, kind_of};
 pub use machine::{
     Catcher, Choice, Count, DataFlow, InputPath, Items, Kind, Map, Name, Processor, ProcessorMode, QueryLanguage,
     ResultPath, Retrier, Rule, Seconds, State, StateMachine, Task, Text, Transition, Wait,
@@ -48,6 +48,6 @@ pub use path::Path;
 pub use problem::{Problem, Severity, describe};
 pub use query::Query;
 pub use reference_path::ReferencePath;
-pub use scope::{ContextUse, EvalError, Scope, Variables};
+pub use scope::{ContextUse, EvalError, Scope, Variables, mix};
 pub use template::Template;
 pub use timestamp::{parse_timestamp, whole_seconds};

@@ -13,7 +13,7 @@ pub mod escape;
 pub mod fault;
 mod ids;
 pub mod limits;
-pub mod share_io;
+mod share_io;
 pub mod shares;
 mod span;
 pub mod speeds;

@@ -30,7 +30,7 @@ mod graphs;
 pub mod kept;
 pub mod page;
 mod raw;
-pub mod report;
+mod report;
 mod run;
 mod statistics;
 mod surroundings;

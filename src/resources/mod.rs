@@ -39,10 +39,6 @@ pub mod topics;
 pub mod wire;
 
 pub use adapter::{Adapter, AttemptCompletion, Call, CallFuture, CallOutcome, Ended, SettleFn};
-pub use forward::AwsSettings;
-pub use functions::{FunctionSettings, LambdaSettings};
-pub use housekeeping::RetentionSettings;
-pub use http::ConnectionSettings;
 pub use registry::{EndedChild, NameTaken, OnChildEnded, Registry, covers, task_name};
 
 use conveyor_base::{Fault, TaskError, fault};

@@ -44,7 +44,7 @@ mod tests;
 pub use check::{Report, check};
 pub use commit::Commit;
 pub use disk::{Backends, Directory};
-pub use open::{FORMAT_VERSION, Options, open};
+pub use open::{Options, open};
 pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader, RunChild, Scans, StoredRows};
 pub use retention::{EndedBefore, Pass};

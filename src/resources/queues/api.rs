@@ -6,8 +6,9 @@ use conveyor_base::Timestamp;
 use conveyor_base::escape::hex;
 use conveyor_run::Handle;
 use conveyor_run::service::Unavailable;
-use conveyor_services::QueueSettings;
-use conveyor_services::queues::{NewMessage, Queues, Receipt, Received, Reply, Request, Sent, Visibility};
+use conveyor_services::queues::{
+    NewMessage, QueueSettings, Queues, Receipt, Received, Reply, Request, Sent, Visibility,
+};
 use serde_json::{Map, Value, json};
 
 use super::message::{attributes_md5, md5_hex};

@@ -7,7 +7,7 @@
 //! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
 //! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up.
 
-pub mod rule;
+mod rule;
 mod service;
 
 use std::collections::BTreeMap;
