@@ -1,7 +1,7 @@
 //! Amazon States Language, pure. Text in, a checked [`StateMachine`] out, or all of its problems.
 //!
 //! This module also evaluates what stands in a definition (paths, payload templates, intrinsic functions,
-//! choice rules) against plain values. It knows no executions, no time and no I/O.
+//! choice rules) against plain values.
 //!
 //! ```text
 //! definition/   text -> json (with positions) -> checker -> machine, or problems
@@ -12,8 +12,9 @@
 //! scope         what they may look at, and how they fail
 //! ```
 //!
-//! Invariants: a [`StateMachine`] has no transition that leads nowhere; no evaluation panics, recurses without
-//! bound or depends on anything but its [`Scope`].
+//! Must never: know an execution, a clock, or anything that is read or written. Holds: a [`StateMachine`] has no
+//! transition that leads nowhere; no evaluation panics, recurses without bound or depends on anything but its
+//! [`Scope`].
 
 mod condition;
 mod definition;
