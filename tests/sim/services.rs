@@ -189,7 +189,7 @@ fn configuration(folder: &Path) -> Config {
 }
 
 /// Changes everything that a Task can change in the box's own store, once each. Its states are [`ledger::STATES`].
-fn deeds() -> Value {
+fn effects() -> Value {
     let task = |resource: &str, parameters: Value, next: &str| {
         json!({"Type": "Task", "Resource": format!("arn:aws:states:::{resource}"), "Parameters": parameters,
             "ResultPath": null, "Next": next})
@@ -229,7 +229,7 @@ fn asks() -> Value {
 
 fn machines() -> [(&'static str, Value); 4] {
     let pass = || json!({"StartAt": "Seen", "States": {"Seen": {"Type": "Pass", "End": true}}});
-    [("deeds", deeds()), ("asks", asks()), ("ingested", pass()), ("beat", pass())]
+    [("effects", effects()), ("asks", asks()), ("ingested", pass()), ("beat", pass())]
 }
 
 impl ServiceLife {
