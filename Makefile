@@ -1,4 +1,4 @@
-# Conveyor's four doors for people at a shell. Each installs what it needs on a fresh Debian 12 with Rust.
+# What people at a shell call. Each target installs what it needs on a fresh Debian 12 with Rust.
 #
 #   make demo    build, make a clip, run the main workflow on it to its end
 #   make serve   run the appliance on http://127.0.0.1:8080 with a data directory under var/
@@ -12,9 +12,11 @@ SHELL := /bin/bash
 WEB     := src/dashboard/web
 VENV    := target/venv
 NODE    := tests/api/node_modules/ready tests/dashboard/node_modules/ready
-NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+# cargo-nextest where it is installed; cargo's own runner runs the same tests.
+RUNNER  := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-KERNEL  := base aws jsonata job asl interpreter store run services logs settings
+# The kernel and what builds without media beside it; tests/tidy.rs reads this list and looks.
+WITHOUT_MEDIA := base aws jsonata job asl interpreter store run services logs settings
 
 .PHONY: demo serve test bench kernel build web lint deps test-deps clean
 
@@ -29,16 +31,13 @@ build: deps web
 	cargo build --release --locked
 
 test: test-deps web lint
-ifeq ($(NEXTEST),yes)
-	cargo nextest run --workspace --locked --no-fail-fast
-else
-	cargo test --workspace --locked --no-fail-fast
-endif
+	cargo $(RUNNER) --workspace --locked --no-fail-fast
 
 # The simulator stands with the crate that puts a box together.
 kernel:
-	cargo nextest run --locked $(KERNEL:%=-p conveyor-%)
-	cargo nextest run --locked -p conveyor-appliance --test sim
+	@scripts/install-deps kernel
+	cargo $(RUNNER) --locked $(WITHOUT_MEDIA:%=-p conveyor-%)
+	cargo $(RUNNER) --locked -p conveyor-appliance --test sim
 
 lint:
 	cargo fmt --all --check

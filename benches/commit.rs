@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,20 +12,25 @@ use std::time::{Duration, Instant};
 use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Execution;
 use conveyor_store::{Commit, Options, Writer, open};
+use conveyor_testing::yardstick;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 /// Transitions of one execution before it makes room for a new one.
 const TRANSITIONS: usize = 10;
 
 fn main() {
-    let raw = yard::print_raw();
-    let redb = yard::redb_commit(1_000);
+    let raw = yardstick::print_raw();
+    let redb = yardstick::redb_commit(1_000);
     println!("redb, one row                  p50 {:6.0} µs   p99 {:6.0} µs", redb.at(50), redb.at(99));
 
-    let folder = yard::folder("commit");
+    let folder = yardstick::folder("commit");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let (writer, _reader) = open(Options::at(&folder)).unwrap();
     let mut execution = fresh();
-    let one = yard::measure(2_000, |n| {
+    let one = yardstick::measure(2_000, |n| {
         if n % TRANSITIONS == 0 {
             execution = fresh();
         }
@@ -42,9 +45,9 @@ fn main() {
     );
     println!("encoding one transition        p50 {:6.1} µs", encoding().at(50));
     for tasks in [32, 256, 2_048] {
-        crowd(&runtime, &writer, tasks, yard::seconds());
+        crowd(&runtime, &writer, tasks, yardstick::seconds());
     }
-    println!("resident                       {:.0} MiB", yard::resident_mib());
+    println!("resident                       {:.0} MiB", yardstick::resident_mib());
     writer.close().unwrap();
     drop(_reader);
     std::fs::remove_dir_all(folder).unwrap();
@@ -52,11 +55,11 @@ fn main() {
 
 fn fresh() -> Execution {
     let id = ExecutionId::generate(Timestamp(1));
-    Execution::load(yard::header(id), BTreeMap::new(), BTreeMap::new())
+    Execution::load(yardstick::header(id), BTreeMap::new(), BTreeMap::new())
 }
 
 async fn transition(writer: &Writer, execution: &mut Execution) {
-    let step = yard::transition(execution);
+    let step = yardstick::transition(execution);
     let mut commit = Commit::new();
     let before = (execution.header.last_event.0 > 0).then_some(&*execution);
     commit.step(before, &step);
@@ -64,12 +67,12 @@ async fn transition(writer: &Writer, execution: &mut Execution) {
     execution.apply(&step);
 }
 
-fn encoding() -> yard::Series {
+fn encoding() -> yardstick::Series {
     let mut execution = fresh();
-    let step = yard::transition(&execution);
+    let step = yardstick::transition(&execution);
     execution.apply(&step);
-    let step = yard::transition(&execution);
-    yard::measure(10_000, |_| {
+    let step = yardstick::transition(&execution);
+    yardstick::measure(10_000, |_| {
         let mut commit = Commit::new();
         commit.step(Some(&execution), &step);
         std::hint::black_box(commit);
@@ -107,7 +110,7 @@ fn crowd(runtime: &tokio::runtime::Runtime, writer: &Writer, tasks: usize, time:
         }
         times
     });
-    let series = yard::Series::new(times);
+    let series = yardstick::Series::new(times);
     println!(
         "store, {tasks:5} at once           p50 {:6.1} ms   p99 {:6.1} ms   {:8.0} transitions/s",
         series.at(50) / 1e3,

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +13,11 @@ use std::time::Instant;
 use conveyor_base::{EventId, ExecutionId, Timestamp};
 use conveyor_interpreter::{Execution, HistoryEvent, HistoryKind, Outcome, Status, Step};
 use conveyor_store::{Commit, Direction, EndedBefore, ExecutionFilter, Options, Scans, Threads, Writer, open};
+use conveyor_testing::yardstick;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const PER_COMMIT: usize = 100;
 const DAY_MS: i64 = 86_400_000;
@@ -61,7 +64,7 @@ fn ending(before: &Execution, at: Timestamp) -> Step {
 fn start(writer: &Writer, at: Timestamp, count: usize) -> Vec<Execution> {
     let (mut commit, mut started) = (Commit::new(), Vec::new());
     for _ in 0..count {
-        let step = yard::sleeping(ExecutionId::generate(at), at.plus_ms(60_000));
+        let step = yardstick::sleeping(ExecutionId::generate(at), at.plus_ms(60_000));
         commit.step(None, &step);
         let mut execution = Execution::load(step.header.clone().unwrap(), Default::default(), Default::default());
         execution.apply(&step);
@@ -73,7 +76,7 @@ fn start(writer: &Writer, at: Timestamp, count: usize) -> Vec<Execution> {
 
 /// Days that each bring as many executions, archived after a day and forgotten after three.
 fn churn(count: usize) {
-    let folder = yard::folder("churn");
+    let folder = yardstick::folder("churn");
     let (writer, reader) = open(options(&folder)).unwrap();
     let reader = reader.on_this_thread();
     let per_day = count / 10;
@@ -136,7 +139,7 @@ fn mib(folder: &Path, prefix: &str) -> f64 {
 
 /// Sleepers on the disk, and what a process that opens their store after a crash takes.
 fn sleepers(count: usize) {
-    let folder = yard::folder("sleepers");
+    let folder = yardstick::folder("sleepers");
     let (writer, reader) = open(options(&folder)).unwrap();
     let reader = reader.on_this_thread();
     let begun = Instant::now();
@@ -155,7 +158,7 @@ fn sleepers(count: usize) {
     start(&writer, Timestamp(count as i64), 1_000);
     // Neither end says goodbye: as after kill -9, the files lie as they are.
     std::mem::forget((writer, reader));
-    let crashed = yard::folder("sleepers-crashed");
+    let crashed = yardstick::folder("sleepers-crashed");
     for file in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), crashed.join(file.file_name())).unwrap();
         std::fs::File::open(crashed.join(file.file_name())).unwrap().sync_all().unwrap();
@@ -170,7 +173,7 @@ fn sleepers(count: usize) {
 
 /// In a process of its own.
 fn reopened(folder: &Path) {
-    let before = yard::resident_mib();
+    let before = yardstick::resident_mib();
     let begun = Instant::now();
     let (writer, reader) = open(Options::at(folder)).unwrap();
     let reader = reader.on_this_thread();
@@ -190,16 +193,16 @@ fn reopened(folder: &Path) {
         opened.as_secs_f64() * 1e3,
         timers_known.as_secs_f64() * 1e3,
         answered.as_secs_f64() * 1e3,
-        yard::resident_mib(),
+        yardstick::resident_mib(),
         before,
-        (yard::resident_mib() - before) * (1 << 20) as f64 / running as f64,
+        (yardstick::resident_mib() - before) * (1 << 20) as f64 / running as f64,
     );
     // The next one finds what a crash leaves, too.
     std::process::exit(0);
 }
 
 fn lists(count: usize) {
-    let folder = yard::folder("lists");
+    let folder = yardstick::folder("lists");
     let (writer, reader) = open(options(&folder)).unwrap();
     let reader = reader.on_this_thread();
     for n in (0..count).step_by(PER_COMMIT) {
@@ -227,8 +230,8 @@ fn lists(count: usize) {
         page_through(&reader, what, &filter);
     }
     let newest = reader.executions(&ExecutionFilter::default(), None, 1).unwrap().items[0].id;
-    let describe = yard::measure(1_000, |_| drop(reader.header(newest).unwrap()));
-    let history = yard::measure(1_000, |_| {
+    let describe = yardstick::measure(1_000, |_| drop(reader.header(newest).unwrap()));
+    let history = yardstick::measure(1_000, |_| {
         drop(reader.history(newest, EventId(1), 100, Direction::Forward).unwrap());
     });
     println!("describe {:.1} µs, history {:.1} µs at the median", describe.at(50), history.at(50));
@@ -250,7 +253,7 @@ fn page_through(reader: &Scans, what: &str, filter: &ExecutionFilter) {
         }
     }
     let first = times[0].as_secs_f64() * 1e6;
-    let all = yard::Series::new(times);
+    let all = yardstick::Series::new(times);
     println!(
         "{what:26} {found:8} found; pages of {PAGE}: first {first:7.0} µs, median {:7.0} µs, p99 {:7.0} µs, worst {:7.0} µs",
         all.at(50),

@@ -5,16 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::collections::VecDeque;
 
 use conveyor_base::Timestamp;
 use conveyor_job::Acceleration;
-use conveyor_run::lanes::demand::{Codec, Encodes, Pictures, Work};
-use conveyor_run::lanes::place::{Allocation, LanePool};
-use conveyor_run::lanes::queue::{Next, Queue, QueuePosition};
-use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu, Lanes};
+use conveyor_run::Lanes;
+use conveyor_run::lanes::{
+    Allocation, Codec, CoreSpeed, Decoder, Encoder, EncoderCodec, Encodes, Gpu, LanePool, Next, Pictures, Queue,
+    QueuePosition, Work,
+};
+use conveyor_testing::yardstick;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const ROUNDS: usize = 20_000;
 
@@ -80,7 +84,7 @@ fn main() {
         }
         grant(&mut pool, &mut queue, &mut running);
         let mut leases = 0;
-        let rounds = yard::measure(ROUNDS, |_| {
+        let rounds = yardstick::measure(ROUNDS, |_| {
             if let Some(allocation) = running.pop_front() {
                 pool.give_back(&allocation.shares);
             }

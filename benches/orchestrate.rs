@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,8 +16,13 @@ use conveyor_interpreter::{HistoryKind, StateType, Status};
 use conveyor_job::Job;
 use conveyor_store::{Direction, ExecutionFilter};
 use conveyor_testing::appliance::Appliance;
+use conveyor_testing::yardstick;
 
 use serde_json::{Value, json};
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const SETTLE_MS: u64 = 100;
 
@@ -28,7 +31,7 @@ static FIRST_STAGE: Mutex<Option<Instant>> = Mutex::new(None);
 
 fn main() {
     let files = std::env::var("CONVEYOR_BENCH_FILES").ok().and_then(|s| s.parse().ok()).unwrap_or(20);
-    yard::print_raw();
+    yardstick::print_raw();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(drop_files(files));
 }
@@ -49,7 +52,7 @@ async fn drop_files(files: usize) {
         to_first_stage.push(FIRST_STAGE.lock().unwrap().unwrap().saturating_duration_since(settled));
     }
     for (what, times) in [("settled to first stage", to_first_stage), ("main without its stages", whole)] {
-        let series = yard::Series::new(times);
+        let series = yardstick::Series::new(times);
         println!("{what:<30} p50 {:6.1} ms   p99 {:6.1} ms", series.at(50) / 1e3, series.at(99) / 1e3);
     }
     crowd(&appliance).await;
@@ -63,14 +66,14 @@ async fn crowd(appliance: &Appliance) {
         let page = appliance.handle.reader().on_this_thread().executions(&filter, None, 10 * CROWD).unwrap();
         page.items.iter().filter(|row| row.status == Status::Succeeded).count()
     };
-    let (before, begun, resident) = (published(), Instant::now(), yard::resident_mib());
+    let (before, begun, resident) = (published(), Instant::now(), yardstick::resident_mib());
     for n in 0..CROWD {
         std::fs::write(appliance.dir.path().join(format!("source/crowd-{n}.mp4")), format!("crowd {n}")).unwrap();
     }
     let mut peak = resident;
     while published() < before + CROWD {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        peak = peak.max(yard::resident_mib());
+        peak = peak.max(yardstick::resident_mib());
     }
     let took = begun.elapsed();
     // Whatever would be done twice would come now.

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -14,7 +12,12 @@ use std::time::{Duration, Instant};
 
 use conveyor_testing::served::Served;
 use conveyor_testing::served::http::{self, Client};
+use conveyor_testing::yardstick;
 use serde_json::json;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 /// Executions whose time comes while the box is dead.
 const DUE: usize = 1_000;
@@ -26,7 +29,7 @@ const IDLE: Duration = Duration::from_secs(10);
 
 fn main() {
     let count = std::env::var("CONVEYOR_BENCH_EXECUTIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(20_000);
-    let folder = yard::folder("recover");
+    let folder = yardstick::folder("recover");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(sleep_and_die(&folder, count));
     std::fs::remove_dir_all(folder).unwrap();

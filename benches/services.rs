@@ -8,8 +8,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +16,13 @@ use std::time::{Duration, Instant};
 use conveyor_store::{self as store, Commit, Options, Writer};
 use conveyor_testing::served::http::Client;
 use conveyor_testing::served::{Served, machine_arn};
+use conveyor_testing::yardstick;
 
 use serde_json::{Value, json};
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const CONCURRENCY: [usize; 3] = [1, 32, 256];
 const BODY: &str = r#"{"bucket": "incoming", "key": "clips/interview-014.mov", "size": 734003200, "checksum": "0123456789abcdef0123456789abcdef", "camera": "B", "reel": "A014C007", "timecode": "10:22:31:05", "operator": "second unit", "priority": 3, "ready": true}"#;
@@ -48,8 +51,8 @@ log = "notifications.jsonl"
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    yard::print_raw();
-    let folder = yard::folder("services");
+    yardstick::print_raw();
+    let folder = yardstick::folder("services");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(measure(&folder, &wanted));
     drop(runtime);
@@ -64,7 +67,7 @@ async fn measure(folder: &Path, wanted: &str) {
     for tasks in CONCURRENCY {
         if is_wanted("SendMessage") {
             let send = async |client: &mut Client, _, _| sent(client, json!({"QueueUrl": "clips"})).await;
-            bench.crowd("SendMessage", tasks, yard::seconds(), TURNS, send).await;
+            bench.crowd("SendMessage", tasks, yardstick::seconds(), TURNS, send).await;
         }
         if is_wanted("SendMessage, FIFO") {
             let send = async |client: &mut Client, group: usize, number: u64| {
@@ -72,7 +75,7 @@ async fn measure(folder: &Path, wanted: &str) {
                     "MessageDeduplicationId": number.to_string()});
                 sent(client, request).await
             };
-            bench.crowd("SendMessage, FIFO", tasks, yard::seconds(), TURNS, send).await;
+            bench.crowd("SendMessage, FIFO", tasks, yardstick::seconds(), TURNS, send).await;
         }
         if is_wanted("ReceiveMessage, DeleteMessage") {
             bench.receives(tasks).await;
@@ -82,7 +85,7 @@ async fn measure(folder: &Path, wanted: &str) {
         }
         if is_wanted("putItem over HTTP") {
             let put = async |client: &mut Client, _, number| sync(client, "put-once", number).await;
-            bench.crowd("putItem over HTTP", tasks, yard::seconds(), TURNS, put).await;
+            bench.crowd("putItem over HTTP", tasks, yardstick::seconds(), TURNS, put).await;
         }
         if is_wanted("notify over HTTP") {
             bench.notifications(tasks).await;
@@ -207,7 +210,7 @@ impl Bench {
         }
         let count = times.len();
         assert!(count > 0, "{name}: nothing was done");
-        let (rate, series) = (count as f64 / took.as_secs_f64(), yard::Series::new(times));
+        let (rate, series) = (count as f64 / took.as_secs_f64(), yardstick::Series::new(times));
         println!(
             "{name:<30} at {tasks:3}   p50 {:7.2} ms   p99 {:7.2} ms   {rate:8.0}/s   {:.2} × plain commits",
             series.at(50) / 1e3,
@@ -219,7 +222,7 @@ impl Bench {
 
     /// One message received and deleted; there are always enough of them.
     async fn receives(&self, tasks: usize) {
-        let enough = (3_000.0 * yard::seconds().as_secs_f64()) as u64;
+        let enough = (3_000.0 * yardstick::seconds().as_secs_f64()) as u64;
         let entries: Vec<Value> = (0..10).map(|n| json!({"Id": n.to_string(), "MessageBody": BODY})).collect();
         let fill = json!({"QueueUrl": "clips", "Entries": entries});
         let missing = enough.saturating_sub(self.served.messages_in("clips").await).div_ceil(10);
@@ -236,7 +239,7 @@ impl Bench {
             let request = json!({"QueueUrl": "clips", "ReceiptHandle": receipt});
             client.call("AmazonSQS.DeleteMessage", &request).await.is_object()
         };
-        self.crowd("ReceiveMessage, DeleteMessage", tasks, yard::seconds(), TURNS, receive).await;
+        self.crowd("ReceiveMessage, DeleteMessage", tasks, yardstick::seconds(), TURNS, receive).await;
     }
 
     /// Events put, and the time until the last one is in its target's queue.
@@ -246,7 +249,7 @@ impl Bench {
         let put = async |client: &mut Client, _, _| {
             client.call("AWSEvents.PutEvents", &request).await["FailedEntryCount"] == 0
         };
-        let (count, took) = self.crowd("PutEvents", tasks, yard::seconds(), 1, put).await;
+        let (count, took) = self.crowd("PutEvents", tasks, yardstick::seconds(), 1, put).await;
         let ended = Instant::now();
         while self.served.messages_in("events").await < count as u64 {
             tokio::time::sleep(POLL).await;
@@ -259,7 +262,7 @@ impl Bench {
     /// each is on the disk before the next.
     async fn notifications(&self, tasks: usize) {
         let notify = async |client: &mut Client, _, number| sync(client, "notify-once", number).await;
-        let (count, took) = self.crowd("notify over HTTP", tasks, yard::seconds() / 3, 1, notify).await;
+        let (count, took) = self.crowd("notify over HTTP", tasks, yardstick::seconds() / 3, 1, notify).await;
         let ended = Instant::now();
         while !self.served.get("/notifications").await["waiting"].as_array().unwrap().is_empty() {
             tokio::time::sleep(POLL).await;
@@ -271,7 +274,7 @@ impl Bench {
     async fn executions(&self, tasks: usize) {
         let (mut reads, mut puts) = (0.0, 0.0);
         let mut rounds = 0;
-        while puts < yard::seconds().as_secs_f64() {
+        while puts < yardstick::seconds().as_secs_f64() {
             reads += self.round("get", tasks).await;
             puts += self.round("put", tasks).await;
             rounds += 1;

@@ -6,25 +6,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conveyor_base::limits::{Quotas, set_quotas};
 use conveyor_base::{ExecutionId, SystemClock, TaskError};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, RunTask};
-use conveyor_run::lanes::spec::Lanes;
+use conveyor_interpreter::{Header, Json, RunTask};
 use conveyor_run::{
-    self as run, Attempted, Config, Demand, Handle, NewMachine, Resource, Resources, StartRequest, TaskContext,
+    self as run, Attempted, Config, Demand, Handle, Lanes, NewMachine, Resource, Resources, StartRequest, TaskContext,
     TaskOutcome,
 };
 use conveyor_store::{Options, open};
+use conveyor_testing::yardstick;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde_json::json;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const NARROW: usize = 50;
 const HEARTBEATS: usize = 300;
@@ -67,13 +68,13 @@ fn main() {
     let wide = std::env::var("CONVEYOR_BENCH_ITEMS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let quotas = Quotas { history_events: 100 * wide as u64, payload_kib: 4_096, ..Quotas::default() };
     assert!(set_quotas(quotas), "nothing has asked for a quota yet");
-    yard::print_raw();
+    yardstick::print_raw();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(measure(wide));
 }
 
 async fn measure(wide: usize) {
-    let folder = yard::folder("token");
+    let folder = yardstick::folder("token");
     let (writer, reader) = open(Options::at(&folder)).unwrap();
     let tokens = Tokens::default();
     let config = Config {
@@ -149,7 +150,7 @@ async fn settle(handle: &Handle, sleeps: bool) {
 }
 
 fn print(what: &str, wide: usize, [few, many]: [Vec<Duration>; 2]) {
-    let (few, many) = (yard::Series::new(few), yard::Series::new(many));
+    let (few, many) = (yardstick::Series::new(few), yardstick::Series::new(many));
     println!(
         "{what:<26} p50 {:7.0} µs of {NARROW}, {:7.0} µs of {wide}: ratio {:.2}",
         few.at(50),

@@ -4,20 +4,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::time::Instant;
 
 use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Command;
 use conveyor_store::{Commit, Options, Threads, open};
+use conveyor_testing::yardstick;
+
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
 
 const PER_COMMIT: usize = 500;
 const WOKEN: usize = 1_000;
 
 fn main() {
     let count = std::env::var("CONVEYOR_BENCH_EXECUTIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(100_000usize);
-    let folder = yard::folder("wake");
+    let folder = yardstick::folder("wake");
     let options = Options { threads: Threads::Caller { checkpoint_every: 0 }, ..Options::at(&folder) };
     let (writer, reader) = open(options).unwrap();
     let reader = reader.on_this_thread();
@@ -25,7 +28,7 @@ fn main() {
         let mut commit = Commit::new();
         for n in first..count.min(first + PER_COMMIT) {
             let id = ExecutionId::generate(Timestamp(n as i64));
-            commit.step(None, &yard::sleeping(id, Timestamp((n * 7_919 % count) as i64)));
+            commit.step(None, &yardstick::sleeping(id, Timestamp((n * 7_919 % count) as i64)));
         }
         writer.commit_blocking(commit).unwrap();
         if first % 50_000 == 0 {
@@ -33,11 +36,11 @@ fn main() {
         }
     }
     writer.checkpoint().unwrap();
-    println!("{count} asleep: resident {:.0} MiB", yard::resident_mib());
+    println!("{count} asleep: resident {:.0} MiB", yardstick::resident_mib());
 
-    let next = yard::measure(10_000, |_| assert!(reader.next_due().unwrap().is_some()));
+    let next = yardstick::measure(10_000, |_| assert!(reader.next_due().unwrap().is_some()));
     println!("next due                 p50 {:7.2} µs   p99 {:7.2} µs", next.at(50), next.at(99));
-    let load = yard::measure(1, |_| {
+    let load = yardstick::measure(1, |_| {
         for (_, id, _) in reader.timers(Timestamp::MAX, WOKEN).unwrap() {
             assert!(reader.execution(id).unwrap().is_some());
         }
@@ -50,7 +53,7 @@ fn main() {
         let mut commit = Commit::new();
         for (due, id, timer) in reader.timers(Timestamp::MAX, WOKEN).unwrap() {
             let before = reader.execution(id).unwrap().unwrap();
-            let mut step = yard::transition(&before);
+            let mut step = yardstick::transition(&before);
             step.commands.push(Command::ClearTimer { timer, due });
             commit.step(Some(&before), &step);
             woken += 1;

@@ -7,8 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod yard;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,23 +14,27 @@ use std::time::{Duration, Instant};
 
 use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
 use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_interpreter::{Header, Json, RunTask, Status};
 use conveyor_run::{self as run, Attempted, Demand, Handle, LiveUpdate, Resource, Resources, TaskContext, TaskOutcome};
 use conveyor_services::approvals::Approvals;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::{self as store, Options};
 use conveyor_testing::served::http::{self, Client};
+use conveyor_testing::yardstick;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+/// As the appliance has it.
+#[global_allocator]
+static ALLOCATOR: yardstick::Allocator = yardstick::Allocator;
+
 const STEPS: usize = 10;
 
 fn main() {
-    yard::print_raw();
-    let folder = yard::folder("workflows");
+    yardstick::print_raw();
+    let folder = yardstick::folder("workflows");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let (handle, address) = serve(&folder).await;
@@ -46,10 +48,10 @@ fn main() {
         for (name, state, kind) in all {
             let machine = create(address, name, &state, kind).await;
             for concurrency in [1, 32, 256] {
-                crowd(address, &machine, &ended, concurrency, yard::seconds(), name, kind).await;
+                crowd(address, &machine, &ended, concurrency, yardstick::seconds(), name, kind).await;
             }
         }
-        println!("resident                       {:.0} MiB", yard::resident_mib());
+        println!("resident                       {:.0} MiB", yardstick::resident_mib());
         handle.shut_down().await;
     });
     drop(runtime);
@@ -216,7 +218,7 @@ async fn crowd(
         times.extend(task.await.unwrap());
     }
     let (count, elapsed) = (times.len(), start.elapsed());
-    let series = yard::Series::new(times);
+    let series = yardstick::Series::new(times);
     println!(
         "{name:<18} at {tasks:3}       p50 {:7.2} ms   p99 {:7.2} ms   {:8.0} workflows/s",
         series.at(50) / 1e3,

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use conveyor_asl as asl;
 use conveyor_base::{ExecutionId, SystemClock, TaskError, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Command, Entry, Env, Event, Execution, Header, MachineRef, Outcome, RunTask, Status, step};
+use conveyor_interpreter::{
+    Command, Entry, Env, Event, Execution, Header, Json, MachineRef, Outcome, RunTask, Status, step,
+};
 use conveyor_logs::{self as logs, Delivery, LogSettings};
 use conveyor_run::{
     self as run, Attempted, Demand, Handle, Lanes, NewMachine, Resource, Resources, StartRequest, TaskContext,

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conveyor_base::{SystemClock, TaskError};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, Qualifier};
+use conveyor_interpreter::{Header, Json, Qualifier};
 use conveyor_run::{self as run, AliasChange, Handle, NewMachine, Resource, Resources, StartRequest};
 use conveyor_store::{self as store, Backends, Directory, Options, Route, Writer};
 use conveyor_testing::until::until;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use conveyor_services::NotifySettings;
+use conveyor_services::notifications::NotifySettings;
 use conveyor_services::notifications::signature;
 use conveyor_testing::appliance::Appliance;
 

@@ -10,7 +10,7 @@ use std::fs;
 use conveyor_base::TaskError;
 use conveyor_interpreter::{Header, HistoryEvent, HistoryKind, Outcome, Status};
 use conveyor_job::Job;
-use conveyor_resources::FunctionSettings;
+use conveyor_resources::functions::FunctionSettings;
 use conveyor_testing::appliance::Appliance;
 
 use serde_json::{Value, json};

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use conveyor_base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, Status, run_list};
+use conveyor_interpreter::{Header, Json, Status, run_list};
 use conveyor_run::{
     self as run, Config, Handle, NewMachine, Resource, Resources, RetentionPeriods, Retired, StartRequest,
 };

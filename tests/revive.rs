@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use conveyor_base::{SystemClock, TaskError};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_interpreter::{Header, Json, RunTask, Status};
 use conveyor_run::service::{Address, Requester, Service, Turn};
 use conveyor_run::{
     self as run, Announced, Attempted, Completion, Demand, Handle, NewMachine, Resource, Resources, StartRequest,

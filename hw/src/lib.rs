@@ -1,7 +1,7 @@
 //! What is in this box: processors, memory, shares, GPUs, and the encoders and decoders in them.
 //!
-//! A crate of its own on the lowest floor: it knows hardware, and nothing of workflows. It says what the kernel and
-//! the driver say and never guesses: what cannot be read is absent, or stands there with the reason why.
+//! A crate of its own on the lowest floor. It says what the kernel and the driver say: what cannot be read is absent, or
+//! stands there with the reason why.
 //!
 //! ```text
 //!   Drivers ── libcuda ──── Cuda ─── Context ─── Frame (device memory)
@@ -11,9 +11,9 @@
 //!      └────── libnvidia-ml ───── NVML: temperature, power, clocks, load
 //! ```
 //!
-//! Invariants: the program links against none of the four libraries; a box without them, with old ones, or with a
-//! GPU that is gone still has an inventory; whatever a driver returns is taken as a number and checked before it
-//! becomes an enumeration.
+//! Must never: guess, know a job or a workflow, or change a setting of what it looks at. Holds: the program links
+//! against none of the four libraries; a box without them, with old ones, or with a GPU that is gone still has an
+//! inventory; whatever a driver returns is taken as a number and checked before it becomes an enumeration.
 
 pub mod bench;
 mod cuda;

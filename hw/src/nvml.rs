@@ -53,7 +53,7 @@ pub struct OpenSession {
     pub average_latency_us: u32,
 }
 
-/// What holds a card back, in words; the reasons that are no trouble (idle, a clock that someone set) are not here.
+/// What holds a card back, in words; the reasons that are no problem (idle, a clock that someone set) are not here.
 const THROTTLES: &[(ThrottleReasons, &str)] = &[
     (ThrottleReasons::SW_POWER_CAP, "power limit"),
     (ThrottleReasons::HW_SLOWDOWN, "hardware slowdown"),

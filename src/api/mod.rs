@@ -1,17 +1,20 @@
-//! The doors. One port serves AWS's protocol, REST with server-sent events, metrics, media and the dashboard.
+//! All that the box answers over HTTP: one port serves AWS's protocol, REST with server-sent events, metrics, media and
+//! the dashboard.
 //!
 //! ```text
 //!            gate (request limit, origin, credentials)
 //!              |
 //!   POST /     aws/            Step Functions, AWS JSON 1.0; SQS and PutEvents, which resources::wire answers
+//!   POST /ACCOUNT/QUEUE        SQS at a queue's own URL
 //!   /api/v1    rest/  live     what the dashboard shows; session, audit: who came in, what they did
 //!   /media     media           results
 //!   /start-workflow  /metrics  /healthz
 //!   /*         dashboard
 //! ```
 //!
-//! Invariants: nothing is decided here, what changes goes to the [`Handle`] and what is shown comes from the store's
-//! reader; a refusal is mapped to HTTP in one table ([`ApiError`]); a body is never read beyond its limit.
+//! Must never: decide what an execution or a service does, or keep what a restart may not lose. Holds: what changes
+//! goes to the [`Handle`] or to a service, and what is shown comes from the store's reader; a refusal is mapped to HTTP
+//! in one table ([`ApiError`]); a body is never read beyond its limit.
 
 mod arn;
 mod audit;
@@ -55,7 +58,7 @@ pub use gate::{Auth, Credentials, Role};
 /// How long a commit may take until the store counts as failing.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the API's handlers need. Built by `cli`.
+/// What the API's handlers need. Built by `appliance`.
 pub struct Settings {
     pub handle: Handle,
     /// What answers the calls of other services that come in over the same port; `None`: nobody does.

@@ -1,4 +1,4 @@
-//! The conditions of the box that raise alarms: shares, room on the disks, parts of the appliance that failed,
+//! The conditions of the box that raise alarms: shares, watches, room on the disks, parts of the appliance that failed,
 //! notifications that are not delivered, executions that fail in numbers.
 
 use std::path::{Path, PathBuf};

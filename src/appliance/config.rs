@@ -13,10 +13,15 @@ use conveyor_ingest::WatchSettings;
 use conveyor_job::Acceleration;
 use conveyor_logs::LogSettings;
 use conveyor_resources::builtin::Substitutions;
-use conveyor_resources::{AwsSettings, ConnectionSettings, FunctionSettings, LambdaSettings, RetentionSettings};
-use conveyor_services::items::name_fault;
+use conveyor_resources::forward::AwsSettings;
+use conveyor_resources::functions::{FunctionSettings, LambdaSettings};
+use conveyor_resources::housekeeping::RetentionSettings;
+use conveyor_resources::http::ConnectionSettings;
+use conveyor_services::events::RuleSettings;
+use conveyor_services::items::{TableSettings, name_fault};
+use conveyor_services::notifications::NotifySettings;
+use conveyor_services::queues::QueueSettings;
 use conveyor_services::schedules::ScheduleSettings;
-use conveyor_services::{NotifySettings, QueueSettings, RuleSettings, TableSettings};
 use serde::Deserialize;
 
 use super::document::{self, Document, DocumentFault};
@@ -365,6 +370,8 @@ fn is_bucket_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -425,6 +432,52 @@ mod tests {
             let start = format!("  - line {line}: ");
             let found = text.lines().filter(|l| l.starts_with(&start)).any(|l| l.contains(word));
             assert!(found, "line {line}, {word} in:\n{text}");
+        }
+    }
+
+    /// The pointers (RFC 6901) of all tables of a document.
+    fn tables(value: &Value, at: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(table) => {
+                found.push(at.to_owned());
+                table.iter().for_each(|(key, value)| tables(value, &format!("{at}/{key}"), found));
+            }
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(n, value)| tables(value, &format!("{at}/{n}"), found));
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_file_that_documents_the_settings_has_every_key_and_works_as_a_whole() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/conveyor.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let is_off =
+            |line: &&str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let on = |line| str::strip_prefix(line, "# ").filter(is_off).unwrap_or(line);
+        let file: Value = toml::from_str(&text.lines().map(on).collect::<Vec<_>>().join("\n")).unwrap();
+        let config: Config = serde_json::from_value(file.clone()).unwrap();
+        assert_eq!(config.faults(), Vec::<String>::new());
+
+        // Which keys a table may have says whoever reads it, asked with one that nobody knows. Tables of the same keys are
+        // of one kind, and show them together.
+        let mut kinds: BTreeMap<BTreeSet<String>, BTreeSet<String>> = BTreeMap::new();
+        let mut found = Vec::new();
+        tables(&file, "", &mut found);
+        for table in found {
+            let mut asked = file.clone();
+            asked.pointer_mut(&table).unwrap()["no key"] = true.into();
+            let refused = serde_json::from_value::<Config>(asked).err().map(|e| e.to_string()).unwrap_or_default();
+            // Without such a list, names are the user's own.
+            let Some((_, keys)) = refused.split_once("unknown field `no key`, expected ") else { continue };
+            let keys = keys.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            let shown = file.pointer(&table).and_then(Value::as_object).unwrap().keys().cloned();
+            kinds.entry(keys).or_default().extend(shown);
+        }
+        assert!(kinds.len() > 10, "{kinds:#?}");
+        for (keys, shown) in kinds {
+            assert_eq!(keys.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "missing beside {shown:?}");
         }
     }
 }

@@ -56,6 +56,28 @@ fn without_user(address: &str) -> String {
 
 fn shown(name: &str, schedule: &ScheduleSettings) -> Value {
     json!({"name": name, "rule": schedule.rule.to_string(), "workflow": schedule.workflow,
-        "timezone": schedule.timezone, "enabled": schedule.enabled,
-        "missed": format!("{:?}", schedule.missed)})
+        "timezone": schedule.timezone, "enabled": schedule.enabled, "missed": schedule.missed})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_shown_as_the_file_spells_it() {
+        let text = r#"
+            [schedules.late]
+            rule = "rate(15 minutes)"
+            workflow = "main"
+            [schedules.never_late]
+            rule = "cron(0 3 * * ? *)"
+            workflow = "main"
+            missed = "skip"
+        "#;
+        let config: Config = toml::from_str(text).unwrap();
+        let shown = of(&config, &config.schedules.iter().collect::<Vec<_>>());
+        let shown = shown["schedules"].as_array().unwrap().iter().map(|s| (&s["rule"], &s["missed"]));
+        let asked = [(&json!("rate(15 minutes)"), &json!("run-once")), (&json!("cron(0 3 * * ? *)"), &json!("skip"))];
+        assert_eq!(shown.collect::<Vec<_>>(), asked);
+    }
 }

@@ -12,7 +12,7 @@ use conveyor_base::speeds::{LaneSpeed, Speeds};
 use conveyor_hw::{Ask, Drivers, Inventory, Probed};
 use conveyor_job::TRANSCODE_CORES;
 use conveyor_run::Lanes;
-use conveyor_run::lanes::spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu};
+use conveyor_run::lanes::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu};
 
 use super::config::Config;
 

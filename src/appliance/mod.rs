@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Whoever serves, tests or simulates a box builds it here. Must never: open media (the child does, which it only
-//! starts), decide what an execution does next, or keep state of its own.
+//! starts), decide what an execution does next, or keep state of its own. Holds: a configuration with a fault opens
+//! nothing; what runs for as long as the box does runs supervised; the store is the last to close.
 
 mod conditions;
 mod config;

@@ -1,4 +1,4 @@
-//! The wiring: from a configuration to a running appliance, and its orderly end.
+//! The box from start to stop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use conveyor_base::{Fault, ShareIo};
 use conveyor_resources::events::OutsideTargets;
-use conveyor_resources::forward::{Endpoint, Fallback, RemoteJobs};
+use conveyor_resources::forward::{AwsSettings, Endpoint, Fallback, RemoteJobs};
 use conveyor_resources::functions::Functions;
+use conveyor_resources::housekeeping::RetentionSettings;
 use conveyor_resources::http::{Connections, gateway};
 use conveyor_resources::jobs::{Jobs, Templates};
 use conveyor_resources::map_items::Buckets;
@@ -17,8 +18,8 @@ use conveyor_resources::objects::Objects;
 use conveyor_resources::predict::Predictor;
 use conveyor_resources::wire::Messaging;
 use conveyor_resources::{
-    Adapter, AwsSettings, NameTaken, Registry, RetentionSettings, activities, approve, builtin, claims, covers, events,
-    executions, forward, functions, housekeeping, http, items, jobs, media, notify, objects, queues, topics,
+    Adapter, NameTaken, Registry, activities, approve, builtin, claims, covers, events, executions, forward, functions,
+    housekeeping, http, items, jobs, media, notify, objects, queues, topics,
 };
 use conveyor_run::Handle;
 use conveyor_sandbox::Spawn;

@@ -1,7 +1,7 @@
 //! Amazon States Language, pure. Text in, a checked [`StateMachine`] out, or all of its problems.
 //!
 //! This module also evaluates what stands in a definition (paths, payload templates, intrinsic functions,
-//! choice rules) against plain values. It knows no executions, no time and no I/O.
+//! choice rules) against plain values.
 //!
 //! ```text
 //! definition/   text -> json (with positions) -> checker -> machine, or problems
@@ -12,21 +12,22 @@
 //! scope         what they may look at, and how they fail
 //! ```
 //!
-//! Invariants: a [`StateMachine`] has no transition that leads nowhere; no evaluation panics, recurses without
-//! bound or depends on anything but its [`Scope`].
+//! Must never: know an execution, a clock, or anything that is read or written. Holds: a [`StateMachine`] has no
+//! transition that leads nowhere; no evaluation panics, recurses without bound or depends on anything but its
+//! [`Scope`].
 
 mod condition;
 mod definition;
 mod distributed;
 pub mod flow;
 mod intrinsic;
-pub mod jsonata;
+mod jsonata;
 mod machine;
 mod path;
 mod problem;
 mod query;
 mod reference_path;
-pub mod scope;
+mod scope;
 mod template;
 mod timestamp;
 
@@ -39,7 +40,7 @@ pub use distributed::{
     Distributed, Format, InputType, ItemBatcher, ItemReader, ReadWith, ResultForm, ResultWriter, Transformation,
 };
 pub use intrinsic::Intrinsic;
-pub use jsonata::Jsonata;
+pub use jsonata::{Jsonata, kind_of};
 pub use machine::{
     Catcher, Choice, Count, DataFlow, InputPath, Items, Kind, Map, Name, Processor, ProcessorMode, QueryLanguage,
     ResultPath, Retrier, Rule, Seconds, State, StateMachine, Task, Text, Transition, Wait,
@@ -48,6 +49,6 @@ pub use path::Path;
 pub use problem::{Problem, Severity, describe};
 pub use query::Query;
 pub use reference_path::ReferencePath;
-pub use scope::{ContextUse, EvalError, Scope, Variables};
+pub use scope::{ContextUse, EvalError, Scope, Variables, mix};
 pub use template::Template;
 pub use timestamp::{parse_timestamp, whole_seconds};

@@ -92,7 +92,7 @@ const HISTORY_EVENTS_RAISED_MAX: u64 = 1_000_000;
 const DEFINITION_KIB_MAX: u64 = 8_192;
 const TAGS_RAISED_MAX: u64 = 1_000;
 /// Tags of one resource (AWS: 50).
-pub const TAGS_MAX: usize = 50;
+const TAGS_MAX: usize = 50;
 /// What the paths, templates and intrinsic functions of one field may copy together, in bytes: a definition may name the
 /// same large input ten thousand times.
 pub const COPIED_BYTES_MAX: usize = 16 * 1_048_576;
@@ -105,7 +105,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 262_144;
 /// Most events in one execution's history (AWS Standard: 25,000).
 pub const HISTORY_EVENTS_MAX: u64 = 25_000;
 /// Largest definition of a state machine, in bytes (AWS: 1 MiB).
-pub const DEFINITION_BYTES_MAX: usize = 1_048_576;
+const DEFINITION_BYTES_MAX: usize = 1_048_576;
 /// Longest name of a state machine, execution or activity, in characters (AWS: 80).
 pub const NAME_CHARS_MAX: usize = 80;
 /// Longest name of a state, in characters (Amazon States Language specification, "States").
@@ -120,7 +120,7 @@ pub const WAIT_SECONDS_MAX: i64 = 24_855 * 86_400;
 /// through Pass and Choice for ever cannot hold the machine.
 pub const STATES_PER_STEP_MAX: usize = 1_000;
 /// Largest request body at the API, in bytes.
-pub const REQUEST_BYTES_MAX: usize = 2 * 1_048_576;
+const REQUEST_BYTES_MAX: usize = 2 * 1_048_576;
 /// Longest `error` of a failure, in characters (AWS API reference, SendTaskFailure).
 pub const ERROR_CHARS_MAX: usize = 256;
 /// Longest `cause` of a failure, in characters (AWS API reference, SendTaskFailure).
@@ -137,7 +137,7 @@ pub const REDRIVABLE_MS: i64 = 14 * 86_400_000;
 /// Longest that an express execution may take, in milliseconds (AWS: five minutes).
 pub const EXPRESS_MS_MAX: i64 = 300_000;
 /// Express executions in memory at once, above which the API answers 429.
-pub const EXPRESS_ACTIVE_MAX: usize = 100_000;
+const EXPRESS_ACTIVE_MAX: usize = 100_000;
 /// Express executions that screens show of those that run, and of those that succeeded lately.
 pub const EXPRESS_SHOWN_MAX: usize = 200;
 /// Express executions that screens show of those that failed lately.
@@ -149,4 +149,4 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 64 * 1_048_576;
 /// Children of one Map run that are in flight, where the run has no lower bound (AWS: 10,000).
 pub const CHILDREN_IN_FLIGHT_MAX: u64 = 10_000;
 /// Executions that have started and not ended, above which the API answers 429.
-pub const EXECUTIONS_ACTIVE_MAX: usize = 2_000_000;
+const EXECUTIONS_ACTIVE_MAX: usize = 2_000_000;

@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use conveyor_base::{ExecutionId, Fault, SystemClock, TaskError, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, RunTask, Status};
+use conveyor_interpreter::{Header, Json, RunTask, Status};
 use conveyor_run::{
     self as run, Attempted, Demand, Handle, Lanes, LiveUpdate, NewMachine, Refused, Resource, Resources, StartRequest,
     TaskContext, TaskOutcome,

@@ -17,9 +17,9 @@
 //! | `capacity` | what the figures mean for the recipe, and for the lanes |
 //! | `table`, `page` | the report for people |
 //!
-//! Invariants: media is only opened in child processes; whatever is written lies in a folder of this run's own, which is
-//! removed however the run ends; a figure that could not be measured is a line that says why, never a guess; nothing
-//! here is on the appliance's own path.
+//! Must never: open media (child processes do), guess a figure, or stand on the appliance's own path. Holds: whatever
+//! is written lies in a folder of this run's own, which is removed however the run ends; a figure that could not be
+//! measured is a line that says why.
 
 mod capacity;
 pub mod compare;
@@ -30,7 +30,7 @@ mod graphs;
 pub mod kept;
 pub mod page;
 mod raw;
-pub mod report;
+mod report;
 mod run;
 mod statistics;
 mod surroundings;

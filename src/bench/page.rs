@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use conveyor_base::escape::xml;
+
 use super::compare::Comparison;
 use super::report::{Curve, Figure, Report, Row, Section, SectionKind};
 use super::statistics::Verdict;
@@ -29,24 +31,24 @@ pub fn page(report: &Report) -> String {
          content=\"width=device-width\"><title>conveyor bench {id}</title><style>{STYLE}</style></head><body>\
          <h1>What this box can do</h1><p class=\"soft\">{cpu}, {cores} cores{gpus}, Linux {kernel}; conveyor {version}; {mode} \
          run of {took:.0} s, begun {at}</p>",
-        id = text(&report.id),
-        cpu = text(&report.host.cpu),
+        id = xml(&report.id),
+        cpu = xml(&report.host.cpu),
         cores = report.host.cores,
-        gpus = report.host.gpus.iter().map(|gpu| format!(", {}", text(gpu))).collect::<String>(),
-        kernel = text(&report.host.kernel),
-        version = text(&report.version),
+        gpus = report.host.gpus.iter().map(|gpu| format!(", {}", xml(gpu))).collect::<String>(),
+        kernel = xml(&report.host.kernel),
+        version = xml(&report.version),
         mode = report.mode.name(),
         took = report.took_seconds,
         at = report.started_at,
     );
     for what in &report.disturbed {
         let _ =
-            write!(out, "<p class=\"warn\">Disturbed: {}. The box can do more than these figures say.</p>", text(what));
+            write!(out, "<p class=\"warn\">Disturbed: {}. The box can do more than these figures say.</p>", xml(what));
     }
     if let Some(capacity) = &report.capacity {
-        let _ = write!(out, "<p class=\"big\">{}</p><table><tr><th>bound<th>ladders", text(&capacity.sentence));
+        let _ = write!(out, "<p class=\"big\">{}</p><table><tr><th>bound<th>ladders", xml(&capacity.sentence));
         for (what, ladders) in &capacity.bounds {
-            let _ = write!(out, "<tr><td>{}<td class=\"n\">{}", text(what), number(*ladders));
+            let _ = write!(out, "<tr><td>{}<td class=\"n\">{}", xml(what), number(*ladders));
         }
         out.push_str("</table>");
     }
@@ -62,7 +64,7 @@ fn of_section(out: &mut String, section: &Section) {
         let _ = write!(out, "<p class=\"warn\">Others used {:.0} % of the cores meanwhile.</p>", part * 100.0);
     }
     if !section.says.is_empty() {
-        let says: String = section.says.iter().map(|what| format!("<li>{}", text(what))).collect();
+        let says: String = section.says.iter().map(|what| format!("<li>{}", xml(what))).collect();
         let _ = write!(out, "<ul class=\"soft\">{says}</ul>");
     }
     for unit in ["fps", "MB/s", "files/s", "/s"] {
@@ -76,7 +78,7 @@ fn of_section(out: &mut String, section: &Section) {
         out.push_str("<table>");
         section.rows.iter().for_each(|row| {
             let cells: String = row.figures.iter().map(|figure| format!("<td class=\"n\">{}", cell(figure))).collect();
-            let _ = write!(out, "<tr><td>{}{cells}", text(&row.name));
+            let _ = write!(out, "<tr><td>{}{cells}", xml(&row.name));
         });
         out.push_str("</table>");
     }
@@ -87,7 +89,7 @@ fn cell(figure: &Figure) -> String {
         0..=1 => String::new(),
         _ => format!(" <span class=\"soft\">±{:.1} %</span>", figure.spread * 100.0),
     };
-    let (name, unit) = (text(&figure.name), text(&figure.unit));
+    let (name, unit) = (xml(&figure.name), xml(&figure.unit));
     format!("<span class=\"soft\">{name}</span> {} {unit}{spread}", number(figure.median))
 }
 
@@ -130,7 +132,7 @@ fn bars(out: &mut String, section: &Section, unit: &str) {
              class=\"soft\">{} {unit}</text>",
             LEFT - 8,
             top + 12,
-            text(&shortened(&name)),
+            xml(&shortened(&name)),
             (at(figure.median) - LEFT as f64).max(1.0),
             at(low),
             at(high),
@@ -179,15 +181,15 @@ impl Axes {
             out,
             "<p><b>{}</b> <span class=\"soft\">({})</span></p><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\
              <path class=\"axis\" d=\"M{l} 8V{bottom}H{}\"/><text class=\"soft\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            text(title),
-            text(y),
+            xml(title),
+            xml(y),
             Axes::WIDTH,
             Axes::HEIGHT,
-            text(title),
+            xml(title),
             Axes::WIDTH - Axes::RIGHT,
             (Axes::LEFT + Axes::WIDTH - Axes::RIGHT) / 2.0,
             Axes::HEIGHT - 6.0,
-            text(x),
+            xml(x),
             l = Axes::LEFT,
         );
         for value in ticks(self.y.0, self.y.1) {
@@ -264,7 +266,7 @@ fn speed_and_quality(out: &mut String, section: &Section) {
              <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             x + radius + 3.0,
             y + 4.0,
-            text(name.trim_end_matches(" 720p")),
+            xml(name.trim_end_matches(" 720p")),
         );
     }
     out.push_str("</svg>");
@@ -274,14 +276,14 @@ fn compared(out: &mut String, comparison: &Comparison) {
     let _ = write!(
         out,
         "<h2>Against {} of {}</h2><p>{} better, {} worse, {} the same within noise.</p>",
-        text(&comparison.against),
+        xml(&comparison.against),
         comparison.at,
         comparison.better,
         comparison.worse,
         comparison.same
     );
     for caveat in &comparison.caveats {
-        let _ = write!(out, "<p class=\"warn\">With care: {}.</p>", text(caveat));
+        let _ = write!(out, "<p class=\"warn\">With care: {}.</p>", xml(caveat));
     }
     let mut figures: Vec<_> = comparison.figures.iter().collect();
     figures.sort_by(|a, b| {
@@ -300,20 +302,15 @@ fn compared(out: &mut String, comparison: &Comparison) {
         let _ = write!(
             out,
             "<tr><td>{}<td class=\"n\">{}<td class=\"n\">{} {}<td class=\"n\">{:+.1} %<td class=\"n\">{:.1} %<td class=\"{class}\">{word}",
-            text(&figure.key),
+            xml(&figure.key),
             number(figure.before),
             number(figure.now),
-            text(&figure.unit),
+            xml(&figure.unit),
             figure.change * 100.0,
             figure.noise * 100.0,
         );
     }
     out.push_str("</table></details>");
-}
-
-/// Names come from drivers and files.
-fn text(raw: &str) -> String {
-    raw.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ enum Command {
     Run(demo::Run),
     /// Print all problems of one or more definitions and what can never happen in them, with line and column.
     Validate(validate::Validate),
-    /// List, show, stop and redrive the executions of a running appliance.
+    /// List and show the executions of a running appliance and their histories; stop, redrive and rerun them.
     Executions(executions::Executions),
     /// Print what executions logged, from the appliance's files.
     Logs(logs::Logs),

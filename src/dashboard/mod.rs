@@ -3,7 +3,8 @@
 //! The web app stands in `web/` and is built by `make web`. It talks to the box through `/api/v1` and `/media` only
 //! and fetches nothing from anywhere else; the content security policy sent with it holds it to that.
 //!
-//! Must never: know the store, or serve a byte that is not in the binary.
+//! Must never: know the store, or serve a byte that is not in the binary. Holds: the front page always answers, and
+//! says so where the binary was built without the app; what a browser kept is good until its content is another.
 
 use axum::body::Body;
 use axum::http::header::{

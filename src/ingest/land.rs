@@ -8,12 +8,12 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use conveyor_base::{Fault, Timestamp};
+use conveyor_base::{Fault, Timestamp, digest};
 use conveyor_store::{Commit, LandingRow, Scans};
 use serde_json::json;
 
 use super::name;
-use super::settle::{FileState, Settling, digest};
+use super::settle::{FileState, Settling};
 use super::{StartOutcome, Starter};
 
 /// Rows read at once.

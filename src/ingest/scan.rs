@@ -6,8 +6,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::digest;
+
 use super::name;
-use super::settle::{FileState, digest};
+use super::settle::FileState;
 
 /// Deepest folder below a share's root that is looked into.
 const DEPTH_MAX: usize = 64;

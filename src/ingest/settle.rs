@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use conveyor_base::{Span, Timestamp};
+use conveyor_base::{Span, Timestamp, digest};
 
 /// What one look at a file showed of its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,14 +133,6 @@ impl FileState {
         bytes[24..].copy_from_slice(&self.inode.to_le_bytes());
         digest(&bytes)
     }
-}
-
-/// Eight bytes of BLAKE3: the same on every boot.
-pub fn digest(bytes: &[u8]) -> u64 {
-    let hash = blake3::hash(bytes);
-    let mut eight = [0u8; 8];
-    eight.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(eight)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use conveyor_asl::scope::mix;
+use conveyor_asl::mix;
 use conveyor_asl::{Name, StateMachine};
 use conveyor_base::{Attempt, BranchId, EventId, TimerId, Timestamp};
 use serde_json::Value;

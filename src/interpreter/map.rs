@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use conveyor_asl::jsonata::kind_of;
+use conveyor_asl::kind_of;
 use conveyor_asl::{Count, Items, Kind, Map, ProcessorMode, Query, QueryLanguage, State};
 use conveyor_base::{BranchId, EventId};
 use serde_json::Value;

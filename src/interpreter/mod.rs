@@ -7,17 +7,16 @@
 //! Must never: know the store, actors, or what a Resource does. Holds: the same execution and the same entry give the same step,
 //! on every machine and after every crash; an execution that has ended takes no step.
 
-mod env;
-pub mod event;
-pub mod execution;
-pub mod history;
-
 mod catch;
 mod choice;
 mod context;
 mod dataflow;
 mod draft;
 mod end;
+mod env;
+mod event;
+mod execution;
+mod history;
 mod inspect;
 mod map;
 pub mod map_run;
@@ -32,14 +31,12 @@ mod task;
 mod wait;
 
 pub use env::Env;
-pub use inspect::{Ended, Finding, Mock, Trial, inspect};
-pub use map_run::{Feed, Plan};
-pub use partial::{Known, Partial, Rows, Unread};
-pub use step::{step, step_partly};
-
-pub use event::{Command, Entry, Event, Outcome, RunTask};
+pub use event::{Command, Entry, Event, Json, Outcome, RunTask};
 pub use execution::{
     Branch, Doing, Execution, Header, Item, MachineRef, MapChild, MapItems, Parent, Qualifier, RunPhase, Status, Step,
     TaskPhase, run_list,
 };
 pub use history::{Failure, HistoryEvent, HistoryKind, StateType};
+pub use inspect::{Ended, Finding, Mock, Trial, inspect};
+pub use partial::{Known, Partial, Rows, Unread};
+pub use step::{step, step_partly};

@@ -257,7 +257,7 @@ impl Details {
         key
     }
 
-    fn assigned(&mut self, assigned: &[(String, conveyor_interpreter::event::Json)]) -> &mut Details {
+    fn assigned(&mut self, assigned: &[(String, conveyor_interpreter::Json)]) -> &mut Details {
         if assigned.is_empty() || !self.include_data {
             return self;
         }

@@ -3,8 +3,7 @@
 //! It takes ten-bit planar 4:2:0 and gives eight-bit of the same size. What it does follows from the caps alone: the
 //! colorimetry, and the light levels that HDR10 carries. It must never pass the marks of HDR on.
 
-use conveyor_pixels::hdr::curve::{PQ_PEAK, REFERENCE_WHITE, USUAL_PEAK};
-use conveyor_pixels::hdr::{Grade, Primaries, Transfer};
+use conveyor_pixels::hdr::{Grade, PQ_PEAK, Primaries, REFERENCE_WHITE, Transfer, USUAL_PEAK};
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;

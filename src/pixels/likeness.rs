@@ -6,7 +6,7 @@
 use crate::plane::Plane;
 
 /// What identical pictures get, so that means stay finite.
-pub const PSNR_MAX: f64 = 100.0;
+const PSNR_MAX: f64 = 100.0;
 
 /// Sum of squared differences.
 pub fn squared_error(a: &Plane, b: &Plane) -> u64 {

@@ -1,4 +1,4 @@
-//! Arithmetic on pictures in memory. Pure: no files, no GStreamer, no clocks.
+//! Arithmetic on pictures in memory.
 //!
 //! ```text
 //! plane      what a plane of samples is, borrowed or owned
@@ -11,7 +11,8 @@
 //! A crate of its own, since these loops must be optimised in every profile: a test that scales a film without it takes
 //! fifty times as long, and the rest of the system builds four times as fast when it is not optimised for tests.
 //!
-//! Buffers come from decoders: one that is shorter than its picture says leaves samples out and never panics.
+//! Must never: open a file, or know a codec, GStreamer or a clock. Holds: buffers come from decoders, so one that is
+//! shorter than its picture says leaves samples out and never panics; every processor gives the same samples.
 
 pub mod hdr;
 pub mod likeness;

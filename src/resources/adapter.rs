@@ -105,7 +105,7 @@ pub trait Adapter: Send + Sync {
     fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a>;
 }
 
-/// An adapter as the floor below runs it.
+/// An adapter as `conveyor_run` runs it.
 pub(super) struct Adapted(pub Arc<dyn Adapter>);
 
 impl Resource for Adapted {

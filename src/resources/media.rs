@@ -12,7 +12,7 @@ use conveyor_hw::EnergyMeter;
 use conveyor_interpreter::RunTask;
 use conveyor_job::Acceleration;
 use conveyor_job::{Job, TRANSCODE_CORES};
-use conveyor_run::lanes::demand::{Codec, Encodes, Pictures, Work};
+use conveyor_run::lanes::{Codec, Encodes, Pictures, Work};
 use conveyor_run::{Demand, OnForecast};
 use conveyor_sandbox::Spawn;
 use conveyor_settings::{self as settings, VideoCode};
@@ -219,7 +219,7 @@ async fn crowded(folder: &Path) -> TaskError {
 }
 
 /// The folder where work folders stand.
-pub fn work_root(data_dir: &Path) -> PathBuf {
+pub(crate) fn work_root(data_dir: &Path) -> PathBuf {
     data_dir.join("work")
 }
 

@@ -39,10 +39,6 @@ pub mod topics;
 pub mod wire;
 
 pub use adapter::{Adapter, AttemptCompletion, Call, CallFuture, CallOutcome, Ended, SettleFn};
-pub use forward::AwsSettings;
-pub use functions::{FunctionSettings, LambdaSettings};
-pub use housekeeping::RetentionSettings;
-pub use http::ConnectionSettings;
 pub use registry::{EndedChild, NameTaken, OnChildEnded, Registry, covers, task_name};
 
 use conveyor_base::{Fault, TaskError, fault};
@@ -50,12 +46,4 @@ use conveyor_base::{Fault, TaskError, fault};
 /// A fault of the environment as a task's error: it may pass, so that Retry may take it.
 pub(crate) fn fault(fault: &Fault) -> TaskError {
     TaskError::new("States.TaskFailed", fault::chain(fault))
-}
-
-/// Eight bytes of a hash: the same on every boot.
-pub(crate) fn digest(text: &str) -> u64 {
-    let hash = blake3::hash(text.as_bytes());
-    let mut eight = [0u8; 8];
-    eight.copy_from_slice(&hash.as_bytes()[..8]);
-    u64::from_le_bytes(eight)
 }

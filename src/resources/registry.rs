@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use conveyor_base::TaskError;
-use conveyor_interpreter::event::Json;
 use conveyor_interpreter::map_run::ReadItems;
-use conveyor_interpreter::{Header, Status};
+use conveyor_interpreter::{Header, Json, Status};
 use conveyor_run::{Announced, Fill, ItemSink, Resource, Resources};
 use conveyor_services::events::{self, Events};
 use conveyor_store::Commit;

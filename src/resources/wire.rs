@@ -4,6 +4,7 @@
 //! Owns the form of answers and refusals; what is done is done by [`super::queues`] and [`super::events`].
 
 use conveyor_base::escape::unescaped;
+use conveyor_base::escape::xml as escaped;
 use conveyor_run::Handle;
 use conveyor_services::events::Events;
 use conveyor_services::queues::Queues;
@@ -269,21 +270,6 @@ fn element(name: &str, value: &Value, out: &mut String) {
             out.push_str(&format!("</{name}>"));
         }
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\r' => out.push_str("&#xD;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, ExecutionId, TaskToken};
-use conveyor_interpreter::RunTask;
-use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{Json, RunTask};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 

@@ -10,10 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conveyor_base::limits::CAUSE_CHARS_MAX;
 use conveyor_base::{BranchId, EventId, Timestamp, fault};
-use conveyor_interpreter::history::Failure;
 use conveyor_interpreter::{
-    self as interpreter, Branch, Command, Doing, Entry, Execution, Header, HistoryEvent, HistoryKind, Outcome, Partial,
-    RunPhase, Status, Step, Unread,
+    self as interpreter, Branch, Command, Doing, Entry, Execution, Failure, Header, HistoryEvent, HistoryKind, Outcome,
+    Partial, RunPhase, Status, Step, Unread,
 };
 
 use super::catalog::Machine;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
-use conveyor_interpreter::event::Json;
+use conveyor_interpreter::Json;
 use conveyor_interpreter::map_run::run_of;
 use conveyor_interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask};
 use conveyor_store::{AliasRow, Commit, Reader, Tag, VersionRow};

@@ -55,7 +55,6 @@ pub use express::{Counts, Ended, ExpressBoard, Running};
 pub use handle::{Handle, StartRequest, Started};
 pub use lanes::demand::Demand;
 pub use lanes::spec::Lanes;
-pub use lanes::{LaneStatus, WaitingStage};
 pub use logging::{LogBatch, LogLevel, LogTarget};
 pub use map_runs::MapRunChange;
 pub use predictions::{Forecast, OnForecast, Prediction};

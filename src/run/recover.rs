@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use conveyor_base::{Attempt, Backoff, ExecutionId, Fault, Timestamp};
-use conveyor_interpreter::event::Json;
+use conveyor_interpreter::Json;
 use conveyor_interpreter::{Doing, RunTask, TaskPhase};
 use conveyor_store::Scans;
 use ractor::Actor;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::io;
 
 use conveyor_base::{ExecutionId, TaskError, Timestamp};
-use conveyor_interpreter::event::Json;
 use conveyor_interpreter::map_run::ReadItems;
-use conveyor_interpreter::{Header, MachineRef, RunTask};
+use conveyor_interpreter::{Header, Json, MachineRef, RunTask};
 use conveyor_job::Device;
 use conveyor_store::Commit;
 use futures::FutureExt as _;
@@ -81,7 +80,7 @@ pub type Fill = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 /// Takes items, some at a time, each as one line of JSON: `[value]`, `[value, key]` or `[value, key, source]`.
 pub type ItemSink = mpsc::Sender<Vec<String>>;
 
-/// All resources of the box; implemented on the floor above.
+/// All resources of the box; implemented by `conveyor_resources`.
 pub trait Resources: Send + Sync + 'static {
     fn find(&self, resource: &str) -> Option<Arc<dyn Resource>>;
     /// What a parent's attempt gets when its child execution has ended; `shape` is what the child's
@@ -124,5 +123,5 @@ pub trait Resources: Send + Sync + 'static {
     }
 }
 
-/// A row of the floor above, by its key.
+/// A row of a service (`conveyor_services`), by its key.
 pub type Announced = (String, String);

@@ -220,7 +220,7 @@ impl Core {
 /// Of a hundred executions, each version gets as many as its weight says, near enough.
 fn routed(routes: &[Route], id: ExecutionId) -> Option<u64> {
     // The low half of an id is random; mixed, so that it need not be evenly so.
-    let mut place = conveyor_asl::scope::mix(id.0 as u64) % 100;
+    let mut place = conveyor_asl::mix(id.0 as u64) % 100;
     for route in routes {
         let weight = u64::from(route.weight_percent);
         if place < weight {

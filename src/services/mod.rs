@@ -21,8 +21,3 @@ pub mod predictions;
 pub mod queues;
 pub mod schedules;
 pub mod uploads;
-
-pub use events::RuleSettings;
-pub use items::TableSettings;
-pub use notifications::NotifySettings;
-pub use queues::QueueSettings;

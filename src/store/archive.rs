@@ -10,8 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conveyor_base::{ExecutionId, Fault, Timestamp};
-use conveyor_interpreter::HistoryEvent;
-use conveyor_interpreter::event::Json;
+use conveyor_interpreter::{HistoryEvent, Json};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use conveyor_base::escape::hex;
 use conveyor_base::{BranchId, EventId, ExecutionId, Fault};
 use conveyor_interpreter::{Doing, HistoryEvent, Status};
 
@@ -143,10 +144,6 @@ fn all(
     })?;
     report.rows.insert(table.name(), rows);
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn not_a_key(table: Table) -> Fault {

@@ -17,8 +17,9 @@
 //! Ended executions leave the state file for compressed files of their days (`archive`), and after their time leave
 //! altogether (`retention`): the files stop growing.
 //!
-//! Invariants: a commit is stored whole or not at all; it is acknowledged after its sync, never before; an I/O error
-//! is fatal, and nothing is written after it. Knows rows and executions; decides nothing about them.
+//! Must never: decide what becomes of an execution or a service, or know who else reads and writes. Holds: a commit is
+//! stored whole or not at all; it is acknowledged after its sync, never before; an I/O error is fatal, and nothing is
+//! written after it.
 
 mod archive;
 mod check;
@@ -44,7 +45,7 @@ mod tests;
 pub use check::{Report, check};
 pub use commit::Commit;
 pub use disk::{Backends, Directory};
-pub use open::{FORMAT_VERSION, Options, open};
+pub use open::{Options, open};
 pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader, RunChild, Scans, StoredRows};
 pub use retention::{EndedBefore, Pass};

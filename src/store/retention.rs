@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
 use conveyor_base::{EventId, ExecutionId, Fault, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{HistoryEvent, Status, run_list};
+use conveyor_interpreter::{HistoryEvent, Json, Status, run_list};
 
 use super::archive::{Kept, day_of, file_name};
 use super::commit::{Commit, Forgotten};

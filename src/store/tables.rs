@@ -2,7 +2,7 @@
 //!
 //! Keys are bytes that sort as people think: numbers big-endian, times with the sign bit flipped, texts ended by a
 //! mark that sorts below every character. Invariant: the name of a table and the form of its keys never change
-//! within a format version ([`super::FORMAT_VERSION`]).
+//! within a format version ([`super::open::FORMAT_VERSION`]).
 
 use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TimerId, Timestamp};
 use conveyor_interpreter::Status;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use conveyor_asl::{self as asl, StateMachine};
 use conveyor_base::{Attempt, ExecutionId, TaskToken, TimerId, Timestamp};
+use conveyor_interpreter::map_run::{self, Feed, Plan};
 use conveyor_interpreter::{
-    Command, Entry, Env, Event, Execution, Feed, HistoryEvent, MachineRef, MapChild, Outcome, Partial, Plan, RunTask,
-    Status, map_run, step,
+    Command, Entry, Env, Event, Execution, HistoryEvent, MachineRef, MapChild, Outcome, Partial, RunTask, Status, step,
 };
 use conveyor_logs::event::wire;
 use serde_json::{Value, json};

@@ -67,17 +67,17 @@ pub enum UploadEnd {
     Terminated,
 }
 
-/// The states of `every_change`, in their order.
+/// The states of `effects`, in their order.
 pub const STATES: [&str; 8] = ["Count", "Total", "Send", "Tell", "Notify", "Claim", "Rest", "End"];
 
-/// What has happened to an execution of `every_change`: how many of its states are behind it.
+/// What has happened to an execution of `effects`: how many of its states are behind it.
 fn states_done(reader: &Scans, header: &Header) -> usize {
     if header.status != Status::Running {
         return STATES.len();
     }
     let execution = reader.execution(header.id).unwrap().unwrap();
     let branch = execution.branches.values().next().expect("a running execution is somewhere");
-    STATES.iter().position(|state| *state == &*branch.state).expect("a state of every_change")
+    STATES.iter().position(|state| *state == &*branch.state).expect("a state of `effects`")
 }
 
 fn messages(reader: &Scans, queue: &str) -> Vec<(u64, MessageRow)> {
@@ -104,7 +104,7 @@ pub fn check_halves(reader: &Scans, told: &Told) {
     let (tasks, told_of) = (messages(reader, "tasks"), notifications(reader));
     let items = reader.items("counters", None, usize::MAX).unwrap();
     for name in told.executions.keys() {
-        let Some(id) = reader.by_name("every_change", name).unwrap() else { continue };
+        let Some(id) = reader.by_name("effects", name).unwrap() else { continue };
         let done = states_done(reader, &reader.header(id).unwrap().unwrap());
         let is_behind = |state: &str| done > STATES.iter().position(|other| *other == state).unwrap();
         let counted = items.iter().any(|(key, _)| names(key, name));
@@ -263,7 +263,7 @@ fn check_tasks(reader: &Scans, told: &Told) {
     };
     let mut claims: BTreeMap<String, u32> = BTreeMap::new();
     for name in told.executions.keys() {
-        let header = succeeded(reader, "every_change", name);
+        let header = succeeded(reader, "effects", name);
         let output: Value = serde_json::from_str(header.output().unwrap()).unwrap();
         *claims.entry(output["content"].as_str().unwrap().to_owned()).or_default() +=
             u32::from(output["claim"]["claimed"] == true);

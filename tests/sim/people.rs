@@ -262,7 +262,7 @@ impl Person {
             let content = format!("content-{}-{n}", starter / 2);
             self.life.told.lock().executions.entry(name.clone()).or_insert(false);
             self.life.pause().await;
-            self.runs("every_change", &name, &json!({"name": name, "content": content})).await?;
+            self.runs("effects", &name, &json!({"name": name, "content": content})).await?;
             self.life.told.lock().executions.insert(name, true);
         }
         Ok(())

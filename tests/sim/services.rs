@@ -207,7 +207,7 @@ fn configuration(folder: &Path) -> Config {
 }
 
 /// Changes everything that a Task can change in the box's own store, once each. Its states are [`ledger::STATES`].
-fn every_change() -> Value {
+fn effects() -> Value {
     let task = |resource: &str, parameters: Value, next: &str| {
         json!({"Type": "Task", "Resource": format!("arn:aws:states:::{resource}"), "Parameters": parameters,
             "ResultPath": null, "Next": next})
@@ -257,7 +257,7 @@ fn counts_itself() -> Value {
 fn machines() -> [(&'static str, Value); 5] {
     let pass = || json!({"StartAt": "Seen", "States": {"Seen": {"Type": "Pass", "End": true}}});
     let counts = (EXPRESS, counts_itself());
-    [("every_change", every_change()), ("asks", asks()), ("ingested", pass()), ("beat", pass()), counts]
+    [("effects", effects()), ("asks", asks()), ("ingested", pass()), ("beat", pass()), counts]
 }
 
 impl ServiceLife {

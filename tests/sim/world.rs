@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, Outcome, Parent, RunTask};
+use conveyor_interpreter::{Header, Json, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
 use conveyor_run::{Attempted, Demand, Resource, Resources, StartRequest, TaskContext, TaskOutcome};
 use futures::future::BoxFuture;

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
 use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Header, Outcome, Parent, RunTask};
+use conveyor_interpreter::{Header, Json, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
 use conveyor_run::{
     self as run, Attempted, Demand, Handle, Resource, Resources, StartRequest, TaskContext, TaskOutcome,

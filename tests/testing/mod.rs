@@ -7,6 +7,7 @@
 //! api         in this process: real store, actors and API; every Task is a script
 //! driver      an NVIDIA driver that does what a script says, for boxes without a GPU
 //! until       waiting with an end
+//! yardstick   what benchmarks measure against, and how
 //! ```
 
 // As in tests (clippy.toml): what fails here fails the test, with its place.
@@ -19,6 +20,8 @@ pub mod appliance;
 pub mod driver;
 pub mod served;
 pub mod until;
+#[cfg(feature = "bench")]
+pub mod yardstick;
 
 use std::path::{Path, PathBuf};
 

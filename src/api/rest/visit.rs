@@ -10,8 +10,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use conveyor_asl::Variables;
 use conveyor_base::{EventId, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Ended, Header, Mock, StateType, Trial, inspect};
+use conveyor_interpreter::{Ended, Header, Json, Mock, StateType, Trial, inspect};
 use conveyor_store::{Direction, Scans};
 use serde_json::{Map, Value, json};
 

@@ -6,8 +6,7 @@
 use std::collections::HashMap;
 
 use conveyor_base::EventId;
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Failure, HistoryEvent, HistoryKind as K, StateType};
+use conveyor_interpreter::{Failure, HistoryEvent, HistoryKind as K, Json, StateType};
 use serde::Serialize;
 
 /// One visit to one state.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use conveyor_base::escape::hex;
 use serde_json::Value;
 use sha2::Digest;
 
@@ -89,7 +90,7 @@ pub(super) fn hash(data: &Value, algorithm: &Value) -> Result<Value, String> {
         "SHA-512" => sha2::Sha512::digest(&bytes).to_vec(),
         other => return Err(format!("'{other}' is none of MD5, SHA-1, SHA-256, SHA-384 and SHA-512")),
     };
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+    Ok(hex(&digest).into())
 }
 
 /// The fields of both; the second's where both have one. AWS has no deep merge.

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use conveyor_base::escape::escaped;
 use conveyor_base::{TaskError, Uri};
-use conveyor_pixels::hdr::METHOD;
-use conveyor_pixels::hdr::curve::REFERENCE_WHITE;
+use conveyor_pixels::hdr::{METHOD, REFERENCE_WHITE};
 use conveyor_settings::{GroupKind, Settings};
 use serde_json::{Value, json};
 

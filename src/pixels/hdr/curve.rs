@@ -126,13 +126,13 @@ const C2: f64 = 2413.0 / 4096.0 * 32.0;
 const C3: f64 = 2392.0 / 4096.0 * 32.0;
 
 /// Signal to cd/m².
-pub fn pq_eotf(signal: f64) -> f64 {
+fn pq_eotf(signal: f64) -> f64 {
     let p = signal.max(0.0).powf(1.0 / M2);
     PQ_PEAK * ((p - C1).max(0.0) / (C2 - C3 * p)).powf(1.0 / M1)
 }
 
 /// cd/m² to signal.
-pub fn pq_inverse_eotf(light: f64) -> f64 {
+fn pq_inverse_eotf(light: f64) -> f64 {
     let y = (light / PQ_PEAK).max(0.0).powf(M1);
     ((C1 + C2 * y) / (1.0 + C3 * y)).powf(M2)
 }

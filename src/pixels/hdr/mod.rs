@@ -7,10 +7,10 @@
 //!
 //! Transcode, quality and the analyses all use the one element, so that an output is compared with what it was made of.
 
-pub mod curve;
+mod curve;
 mod table;
 
-pub use curve::{Grade, Primaries, Transfer};
+pub use curve::{Grade, PQ_PEAK, Primaries, REFERENCE_WHITE, Transfer, USUAL_PEAK};
 pub use table::Table;
 
 /// What a table does, in the words of a result.

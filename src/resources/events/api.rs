@@ -26,7 +26,7 @@ pub struct Origin<'a> {
 }
 
 /// Whether a request of PutEvents names only buses of this box.
-pub fn has_all(events: &Events, request: &Value) -> bool {
+pub(super) fn has_all(events: &Events, request: &Value) -> bool {
     let entries = request.get("Entries").and_then(Value::as_array);
     let named = |entry: &Value| entry.get("EventBusName").and_then(Value::as_str).map(str::to_owned);
     entries.is_some_and(|entries| entries.iter().all(|e| events.has(named(e).as_deref().unwrap_or(DEFAULT_BUS))))

@@ -5,6 +5,6 @@ mod api;
 mod outside;
 mod task;
 
-pub use api::{Origin, Put, has_all, put};
+pub use api::{Origin, Put, put};
 pub use outside::OutsideTargets;
 pub use task::{NAMES, adapter};

@@ -6,7 +6,8 @@ use conveyor_base::{TaskError, Timestamp, arn};
 use conveyor_services::events::{Events, Lineage};
 use serde_json::Value;
 
-use super::{Origin, has_all, put};
+use super::api::has_all;
+use super::{Origin, put};
 use crate::aws::{self, Integration};
 use crate::forward::{self, Fallback};
 use crate::{Adapter, Call, CallFuture, CallOutcome, Ended};

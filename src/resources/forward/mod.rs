@@ -187,7 +187,13 @@ pub fn refused(service: &str, integration: Integration, code: &str, message: &st
 }
 
 /// The same for an error that has a shape and an older code.
-pub fn refused_as(service: &str, integration: Integration, error: &ServiceError, status: u16, id: &str) -> TaskError {
+pub(crate) fn refused_as(
+    service: &str,
+    integration: Integration,
+    error: &ServiceError,
+    status: u16,
+    id: &str,
+) -> TaskError {
     let Some(service) = Service::find(service) else {
         return TaskError::new("States.TaskFailed", error.message.clone());
     };

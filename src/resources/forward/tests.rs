@@ -87,6 +87,11 @@ fn rest_services_get_paths_queries_headers_and_bodies() {
         "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Object><Key>&lt;k&gt;</Key></Object>\
          <Object><Key>l</Key></Object><Quiet>true</Quiet></Delete>"
     );
+    let (_, _, body) =
+        written("aws-sdk:s3:deleteObjects", json!({"Bucket": "b", "Delete": {"Objects": [{"Key": "a\r\"&b"}]}}));
+    let read = roxmltree::Document::parse(&body).unwrap();
+    let key = read.descendants().find(|node| node.tag_name().name() == "Key").unwrap();
+    assert_eq!(key.text(), Some("a\r\"&b"), "{body}");
     let (line, headers, body) =
         written("aws-sdk:batch:submitJob", json!({"JobName": "n", "JobQueue": "q", "JobDefinition": "d"}));
     assert_eq!(line, "POST /v1/submitjob");

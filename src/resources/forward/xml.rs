@@ -1,6 +1,7 @@
 //! XML of AWS's protocols: bodies written by a shape, answers read by one.
 
 use conveyor_aws::{Service, pascal};
+use conveyor_base::escape;
 use roxmltree::Node;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +18,7 @@ pub fn document(
     namespace: Option<&str>,
 ) -> Result<String, String> {
     let mut out = String::new();
-    let attribute = namespace.map(|uri| format!(" xmlns=\"{}\"", escaped(uri))).unwrap_or_default();
+    let attribute = namespace.map(|uri| format!(" xmlns=\"{}\"", escape::xml(uri))).unwrap_or_default();
     write(service, shape, value, element, &attribute, None, &mut out)?;
     Ok(out)
 }
@@ -44,7 +45,7 @@ fn write(
             let traits = &model["f"][name];
             let on_wire = traits["n"].as_str().unwrap_or(name);
             if traits["a"] == true {
-                attributes.push_str(&format!(" {on_wire}=\"{}\"", escaped(&text_of(given))));
+                attributes.push_str(&format!(" {on_wire}=\"{}\"", escape::xml(&text_of(given))));
             } else if traits["l"].is_null() {
                 write(
                     service,
@@ -61,14 +62,10 @@ fn write(
         let name = model["n"].as_str().unwrap_or("member");
         items.iter().try_for_each(|item| write(service, member, item, name, "", None, &mut inner))?;
     } else {
-        inner = escaped(&scalar(model, value, Form::named(form, Form::Iso))?);
+        inner = escape::xml(&scalar(model, value, Form::named(form, Form::Iso))?);
     }
     out.push_str(&format!("<{element}{attributes}>{inner}</{element}>"));
     Ok(())
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// What an element holds, by its shape.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use conveyor_base::TaskError;
+use conveyor_base::{TaskError, digest};
 use conveyor_run::OWNED;
 use serde_json::{Value, json};
 
 use super::{Jobs, MACHINE};
 use crate::aws;
 use crate::executions::{Child, start};
-use crate::{Adapter, Call, CallFuture, CallOutcome, Ended, OnChildEnded, digest, fault};
+use crate::{Adapter, Call, CallFuture, CallOutcome, Ended, OnChildEnded, fault};
 
 pub const NAMES: &[&str] = &[
     "mediaconvert:createJob",
@@ -96,7 +96,7 @@ impl Creating {
 fn job_id(call: &Call, request: &Value) -> String {
     let token = request.get("ClientRequestToken").and_then(Value::as_str).unwrap_or_default();
     let seed = format!("{}/{}/{token}", call.execution, call.task.attempt);
-    let mut hash = digest(&seed);
+    let mut hash = digest(seed.as_bytes());
     let mut tail = String::new();
     for _ in 0..6 {
         tail.push(char::from(b"abcdefghijklmnopqrstuvwxyz0123456789"[(hash % 36) as usize]));

@@ -140,7 +140,7 @@ fn nothing_beside(_: &str, _: &str) -> Option<ObjectRow> {
 }
 
 /// Whether a bucket is one of the box's shares.
-pub fn is_share(shares: &Shares, bucket: &str) -> bool {
+pub(crate) fn is_share(shares: &Shares, bucket: &str) -> bool {
     shares.has(share_of(bucket))
 }
 

@@ -3,10 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use conveyor_base::Timestamp;
+use conveyor_base::escape::hex;
 use conveyor_run::Handle;
 use conveyor_run::service::Unavailable;
-use conveyor_services::QueueSettings;
-use conveyor_services::queues::{NewMessage, Queues, Receipt, Received, Reply, Request, Sent, Visibility};
+use conveyor_services::queues::{
+    NewMessage, QueueSettings, Queues, Receipt, Received, Reply, Request, Sent, Visibility,
+};
 use serde_json::{Map, Value, json};
 
 use super::message::{attributes_md5, md5_hex};
@@ -567,5 +569,5 @@ fn is_allowed(c: char) -> bool {
 
 fn sha256_hex(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
 }

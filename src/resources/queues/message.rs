@@ -1,10 +1,11 @@
 //! The digests of messages that SDKs check.
 
+use conveyor_base::escape::hex;
 use md5::{Digest, Md5};
 use serde_json::Value;
 
 pub fn md5_hex(bytes: &[u8]) -> String {
-    Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Md5::digest(bytes))
 }
 
 /// SQS's digest of message attributes: names in order, each with its type and value, each with its length before it

@@ -4,8 +4,8 @@ use conveyor_job::Acceleration;
 use serde::Serialize;
 
 /// Lowest and highest priority of a job, as MediaConvert has them; what has none stands at 0.
-pub const PRIORITY_MIN: i8 = -50;
-pub const PRIORITY_MAX: i8 = 50;
+pub(crate) const PRIORITY_MIN: i8 = -50;
+pub(crate) const PRIORITY_MAX: i8 = 50;
 
 /// What a stage demands of the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Encodes {
 }
 
 /// The word for a priority.
-pub fn band(priority: i8) -> &'static str {
+pub(super) fn band(priority: i8) -> &'static str {
     match priority {
         1.. => "urgent",
         0 => "normal",

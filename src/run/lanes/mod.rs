@@ -16,11 +16,11 @@
 //! the metrics, and in the result's warnings. An attempt that has met [`MOVES_MAX`] failing devices fails with the last
 //! one's error, which Retry can match.
 
-pub mod demand;
-pub mod health;
-pub mod place;
-pub mod queue;
-pub mod spec;
+pub(super) mod demand;
+mod health;
+mod place;
+mod queue;
+pub(super) mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -38,13 +38,16 @@ use tokio::time::Duration;
 use super::core::SharedCore;
 use super::events;
 use super::supervise::as_part;
-use demand::{Demand, Work};
+use demand::Demand;
 use health::Health;
-use place::LanePool;
-use queue::{Next, Queue, QueuePosition};
+
+pub use demand::{Codec, Encodes, Pictures, Work};
+pub use place::{Allocation, LanePool};
+pub use queue::{Next, Queue, QueuePosition};
+pub use spec::{CoreSpeed, Decoder, Encoder, EncoderCodec, Gpu};
 
 /// Devices that one attempt may meet failing.
-pub const MOVES_MAX: usize = 3;
+const MOVES_MAX: usize = 3;
 /// Places counted before a stage that waits.
 const BEFORE_COUNTED: usize = 1_000;
 

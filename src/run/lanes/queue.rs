@@ -16,7 +16,7 @@ use super::demand::Work;
 use super::place::{Allocation, LanePool, Placement};
 
 /// Leases to later stages of higher priority after which the oldest one goes first.
-pub const OVERTAKES_MAX: u32 = 7;
+pub(super) const OVERTAKES_MAX: u32 = 7;
 
 /// A stage's place in the order: lower goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,10 +9,9 @@ use std::sync::atomic::Ordering;
 
 use conveyor_base::limits::CHILDREN_IN_FLIGHT_MAX;
 use conveyor_base::{Attempt, ExecutionId, Fault, Timestamp};
-use conveyor_interpreter::history::Failure;
-use conveyor_interpreter::map_run::{child, exceeds, threshold_exceeded};
+use conveyor_interpreter::map_run::{Feed, Plan, child, exceeds, threshold_exceeded};
 use conveyor_interpreter::{
-    Branch, Event, Execution, Feed, Known, MapChild, Partial, Plan, RunTask, Status, Step, run_list,
+    Branch, Event, Execution, Failure, Known, MapChild, Partial, RunTask, Status, Step, run_list,
 };
 use conveyor_store::{Commit, MapRunRow, RunChild, RunStatus, Scans};
 use tokio::time::{Duration, timeout};

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use conveyor_base::limits::quotas;
 use conveyor_base::{Attempt, ExecutionId, Fault, fault};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::history::Failure;
-use conveyor_interpreter::map_run::{Batch, ReadItems, batch_input, bounded};
-use conveyor_interpreter::{Feed, Item, Plan, RunTask};
+use conveyor_interpreter::map_run::{Batch, Feed, Plan, ReadItems, batch_input, bounded};
+use conveyor_interpreter::{Failure, Item, Json, RunTask};
 use conveyor_store::{Commit, MapRunRow};
 use serde_json::Value;
 use tokio::sync::mpsc;

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use conveyor_asl::{ResultForm, Transformation};
 use conveyor_base::limits::quotas;
 use conveyor_base::{ExecutionId, Fault, arn, fault};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::history::Failure;
-use conveyor_interpreter::{Header, Outcome, Status};
+use conveyor_interpreter::{Failure, Header, Json, Outcome, Status};
 use conveyor_store::Scans;
 use serde_json::{Map, Value, json};
 

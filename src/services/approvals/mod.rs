@@ -10,7 +10,7 @@
 mod service;
 
 use conveyor_base::{Attempt, ExecutionId, Fault};
-use conveyor_interpreter::event::Json;
+use conveyor_interpreter::Json;
 use conveyor_run::service::{Address, Requester, Unavailable};
 use conveyor_run::{Handle, OnBehalf, Refused};
 use conveyor_store::ApprovalRow;

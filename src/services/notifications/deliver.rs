@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use conveyor_base::escape::hex;
 use conveyor_base::{Span, fault};
 use conveyor_run::Handle;
 use conveyor_store::OutboxRow;
@@ -93,8 +94,7 @@ fn append(path: &Path, line: &str) -> std::io::Result<()> {
 pub fn signature(secret: &str, at_seconds: i64, body: &str) -> String {
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
     mac.update(format!("{at_seconds}.{body}").as_bytes());
-    let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    format!("t={at_seconds},v1={hex}")
+    format!("t={at_seconds},v1={}", hex(&mac.finalize().into_bytes()))
 }
 
 #[cfg(test)]

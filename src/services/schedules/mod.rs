@@ -7,7 +7,7 @@
 //! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
 //! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up.
 
-pub mod rule;
+mod rule;
 mod service;
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use conveyor_base::{Fault, Timestamp};
 use conveyor_run::Handle;
 use conveyor_run::service::Address;
 use jiff::tz::TimeZone;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub use rule::{Rule, RuleError};
@@ -50,7 +50,7 @@ fn enabled() -> bool {
 }
 
 /// What becomes of due times at which the box was off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missed {
     /// The newest of them is run, late.

@@ -17,8 +17,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Execution, Header, HistoryEvent, MapItems, RunTask, Status};
+use conveyor_interpreter::{Execution, Header, HistoryEvent, Json, MapItems, RunTask, Status};
 
 use super::engine::Engine;
 use super::envelope::Sealed;

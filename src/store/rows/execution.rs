@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
-use conveyor_interpreter::event::Json;
 use conveyor_interpreter::{
-    Branch, Doing, Header, Item, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, Status, TaskPhase,
+    Branch, Doing, Header, Item, Json, MachineRef, MapChild, Outcome, Parent, Qualifier, RunPhase, Status, TaskPhase,
     run_list,
 };
 use rkyv::{Archive, Serialize};

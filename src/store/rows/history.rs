@@ -7,9 +7,7 @@
 use std::sync::Arc;
 
 use conveyor_base::{EventId, Fault, Timestamp};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::history::Failure;
-use conveyor_interpreter::{HistoryEvent, HistoryKind, StateType};
+use conveyor_interpreter::{Failure, HistoryEvent, HistoryKind, Json, StateType};
 use rkyv::{Archive, Serialize};
 
 use super::{Row, damaged};

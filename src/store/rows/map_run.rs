@@ -1,7 +1,7 @@
 //! The row of a Map run: how far it has come. Its children are executions of their own, counted by the indexes.
 
-use conveyor_interpreter::map_run::run_of;
-use conveyor_interpreter::{Header, Plan, RunTask};
+use conveyor_interpreter::map_run::{Plan, run_of};
+use conveyor_interpreter::{Header, RunTask};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{Id, Stamp};

@@ -7,11 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
-use conveyor_interpreter::execution::MapItems;
-use conveyor_interpreter::history::Failure;
 use conveyor_interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, Item, MachineRef, Outcome, Parent, Qualifier,
-    Rows as _, RunTask, StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Failure, Header, HistoryEvent, HistoryKind, Item, MachineRef, MapItems, Outcome,
+    Parent, Qualifier, Rows as _, RunTask, StateType, Status, Step, TaskPhase,
 };
 use serde_json::json;
 

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use conveyor_asl::{self as asl, STATE_ALONE, State, StateMachine, Variables, WorkflowType};
 use conveyor_base::Timestamp;
 use conveyor_base::limits::{STATE_NAME_CHARS_MAX, quotas};
-use conveyor_interpreter::event::Json;
-use conveyor_interpreter::{Ended, Env, Finding, Mock, RunTask, Trial, inspect};
+use conveyor_interpreter::{Ended, Env, Finding, Json, Mock, RunTask, Trial, inspect};
 use conveyor_run::TaskOutcome;
 use serde_json::{Map, Value, json};
 

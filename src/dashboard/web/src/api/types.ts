@@ -328,7 +328,7 @@ export interface ScheduleShown {
   workflow: string;
   timezone: string | null;
   enabled: boolean;
-  missed: string;
+  missed: 'run-once' | 'skip';
   lastAt?: number | null;
   nextAt: number | null;
 }

@@ -112,7 +112,7 @@ export function useTitle(title: string): void {
   }, [title]);
 }
 
-/** An action with its trouble: buttons are off while it runs, and what the box refuses is said. */
+/** An action with its error: buttons are off while it runs, and what the box refuses is said. */
 export function useAction(): [boolean, string | null, (work: () => Promise<unknown>) => Promise<boolean>] {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<string | null>(null);

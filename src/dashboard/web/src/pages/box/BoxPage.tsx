@@ -80,7 +80,7 @@ function Schedules() {
           </td>
           <td>{s.lastAt ? <Moment at={s.lastAt} /> : 'never'}</td>
           <td>{s.nextAt ? <Moment at={s.nextAt} /> : ''}</td>
-          <td>{s.missed === 'Skip' ? 'skipped' : 'run once, late'}</td>
+          <td>{s.missed === 'skip' ? 'skipped' : 'run once, late'}</td>
         </tr>
       ))}
     </Table>

@@ -12,14 +12,14 @@ export function ExpressBoard() {
   useTitle('Express executions');
   const { value, error, reload } = useFresh(api.express, 'express', 3_000);
   const [failed, setFailed] = useState(false);
-  const [busy, trouble, act] = useAction();
+  const [busy, refused, act] = useAction();
   const may = useMay('operator');
   const now = useNow(true);
   if (!value) return <Waiting error={error} />;
   const ended = value.ended.filter((e) => !failed || e.status !== 'SUCCEEDED');
   return (
     <>
-      <Notice error={trouble} />
+      <Notice error={refused} />
       <Table
         head={['Workflow, since the box started', { number: 'Started' }, { number: 'Done' }, { number: 'Failed' }, { number: 'Timed out' }, { number: 'Stopped' }]}
         hidden={Object.keys(value.machines).length === 0}

@@ -1,6 +1,4 @@
-//! Yardsticks and steps that the store's benches share: absolute times move between machines, ratios do not.
-
-#![allow(dead_code, reason = "each bench uses its part")]
+//! Yardsticks and steps that the benchmarks share: absolute times move between machines, ratios do not.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,19 +13,18 @@ use conveyor_interpreter::{
     TaskPhase,
 };
 
-/// As the appliance has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+/// The appliance's own. Each benchmark names it as its global one: a library that did so would change it for tests too.
+pub use mimalloc::MiMalloc as Allocator;
 
-/// A folder on the disk that is measured: `CONVEYOR_BENCH_DIR`, or cargo's own.
+/// An empty folder on the disk that is measured: in `CONVEYOR_BENCH_DIR`, or in cargo's `target/tmp`.
 pub fn folder(name: &str) -> PathBuf {
-    let root = std::env::var_os("CONVEYOR_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
-    let path = PathBuf::from(root).join(format!("bench-{name}-{}", std::process::id()));
+    let root = std::env::var_os("CONVEYOR_BENCH_DIR").map_or_else(|| crate::built().join("../tmp"), PathBuf::from);
+    let path = root.join(format!("bench-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&path).unwrap();
     path
 }
 
-/// Percentiles of a series.
+/// Times, shortest first.
 pub struct Series(Vec<Duration>);
 
 impl Series {
@@ -41,11 +38,13 @@ impl Series {
         self.0.iter().map(Duration::as_secs_f64).sum::<f64>() * 1e6
     }
 
+    /// A percentile, in microseconds.
     pub fn at(&self, percent: usize) -> f64 {
         self.0[(self.0.len() - 1) * percent / 100].as_secs_f64() * 1e6
     }
 }
 
+/// The time of each round. `work` gets the round's number.
 pub fn measure(rounds: usize, mut work: impl FnMut(usize)) -> Series {
     let time = |n| {
         let start = Instant::now();
@@ -102,6 +101,7 @@ pub fn redb_commit(rounds: usize) -> Series {
     series
 }
 
+/// An execution of `main` that has just begun.
 pub fn header(id: ExecutionId) -> Header {
     Header {
         id,
