@@ -1,5 +1,6 @@
 //! What users of the store rely on, through its own interface, on real files.
 
+mod counts;
 mod damage;
 mod walks;
 
@@ -10,8 +11,8 @@ use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId,
 use conveyor_interpreter::execution::MapItems;
 use conveyor_interpreter::history::Failure;
 use conveyor_interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, Item, MachineRef, Outcome, Parent, Qualifier,
-    Rows as _, RunTask, StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, Item, MachineRef, MapChild, Outcome, Parent,
+    Qualifier, Rows as _, RunTask, StateType, Status, Step, TaskPhase,
 };
 use serde_json::json;
 
