@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conveyor_base::{Clock as _, SystemClock};
+use conveyor_base::Timestamp;
 use conveyor_hw::Share;
 use conveyor_ingest::WatchStatus;
 use conveyor_interpreter::Status;
@@ -54,7 +54,7 @@ pub fn look(
         // A store that cannot be read ends the appliance by itself.
         let rows = handle.reader().on_this_thread();
         let _ = notifications(&rows, &mut conditions);
-        let _ = failures(&rows, &mut conditions);
+        let _ = failures(&rows, handle.now(), &mut conditions);
         conditions
     }
 }
@@ -99,10 +99,10 @@ fn notifications(rows: &Scans, conditions: &mut Conditions) -> Result<(), convey
     Ok(())
 }
 
-fn failures(rows: &Scans, conditions: &mut Conditions) -> Result<(), conveyor_base::Fault> {
-    let since = SystemClock.now().0 - HOUR_MS;
+fn failures(rows: &Scans, now: Timestamp, conditions: &mut Conditions) -> Result<(), conveyor_base::Fault> {
+    let since = now.plus_ms(-HOUR_MS);
     let page = rows.executions(&ExecutionFilter::default(), None, LOOKED_AT)?;
-    let ended = page.items.iter().filter(|e| e.parent.is_none() && e.stopped_at.is_some_and(|at| at.0 > since));
+    let ended = page.items.iter().filter(|e| e.parent.is_none() && e.stopped_at.is_some_and(|at| at > since));
     let (mut all, mut failed) = (0, 0);
     for execution in ended {
         all += 1;

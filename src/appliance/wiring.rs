@@ -113,7 +113,7 @@ impl Parts {
             fallback: Fallback(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
             approvals: Approvals::default(),
             claims: Claims::default(),
-            connections: Arc::new(Connections::new(&config.connections)),
+            connections: Arc::new(Connections::new(&config.connections)?),
             events: Events::new(&config.rules, account, region),
             functions: Arc::new(functions),
             jobs: Arc::new(Jobs::new(templates, reader.clone(), account, region)),

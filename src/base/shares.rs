@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 /// `s3://share/key`. Keys are UTF-8, as in S3, and use `/` whatever the file system does.
@@ -152,6 +154,53 @@ pub fn is_empty(root: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(root)?.next().is_none())
 }
 
+/// Renames a file or a folder unless the new name is taken, whoever takes it and however late. Syncs nothing.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => link_new(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// The same where a rename always replaces what has the name, as on NFS: a link does not.
+fn link_new(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(from)?.is_dir() {
+        // There are no links to folders. A folder replaces nothing but an empty folder.
+        return match to.symlink_metadata() {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        };
+    }
+    match fs::hard_link(from, to).map_err(|e| (e.raw_os_error().map(Errno::from_raw), e)) {
+        Ok(()) => {}
+        // The answer of a server may get lost, and the link be asked for once more.
+        Err((Some(Errno::EEXIST), _)) if is_same(from, to) => {}
+        Err((Some(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EMLINK), _)) => return claim_new(from, to),
+        Err((_, e)) => return Err(e),
+    }
+    fs::remove_file(from)
+}
+
+/// The same for a file where there are no links either: an empty file takes the name first. A crash may leave that behind.
+fn claim_new(from: &Path, to: &Path) -> io::Result<()> {
+    from.symlink_metadata()?;
+    fs::OpenOptions::new().write(true).create_new(true).open(to)?;
+    fs::rename(from, to).inspect_err(|_| {
+        // Where that went through and only its answer got lost, it is the file.
+        if from.symlink_metadata().is_ok() {
+            let _ = fs::remove_file(to);
+        }
+    })
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path: &Path| path.symlink_metadata().map(|meta| (meta.dev(), meta.ino()));
+    matches!((file(one), file(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 /// The store's setting that is there for a share that was last seen mounted.
 pub fn mounted_setting(share: &str) -> String {
     format!("ingest.mounted.{share}")
@@ -176,5 +225,56 @@ mod tests {
             assert!(shares.resolve(&Uri::new("in", good)).is_ok(), "{good}");
         }
         assert!(shares.resolve(&Uri::new("other", "x")).is_err());
+    }
+
+    type Rename = fn(&Path, &Path) -> io::Result<()>;
+
+    #[test]
+    fn a_name_is_given_once_whichever_way_the_file_system_has() {
+        for (way, rename) in [("rename", rename_new as Rename), ("link", link_new), ("claim", claim_new)] {
+            let dir = tempfile::tempdir().unwrap();
+            let place = |name: &str| dir.path().join(name);
+            let to = place("name");
+            let names: Vec<String> = (0..16).map(|n| format!("part {n}")).collect();
+            names.iter().for_each(|name| fs::write(place(name), name).unwrap());
+            let start = std::sync::Barrier::new(names.len());
+            let got: Vec<_> = std::thread::scope(|scope| {
+                let give = |name: &String| {
+                    start.wait();
+                    (name.clone(), rename(&place(name), &to))
+                };
+                let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || give(name))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (named, refused): (Vec<_>, Vec<_>) = got.into_iter().partition(|(_, renamed)| renamed.is_ok());
+            assert_eq!(named.len(), 1, "by {way}");
+            assert_eq!(fs::read_to_string(&to).unwrap(), named[0].0);
+            assert!(!place(&named[0].0).exists(), "by {way}: it has one name");
+            for (name, renamed) in refused {
+                assert_eq!(renamed.unwrap_err().kind(), io::ErrorKind::AlreadyExists, "by {way}");
+                assert_eq!(fs::read_to_string(place(&name)).unwrap(), name);
+            }
+            assert_eq!(rename(&place("none"), &place("new")).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert!(!place("new").exists(), "by {way}: nothing is left of what failed");
+        }
+    }
+
+    #[test]
+    fn a_link_that_was_made_already_and_a_folder_get_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        fs::write(place("part"), "it").unwrap();
+        fs::hard_link(place("part"), place("file")).unwrap();
+        link_new(&place("part"), &place("file")).unwrap();
+        assert_eq!((place("part").exists(), fs::read_to_string(place("file")).unwrap()), (false, "it".into()));
+        for rename in [rename_new as Rename, link_new] {
+            fs::create_dir(place("folder")).unwrap();
+            assert_eq!(rename(&place("folder"), &place("file")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            rename(&place("folder"), &place("moved")).unwrap();
+            fs::create_dir(place("folder")).unwrap();
+            assert_eq!(rename(&place("folder"), &place("moved")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            fs::remove_dir(place("folder")).unwrap();
+            fs::remove_dir(place("moved")).unwrap();
+        }
     }
 }

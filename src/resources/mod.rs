@@ -17,6 +17,7 @@ pub mod activities;
 mod adapter;
 pub mod approve;
 mod aws;
+mod bounded;
 pub mod builtin;
 pub mod claims;
 pub mod events;

@@ -434,7 +434,8 @@ impl State {
             _ => false,
         };
         if !current {
-            return;
+            // It was queued once more, and is over since.
+            return self.core.board.predictions.end(self.id, attempt);
         }
         let arn = self.machine.as_ref().map(|m| m.env.execution_arn(execution.header())).unwrap_or_default();
         let needs_no_lane = !matches!(lease, Ok(Some(_)));

@@ -54,8 +54,9 @@ pub(super) struct AttemptLabels {
 }
 
 impl AttemptLabels {
-    /// The event of an attempt's end, which logs and metrics are told of.
+    /// The event of an attempt's end, which logs and metrics are told of. Nothing is expected of it any more.
     pub fn ended(&self, core: &SharedCore, outcome: TaskOutcome) -> Event {
+        core.board.predictions.end(self.execution, self.attempt);
         let (event, outcome) = event(self.attempt, outcome);
         let duration_ms = core.clock.now().since_ms(self.started_at);
         let (id, attempt, resource) = (self.execution, self.attempt, self.resource.as_str());

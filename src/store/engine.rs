@@ -183,6 +183,10 @@ impl Engine {
         {
             let mut counts = transaction.open_table(Table::Counts.definition()).map_err(state_fault)?;
             for (key, count) in &frozen.counts {
+                if *count == 0 {
+                    counts.remove(&**key).map_err(state_fault)?;
+                    continue;
+                }
                 let value = seal(Table::Counts, PLAIN, key, &count.to_le_bytes());
                 counts.insert(&**key, value.as_slice()).map_err(state_fault)?;
             }

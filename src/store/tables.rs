@@ -62,7 +62,7 @@ tables! {
     ByMachine = 12 "by_machine",
     /// machine, name → id
     ByName = 13 "by_name",
-    /// machine, status → how many executions
+    /// machine, status → how many executions; where there are none, no row
     Counts = 14 "counts",
     /// content hash → [`super::FileRow`]
     Files = 15 "files",

@@ -116,22 +116,11 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Renames unless the new name is taken. File systems without that operation get a check before the rename.
+/// The same unless the new name is taken.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) => {
-            sync_folder(parent(to));
-            Ok(())
-        }
-        Err(nix::Error::EINVAL | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP) => {
-            if to.symlink_metadata().is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            rename(from, to)
-        }
-        Err(e) => Err(e.into()),
-    }
+    conveyor_base::shares::rename_new(from, to)?;
+    sync_folder(parent(to));
+    Ok(())
 }
 
 /// Makes the entries of a folder durable, where its file system can. Some network shares refuse to sync folders and

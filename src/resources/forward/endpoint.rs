@@ -12,6 +12,7 @@ use conveyor_base::fault;
 use serde::Deserialize;
 
 use super::write::Request;
+use crate::bounded;
 
 /// How long a call may take where the Task has no limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -139,7 +140,7 @@ impl Endpoint {
             let headers =
                 headers.map(|(k, v)| (k.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()));
             let headers = headers.collect();
-            let body = bounded(response).await?;
+            let body = bounded::body(response, ANSWER_BYTES_MAX).await?;
             Ok::<_, reqwest::Error>(body.map(|body| Response { status, headers, body }))
         };
         match tokio::time::timeout(TIMEOUT, exchange).await {
@@ -191,16 +192,4 @@ fn message(url: &str, request: Request) -> Result<http::Request<Vec<u8>>, String
         builder = builder.header(name, value);
     }
     builder.body(request.body).map_err(|e| e.to_string())
-}
-
-/// None where the body is longer than it may be.
-async fn bounded(mut response: reqwest::Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Ok(None);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Some(body))
 }

@@ -21,11 +21,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 pub use task::{ARN, NAMES, adapter};
 
-use super::aws;
 use super::forward::{self, Endpoint};
+use super::{aws, bounded};
 
 /// Largest result of a function, in bytes (Lambda: 6 MB).
-const RESULT_BYTES_MAX: u64 = 6 * 1_048_576;
+const RESULT_BYTES_MAX: usize = 6 * 1_048_576;
 /// How long a function may run where nothing is configured (Lambda's own maximum).
 const TIMEOUT: Span = Span::seconds(900);
 
@@ -190,9 +190,7 @@ impl Functions {
         invocation: &Invocation<'_>,
     ) -> Result<Invoked, TaskError> {
         let ended = self.ran(name, command, settings, invocation).await;
-        Ok(ended.unwrap_or_else(|message| {
-            Invoked::failed(json!({ "errorType": "Runtime.ExitError", "errorMessage": message }).to_string())
-        }))
+        Ok(ended.unwrap_or_else(|message| Invoked::exited(&message)))
     }
 
     /// What the command wrote; or how it ended instead.
@@ -241,8 +239,7 @@ impl Functions {
         };
         let ((), out, err, status) = tokio::join!(give, all_of(stdout, RESULT_BYTES_MAX), said, end);
         let status = status.map_err(|e| exit_error(format!("the function '{name}' was lost: {e}")))?;
-        let out =
-            out.ok_or_else(|| exit_error(format!("the function '{name}' wrote more than {RESULT_BYTES_MAX} bytes")))?;
+        let out = out.ok_or_else(|| exit_error(too_long(name)))?;
         let result: Option<Value> = serde_json::from_slice(&out).ok();
         if !status.success() {
             if result.is_some_and(|r| r.get("errorType").is_some()) {
@@ -288,7 +285,10 @@ impl Functions {
             payload: String::new(),
         };
         let kind = header("x-amzn-errortype");
-        answer.payload = response.text().await.map_err(lost)?;
+        let Some(payload) = bounded::body(response, RESULT_BYTES_MAX).await.map_err(lost)? else {
+            return Ok(Invoked::exited(&too_long(name)));
+        };
+        answer.payload = String::from_utf8_lossy(&payload).into_owned();
         answer.judged(kind.as_deref(), invocation)
     }
 }
@@ -344,6 +344,11 @@ impl Invoked {
         Invoked { error: Some("Unhandled".to_owned()), ..Invoked::done(payload) }
     }
 
+    /// One of which nothing came but how it ended.
+    fn exited(message: &str) -> Invoked {
+        Invoked::failed(json!({ "errorType": "Runtime.ExitError", "errorMessage": message }).to_string())
+    }
+
     fn version(&self) -> &str {
         self.version.as_deref().unwrap_or("$LATEST")
     }
@@ -387,13 +392,17 @@ fn name_of(function: &str) -> &str {
 }
 
 /// All of it, or `None` where there is more than allowed. Reads to the end either way, so that nobody blocks.
-async fn all_of(stream: Option<impl AsyncRead + Unpin>, bytes_max: u64) -> Option<Vec<u8>> {
+async fn all_of(stream: Option<impl AsyncRead + Unpin>, bytes_max: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(mut stream) = stream {
-        let _ = (&mut stream).take(bytes_max + 1).read_to_end(&mut bytes).await;
+        let _ = (&mut stream).take(bytes_max as u64 + 1).read_to_end(&mut bytes).await;
         let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
     }
-    (bytes.len() as u64 <= bytes_max).then_some(bytes)
+    (bytes.len() <= bytes_max).then_some(bytes)
+}
+
+fn too_long(name: &str) -> String {
+    format!("the function '{name}' wrote more than {RESULT_BYTES_MAX} bytes")
 }
 
 #[cfg(test)]
@@ -402,7 +411,11 @@ mod tests {
 
     fn functions(script: &str) -> Functions {
         let command = Some(vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()]);
-        let settings = FunctionSettings { command, timeout: Some(Span::seconds(20)), ..FunctionSettings::default() };
+        configured(FunctionSettings { command, ..FunctionSettings::default() })
+    }
+
+    fn configured(settings: FunctionSettings) -> Functions {
+        let settings = FunctionSettings { timeout: Some(Span::seconds(20)), ..settings };
         let configured = BTreeMap::from([("f".to_owned(), settings)]);
         Functions::new(configured, &LambdaSettings::default(), None, "000000000000", "us-east-1")
     }
@@ -431,5 +444,40 @@ mod tests {
             missing.cause,
             format!("Function not found: {arn} (Service: Lambda, Status Code: 404, Request ID: id)")
         );
+    }
+
+    /// A server that answers every call with so many bytes, and does not say how many beforehand.
+    async fn server_of(bytes: usize) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut asked = [0; 4_096];
+                let _ = stream.read(&mut asked).await;
+                let answer = [&b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n1"[..], &vec![b' '; bytes - 1]].concat();
+                // Who has read enough hangs up.
+                let _ = stream.write_all(&answer).await;
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_a_longest_length_wherever_it_comes_from() {
+        for (bytes, fits) in [(RESULT_BYTES_MAX, true), (RESULT_BYTES_MAX + 1, false)] {
+            let url = Some(server_of(bytes).await);
+            let by_url = configured(FunctionSettings { url, ..FunctionSettings::default() });
+            let by_command = functions(&format!("printf 1; head -c {} /dev/zero | tr '\\0' ' '", bytes - 1));
+            for functions in [by_url, by_command] {
+                let result = functions.run(&invocation("f")).await.unwrap().result();
+                match fits {
+                    true => assert_eq!(result.unwrap(), json!(1)),
+                    false => {
+                        let error = result.unwrap_err();
+                        assert!(error.error == "Runtime.ExitError" && error.cause.contains("more than"), "{error}");
+                    }
+                }
+            }
+        }
     }
 }

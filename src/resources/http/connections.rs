@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use conveyor_base::fault;
+use conveyor_base::{Fault, fault};
 use parking_lot::Mutex;
 use reqwest::{Client, RequestBuilder, Url, redirect};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::egress::{EgressPolicy, Guarded, GuardedResolver};
+use crate::bounded;
 
 /// A token is renewed so long before its end.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
+/// Longest answer of a token's server, in bytes.
+const TOKEN_BYTES_MAX: usize = 262_144;
 /// How long a token lives whose server does not say.
 const TOKEN_LIFE: Duration = Duration::from_secs(300);
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -112,20 +115,26 @@ struct Connection {
 }
 
 impl Connections {
-    pub fn new(configured: &BTreeMap<String, ConnectionSettings>) -> Connections {
+    /// # Errors
+    /// A client cannot be made: the system's certificates are missing, or cannot be read. One without its guards would
+    /// call whomever it is told to.
+    pub fn new(configured: &BTreeMap<String, ConnectionSettings>) -> Result<Connections, Fault> {
         // A redirect would carry what the connection adds to whom it does not name.
         let builder = || Client::builder().redirect(redirect::Policy::none()).timeout(TIMEOUT).no_proxy();
+        let made = |builder: reqwest::ClientBuilder| {
+            builder.build().map_err(|e| Fault::fatal("the HTTP client of [connections] cannot be made", e))
+        };
         let connection = |settings: &ConnectionSettings| Connection {
             body: settings.body.iter().filter_map(|(k, v)| Some((k.clone(), serde_json::to_value(v).ok()?))).collect(),
             egress: EgressPolicy::new(&settings.hosts),
             token: Mutex::default(),
             settings: settings.clone(),
         };
-        Connections {
+        Ok(Connections {
             connections: configured.iter().map(|(name, settings)| (name.clone(), connection(settings))).collect(),
-            open: builder().build().unwrap_or_default(),
-            guarded: builder().dns_resolver(std::sync::Arc::new(GuardedResolver)).build().unwrap_or_default(),
-        }
+            open: made(builder())?,
+            guarded: made(builder().dns_resolver(std::sync::Arc::new(GuardedResolver)))?,
+        })
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -193,7 +202,10 @@ impl Connections {
         if !status.is_success() {
             return Err(failed(format!("its server answered {status}")));
         }
-        let answer: Value = response.json().await.map_err(|e| failed(fault::chain(&e.without_url())))?;
+        let body = bounded::body(response, TOKEN_BYTES_MAX).await;
+        let body = body.map_err(|e| failed(fault::chain(&e.without_url())))?;
+        let body = body.ok_or_else(|| failed(format!("the answer has more than {TOKEN_BYTES_MAX} bytes")))?;
+        let answer: Value = serde_json::from_slice(&body).map_err(|e| failed(format!("the answer is no JSON: {e}")))?;
         let token =
             answer["access_token"].as_str().ok_or_else(|| failed("the answer has no access_token".to_owned()))?;
         let life = answer["expires_in"].as_u64().map_or(TOKEN_LIFE, Duration::from_secs);

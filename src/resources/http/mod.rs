@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 pub use connections::{ConnectionSettings, Connections};
 
-use super::{Adapter, Call, CallFuture, CallOutcome, aws};
+use super::{Adapter, Call, CallFuture, CallOutcome, aws, bounded};
 
 /// How long a call may take, and how much of an answer is read, in bytes (Step Functions' own).
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -201,23 +201,17 @@ fn body(p: &Value, extra: &Map<String, Value>, headers: &mut HeaderMap) -> Resul
 }
 
 /// The task's result, or the error that the status stands for.
-async fn read(mut response: reqwest::Response) -> Result<Value, TaskError> {
+async fn read(response: reqwest::Response) -> Result<Value, TaskError> {
     let status = response.status();
     let headers = response.headers().iter();
     let headers: Vec<(String, String)> =
         headers.map(|(k, v)| (k.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned())).collect();
-    let mut bytes = Vec::new();
-    loop {
-        let chunk = response.chunk().await;
-        let Some(chunk) = chunk.map_err(|e| socket(fault::chain(&e.without_url())))? else { break };
-        if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-            let what =
-                format!("The answer has more than {ANSWER_BYTES_MAX} bytes; a state's result has at most that many");
-            return Err(TaskError::new("States.DataLimitExceeded", what));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let body = bounded::body(response, ANSWER_BYTES_MAX).await;
+    let body = body.map_err(|e| socket(fault::chain(&e.without_url())))?.ok_or_else(|| {
+        let what = format!("The answer has more than {ANSWER_BYTES_MAX} bytes; a state's result has at most that many");
+        TaskError::new("States.DataLimitExceeded", what)
+    })?;
+    let text = String::from_utf8_lossy(&body).into_owned();
     if !status.is_success() {
         return Err(TaskError::new(format!("States.Http.StatusCode.{}", status.as_u16()), text));
     }

@@ -1,9 +1,11 @@
 //! Objects: S3's calls on the files of the shares. A bucket is a share, a key is a path below its root.
 //!
 //! Writes go to a hidden name beside the target, are synced and renamed: a reader never sees half a file, and a
-//! second run leaves the same result. Nothing here leaves a share's root. What S3 keeps beside an object and a file
+//! second run leaves the same result. What a put may replace is looked at when it gets its name, and nobody else on this box
+//! changes the object meanwhile. Nothing here leaves a share's root. What S3 keeps beside an object and a file
 //! cannot (its type, its metadata) is a row of the store, which counts for as long as the file is the one that was put.
 
+mod changing;
 mod conditions;
 mod list;
 mod task;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use conveyor_base::escape::unescaped;
 use conveyor_base::fault::chain;
-use conveyor_base::shares::ShareError;
+use conveyor_base::shares::{ShareError, rename_new};
 use conveyor_base::{ShareIo, Shares, TaskError, Timestamp, Uri};
 use conveyor_run::{Fill, Handle};
 use conveyor_store::{Commit, ObjectField, ObjectRow, Reader};
@@ -25,6 +27,7 @@ pub use task::{NAMES, adapter};
 
 use super::aws::{self, require_text};
 use super::{CallOutcome, Ended};
+use changing::CHANGING;
 
 /// Fields of a put that come back with the object.
 const KEPT: [&str; 7] =
@@ -108,12 +111,12 @@ pub(super) fn open(shares: &Shares, bucket: &str, key: &str) -> Result<File, Tas
 /// Writes an object, whole or not at all, and says how many bytes it has.
 pub(super) fn write_whole(shares: &Shares, bucket: &str, key: &str, fill: Fill) -> Result<u64, TaskError> {
     let object = Object::at(shares, bucket, key, "", &nothing_beside)?;
-    object.write(|file| {
+    let meta = object.write(Replaces::Anything, |file| {
         let mut to = io::BufWriter::with_capacity(1 << 16, file);
         fill(&mut to)?;
         to.flush()
     })?;
-    fs::metadata(&object.path).map(|meta| meta.len()).map_err(|e| object.io(&e))
+    Ok(meta.len())
 }
 
 /// All objects of a bucket below a prefix, by key, as a distributed Map's items show them.
@@ -195,6 +198,26 @@ fn operate(shares: &Shares, operation: &str, p: &Value, id: &str, beside: Beside
     })
 }
 
+/// What a put may take the place of.
+#[derive(Clone, Copy)]
+enum Replaces<'a> {
+    Anything,
+    Nothing,
+    /// The object of that entity tag.
+    This(&'a str),
+}
+
+impl Replaces<'_> {
+    /// `IfNoneMatch: *` and `IfMatch` of a put.
+    fn of(p: &Value) -> Replaces<'_> {
+        match (p.get("IfNoneMatch"), p.get("IfMatch").and_then(Value::as_str)) {
+            (Some(tag), _) if tag == "*" => Replaces::Nothing,
+            (_, Some(tag)) => Replaces::This(tag),
+            _ => Replaces::Anything,
+        }
+    }
+}
+
 /// One object: a file that may or may not exist.
 struct Object<'a> {
     uri: Uri,
@@ -262,19 +285,22 @@ impl<'a> Object<'a> {
             Some(value) => value.to_string(),
             None => String::new(),
         };
-        // `*`: only where there is nothing yet; an entity tag: only in place of that.
-        match fs::metadata(&self.path) {
-            Ok(_) if p.get("IfNoneMatch").is_some_and(|tag| tag == "*") => {
-                return Err(self.refused(&conditions::ConditionError::failed()));
-            }
-            Ok(meta) if p.get("IfMatch").and_then(Value::as_str).is_some_and(|tag| tag != etag(&meta)) => {
-                return Err(self.refused(&conditions::ConditionError::failed()));
-            }
-            _ => {}
-        }
-        self.write(|file| file.write_all(text.as_bytes()))?;
-        let meta = fs::metadata(&self.path).map_err(|e| self.io(&e))?;
+        let replaces = Replaces::of(p);
+        // What is refused is not written first.
+        self.permits(replaces)?;
+        let meta = self.write(replaces, |file| file.write_all(text.as_bytes()))?;
         Ok(Done { answer: json!({ "ETag": etag(&meta) }), beside: vec![self.kept(p, &meta)] })
+    }
+
+    /// Whether the object is as a put wants it that is to replace it.
+    fn permits(&self, replaces: Replaces<'_>) -> Result<(), TaskError> {
+        let is = match (replaces, fs::metadata(&self.path)) {
+            (Replaces::Anything, _) => true,
+            (Replaces::Nothing, there) => there.is_err(),
+            (Replaces::This(tag), Ok(meta)) => tag == etag(&meta),
+            (Replaces::This(_), Err(e)) => return Err(self.io(&e)),
+        };
+        if is { Ok(()) } else { Err(self.refused(&conditions::ConditionError::failed())) }
     }
 
     /// What of the request is kept beside the object.
@@ -303,24 +329,45 @@ impl<'a> Object<'a> {
         described
     }
 
-    fn write(&self, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), TaskError> {
+    /// Writes the object whole, or leaves what is there; what it is then comes back.
+    fn write(
+        &self,
+        replaces: Replaces<'_>,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<fs::Metadata, TaskError> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let name = blake3::hash(format!("{}{}", self.id, self.uri.key).as_bytes()).to_hex();
         let part = folder.join(format!(".{}.part", &name[..24]));
         let written = fs::create_dir_all(folder).and_then(|()| {
             let mut file = File::create(&part)?;
             fill(&mut file)?;
-            file.sync_all()?;
-            fs::rename(&part, &self.path)
+            file.sync_all()
         });
-        written.map_err(|e| {
+        let written = written.map_err(|e| self.io(&e)).and_then(|()| self.name(&part, replaces));
+        written.inspect_err(|_| {
             // A full disk stays full while the half file lies on it.
             let _ = fs::remove_file(&part);
-            self.io(&e)
         })
     }
 
+    /// Gives a whole part the object's name, if the object is as it is to be.
+    fn name(&self, part: &Path, replaces: Replaces<'_>) -> Result<fs::Metadata, TaskError> {
+        let _alone = CHANGING.hold(&self.path);
+        self.permits(replaces)?;
+        let named = match replaces {
+            // Those who are no part of the box may put a file there too.
+            Replaces::Nothing => rename_new(part, &self.path),
+            Replaces::Anything | Replaces::This(_) => fs::rename(part, &self.path),
+        };
+        named.map_err(|e| match (replaces, e.kind()) {
+            (Replaces::Nothing, io::ErrorKind::AlreadyExists) => self.refused(&conditions::ConditionError::failed()),
+            _ => self.io(&e),
+        })?;
+        fs::metadata(&self.path).map_err(|e| self.io(&e))
+    }
+
     fn delete(&self) -> Result<Done, TaskError> {
+        let _alone = CHANGING.hold(&self.path);
         match fs::remove_file(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.io(&e)),
             // As in S3, deleting what is not there succeeds.
@@ -415,8 +462,7 @@ fn copy(shares: &Shares, p: &Value, target: &Object, id: &str, beside: Beside) -
     let (mut from, meta) = source.open()?;
     let checked = conditions::check(p, &etag(&meta), modified_at(&meta), "CopySource");
     checked.map_err(|_| source.refused(&conditions::ConditionError::failed()))?;
-    target.write(|to| io::copy(&mut from, to).map(drop))?;
-    let copied = fs::metadata(&target.path).map_err(|e| target.io(&e))?;
+    let copied = target.write(Replaces::Anything, |to| io::copy(&mut from, to).map(drop))?;
     let kept = match p.get("MetadataDirective").and_then(Value::as_str) {
         Some("REPLACE") => target.kept(p, &copied),
         _ => {
@@ -553,5 +599,44 @@ mod tests {
         assert_eq!(run("deleteObjects", gone).unwrap(), json!({"Deleted": [{"Key": "n/a.txt"}, {"Key": "none"}]}));
         assert!(run("headBucket", json!({"Bucket": "nowhere"})).is_err());
         assert_eq!(run("listBuckets", json!({})).unwrap()["Buckets"][0]["Name"], "archive");
+    }
+
+    /// Executions that take a key as a lock, or count in an object, rely on it.
+    #[test]
+    fn of_puts_at_once_that_want_the_same_object_one_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let shares = Shares::new([("archive".to_owned(), dir.path().to_owned())]);
+        let start = std::sync::Barrier::new(8);
+        let put_all = |condition: Value| -> Vec<(String, Result<Done, TaskError>)> {
+            let put = |n: usize, condition: Value| {
+                let (id, mut p) = (n.to_string(), json!({"Bucket": "archive", "Key": "lock", "Body": n.to_string()}));
+                p.as_object_mut().unwrap().extend(condition.as_object().unwrap().clone());
+                start.wait();
+                (id.clone(), operate(&shares, "putObject", &p, &id, &nothing_beside))
+            };
+            std::thread::scope(|scope| {
+                let spawn = |n| {
+                    let (put, condition) = (&put, condition.clone());
+                    scope.spawn(move || put(n, condition))
+                };
+                let threads: Vec<_> = (0..8).map(spawn).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            })
+        };
+        let mut tag = Value::Null;
+        for round in 0..5 {
+            let condition = if round == 0 { json!({"IfNoneMatch": "*"}) } else { json!({"IfMatch": tag}) };
+            let (put, refused): (Vec<_>, Vec<_>) = put_all(condition).into_iter().partition(|(_, done)| done.is_ok());
+            assert_eq!(put.len(), 1, "round {round}");
+            assert_eq!(fs::read_to_string(dir.path().join("lock")).unwrap(), put[0].0);
+            tag = put[0].1.as_ref().map(|done| done.answer["ETag"].clone()).unwrap();
+            for error in refused.into_iter().filter_map(|(_, done)| done.err()) {
+                assert!(error.cause.contains("Status Code: 412"), "{error}");
+            }
+        }
+        let gone = json!({"Bucket": "archive", "Key": "none", "Body": "", "IfMatch": tag});
+        let missing = operate(&shares, "putObject", &gone, "id", &nothing_beside).err().unwrap();
+        assert_eq!(missing.error, "S3.NoSuchKeyException");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
     }
 }

@@ -221,7 +221,11 @@ impl LiveExecution {
             .branches
             .get(&task.branch)
             .is_some_and(|branch| matches!(branch.doing, Doing::Task { attempt: now, .. } if now == attempt));
-        if !current || self.running.contains_key(&attempt) {
+        if !current {
+            // It is over since it was queued.
+            return self.core.board.predictions.end(self.execution.header.id, attempt);
+        }
+        if self.running.contains_key(&attempt) {
             return;
         }
         let arn = self.machine.env.execution_arn(&self.execution.header);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use conveyor_base::fault;
 use conveyor_base::limits::NAME_CHARS_MAX;
+use conveyor_base::{Fault, fault};
 use conveyor_run::service::{Requester, Unavailable};
 use conveyor_run::{Handle, StartRequest};
 use conveyor_store::{Commit, EventRow};
@@ -65,9 +65,12 @@ impl Delivery {
 }
 
 impl Deliverer {
-    pub fn new(handle: &Handle, targets: Targets) -> Deliverer {
-        let client = reqwest::Client::builder().timeout(WEBHOOK_TIMEOUT).build().unwrap_or_default();
-        Deliverer { targets, handle: handle.clone(), client }
+    /// # Errors
+    /// The webhooks' client cannot be made: one without its timeout would wait for ever.
+    pub fn new(handle: &Handle, targets: Targets) -> Result<Deliverer, Fault> {
+        let client = reqwest::Client::builder().timeout(WEBHOOK_TIMEOUT).build();
+        let client = client.map_err(|e| Fault::fatal("the HTTP client of the rules' webhooks cannot be made", e))?;
+        Ok(Deliverer { targets, handle: handle.clone(), client })
     }
 
     /// One try.

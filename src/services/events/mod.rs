@@ -96,7 +96,7 @@ impl Events {
     /// Starts the dispatcher, with what the store holds.
     pub async fn start(&self, handle: &Handle, targets: Targets) -> Result<(), Fault> {
         let notifications = targets.notifications.clone();
-        let (events, deliverer) = (self.clone(), Arc::new(Deliverer::new(handle, targets)));
+        let (events, deliverer) = (self.clone(), Arc::new(Deliverer::new(handle, targets)?));
         let load = move |store: &Scans| Dispatcher::load(&events, &notifications, &deliverer, store);
         handle.serve("the event dispatcher", self.0.service.clone(), load).await
     }

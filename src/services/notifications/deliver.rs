@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use conveyor_base::escape::hex;
-use conveyor_base::{Span, fault};
+use conveyor_base::{Fault, Span, fault};
 use conveyor_run::Handle;
 use conveyor_store::OutboxRow;
 use hmac::{Hmac, Mac};
@@ -22,15 +22,18 @@ pub(super) struct Deliverer {
 }
 
 impl Deliverer {
-    pub fn new(settings: &NotifySettings, handle: &Handle) -> Deliverer {
+    /// # Errors
+    /// The webhook's client cannot be made: one without its timeout would wait for ever.
+    pub fn new(settings: &NotifySettings, handle: &Handle) -> Result<Deliverer, Fault> {
         let timeout = settings.timeout.unwrap_or(Span::seconds(10)).duration();
-        Deliverer {
+        let client = reqwest::Client::builder().timeout(timeout).build();
+        Ok(Deliverer {
             webhook: settings.webhook.clone(),
             secret: settings.secret.clone(),
             log: settings.log.clone(),
-            client: reqwest::Client::builder().timeout(timeout).build().unwrap_or_default(),
+            client: client.map_err(|e| Fault::fatal("the HTTP client of [notify] cannot be made", e))?,
             handle: handle.clone(),
-        }
+        })
     }
 
     /// One try. The error never holds a secret; it begins with [`REFUSED`] where the notification itself is at fault.

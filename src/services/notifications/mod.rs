@@ -111,7 +111,7 @@ impl Notifications {
 
     /// Starts the service, with what the store holds.
     pub async fn start(&self, handle: &Handle) -> Result<(), Fault> {
-        let deliverer = Arc::new(Deliverer::new(&self.0.settings, handle));
+        let deliverer = Arc::new(Deliverer::new(&self.0.settings, handle)?);
         let notifications = self.clone();
         let load = move |store: &Scans| NotificationService::load(&notifications, &deliverer, store);
         handle.serve("the notifications", self.0.service.clone(), load).await

@@ -9,20 +9,47 @@ use conveyor_store::MessageRow;
 
 use super::DEDUPLICATION_MS;
 
+/// Whatever is asked of it costs as much as what it answers with, however much waits: one actor serves all queues.
 #[derive(Debug, Default)]
 pub struct QueueIndex {
     entries: BTreeMap<u64, Entry>,
-    visible: BTreeSet<u64>,
+    /// What may be taken next: each visible message that is in no group, and of each group that is free the first.
+    ready: BTreeSet<u64>,
+    groups: HashMap<Arc<str>, Group>,
     /// In flight or delayed, by when they become visible.
     hidden: BTreeSet<(Timestamp, u64)>,
-    /// How many messages of a group are in flight.
-    busy: HashMap<Arc<str>, usize>,
-    /// Deduplication id → when it was sent first, its number and its message id.
-    copies: HashMap<String, (Timestamp, u64, String)>,
+    /// All messages by when they were sent. Of those that came out of another queue that was before their numbers.
+    ages: BTreeSet<(Timestamp, u64)>,
+    /// By deduplication id, what was sent under it last.
+    copies: HashMap<Arc<str>, Original>,
+    /// Deduplication ids by when they were sent and with which message; also of copies that are forgotten since.
+    copy_ages: BTreeMap<(Timestamp, u64), Arc<str>>,
     /// Numbers of deleted messages whose rows stay for the copies.
-    ghosts: BTreeMap<u64, String>,
+    ghosts: BTreeSet<u64>,
     in_flight: usize,
     newest: u64,
+}
+
+/// The message that a later one with its deduplication id is a copy of.
+#[derive(Debug)]
+struct Original {
+    sent_at: Timestamp,
+    sequence: u64,
+    id: String,
+}
+
+/// The messages of a group that are received one after the other.
+#[derive(Debug, Default)]
+struct Group {
+    visible: BTreeSet<u64>,
+    in_flight: usize,
+}
+
+impl Group {
+    /// What may be taken of it next. Nothing, while somebody has some of it.
+    fn ready(&self) -> Option<u64> {
+        self.visible.first().copied().filter(|_| self.in_flight == 0)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +89,7 @@ impl QueueIndex {
         self.newest = self.newest.max(sequence);
         self.remember(sequence, row);
         if row.deleted {
-            self.ghosts.insert(sequence, row.deduplication.clone());
+            self.ghosts.insert(sequence);
             return;
         }
         let group = (!row.group.is_empty()).then(|| Arc::from(row.group.as_str()));
@@ -79,19 +106,22 @@ impl QueueIndex {
             self.begin(&entry);
         }
         self.hidden.insert((visible_at, sequence));
+        self.ages.insert((entry.sent_at, sequence));
         self.entries.insert(sequence, entry);
     }
 
     /// The message has a copy from now on that counts as the same.
     fn remember(&mut self, sequence: u64, row: &MessageRow) {
         if !row.deduplication.is_empty() {
-            self.copies.insert(row.deduplication.clone(), (row.sent_at.into(), sequence, row.id.clone()));
+            let (deduplication, sent_at) = (Arc::<str>::from(row.deduplication.as_str()), Timestamp::from(row.sent_at));
+            self.copy_ages.insert((sent_at, sequence), deduplication.clone());
+            self.copies.insert(deduplication, Original { sent_at, sequence, id: row.id.clone() });
         }
     }
 
     /// Number and id of the message that this would be a second copy of.
     pub fn copy_of(&self, deduplication: &str, now: Timestamp) -> Option<(u64, String)> {
-        let (sent_at, sequence, id) = self.copies.get(deduplication)?;
+        let Original { sent_at, sequence, id } = self.copies.get(deduplication)?;
         (now.since_ms(*sent_at) < DEDUPLICATION_MS).then(|| (*sequence, id.clone()))
     }
 
@@ -104,22 +134,34 @@ impl QueueIndex {
         receipt: &mut dyn FnMut() -> u64,
     ) -> Vec<Taken> {
         self.show(now);
-        let mut chosen = Vec::new();
-        let mut closed: BTreeSet<&str> = BTreeSet::new();
-        for sequence in &self.visible {
-            if chosen.len() == most {
-                break;
-            }
-            let Some(entry) = self.entries.get(sequence) else { continue };
-            match &entry.group {
-                Some(group) if closed.contains(&**group) || self.busy.contains_key(group) => {
-                    closed.insert(group);
-                }
-                _ => chosen.push(*sequence),
-            }
-        }
+        let chosen = self.next(most);
         let until = now.plus_ms(visibility_ms);
         chosen.iter().filter_map(|sequence| self.hand_out(*sequence, until, receipt())).collect()
+    }
+
+    /// What one receiver gets, who may have several of a group.
+    fn next(&self, most: usize) -> Vec<u64> {
+        let mut chosen = Vec::new();
+        let mut ready = self.ready.iter().copied().peekable();
+        // Of each group of which something is chosen, what follows.
+        let mut following = BTreeSet::new();
+        while chosen.len() < most {
+            let next = match (ready.peek(), following.first()) {
+                (Some(first), Some(follows)) if follows < first => following.pop_first(),
+                (None, _) => following.pop_first(),
+                (Some(_), _) => ready.next(),
+            };
+            let Some(sequence) = next else { break };
+            chosen.push(sequence);
+            following.extend(self.follower(sequence));
+        }
+        chosen
+    }
+
+    /// The visible message behind this one in its group.
+    fn follower(&self, sequence: u64) -> Option<u64> {
+        let group = self.groups.get(self.entries.get(&sequence)?.group.as_ref()?)?;
+        group.visible.range(sequence + 1..).next().copied()
     }
 
     fn hand_out(&mut self, sequence: u64, visible_at: Timestamp, receipt: u64) -> Option<Taken> {
@@ -129,7 +171,7 @@ impl QueueIndex {
         entry.visible_at = visible_at;
         entry.in_flight = true;
         let (taken, entry) = (Taken { sequence, received: entry.received, receipt: entry.receipt }, entry.clone());
-        self.visible.remove(&sequence);
+        self.cover(sequence, &entry);
         self.hidden.insert((visible_at, sequence));
         self.begin(&entry);
         Some(taken)
@@ -139,39 +181,67 @@ impl QueueIndex {
     fn show(&mut self, now: Timestamp) {
         while let Some((at, sequence)) = self.hidden.first().copied().filter(|(at, _)| *at <= now) {
             self.hidden.remove(&(at, sequence));
-            self.visible.insert(sequence);
-            if let Some(entry) = self.entries.get_mut(&sequence)
-                && std::mem::take(&mut entry.in_flight)
-            {
-                let entry = entry.clone();
+            let Some(entry) = self.entries.get_mut(&sequence) else { continue };
+            let was_in_flight = std::mem::take(&mut entry.in_flight);
+            let entry = entry.clone();
+            if was_in_flight {
                 self.end(&entry);
             }
+            self.uncover(sequence, &entry);
         }
+    }
+
+    fn uncover(&mut self, sequence: u64, entry: &Entry) {
+        match &entry.group {
+            Some(group) => self.of_group(group, |group| group.visible.insert(sequence)),
+            None => self.ready.insert(sequence),
+        };
+    }
+
+    fn cover(&mut self, sequence: u64, entry: &Entry) {
+        match &entry.group {
+            Some(group) => self.of_group(group, |group| group.visible.remove(&sequence)),
+            None => self.ready.remove(&sequence),
+        };
     }
 
     fn begin(&mut self, entry: &Entry) {
         self.in_flight += 1;
         if let Some(group) = &entry.group {
-            *self.busy.entry(group.clone()).or_default() += 1;
+            self.of_group(group, |group| group.in_flight += 1);
         }
     }
 
     fn end(&mut self, entry: &Entry) {
         self.in_flight -= 1;
-        if let Some(group) = &entry.group
-            && let Some(count) = self.busy.get_mut(group)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.busy.remove(group);
-            }
+        if let Some(group) = &entry.group {
+            self.of_group(group, |group| group.in_flight -= 1);
         }
+    }
+
+    /// Changes a group, and with it what of it is ready.
+    fn of_group<T>(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Group) -> T) -> T {
+        let group = self.groups.entry(name.clone()).or_default();
+        let before = group.ready();
+        let changed = change(group);
+        let after = group.ready();
+        if group.visible.is_empty() && group.in_flight == 0 {
+            self.groups.remove(name);
+        }
+        if before != after {
+            if let Some(first) = before {
+                self.ready.remove(&first);
+            }
+            self.ready.extend(after);
+        }
+        changed
     }
 
     pub fn remove(&mut self, sequence: u64) -> Option<Entry> {
         let entry = self.entries.remove(&sequence)?;
-        self.visible.remove(&sequence);
+        self.cover(sequence, &entry);
         self.hidden.remove(&(entry.visible_at, sequence));
+        self.ages.remove(&(entry.sent_at, sequence));
         if entry.in_flight {
             self.end(&entry);
         }
@@ -205,8 +275,7 @@ impl QueueIndex {
     /// Whether something can be taken now.
     pub fn has_visible(&mut self, now: Timestamp) -> bool {
         self.show(now);
-        let is_free = |entry: &Entry| entry.group.as_ref().is_none_or(|group| !self.busy.contains_key(group));
-        self.visible.iter().filter_map(|sequence| self.entries.get(sequence)).any(is_free)
+        !self.ready.is_empty()
     }
 
     /// Whether a receipt is that of a message that is still there.
@@ -222,7 +291,7 @@ impl QueueIndex {
     pub fn counts(&mut self, now: Timestamp) -> Counts {
         self.show(now);
         Counts {
-            visible: self.visible.len(),
+            visible: self.entries.len().saturating_sub(self.hidden.len()),
             in_flight: self.in_flight,
             delayed: self.hidden.len().saturating_sub(self.in_flight),
         }
@@ -230,7 +299,7 @@ impl QueueIndex {
 
     /// The numbers of all rows.
     pub fn sequences(&self) -> Vec<u64> {
-        self.entries.keys().chain(self.ghosts.keys()).copied().collect()
+        self.entries.keys().chain(&self.ghosts).copied().collect()
     }
 
     /// Everything goes.
@@ -241,18 +310,21 @@ impl QueueIndex {
     /// Takes out what is too old; with the numbers of the rows.
     pub fn expired(&mut self, now: Timestamp, keeps_ms: i64) -> Vec<u64> {
         let old = |sent_at: Timestamp, ms: i64| now.since_ms(sent_at) >= ms;
-        let too_old = self.entries.iter().filter(|(_, entry)| old(entry.sent_at, keeps_ms));
-        let mut gone: Vec<u64> = too_old.map(|(sequence, _)| *sequence).collect();
-        gone.iter().for_each(|sequence| drop(self.remove(*sequence)));
-        self.copies.retain(|_, (sent_at, ..)| !old(*sent_at, DEDUPLICATION_MS));
-        let copies = &self.copies;
-        self.ghosts.retain(|sequence, deduplication| {
-            let stays = copies.contains_key(deduplication);
-            if !stays {
-                gone.push(*sequence);
+        let mut gone = Vec::new();
+        while let Some((_, sequence)) = self.ages.first().copied().filter(|(sent_at, _)| old(*sent_at, keeps_ms)) {
+            self.remove(sequence);
+            gone.push(sequence);
+        }
+        while let Some(first) = self.copy_ages.first_entry().filter(|first| old(first.key().0, DEDUPLICATION_MS)) {
+            let ((_, sequence), deduplication) = first.remove_entry();
+            // A newer message may have its deduplication id since.
+            if self.copies.get(&deduplication).is_some_and(|original| original.sequence == sequence) {
+                self.copies.remove(&deduplication);
             }
-            stays
-        });
+            if self.ghosts.remove(&sequence) {
+                gone.push(sequence);
+            }
+        }
         gone
     }
 }
@@ -260,6 +332,7 @@ impl QueueIndex {
 #[cfg(test)]
 mod tests {
     use conveyor_store::Stamp;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -330,5 +403,138 @@ mod tests {
         assert_eq!(index.copy_of("x", Timestamp(1)).map(|(n, _)| n), Some(1));
         assert_eq!(index.copy_of("x", Timestamp(DEDUPLICATION_MS)), None);
         assert_eq!(index.expired(Timestamp(10), 10), [2, 3, 4]);
+    }
+
+    #[test]
+    fn what_is_too_old_goes_and_a_deleted_message_as_soon_as_no_copy_of_it_is_known() {
+        let mut index = QueueIndex::default();
+        let sent = |at: i64, copy: &str| MessageRow { sent_at: Stamp(at), ..row("", copy) };
+        index.put(1, &sent(0, "x"));
+        // It comes out of another queue, and was sent there before the first.
+        index.put(2, &sent(-5, ""));
+        index.remove(1);
+        index.put(1, &MessageRow { deleted: true, ..sent(0, "x") });
+        index.put(3, &sent(DEDUPLICATION_MS, "x"));
+        assert_eq!(index.expired(Timestamp(9), 14), [2], "by when it was sent, and not by its number");
+        assert_eq!(index.expired(Timestamp(DEDUPLICATION_MS), i64::MAX), [1]);
+        let now = Timestamp(DEDUPLICATION_MS + 1);
+        assert_eq!(index.copy_of("x", now).map(|(sequence, _)| sequence), Some(3), "the newer one has the id now");
+        assert_eq!(index.sequences(), [3]);
+    }
+
+    /// The same queue, which looks at all of its messages each time.
+    #[derive(Default)]
+    struct Model(BTreeMap<u64, Waiting>);
+
+    struct Waiting {
+        group: u8,
+        sent_at: i64,
+        visible_at: i64,
+        receipt: Option<u64>,
+    }
+
+    impl Model {
+        fn is_busy(&self, group: u8, now: i64) -> bool {
+            let in_hand = |m: &Waiting| m.group == group && m.receipt.is_some() && m.visible_at > now;
+            group != 0 && self.0.values().any(in_hand)
+        }
+
+        fn next(&self, now: i64, most: usize) -> Vec<u64> {
+            let can_go = |(_, m): &(&u64, &Waiting)| m.visible_at <= now && !self.is_busy(m.group, now);
+            self.0.iter().filter(can_go).map(|(sequence, _)| *sequence).take(most).collect()
+        }
+
+        /// What may go next, whoever takes it: of a group only the first.
+        fn ready(&self, now: i64) -> BTreeSet<u64> {
+            let mut groups = BTreeSet::new();
+            let all = self.next(now, usize::MAX).into_iter();
+            all.filter(|sequence| self.0[sequence].group == 0 || groups.insert(self.0[sequence].group)).collect()
+        }
+
+        fn counts(&self, now: i64) -> Counts {
+            let hidden = |in_flight: bool| {
+                self.0.values().filter(|m| m.visible_at > now && m.receipt.is_some() == in_flight).count()
+            };
+            let (in_flight, delayed) = (hidden(true), hidden(false));
+            Counts { visible: self.0.len() - in_flight - delayed, in_flight, delayed }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Send { group: u8, delay: i64 },
+        Take { most: usize, visibility: i64 },
+        Hide { which: usize, ms: i64 },
+        Delete { which: usize },
+        Expire { keeps: i64 },
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            4 => (0..4u8, prop_oneof![Just(0), 0..9i64]).prop_map(|(group, delay)| Act::Send { group, delay }),
+            3 => (1..5usize, 0..20i64).prop_map(|(most, visibility)| Act::Take { most, visibility }),
+            1 => (any::<usize>(), 0..20i64).prop_map(|(which, ms)| Act::Hide { which, ms }),
+            2 => any::<usize>().prop_map(|which| Act::Delete { which }),
+            1 => (20..60i64).prop_map(|keeps| Act::Expire { keeps }),
+        ]
+    }
+
+    proptest! {
+        /// What is at hand is what a search of the whole queue finds.
+        #[test]
+        fn nobody_has_to_search(acts in proptest::collection::vec((act(), 0..4i64), 1..80)) {
+            let (mut index, mut model, mut receipts) = (QueueIndex::default(), Model::default(), receipts());
+            let (mut now, mut held): (i64, Vec<(u64, u64)>) = (1, Vec::new());
+            for (sequence, (act, passes)) in (1u64..).zip(acts) {
+                now += passes;
+                let at = Timestamp(now);
+                match act {
+                    Act::Send { group, delay } => {
+                        let name = if group == 0 { String::new() } else { group.to_string() };
+                        let times = (Stamp(now), Stamp(now + delay));
+                        index.put(sequence, &MessageRow { sent_at: times.0, visible_at: times.1, ..row(&name, "") });
+                        let waiting = Waiting { group, sent_at: now, visible_at: now + delay, receipt: None };
+                        model.0.insert(sequence, waiting);
+                    }
+                    Act::Take { most, visibility } => {
+                        let taken = index.take(at, most, visibility, &mut receipts);
+                        prop_assert_eq!(numbers(&taken), model.next(now, most));
+                        for Taken { sequence, receipt, .. } in taken {
+                            let waiting = model.0.get_mut(&sequence).unwrap();
+                            (waiting.visible_at, waiting.receipt) = (now + visibility, Some(receipt));
+                            held.push((sequence, receipt));
+                        }
+                    }
+                    Act::Hide { which, ms } if !held.is_empty() => {
+                        let (sequence, receipt) = held[which % held.len()];
+                        let found = model.0.get_mut(&sequence);
+                        let found = found.filter(|m| m.receipt == Some(receipt) && m.visible_at > now);
+                        prop_assert_eq!(index.hide(sequence, receipt, at, Timestamp(now + ms)), found.is_some());
+                        found.into_iter().for_each(|m| m.visible_at = now + ms);
+                    }
+                    Act::Delete { which } if !held.is_empty() => {
+                        let (sequence, receipt) = held.swap_remove(which % held.len());
+                        let found = model.0.get(&sequence).is_some_and(|m| m.receipt == Some(receipt));
+                        prop_assert_eq!(index.received(sequence, receipt).is_some(), found);
+                        if found {
+                            index.remove(sequence);
+                            model.0.remove(&sequence);
+                        }
+                    }
+                    Act::Expire { keeps } => {
+                        let old = model.0.iter().filter(|(_, m)| now - m.sent_at >= keeps);
+                        let old: Vec<u64> = old.map(|(sequence, _)| *sequence).collect();
+                        prop_assert_eq!(index.expired(at, keeps), old.clone());
+                        model.0.retain(|sequence, _| !old.contains(sequence));
+                    }
+                    Act::Hide { .. } | Act::Delete { .. } => {}
+                }
+                prop_assert_eq!(index.counts(at), model.counts(now));
+                prop_assert_eq!(&index.ready, &model.ready(now));
+                prop_assert_eq!(index.has_visible(at), !model.ready(now).is_empty());
+            }
+            let groups = model.0.values().filter(|m| m.group != 0).map(|m| m.group).collect::<BTreeSet<u8>>();
+            prop_assert!(index.groups.len() <= groups.len(), "groups that are empty are forgotten");
+        }
     }
 }

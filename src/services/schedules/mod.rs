@@ -1,7 +1,7 @@
 //! Schedules: what starts by the clock.
 //!
 //! ```text
-//! (rule, last run) ──newest_due──▶ due ──start by name `<schedule>-<due>`──▶ row of the last run
+//! (rule, last run) ──last_within──▶ due ──start by name `<schedule>-<due>`──▶ row of the last run
 //! ```
 //!
 //! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
@@ -25,8 +25,6 @@ use service::ScheduleService;
 
 /// A due time that is no older than this is on time and not missed.
 const ON_TIME_MS: i64 = 60_000;
-/// How far back the first look for missed times goes.
-const RECENT_MS: i64 = 8 * 86_400_000;
 
 /// `[schedules.NAME]`
 #[derive(Clone, Debug, Deserialize)]
@@ -116,15 +114,4 @@ impl Schedules {
 pub fn next_due(rule: &str, timezone: Option<&str>, now: Timestamp) -> Option<Timestamp> {
     let zone = timezone.map_or_else(|| Ok(TimeZone::system()), TimeZone::get).ok()?;
     rule.parse::<Rule>().ok()?.next_after(now, &zone)
-}
-
-/// The newest due time after `last` that has come. Years of a rule that is due each minute are not walked through:
-/// the last days are looked at first.
-fn newest_due(rule: &Rule, zone: &TimeZone, last: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    let newest = |from: Timestamp| {
-        let next = |at: Timestamp| rule.next_after(at, zone).filter(|next| *next <= now);
-        std::iter::successors(next(from), |at| next(*at)).last()
-    };
-    let recent = now.plus_ms(-RECENT_MS);
-    newest(last.max(recent)).or_else(|| if last < recent { newest(last) } else { None })
 }

@@ -1,7 +1,7 @@
 //! When a schedule is due: EventBridge's `cron(…)` and `rate(…)`, and plain five-field cron. Pure.
 //!
-//! Times are read in the schedule's own time zone. A time that a clock change skips is due right after the
-//! gap; a time that comes twice is due once, the first time.
+//! Times are read in the schedule's own time zone. A time that a clock change skips is due as long after the change as
+//! it stands behind it; a time that comes twice is due once, the first time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,14 @@ use std::str::FromStr;
 use conveyor_base::Timestamp;
 use croner::Cron;
 use croner::parser::{CronParser, Year};
-use jiff::ToSpan;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, ToSpan};
 
-/// Years that are searched for the next time before a rule counts as never due (29 February needs eight).
-const YEARS_AHEAD_MAX: i64 = 9;
+/// Years that are searched for a time at which a rule is due before it counts as never due (29 February needs eight).
+const YEARS_MAX: i64 = 9;
+/// No clocks were ever set on or back by more.
+const CLOCK_CHANGE_MAX: SignedDuration = SignedDuration::from_hours(48);
 
 /// A parsed expression.
 #[derive(Clone, Debug)]
@@ -56,22 +58,80 @@ impl Rule {
             Kind::Cron(cron) => next_cron(cron, after, zone),
         }
     }
+
+    /// The last moment after `after` and up to `until` at which the rule is due; `None` where there is none, or none within
+    /// the nine years before `until`. Costs the same however many moments lie between the two.
+    pub fn last_within(&self, after: Timestamp, until: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let last = match &self.kind {
+            Kind::EveryMs(ms) => Timestamp(until.0.div_euclid(*ms).checked_mul(*ms)?),
+            Kind::Cron(cron) => last_cron(cron, after, until, zone)?,
+        };
+        (last > after).then_some(last)
+    }
 }
 
 fn next_cron(cron: &Cron, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-    let start = jiff::Timestamp::from_millisecond(after.0).ok()?.to_zoned(zone.clone());
-    // A day earlier, so that a skipped time of yesterday's last hour is not lost.
-    let mut day = start.date().yesterday().ok()?;
-    let last = day.checked_add(YEARS_AHEAD_MAX.years()).ok()?;
-    while day <= last {
-        if day_matches(cron, day)
-            && let Some(due) = first_of_day(cron, day, after, zone)
-        {
-            return Some(due);
+    let clock = Clock::at(after, zone)?;
+    let from = clock.shows.checked_sub(clock.set_on).ok()?;
+    let until = from.checked_add(YEARS_MAX.years()).unwrap_or(DateTime::MAX);
+    let due = |at: DateTime| due_at(at, zone).filter(|due| *due > after);
+    let (at, first) = times(cron, from, until).find_map(|at| Some((at, due(at)?)))?;
+    // One that the clocks were set past may be due behind others that stand after it.
+    let others = times(cron, at, Clock::at(first, zone)?.shows);
+    others.filter_map(due).min().or(Some(first))
+}
+
+fn last_cron(cron: &Cron, after: Timestamp, until: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let (begin, end) = (Clock::at(after, zone)?, Clock::at(until, zone)?);
+    // What comes twice was due the first time, when the clocks showed more than they do since they were set back.
+    let latest = end.shows.checked_add(end.set_back).ok()?;
+    let earliest = begin.shows.checked_sub(begin.set_on).ok()?;
+    let earliest = earliest.max(latest.checked_sub(YEARS_MAX.years()).unwrap_or(DateTime::MIN));
+    let due = |at: DateTime| due_at(at, zone).filter(|due| *due <= until);
+    let (at, last) = times(cron, earliest, latest).rev().find_map(|at| Some((at, due(at)?)))?;
+    // One that the clocks were set past may be due behind it though it stands before it.
+    let clock = Clock::at(last, zone)?;
+    let others = times(cron, clock.shows.checked_sub(clock.set_on).ok()?, at);
+    others.filter_map(due).max().or(Some(last))
+}
+
+/// What the clocks of a zone show at some moment, and by how much they were set on and back shortly before.
+struct Clock {
+    shows: DateTime,
+    set_on: SignedDuration,
+    set_back: SignedDuration,
+}
+
+impl Clock {
+    fn at(moment: Timestamp, zone: &TimeZone) -> Option<Clock> {
+        let moment = jiff::Timestamp::from_millisecond(moment.0).ok()?;
+        let since = moment.checked_sub(CLOCK_CHANGE_MAX).ok()?;
+        let mut clock =
+            Clock { shows: zone.to_datetime(moment), set_on: SignedDuration::ZERO, set_back: SignedDuration::ZERO };
+        let changes = zone.preceding(moment.checked_add(SignedDuration::from_nanos(1)).ok()?);
+        for change in changes.take_while(|change| change.timestamp() > since) {
+            let before = zone.to_offset(change.timestamp().checked_sub(SignedDuration::from_secs(1)).ok()?);
+            let by = SignedDuration::from_secs(i64::from(change.offset().seconds() - before.seconds()));
+            clock.set_on = clock.set_on.max(by);
+            clock.set_back = clock.set_back.max(-by);
         }
-        day = day.tomorrow().ok()?;
+        Some(clock)
     }
-    None
+}
+
+/// The moment at which a time of the calendar comes. `None`: no clock shows it.
+fn due_at(at: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+    zone.to_timestamp(at).ok().map(|at| Timestamp(at.as_millisecond()))
+}
+
+/// The times of the calendar at which the rule is due, from one to another, in order.
+fn times(cron: &Cron, from: DateTime, until: DateTime) -> impl DoubleEndedIterator<Item = DateTime> {
+    let (first, days) = (from.date(), from.date().until(until.date()).map_or(0, |span| i64::from(span.get_days())));
+    (0..=days)
+        .filter_map(move |day| first.checked_add(day.days()).ok())
+        .filter(move |day| day_matches(cron, *day))
+        .flat_map(move |day| times_of_day(cron, day))
+        .filter(move |at| (from..=until).contains(at))
 }
 
 fn day_matches(cron: &Cron, day: Date) -> bool {
@@ -82,17 +142,10 @@ fn day_matches(cron: &Cron, day: Date) -> bool {
         && p.day_match(year, month, dom).unwrap_or(false)
 }
 
-fn first_of_day(cron: &Cron, day: Date, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-    for hour in (0..24i8).filter(|h| cron.pattern.hour_match(*h as u32).unwrap_or(false)) {
-        for minute in (0..60i8).filter(|m| cron.pattern.minute_match(*m as u32).unwrap_or(false)) {
-            let Ok(zoned) = day.at(hour, minute, 0, 0).to_zoned(zone.clone()) else { continue };
-            let due = Timestamp(zoned.timestamp().as_millisecond());
-            if due > after {
-                return Some(due);
-            }
-        }
-    }
-    None
+fn times_of_day(cron: &Cron, day: Date) -> impl DoubleEndedIterator<Item = DateTime> {
+    let hours = (0..24i8).filter(move |hour| cron.pattern.hour_match(*hour as u32).unwrap_or(false));
+    let minutes = move || (0..60i8).filter(move |minute| cron.pattern.minute_match(*minute as u32).unwrap_or(false));
+    hours.flat_map(move |hour| minutes().map(move |minute| day.at(hour, minute, 0, 0)))
 }
 
 impl FromStr for Rule {
@@ -158,6 +211,9 @@ fn parse_rate(inner: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::{select, subsequence};
+
     use super::*;
 
     fn at(text: &str) -> Timestamp {
@@ -189,11 +245,105 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_stands_later_may_be_due_sooner() {
+        // Clocks go from 02:00 to 02:30 on 4 October 2026: 02:15 does not exist and is due at 02:45, behind 02:30.
+        let (rule, zone) = ("15,30 2 * * *", "Australia/Lord_Howe");
+        next(rule, zone, "2026-10-03T12:00:00Z", "2026-10-03T15:30:00Z");
+        next(rule, zone, "2026-10-03T15:30:00Z", "2026-10-03T15:45:00Z");
+        next(rule, zone, "2026-10-03T15:45:00Z", "2026-10-04T15:15:00Z");
+        let (rule, zone) = (rule.parse::<Rule>().unwrap(), TimeZone::get(zone).unwrap());
+        let last = |until: &str| rule.last_within(at("2026-10-01T00:00:00Z"), at(until), &zone);
+        assert_eq!(last("2026-10-03T15:44:00Z"), Some(at("2026-10-03T15:30:00Z")));
+        assert_eq!(last("2026-10-03T20:00:00Z"), Some(at("2026-10-03T15:45:00Z")));
+    }
+
+    #[test]
     fn what_is_no_rule_is_refused() {
         for bad in ["", "cron(0 3 * * *)", "rate(0 minutes)", "rate(5 years)", "cron(99 3 * * ? *)", "every day"] {
             assert!(bad.parse::<Rule>().is_err(), "{bad}");
         }
         let never: Rule = "cron(0 0 31 2 ? *)".parse().unwrap();
         assert_eq!(never.next_after(Timestamp(0), &TimeZone::UTC), None);
+    }
+
+    #[test]
+    fn the_newest_of_years_of_minutes_is_found_at_once() {
+        let (zone, every_minute) = (TimeZone::get("Europe/Berlin").unwrap(), "* * * * *".parse::<Rule>().unwrap());
+        let (last, now) = (at("2019-03-01T12:00:00Z"), at("2026-03-01T12:00:59.5Z"));
+        assert_eq!(every_minute.last_within(last, now, &zone), Some(at("2026-03-01T12:00:00Z")));
+        let leap_day: Rule = "0 0 29 2 *".parse().unwrap();
+        assert_eq!(leap_day.last_within(last, now, &TimeZone::UTC), Some(at("2024-02-29T00:00:00Z")));
+        assert_eq!(leap_day.last_within(at("2024-02-29T00:00:00Z"), now, &TimeZone::UTC), None);
+    }
+
+    /// Zones whose clocks are set by an hour, by half an hour, at midnight, and by a day.
+    const ZONES: [(&str, &str); 7] = [
+        ("UTC", "2026-03-01T00:00:00Z"),
+        ("Europe/Berlin", "2026-01-01T00:00:00Z"),
+        ("America/New_York", "2026-06-01T00:00:00Z"),
+        ("Australia/Lord_Howe", "2026-01-01T00:00:00Z"),
+        ("Australia/Lord_Howe", "2026-06-01T00:00:00Z"),
+        ("America/Sao_Paulo", "2018-10-01T00:00:00Z"),
+        ("Pacific/Apia", "2011-11-01T00:00:00Z"),
+    ];
+
+    /// A rule's text, and what it names: minutes, hours, days of the week.
+    type Written = (String, Vec<i8>, Vec<i8>, Vec<i8>);
+
+    fn written() -> impl Strategy<Value = Written> {
+        let all = |most: i8| Just((0..most).collect::<Vec<_>>());
+        let some = |below: i8, most: usize| subsequence((0..below).collect::<Vec<_>>(), 1..=most);
+        let minutes = prop_oneof![all(60), select(vec![vec![0, 30], vec![15, 30], vec![0]]), some(60, 3)];
+        let hours = prop_oneof![all(24), some(4, 3), some(24, 3)];
+        // 0 is Sunday.
+        let weekdays = prop_oneof![3 => all(7), 1 => some(7, 2)];
+        (minutes, hours, weekdays).prop_map(|(minutes, hours, weekdays): (Vec<i8>, Vec<i8>, Vec<i8>)| {
+            let list = |of: &[i8]| of.iter().map(i8::to_string).collect::<Vec<_>>().join(",");
+            (format!("{} {} * * {}", list(&minutes), list(&hours), list(&weekdays)), minutes, hours, weekdays)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// The next and the last time are those that a walk over the whole calendar finds, however clocks are set.
+        #[test]
+        fn no_time_is_passed_over(
+            (text, minutes, hours, weekdays) in written(),
+            (zone, around) in select(ZONES.to_vec()),
+            // Seconds from the change of the clocks, and from there on.
+            begin in prop_oneof![-8_000..8_000i64, -100_000..100_000i64],
+            length in prop_oneof![0..20_000i64, 0..200_000i64],
+        ) {
+            let (rule, zone): (Rule, _) = (text.parse().unwrap(), TimeZone::get(zone).unwrap());
+            let around = around.parse::<jiff::Timestamp>().unwrap();
+            let change = zone.following(around).next().map_or(around, |change| change.timestamp());
+            let after = Timestamp(change.as_millisecond() + begin * 1_000);
+            let until = after.plus_ms(length * 1_000);
+            let mut due = std::collections::BTreeSet::new();
+            let first = zone.to_datetime(change).date();
+            for day in (-5..=15i64).map(|day| first.checked_add(day.days()).unwrap()) {
+                if !weekdays.contains(&day.weekday().to_sunday_zero_offset()) {
+                    continue;
+                }
+                for (hour, minute) in hours.iter().flat_map(|hour| minutes.iter().map(move |minute| (*hour, *minute))) {
+                    let zoned = day.at(hour, minute, 0, 0).to_zoned(zone.clone()).unwrap();
+                    due.insert(Timestamp(zoned.timestamp().as_millisecond()));
+                }
+            }
+            let next = due.iter().find(|at| **at > after).copied();
+            prop_assert_eq!(rule.next_after(after, &zone), next, "{} after {}", rule, after);
+            let last = due.iter().rfind(|at| (after.0 + 1..=until.0).contains(&at.0)).copied();
+            prop_assert_eq!(rule.last_within(after, until, &zone), last, "{} from {} to {}", rule, after, until);
+        }
+
+        #[test]
+        fn rates_count_from_the_epoch(minutes in 1..200i64, after in -1_000_000..1_000_000i64, length in 0..90_000i64) {
+            let rule: Rule = format!("rate({minutes} minutes)").parse().unwrap();
+            let (after, until) = (Timestamp(after * 1_000), Timestamp((after + length) * 1_000));
+            let next = |at: Timestamp| rule.next_after(at, &TimeZone::UTC).filter(|at| *at <= until);
+            let walked = std::iter::successors(next(after), |at| next(*at)).last();
+            prop_assert_eq!(rule.last_within(after, until, &TimeZone::UTC), walked);
+        }
     }
 }

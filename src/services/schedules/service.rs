@@ -9,7 +9,7 @@ use conveyor_run::{Handle, Refused, StartRequest};
 use conveyor_store::{Commit, Scans, ScheduleRow};
 use jiff::tz::TimeZone;
 
-use super::{Missed, ON_TIME_MS, ScheduleSettings, newest_due};
+use super::{Missed, ON_TIME_MS, ScheduleSettings};
 
 /// Before a start is tried again that the box could not take.
 const AGAIN_MS: i64 = 30_000;
@@ -111,7 +111,7 @@ impl Schedule {
             self.settle(turn, name, now);
             return self.look_later(turn, now);
         }
-        let Some(due) = newest_due(&self.settings.rule, &self.zone, last, now) else {
+        let Some(due) = self.settings.rule.last_within(last, now, &self.zone) else {
             return self.look_later(turn, last);
         };
         if now.since_ms(due) > ON_TIME_MS && self.settings.missed == Missed::Skip {

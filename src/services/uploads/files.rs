@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use conveyor_base::shares::rename_new;
 use conveyor_base::{ShareIo, Shares, Timestamp, Uri};
 use conveyor_run::Refused;
 use conveyor_store::UploadRow;
@@ -119,10 +120,10 @@ pub fn land(shares: &Shares, part: &Path, uri: Uri) -> Result<Uri, Refused> {
     for n in 1..1000 {
         let candidate = if n == 1 { uri.clone() } else { Uri::new(&uri.share, numbered(&uri.key, n)) };
         let path = shares.resolve(&candidate).map_err(|e| refused(&e.to_string()))?;
-        if path.exists() {
-            continue;
+        match rename_new(part, &path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            renamed => renamed.map_err(failed)?,
         }
-        fs::rename(part, &path).map_err(failed)?;
         if let Some(folder) = path.parent() {
             // Some network file systems sync no folders; the file itself is safe.
             let _ = File::open(folder).and_then(|folder| folder.sync_all());
@@ -256,6 +257,30 @@ mod tests {
         let full = open_part(&shares, &Uri::new("incoming", "b.mp4"), ".b.part", u64::MAX).unwrap_err();
         assert_eq!(full.code, "InsufficientStorage");
         assert!(open_part(&shares, &Uri::new("incoming", "../b.mp4"), ".b.part", 1).is_err());
+    }
+
+    #[test]
+    fn of_what_lands_under_one_name_at_once_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let shares = Shares::new([("incoming".to_owned(), folder.path().to_owned())]);
+        let numbers: Vec<usize> = (0..8).collect();
+        let start = std::sync::Barrier::new(numbers.len());
+        for round in 0..20 {
+            let uri = Uri::new("incoming", format!("{round}.mp4"));
+            let land_one = |n: usize| {
+                let part = folder.path().join(format!(".{round}.mp4.{n}.part"));
+                std::fs::write(&part, n.to_string()).unwrap();
+                start.wait();
+                (n, land(&shares, &part, uri.clone()).unwrap())
+            };
+            let landed: Vec<(usize, Uri)> = std::thread::scope(|scope| {
+                let threads: Vec<_> = numbers.iter().map(|n| scope.spawn(|| land_one(*n))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            for (n, file) in landed {
+                assert_eq!(std::fs::read_to_string(shares.resolve(&file).unwrap()).unwrap(), n.to_string(), "{file}");
+            }
+        }
     }
 
     #[tokio::test]

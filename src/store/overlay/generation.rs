@@ -129,7 +129,7 @@ pub(crate) type Counts = OrdMap<Arc<[u8]>, i64>;
 #[derive(Clone, Debug)]
 pub(crate) struct Generation {
     pub tables: Vec<Changes>,
-    /// Counts that changed, as they are now.
+    /// Counts that changed, as they are now; of 0 there is to be no row.
     pub counts: Counts,
     /// The journal number of the newest change.
     pub newest: u64,

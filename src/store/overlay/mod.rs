@@ -72,7 +72,7 @@ pub(super) struct Snapshot {
     active: Arc<Generation>,
     frozen: Option<Arc<Generation>>,
     pub state: Arc<StateView>,
-    /// How many executions there are, by machine and status.
+    /// How many executions there are, by machine and status; none is 0.
     pub counts: Counts,
 }
 
@@ -84,14 +84,19 @@ pub enum Direction {
 }
 
 impl Overlay {
-    /// What the state file holds, with nothing over it but the batches up to `newest`, which it has.
-    pub fn new(state: StateView, counts: Counts, newest: u64) -> Overlay {
-        let mut totals = [0; STATUSES.len()];
+    /// What the state file holds, with nothing over it but the batches up to `newest`, which it has. Counts of nothing,
+    /// which older builds kept, leave the file with the next checkpoint.
+    pub fn new(state: StateView, mut counts: Counts, newest: u64) -> Overlay {
+        let (mut totals, mut active) = ([0; STATUSES.len()], Generation::after(newest));
+        let of_nothing = counts.iter().filter(|(_, count)| **count == 0).map(|(key, _)| key.clone());
+        for key in of_nothing.collect::<Vec<_>>() {
+            counts.remove(&key);
+            active.counts.insert(key, 0);
+        }
         for (key, count) in &counts {
             add_to(&mut totals, key, *count);
         }
-        let active = Arc::new(Generation::after(newest));
-        Overlay { now: Snapshot { active, frozen: None, state: Arc::new(state), counts }, totals }
+        Overlay { now: Snapshot { active: Arc::new(active), frozen: None, state: Arc::new(state), counts }, totals }
     }
 
     /// Makes a durable record of that batch visible.
@@ -182,6 +187,7 @@ fn add(
     let (key, value) = (Slice::new(record, change.key), Slice::new(record, change.value));
     let by = value.bytes().try_into().map_or(0, i64::from_le_bytes);
     add_to(totals, key.bytes(), by);
+    // What is counted to nothing has no row: each Map run leaves several of those behind.
     let now = match counts.get_mut(key.bytes()) {
         Some(count) => {
             *count += by;
@@ -192,6 +198,9 @@ fn add(
             by
         }
     };
+    if now == 0 {
+        counts.remove(key.bytes());
+    }
     match active.counts.get_mut(key.bytes()) {
         Some(known) => *known = now,
         None => drop(active.counts.insert(key.bytes().into(), now)),

@@ -50,10 +50,10 @@ fn check_finds_a_flipped_bit_in_every_value() {
     is_clean(dir.path());
 }
 
-type Raw = (String, Vec<u8>, Vec<u8>);
+pub(super) type Raw = (String, Vec<u8>, Vec<u8>);
 
 /// The rows of a redb file as they lie there. Archives have numbers for keys.
-fn raw(path: &Path) -> Vec<Raw> {
+pub(super) fn raw(path: &Path) -> Vec<Raw> {
     let database = redb::Database::open(path).unwrap();
     let read = database.begin_read().unwrap();
     let mut rows = Vec::new();
@@ -77,7 +77,7 @@ fn raw(path: &Path) -> Vec<Raw> {
     rows
 }
 
-fn put_raw(path: &Path, table: &str, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+pub(super) fn put_raw(path: &Path, table: &str, rows: Vec<(Vec<u8>, Vec<u8>)>) {
     let database = redb::Database::open(path).unwrap();
     let write = database.begin_write().unwrap();
     for (key, value) in rows {

@@ -1,5 +1,6 @@
 //! What users of the store rely on, through its own interface, on real files.
 
+mod counts;
 mod damage;
 mod walks;
 
@@ -8,8 +9,8 @@ use std::sync::Arc;
 
 use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
 use conveyor_interpreter::{
-    Branch, Command, Doing, Execution, Failure, Header, HistoryEvent, HistoryKind, Item, MachineRef, MapItems, Outcome,
-    Parent, Qualifier, Rows as _, RunTask, StateType, Status, Step, TaskPhase,
+    Branch, Command, Doing, Execution, Failure, Header, HistoryEvent, HistoryKind, Item, MachineRef, MapChild,
+    MapItems, Outcome, Parent, Qualifier, Rows as _, RunTask, StateType, Status, Step, TaskPhase,
 };
 use serde_json::json;
 

@@ -141,7 +141,7 @@ impl Form4 {
             let (key, value) = row.map_err(state_fault)?;
             *counts.entry(key.value().to_vec()).or_default() += number_of(Table::Counts, value.value())?;
         }
-        for (key, count) in counts {
+        for (key, count) in counts.into_iter().filter(|(_, count)| *count != 0) {
             take(Ok(sealed(Table::Counts, PLAIN, &key, &count.to_le_bytes())))?;
         }
         Ok(())
