@@ -292,7 +292,7 @@ async fn the_audit_log_says_which_executions_and_knows_of_what_panicked() {
     let audit: Value = appliance.get("/api/v1/audit").await.json().await.unwrap();
     let mut entries: Vec<(String, u64)> = Vec::new();
     for entry in audit["entries"].as_array().unwrap() {
-        if entry["door"] == "rest" {
+        if entry["api"] == "rest" {
             let text = |key: &str| entry[key].as_str().unwrap();
             entries.push((format!("{} of {}", text("what"), text("to")), entry["status"].as_u64().unwrap()));
         }

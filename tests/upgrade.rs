@@ -167,7 +167,7 @@ fn shown() -> Value {
 fn own_records_are_as_they_were(reader: &Scans) {
     let shown = shown();
     let audit = reader.audit(None, 1_000).unwrap().into_iter().map(|(_, row)| {
-        json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,
+        json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.api, "what": row.what, "to": row.to,
             "status": row.status})
     });
     assert_eq!(json!(audit.collect::<Vec<_>>()), shown["/audit?limit=1000"]["deeds"]);
@@ -225,7 +225,7 @@ fn own_records_are_as_they_were(reader: &Scans) {
     assert_eq!(reader.table("films").unwrap(), table("Id", None));
     assert_eq!(reader.table("parts").unwrap(), table("Film", Some("Part")));
     assert_eq!((reader.table("$audit").unwrap(), reader.table("broken").unwrap()), (None, None));
-    let learnt = reader.learnt().unwrap().unwrap();
+    let learnt = reader.calibration().unwrap().unwrap();
     assert_eq!((learnt.cores.jobs, learnt.cores.log_ratio, learnt.gpus.jobs, learnt.last_on_gpu), (3, 0.25, 0, false));
 
     let schedules = &shown["/schedules"]["schedules"];
@@ -267,7 +267,7 @@ fn everything_is_found(reader: &Scans) {
         for (id, branch) in &execution.branches {
             if let Some(attempt) = branch.doing.attempt() {
                 assert_eq!(reader.branch_of_attempt(summary.id, attempt).unwrap(), Some(*id));
-                submitted += usize::from(reader.is_outstanding(summary.id, attempt).unwrap().is_none());
+                submitted += usize::from(reader.outstanding_task(summary.id, attempt).unwrap().is_none());
             }
             if let Doing::Map { length, .. } = branch.doing {
                 assert_eq!(execution.items[id].items.len(), length as usize);
@@ -307,7 +307,7 @@ fn everything_is_found(reader: &Scans) {
         (reader.events(None, 99).unwrap().len(), reader.outbox(None, 99).unwrap().len()),
         (1, listed["outbox"].len())
     );
-    assert!(reader.file("c0ffee").unwrap().is_some());
+    assert!(reader.claim("c0ffee").unwrap().is_some());
 }
 
 #[test]
@@ -453,9 +453,13 @@ async fn an_upgraded_box_answers_as_before() {
     let shown = shown();
     for path in ["/audit?limit=1000", "/approvals"] {
         let mut answer = served.get(path).await;
-        // What release 0.1 called deeds is called entries, and is there under both names.
+        // What release 0.1 called deeds is called entries, and their doors apis; both are there under both names.
         if let Some(entries) = answer.as_object_mut().and_then(|answer| answer.shift_remove("entries")) {
             assert_eq!(entries, answer["deeds"]);
+            for entry in answer["deeds"].as_array_mut().unwrap() {
+                let api = entry.as_object_mut().unwrap().shift_remove("api").unwrap();
+                assert_eq!(api, entry["door"]);
+            }
         }
         assert_eq!(answer.to_string(), shown[path].to_string(), "{path}");
     }

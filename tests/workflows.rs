@@ -251,7 +251,7 @@ async fn a_to_do_goes_with_its_task() {
             at: appliance.handle.now(),
             who: who.into(),
             role: "operator".into(),
-            door: "rest",
+            api: "rest",
             what: "approve".into(),
             to: String::new(),
             status: 200,

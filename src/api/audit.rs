@@ -26,7 +26,7 @@ use super::{ApiError, AppState};
 /// One thing that is about to be done.
 pub struct Action {
     /// `rest` or `aws`.
-    pub door: &'static str,
+    pub api: &'static str,
     /// The operation, such as `StopExecution` or `POST /executions/{id}/stop`.
     pub what: String,
     /// What it is done to, as far as the request says it.
@@ -37,9 +37,9 @@ pub struct Action {
 
 /// The entry of an action, to go into the commit of what it changes.
 pub fn entry(app: &AppState, caller: &Caller, action: Action) -> OnBehalf {
-    let Action { door, what, to, success } = action;
+    let Action { api, what, to, success } = action;
     let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
-    OnBehalf::of(AuditEntry { at: app.handle.now(), who, role, door, what, to, status: success.as_u16() })
+    OnBehalf::of(AuditEntry { at: app.handle.now(), who, role, api, what, to, status: success.as_u16() })
 }
 
 /// Runs a change to its end, whether or not its caller still listens, and stores its entry where no commit took it along:
@@ -104,8 +104,9 @@ pub fn read(store: &Scans, after: Option<&str>, limit: usize) -> Result<(Vec<Val
     let rows = store.audit(after, limit)?;
     let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.to_string());
     let shown = |(_, row): (AuditKey, AuditRow)| {
-        json!({"at": row.at.0, "who": row.who, "role": row.role, "door": row.door, "what": row.what, "to": row.to,
-            "status": row.status})
+        // `door` is what release 0.1 called `api`; it goes with release 0.3.
+        json!({"at": row.at.0, "who": row.who, "role": row.role, "api": row.api, "door": row.api, "what": row.what,
+            "to": row.to, "status": row.status})
     };
     Ok((rows.into_iter().map(shown).collect(), next))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use conveyor_base::{ExecutionId, Fault, TaskError, Timestamp, arn};
 use conveyor_interpreter::Status;
 use conveyor_services::claims::{Claims, ContentLocation, Reply, Request};
-use conveyor_store::{ExecutionSummary, FileRow, Reader};
+use conveyor_store::{ClaimRow, ExecutionSummary, Reader};
 use serde_json::{Value, json};
 
 use super::aws::require_text;
@@ -101,7 +101,7 @@ fn answer(reply: &Reply, region: &str, account: &str) -> Value {
 }
 
 /// What an earlier claim stands for.
-fn earlier(row: &FileRow, header: Option<&ExecutionSummary>, region: &str, account: &str) -> Value {
+fn earlier(row: &ClaimRow, header: Option<&ExecutionSummary>, region: &str, account: &str) -> Value {
     let (id, done) = (ExecutionId::from(row.execution), !row.result.is_empty());
     let mut earlier = json!({
         "executionId": id.to_string(),

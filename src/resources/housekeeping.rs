@@ -183,7 +183,7 @@ fn is_dead(rows: &Scans, name: &str) -> bool {
     }
     let Some((execution, attempt)) = name.rsplit_once('-') else { return false };
     match (execution.parse::<ExecutionId>(), attempt.parse::<u32>()) {
-        (Ok(id), Ok(attempt)) => matches!(rows.is_outstanding(id, Attempt(attempt)), Ok(None)),
+        (Ok(id), Ok(attempt)) => matches!(rows.outstanding_task(id, Attempt(attempt)), Ok(None)),
         _ => false,
     }
 }

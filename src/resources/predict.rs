@@ -210,7 +210,7 @@ impl Predictor {
         self.sources.lock().get(input_of(parameters)?).cloned()
     }
 
-    fn learnt(&self) -> Calibration {
+    fn calibration(&self) -> Calibration {
         // A store that cannot be read ends the appliance by itself.
         predictions::read(&self.reader).unwrap_or_default()
     }
@@ -218,7 +218,7 @@ impl Predictor {
     /// Seconds, and what they follow from; nothing where neither a benchmark nor a past job says.
     fn predict(&self, workload: &Workload, on_gpu: bool, cores: f64) -> Option<(f64, &'static str)> {
         let lane = self.speeds_of_cores();
-        let learnt = self.learnt().of(on_gpu);
+        let learnt = self.calibration().of(on_gpu);
         // What cores were measured at says nothing of a GPU: only its own past jobs do.
         let by = match (lane.is_some() && !on_gpu, learnt.jobs) {
             (true, 0) => "benchmark",
@@ -291,7 +291,7 @@ impl Predictor {
             return self.forecast(&parameters, on_forecast());
         }
         // Without speeds and without past jobs a look at the file would tell nothing.
-        let learnt = self.learnt();
+        let learnt = self.calibration();
         let jobs = learnt.cores.jobs.max(learnt.gpus.jobs);
         let nothing_known = jobs == 0 && Speeds::read(&self.data_dir).is_none();
         if nothing_known || *self.probing.lock() >= PROBES_MAX {
@@ -313,7 +313,7 @@ impl Predictor {
 
     fn forecast(&self, parameters: &Value, on_forecast: OnForecast) {
         let cores = cores_of_box().min(CORES) * ALONE;
-        let on_gpu = self.learnt().last_on_gpu;
+        let on_gpu = self.calibration().last_on_gpu;
         let pending = self.hold(parameters, on_gpu, cores);
         if let Some((seconds, by)) = pending.and_then(|pending| pending.predicted) {
             on_forecast(Forecast { run_ms: (seconds * 1_000.0) as i64, by });

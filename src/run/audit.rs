@@ -17,7 +17,7 @@ pub struct AuditEntry {
     pub who: String,
     pub role: String,
     /// Which of the two APIs it came through: `rest` or `aws`.
-    pub door: &'static str,
+    pub api: &'static str,
     /// The operation, such as `StopExecution` or `POST /executions/{id}/stop`.
     pub what: String,
     /// What it was done to, as far as the request says it.
@@ -33,7 +33,7 @@ impl AuditEntry {
             at: self.at.into(),
             who: self.who.clone(),
             role: self.role.clone(),
-            door: self.door.to_owned(),
+            api: self.api.to_owned(),
             what: self.what.clone(),
             to: self.to.clone(),
             status: self.status,

@@ -274,7 +274,7 @@ impl Core {
     }
 
     /// The starter sends nothing, or not any more.
-    pub fn expect_no_more(&self, id: ExecutionId) {
+    pub fn cancel_expected(&self, id: ExecutionId) {
         let _awake = self.awake.lock();
         self.starting.lock().remove(&id);
     }

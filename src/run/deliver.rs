@@ -69,7 +69,7 @@ impl Core {
 
     /// A child whose parent's attempt was cancelled while it was being started would run for nobody.
     pub fn stop_orphan(self: &SharedCore, parent: &Parent, child: ExecutionId) -> Result<(), Fault> {
-        if self.reader.is_outstanding(parent.execution, parent.attempt)?.is_none() {
+        if self.reader.outstanding_task(parent.execution, parent.attempt)?.is_none() {
             self.stop_child(Some(child));
         }
         Ok(())

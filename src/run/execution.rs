@@ -293,7 +293,7 @@ impl State {
 
     /// Puts an attempt that was about to end among those to be run, with what of the execution is in memory.
     fn run_again(&mut self, attempt: Attempt) {
-        match self.core.reader.is_outstanding(self.id, attempt) {
+        match self.core.reader.outstanding_task(self.id, attempt) {
             Ok(Some(task)) => self.ready.push_back(Box::new(task)),
             Ok(None) => {}
             Err(fault) => self.core.note(&fault),

@@ -159,7 +159,7 @@ pub(super) fn resume_attempt_later(core: &SharedCore, id: ExecutionId, attempt: 
             return;
         }
         let reading = core.clone();
-        let read = core.reader.blocking(move |rows| match rows.is_outstanding(id, attempt)? {
+        let read = core.reader.blocking(move |rows| match rows.outstanding_task(id, attempt)? {
             Some(task) => Issued::again(&reading, rows, id, task),
             None => Ok(None),
         });
@@ -190,7 +190,7 @@ async fn resume_execution(core: &SharedCore, id: ExecutionId) {
         let Some(execution) = rows.execution(id)? else { return Ok::<_, Fault>(None) };
         let mut issued = Vec::new();
         for attempt in execution.branches.values().filter_map(|branch| branch.doing.attempt()) {
-            if let Some(task) = rows.is_outstanding(id, attempt)? {
+            if let Some(task) = rows.outstanding_task(id, attempt)? {
                 issued.extend(Issued::again(&reading, rows, id, task)?);
             }
         }

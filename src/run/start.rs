@@ -143,7 +143,7 @@ async fn begin(
         return Err(Refused::task_timed_out());
     }
     core.expect(id);
-    core.commit_for(commit, by).await.inspect_err(|_| core.expect_no_more(id))?;
+    core.commit_for(commit, by).await.inspect_err(|_| core.cancel_expected(id))?;
     core.resources.announced(announced);
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &started.name }.emit();
@@ -171,6 +171,6 @@ pub(super) fn act(core: &SharedCore, execution: Execution, commands: Vec<Command
         let known = Box::new(execution.clone());
         core.send(id, super::execution::Message::Leased { task, lease: Ok(None) }, Some(known));
     }
-    core.expect_no_more(id);
+    core.cancel_expected(id);
     core.act(&execution.header, commands);
 }

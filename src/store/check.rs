@@ -444,7 +444,7 @@ impl Check {
         }
         readable::<rows::RevisionRow>(self, Table::Revisions)?;
         readable::<rows::ActivityRow>(self, Table::Activities)?;
-        readable::<rows::FileRow>(self, Table::Files)?;
+        readable::<rows::ClaimRow>(self, Table::Files)?;
         readable::<rows::ItemRow>(self, Table::Items)?;
         readable::<rows::OutboxRow>(self, Table::Outbox)?;
         readable::<rows::EventRow>(self, Table::Events)?;
@@ -459,7 +459,7 @@ impl Check {
         readable::<rows::LandingRow>(self, Table::Landings)?;
         readable::<rows::ObjectRow>(self, Table::Objects)?;
         readable::<rows::TableRow>(self, Table::TableKeys)?;
-        readable::<rows::LearntRow>(self, Table::Learnt)?;
+        readable::<rows::CalibrationRow>(self, Table::Learnt)?;
         self.map_runs()?;
         all(&self.snapshot, Table::Settings, &mut self.report, |_, _, _| Ok(()))
     }

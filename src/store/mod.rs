@@ -50,8 +50,8 @@ pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader, RunChild, Scans, StoredRows};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CorrectionRow, DeliveredRow,
-    EventRow, FileRow, Id, ItemRow, LandingRow, LearntFromRow, LearntRow, MachineKind, MachineRow, MapRunRow,
+    ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CalibratedByRow, CalibrationRow,
+    ClaimRow, CorrectionRow, DeliveredRow, EventRow, Id, ItemRow, LandingRow, MachineKind, MachineRow, MapRunRow,
     MessageRow, NotAnAuditKey, ObjectField, ObjectRow, OutboxRow, RemoteJobRow, RevisionRow, Route, RunCounts,
     RunStatus, ScheduleRow, Stamp, TableRow, Tag, UploadRow, VersionRow,
 };

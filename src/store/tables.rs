@@ -64,7 +64,7 @@ tables! {
     ByName = 13 "by_name",
     /// machine, status → how many executions; where there are none, no row
     Counts = 14 "counts",
-    /// content hash → [`super::FileRow`]
+    /// content hash → [`super::ClaimRow`]
     Files = 15 "files",
     /// table, key → [`super::ItemRow`]
     Items = 16 "items",
@@ -108,7 +108,7 @@ tables! {
     Objects = 35 "objects",
     /// table of items → [`super::TableRow`]
     TableKeys = 36 "table_keys",
-    /// `transcodes` → [`super::LearntRow`]
+    /// `transcodes` → [`super::CalibrationRow`]
     Learnt = 37 "learnt",
     /// id, attempt → the branch that waits for the end of what the attempt submitted
     Submitted = 38 "submitted",

@@ -317,8 +317,8 @@ async fn the_audit_log_keeps_the_newest_entries() {
     let this = Served::start().await;
     let (reader, mut commit) = (this.appliance.handle.reader().on_this_thread(), Commit::new());
     for number in 0..22_500 {
-        let (who, role, door, what, to) = Default::default();
-        let row = AuditRow { at: BEGIN.into(), who, role, door, what, to, status: 200 };
+        let (who, role, api, what, to) = Default::default();
+        let row = AuditRow { at: BEGIN.into(), who, role, api, what, to, status: 200 };
         commit.put_audit(AuditKey { at: BEGIN, number }, &row);
     }
     this.appliance.handle.commit(commit).await.unwrap();

@@ -101,7 +101,7 @@ impl Person {
             at: self.handle.now(),
             who: who.into(),
             role: "admin".into(),
-            door: "aws",
+            api: "aws",
             what: what.into(),
             to: to.into(),
             status: 200,

@@ -54,7 +54,7 @@ pub async fn handle(
         return answered(call(&app, operation, &body).await);
     }
     let (what, to, success) = (operation.to_owned(), meant(&body), StatusCode::OK);
-    let entry = audit::entry(&app, &caller, Action { door: "aws", what: what.clone(), to, success });
+    let entry = audit::entry(&app, &caller, Action { api: "aws", what: what.clone(), to, success });
     let on_behalf = app.on_behalf(&entry);
     let change = async move { answered(call(&on_behalf, &what, &body).await) };
     audit::run_kept(app, entry, change, refused).await
@@ -136,7 +136,7 @@ async fn others(app: &AppState, caller: &Caller, uri: &Uri, headers: &HeaderMap,
     // Of all that comes in here that alone is kept in the audit log.
     if let Some(queue) = call.purged() {
         let (what, to, success) = ("PurgeQueue".to_owned(), shortened(queue), StatusCode::OK);
-        let entry = audit::entry(app, caller, Action { door: "aws", what, to, success });
+        let entry = audit::entry(app, caller, Action { api: "aws", what, to, success });
         let handle = app.on_behalf(&entry).handle;
         let change = async move { passed_on(messaging.answer(&handle, &call).await) };
         return Some(audit::run_kept(app.clone(), entry, change, refused).await);

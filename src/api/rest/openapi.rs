@@ -21,7 +21,7 @@ pub fn document(routes: &[RouteSpec]) -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "What the dashboard uses. Times are milliseconds since the epoch.",
             "description": "A refusal is {\"error\", \"code\"} with a status of its own. Changes from pages of another \
-                            origin are refused. Each door says which role it needs: a viewer looks, an operator \
+                            origin are refused. Each route says which role it needs: a viewer looks, an operator \
                             also runs, an administrator also changes workflows.",
         },
         "servers": [{"url": "/"}],

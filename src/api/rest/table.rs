@@ -156,7 +156,7 @@ fn of_the_box(t: &mut Table) {
     t.guarded_get(
         "/audit",
         Role::Admin,
-        "Who did what; deeds is deprecated and repeats entries",
+        "Who did what; deeds is deprecated and repeats entries, as an entry's door does its api",
         &[PAGE, NEXT],
         "AuditEntries",
         get(audit_entries),
@@ -354,7 +354,7 @@ async fn passed(
     }
     let to = request.uri().path().trim_start_matches("/api/v1").to_owned();
     let what = format!("{} {}", route.method, route.path);
-    let entry = audit::entry(&app, &caller, Action { door: "rest", what, to, success: route.success });
+    let entry = audit::entry(&app, &caller, Action { api: "rest", what, to, success: route.success });
     let change = change(route, Some(entry.clone()), caller, request, next);
     audit::run_kept(app, entry, change, IntoResponse::into_response).await
 }

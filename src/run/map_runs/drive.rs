@@ -307,7 +307,7 @@ impl<'a> Run<'a> {
             })
             .await;
         if stored.is_err() {
-            started.iter().for_each(|(execution, _)| self.core.expect_no_more(execution.header.id));
+            started.iter().for_each(|(execution, _)| self.core.cancel_expected(execution.header.id));
         }
         stored?;
         for (execution, step) in started {

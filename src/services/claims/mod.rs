@@ -13,7 +13,7 @@ mod service;
 use conveyor_base::{ExecutionId, Fault};
 use conveyor_run::Handle;
 use conveyor_run::service::{Address, Requester};
-use conveyor_store::{ExecutionSummary, FileRow};
+use conveyor_store::{ClaimRow, ExecutionSummary};
 
 use service::ClaimService;
 
@@ -52,7 +52,7 @@ pub struct ContentLocation {
 pub enum Reply {
     Claimed,
     /// Somebody else's claim holds. `None`: retention has dropped the execution.
-    Earlier(Box<FileRow>, Option<Box<ExecutionSummary>>),
+    Earlier(Box<ClaimRow>, Option<Box<ExecutionSummary>>),
     /// False: it is not the holder's.
     Released(bool),
     Recorded,

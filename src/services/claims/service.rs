@@ -3,13 +3,13 @@
 use conveyor_base::ExecutionId;
 use conveyor_interpreter::Status;
 use conveyor_run::service::{Pending, Requester, Service, Turn};
-use conveyor_store::{Commit, ExecutionSummary, FileRow};
+use conveyor_store::{ClaimRow, Commit, ExecutionSummary};
 
 use super::{ContentLocation, Message, Reply, Request};
 
 #[derive(Default)]
 pub(super) struct ClaimService {
-    pending: Pending<String, FileRow>,
+    pending: Pending<String, ClaimRow>,
 }
 
 type Deciding<'a> = Turn<'a, Message>;
@@ -21,7 +21,7 @@ enum Decision {
     /// Nothing changes.
     Answer(Reply),
     /// The content's row from now on.
-    Store(Option<FileRow>, Reply),
+    Store(Option<ClaimRow>, Reply),
 }
 
 impl Service for ClaimService {
@@ -47,11 +47,11 @@ impl ClaimService {
     ) -> Result<Decision, Unread> {
         let row = match self.pending.get(hash) {
             Some(pending) => pending.cloned(),
-            None => turn.read(|reader| reader.file(hash)).ok_or(Unread)?,
+            None => turn.read(|reader| reader.claim(hash)).ok_or(Unread)?,
         };
         let is_ours = row.as_ref().is_some_and(|row| row.execution == holder.into());
         let now = turn.now();
-        let claimed = |ContentLocation { uri, size_bytes }| FileRow {
+        let claimed = |ContentLocation { uri, size_bytes }| ClaimRow {
             uri,
             size_bytes,
             execution: holder.into(),
@@ -75,7 +75,7 @@ impl ClaimService {
             },
             Request::Record(place, result) => {
                 let row = row.filter(|_| is_ours).unwrap_or_else(|| claimed(place));
-                Decision::Store(Some(FileRow { result, ..row }), Reply::Recorded)
+                Decision::Store(Some(ClaimRow { result, ..row }), Reply::Recorded)
             }
         })
     }
@@ -84,14 +84,14 @@ impl ClaimService {
         &mut self,
         turn: &mut Deciding<'_>,
         hash: String,
-        row: Option<FileRow>,
+        row: Option<ClaimRow>,
         requester: Requester<Reply>,
         reply: Reply,
     ) {
         let mut commit = Commit::new();
         match &row {
-            Some(row) => commit.put_file(&hash, row),
-            None => commit.delete_file(&hash),
+            Some(row) => commit.put_claim(&hash, row),
+            None => commit.delete_claim(&hash),
         };
         if let Some(number) = turn.settle(commit, requester, reply) {
             self.pending.put(number, hash, row);
@@ -100,6 +100,6 @@ impl ClaimService {
 }
 
 /// Whether an earlier claim still holds: the content is processed, or whoever claimed it has not failed.
-fn holds(row: &FileRow, holder: Option<&ExecutionSummary>) -> bool {
+fn holds(row: &ClaimRow, holder: Option<&ExecutionSummary>) -> bool {
     !row.result.is_empty() || holder.is_some_and(|h| matches!(h.status, Status::Running | Status::Succeeded))
 }

@@ -1,6 +1,6 @@
 //! What a model of how long jobs take gets wrong, learnt from how long they took. Pure.
 
-use conveyor_store::{CorrectionRow, LearntFromRow, LearntRow};
+use conveyor_store::{CalibratedByRow, CalibrationRow, CorrectionRow};
 
 /// How much a new job weighs once many were learnt from.
 const WEIGHT_MIN: f64 = 0.15;
@@ -32,15 +32,15 @@ pub struct Correction {
 }
 
 impl Calibration {
-    pub fn of_row(row: &LearntRow) -> Calibration {
+    pub fn of_row(row: &CalibrationRow) -> Calibration {
         let of = |row: CorrectionRow| Correction { jobs: row.jobs, log_ratio: row.log_ratio };
         Calibration { cores: of(row.cores), gpus: of(row.gpus), last_on_gpu: row.last_on_gpu }
     }
 
     /// With the attempts that were learnt from last.
-    pub fn row(self, newest: Vec<LearntFromRow>) -> LearntRow {
+    pub fn row(self, newest: Vec<CalibratedByRow>) -> CalibrationRow {
         let of = |learnt: Correction| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
-        LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu, newest }
+        CalibrationRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu, newest }
     }
 
     pub fn of(&self, on_gpu: bool) -> Correction {

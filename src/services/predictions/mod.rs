@@ -42,5 +42,5 @@ impl Predictions {
 
 /// What was learnt so far.
 pub fn read(reader: &Reader) -> Result<Calibration, Fault> {
-    Ok(reader.learnt()?.as_ref().map(Calibration::of_row).unwrap_or_default())
+    Ok(reader.calibration()?.as_ref().map(Calibration::of_row).unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 
 use conveyor_base::Fault;
 use conveyor_run::service::{Service, Turn};
-use conveyor_store::{Commit, LearntFromRow, Scans};
+use conveyor_store::{CalibratedByRow, Commit, Scans};
 
 use super::{Calibration, Message};
 
@@ -12,12 +12,12 @@ const NEWEST_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct PredictionService {
     calibration: Calibration,
-    newest: Vec<LearntFromRow>,
+    newest: Vec<CalibratedByRow>,
 }
 
 impl PredictionService {
     pub fn load(rows: &Scans) -> Result<PredictionService, Fault> {
-        let Some(row) = rows.learnt()? else { return Ok(PredictionService::default()) };
+        let Some(row) = rows.calibration()? else { return Ok(PredictionService::default()) };
         Ok(PredictionService { calibration: Calibration::of_row(&row), newest: row.newest })
     }
 }
@@ -26,7 +26,7 @@ impl Service for PredictionService {
     type Message = Message;
 
     fn handle(&mut self, turn: &mut Turn<'_, Message>, Message { of, sample, requester }: Message) {
-        let of = LearntFromRow { execution: of.0.into(), attempt: of.1.0 };
+        let of = CalibratedByRow { execution: of.0.into(), attempt: of.1.0 };
         if self.newest.contains(&of) {
             return turn.answer(requester, ());
         }
@@ -35,7 +35,7 @@ impl Service for PredictionService {
         newest.push(of);
         newest.drain(..newest.len().saturating_sub(NEWEST_MAX));
         let mut commit = Commit::new();
-        commit.put_learnt(&calibration.row(newest.clone()));
+        commit.put_calibration(&calibration.row(newest.clone()));
         if turn.settle(commit, requester, ()).is_some() {
             *self = PredictionService { calibration, newest };
         }

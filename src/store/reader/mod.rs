@@ -97,7 +97,7 @@ impl Reader {
     }
 
     /// Whether the task must still be issued again after a crash.
-    pub fn is_outstanding(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
+    pub fn outstanding_task(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<RunTask>, Fault> {
         self.0.get(Table::Outstanding, &tables::attempt(id, attempt), |row| {
             Ok(rows::task_from(id, attempt, row.access::<TaskRow>()?))
         })

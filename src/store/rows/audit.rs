@@ -25,7 +25,7 @@ pub struct AuditRow {
     /// The caller's role, as the API spells it.
     pub role: String,
     /// Which of the two APIs it came in through: `rest` or `aws`.
-    pub door: String,
+    pub api: String,
     /// The operation, such as `StopExecution` or `POST /executions/{id}/stop`.
     pub what: String,
     /// What it was done to, as far as the request's address says it.

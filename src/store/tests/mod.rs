@@ -278,7 +278,7 @@ fn a_task_is_outstanding_until_it_is_submitted_and_leads_to_its_branch_until_it_
         };
         commit(&writer, |c| c.step(Some(&execution), &step));
         execution.apply(&step);
-        assert_eq!(reader.is_outstanding(id, Attempt(0)).unwrap().is_some(), outstanding);
+        assert_eq!(reader.outstanding_task(id, Attempt(0)).unwrap().is_some(), outstanding);
         assert_eq!(reader.branch_of_attempt(id, Attempt(0)).unwrap(), waits);
         assert_eq!(reader.timer(Timestamp(900), id, TimerId(0)).unwrap(), waits.map(Some));
     }

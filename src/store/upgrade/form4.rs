@@ -26,8 +26,9 @@ use crate::journal::{Journal, StoreId, Tail};
 use crate::open::{FORMAT as FORMAT_KEY, STORE_ID};
 use crate::record::{Change, Op, changes};
 use crate::rows::{
-    self, AlarmChangeRow, AlarmRow, ApprovalRow, AuditKey, AuditRow, BranchRow, CorrectionRow, DeliveredRow,
-    LandingRow, LearntRow, ObjectField, ObjectRow, RemoteJobRow, Row, ScheduleRow, Stamp, TableRow, UploadRow, damaged,
+    self, AlarmChangeRow, AlarmRow, ApprovalRow, AuditKey, AuditRow, BranchRow, CalibrationRow, CorrectionRow,
+    DeliveredRow, LandingRow, ObjectField, ObjectRow, RemoteJobRow, Row, ScheduleRow, Stamp, TableRow, UploadRow,
+    damaged,
 };
 use crate::tables::{self, Table};
 
@@ -257,7 +258,7 @@ fn setting(key: &[u8], value: &[u8]) -> Converted {
     }
     if name == "predict.learnt" {
         let read = serde_json::from_slice::<Lessons>(value).ok();
-        return read.and_then(|lessons| row(|c| c.put_learnt(&lessons.row()))).ok_or_else(left_out);
+        return read.and_then(|lessons| row(|c| c.put_calibration(&lessons.row()))).ok_or_else(left_out);
     }
     Ok(sealed(Table::Settings, PLAIN, key, value))
 }
@@ -359,9 +360,9 @@ struct Learnt {
 }
 
 impl Lessons {
-    fn row(self) -> LearntRow {
+    fn row(self) -> CalibrationRow {
         let of = |learnt: Learnt| CorrectionRow { jobs: learnt.jobs, log_ratio: learnt.log_ratio };
-        LearntRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu, newest: Vec::new() }
+        CalibrationRow { cores: of(self.cores), gpus: of(self.gpus), last_on_gpu: self.last_on_gpu, newest: Vec::new() }
     }
 }
 
@@ -418,7 +419,7 @@ struct Audit {
 impl Audit {
     fn row(self) -> AuditRow {
         let Audit { at, who, role, door, what, to, status } = self;
-        AuditRow { at: Stamp(at), who, role, door, what, to, status }
+        AuditRow { at: Stamp(at), who, role, api: door, what, to, status }
     }
 }
 

@@ -395,7 +395,7 @@ export interface AuditEntry {
   at: number;
   who: string;
   role: Role;
-  door: string;
+  api: string;
   what: string;
   to: string;
   status: number;

@@ -187,7 +187,7 @@ function Audit() {
               {d.who} <small>{d.role}</small>
             </td>
             <td>
-              <code>{d.what}</code> <small>{d.door}</small>
+              <code>{d.what}</code> <small>{d.api}</small>
             </td>
             <td class="long">{d.to}</td>
             <td>{d.status < 300 ? 'done' : <span class="bad">refused ({d.status})</span>}</td>

@@ -10,24 +10,24 @@ use crate::reader::Reader;
 use crate::record::Op;
 use crate::tables::{self, Table};
 
-super::catalog!(LearntRow = 2);
+super::catalog!(CalibrationRow = 2);
 
 /// The only key of the table.
 const TRANSCODES: &str = "transcodes";
 
 /// Of cores and of GPUs apart: by how much the model of a transcode's time was off.
 #[derive(Clone, PartialEq, Debug, Archive, Serialize, Deserialize)]
-pub struct LearntRow {
+pub struct CalibrationRow {
     pub cores: CorrectionRow,
     pub gpus: CorrectionRow,
     /// The last job was encoded on a GPU.
     pub last_on_gpu: bool,
     /// The attempts that were learnt from last, the newest last: one that is repeated teaches nothing new.
-    pub newest: Vec<LearntFromRow>,
+    pub newest: Vec<CalibratedByRow>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct LearntFromRow {
+pub struct CalibratedByRow {
     pub execution: Id,
     pub attempt: u32,
 }
@@ -41,14 +41,14 @@ pub struct CorrectionRow {
 }
 
 impl Commit {
-    pub fn put_learnt(&mut self, row: &LearntRow) -> &mut Commit {
+    pub fn put_calibration(&mut self, row: &CalibrationRow) -> &mut Commit {
         self.record.row(Op::Put, Table::Learnt, &tables::text(TRANSCODES), row);
         self
     }
 }
 
 impl Reader {
-    pub fn learnt(&self) -> Result<Option<LearntRow>, Fault> {
+    pub fn calibration(&self) -> Result<Option<CalibrationRow>, Fault> {
         self.one(Table::Learnt, &tables::text(TRANSCODES))
     }
 }

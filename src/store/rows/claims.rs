@@ -9,11 +9,11 @@ use crate::reader::Reader;
 use crate::record::Op;
 use crate::tables::{self, Table};
 
-super::catalog!(FileRow);
+super::catalog!(ClaimRow);
 
 /// What was done with a file's content.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
-pub struct FileRow {
+pub struct ClaimRow {
     /// Where it was when it was claimed.
     pub uri: String,
     pub size_bytes: u64,
@@ -26,12 +26,12 @@ pub struct FileRow {
 
 impl Commit {
     /// What was done with a content. `hash` is its name, such as the hexadecimal BLAKE3.
-    pub fn put_file(&mut self, hash: &str, row: &FileRow) -> &mut Commit {
+    pub fn put_claim(&mut self, hash: &str, row: &ClaimRow) -> &mut Commit {
         self.record.row(Op::Put, Table::Files, &tables::text(hash), row);
         self
     }
 
-    pub fn delete_file(&mut self, hash: &str) -> &mut Commit {
+    pub fn delete_claim(&mut self, hash: &str) -> &mut Commit {
         self.record.delete(Table::Files, &tables::text(hash));
         self
     }
@@ -39,7 +39,7 @@ impl Commit {
 
 impl Reader {
     /// What was done with a content before.
-    pub fn file(&self, hash: &str) -> Result<Option<FileRow>, Fault> {
+    pub fn claim(&self, hash: &str) -> Result<Option<ClaimRow>, Fault> {
         self.one(Table::Files, &tables::text(hash))
     }
 }
