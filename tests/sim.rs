@@ -7,7 +7,8 @@
 //! create, upload and drop files, hang up at any await, and set the clock, while actors die at any message. The power goes
 //! at a given write, sync, length change or rename; after an outage the next boot starts on what survived; the last boot
 //! runs to the end, and `oracle` and `ledger` read what is stored and share no code with the interpreter and the services.
-//! Not in it: media, HTTP, and shares that lose power (uploads and watched folders are real folders, which keep all).
+//! Not in it: media, HTTP, log delivery, jobs at other services, the record of express starts (a thread of its own), and
+//! shares that lose power (uploads and watched folders are real folders, which keep all).
 //!
 //! What is deterministic: time (it is tokio's, paused, and moves only when nothing can run), the order of tasks on
 //! the one thread, the plans, delays and outages of a seed, which sectors of the disk survive. What is not: the

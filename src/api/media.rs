@@ -56,7 +56,8 @@ pub async fn file(
         return plain(StatusCode::NOT_FOUND, "This share is not served here.");
     }
     let uri = Uri::new(share, key);
-    let (asked, runtime, has_body) = (uri.clone(), Handle::current(), request.method() == Method::GET);
+    let (asked, runtime, method) = (uri.clone(), Handle::current(), request.method().clone());
+    let (mut headers, has_body) = (request.headers().clone(), method == Method::GET);
     let open = move |shares: &Shares| -> Result<_, (StatusCode, String)> {
         let missing = |what: String| (StatusCode::NOT_FOUND, what);
         let cannot = |e: io::Error| (StatusCode::SERVICE_UNAVAILABLE, format!("{asked} cannot be read: {e}"));
@@ -67,7 +68,16 @@ pub async fn file(
         }
         let file = File::open(&path).map_err(cannot)?;
         // What of the file is asked for, and whether at all, is worked out there; the content is read below.
-        let head = runtime.block_on(ServeFile::new(&path).try_call(request)).map_err(cannot)?;
+        let ask = |headers: &HeaderMap| {
+            let mut request = Request::builder().method(method.clone()).body(Body::empty()).unwrap_or_default();
+            *request.headers_mut() = headers.clone();
+            runtime.block_on(ServeFile::new(&path).try_call(request)).map_err(cannot)
+        };
+        let mut head = ask(&headers)?;
+        if !is_to_range(&headers, head.headers()) {
+            headers.remove(header::RANGE);
+            head = ask(&headers)?;
+        }
         Ok((head.map(drop), file))
     };
     let (head, file) = match app.io.run(&[&uri.share], open).await.map_err(ApiError::from) {
@@ -89,6 +99,24 @@ pub async fn file(
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
+}
+
+/// Whether a part of the file is to answer. What is no range, or is several, is as if nobody had asked for it, and so is a
+/// part of another version of the file than the one that is there (RFC 9110, sections 14.2 and 13.1.5).
+fn is_to_range(asked: &HeaderMap, answer: &HeaderMap) -> bool {
+    let text =
+        |headers: &'_ HeaderMap, name| headers.get(name).and_then(|value| value.to_str().ok().map(str::to_owned));
+    let Some(range) = text(asked, header::RANGE) else { return true };
+    let is_one = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).is_some_and(|(first, last)| {
+        let number = |text: &str| text.parse::<u64>().ok();
+        match (first, last) {
+            ("", last) => number(last).is_some(),
+            (first, "") => number(first).is_some(),
+            (first, last) => matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last),
+        }
+    });
+    let same = text(asked, header::IF_RANGE).is_none_or(|of| Some(of) == text(answer, header::LAST_MODIFIED));
+    is_one && same
 }
 
 /// From where and how much of a file an answer holds; `None` where it holds none.
@@ -148,4 +176,29 @@ fn content_type(name: &str) -> Option<&'static str> {
 
 fn plain(status: StatusCode, text: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text.to_owned()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_answers_where_one_part_of_this_very_file_is_asked_for() {
+        let modified = "Mon, 30 Nov 2026 21:00:00 GMT";
+        let is_to_range = |range: &'static str, of: Option<&'static str>| {
+            let mut asked = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(range))]);
+            asked.extend(of.map(|of| (header::IF_RANGE, HeaderValue::from_static(of))));
+            super::is_to_range(
+                &asked,
+                &HeaderMap::from_iter([(header::LAST_MODIFIED, HeaderValue::from_static(modified))]),
+            )
+        };
+        for range in ["bytes=0-9", "bytes=5-", "bytes=-5", "bytes=99999999999-"] {
+            assert!(is_to_range(range, None) && is_to_range(range, Some(modified)), "{range}");
+            assert!(!is_to_range(range, Some("\"x\"")) && !is_to_range(range, Some("Mon, 30 Nov 2026 20:00:00 GMT")));
+        }
+        for range in ["bananas=0-9", "bytes=5-2", "bytes=0-9,20-29", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2"] {
+            assert!(!is_to_range(range, None), "{range}");
+        }
+    }
 }

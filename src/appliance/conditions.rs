@@ -1,4 +1,4 @@
-//! The conditions of the box that raise alarms: shares, watches, room on the disks, parts of the appliance that failed,
+//! The conditions of the box that raise alarms: shares, watches, workflows that are named and absent, room on the disks, parts of the appliance that failed,
 //! notifications that are not delivered, executions that fail in numbers.
 
 use std::path::{Path, PathBuf};
@@ -38,6 +38,7 @@ pub fn look(
         config.shares.iter().map(|(name, share)| (format!("share {name}"), share.path.clone())).collect();
     places.push(("store".to_owned(), data_dir.to_path_buf()));
     let watches = watches.to_vec();
+    let named = named_workflows(config);
     move || {
         let mut conditions = Conditions::new();
         disks(&places, &mut conditions);
@@ -51,6 +52,7 @@ pub fn look(
             }
         }
         parts(&handle, &mut conditions);
+        workflows(&handle, &named, &mut conditions);
         // A store that cannot be read ends the appliance by itself.
         let rows = handle.reader().on_this_thread();
         let _ = notifications(&rows, &mut conditions);
@@ -77,6 +79,32 @@ fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
         if disk.read_only {
             conditions
                 .insert(format!("{}: read only", place.name), format!("{path} takes no writes. Mount it writable."));
+        }
+    }
+}
+
+/// Workflows that the configuration starts, each with who starts it.
+fn named_workflows(config: &Config) -> Vec<(String, String)> {
+    let watches = config.watch.iter().map(|watch| (format!("The watch of share '{}'", watch.share), &watch.workflow));
+    let schedules =
+        config.schedules.iter().map(|(name, schedule)| (format!("The schedule '{name}'"), &schedule.workflow));
+    let rules = config.rules.iter().flat_map(|(name, rule)| {
+        let workflows = rule.targets.iter().filter_map(|target| target.workflow.as_ref());
+        workflows.map(move |workflow| (format!("The rule '{name}'"), workflow))
+    });
+    let all = watches.chain(schedules).chain(rules);
+    // A version or an alias may stand behind the name.
+    all.map(|(who, workflow)| (who, workflow.split(':').next().unwrap_or_default().to_owned())).collect()
+}
+
+/// Better told now than when the first file of the night finds out.
+fn workflows(handle: &Handle, named: &[(String, String)], conditions: &mut Conditions) {
+    for (who, workflow) in named {
+        // A store that cannot be read ends the appliance by itself.
+        if let Ok(None) = handle.reader().machine(workflow) {
+            let what =
+                format!("{who} starts the workflow '{workflow}', which does not exist. Create it, or name another.");
+            conditions.entry(format!("workflow {workflow}")).or_insert(what);
         }
     }
 }

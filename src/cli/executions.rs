@@ -81,8 +81,12 @@ pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
         What::Show { id } => show(&api.call(Method::GET, &format!("executions/{id}"), &[], None).await?)?,
         What::History { id } => history(&api, &id).await?,
         What::Stop { id, cause } => {
-            api.call(Method::POST, &format!("executions/{id}/stop"), &[], Some(json!({ "cause": cause }))).await?;
-            println!("stopped {id}");
+            let asked = Some(json!({ "cause": cause }));
+            let answer = api.call(Method::POST, &format!("executions/{id}/stop"), &[], asked).await?;
+            match text(&answer["was"]).as_str() {
+                "RUNNING" => println!("stopped {id}"),
+                ended => println!("{id} had ended already, as {ended}; nothing was stopped"),
+            }
         }
         What::Redrive { id } => {
             api.call(Method::POST, &format!("executions/{id}/redrive"), &[], Some(json!({}))).await?;

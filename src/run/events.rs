@@ -45,7 +45,7 @@ impl<'a> ExecutionEnded<'a> {
     }
 
     pub fn emit(self) {
-        let status = format!("{:?}", self.status).to_lowercase();
+        let status = self.status.name().replace('_', "").to_lowercase();
         counter!("conveyor_executions_ended_total", "machine" => self.machine.to_owned(), "status" => status)
             .increment(1);
         histogram!("conveyor_execution_seconds", "machine" => self.machine.to_owned())
@@ -54,7 +54,7 @@ impl<'a> ExecutionEnded<'a> {
             Status::Succeeded => debug!(id = %self.id, machine = self.machine, name = self.name, "execution succeeded"),
             status => info!(
                 id = %self.id, machine = self.machine, name = self.name, error = self.error,
-                "execution ended as {status:?}"
+                "execution ended as {}", status.name()
             ),
         }
     }

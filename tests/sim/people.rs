@@ -268,7 +268,7 @@ impl Person {
         Ok(())
     }
 
-    /// Starts express executions; how often each runs is open, but for once where its start was acknowledged.
+    /// Starts express executions, each of which runs where its start was acknowledged.
     pub async fn starts_express(self, starter: u64) -> Result<(), String> {
         for n in 0..self.life.things.min(3) {
             let name = format!("x{starter}-{n}");

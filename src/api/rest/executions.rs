@@ -176,6 +176,7 @@ pub struct StopBody {
     pub cause: Option<String>,
 }
 
+/// Says what its status was: an execution that had ended already stays as it ended.
 pub async fn stop(app: AppState, Path(id): Path<String>, body: Body<StopBody>) -> JsonResult {
     let Json(body) = super::body(body)?;
     let header = find(&app, &id).await?;
@@ -183,7 +184,7 @@ pub async fn stop(app: AppState, Path(id): Path<String>, body: Body<StopBody>) -
         Some(at) => at,
         None => app.handle.stop(header.id, body.error, body.cause).await?,
     };
-    Ok(NoStoreJson(json!({"stoppedAt": at.0})))
+    Ok(NoStoreJson(json!({"stoppedAt": at.0, "was": header.status.name()})))
 }
 
 pub async fn redrive(app: AppState, Path(id): Path<String>) -> JsonResult {

@@ -223,7 +223,7 @@ const SCHEMAS: &[(&str, Fields)] = &[
     ("Start", &[("machine", "s"), ("name?", "s"), ("qualifier?", "s"), ("input?", "any")]),
     ("Started", &[("id", "s"), ("name", "s"), ("arn", "s")]),
     ("Stop", &[("error?", "s"), ("cause?", "s")]),
-    ("Stopped", &[("stoppedAt", "ms")]),
+    ("Stopped", &[("stoppedAt", "ms"), ("was", "s")]),
     ("Express", &[("running", "any[]"), ("runningTotal", "n"), ("ended", "any[]"), ("machines", "any")]),
     ("Redriven", &[("redrivenAt", "ms")]),
     ("Ids", &[("ids", "s[]")]),
