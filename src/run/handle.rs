@@ -501,6 +501,7 @@ impl Handle {
             // Drivers of Map runs are known until nobody would start them again.
             self.core.supervision.forget_all();
             self.core.map_runs.end(SHUT_DOWN_MAX).await;
+            self.core.express.end_in_order().await;
             // It does nothing of its own, and is not waited for.
             root.stop(None);
         }

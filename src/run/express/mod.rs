@@ -58,6 +58,14 @@ pub(super) struct Express {
 }
 
 impl Express {
+    /// The appliance ends in order: what runs still did not take it down, and runs anew after the restart.
+    pub async fn end_in_order(&self) {
+        if let Some(record) = self.record.get() {
+            // Where that cannot be written the end counts as one out of order.
+            let _ = record.ends_in_order().await;
+        }
+    }
+
     pub fn new() -> Express {
         let (inboxes, board, record, unfinished) = Default::default();
         Express { inboxes, board, part: Arc::from("the express executions"), record, unfinished }
@@ -140,40 +148,46 @@ pub(super) async fn open_record(core: &SharedCore, folder: PathBuf) -> Result<()
 /// Runs anew what was in flight when the record was opened.
 pub(super) async fn resume(core: &SharedCore) -> usize {
     let unfinished = std::mem::take(&mut *core.express.unfinished.lock());
+    let Some(record) = core.express.record.get() else { return 0 };
+    let is_spent = |recorded: &Recorded| recorded.runs() >= record::RUNS_MAX;
+    let anew = unfinished.iter().filter(|recorded| !is_spent(recorded)).map(|recorded| recorded.id);
+    // For all of them at once: there may be very many, and each is a sync by itself.
+    if let Err(fault) = record.run_again(anew).await {
+        core.note(&fault);
+        return 0;
+    }
     let mut again = 0;
     for recorded in unfinished {
-        match run_again(core, &recorded).await {
-            Ok(()) => again += 1,
+        let begun = match is_spent(&recorded) {
+            true => Err(Refused::new(
+                "InternalFailure",
+                format!("the appliance ended {} times while it ran", recorded.runs()),
+            )),
+            false => begin_again(core, &recorded),
+        };
+        match begun {
+            Ok(begun) => {
+                again += 1;
+                if begun.is_over() {
+                    record.ended(recorded.id).await;
+                    begun.end_at_once(core);
+                } else {
+                    begun.go_on(core, None);
+                }
+            }
             Err(refused) => {
                 events::ExpressGivenUp { id: recorded.id, machine: recorded.machine(), why: &refused.message }.emit();
-                if let Some(record) = core.express.record.get() {
-                    record.ended(recorded.id).await;
-                }
+                record.ended(recorded.id).await;
             }
         }
     }
     again
 }
 
-async fn run_again(core: &SharedCore, recorded: &Recorded) -> Result<(), Refused> {
-    if recorded.runs() >= record::RUNS_MAX {
-        let what = format!("the appliance ended {} times while it ran", recorded.runs());
-        return Err(Refused::new("InternalFailure", what));
-    }
+fn begin_again(core: &SharedCore, recorded: &Recorded) -> Result<Begun, Refused> {
     let request = recorded.to_start();
     let row = machine_row(core, &request)?;
-    let begun = Begun::new(core, request, &row, Some(recorded))?;
-    if let Some(record) = core.express.record.get() {
-        record.runs_again(recorded.id).await.inspect_err(|fault| core.note(fault))?;
-        if begun.is_over() {
-            record.ended(recorded.id).await;
-        }
-    }
-    match begun.is_over() {
-        true => drop(begun.end_at_once(core)),
-        false => begun.go_on(core, None),
-    }
-    Ok(())
+    Begun::new(core, request, &row, Some(recorded))
 }
 
 /// An execution after its first step.

@@ -20,6 +20,9 @@ struct Line<'s> {
     /// An execution that is run anew.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     again: Option<String>,
+    /// The appliance ended in order: what was under way did not take it down.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    orderly: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,7 +38,7 @@ pub(super) struct StartLine {
     input: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     trace_header: Option<String>,
-    /// How often it was begun.
+    /// How often it was begun, but for those times after which the appliance ended in order.
     #[serde(default)]
     pub runs: u32,
 }
@@ -69,6 +72,10 @@ pub(super) fn again(id: ExecutionId) -> String {
     text(&Line { again: Some(id.to_string()), ..Line::default() })
 }
 
+pub(super) fn orderly() -> String {
+    text(&Line { orderly: true, ..Line::default() })
+}
+
 fn text(line: &Line<'_>) -> String {
     // Nothing in a line can fail to be written as JSON.
     let mut text = serde_json::to_string(line).unwrap_or_default();
@@ -92,7 +99,7 @@ impl Recorded {
         self.line.revision
     }
 
-    /// How often it was begun.
+    /// How often it was begun and the appliance ended out of order.
     pub fn runs(&self) -> u32 {
         self.line.runs
     }
@@ -130,6 +137,10 @@ impl Reading {
             let Ok(line) = serde_json::from_slice::<Line>(&line?) else { continue };
             if let Some(place) = line.end.and_then(|id| self.places.remove(&id)) {
                 self.found[place] = None;
+            }
+            if line.orderly {
+                let open = self.found.iter_mut().flatten();
+                open.for_each(|recorded| recorded.line.runs = recorded.line.runs.saturating_sub(1));
             }
             let again = line.again.and_then(|id| self.places.get(&id));
             if let Some(recorded) = again.and_then(|place| self.found[*place].as_mut()) {

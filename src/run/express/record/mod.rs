@@ -24,7 +24,8 @@ use files::Files;
 pub(super) use line::Recorded;
 use line::{Reading, StartLine};
 
-/// How often an execution is run anew that never saw its end: what takes the box down must not do so for ever.
+/// How often an execution is run, in all, during which the appliance ended out of order: what takes the box down must not
+/// do so for ever.
 pub(super) const RUNS_MAX: u32 = 3;
 /// Starts that are written in one go.
 const BATCH_MAX: usize = 1_024;
@@ -47,6 +48,7 @@ enum What {
     Start(ExecutionId, StartLine),
     Again(ExecutionId),
     End(ExecutionId),
+    Orderly,
 }
 
 impl Record {
@@ -80,43 +82,58 @@ impl Record {
 
     /// Writes a start down; synced where that is asked for. A caller that goes away leaves open whether it is.
     pub async fn started(&self, header: &Header, synced: bool) -> Result<(), Fault> {
-        self.change(What::Start(header.id, StartLine::of(header)), synced).await
+        self.change([What::Start(header.id, StartLine::of(header))], synced).await
     }
 
-    /// It is run anew.
-    pub async fn runs_again(&self, id: ExecutionId) -> Result<(), Fault> {
+    /// These are run anew.
+    pub async fn run_again(&self, ids: impl Iterator<Item = ExecutionId>) -> Result<(), Fault> {
         // Synced: what takes the whole box down is counted, too.
-        self.change(What::Again(id), true).await
+        self.change(ids.map(What::Again), true).await
+    }
+
+    /// The appliance ends in order. What has no end yet runs anew, and that does not count.
+    pub async fn ends_in_order(&self) -> Result<(), Fault> {
+        self.change([What::Orderly], true).await
     }
 
     /// It has ended. Where this cannot be written it runs once more after a restart, which was promised.
     pub async fn ended(&self, id: ExecutionId) {
-        if let Err(fault) = self.change(What::End(id), false).await {
+        if let Err(fault) = self.change([What::End(id)], false).await {
             tracing::warn!("{}", conveyor_base::fault::chain(&fault));
         }
     }
 
-    async fn change(&self, what: What, synced: bool) -> Result<(), Fault> {
-        let (written, answer) = oneshot::channel();
-        if let Some(changes) = &self.changes {
-            // Where the thread is gone, so is the answer.
-            let _ = changes.send(Change { what, written });
-        }
-        // Nobody would record the starts that follow, and each would be refused: a restart reads what is there.
-        let Ok(written) = answer.await else {
-            return Err(Fault::fatal_plain("the thread that records express starts has ended"));
-        };
-        let done = match written {
-            Ok(file) if synced => {
-                let folder = self.folder.clone();
-                let syncing = tokio::task::spawn_blocking(move || files::sync(&folder, &file));
-                syncing.await.unwrap_or_else(|e| Err(e.into()))
+    /// Writes lines, in their order, and syncs the files that have them where that is asked for.
+    async fn change(&self, lines: impl IntoIterator<Item = What>, synced: bool) -> Result<(), Fault> {
+        let mut answers = Vec::new();
+        for what in lines {
+            let (written, answer) = oneshot::channel();
+            if let Some(changes) = &self.changes {
+                // Where the thread is gone, so is the answer.
+                let _ = changes.send(Change { what, written });
             }
-            other => other.map(drop),
-        };
-        done.map_err(|e| {
-            Fault::retryable(format!("cannot write a start to {}; is its disk full?", self.folder.display()), e)
-        })
+            answers.push(answer);
+        }
+        let mut files: Vec<Arc<File>> = Vec::new();
+        let failed =
+            |e| Fault::retryable(format!("cannot write a start to {}; is its disk full?", self.folder.display()), e);
+        for answer in answers {
+            // Nobody would record the starts that follow, and each would be refused: a restart reads what is there.
+            let Ok(written) = answer.await else {
+                return Err(Fault::fatal_plain("the thread that records express starts has ended"));
+            };
+            let file = written.map_err(failed)?;
+            if !files.last().is_some_and(|last| Arc::ptr_eq(last, &file)) {
+                files.push(file);
+            }
+        }
+        if !synced {
+            return Ok(());
+        }
+        let folder = self.folder.clone();
+        let sync = move || files.iter().try_for_each(|file| files::sync(&folder, file));
+        let synced = tokio::task::spawn_blocking(sync).await;
+        synced.unwrap_or_else(|e| Err(e.into())).map_err(failed)
     }
 }
 
@@ -170,6 +187,7 @@ impl Keeper {
             match &change.what {
                 What::Start(_, line) => lines.push_str(&line.text()),
                 What::Again(id) => lines.push_str(&line::again(*id)),
+                What::Orderly => lines.push_str(&line::orderly()),
                 What::End(id) if self.open.contains_key(id) => lines.push_str(&line::ended(*id)),
                 // Its start is not here: nothing would run anew.
                 What::End(_) => {}
@@ -201,6 +219,7 @@ impl Keeper {
                     open.line.runs += 1;
                 }
             }
+            What::Orderly => {}
             What::End(id) => {
                 if let Some(open) = self.open.remove(&id) {
                     self.open_bytes = self.open_bytes.saturating_sub(open.bytes);
@@ -287,7 +306,14 @@ mod tests {
             assert_eq!(one.qualifier(), Some(Qualifier::Version(3)));
             let start = one.to_start();
             assert_eq!((start.name.as_deref(), &start.input), (Some("open"), &open.input));
-            record.runs_again(one.id).await.unwrap();
+            record.run_again([one.id].into_iter()).await.unwrap();
+        }
+        // What the appliance ends in order after takes nothing down.
+        for _ in 0..3 {
+            let (record, found) = Record::open(folder.path()).unwrap();
+            assert_eq!(found[0].runs(), 4);
+            record.run_again([open.id].into_iter()).await.unwrap();
+            record.ends_in_order().await.unwrap();
         }
         let (record, _) = Record::open(folder.path()).unwrap();
         record.ended(open.id).await;
@@ -301,7 +327,7 @@ mod tests {
         let (record, _) = Record::with_length(folder.path(), BYTES_MAX).unwrap();
         let long = header("long");
         record.started(&long, false).await.unwrap();
-        record.runs_again(long.id).await.unwrap();
+        record.run_again([long.id].into_iter()).await.unwrap();
         let pass = async |n: u32| {
             let short = header(&n.to_string());
             record.started(&short, false).await.unwrap();
