@@ -191,7 +191,15 @@ impl StorageBackend for Disk {
 
 /// An error of the state file: nothing may go on after it.
 pub(super) fn state_fault(error: impl Into<redb::Error>) -> Fault {
-    Fault::fatal(format!("the state file {STATE} failed; restart to recover from the journal"), error.into())
+    let error = error.into();
+    // The file ends where it should go on.
+    let is_cut = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+    let what = match &error {
+        redb::Error::Io(e) if !is_cut(e) => "failed; restart to recover from the journal",
+        redb::Error::PreviousIo => "failed; restart to recover from the journal",
+        _ => "is damaged; restore the data directory from a backup",
+    };
+    Fault::fatal(format!("the state file {STATE} {what}"), error)
 }
 
 /// A file that cannot be opened, made or read.

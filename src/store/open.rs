@@ -4,12 +4,13 @@
 //! can leave a file that redb refuses. The journal is made before the state file, so a lone journal means that the
 //! making was interrupted, and a lone state file that somebody took the journal away.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use conveyor_base::Fault;
-use redb::{Database, ReadableDatabase, ReadableTable};
+use conveyor_base::{Fault, fault};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend as _};
 
 use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, state_fault};
 use super::engine::{APPLIED, Engine};
@@ -152,9 +153,7 @@ pub(super) struct Files {
 
 /// Opens the files and checks that they belong together and to this release.
 pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result<Files, Fault> {
-    let file = Disk(disk.open(STATE).map_err(file_fault(&**disk, STATE))?);
-    let mut builder = redb::Builder::new();
-    let state = builder.set_cache_size(STATE_CACHE_BYTES).create_with_backend(file).map_err(state_fault)?;
+    let state = open_state(&**disk)?;
     let format = format_of(&state)?;
     if format != FORMAT_VERSION {
         let advice = if format > FORMAT_VERSION { "start the newer release" } else { "run `conveyor upgrade`" };
@@ -173,6 +172,24 @@ pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result
     let store_id = store_id.ok_or_else(|| Fault::fatal_plain(format!("{STATE} does not say which store it is of")))?;
     let (journal, tail) = Journal::open(disk.clone(), store_id, segment_bytes, applied(&state)?)?;
     Ok(Files { state, journal, tail })
+}
+
+/// redb would make an empty file into a database of its own, and panics over some kinds of damage.
+fn open_state(disk: &dyn Backends) -> Result<Database, Fault> {
+    let damaged = |why: String| {
+        let place = disk.place();
+        Fault::fatal_plain(format!("{place}/{STATE} is damaged: {why}; restore the data directory from a backup"))
+    };
+    let file = Disk(disk.open(STATE).map_err(file_fault(disk, STATE))?);
+    if file.len().map_err(file_fault(disk, STATE))? == 0 {
+        return Err(damaged("it is empty".to_owned()));
+    }
+    let mut builder = redb::Builder::new();
+    let open = || builder.set_cache_size(STATE_CACHE_BYTES).create_with_backend(file);
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(state_fault),
+        Err(panic) => Err(damaged(fault::panic_text(&*panic))),
+    }
 }
 
 /// The newest batch of the journal that the state file has.

@@ -50,6 +50,35 @@ fn check_finds_a_flipped_bit_in_every_value() {
     is_clean(dir.path());
 }
 
+/// A state file of which a part is gone is refused, with what to do about it, also where it was never closed.
+#[test]
+fn a_state_file_that_is_cut_is_refused_and_left_as_it_is() {
+    let (dir, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (writer, reader) = open(on_caller(dir.path())).unwrap();
+    three_days(&writer);
+    writer.checkpoint().unwrap();
+    // As a kill leaves them.
+    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), cut.path().join(entry.file_name())).unwrap();
+    }
+    drop((writer, reader));
+    let path = cut.path().join("state.redb");
+    let whole = std::fs::read(&path).unwrap();
+    for length in [0, 100, 4_096, whole.len() / 4, whole.len() / 2, whole.len() - 4_096] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let refused = match open(on_caller(cut.path())) {
+            Ok(_) => panic!("{length} bytes of {} are opened", whole.len()),
+            Err(fault) => conveyor_base::fault::chain(&fault),
+        };
+        assert!(refused.contains("restore the data directory from a backup"), "{length} bytes: {refused}");
+    }
+    std::fs::write(&path, b"").unwrap();
+    drop(open(on_caller(cut.path())));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0, "nothing is made of it");
+    std::fs::write(&path, &whole).unwrap();
+    open(on_caller(cut.path())).unwrap();
+}
+
 pub(super) type Raw = (String, Vec<u8>, Vec<u8>);
 
 /// The rows of a redb file as they lie there. Archives have numbers for keys.
