@@ -90,7 +90,7 @@ impl FromRequestParts<AppState> for AppState {
 impl AppState {
     /// The same, whose next change takes this entry into its commit.
     pub fn on_behalf(&self, entry: &OnBehalf) -> AppState {
-        AppState { handle: self.handle.on_behalf(entry.clone()), ..self.clone() }
+        AppState { handle: self.handle.on_behalf(entry.clone()), shared: self.shared.clone() }
     }
 }
 

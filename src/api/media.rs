@@ -63,9 +63,9 @@ pub async fn file(
         let cannot = |e: io::Error| (StatusCode::SERVICE_UNAVAILABLE, format!("{asked} cannot be read: {e}"));
         let path = shares.resolve(&asked).map_err(|e| missing(e.to_string()))?;
         // Not folders, nor pipes that would hold the request for ever.
-        if !path.metadata().is_ok_and(|meta| meta.is_file()) {
+        let Some(meta) = path.metadata().ok().filter(std::fs::Metadata::is_file) else {
             return Err(missing(format!("There is no file {asked}.")));
-        }
+        };
         let file = File::open(&path).map_err(cannot)?;
         // What of the file is asked for, and whether at all, is worked out there; the content is read below.
         let ask = |headers: &HeaderMap| {
@@ -73,8 +73,8 @@ pub async fn file(
             *request.headers_mut() = headers.clone();
             runtime.block_on(ServeFile::new(&path).try_call(request)).map_err(cannot)
         };
-        let mut head = ask(&headers)?;
-        if !is_to_range(&headers, head.headers()) {
+        let (mut head, length) = (ask(&headers)?, meta.len());
+        if !is_to_range(&headers, head.headers(), length) {
             headers.remove(header::RANGE);
             head = ask(&headers)?;
         }
@@ -103,14 +103,18 @@ pub async fn file(
 
 /// Whether a part of the file is to answer. What is no range, or is several, is as if nobody had asked for it, and so is a
 /// part of another version of the file than the one that is there (RFC 9110, sections 14.2 and 13.1.5).
-fn is_to_range(asked: &HeaderMap, answer: &HeaderMap) -> bool {
+fn is_to_range(asked: &HeaderMap, answer: &HeaderMap, length: u64) -> bool {
     let text =
         |headers: &'_ HeaderMap, name| headers.get(name).and_then(|value| value.to_str().ok().map(str::to_owned));
     let Some(range) = text(asked, header::RANGE) else { return true };
+    if length == 0 {
+        return false;
+    }
     let is_one = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).is_some_and(|(first, last)| {
-        let number = |text: &str| text.parse::<u64>().ok();
+        let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|digit| digit.is_ascii_digit()));
         match (first, last) {
-            ("", last) => number(last).is_some(),
+            // The last bytes, of which there are no more than the file has.
+            ("", last) => number(last).is_some_and(|last| last < length),
             (first, "") => number(first).is_some(),
             (first, last) => matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last),
         }
@@ -188,16 +192,23 @@ mod tests {
         let is_to_range = |range: &'static str, of: Option<&'static str>| {
             let mut asked = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(range))]);
             asked.extend(of.map(|of| (header::IF_RANGE, HeaderValue::from_static(of))));
-            super::is_to_range(
-                &asked,
-                &HeaderMap::from_iter([(header::LAST_MODIFIED, HeaderValue::from_static(modified))]),
-            )
+            let answer = HeaderMap::from_iter([(header::LAST_MODIFIED, HeaderValue::from_static(modified))]);
+            super::is_to_range(&asked, &answer, 1_000)
         };
         for range in ["bytes=0-9", "bytes=5-", "bytes=-5", "bytes=99999999999-"] {
             assert!(is_to_range(range, None) && is_to_range(range, Some(modified)), "{range}");
             assert!(!is_to_range(range, Some("\"x\"")) && !is_to_range(range, Some("Mon, 30 Nov 2026 20:00:00 GMT")));
         }
-        for range in ["bananas=0-9", "bytes=5-2", "bytes=0-9,20-29", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2"] {
+        for range in [
+            "bananas=0-9",
+            "bytes=5-2",
+            "bytes=0-9,20-29",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=-1000",
+        ] {
             assert!(!is_to_range(range, None), "{range}");
         }
     }

@@ -82,23 +82,29 @@ pub struct Settings {
     pub data_dir: PathBuf,
 }
 
-/// The state of all handlers. Cheap to clone.
+/// The state of all handlers. Cheap to clone, which every request does several times.
 #[derive(Clone)]
 struct AppState {
+    /// On whose behalf the request's changes are made is the handle's to know.
     handle: Handle,
+    shared: Arc<Shared>,
+}
+
+/// What is the same for all requests.
+struct Shared {
     messaging: Option<Messaging>,
     approvals: Approvals,
     reader: Reader,
-    arns: Arc<ArnFormat>,
+    arns: ArnFormat,
     auth: Auth,
     request_limit: gate::RequestLimit,
     io: ShareIo,
-    served: Arc<BTreeSet<String>>,
-    workflows: Arc<BTreeMap<String, String>>,
+    served: BTreeSet<String>,
+    workflows: BTreeMap<String, String>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
-    effective: Arc<serde_json::Value>,
-    data_dir: Arc<PathBuf>,
+    effective: serde_json::Value,
+    data_dir: PathBuf,
     devices: rest::Devices,
     today: rest::Today,
     uploads: Uploads,
@@ -108,24 +114,31 @@ struct AppState {
     disks: Blocking,
 }
 
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 /// All routes. Must be called inside a Tokio runtime: it begins to listen to what happens.
 pub fn router(settings: Settings) -> Router {
     let live = live::Live::start(&settings.handle);
-    let app = AppState {
+    let shared = Shared {
         reader: settings.handle.reader().clone(),
-        handle: settings.handle,
         messaging: settings.messaging,
         approvals: settings.approvals,
-        arns: Arc::new(settings.arns),
+        arns: settings.arns,
         auth: settings.auth,
         request_limit: gate::RequestLimit::default(),
         io: settings.io,
-        served: Arc::new(settings.served),
-        workflows: Arc::new(settings.workflows),
+        served: settings.served,
+        workflows: settings.workflows,
         metrics: settings.metrics,
         watches: settings.watches,
-        effective: Arc::new(settings.effective),
-        data_dir: Arc::new(settings.data_dir),
+        effective: settings.effective,
+        data_dir: settings.data_dir,
         devices: rest::Devices::default(),
         today: rest::Today::default(),
         uploads: settings.uploads,
@@ -134,6 +147,7 @@ pub fn router(settings: Settings) -> Router {
         reads: Blocking::at_most(READS_MAX),
         disks: Blocking::at_most(DISKS_MAX),
     };
+    let app = AppState { handle: settings.handle, shared: Arc::new(shared) };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
         .nest("/api/v1", rest::routes(&app))
@@ -165,7 +179,7 @@ pub async fn serve(
         shutdown.await;
         let _ = begun.send(());
     };
-    let serving = axum::serve(listener, router).with_graceful_shutdown(shutdown);
+    let serving = axum::serve(listener, router.into_make_service()).with_graceful_shutdown(shutdown);
     tokio::select! {
         ended = serving => ended,
         _ = async {

@@ -27,6 +27,7 @@ pub struct StateMachine {
 
 impl StateMachine {
     /// The state of that name. Absent only for rows that another definition wrote.
+    #[inline]
     pub fn state(&self, name: &str) -> Option<&State> {
         self.states.get(name)
     }

@@ -25,6 +25,7 @@ pub enum ContextUse {
 }
 
 impl ContextUse {
+    #[inline]
     pub fn most(uses: impl IntoIterator<Item = ContextUse>) -> ContextUse {
         uses.into_iter().max().unwrap_or_default()
     }

@@ -1,10 +1,11 @@
 //! `conveyor serve`: the appliance with its HTTP server, until a signal or a fatal fault ends it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -18,6 +19,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+/// How long the port may be another's until it counts as taken.
+const PORT_WITHIN: Duration = Duration::from_secs(1);
 /// How often the metrics' histograms are tidied.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -58,10 +61,23 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     serve(arguments.config()?, Arc::new(SystemClock)).await
 }
 
+/// A child of an appliance that was killed may have its port for a moment still, until it runs its own program.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let until = Instant::now() + PORT_WITHIN;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// Serves until a signal, which is a success, or a fatal fault, which is none.
 pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
-    let listener = TcpListener::bind(config.listen)
+    let listener = listen(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
     let address = listener.local_addr()?;
