@@ -357,7 +357,8 @@ fn id_of(body: &str) -> String {
 /// What a schedule started is settled, and on a calm day nothing is left out.
 fn check_schedule(reader: &Scans, told: &Told) {
     let mut due: Vec<i64> = Vec::new();
-    for summary in executions(reader, "beat") {
+    let beats = executions(reader, "beat");
+    for summary in &beats {
         due.push(summary.name.rsplit('-').next().unwrap().parse().unwrap());
         assert_eq!(summary.status, Status::Succeeded, "{}", summary.name);
     }
@@ -367,7 +368,7 @@ fn check_schedule(reader: &Scans, told: &Told) {
     };
     // The newest may have been started this very moment.
     let settled = &due[..due.len().saturating_sub(1)];
-    assert!(settled.iter().all(|due| *due <= row.last.0), "a start of the schedule is not settled: {due:?} {row:?}");
+    assert!(settled.iter().all(|due| *due <= row.last.0), "a start of the schedule is not settled: {beats:#?} {row:?}");
     if told.is_calm {
         assert!(
             !due.is_empty() && due.windows(2).all(|two| two[1] - two[0] == 60_000),

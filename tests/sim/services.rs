@@ -104,8 +104,9 @@ impl Drop for ServiceLife {
     }
 }
 
+/// When and how a boot ended.
 enum Ended {
-    Well,
+    Well(Timestamp),
     Crashed(Timestamp),
 }
 
@@ -286,7 +287,7 @@ impl ServiceLife {
             self.offs.push(*off);
             self.disk.crash_at(*off);
             match self.boot() {
-                Ended::Well => return self.disk.operations(),
+                Ended::Well(_) => return self.disk.operations(),
                 Ended::Crashed(at) => {
                     let off_ms = {
                         let mut rng = self.rng.lock();
@@ -298,7 +299,7 @@ impl ServiceLife {
             }
         }
         match self.boot() {
-            Ended::Well => self.disk.operations(),
+            Ended::Well(_) => self.disk.operations(),
             Ended::Crashed(_) => panic!("the disk failed, and the power was on"),
         }
     }
@@ -307,9 +308,9 @@ impl ServiceLife {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let ended = runtime.block_on(self.serve());
         drop(runtime);
-        if let Ended::Well = ended {
+        if let Ended::Well(at) = ended {
             if self.disk.has_crashed() {
-                return Ended::Crashed(self.now);
+                return Ended::Crashed(at);
             }
             self.disk.crash_at(0);
             let disk: Arc<dyn Backends> = Arc::new(self.disk.clone());
@@ -382,7 +383,7 @@ impl ServiceLife {
                 }
                 handle.shut_down().await;
                 match writer.close() {
-                    Ok(()) => Ended::Well,
+                    Ok(()) => Ended::Well(clock.now()),
                     Err(fault) => {
                         crashed(&fault);
                         Ended::Crashed(clock.now())
