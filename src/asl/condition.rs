@@ -136,12 +136,17 @@ impl Condition {
 }
 
 fn look<'a>(path: &Path, scope: &Scope<'a>) -> Result<std::borrow::Cow<'a, Value>, EvalError> {
-    path.find(scope).map_err(|_| {
+    let invalid = || {
         EvalError::runtime(format!(
             "Invalid path '{}': The choice state's condition path references an invalid value.",
             path.text()
         ))
-    })
+    };
+    let found = path.find(scope).map_err(|_| invalid())?;
+    match found.as_str().is_none_or(|text| scope.spend_on_text(text)) {
+        true => Ok(found),
+        false => Err(invalid()),
+    }
 }
 
 impl Comparison {

@@ -3,7 +3,7 @@
 //! The language itself is [`conveyor_jsonata`]; here stand the rules of the States Language around it: what
 //! `$states` holds, which variables there are, that nothing (undefined) and functions are no results.
 
-use conveyor_jsonata::{Binding, Expression, Fault, Outcome, Setting};
+use conveyor_jsonata::{Binding, Effort, Expression, Fault, Outcome, Setting};
 use serde_json::Value;
 
 use super::{ContextUse, EvalError, Scope};
@@ -96,7 +96,8 @@ impl Jsonata {
         let variables = scope.variables.iter().filter(|(name, _)| self.reads(name));
         let variables = variables.map(|(name, value)| (name.as_str(), Binding::Json(value)));
         let draw = || scope.draw();
-        let setting = Setting { now_ms: scope.now_ms, draw: &draw };
+        let alone = Effort::unbounded();
+        let setting = Setting { now_ms: scope.now_ms, draw: &draw, effort: scope.effort.unwrap_or(&alone) };
         match self.expression.evaluate(variables.chain([("states", states)]), &setting) {
             Ok(Outcome::Value(value)) => Ok(value),
             Ok(Outcome::Undefined) => Err(self.failed("returned nothing (undefined).")),

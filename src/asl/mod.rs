@@ -35,6 +35,7 @@ mod timestamp;
 mod properties;
 
 pub use condition::Condition;
+pub use conveyor_jsonata::Effort;
 pub use definition::{STATE_ALONE, WorkflowType, check, check_state, may_label, parse, resources, review};
 pub use distributed::{
     Distributed, Format, InputType, ItemBatcher, ItemReader, ReadWith, ResultForm, ResultWriter, Transformation,

@@ -8,7 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conveyor_base::limits;
+use conveyor_jsonata::Effort;
 use serde_json::Value;
+
+/// How many bytes are copied in a unit of [`Effort`].
+const BYTES_PER_UNIT: usize = 64;
 
 /// The variables of a branch, those of the outer scopes included.
 pub type Variables = BTreeMap<String, Arc<Value>>;
@@ -48,6 +52,8 @@ pub struct Scope<'a> {
     pub seed: u64,
     /// What `$now` and `$millis` say: the time of the step, in milliseconds since the epoch.
     pub now_ms: i64,
+    /// What is left of the work that the evaluations of a step share; without bound where there is none.
+    pub effort: Option<&'a Effort>,
     calls: Cell<u32>,
     /// How much more may be copied, in bytes.
     room: Cell<usize>,
@@ -63,6 +69,7 @@ impl<'a> Scope<'a> {
             error_output: None,
             seed,
             now_ms: 0,
+            effort: None,
             calls: Cell::new(0),
             room: Cell::new(room()),
         }
@@ -70,6 +77,10 @@ impl<'a> Scope<'a> {
 
     pub fn at(self, now_ms: i64) -> Scope<'a> {
         Scope { now_ms, ..self }
+    }
+
+    pub fn within(self, effort: &'a Effort) -> Scope<'a> {
+        Scope { effort: Some(effort), ..self }
     }
 
     pub fn with_result(self, result: &'a Value) -> Scope<'a> {
@@ -82,10 +93,28 @@ impl<'a> Scope<'a> {
 
     /// Takes room for a copy of the value. False where there is not enough.
     pub(super) fn take_room(&self, value: &Value) -> bool {
-        let mut left = self.room.get();
+        let room = self.room.get();
+        let mut left = room;
         let fits = fits(value, &mut left);
         self.room.set(left);
-        fits
+        fits && self.spend((room - left) / BYTES_PER_UNIT)
+    }
+
+    /// Accounts for a value that is read from end to end.
+    pub(super) fn spend_on(&self, value: &Value) -> bool {
+        let mut left = usize::MAX;
+        fits(value, &mut left);
+        self.spend((usize::MAX - left) / BYTES_PER_UNIT)
+    }
+
+    pub(super) fn spend_on_text(&self, text: &str) -> bool {
+        self.spend(text.len() / BYTES_PER_UNIT)
+    }
+
+    /// Accounts for so many values looked at. False where that is more than may still be done.
+    #[inline]
+    pub(super) fn spend(&self, values: usize) -> bool {
+        self.effort.is_none_or(|effort| effort.spend(values as u64))
     }
 
     /// The next random number of this scope.

@@ -119,6 +119,15 @@ pub const WAIT_SECONDS_MAX: i64 = 24_855 * 86_400;
 /// Most effect-free states that one step runs before it must commit, so that a definition that loops
 /// through Pass and Choice for ever cannot hold the machine.
 pub const STATES_PER_STEP_MAX: usize = 1_000;
+/// Most work that the expressions of one state may do together, in units of about 100 ns; of AWS's bound nothing is
+/// published but its message, which is the one that is given here.
+pub const STATE_WORK_MAX: u64 = 1_000_000;
+/// Most work of the ItemSelectors of one child of a distributed Map, however many items its batch has.
+pub const CHILD_WORK_MAX: u64 = 20_000_000;
+/// Work after which a step leaves further states to the next one, so that an execution's other events get their turn.
+pub const STEP_WORK_MAX: u64 = 500_000;
+/// The same of a step on a thread of the runtime, which no state may hold for longer: some 5 ms.
+pub const BRIEF_WORK_MAX: u64 = 50_000;
 /// Largest request body at the API, in bytes.
 const REQUEST_BYTES_MAX: usize = 2 * 1_048_576;
 /// Longest `error` of a failure, in characters (AWS API reference, SendTaskFailure).

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use conveyor_asl::{EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
+use conveyor_asl::{Effort, EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
 use conveyor_base::{BranchId, EventId, TaskToken, limits};
 use serde_json::Value;
 
@@ -15,8 +15,12 @@ use super::execution::Item;
 use super::observer::Observer;
 use super::raise::{RUNTIME, Raised};
 
+/// How many bytes of a payload's text are made in a unit of [`Effort`].
+const BYTES_PER_UNIT: u64 = 32;
+
 /// What the expressions of a state may look at, but for the input.
-pub(super) struct Surroundings {
+pub(super) struct Surroundings<'e> {
+    effort: &'e Effort,
     context: Arc<Value>,
     variables: Variables,
     seed: u64,
@@ -33,11 +37,13 @@ pub(super) struct Output {
 /// A variable: its name, its value, and that as text.
 pub(super) type Assigned = (String, Arc<Value>, Json);
 
-impl Surroundings {
-    pub fn of(draft: &mut Draft<impl Observer>, id: BranchId, token: Option<TaskToken>) -> Surroundings {
+impl<'e> Surroundings<'e> {
+    pub fn of(draft: &mut Draft<'e, impl Observer>, id: BranchId, token: Option<TaskToken>) -> Surroundings<'e> {
+        let effort = draft.effort;
         let seed = draft.draw();
         let Some(branch) = draft.branch(id).cloned() else {
             return Surroundings {
+                effort,
                 context: Arc::new(Value::Null),
                 variables: Variables::new(),
                 seed,
@@ -48,6 +54,7 @@ impl Surroundings {
         let read = draft.machine.state(&branch.state).map(State::context_use).unwrap_or_default();
         let context = context::of(draft, &branch, token, read);
         Surroundings {
+            effort,
             context,
             entered: branch.state_entered_event,
             variables: branch.variables,
@@ -64,12 +71,12 @@ impl Surroundings {
     }
 
     /// The same, drawing from other randomness: what is decided twice is decided the same.
-    pub fn seeded(self, seed: u64) -> Surroundings {
+    pub fn seeded(self, seed: u64) -> Surroundings<'e> {
         Surroundings { seed, ..self }
     }
 
     pub fn scope<'s>(&'s self, input: &'s Value) -> Scope<'s> {
-        Scope::new(input, &self.context, &self.variables, self.seed).at(self.now_ms)
+        Scope::new(input, &self.context, &self.variables, self.seed).at(self.now_ms).within(self.effort)
     }
 
     /// AWS's sentence around what an expression said.
@@ -264,6 +271,7 @@ impl Surroundings {
             return Err(Raised::too_deep(&state.name));
         }
         let payload = Payload::of(value);
+        self.effort.spend(payload.text.len() as u64 / BYTES_PER_UNIT);
         match payload.text.len() <= limits::quotas().payload_bytes() {
             true => Ok(payload),
             false => Err(Raised::too_large(&state.name)),

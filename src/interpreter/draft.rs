@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conveyor_asl::mix;
-use conveyor_asl::{Name, StateMachine};
-use conveyor_base::{Attempt, BranchId, EventId, TimerId, Timestamp};
+use conveyor_asl::{Effort, Name, StateMachine};
+use conveyor_base::{Attempt, BranchId, EventId, TimerId, Timestamp, limits};
 use serde_json::Value;
 
 use super::context::Context;
@@ -21,6 +21,7 @@ use super::execution::{Branch, Doing, Header, Item, MapItems, Status, Step};
 use super::history::{HistoryEvent, HistoryKind};
 use super::observer::{NoopObserver, Observer};
 use super::partial::{Base, Known, Unread};
+use super::step::Pace;
 
 /// A payload with its text, which is made once and shared by all events that show it.
 #[derive(Clone, Debug)]
@@ -58,6 +59,11 @@ pub(super) struct Draft<'a, O: Observer> {
     pub entered_after: Option<(BranchId, EventId)>,
     pub context: Context,
     pub observer: O,
+    /// What its expressions may still do.
+    pub effort: &'a Effort,
+    pub pace: Pace,
+    /// What the states before this one have done, at [`Pace::Whole`].
+    worked: u64,
     base: Base<'a>,
     /// The first row that was looked at and had not been read. What is decided from there on counts for nothing.
     unread: Cell<Option<Unread>>,
@@ -74,8 +80,14 @@ pub(super) struct Draft<'a, O: Observer> {
 }
 
 impl<'a> Draft<'a, NoopObserver> {
-    pub fn new(machine: &'a StateMachine, base: Base<'a>, entry: &Entry, env: &'a Env) -> Draft<'a, NoopObserver> {
-        Draft::observed(machine, base, entry, env, NoopObserver)
+    pub fn new(
+        machine: &'a StateMachine,
+        base: Base<'a>,
+        entry: &Entry,
+        env: &'a Env,
+        effort: &'a Effort,
+    ) -> Draft<'a, NoopObserver> {
+        Draft::observed(machine, base, entry, env, effort, NoopObserver)
     }
 }
 
@@ -85,6 +97,7 @@ impl<'a, O: Observer> Draft<'a, O> {
         base: Base<'a>,
         entry: &Entry,
         env: &'a Env,
+        effort: &'a Effort,
         observer: O,
     ) -> Draft<'a, O> {
         Draft {
@@ -96,6 +109,9 @@ impl<'a, O: Observer> Draft<'a, O> {
             entered_after: None,
             context: Context::Unmade,
             observer,
+            effort,
+            pace: Pace::Whole,
+            worked: 0,
             base,
             unread: Cell::new(None),
             seed: entry.seed,
@@ -130,7 +146,25 @@ impl<'a, O: Observer> Draft<'a, O> {
 
     /// Whether what is decided counts for nothing.
     pub fn is_void(&self) -> bool {
-        self.unread().is_some()
+        self.unread().is_some() || self.takes_too_long()
+    }
+
+    /// Whether it took longer than its pace allows.
+    pub fn takes_too_long(&self) -> bool {
+        self.pace == Pace::Brief && self.effort.is_exceeded()
+    }
+
+    /// Whether another state may run in this step. Each has what a state may do, and not what others have left.
+    pub fn has_effort_for_more(&mut self) -> bool {
+        match self.pace {
+            // Rather put off than begun in vain.
+            Pace::Brief => self.effort.left() >= limits::BRIEF_WORK_MAX / 2,
+            Pace::Whole => {
+                self.worked += limits::STATE_WORK_MAX - self.effort.left();
+                self.effort.grant(limits::STATE_WORK_MAX);
+                self.worked < limits::STEP_WORK_MAX
+            }
+        }
     }
 
     pub fn unread(&self) -> Option<Unread> {

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use conveyor_asl::{Items, Kind, QueryLanguage, State, StateMachine, Variables};
-use conveyor_base::{BranchId, EventId, ExecutionId, Timestamp};
+use conveyor_asl::{Effort, Items, Kind, QueryLanguage, State, StateMachine, Variables};
+use conveyor_base::{BranchId, EventId, ExecutionId, Timestamp, limits};
 use serde_json::Value;
 
 use super::context::Context;
@@ -109,7 +109,8 @@ pub fn inspect(trial: &Trial, env: &Env) -> Finding {
     let id = ExecutionId::generate(trial.at);
     let execution = Execution::start(id, String::new(), reference, trial.input.clone(), trial.at);
     let entry = Entry { at: trial.at, seed: trial.seed, event: Event::Started };
-    let mut draft = Draft::observed(trial.machine, Base::Whole(&execution), &entry, env, Notes::default());
+    let effort = Effort::of(limits::STATE_WORK_MAX);
+    let mut draft = Draft::observed(trial.machine, Base::Whole(&execution), &entry, env, &effort, Notes::default());
     draft.context = Context::Given(trial.context.clone().into());
     let payload = match serde_json::from_str::<Value>(&trial.input) {
         Ok(value) => Payload { value: value.into(), text: trial.input.clone() },

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use conveyor_asl::{Format, Map, ReadWith, ResultForm, State, StateMachine, Template, Text, may_label};
+use conveyor_asl::{Effort, Format, Map, ReadWith, ResultForm, State, StateMachine, Template, Text, may_label};
 use conveyor_base::{Attempt, BranchId, ExecutionId, Timestamp, arn, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -281,8 +281,12 @@ fn label_of(state: &str) -> String {
 pub struct Feed<'m> {
     state: &'m State,
     map: &'m Map,
-    around: Surroundings,
+    around: Surroundings<'m>,
     input: Arc<Value>,
+    effort: &'m Effort,
+    /// What was done for all children, and for the one that is made now.
+    worked: u64,
+    child: u64,
 }
 
 impl<'m> Feed<'m> {
@@ -290,9 +294,10 @@ impl<'m> Feed<'m> {
     /// it; what of that was not read is said.
     pub fn of(
         machine: &'m StateMachine,
-        parent: &Partial,
+        parent: &'m Partial,
         branch: BranchId,
-        env: &Env,
+        env: &'m Env,
+        effort: &'m Effort,
     ) -> Result<Option<Feed<'m>>, Unread> {
         let row = match parent.branch(branch) {
             Known::There(row) => row,
@@ -303,13 +308,20 @@ impl<'m> Feed<'m> {
         let Some((state, map)) = map_of(machine, &row.state) else { return Ok(None) };
         // The same time and randomness whenever it is asked: the run may go on after a crash.
         let entry = Entry { at: row.state_entered_at, seed: run, event: Event::Started };
-        let mut draft = Draft::new(machine, Base::Part(parent), &entry, env);
+        effort.grant(limits::STATE_WORK_MAX);
+        let mut draft = Draft::new(machine, Base::Part(parent), &entry, env, effort);
         let around = Surroundings::of(&mut draft, branch, None).seeded(run as u64);
         let input = around.input(&mut draft.observer, state, &row.input);
         match draft.unread() {
             Some(unread) => Err(unread),
-            None => Ok(input.ok().map(|input| Feed { state, map, around, input })),
+            None => Ok(input.ok().map(|input| Feed { state, map, around, input, effort, worked: 0, child: 0 })),
         }
+    }
+
+    /// Begins another child. What all of them took so far, in the units of [`Effort`].
+    pub fn next_child(&mut self) -> u64 {
+        self.worked += std::mem::take(&mut self.child);
+        self.worked
     }
 
     /// The items that stand in the parent's input.
@@ -323,7 +335,11 @@ impl<'m> Feed<'m> {
     pub fn select(&mut self, index: u32, item: &Item) -> Result<Arc<Value>, Failure> {
         let Some(selector) = &self.map.item_selector else { return Ok(item.input()) };
         self.around.set_item(index, item);
-        self.around.template(self.state, selector, &self.input).map_err(|raised| raised.failure())
+        let most = limits::STATE_WORK_MAX.min(limits::CHILD_WORK_MAX.saturating_sub(self.child));
+        self.effort.grant(most);
+        let selected = self.around.template(self.state, selector, &self.input).map_err(|raised| raised.failure());
+        self.child += most - self.effort.left();
+        selected
     }
 }
 

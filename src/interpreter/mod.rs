@@ -30,6 +30,7 @@ mod step;
 mod task;
 mod wait;
 
+pub use conveyor_asl::Effort;
 pub use env::Env;
 pub use event::{Command, Entry, Event, Json, Outcome, RunTask};
 pub use execution::{
@@ -39,4 +40,4 @@ pub use execution::{
 pub use history::{Failure, HistoryEvent, HistoryKind, StateType};
 pub use inspect::{Ended, Finding, Mock, Trial, inspect};
 pub use partial::{Known, Partial, Rows, Unread};
-pub use step::{step, step_partly};
+pub use step::{Lacks, Pace, step, step_briefly, step_partly};

@@ -4,10 +4,11 @@
 //! something outside. Pure and total: an event that is not current (an attempt of yesterday, a timer that was
 //! cleared, anything after the end) changes nothing and gives an empty [`Step`].
 //!
-//! One step runs at most [`limits::STATES_PER_STEP_MAX`] states. What is then left goes on in a step of its
-//! own, woken by a timer that is due at once; so a definition that loops for ever holds no machine.
+//! One step runs at most [`limits::STATES_PER_STEP_MAX`] states, and no further one once its expressions have done
+//! [`limits::STEP_WORK_MAX`]. What is then left goes on in a step of its own, woken by a timer that is due at once; so a
+//! definition that loops for ever holds no machine. A step at [`Pace::Brief`] leaves what takes longer to others.
 
-use conveyor_asl::{Kind, Name, State, StateMachine, Transition};
+use conveyor_asl::{Effort, Kind, Name, State, StateMachine, Transition};
 use conveyor_base::{BranchId, EventId, TimerId, limits};
 
 use super::dataflow::Output;
@@ -21,29 +22,76 @@ use super::partial::{Base, Partial, Unread};
 use super::raise::{RUNTIME, Raised, raise};
 use super::{choice, end, map, map_run, parallel, pass, task, wait};
 
+/// How long a step may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// No longer than what else runs on the thread can wait ([`limits::BRIEF_WORK_MAX`]).
+    Brief,
+    /// As long as its states are allowed to.
+    Whole,
+}
+
+/// Why no step was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacks {
+    /// The row was not read.
+    Row(Unread),
+    /// It takes longer than [`Pace::Brief`]: to be decided at [`Pace::Whole`], where that may be.
+    Time,
+}
+
 /// Decides what an event means for an execution.
 pub fn step(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &Env) -> Step {
-    // Of an execution that is whole no row is unread.
-    decide(machine, Base::Whole(execution), entry, env).unwrap_or_default()
+    // Of an execution that is whole no row is unread, and whatever time it takes is given.
+    decide(machine, Base::Whole(execution), entry, env, Pace::Whole).unwrap_or_default()
+}
+
+/// The same at [`Pace::Brief`]; `None` where it takes longer. The first step of an execution never does: what takes longer
+/// is put off.
+pub fn step_briefly(machine: &StateMachine, execution: &Execution, entry: &Entry, env: &Env) -> Option<Step> {
+    decide(machine, Base::Whole(execution), entry, env, Pace::Brief).ok()
 }
 
 /// The same, of an execution of which only some rows were read: what it would be of the whole, or what is lacking to
 /// say so. Once that is read ([`Partial::read`]), the same entry is to be decided again.
-pub fn step_partly(machine: &StateMachine, partial: &Partial, entry: &Entry, env: &Env) -> Result<Step, Unread> {
-    decide(machine, Base::Part(partial), entry, env)
+pub fn step_partly(
+    machine: &StateMachine,
+    partial: &Partial,
+    entry: &Entry,
+    env: &Env,
+    pace: Pace,
+) -> Result<Step, Lacks> {
+    decide(machine, Base::Part(partial), entry, env, pace)
 }
 
-fn decide(machine: &StateMachine, base: Base, entry: &Entry, env: &Env) -> Result<Step, Unread> {
-    let mut draft = Draft::new(machine, base, entry, env);
-    let is_current = take(&mut draft, &entry.event);
-    if is_current {
-        run_on(&mut draft);
-        if draft.history_is_full() {
+/// Where a state takes longer than the pace allows, what was decided so far is decided again, and that state put off.
+fn decide(machine: &StateMachine, base: Base, entry: &Entry, env: &Env, pace: Pace) -> Result<Step, Lacks> {
+    let mut most = usize::MAX;
+    loop {
+        let effort = Effort::of(match pace {
+            Pace::Brief => limits::BRIEF_WORK_MAX,
+            Pace::Whole => limits::STATE_WORK_MAX,
+        });
+        let mut draft = Draft::new(machine, base, entry, env, &effort);
+        draft.pace = pace;
+        let is_current = take(&mut draft, &entry.event);
+        let begun = if is_current { run_on(&mut draft, most) } else { 0 };
+        if draft.takes_too_long() {
+            let in_time = begun.checked_sub(1).filter(|whole| *whole < most);
+            // Who was put off before is not put off again: it is its turn.
+            let put_off_before = matches!(entry.event, Event::TimerFired { .. });
+            match in_time.filter(|whole| *whole > 0 || !put_off_before) {
+                Some(whole) => most = whole,
+                None => return Err(draft.unread().map_or(Lacks::Time, Lacks::Row)),
+            }
+            continue;
+        }
+        if is_current && draft.history_is_full() {
             end::fail_for_history(&mut draft);
         }
+        let step = draft.into_step().map_err(Lacks::Row)?;
+        return Ok(if is_current { step } else { Step::default() });
     }
-    let step = draft.into_step()?;
-    Ok(if is_current { step } else { Step::default() })
 }
 
 /// Hands the event to whom it wakes. False where it is not current.
@@ -135,23 +183,29 @@ fn fire(draft: &mut Draft<impl Observer>, timer: TimerId) -> bool {
     true
 }
 
-/// Runs states until every line of control waits.
-fn run_on(draft: &mut Draft<impl Observer>) {
-    let mut left = limits::STATES_PER_STEP_MAX;
+/// Runs states until every line of control waits, `most` pieces of work at most. How many were begun.
+fn run_on(draft: &mut Draft<impl Observer>, most: usize) -> usize {
+    let (mut begun, mut states) = (0, 0);
     while let Some(work) = draft.work.pop() {
         if draft.history_is_full() || !draft.is_running() || draft.is_void() {
-            return;
+            break;
         }
-        match (work, left) {
-            (Work::Redrive(id), _) => map_run::redrive(draft, id),
-            (work, 0) => put_off(draft, work),
-            (Work::Enter(id, name, payload), _) => {
-                left -= 1;
+        let is_enough = states == limits::STATES_PER_STEP_MAX || begun >= most || !draft.has_effort_for_more();
+        match work {
+            Work::Redrive(id) => map_run::redrive(draft, id),
+            work if is_enough => {
+                put_off(draft, work);
+                continue;
+            }
+            Work::Enter(id, name, payload) => {
+                states += 1;
                 enter(draft, id, &name, payload);
             }
-            (Work::Iterate(id), _) => map::iterate(draft, id),
+            Work::Iterate(id) => map::iterate(draft, id),
         }
+        begun += 1;
     }
+    begun
 }
 
 /// Leaves what this step does not run to a timer that is due at once.

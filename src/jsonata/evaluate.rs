@@ -54,6 +54,8 @@ impl<'a> Frame<'a> {
 pub(super) struct Eval<'a> {
     pub labels: &'a [String],
     pub setting: &'a Setting<'a>,
+    /// What work it may do: its own bound, or what is left of the effort where that is less.
+    granted: u64,
     work_left: u64,
     depth: usize,
     frames: Vec<Rc<Frame<'a>>>,
@@ -70,7 +72,8 @@ impl Drop for Eval<'_> {
 
 impl<'a> Eval<'a> {
     pub fn new(labels: &'a [String], setting: &'a Setting<'a>) -> Eval<'a> {
-        Eval { labels, setting, work_left: WORK_MAX, depth: 0, frames: Vec::new() }
+        let granted = WORK_MAX.min(setting.effort.left());
+        Eval { labels, setting, granted, work_left: granted, depth: 0, frames: Vec::new() }
     }
 
     pub fn frame(&mut self, outer: Option<&Rc<Frame<'a>>>) -> Rc<Frame<'a>> {
@@ -86,8 +89,19 @@ impl<'a> Eval<'a> {
                 self.work_left = left;
                 Ok(())
             }
-            None => Err(Fault::timeout()),
+            None => {
+                self.work_left = 0;
+                if self.granted < WORK_MAX {
+                    self.setting.effort.exhaust();
+                }
+                Err(Fault::timeout())
+            }
         }
+    }
+
+    /// Takes what was done from what others may still do.
+    pub fn settle(&self) {
+        self.setting.effort.spend(self.granted - self.work_left);
     }
 
     /// A text that was made: costs what it takes.

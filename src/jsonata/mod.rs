@@ -8,7 +8,7 @@
 //! evaluate, path, call, transform   the tree against values
 //! functions/                     what expressions may call
 //! names                          which variables a tree reads
-//! value, signature, pattern, fault
+//! value, signature, pattern, fault, effort
 //! ```
 //!
 //! Invariants: no evaluation panics, recurses without bound, or runs longer than its bound of work; none depends on
@@ -17,6 +17,7 @@
 //! Must never: see a definition, an execution or the box.
 
 mod call;
+mod effort;
 mod evaluate;
 mod fault;
 mod functions;
@@ -34,6 +35,7 @@ mod value;
 
 use serde_json::Value;
 
+pub use effort::Effort;
 pub use fault::Fault;
 
 /// A compiled expression.
@@ -60,12 +62,14 @@ pub fn is_function(name: &str) -> bool {
     functions::native(name).is_some()
 }
 
-/// Time and chance, as far as an evaluation may know them.
+/// Time, chance and effort, as far as an evaluation may have them.
 pub struct Setting<'a> {
     /// Milliseconds since the epoch.
     pub now_ms: i64,
     /// The next random number.
     pub draw: &'a dyn Fn() -> u64,
+    /// What is left of the work that this evaluation shares with others; of its own bound it takes no more.
+    pub effort: &'a Effort,
 }
 
 /// What an evaluation comes to.
@@ -112,8 +116,9 @@ impl Expression {
         for (name, value) in bindings {
             frame.bind(name, value.into_val());
         }
-        let result = eval.evaluate(&self.tree.root, &value::Val::Undefined, &frame).map_err(|fault| *fault)?;
-        Ok(match result {
+        let result = eval.evaluate(&self.tree.root, &value::Val::Undefined, &frame);
+        eval.settle();
+        Ok(match result.map_err(|fault| *fault)? {
             value::Val::Undefined => Outcome::Undefined,
             found => found.to_json().map_or(Outcome::Unsupported, Outcome::Value),
         })

@@ -8,9 +8,31 @@ use super::*;
 
 fn run(text: &str, input: &Value) -> Result<Outcome, Fault> {
     let draw = || 0x1234_5678_9abc_def0;
-    let setting = Setting { now_ms: 1_510_067_557_121, draw: &draw };
+    let effort = Effort::unbounded();
+    let setting = Setting { now_ms: 1_510_067_557_121, draw: &draw, effort: &effort };
     let expression = Expression::parse(text)?;
     expression.evaluate([("i", Binding::Json(input))], &setting)
+}
+
+#[test]
+fn evaluations_share_their_effort() {
+    let (draw, effort) = (|| 0, Effort::of(10_000));
+    let setting = Setting { now_ms: 0, draw: &draw, effort: &effort };
+    let sum = Expression::parse("$sum([1..100])").unwrap();
+    let none = || std::iter::empty::<(&str, Binding)>();
+    let first = sum.evaluate(none(), &setting);
+    let spent = 10_000 - effort.left();
+    assert_eq!((first, spent > 100), (Ok(Outcome::Value(json!(5050))), true));
+    for _ in 1..10_000 / spent {
+        assert!(sum.evaluate(none(), &setting).is_ok());
+    }
+    assert!(!effort.is_exceeded());
+    assert!(sum.evaluate(none(), &setting).unwrap_err().message.contains("timeout"));
+    assert!(effort.is_exceeded());
+    // What has once exceeded it gets nothing more.
+    assert!(Expression::parse("1").unwrap().evaluate(none(), &setting).is_err());
+    effort.grant(10);
+    assert!(Expression::parse("1").unwrap().evaluate(none(), &setting).is_ok());
 }
 
 fn input() -> Value {

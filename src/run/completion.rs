@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, TaskError};
-use conveyor_interpreter::{Partial, Step, Unread};
+use conveyor_interpreter::{Lacks, Pace, Partial, Step, Unread};
 use conveyor_store::{Commit, NotRead};
 use tokio::sync::oneshot;
 
@@ -129,10 +129,16 @@ impl Completion {
         let entry = lent.core.entry(stage::event(lent.attempt, outcome.clone()).0);
         let rows = lent.core.reader.rows(execution.header().id);
         // What brings a Map's iterations together was read before this was lent; what fails very many of them was not.
+        let mut pace = Pace::Brief;
         let step = loop {
-            let unread = match guarded::step_partly(machine, execution, &entry) {
+            let unread = match guarded::step_partly(machine, execution, &entry, pace) {
                 Ok(step) => break step,
-                Err(unread) => unread,
+                Err(Lacks::Row(unread)) => unread,
+                // What the Task's own expressions make of its result cannot be put off.
+                Err(Lacks::Time) => {
+                    pace = Pace::Whole;
+                    continue;
+                }
             };
             match execution.read(unread, &rows) {
                 Ok(()) => {}

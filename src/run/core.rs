@@ -81,6 +81,8 @@ pub(super) struct Core {
     pub supervision: Supervision,
     /// Definitions that are looked through, and whatever else computes for long.
     pub analyses: Blocking,
+    /// Steps of executions whose expressions take long.
+    pub long_steps: Blocking,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
     /// Executions whose start is under way and to which nobody else has sent anything yet. Locked within `awake`.
     starting: Mutex<HashSet<ExecutionId>>,
@@ -108,12 +110,13 @@ struct Awake {
 
 impl Core {
     pub fn new(config: Config) -> SharedCore {
-        let analyses = match config.writer.threads() {
+        let computing = || match config.writer.threads() {
             Threads::Own => Blocking::half_of_the_cores(),
             Threads::Caller { .. } | Threads::Turns { .. } => Blocking::inline(),
         };
         Arc::new(Core {
-            analyses,
+            analyses: computing(),
+            long_steps: computing(),
             catalog: Catalog::new(config.account.clone(), config.region.clone()),
             writer: config.writer,
             reader: config.reader,

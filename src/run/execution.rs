@@ -16,7 +16,8 @@ use std::sync::{Arc, LazyLock};
 
 use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId, fault};
 use conveyor_interpreter::{
-    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Outcome, Partial, RunTask, Step, TaskPhase, Unread,
+    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Lacks, Outcome, Pace, Partial, RunTask, Step,
+    TaskPhase, Unread,
 };
 use conveyor_store::{Commit, NotRead, Scans};
 use futures::FutureExt as _;
@@ -331,11 +332,31 @@ impl State {
             let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
                 return Err(Refused::no_execution(self.id));
             };
-            match guarded::step_partly(machine, execution, entry) {
+            match guarded::step_partly(machine, execution, entry, Pace::Brief) {
                 Ok(step) => return Ok(step),
-                Err(unread) => self.read(unread).await?,
+                Err(Lacks::Row(unread)) => self.read(unread).await?,
+                Err(Lacks::Time) => match self.long_step(entry).await? {
+                    Ok(step) => return Ok(step),
+                    Err(unread) => self.read(unread).await?,
+                },
             }
         }
+    }
+
+    /// A step whose expressions take longer than a thread of the runtime may be held, on one that may compute.
+    async fn long_step(&mut self, entry: &Entry) -> Result<Result<Step, Unread>, Refused> {
+        let (Some(execution), Some(machine)) = (self.execution.take(), self.machine.clone()) else {
+            return Err(Refused::no_execution(self.id));
+        };
+        let entry = entry.clone();
+        let decide = move || (guarded::step_partly(&machine, &execution, &entry, Pace::Whole), execution);
+        let (step, execution) = self.core.long_steps.run(decide).await?;
+        self.execution = Some(execution);
+        // Whatever time it takes is given.
+        Ok(step.map_err(|lacks| match lacks {
+            Lacks::Row(unread) => unread,
+            Lacks::Time => Unread::ALL_BRANCHES,
+        }))
     }
 
     /// Acts on a step that is durable.

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use conveyor_base::limits::CAUSE_CHARS_MAX;
 use conveyor_base::{BranchId, EventId, Timestamp, fault};
 use conveyor_interpreter::{
-    self as interpreter, Branch, Command, Doing, Entry, Execution, Failure, Header, HistoryEvent, HistoryKind, Outcome,
-    Partial, RunPhase, Status, Step, Unread,
+    self as interpreter, Branch, Command, Doing, Entry, Execution, Failure, Header, HistoryEvent, HistoryKind, Lacks,
+    Outcome, Pace, Partial, RunPhase, Status, Step, Unread,
 };
 
 use super::catalog::Machine;
@@ -27,13 +27,25 @@ pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> S
         .unwrap_or_else(|panic| panicked(machine, &execution.header, &execution.branches, entry.at, &*panic))
 }
 
+/// The same on a thread of the runtime; `None` where it takes longer than that may. The first step never does.
+pub(super) fn step_briefly(machine: &Machine, execution: &Execution, entry: &Entry) -> Option<Step> {
+    let decide = || interpreter::step_briefly(&machine.definition, execution, entry, &machine.env);
+    catch_unwind(AssertUnwindSafe(decide))
+        .unwrap_or_else(|panic| Some(panicked(machine, &execution.header, &execution.branches, entry.at, &*panic)))
+}
+
+/// The first step of an execution.
+pub(super) fn begin(machine: &Machine, execution: &Execution, entry: &Entry) -> Step {
+    step_briefly(machine, execution, entry).unwrap_or_else(|| step(machine, execution, entry))
+}
+
 /// The same, of an execution of which only some rows were read.
-pub(super) fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry) -> Result<Step, Unread> {
-    let decide = || interpreter::step_partly(&machine.definition, execution, entry, &machine.env);
+pub(super) fn step_partly(machine: &Machine, execution: &Partial, entry: &Entry, pace: Pace) -> Result<Step, Lacks> {
+    let decide = || interpreter::step_partly(&machine.definition, execution, entry, &machine.env, pace);
     catch_unwind(AssertUnwindSafe(decide)).unwrap_or_else(|panic| match execution.branches() {
         Some(branches) => Ok(panicked(machine, execution.header(), branches, entry.at, &*panic)),
         // Whoever is failed by hand leaves nothing behind that waits.
-        None => Err(Unread::ALL_BRANCHES),
+        None => Err(Lacks::Row(Unread::ALL_BRANCHES)),
     })
 }
 

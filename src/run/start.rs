@@ -129,7 +129,7 @@ async fn begin(
     let mut execution = Execution::start(id, name.clone(), reference, request.input, entry.at);
     execution.header.parent = request.parent.clone();
     execution.header.trace_header = request.trace_header;
-    let step = guarded::step(&machine, &execution, &entry);
+    let step = guarded::begin(&machine, &execution, &entry);
 
     let mut commit = Commit::new();
     commit.step(None, &step);

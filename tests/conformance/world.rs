@@ -6,7 +6,8 @@ use conveyor_asl::{self as asl, StateMachine};
 use conveyor_base::{Attempt, ExecutionId, TaskToken, TimerId, Timestamp};
 use conveyor_interpreter::map_run::{self, Feed, Plan};
 use conveyor_interpreter::{
-    Command, Entry, Env, Event, Execution, HistoryEvent, MachineRef, MapChild, Outcome, Partial, RunTask, Status, step,
+    Command, Effort, Entry, Env, Event, Execution, HistoryEvent, MachineRef, MapChild, Outcome, Partial, RunTask,
+    Status, step,
 };
 use conveyor_logs::event::wire;
 use serde_json::{Value, json};
@@ -156,7 +157,8 @@ impl World {
         let parent = &self.executions[at].execution;
         let plan: Plan = serde_json::from_str(&task.parameters).unwrap();
         let looked_at = Partial::from(parent.clone());
-        let feed = Feed::of(&self.machines[&machine], &looked_at, task.branch, &env);
+        let effort = Effort::unbounded();
+        let feed = Feed::of(&self.machines[&machine], &looked_at, task.branch, &env, &effort);
         let mut feed = feed.unwrap().unwrap();
         let mut children = Vec::new();
         for (number, item) in (0..).zip(feed.items().unwrap()) {

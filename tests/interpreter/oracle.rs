@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use conveyor_asl::StateMachine;
 use conveyor_base::{Attempt, EventId, ExecutionId, TimerId, Timestamp};
 use conveyor_interpreter::{
-    Command, Doing, Entry, Env, Event, Execution, HistoryEvent, HistoryKind, MachineRef, Outcome, Partial, RunTask,
-    Status, Step, step, step_partly,
+    Command, Doing, Entry, Env, Event, Execution, HistoryEvent, HistoryKind, MachineRef, Outcome, Pace, Partial,
+    RunTask, Status, Step, step, step_partly,
 };
 use conveyor_store::Commit;
 
@@ -169,7 +169,8 @@ impl<'m> Oracle<'m> {
         {
             partial.read_timer(timer, Some(branch), &rows).unwrap();
         }
-        let step = rows.decide(&mut partial, |partial| step_partly(self.machine, partial, entry, &self.env));
+        let pace = if self.steps.is_multiple_of(2) { Pace::Brief } else { Pace::Whole };
+        let step = rows.decide(&mut partial, |partial| step_partly(self.machine, partial, entry, &self.env, pace));
         assert_eq!(step, *whole, "{:?} decided on a part", entry.event);
         let (mut commit, mut other) = (Commit::new(), Commit::new());
         commit.step(Some(&self.execution), whole);

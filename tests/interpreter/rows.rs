@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, BranchId};
-use conveyor_interpreter::{Branch, Execution, Item, Partial, Rows, Step, Unread};
+use conveyor_interpreter::{Branch, Execution, Item, Lacks, Partial, Rows, Step};
 use serde_json::Value;
 
 pub struct Counted<'e> {
@@ -20,12 +20,13 @@ impl<'e> Counted<'e> {
     }
 
     /// Decides, reading what is lacking, and nothing twice.
-    pub fn decide(&self, partial: &mut Partial, decide: impl Fn(&Partial) -> Result<Step, Unread>) -> Step {
+    pub fn decide(&self, partial: &mut Partial, decide: impl Fn(&Partial) -> Result<Step, Lacks>) -> Step {
         let mut asked = BTreeSet::new();
         loop {
             match decide(partial) {
                 Ok(step) => return step,
-                Err(unread) => {
+                Err(Lacks::Time) => panic!("nothing here takes long"),
+                Err(Lacks::Row(unread)) => {
                     assert!(asked.insert(format!("{unread:?}")), "{unread:?} was read, and is lacking again");
                     partial.read(unread, self).unwrap();
                 }

@@ -1,8 +1,10 @@
 //! What people rely on, with the clock in hand.
 
 use conveyor_asl::{self as asl, StateMachine};
-use conveyor_base::{Attempt, limits};
-use conveyor_interpreter::{Event, HistoryKind, Outcome, Status};
+use conveyor_base::{Attempt, ExecutionId, Timestamp, limits};
+use conveyor_interpreter::{
+    Command, Entry, Env, Event, Execution, HistoryKind, Lacks, MachineRef, Outcome, Pace, Partial, Status, step_partly,
+};
 use conveyor_logs::event::type_name;
 use serde_json::{Value, json};
 
@@ -208,6 +210,93 @@ fn a_loop_without_an_end_yields_and_ends_at_the_history_s_limit() {
     assert!(matches!(oracle.history.last().unwrap().kind, HistoryKind::ExecutionFailed(_)));
 }
 
+/// What an actor does: at the pace of its thread, and at its own where that is not enough. How often that was.
+fn paced(machine: &StateMachine, input: &str) -> (Execution, Vec<HistoryKind>, usize, usize) {
+    let env = Env::new("us-east-1", "000000000000", "paced", "");
+    let reference = MachineRef { name: "paced".into(), revision: 1, qualifier: None };
+    let at = Timestamp(1);
+    let execution = Execution::start(ExecutionId(1), "run".into(), reference, input.into(), at);
+    let mut partial = Partial::from(execution.clone());
+    let (mut whole, mut history, mut events) = (execution, Vec::new(), vec![Event::Started]);
+    let (mut briefly, mut long) = (0, 0);
+    while let Some(event) = events.pop() {
+        let entry = Entry { at, seed: 7, event };
+        let step = match step_partly(machine, &partial, &entry, &env, Pace::Brief) {
+            Ok(step) => {
+                briefly += 1;
+                step
+            }
+            Err(lacks) => {
+                assert_eq!(lacks, Lacks::Time);
+                assert!(entry.event != Event::Started, "a first step is put off");
+                long += 1;
+                step_partly(machine, &partial, &entry, &env, Pace::Whole).unwrap()
+            }
+        };
+        assert!(step.header.is_some(), "{:?} is current", entry.event);
+        for command in &step.commands {
+            if let Command::SetTimer { timer, due } = command {
+                assert_eq!(*due, at, "nobody waits");
+                events.push(Event::TimerFired { timer: *timer });
+            }
+        }
+        partial.apply(&step);
+        whole.apply(&step);
+        history.extend(step.history.into_iter().map(|event| event.kind));
+    }
+    (whole, history, briefly, long)
+}
+
+#[test]
+fn what_takes_long_is_put_off_and_comes_to_the_same() {
+    let heavy = "{% $sum($map([1..200], function($v) { $v * $states.input })) %}";
+    let definition = |output: &str| {
+        machine(json!({"QueryLanguage": "JSONata", "StartAt": "M", "States": {
+            "M": {"Type": "Map", "Items": "{% [1..300] %}", "Next": "Sum", "ItemProcessor": {"StartAt": "P", "States": {
+                "P": {"Type": "Pass", "Output": output, "End": true}}}},
+            "Sum": {"Type": "Pass", "Output": "{% $sum($states.input) %}", "End": true}}}))
+    };
+    let machine = definition(heavy);
+    let (execution, history, briefly, long) = paced(&machine, "{}");
+    assert_eq!(execution.header.output().unwrap(), &(45_150 * 20_100).to_string());
+    // 300 items of some 2,000 units each, and 50,000 at a time.
+    assert!((10..100).contains(&briefly), "{briefly} short steps");
+    assert_eq!(long, 0);
+    let mut oracle = started(&machine, "{}");
+    oracle.drive_to_the_end();
+    let all: Vec<HistoryKind> = oracle.history.into_iter().map(|event| event.kind).collect();
+    assert_eq!(history.len(), all.len());
+    assert_eq!(history.last(), all.last());
+
+    // A single state that takes longer than a thread of the runtime may be held, and one that takes too long for any.
+    let (execution, _, _, long) = paced(&definition("{% $sum([1..30000]) %}"), "{}");
+    assert_eq!((execution.header.status, long > 0), (Status::Succeeded, true));
+    let sums: serde_json::Map<_, _> =
+        (0..30).map(|n| (format!("s{n}"), json!("{% $count([1..100000][$ % 2 = 0]) %}"))).collect();
+    let endless = self::machine(json!({"QueryLanguage": "JSONata", "StartAt": "A", "States": {
+        "A": {"Type": "Pass", "Output": sums, "End": true}}}));
+    let (execution, ..) = paced(&endless, "{}");
+    let Some(Outcome::Failed { error, cause }) = execution.header.outcome else { panic!("too much work") };
+    assert_eq!(error.as_deref(), Some("States.QueryEvaluationError"));
+    assert!(cause.unwrap().contains("Expression evaluation timeout"));
+}
+
+#[test]
+fn a_path_over_paths_is_counted() {
+    let many: Vec<_> = (0..400).map(|n| format!("@..a{n} == 1")).collect();
+    let path = format!("$..[?({})]", many.join(" || "));
+    let machine = machine(json!({"StartAt": "A", "States": {"A": {"Type": "Pass", "InputPath": path, "End": true}}}));
+    let mut deep = json!([1]);
+    for _ in 0..60 {
+        deep = json!([deep, [1, 2, 3, 4], {"b": [1, 2, 3]}]);
+    }
+    let wide = Value::Array(vec![deep; 40]);
+    let (execution, ..) = paced(&machine, &wide.to_string());
+    let Some(Outcome::Failed { error, cause }) = execution.header.outcome else { panic!("too much work") };
+    assert_eq!(error.as_deref(), Some("States.Runtime"));
+    assert!(cause.unwrap().contains("looks at more values than one state may"));
+}
+
 #[test]
 fn a_large_map_yields_and_a_step_touches_few_rows() {
     let task = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:probe", "End": true});
@@ -219,11 +308,8 @@ fn a_large_map_yields_and_a_step_touches_few_rows() {
         oracle.fire_next();
     }
     let attempt = current(&oracle);
-    let entry = conveyor_interpreter::Entry {
-        at: conveyor_base::Timestamp(oracle.now),
-        seed: 1,
-        event: Event::TaskSucceeded { attempt, output: "1".into() },
-    };
+    let entry =
+        Entry { at: Timestamp(oracle.now), seed: 1, event: Event::TaskSucceeded { attempt, output: "1".into() } };
     let step = conveyor_interpreter::step(&machine, &oracle.execution, &entry, &oracle.env);
     assert_eq!((step.branches.len(), step.items.len()), (2, 0));
 }

@@ -2,7 +2,7 @@
 
 use conveyor_asl as asl;
 use conveyor_base::{ExecutionId, Timestamp};
-use conveyor_interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Partial, Step, step, step_partly};
+use conveyor_interpreter::{Command, Entry, Env, Event, Execution, MachineRef, Pace, Partial, Step, step, step_partly};
 use serde_json::json;
 
 use crate::rows::Counted;
@@ -44,7 +44,7 @@ fn rows_read(items: u32, concurrency: u32) -> Vec<usize> {
         if let Event::TimerFired { timer } = entry.event {
             partial.read_timer(timer, execution.branch_of_timer(timer), &rows).unwrap();
         }
-        let step = rows.decide(&mut partial, |partial| step_partly(&machine, partial, &entry, &env));
+        let step = rows.decide(&mut partial, |partial| step_partly(&machine, partial, &entry, &env, Pace::Brief));
         assert!(step.header.is_some(), "{:?} is current", entry.event);
         let read = rows.read.get();
         execution.apply(&step);

@@ -123,6 +123,8 @@ impl Call {
         // What the others make is no larger than what they are given, but for escapes.
         if matches!(self.function, Function::Array | Function::Format | Function::JsonToString | Function::JsonMerge) {
             make_room(&values, scope)?;
+        } else if self.function.reads_all() && !values.iter().all(|value| scope.spend_on(value)) {
+            return Err(Failure::TooLarge);
         }
         self.function.run(values, scope).map_err(Failure::Inside)
     }
@@ -195,6 +197,14 @@ impl Function {
         ("States.StringToJson", Function::StringToJson, 1, 1),
         ("States.UUID", Function::Uuid, 0, 0),
     ];
+
+    /// Whether what it costs grows with what it is given.
+    fn reads_all(self) -> bool {
+        !matches!(
+            self,
+            Function::ArrayGetItem | Function::ArrayLength | Function::MathAdd | Function::MathRandom | Function::Uuid
+        )
+    }
 
     fn name(self) -> &'static str {
         Function::ALL.iter().find(|(_, function, ..)| *function == self).map_or("", |(name, ..)| name)

@@ -60,7 +60,11 @@ impl PartialEq for Pattern {
 }
 
 impl Filter {
+    /// Holds for nothing once more was looked at than may be.
     pub(super) fn holds(&self, item: &Value, scope: &Scope) -> bool {
+        if !scope.spend(1) {
+            return false;
+        }
         match self {
             Filter::And(both) => both.0.holds(item, scope) && both.1.holds(item, scope),
             Filter::Or(either) => either.0.holds(item, scope) || either.1.holds(item, scope),
@@ -111,7 +115,7 @@ fn found<T>(path: &Path, root: &Value, scope: &Scope, then: impl FnOnce(Option<&
         return then(path.find_one(root).ok().as_deref());
     }
     match select(root, path.steps(), scope) {
-        Some(values) if !values.is_empty() => then(Some(&values.into_iter().cloned().collect())),
+        Ok(values) if !values.is_empty() => then(Some(&values.into_iter().cloned().collect())),
         _ => then(None),
     }
 }

@@ -20,6 +20,8 @@ use filter::Filter;
 
 /// Most values that a path may find on its way. A payload of the largest size holds fewer.
 const FOUND_MAX: usize = limits::PAYLOAD_BYTES_MAX;
+/// Of a path that would take more work than the evaluations of its state may.
+const TOO_MUCH: &str = "The path looks at more values than one state may";
 
 /// A JSONPath.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,10 +86,12 @@ impl Path {
     pub fn find<'a>(&self, scope: &Scope<'a>) -> Result<Cow<'a, Value>, String> {
         let root = self.root_value(scope)?;
         if self.definite {
-            return self.find_one(root);
+            return match scope.spend(self.steps.len()) {
+                true => self.find_one(root),
+                false => Err(TOO_MUCH.to_owned()),
+            };
         }
-        let found =
-            select(root, &self.steps, scope).ok_or_else(|| format!("The path finds more than {FOUND_MAX} values"))?;
+        let found = select(root, &self.steps, scope)?;
         match found.iter().all(|value| scope.take_room(value)) {
             true => Ok(Cow::Owned(Value::Array(found.into_iter().cloned().collect()))),
             false => Err("The path finds more data than any result may hold".to_owned()),
@@ -207,9 +211,9 @@ pub(super) fn nothing_to_apply_to() -> EvalError {
     EvalError::runtime("Unable to apply Path transformation to null or empty input.")
 }
 
-/// All values that the steps lead to, in document order; what is not there is left out. `None` if there
+/// All values that the steps lead to, in document order; what is not there is left out. Errs where there
 /// are more than any payload holds: `..` upon `..` could otherwise grow without bound.
-fn select<'a>(root: &'a Value, steps: &[Step], scope: &Scope) -> Option<Vec<&'a Value>> {
+fn select<'a>(root: &'a Value, steps: &[Step], scope: &Scope) -> Result<Vec<&'a Value>, String> {
     let mut values = vec![root];
     for step in steps {
         if values.is_empty() {
@@ -217,14 +221,19 @@ fn select<'a>(root: &'a Value, steps: &[Step], scope: &Scope) -> Option<Vec<&'a 
         }
         let mut next = Vec::new();
         for value in values {
+            let before = next.len();
             follow(value, step, scope, &mut next);
             if next.len() > FOUND_MAX {
-                return None;
+                return Err(format!("The path finds more than {FOUND_MAX} values"));
+            }
+            // Filters and `..` account for what they look at themselves.
+            if !scope.spend(1 + next.len() - before) {
+                return Err(TOO_MUCH.to_owned());
             }
         }
         values = next;
     }
-    Some(values)
+    Ok(values)
 }
 
 fn follow<'a>(value: &'a Value, step: &Step, scope: &Scope, found: &mut Vec<&'a Value>) {
@@ -247,15 +256,18 @@ fn follow<'a>(value: &'a Value, step: &Step, scope: &Scope, found: &mut Vec<&'a 
             found.extend(items.iter().filter(|item| filter.holds(item, scope)));
         }
         (Step::Filter(filter), Value::Object(_)) if filter.holds(value, scope) => found.push(value),
-        (Step::Descend, _) => descend(value, found),
+        (Step::Descend, _) => descend(value, scope, found),
         _ => {}
     }
 }
 
 /// The containers at and below a value, parents first. A stack of its own: data may be nested deeply.
-fn descend<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
+fn descend<'a>(value: &'a Value, scope: &Scope, found: &mut Vec<&'a Value>) {
     let mut waiting = vec![value];
     while let Some(value) = waiting.pop() {
+        if !scope.spend(1) {
+            return;
+        }
         match value {
             Value::Array(items) => waiting.extend(items.iter().rev()),
             Value::Object(fields) => waiting.extend(fields.values().rev()),

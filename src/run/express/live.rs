@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use conveyor_base::{Attempt, TaskError, TimerId, Timestamp, fault};
-use conveyor_interpreter::{Command, Doing, Event, Execution, Header, RunTask, Status};
+use conveyor_interpreter::{Command, Doing, Entry, Event, Execution, Header, RunTask, Status, Step};
 use futures::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -75,7 +75,8 @@ impl LiveExecution {
             self.decide(Event::Stopped {
                 error: Some("States.Runtime".into()),
                 cause: Some("Carrying out the execution failed inside the appliance; its log has the details.".into()),
-            });
+            })
+            .await;
         }
         self.close().await;
     }
@@ -129,7 +130,7 @@ impl LiveExecution {
             () = sleep(Duration::from_millis(until_ms)), if next.is_some() => {
                 if let Some((due, timer)) = next.filter(|(due, _)| *due <= self.core.clock.now()) {
                     self.timers.remove(&(due, timer));
-                    self.decide(Event::TimerFired { timer });
+                    self.decide(Event::TimerFired { timer }).await;
                 }
             }
         }
@@ -138,7 +139,7 @@ impl LiveExecution {
     async fn handle_message(&mut self, message: Message) {
         match message {
             Message::Event { event, answer, .. } => {
-                let changed = self.decide(event);
+                let changed = self.decide(event).await;
                 if let Some(answer) = answer {
                     // Who asked may have hung up; the event counts all the same.
                     let _ = answer.send(Ok(changed));
@@ -152,7 +153,7 @@ impl LiveExecution {
 
     async fn ended(&mut self, end: End) {
         match end {
-            End::Ended(event) => drop(self.decide(event)),
+            End::Ended(event) => drop(self.decide(event).await),
             End::Settle(settle, labels) => self.settle(settle, &labels).await,
             End::Moved { task, ticket } => self.core.run_elsewhere(self.execution.header.id, task, ticket),
         }
@@ -166,16 +167,19 @@ impl LiveExecution {
             Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
             Ok(Completed::Lost | Completed::Lacks { .. }) | Err(_) => super::super::completion::lost(),
         };
-        self.decide(labels.ended(&self.core, outcome));
+        self.decide(labels.ended(&self.core, outcome)).await;
     }
 
     /// Decide and act. True when the event changed something.
-    fn decide(&mut self, event: Event) -> bool {
+    async fn decide(&mut self, event: Event) -> bool {
         if self.core.is_closing() {
             return false;
         }
         let entry = self.core.entry(event);
-        let step = guarded::step(&self.machine, &self.execution, &entry);
+        let step = match guarded::step_briefly(&self.machine, &self.execution, &entry) {
+            Some(step) => step,
+            None => self.long_step(entry).await,
+        };
         if step.header.is_none() {
             return false;
         }
@@ -183,6 +187,14 @@ impl LiveExecution {
         self.core.logs.push(&self.machine, &self.execution.header, step.history);
         self.act(step.commands);
         true
+    }
+
+    /// A step whose expressions take longer than a thread of the runtime may be held, on one that may compute.
+    async fn long_step(&self, entry: Entry) -> Step {
+        let (machine, execution, again) = (self.machine.clone(), self.execution.clone(), entry.clone());
+        let decided = self.core.long_steps.run(move || guarded::step(&machine, &execution, &entry)).await;
+        // There it breaks off only with the appliance.
+        decided.unwrap_or_else(|_| guarded::step(&self.machine, &self.execution, &again))
     }
 
     fn act(&mut self, commands: Vec<Command>) {

@@ -235,7 +235,7 @@ impl Begun {
         let machine = core.machine(&reference)?;
         let mut execution = Execution::start(id, name, reference, request.input, entry.at);
         execution.header.trace_header = request.trace_header;
-        let step = guarded::step(&machine, &execution, &entry);
+        let step = guarded::begin(&machine, &execution, &entry);
         execution.apply(&step);
         let header = &execution.header;
         events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();

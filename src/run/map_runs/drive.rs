@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use conveyor_base::limits::CHILDREN_IN_FLIGHT_MAX;
+use conveyor_base::limits::{CHILDREN_IN_FLIGHT_MAX, STEP_WORK_MAX};
 use conveyor_base::{Attempt, ExecutionId, Fault, Timestamp};
 use conveyor_interpreter::map_run::{Feed, Plan, child, exceeds, threshold_exceeded};
 use conveyor_interpreter::{
-    Branch, Event, Execution, Failure, Known, MapChild, Partial, RunTask, Status, Step, run_list,
+    Branch, Effort, Event, Execution, Failure, Known, MapChild, Partial, RunTask, Status, Step, run_list,
 };
 use conveyor_store::{Commit, MapRunRow, RunChild, RunStatus, Scans};
 use tokio::time::{Duration, timeout};
@@ -141,7 +141,8 @@ impl<'a> Run<'a> {
         let (looking, mut execution) = (machine.clone(), Partial::of(header));
         let read = core.reader.blocking(move |rows| {
             let rows = rows.rows(parent);
-            while let Err(unread) = Feed::of(&looking.definition, &execution, branch, &looking.env) {
+            let effort = Effort::unbounded();
+            while let Err(unread) = Feed::of(&looking.definition, &execution, branch, &looking.env, &effort) {
                 execution.read(unread, &rows)?;
             }
             Ok::<_, Fault>(execution)
@@ -291,7 +292,7 @@ impl<'a> Run<'a> {
 
     async fn start_some(&mut self, room: u64) -> Result<Option<End>, Fault> {
         let machine = self.machine.clone();
-        let batched = match self.batch(&machine, room)? {
+        let batched = match self.batch(room).await? {
             Ok(batched) => batched,
             Err(failure) => return Ok(Some(End::Failed(failure))),
         };
@@ -317,42 +318,55 @@ impl<'a> Run<'a> {
         Ok(None)
     }
 
-    /// Makes the next children, decided and not stored.
-    fn batch(&mut self, machine: &Machine, room: u64) -> Result<Result<Batched, Failure>, Fault> {
-        let mut cursor = Cursor::of(&self.row);
-        let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
-        let parent = self.execution.clone();
-        let feed = Feed::of(&machine.definition, &parent, self.task.branch, &machine.env);
-        let Some(mut feed) = feed.ok().flatten() else {
-            let cause = "The execution is not in the Map state any more that the run belongs to.".to_owned();
-            return Ok(Err(Failure { error: Some("States.Runtime".into()), cause: Some(cause) }));
+    /// Makes the next children, decided and not stored: on a thread that may compute, since what their selectors take is
+    /// the definition's to say.
+    async fn batch(&mut self, room: u64) -> Result<Result<Batched, Failure>, Fault> {
+        let (core, machine, parent) = (self.core.clone(), self.machine.clone(), self.execution.clone());
+        let (mut items, row, branch) = (self.items.clone(), self.row.clone(), self.task.branch);
+        let of = MapChild {
+            run: row.run.0,
+            parent: self.parent,
+            attempt: self.task.attempt,
+            state: self.task.state.clone(),
+            label: row.label.as_str().into(),
+            express: self.plan.express,
+            number: row.children,
+            items: 0,
         };
-        let express = self.plan.express;
-        while (started.len() as u64) < room && bytes < START_BYTES_MAX && cursor.item < self.row.items {
-            let (input, items) = match self.items.next_input(&mut feed, &mut cursor, self.row.items)? {
-                Ok(made) => made,
-                Err(failure) => return Ok(Err(failure)),
+        let make = move || {
+            let mut cursor = Cursor::of(&row);
+            let (mut commit, mut started, mut bytes) = (Commit::new(), Vec::new(), 0);
+            let effort = Effort::unbounded();
+            let feed = Feed::of(&machine.definition, &parent, branch, &machine.env, &effort);
+            let Some(mut feed) = feed.ok().flatten() else {
+                let cause = "The execution is not in the Map state any more that the run belongs to.".to_owned();
+                return Ok(Err(Failure { error: Some("States.Runtime".into()), cause: Some(cause) }));
             };
-            bytes += input.len();
-            let entry = self.core.entry(Event::Started);
-            let of = MapChild {
-                run: self.row.run.0,
-                parent: self.parent,
-                attempt: self.task.attempt,
-                state: self.task.state.clone(),
-                label: self.row.label.as_str().into(),
-                express,
-                number: self.row.children + started.len() as u32,
-                items,
-            };
-            let id = ExecutionId::generate(entry.at);
-            let mut execution = child(id, self.execution.header(), of, input, entry.at);
-            let step = guarded::step(machine, &execution, &entry);
-            commit.step(None, &step);
-            execution.apply(&step);
-            started.push((execution, step));
-        }
-        Ok(Ok(Batched { commit, started, cursor }))
+            while (started.len() as u64) < room
+                && bytes < START_BYTES_MAX
+                && cursor.item < row.items
+                && feed.next_child() < STEP_WORK_MAX
+            {
+                let (input, held) = match items.next_input(&mut feed, &mut cursor, row.items)? {
+                    Ok(made) => made,
+                    Err(failure) => return Ok(Err(failure)),
+                };
+                bytes += input.len();
+                let entry = core.entry(Event::Started);
+                let of = MapChild { number: of.number + started.len() as u32, items: held, ..of.clone() };
+                let id = ExecutionId::generate(entry.at);
+                let mut execution = child(id, parent.header(), of, input, entry.at);
+                let step = guarded::begin(&machine, &execution, &entry);
+                commit.step(None, &step);
+                execution.apply(&step);
+                started.push((execution, step));
+            }
+            Ok::<_, Fault>(Ok((Batched { commit, started, cursor }, items)))
+        };
+        Ok(self.core.long_steps.run(make).await??.map(|(batched, items)| {
+            self.items = items;
+            batched
+        }))
     }
 
     async fn fail(&mut self, failure: Failure) -> Result<(), Fault> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conveyor_base::limits::quotas;
 use conveyor_base::{Attempt, ExecutionId, Fault, fault};
 use conveyor_interpreter::map_run::{Batch, Feed, Plan, ReadItems, batch_input, bounded};
-use conveyor_interpreter::{Failure, Item, Json, RunTask};
+use conveyor_interpreter::{Effort, Failure, Item, Json, RunTask};
 use conveyor_store::{Commit, MapRunRow};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -43,15 +43,20 @@ impl Run<'_> {
             Some(reader) if !self.row.is_read => return self.read_pages(reader.clone()).await,
             Some(_) => return Ok(Ok(())),
             // What it looks at was read when the run was taken up.
-            None => Feed::of(&machine.definition, &self.execution, self.task.branch, &machine.env)
-                .ok()
-                .flatten()
-                .map_or(Ok(Vec::new()), |feed| feed.items()),
+            None => {
+                let (parent, branch) = (self.execution.clone(), self.task.branch);
+                let given = move || {
+                    let effort = Effort::unbounded();
+                    let feed = Feed::of(&machine.definition, &parent, branch, &machine.env, &effort);
+                    feed.ok().flatten().map_or(Ok(Vec::new()), |feed| feed.items())
+                };
+                self.core.long_steps.run(given).await?
+            }
         };
         Ok(match given {
             Ok(given) => {
                 self.row.items = u32::try_from(given.len()).unwrap_or(u32::MAX);
-                self.items.given = given;
+                self.items.given = Arc::new(given);
                 Ok(())
             }
             Err(failure) => Err(End::Failed(failure)),
@@ -116,7 +121,8 @@ impl Run<'_> {
         let (mut items, machine, parent) = (self.items.clone(), self.machine.clone(), self.execution.clone());
         let (branch, row) = (self.task.branch, self.row.clone());
         move |see| {
-            let feed = Feed::of(&machine.definition, &parent, branch, &machine.env);
+            let effort = Effort::unbounded();
+            let feed = Feed::of(&machine.definition, &parent, branch, &machine.env, &effort);
             let Some(mut feed) = feed.ok().flatten() else { return Ok(()) };
             let mut cursor = Cursor::of(&row);
             while cursor.item < row.items {
@@ -131,7 +137,7 @@ impl Run<'_> {
     }
 }
 
-/// Where a run's items are. A clone reads on its own.
+/// Where a run's items are. A clone costs little and reads on its own.
 #[derive(Clone)]
 pub(super) struct Items {
     core: SharedCore,
@@ -140,15 +146,15 @@ pub(super) struct Items {
     state: Arc<str>,
     plan: Plan,
     /// Those that stand in the parent's input.
-    given: Vec<Item>,
+    given: Arc<Vec<Item>>,
     /// The page that is read now.
-    page: Option<(u32, Vec<Item>)>,
+    page: Option<(u32, Arc<Vec<Item>>)>,
 }
 
 impl Items {
     pub fn of(core: &SharedCore, parent: ExecutionId, task: &RunTask, plan: &Plan) -> Items {
         let (attempt, state) = (task.attempt, task.state.clone());
-        Items { core: core.clone(), parent, attempt, state, plan: plan.clone(), given: Vec::new(), page: None }
+        Items { core: core.clone(), parent, attempt, state, plan: plan.clone(), given: Arc::default(), page: None }
     }
 
     /// The next child's input, and how many items it holds, of `end` items in all.
@@ -158,6 +164,7 @@ impl Items {
         cursor: &mut Cursor,
         end: u32,
     ) -> Result<Result<(Json, u32), Failure>, Fault> {
+        feed.next_child();
         let state = self.state.clone();
         let Some(batch) = self.plan.batch.clone() else {
             let index = cursor.item;
@@ -198,8 +205,8 @@ impl Items {
                 let lines = self.core.reader.item_page(self.parent, self.attempt, cursor.page)?;
                 let lines = lines.ok_or_else(|| lost(self.parent))?;
                 let source = self.core.resources.source_of(self.plan.reader.as_ref());
-                let items = lines.lines().map(|line| item_of(line, &source)).collect();
-                self.page = Some((cursor.page, items));
+                let items: Vec<Item> = lines.lines().map(|line| item_of(line, &source)).collect();
+                self.page = Some((cursor.page, Arc::new(items)));
             }
             if let Some((_, items)) = &self.page
                 && let Some(item) = items.get(cursor.line as usize)
