@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "api/crowd.rs"]
+mod crowd;
 #[path = "api/hostile.rs"]
 mod hostile;
 #[path = "api/refusals.rs"]

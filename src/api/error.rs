@@ -97,6 +97,7 @@ fn status(code: &str) -> StatusCode {
         | "AccessDeniedException" => StatusCode::FORBIDDEN,
         "Unauthorized" => StatusCode::UNAUTHORIZED,
         "RequestEntityTooLargeException" => StatusCode::PAYLOAD_TOO_LARGE,
+        "RequestTimeout" => StatusCode::REQUEST_TIMEOUT,
         _ => StatusCode::BAD_REQUEST,
     }
 }

@@ -7,16 +7,22 @@
 //! is one of them.
 //!
 //! What a route needs is a [`Role`]; who came in stands with the request as a [`Caller`].
+//!
+//! Nobody shuts others out: a body is read here, within a time, before the request takes a place among those under way;
+//! those that wait for something to happen have places of their own; whoever watches over the box needs none.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use conveyor_base::limits::quotas;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
@@ -25,8 +31,14 @@ use super::session;
 use super::signature::{self, Signed};
 use super::{ApiError, AppState, aws, rest};
 
-/// Requests under way at once, above which callers are asked to come back.
+/// Requests under way at once, above which callers are asked to come back; and those that wait for something to happen.
 const REQUESTS_ACTIVE_MAX: usize = 1024;
+const REQUESTS_WAITING_MAX: usize = 2048;
+/// Bodies above this, or of no known length, are read so many at a time: what is read stands in memory.
+const LARGE_BODY_BYTES: u64 = 64 << 10;
+const LARGE_BODIES_MAX: usize = 256;
+/// How long a body may take to come. Not an upload's, which is as long as its file is.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What somebody may do here; each role may do what those before it may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,11 +148,31 @@ impl Auth {
 
 /// How many requests may still come in.
 #[derive(Clone)]
-pub struct RequestLimit(Arc<Semaphore>);
+pub struct RequestLimit {
+    active: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    large_bodies: Arc<Semaphore>,
+}
 
 impl Default for RequestLimit {
     fn default() -> RequestLimit {
-        RequestLimit(Arc::new(Semaphore::new(REQUESTS_ACTIVE_MAX)))
+        let places = |most| Arc::new(Semaphore::new(most));
+        RequestLimit {
+            active: places(REQUESTS_ACTIVE_MAX),
+            waiting: places(REQUESTS_WAITING_MAX),
+            large_bodies: places(LARGE_BODIES_MAX),
+        }
+    }
+}
+
+impl RequestLimit {
+    /// The places for such a request. None for who watches over the box: many callers are no box that is not well.
+    fn places(&self, request: &Request, body: &[u8]) -> Option<&Semaphore> {
+        match request.uri().path() {
+            "/healthz" | "/metrics" => None,
+            _ if is_upload(request) || aws::may_wait(request.headers(), body) => Some(&self.waiting),
+            _ => Some(&self.active),
+        }
     }
 }
 
@@ -148,43 +180,45 @@ impl Default for RequestLimit {
 pub async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let is_aws = request.uri().path() == "/" && request.method() == Method::POST;
     let refuse = |refusal: ApiError| if is_aws { aws::refuse(&refusal) } else { rest::refuse(&refusal) };
-    // Who watches over the box must not take many idle callers for a box that is not well.
-    let is_watching = matches!(request.uri().path(), "/healthz" | "/metrics");
-    let permit = app.request_limit.0.try_acquire();
-    if permit.is_err() && !is_watching {
+    if let Err(refusal) = check_origin(&request, &app.auth) {
+        return refuse(refusal);
+    }
+    let is_signed = is_aws || signature::is_signed(request.headers());
+    let caller = match &app.auth {
+        Auth::Loopback => Some(Caller::on_this_box()),
+        Auth::Needed(credentials) if !is_signed => known(request.headers(), credentials, &app),
+        Auth::Needed(_) => None,
+    };
+    let is_unknown = caller.is_none() && !is_signed;
+    if is_unknown && !is_open(&request) {
+        return unauthorized(request.headers());
+    }
+    let (mut request, body) = match with_body(request, &app.request_limit).await {
+        Ok(read) => read,
+        Err(refusal) => return refuse(refusal),
+    };
+    let caller = match (caller, &app.auth) {
+        (None, Auth::Needed(credentials)) if is_signed => match signer(&request, &body, credentials, &app) {
+            Ok(caller) => Some(caller),
+            Err(refusal) => return refuse(refusal),
+        },
+        (caller, _) => caller,
+    };
+    // Held until the request is answered.
+    let place = app.request_limit.places(&request, &body).map(Semaphore::try_acquire);
+    if let Some(Err(_)) = place {
         let mut response = refuse(ApiError::new("ThrottlingException", "Too many requests at once; try again"));
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         return response;
     }
-    if let Err(refusal) = check_origin(&request, &app.auth) {
-        return refuse(refusal);
-    }
-    let admitted = match &app.auth {
-        Auth::Loopback => Ok((request, Caller::on_this_box())),
-        Auth::Needed(_) if is_open(&request) => return next.run(request).await,
-        Auth::Needed(credentials) if is_aws || signature::is_signed(request.headers()) => {
-            signed(request, credentials, &app).await
+    if let Some(caller) = caller {
+        let needed = if is_aws { aws::required_role(request.headers()) } else { required_role_outside_rest(&request) };
+        if let Err(refusal) = caller.require_role(needed) {
+            return refuse(refusal);
         }
-        Auth::Needed(credentials) => match known(request.headers(), credentials, &app) {
-            Some(caller) => Ok((request, caller)),
-            None => return unauthorized(request.headers()),
-        },
-    };
-    let allowed = admitted.and_then(|(request, caller)| {
-        caller.require_role(if is_aws {
-            aws::required_role(request.headers())
-        } else {
-            required_role_outside_rest(&request)
-        })?;
-        Ok((request, caller))
-    });
-    match allowed {
-        Ok((mut request, caller)) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(refusal) => refuse(refusal),
+        request.extensions_mut().insert(caller);
     }
+    next.run(request).await
 }
 
 /// What is answered without asking who it is: Prometheus and load balancers ask whether the box is well, which says
@@ -201,17 +235,40 @@ fn required_role_outside_rest(request: &Request) -> Role {
     if changes { Role::Operator } else { Role::Viewer }
 }
 
-/// Reads the body, which is signed too, checks, and puts it back.
-async fn signed(request: Request, credentials: &Credentials, app: &AppState) -> Result<(Request, Caller), ApiError> {
+/// A part of a file, which is written as it comes.
+fn is_upload(request: &Request) -> bool {
+    request.method() == Method::PATCH && request.uri().path().starts_with("/api/v1/uploads/")
+}
+
+/// Reads the body, within its limits, and puts it back.
+async fn with_body(request: Request, limit: &RequestLimit) -> Result<(Request, Bytes), ApiError> {
+    if request.method().is_safe() || is_upload(&request) {
+        return Ok((request, Bytes::new()));
+    }
     let (parts, body) = request.into_parts();
+    let is_large = body.size_hint().upper().is_none_or(|bytes| bytes > LARGE_BODY_BYTES);
+    let read = async {
+        let _place = if is_large { Some(limit.large_bodies.acquire().await) } else { None };
+        axum::body::to_bytes(body, quotas().request_bytes()).await
+    };
+    let read = tokio::time::timeout(BODY_WITHIN, read).await.map_err(|_| {
+        let what = format!("The request's body did not come within {} seconds", BODY_WITHIN.as_secs());
+        ApiError::new("RequestTimeout", what)
+    })?;
     let too_large = |_| ApiError::new("RequestEntityTooLargeException", "The request's body is too large");
-    let body = axum::body::to_bytes(body, conveyor_base::limits::quotas().request_bytes()).await.map_err(too_large)?;
-    let what = Signed { method: &parts.method, uri: &parts.uri, headers: &parts.headers, body: &body };
+    let body = read.map_err(too_large)?;
+    Ok((Request::from_parts(parts, body.clone().into()), body))
+}
+
+/// Who signed the request and its body.
+fn signer(request: &Request, body: &[u8], credentials: &Credentials, app: &AppState) -> Result<Caller, ApiError> {
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+    let what = Signed { method, uri, headers, body };
     signature::verify(&what, app.handle.now(), |id| credentials.secret(id))?;
-    let caller = signature::signer(&parts.headers).and_then(|id| credentials.caller(&id));
-    let unknown =
-        || ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.");
-    Ok((Request::from_parts(parts, body.into()), caller.ok_or_else(unknown)?))
+    let caller = signature::signer(headers).and_then(|id| credentials.caller(&id));
+    caller.ok_or_else(|| {
+        ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")
+    })
 }
 
 /// Who a request's password or session says it is.

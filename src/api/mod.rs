@@ -2,7 +2,9 @@
 //! the dashboard.
 //!
 //! ```text
-//!            gate (request limit, origin, credentials)
+//!            server (connections, their time-outs)
+//!              |
+//!            gate (origin, credentials, body, request limits)
 //!              |
 //!   POST /     aws/            Step Functions, AWS JSON 1.0; SQS and PutEvents, which resources::wire answers
 //!   POST /ACCOUNT/QUEUE        SQS at a queue's own URL
@@ -25,12 +27,12 @@ mod live;
 mod media;
 mod names;
 mod rest;
+mod server;
 mod session;
 mod signature;
 mod start_workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,7 @@ pub use arn::ArnFormat;
 use conveyor_logs::event as history;
 pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
+pub use server::serve;
 
 /// How long a commit may take until the store counts as failing.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
@@ -162,31 +165,6 @@ pub fn router(settings: Settings) -> Router {
         .layer(axum::middleware::from_fn_with_state(app.clone(), gate::guard))
         .layer(CatchPanicLayer::new())
         .with_state(app)
-}
-
-/// How long requests under way may take to end once the appliance shuts down. Streams of events never end by
-/// themselves, so they are cut off then.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
-
-/// Serves until `shutdown` resolves.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let (begun, begins) = tokio::sync::oneshot::channel();
-    let shutdown = async move {
-        shutdown.await;
-        let _ = begun.send(());
-    };
-    let serving = axum::serve(listener, router.into_make_service()).with_graceful_shutdown(shutdown);
-    tokio::select! {
-        ended = serving => ended,
-        _ = async {
-            let _ = begins.await;
-            tokio::time::sleep(SHUTDOWN_GRACE).await;
-        } => Ok(()),
-    }
 }
 
 /// Requests that look into the store at the same time, and those that look at a disk.

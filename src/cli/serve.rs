@@ -15,12 +15,15 @@ use conveyor_appliance::Config;
 use conveyor_base::{Clock, SystemClock};
 use conveyor_run::OnFailure;
 use metrics_exporter_prometheus::PrometheusBuilder;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 /// How long the port may be another's until it counts as taken.
 const PORT_WITHIN: Duration = Duration::from_secs(1);
+/// How many files the process may have open, where the system lets it.
+const OPEN_FILES: u64 = 65_536;
 /// How often the metrics' histograms are tidied.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -74,8 +77,17 @@ async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     }
 }
 
+/// Each connection is an open file, and the limit that a login gets is meant for programs with few. Stages set their own.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it cannot be raised, the server takes fewer connections.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES).max(soft), hard);
+    }
+}
+
 /// Serves until a signal, which is a success, or a fatal fault, which is none.
 pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
+    raise_open_files();
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
     let listener = listen(config.listen)
         .await

@@ -22,6 +22,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
+use conveyor_base::limits::PAYLOAD_DEPTH_MAX;
 use conveyor_resources::wire::{IncomingCall, Reply};
 use conveyor_store::Scans;
 use serde_json::{Value, json};
@@ -34,6 +35,7 @@ use fields::Fields;
 pub use redrive::Redriven;
 
 const TARGET: &str = "AWSStepFunctions.";
+const RECEIVES: &[u8] = b"Action=ReceiveMessage";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
 pub async fn handle(
@@ -100,6 +102,15 @@ pub fn required_role(headers: &HeaderMap) -> Role {
         operation if operation.starts_with("SendTask") => Role::Operator,
         operation if is_read(operation) => Role::Viewer,
         _ => Role::Admin,
+    }
+}
+
+/// Whether the call waits for something to happen: a task, a message, an execution's end.
+pub fn may_wait(headers: &HeaderMap, body: &[u8]) -> bool {
+    match target(headers).rsplit_once('.') {
+        Some((_, operation)) => matches!(operation, "GetActivityTask" | "StartSyncExecution" | "ReceiveMessage"),
+        // The older protocol of SQS names it in the form.
+        None => body.windows(RECEIVES.len()).any(|part| part == RECEIVES),
     }
 }
 
@@ -242,15 +253,36 @@ async fn reading(
     app.reading(move |app, rows| answer(app, rows, fields)).await
 }
 
-/// What AWS says about a text that is no JSON; `None` where it is JSON.
-fn json_fault(text: &str) -> Option<String> {
+/// What AWS says about a text that is no JSON, or is nested deeper than any state may be given; `None` where it is well.
+pub fn json_fault(text: &str) -> Option<String> {
     if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        return None;
+        let depth = depth(text);
+        return (depth > PAYLOAD_DEPTH_MAX)
+            .then(|| format!("Document nesting depth ({depth}) exceeds the maximum allowed ({PAYLOAD_DEPTH_MAX})"));
     }
     // The language's reader speaks of JSON as AWS does.
     let problems = conveyor_asl::parse(text).err().unwrap_or_default();
     let words = problems.into_iter().find(|p| p.code == "INVALID_JSON_DESCRIPTION").map(|p| p.message);
     Some(words.unwrap_or_else(|| "No content to map due to end-of-input".to_owned()))
+}
+
+/// How deep the arrays and objects of a text are nested that is JSON. Reading it into a value would stop at some depth.
+fn depth(text: &str) -> usize {
+    let (mut open, mut deepest, mut is_text, mut is_escaped) = (0usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b'[' | b'{' if !is_text => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b']' | b'}' if !is_text => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Tokens of lists are opaque to the caller: the ARN of what the next page begins with, in base64.

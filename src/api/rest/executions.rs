@@ -1,6 +1,6 @@
 //! One execution over REST: its states, its failure, its outputs; start, stop, redrive. Lists stand in `list`.
 
-use axum::extract::{Json, Path, Query, State};
+use axum::extract::{Json, Path, State};
 use conveyor_base::limits::quotas;
 use conveyor_base::{EventId, ExecutionId, JOB_MACHINE, Uri};
 use conveyor_interpreter::{Header, HistoryEvent, StateType};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
-use super::{Body, JsonResult, NoStoreJson, predictions, source};
+use super::{Body, JsonResult, NoStoreJson, Query, predictions, source};
 use crate::live::StageProgress;
 use crate::{ApiError, AppState, aws, names};
 
@@ -157,6 +157,9 @@ pub async fn start(app: AppState, body: Body<StartBody>) -> JsonResult {
     if input.len() > bytes_max {
         let words = format!("The input is larger than {bytes_max} bytes");
         return Err(ApiError::new("InvalidExecutionInput", words));
+    }
+    if let Some(fault) = crate::aws::json_fault(&input) {
+        return Err(ApiError::new("InvalidExecutionInput", fault));
     }
     let new = StartRequest {
         machine: body.machine.clone(),

@@ -3,7 +3,7 @@
 //! Workflow, status and time are found by the store's indexes. A part of a name or of an error is looked for row by row,
 //! so one request looks at a bounded number of rows and says where the next one goes on.
 
-use axum::extract::{Json, Query, State};
+use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use conveyor_base::ExecutionId;
 use conveyor_run::OnBehalf;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::{find, summary};
-use super::{Body, JsonResult, NoStoreJson, source};
+use super::{Body, JsonResult, NoStoreJson, Query, source};
 use crate::{ApiError, AppState, audit, aws};
 
 /// Rows of a page, and the most that one may ask for.

@@ -25,11 +25,13 @@ mod visit;
 mod visits;
 
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Json, Query, State};
+use axum::extract::{FromRequestParts, Json, State};
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use conveyor_store::Scans;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::error::rest_status;
@@ -74,6 +76,18 @@ type JsonResult = Result<NoStoreJson, ApiError>;
 
 /// A request's body, read as far as it could be.
 pub type Body<T> = Result<Json<T>, JsonRejection>;
+
+/// What stands behind the `?`. What does not fit is refused as everything else is.
+pub struct Query<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Query<T>, ApiError> {
+        let read = axum::extract::Query::try_from_uri(&parts.uri);
+        read.map(|axum::extract::Query(query)| Query(query)).map_err(|e| ApiError::validation(e.body_text()))
+    }
+}
 
 pub fn body<T>(body: Body<T>) -> Result<Json<T>, ApiError> {
     body.map_err(|e| ApiError::validation(e.body_text()))

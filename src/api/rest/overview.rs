@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Status;
 use conveyor_services::alarms;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::executions::summary;
-use super::{JsonResult, NoStoreJson, source};
+use super::{JsonResult, NoStoreJson, Query, source};
 use crate::AppState;
 
 /// Running executions that are shown; how many there are is said.

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use conveyor_base::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{JsonResult, NoStoreJson};
+use super::{JsonResult, NoStoreJson, Query};
 use crate::{ApiError, AppState, media};
 
 /// Entries of a folder that are listed; a larger folder says so.

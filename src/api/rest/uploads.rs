@@ -10,12 +10,15 @@ use base64::engine::general_purpose::STANDARD;
 use conveyor_services::uploads::{NewUpload, refused, unknown};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio::time::{Duration, timeout};
 
 use crate::gate::Caller;
 use crate::{ApiError, AppState};
 
 /// Pieces of a body that wait to be written: a disk that is slower than the network holds the sender up.
 const PIECES_MAX: usize = 16;
+/// How long the next piece may take to come.
+const PIECE_WITHIN: Duration = Duration::from_secs(60);
 
 pub async fn create(
     app: AppState,
@@ -46,7 +49,7 @@ pub async fn offset(State(app): State<AppState>, Path(id): Path<String>) -> Resu
     Ok(answer)
 }
 
-/// A request that breaks off leaves what came of it.
+/// A request that breaks off, or from which nothing comes for long, leaves what came of it.
 pub async fn append(
     State(app): State<AppState>,
     Path(id): Path<String>,
@@ -60,7 +63,7 @@ pub async fn append(
     let (pieces, taken) = mpsc::channel(PIECES_MAX);
     let feed = async move {
         let mut body = body.into_data_stream();
-        while let Some(Ok(piece)) = body.next().await {
+        while let Ok(Some(Ok(piece))) = timeout(PIECE_WITHIN, body.next()).await {
             if pieces.send(piece).await.is_err() {
                 return;
             }
