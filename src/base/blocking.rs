@@ -26,6 +26,11 @@ impl Blocking {
         Blocking::at_most((num_cpus::get() / 2).max(1))
     }
 
+    /// For work in pieces that others wait for: as many as there are cores, among which the system shares the time.
+    pub fn as_many_as_cores() -> Blocking {
+        Blocking::at_most(num_cpus::get())
+    }
+
     /// On the thread of whoever asks: the simulator needs one order of everything.
     pub fn inline() -> Blocking {
         Blocking { places: None }

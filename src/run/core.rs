@@ -110,13 +110,13 @@ struct Awake {
 
 impl Core {
     pub fn new(config: Config) -> SharedCore {
-        let computing = || match config.writer.threads() {
-            Threads::Own => Blocking::half_of_the_cores(),
-            Threads::Caller { .. } | Threads::Turns { .. } => Blocking::inline(),
+        let (analyses, long_steps) = match config.writer.threads() {
+            Threads::Own => (Blocking::half_of_the_cores(), Blocking::as_many_as_cores()),
+            Threads::Caller { .. } | Threads::Turns { .. } => (Blocking::inline(), Blocking::inline()),
         };
         Arc::new(Core {
-            analyses: computing(),
-            long_steps: computing(),
+            analyses,
+            long_steps,
             catalog: Catalog::new(config.account.clone(), config.region.clone()),
             writer: config.writer,
             reader: config.reader,
