@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -23,9 +23,11 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use conveyor_base::limits::quotas;
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::session;
 use super::signature::{self, Signed};
@@ -34,9 +36,10 @@ use super::{ApiError, AppState, aws, rest};
 /// Requests under way at once, above which callers are asked to come back; and those that wait for something to happen.
 const REQUESTS_ACTIVE_MAX: usize = 1024;
 const REQUESTS_WAITING_MAX: usize = 2048;
-/// Bodies above this, or of no known length, are read so many at a time: what is read stands in memory.
-const LARGE_BODY_BYTES: u64 = 64 << 10;
+/// Of bodies no more than this is read of more than so many at a time: what is read stands in memory.
+const LARGE_BODY_BYTES: usize = 64 << 10;
 const LARGE_BODIES_MAX: usize = 256;
+const SIGN_IN: &str = "/api/v1/session";
 /// How long a body may take to come. Not an upload's, which is as long as its file is.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -166,10 +169,11 @@ impl Default for RequestLimit {
 }
 
 impl RequestLimit {
-    /// The places for such a request. None for who watches over the box: many callers are no box that is not well.
+    /// The places for such a request. None for who watches over the box: many callers are no box that is not well; and
+    /// none for who signs in, since a wrong password takes a while to be refused.
     fn places(&self, request: &Request, body: &[u8]) -> Option<&Semaphore> {
         match request.uri().path() {
-            "/healthz" | "/metrics" => None,
+            "/healthz" | "/metrics" | SIGN_IN => None,
             _ if is_upload(request) || aws::may_wait(request.headers(), body) => Some(&self.waiting),
             _ => Some(&self.active),
         }
@@ -183,17 +187,19 @@ pub async fn guard(State(app): State<AppState>, request: Request, next: Next) ->
     if let Err(refusal) = check_origin(&request, &app.auth) {
         return refuse(refusal);
     }
-    let is_signed = is_aws || signature::is_signed(request.headers());
+    // What is open to everybody is not asked who it is.
+    let is_open = is_open(&request);
+    let is_signed = !is_open && (is_aws || signature::is_signed(request.headers()));
     let caller = match &app.auth {
         Auth::Loopback => Some(Caller::on_this_box()),
         Auth::Needed(credentials) if !is_signed => known(request.headers(), credentials, &app),
         Auth::Needed(_) => None,
     };
     let is_unknown = caller.is_none() && !is_signed;
-    if is_unknown && !is_open(&request) {
+    if is_unknown && !is_open {
         return unauthorized(request.headers());
     }
-    let (mut request, body) = match with_body(request, &app.request_limit).await {
+    let (mut request, body) = match with_body(request, is_signed, &app.request_limit).await {
         Ok(read) => read,
         Err(refusal) => return refuse(refusal),
     };
@@ -206,8 +212,9 @@ pub async fn guard(State(app): State<AppState>, request: Request, next: Next) ->
     };
     // Held until the request is answered.
     let place = app.request_limit.places(&request, &body).map(Semaphore::try_acquire);
+    drop(body);
     if let Some(Err(_)) = place {
-        let mut response = refuse(ApiError::new("ThrottlingException", "Too many requests at once; try again"));
+        let mut response = refuse(throttled());
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         return response;
     }
@@ -226,7 +233,7 @@ pub async fn guard(State(app): State<AppState>, request: Request, next: Next) ->
 fn is_open(request: &Request) -> bool {
     let path = request.uri().path();
     let guarded = ["/api/", "/media/", "/metrics", "/start-workflow"];
-    path == "/api/v1/session" || request.method().is_safe() && !guarded.iter().any(|prefix| path.starts_with(prefix))
+    path == SIGN_IN || request.method().is_safe() && !guarded.iter().any(|prefix| path.starts_with(prefix))
 }
 
 /// The routes of the REST API say themselves what they need.
@@ -240,24 +247,56 @@ fn is_upload(request: &Request) -> bool {
     request.method() == Method::PATCH && request.uri().path().starts_with("/api/v1/uploads/")
 }
 
-/// Reads the body, within its limits, and puts it back.
-async fn with_body(request: Request, limit: &RequestLimit) -> Result<(Request, Bytes), ApiError> {
-    if request.method().is_safe() || is_upload(&request) {
+/// Reads the body, within its limits, and puts it back. An upload's goes on as it comes, but for a signed one, of which
+/// the body is signed too.
+async fn with_body(request: Request, is_signed: bool, limit: &RequestLimit) -> Result<(Request, Bytes), ApiError> {
+    if request.method().is_safe() || is_upload(&request) && !is_signed {
         return Ok((request, Bytes::new()));
     }
     let (parts, body) = request.into_parts();
-    let is_large = body.size_hint().upper().is_none_or(|bytes| bytes > LARGE_BODY_BYTES);
-    let read = async {
-        let _place = if is_large { Some(limit.large_bodies.acquire().await) } else { None };
-        axum::body::to_bytes(body, quotas().request_bytes()).await
-    };
-    let read = tokio::time::timeout(BODY_WITHIN, read).await.map_err(|_| {
+    let body = read_body(body, limit).await?;
+    Ok((Request::from_parts(parts, body.clone().into()), body))
+}
+
+async fn read_body(body: Body, limit: &RequestLimit) -> Result<Bytes, ApiError> {
+    let most = quotas().request_bytes();
+    let too_large = || ApiError::new("RequestEntityTooLargeException", "The request's body is too large");
+    let too_slow = |_| {
         let what = format!("The request's body did not come within {} seconds", BODY_WITHIN.as_secs());
         ApiError::new("RequestTimeout", what)
-    })?;
-    let too_large = |_| ApiError::new("RequestEntityTooLargeException", "The request's body is too large");
-    let body = read.map_err(too_large)?;
-    Ok((Request::from_parts(parts, body.clone().into()), body))
+    };
+    if body.size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let mut pieces = body.into_data_stream();
+    // Most come in one piece, which need not be copied.
+    let (mut first, mut all, mut place) = (Bytes::new(), Vec::new(), None);
+    let mut until = Instant::now() + BODY_WITHIN;
+    while let Some(piece) = timeout_at(until, pieces.next()).await.map_err(too_slow)? {
+        // Whoever broke off hears nothing of this.
+        let piece = piece.map_err(|_| ApiError::new("RequestTimeout", "The request's body broke off"))?;
+        let bytes = first.len() + all.len() + piece.len();
+        if bytes > most {
+            return Err(too_large());
+        }
+        if bytes > LARGE_BODY_BYTES && place.is_none() {
+            // What has come so far is little. Whoever waits for others gets the whole time after that.
+            let taken = timeout(BODY_WITHIN, limit.large_bodies.acquire()).await;
+            place = Some(taken.map_err(|_| throttled())?);
+            until = Instant::now() + BODY_WITHIN;
+        }
+        if bytes == piece.len() {
+            first = piece;
+        } else {
+            all.extend(std::mem::take(&mut first));
+            all.extend(piece);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.into() })
+}
+
+fn throttled() -> ApiError {
+    ApiError::new("ThrottlingException", "Too many requests at once; try again")
 }
 
 /// Who signed the request and its body.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -28,6 +28,8 @@ const PART_OF_OPEN_FILES: usize = 2;
 /// How long requests under way may take to end once the appliance shuts down. Streams of events never end by
 /// themselves, so they are cut off then.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// How often it is said that connections are refused.
+const SAID_EVERY: Duration = Duration::from_secs(60);
 /// How long nothing is taken after the system refused a connection: it is short of something, such as open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -42,17 +44,21 @@ pub async fn serve(
     let connections = Connections::default();
     let (closing, closes) = watch::channel(());
     tokio::pin!(shutdown);
+    let mut refused = None;
     loop {
         let taken = tokio::select! {
             taken = listener.accept() => taken,
             () = &mut shutdown => break,
         };
         match taken {
-            Ok((stream, peer)) => {
-                if let Some(place) = connections.place(peer.ip()) {
-                    tokio::spawn(answer(stream, router.clone(), closes.clone(), place));
+            Ok((stream, peer)) => match connections.place(peer.ip()) {
+                Some(place) => drop(tokio::spawn(answer(stream, router.clone(), closes.clone(), place))),
+                None if refused.is_none_or(|at: Instant| at.elapsed() >= SAID_EVERY) => {
+                    refused = Some(Instant::now());
+                    tracing::warn!(address = %peer.ip(), "too many connections at once: further ones are closed");
                 }
-            }
+                None => {}
+            },
             Err(e) if is_of_one_connection(&e) => {}
             Err(e) => {
                 tracing::warn!(error = %e, "a connection could not be taken");
@@ -121,6 +127,11 @@ impl Connections {
 
     /// `None` where the address has as many as it may, or all have.
     fn place(&self, address: IpAddr) -> Option<Place> {
+        // Of IPv6 whoever has one address has all behind its first 64 bits.
+        let address = match address {
+            IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none() => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+            other => other,
+        };
         let mut counted = self.0.lock();
         let own = counted.of.get(&address).copied().unwrap_or(0);
         if counted.all >= counted.most || own >= CONNECTIONS_PER_ADDRESS_MAX.min(counted.most.div_ceil(2)) {

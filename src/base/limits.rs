@@ -122,7 +122,7 @@ pub const STATES_PER_STEP_MAX: usize = 1_000;
 /// Most work that the expressions of one state may do together, in units of about 100 ns; of AWS's bound nothing is
 /// published but its message, which is the one that is given here.
 pub const STATE_WORK_MAX: u64 = 5_000_000;
-/// Most work of the ItemSelectors of one child of a distributed Map, however many items its batch has.
+/// Work of ItemSelectors after which a batch of a distributed Map takes no further item.
 pub const CHILD_WORK_MAX: u64 = 20_000_000;
 /// Work after which a step leaves further states to the next one, so that an execution's other events get their turn.
 pub const STEP_WORK_MAX: u64 = 500_000;

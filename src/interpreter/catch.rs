@@ -27,6 +27,7 @@ pub(super) fn caught(draft: &mut Draft<impl Observer>, id: BranchId, state: &Sta
         return Caught::Not;
     };
     restart_later(draft, id);
+    draft.grant_effort();
     let Some(raw) = draft.branch(id).map(|b| b.input.clone()) else { return Caught::Not };
     let around = Surroundings::of(draft, id, None);
     let result = Arc::new(error_output(raised));

@@ -6,7 +6,7 @@ use conveyor_base::BranchId;
 use super::dataflow::Surroundings;
 use super::draft::{Draft, Payload};
 use super::observer::Observer;
-use super::raise::Raised;
+use super::raise::{RUNTIME, Raised};
 use super::step::leave;
 
 pub(super) fn run(
@@ -25,6 +25,11 @@ pub(super) fn run(
             chosen = Some(rule);
             break;
         }
+    }
+    // A path that was given up looks like one that finds nothing.
+    if draft.effort.is_exceeded() {
+        let message = "The rules of the state look at more values than one state may.";
+        return Err(around.raised(state, RUNTIME, message));
     }
     // What the state itself assigns and puts out is for its Default.
     let (next, assign, output) = match (chosen, &choice.default) {

@@ -154,16 +154,22 @@ impl<'a, O: Observer> Draft<'a, O> {
         self.pace == Pace::Brief && self.effort.is_exceeded()
     }
 
-    /// Whether another state may run in this step. Each has what a state may do, and not what others have left.
+    /// Whether another state may run in this step.
     pub fn has_effort_for_more(&mut self) -> bool {
+        self.grant_effort();
         match self.pace {
             // Rather put off than begun in vain.
             Pace::Brief => self.effort.left() >= limits::BRIEF_WORK_MAX / 2,
-            Pace::Whole => {
-                self.worked += limits::STATE_WORK_MAX - self.effort.left();
-                self.effort.grant(limits::STATE_WORK_MAX);
-                self.worked < limits::STEP_WORK_MAX
-            }
+            Pace::Whole => self.worked < limits::STEP_WORK_MAX,
+        }
+    }
+
+    /// What a state may do, for one that begins or goes on, and not what others have left of theirs. At
+    /// [`Pace::Brief`] all of them share what there is.
+    pub fn grant_effort(&mut self) {
+        if self.pace == Pace::Whole {
+            self.worked += limits::STATE_WORK_MAX - self.effort.left();
+            self.effort.grant(limits::STATE_WORK_MAX);
         }
     }
 

@@ -173,6 +173,7 @@ fn complete(draft: &mut Draft<impl Observer>, id: BranchId, last_succeeded: Even
     let (Some(raw), Some(branch)) = (draft.map_input(id), draft.branch(id)) else { return };
     let name = branch.state.clone();
     let Some((state, _)) = map_of(draft.machine, &name) else { return };
+    draft.grant_effort();
     let outputs = gather(draft, id);
     draft.record_after(last_succeeded, HistoryKind::MapStateSucceeded);
     if let Some(branch) = draft.edit(id) {

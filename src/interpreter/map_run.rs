@@ -324,6 +324,11 @@ impl<'m> Feed<'m> {
         self.worked
     }
 
+    /// Whether the child that is made now has taken so much that it is to hold no further item.
+    pub fn is_spent(&self) -> bool {
+        self.child + limits::STATE_WORK_MAX > limits::CHILD_WORK_MAX
+    }
+
     /// The items that stand in the parent's input.
     pub fn items(&self) -> Result<Vec<Item>, Failure> {
         let found = items(&self.around, self.state, self.map, &self.input).map_err(|raised| raised.failure())?;
@@ -335,10 +340,9 @@ impl<'m> Feed<'m> {
     pub fn select(&mut self, index: u32, item: &Item) -> Result<Arc<Value>, Failure> {
         let Some(selector) = &self.map.item_selector else { return Ok(item.input()) };
         self.around.set_item(index, item);
-        let most = limits::STATE_WORK_MAX.min(limits::CHILD_WORK_MAX.saturating_sub(self.child));
-        self.effort.grant(most);
+        self.effort.grant(limits::STATE_WORK_MAX);
         let selected = self.around.template(self.state, selector, &self.input).map_err(|raised| raised.failure());
-        self.child += most - self.effort.left();
+        self.child += limits::STATE_WORK_MAX - self.effort.left();
         selected
     }
 }

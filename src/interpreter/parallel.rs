@@ -15,6 +15,10 @@ use super::observer::Observer;
 use super::raise::{Raised, raise};
 use super::step::{leave, transition};
 
+/// How many bytes of outputs are gathered, and what it takes to let go of a branch, in units of work.
+const BYTES_PER_UNIT: u64 = 64;
+const RELEASE_UNITS: u64 = 10;
+
 pub(super) fn run(
     draft: &mut Draft<impl Observer>,
     id: BranchId,
@@ -57,6 +61,7 @@ pub(super) fn branch_finished(draft: &mut Draft<impl Observer>, id: BranchId, la
     }
     let (name, raw) = (branch.state.clone(), branch.input.clone());
     let Some(state) = draft.machine.state(&name) else { return };
+    draft.grant_effort();
     let outputs = gather(draft, id);
     // The exit points to the same event as this one, so the branch's own row does not move on.
     draft.record_after(last, HistoryKind::ParallelStateSucceeded);
@@ -73,10 +78,24 @@ pub(super) fn branch_finished(draft: &mut Draft<impl Observer>, id: BranchId, la
 /// The outputs of the branches below, in their order.
 pub(super) fn gather(draft: &Draft<impl Observer>, id: BranchId) -> Vec<Value> {
     let output = |child: &BranchId| match draft.branch(*child).map(|b| &b.doing) {
-        Some(Doing::Done { output }) => Some((**output).clone()),
+        // Of a step that takes too long nothing counts.
+        Some(Doing::Done { output }) if !draft.is_void() => {
+            draft.effort.spend(1 + weight(output) / BYTES_PER_UNIT);
+            Some((**output).clone())
+        }
         _ => None,
     };
     children(draft, id).iter().filter_map(output).collect()
+}
+
+/// About what the value takes in memory, in bytes.
+fn weight(value: &Value) -> u64 {
+    16 + match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| name.len() as u64 + weight(field)).sum(),
+        _ => 0,
+    }
 }
 
 /// The branches right below one that is in a Parallel or Map.
@@ -92,6 +111,10 @@ pub(super) fn children(draft: &Draft<impl Observer>, id: BranchId) -> Vec<Branch
 pub(super) fn remove_children(draft: &mut Draft<impl Observer>, id: BranchId) {
     let mut below = children(draft, id);
     while let Some(child) = below.pop() {
+        draft.effort.spend(RELEASE_UNITS);
+        if draft.is_void() {
+            return;
+        }
         below.extend(children(draft, child));
         end::release(draft, child);
         draft.drop_map_items(child);

@@ -30,7 +30,7 @@ use super::progress::ProgressBoard;
 use super::resource::{Announced, Resources};
 use super::supervise::Supervision;
 use super::timers::Timers;
-use super::{Refused, events};
+use super::{Refused, events, guarded};
 
 /// What the appliance is started with.
 pub struct Config {
@@ -400,7 +400,11 @@ impl Core {
         if let Some(resource) = &resource {
             self.predict(resource, id, &task);
         }
-        let demand = resource.and_then(|resource| resource.demand(&task));
+        let demand = match resource.map(|resource| guarded::demand(&*resource, &task)) {
+            Some(Err(error)) => return self.lease(id, task, Err(error)),
+            Some(Ok(demand)) => demand,
+            None => None,
+        };
         match (demand, self.lanes.get()) {
             (Some(mut demand), Some(lanes)) => {
                 demand.priority = demand.priority.or_else(|| priority_of(input));

@@ -9,11 +9,14 @@
 //! attempt finds it, after a crash too. The end of a child with a parent is a row until the parent's commit holds it,
 //! so it is told at least once; the attempt fences out what is told twice.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use conveyor_base::{Attempt, ExecutionId, Fault};
 use conveyor_interpreter::{Event, Header, Parent, Status};
 use conveyor_store::{Child, Commit, Scans};
 
 use super::core::{Core, SharedCore};
+use super::guarded::resource_panicked;
 
 /// The shape of a [`Parent`] that does not wait for its child and takes it along when it fails.
 pub const OWNED: &str = "owned";
@@ -42,7 +45,9 @@ impl Core {
     fn outcome_for_parent(&self, child: &Header, attempt: Attempt, shape: &str) -> Event {
         let child_arn = self.execution_arn(&child.arn_machine(), &child.name);
         let machine_arn = self.machine_arn(&child.machine.name);
-        match self.resources.child_ended(shape, child, &child_arn, &machine_arn) {
+        let ended = || self.resources.child_ended(shape, child, &child_arn, &machine_arn);
+        let ended = catch_unwind(AssertUnwindSafe(ended)).unwrap_or_else(|panic| Err(resource_panicked(&*panic)));
+        match ended {
             Ok(output) => Event::TaskSucceeded { attempt, output },
             Err(e) => Event::TaskFailed { attempt, error: Some(e.error), cause: Some(e.cause) },
         }

@@ -9,16 +9,32 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conveyor_base::limits::CAUSE_CHARS_MAX;
-use conveyor_base::{BranchId, EventId, Timestamp, fault};
+use conveyor_base::{BranchId, EventId, TaskError, Timestamp, fault};
 use conveyor_interpreter::{
     self as interpreter, Branch, Command, Doing, Entry, Execution, Failure, Header, HistoryEvent, HistoryKind, Lacks,
-    Outcome, Pace, Partial, RunPhase, Status, Step, Unread,
+    Outcome, Pace, Partial, RunPhase, RunTask, Status, Step, Unread,
 };
 
 use super::catalog::Machine;
-use super::events;
+use super::resource::Resource;
+use super::{Demand, events};
 
 type Branches = BTreeMap<BranchId, Branch>;
+
+/// What a Task fails with whose resource was asked something and panicked.
+pub(super) fn resource_panicked(panic: &(dyn Any + Send)) -> TaskError {
+    let text = fault::panic_text(panic);
+    let cause = format!(
+        "The part of the appliance that this Task asks failed over it; please report it with the definition and the \
+         input: {text}"
+    );
+    TaskError::new("Stage.Panicked", cause)
+}
+
+/// What an attempt needs to run, of a resource that may panic over it.
+pub(super) fn demand(resource: &dyn Resource, task: &RunTask) -> Result<Option<Demand>, TaskError> {
+    catch_unwind(AssertUnwindSafe(|| resource.demand(task))).map_err(|panic| resource_panicked(&*panic))
+}
 
 /// Decides, whatever happens.
 pub(super) fn step(machine: &Machine, execution: &Execution, entry: &Entry) -> Step {

@@ -17,6 +17,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 use super::audit::{By, OnBehalf};
 use super::completion::{self, Completed, Completion};
 use super::core::{Core, SharedCore};
+use super::guarded;
 use super::lanes::{self, LaneStatus, WaitingStage};
 use super::start::Starting;
 use super::{
@@ -400,7 +401,11 @@ impl Handle {
         let Some(resource) = self.core.resources.find(&task.resource) else {
             return Ok(TaskOutcome::StartFailed(super::stage::unknown(&task.resource)));
         };
-        if resource.demand(&task).is_some_and(|demand| !demand.is_light()) {
+        let demand = match guarded::demand(&*resource, &task) {
+            Ok(demand) => demand,
+            Err(error) => return Ok(TaskOutcome::StartFailed(error)),
+        };
+        if demand.is_some_and(|demand| !demand.is_light()) {
             let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
             return Err(Refused::new("ValidationException", what));
         }
@@ -520,6 +525,6 @@ impl Core {
     pub fn needs_no_lane(&self, task: &conveyor_interpreter::RunTask) -> bool {
         !super::activities::is_activity(&task.resource)
             && run_of(&task.resource).is_none()
-            && self.resources.find(&task.resource).is_none_or(|resource| resource.demand(task).is_none())
+            && self.resources.find(&task.resource).is_none_or(|r| matches!(guarded::demand(&*r, task), Ok(None)))
     }
 }

@@ -7,9 +7,10 @@
 //! Invariant: what is here is of attempts that have not ended. A forecast that comes later finds no place.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use conveyor_base::{Attempt, ExecutionId, Timestamp};
+use conveyor_base::{Attempt, ExecutionId, Timestamp, fault};
 use conveyor_interpreter::RunTask;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -141,7 +142,7 @@ impl Core {
     /// Asks who will run it how long that will take.
     pub(super) fn predict(self: &Arc<Self>, resource: &Arc<dyn Resource>, id: ExecutionId, task: &RunTask) {
         let (core, attempt) = (Arc::downgrade(self), task.attempt);
-        resource.predict(task, &|| {
+        let expected = || -> OnForecast {
             self.board.predictions.expect(id, attempt, &task.state, self.clock.now());
             let core = core.clone();
             Box::new(move |forecast| {
@@ -150,7 +151,13 @@ impl Core {
                     core.board.predictions.learn(id, attempt, forecast);
                 }
             })
-        });
+        };
+        // A prediction is nothing that an attempt could fail for: one that cannot be made is not there.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| resource.predict(task, &expected))) {
+            let text = fault::panic_text(&*panic);
+            tracing::error!(resource = %task.resource, panic = %text, "how long a task takes could not be predicted");
+            self.board.predictions.end(id, attempt);
+        }
     }
 }
 

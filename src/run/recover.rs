@@ -154,18 +154,21 @@ fn is_with_a_worker(rows: &Scans, id: ExecutionId, task: &RunTask) -> Result<boo
 pub(super) fn resume_attempt_later(core: &SharedCore, id: ExecutionId, attempt: Attempt, times: u32) {
     let core = core.clone();
     tokio::spawn(async move {
-        tokio::time::sleep(RESUME_AFTER.pause(times)).await;
-        if core.is_closing() {
-            return;
-        }
-        let reading = core.clone();
-        let read = core.reader.blocking(move |rows| match rows.outstanding_task(id, attempt)? {
-            Some(task) => Issued::again(&reading, rows, id, task),
-            None => Ok(None),
-        });
-        match read.await {
-            Ok(issued) => issued.into_iter().for_each(|issued| issued.go(&core)),
-            Err(fault) => core.note(&fault),
+        for times in times.. {
+            tokio::time::sleep(RESUME_AFTER.pause(times)).await;
+            if core.is_closing() {
+                return;
+            }
+            let reading = core.clone();
+            let read = core.reader.blocking(move |rows| match rows.outstanding_task(id, attempt)? {
+                Some(task) => Issued::again(&reading, rows, id, task),
+                None => Ok(None),
+            });
+            match read.await {
+                Ok(issued) => return issued.into_iter().for_each(|issued| issued.go(&core)),
+                // One that ends the appliance is noted; any other may pass.
+                Err(fault) => core.note(&fault),
+            }
         }
     });
 }
@@ -176,15 +179,23 @@ pub(super) fn reload_execution(core: &SharedCore, id: ExecutionId, pause: Durati
     let core = core.clone();
     tokio::spawn(async move {
         tokio::time::sleep(pause).await;
-        if !core.is_closing() {
+        for times in 0.. {
+            if core.is_closing() {
+                return;
+            }
             core.timers.read_anew();
-            resume_execution(&core, id).await;
+            match resume_execution(&core, id).await {
+                Ok(()) => return,
+                // One that ends the appliance is noted; any other may pass.
+                Err(fault) => core.note(&fault),
+            }
+            tokio::time::sleep(RESUME_AFTER.pause(times)).await;
         }
     });
 }
 
 /// Resumes one execution from its rows.
-async fn resume_execution(core: &SharedCore, id: ExecutionId) {
+async fn resume_execution(core: &SharedCore, id: ExecutionId) -> Result<(), Fault> {
     let reading = core.clone();
     let read = core.reader.blocking(move |rows| {
         let Some(execution) = rows.execution(id)? else { return Ok::<_, Fault>(None) };
@@ -196,14 +207,11 @@ async fn resume_execution(core: &SharedCore, id: ExecutionId) {
         }
         Ok(Some((execution.header, issued)))
     });
-    match read.await {
-        Ok(Some((header, issued))) => {
-            issued.into_iter().for_each(|issued| issued.go(core));
-            if header.stopped_at.is_some() {
-                core.deliver(header);
-            }
+    if let Some((header, issued)) = read.await? {
+        issued.into_iter().for_each(|issued| issued.go(core));
+        if header.stopped_at.is_some() {
+            core.deliver(header);
         }
-        Ok(None) => {}
-        Err(fault) => core.note(&fault),
     }
+    Ok(())
 }

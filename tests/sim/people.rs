@@ -296,7 +296,7 @@ impl Person {
             for _ in 0..2 {
                 self.life.pause().await;
                 let sample = JobSample { on_gpu: false, modelled: 10.0, took: 20.0 };
-                if self.life.ask(self.predictions.learn(of, sample)).await.is_ok() {
+                if matches!(self.life.ask(self.predictions.learn(of, sample)).await, Ok(true)) {
                     self.life.told.lock().taught.insert(of, true);
                 }
             }

@@ -491,7 +491,6 @@ impl ServiceLife {
     async fn check(&self, reader: &Reader, parts: &Parts) -> Result<(), String> {
         {
             let mut told = self.told.lock();
-            told.somebody_dies = self.powers.deaths > 0;
             told.is_calm = !self.powers.clock && self.powers.deaths == 0 && self.offs.is_empty();
             let rows = reader.on_this_thread();
             ledger::check(reader, &told, &self.folder.path().join("notifications.log"));

@@ -42,7 +42,7 @@ impl StartExecutionInput {
             names::check(name)?;
         }
         let input = input.unwrap_or_else(|| "{}".to_owned());
-        if let Some(fault) = super::json_fault(&input) {
+        if let Some(fault) = super::input_fault(&input) {
             let words = format!("Invalid State Machine Execution Input: '{fault}'");
             return Err(ApiError::new("InvalidExecutionInput", words));
         }

@@ -253,12 +253,20 @@ async fn reading(
     app.reading(move |app, rows| answer(app, rows, fields)).await
 }
 
-/// What AWS says about a text that is no JSON, or is nested deeper than any state may be given; `None` where it is well.
-pub fn json_fault(text: &str) -> Option<String> {
-    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+/// What is wrong with the input of an execution: what [`json_fault`] says, or that it is nested deeper than any state may
+/// be given.
+pub fn input_fault(text: &str) -> Option<String> {
+    json_fault(text).or_else(|| {
         let depth = depth(text);
-        return (depth > PAYLOAD_DEPTH_MAX)
-            .then(|| format!("Document nesting depth ({depth}) exceeds the maximum allowed ({PAYLOAD_DEPTH_MAX})"));
+        (depth > PAYLOAD_DEPTH_MAX)
+            .then(|| format!("Document nesting depth ({depth}) exceeds the maximum allowed ({PAYLOAD_DEPTH_MAX})"))
+    })
+}
+
+/// What AWS says about a text that is no JSON; `None` where it is JSON.
+fn json_fault(text: &str) -> Option<String> {
+    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        return None;
     }
     // The language's reader speaks of JSON as AWS does.
     let problems = conveyor_asl::parse(text).err().unwrap_or_default();

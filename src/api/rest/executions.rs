@@ -158,7 +158,7 @@ pub async fn start(app: AppState, body: Body<StartBody>) -> JsonResult {
         let words = format!("The input is larger than {bytes_max} bytes");
         return Err(ApiError::new("InvalidExecutionInput", words));
     }
-    if let Some(fault) = crate::aws::json_fault(&input) {
+    if let Some(fault) = crate::aws::input_fault(&input) {
         return Err(ApiError::new("InvalidExecutionInput", fault));
     }
     let new = StartRequest {

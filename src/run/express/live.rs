@@ -4,7 +4,7 @@
 //! that comes after the end finds nobody. Once the appliance closes nothing is decided any more: what fails because
 //! things close around it must not end the execution, which is to run anew at the next start.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -190,11 +190,18 @@ impl LiveExecution {
     }
 
     /// A step whose expressions take longer than a thread of the runtime may be held, on one that may compute.
-    async fn long_step(&self, entry: Entry) -> Step {
-        let (machine, execution, again) = (self.machine.clone(), self.execution.clone(), entry.clone());
-        let decided = self.core.long_steps.run(move || guarded::step(&machine, &execution, &entry)).await;
-        // There it breaks off only with the appliance.
-        decided.unwrap_or_else(|_| guarded::step(&self.machine, &self.execution, &again))
+    async fn long_step(&mut self, entry: Entry) -> Step {
+        let none = Execution::load(self.execution.header.clone(), BTreeMap::new(), BTreeMap::new());
+        let (machine, execution) = (self.machine.clone(), std::mem::replace(&mut self.execution, none));
+        let decide = move || (guarded::step(&machine, &execution, &entry), execution);
+        match self.core.long_steps.run(decide).await {
+            Ok((step, execution)) => {
+                self.execution = execution;
+                step
+            }
+            // It is guarded, and so breaks off with the appliance only.
+            Err(_) => Step::default(),
+        }
     }
 
     fn act(&mut self, commands: Vec<Command>) {

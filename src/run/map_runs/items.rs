@@ -175,7 +175,7 @@ impl Items {
         let mut items: Vec<Arc<Value>> = Vec::new();
         let most = batch.max_items.unwrap_or(u64::MAX);
         let (mut bytes, bytes_max) = (batch_input(&batch, &[]).to_string().len(), bytes_of(&batch));
-        while (items.len() as u64) < most && cursor.item < end {
+        while (items.len() as u64) < most && cursor.item < end && (items.is_empty() || !feed.is_spent()) {
             let mut ahead = *cursor;
             let item = self.next_item(&mut ahead)?;
             let value = match feed.select(cursor.item, &item) {

@@ -32,11 +32,10 @@ impl Predictions {
         handle.serve("the predictions", self.0.clone(), PredictionService::load).await
     }
 
-    /// Resolves once it is learnt. While the service is being started a sample is lost, and the next one counts. Not part
+    /// True once it is learnt. While the service is being started a sample is lost, and the next one counts. Not part
     /// of the attempt's end: an hour's work is not repeated for a sample that was lost.
-    pub async fn learn(&self, of: (ExecutionId, Attempt), sample: JobSample) {
-        // As said.
-        let _ = self.0.ask(|requester| Message { of, sample, requester }).await;
+    pub async fn learn(&self, of: (ExecutionId, Attempt), sample: JobSample) -> bool {
+        self.0.ask(|requester| Message { of, sample, requester }).await.is_ok()
     }
 }
 

@@ -62,13 +62,6 @@ pub struct Entry {
     in_flight: bool,
 }
 
-/// A message that was just taken.
-pub struct Taken {
-    pub sequence: u64,
-    pub received: u32,
-    pub receipt: u64,
-}
-
 /// How many messages a queue has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -125,18 +118,12 @@ impl QueueIndex {
         (now.since_ms(*sent_at) < DEDUPLICATION_MS).then(|| (*sequence, id.clone()))
     }
 
-    /// Takes what is visible, oldest first, and hides it for a while. `receipt` makes the receipts.
-    pub fn take(
-        &mut self,
-        now: Timestamp,
-        most: usize,
-        visibility_ms: i64,
-        receipt: &mut dyn FnMut() -> u64,
-    ) -> Vec<Taken> {
+    /// What a receiver would get now, `most` at most, and how often each was received with that. Nothing changes by it:
+    /// [`QueueIndex::hand_out`] is for what is stored.
+    pub fn choose(&mut self, now: Timestamp, most: usize) -> Vec<(u64, u32)> {
         self.show(now);
-        let chosen = self.next(most);
-        let until = now.plus_ms(visibility_ms);
-        chosen.iter().filter_map(|sequence| self.hand_out(*sequence, until, receipt())).collect()
+        let times = |sequence: &u64| self.entries.get(sequence).map(|entry| (*sequence, entry.received + 1));
+        self.next(most).iter().filter_map(times).collect()
     }
 
     /// What one receiver gets, who may have several of a group.
@@ -164,17 +151,17 @@ impl QueueIndex {
         group.visible.range(sequence + 1..).next().copied()
     }
 
-    fn hand_out(&mut self, sequence: u64, visible_at: Timestamp, receipt: u64) -> Option<Taken> {
-        let entry = self.entries.get_mut(&sequence)?;
+    /// A message goes to a receiver, and is hidden until that time.
+    pub fn hand_out(&mut self, sequence: u64, visible_at: Timestamp, receipt: u64) {
+        let Some(entry) = self.entries.get_mut(&sequence) else { return };
         entry.received += 1;
         entry.receipt = receipt;
         entry.visible_at = visible_at;
         entry.in_flight = true;
-        let (taken, entry) = (Taken { sequence, received: entry.received, receipt: entry.receipt }, entry.clone());
+        let entry = entry.clone();
         self.cover(sequence, &entry);
         self.hidden.insert((visible_at, sequence));
         self.begin(&entry);
-        Some(taken)
     }
 
     /// Whose time has come is visible again.
@@ -335,6 +322,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    struct Taken {
+        sequence: u64,
+        received: u32,
+        receipt: u64,
+    }
+
+    impl QueueIndex {
+        fn take(
+            &mut self,
+            now: Timestamp,
+            most: usize,
+            visibility_ms: i64,
+            receipt: &mut dyn FnMut() -> u64,
+        ) -> Vec<Taken> {
+            let until = now.plus_ms(visibility_ms);
+            let chosen = self.choose(now, most).into_iter();
+            let chosen = chosen.map(|(sequence, received)| Taken { sequence, received, receipt: receipt() });
+            let taken: Vec<Taken> = chosen.collect();
+            taken.iter().for_each(|taken| self.hand_out(taken.sequence, until, taken.receipt));
+            taken
+        }
+    }
 
     fn row(group: &str, deduplication: &str) -> MessageRow {
         MessageRow {

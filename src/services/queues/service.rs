@@ -6,7 +6,7 @@ use conveyor_base::{Fault, Timestamp};
 use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, MessageRow, Scans, Stamp};
 
-use super::index::{QueueIndex, Taken};
+use super::index::QueueIndex;
 use super::{
     DEDUPLICATION_MS, Message, NewMessage, QueueSettings, Receipt, Received, Reply, Request, Sent, Visibility,
 };
@@ -149,9 +149,10 @@ impl QueueService {
             turn.answer(requester, Reply::Received(Vec::new()));
             return Took::Received;
         }
-        let taken = queue.index.take(now, receiver.most, receiver.visibility_ms, &mut reception);
+        let chosen = queue.index.choose(now, receiver.most);
+        let until = now.plus_ms(receiver.visibility_ms);
         let (mut received, mut dead, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-        for Taken { sequence, received: times, receipt } in taken {
+        for (sequence, times) in chosen {
             let Some(mut row) = queue.row(turn, name, sequence) else {
                 queue.index.remove(sequence);
                 continue;
@@ -159,21 +160,20 @@ impl QueueService {
             if let (Some(target), Some(most)) = (&queue.settings.dead_letter, queue.settings.max_receives)
                 && times > most
             {
-                queue.index.remove(sequence);
                 commit.drop_message(name, sequence);
                 rows.push((sequence, None));
                 dead.push((target.clone(), row));
                 continue;
             }
-            row.visible_at = now.plus_ms(receiver.visibility_ms).into();
+            row.visible_at = until.into();
             row.received = times;
-            row.receipt = receipt;
+            row.receipt = reception();
             if row.first_received_at == Stamp(0) {
                 row.first_received_at = now.into();
             }
             commit.put_message(name, sequence, &row);
             rows.push((sequence, Some(row.clone())));
-            received.push(Received { row, receipt: Receipt { sequence, reception: receipt } });
+            received.push(Received { receipt: Receipt { sequence, reception: row.receipt }, row });
         }
         let dead_lettered = self.dead_letter(dead, now, &mut commit);
         if commit.is_empty() {
@@ -188,7 +188,16 @@ impl QueueService {
                 Some(turn.commit(commit, || ()))
             }
         };
+        // Of an attempt that is over, or that is to be ended again, nothing was handed out.
         if let Some(number) = number {
+            if let Some(queue) = self.queues.get_mut(name) {
+                for (sequence, row) in &rows {
+                    match row {
+                        Some(row) => queue.index.hand_out(*sequence, until, row.receipt),
+                        None => drop(queue.index.remove(*sequence)),
+                    }
+                }
+            }
             self.stored(number, name, rows);
             for (target, sequence, row) in dead_lettered {
                 if let Some(queue) = self.queues.get_mut(&target) {
