@@ -314,3 +314,14 @@ async fn the_audit_log_says_which_executions_and_knows_of_what_panicked() {
     expected.sort();
     assert_eq!(entries, expected);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_cannot_be_read_is_refused_as_everything_else_is() {
+    let appliance = Appliance::start(&[]).await;
+    for path in ["/executions/%FF", "/executions?limit=many", "/machines/%FF", "/executions/x/states/p"] {
+        let answer = appliance.get(&format!("/api/v1{path}")).await;
+        assert_eq!((path, answer.status().as_u16()), (path, 400));
+        let body: Value = answer.json().await.expect(path);
+        assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{path}: {body}");
+    }
+}

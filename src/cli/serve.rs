@@ -16,12 +16,14 @@ use conveyor_base::{Clock, SystemClock};
 use conveyor_run::OnFailure;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 /// How long the port may be another's until it counts as taken.
 const PORT_WITHIN: Duration = Duration::from_secs(1);
+/// Connections that wait to be taken, as far as the system allows.
+const BACKLOG: u32 = 1_024;
 /// How many files the process may have open, where the system lets it.
 const OPEN_FILES: u64 = 65_536;
 /// How often the metrics' histograms are tidied.
@@ -64,11 +66,20 @@ pub async fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     serve(arguments.config()?, Arc::new(SystemClock)).await
 }
 
+/// The system takes so many connections on that have yet to be taken here.
+fn bound(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Connections of the one before may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A child of an appliance that was killed may have its port for a moment still, until it runs its own program.
 async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let until = Instant::now() + PORT_WITHIN;
     loop {
-        match TcpListener::bind(address).await {
+        match bound(address) {
             Err(e) if e.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }

@@ -182,6 +182,8 @@ impl<'a> Eval<'a> {
                     Some(signature) => signature.validate(arguments, input, name, at)?,
                     None => arguments,
                 };
+                // What it makes a function accounts for itself; what it is given it goes through.
+                self.work(arguments.iter().map(Val::weight).sum())?;
                 // Those that call functions themselves nest without any node being evaluated in between.
                 self.deeper(|eval| (native.run)(eval, arguments)).map_err(|mut fault| {
                     if fault.at == 0 {

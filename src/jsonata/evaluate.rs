@@ -310,17 +310,31 @@ impl<'a> Eval<'a> {
                 if left.is_undefined() || right.is_undefined() {
                     return Ok(Val::Bool(false));
                 }
-                Ok(Val::Bool(left.equals(&right) == (operator == "=")))
+                Ok(Val::Bool(self.equal(&left, &right)? == (operator == "=")))
             }
-            "<" | "<=" | ">" | ">=" => compare(at, operator, &left, &right),
+            "<" | "<=" | ">" | ">=" => {
+                self.work(left.weight().min(right.weight()))?;
+                compare(at, operator, &left, &right)
+            }
             "&" => self.concatenate(&left, &right),
             ".." => self.range(at, &left, &right),
             "in" => {
-                let same = |item: &Val<'a>| !matches!(item, Val::Arr(_) | Val::Obj(_)) && item.equals(&left);
-                Ok(Val::Bool(!left.is_undefined() && right.items().iter().any(same)))
+                let mut looks = 0;
+                let mut same =
+                    |item: &Val<'a>| !matches!(item, Val::Arr(_) | Val::Obj(_)) && item.equals(&left, &mut looks);
+                let is_in = !left.is_undefined() && right.items().iter().any(&mut same);
+                self.work(looks)?;
+                Ok(Val::Bool(is_in))
             }
             _ => arithmetic(at, operator, &left, &right),
         }
+    }
+
+    pub fn equal(&mut self, left: &Val<'a>, right: &Val<'a>) -> Result<bool> {
+        let mut looks = 0;
+        let equal = left.equals(right, &mut looks);
+        self.work(looks)?;
+        Ok(equal)
     }
 
     fn concatenate(&mut self, left: &Val<'a>, right: &Val<'a>) -> Result<Val<'a>> {

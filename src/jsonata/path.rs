@@ -230,6 +230,7 @@ impl<'a> Eval<'a> {
         let sorted = self.merge_sort(keyed, &mut |eval, (a, _), (b, _)| {
             eval.work(1)?;
             for ((a, b), (descending, _)) in a.iter().zip(b).zip(terms) {
+                eval.work(a.weight().min(b.weight()))?;
                 let order = order(at, a, b)?;
                 if order.is_ne() {
                     // What is nothing stays last, whichever way the rest is sorted.

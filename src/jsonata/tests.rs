@@ -14,6 +14,34 @@ fn run(text: &str, input: &Value) -> Result<Outcome, Fault> {
     expression.evaluate([("i", Binding::Json(input))], &setting)
 }
 
+/// What a function goes through is counted, and not only what it makes.
+#[test]
+fn what_is_gone_through_is_counted() {
+    let text = "x".repeat(200_000);
+    let many: Vec<Value> = (0..9_000).map(|n| json!({"n": n})).collect();
+    let input = json!({"s": text, "a": many, "u": "é".repeat(100_000)});
+    let rounds = "[1..2000]";
+    for work in [
+        "[$i.a = $i.a]",
+        ".$hash($i.s, 'SHA-512')",
+        ".$uppercase($i.s)",
+        ".$trim($i.s)",
+        ".$substringAfter($i.s, 'y')",
+        ".$sum($i.a.n)",
+        ".$max($i.a.n)",
+        "[$ in $i.a.n]",
+        "[$i.u < $i.u]",
+        ".$length($i.s)",
+        ".$contains($i.s, 'y')",
+        ".$split($i.s, 'y')",
+        ".$distinct($i.a)",
+    ] {
+        let began = std::time::Instant::now();
+        let given_up = run(&format!("{rounds}{work}"), &input).is_err_and(|fault| fault.message.contains("timeout"));
+        assert!(given_up, "{work} was let through after {:?}", began.elapsed());
+    }
+}
+
 #[test]
 fn evaluations_share_their_effort() {
     let (draw, effort) = (|| 0, Effort::of(10_000));

@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use super::call::Func;
 
+/// How many bytes of a text are gone through in a unit of work.
+const BYTES_PER_UNIT: usize = 32;
+
 #[derive(Clone)]
 pub(super) enum Val<'a> {
     Undefined,
@@ -238,21 +241,35 @@ impl<'a> Val<'a> {
         }
     }
 
-    /// Deep equality; objects in whatever order.
-    pub fn equals(&self, other: &Val<'a>) -> bool {
+    /// Deep equality; objects in whatever order. Adds to `looks` what was looked at.
+    pub fn equals(&self, other: &Val<'a>, looks: &mut usize) -> bool {
+        *looks += 1;
         match (self, other) {
             (Val::Undefined, Val::Undefined) | (Val::Null, Val::Null) => true,
             (Val::Bool(a), Val::Bool(b)) => a == b,
             (Val::Num(a), Val::Num(b)) => a == b,
-            (Val::Str(a), Val::Str(b)) => a == b,
+            (Val::Str(a), Val::Str(b)) => {
+                *looks += a.len().min(b.len()) / BYTES_PER_UNIT;
+                a == b
+            }
             (Val::Arr(a), Val::Arr(b)) => {
-                a.items.len() == b.items.len() && a.items.iter().zip(&b.items).all(|(a, b)| a.equals(b))
+                a.items.len() == b.items.len() && a.items.iter().zip(&b.items).all(|(a, b)| a.equals(b, looks))
             }
             (Val::Obj(a), Val::Obj(b)) => {
-                a.len() == b.len() && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| value.equals(other)))
+                a.len() == b.len()
+                    && a.iter().all(|(key, value)| b.get(key).is_some_and(|other| value.equals(other, looks)))
             }
             (Val::Func(a), Val::Func(b)) => Rc::ptr_eq(a, b),
             _ => false,
+        }
+    }
+
+    /// What it takes to go through it once, in units of work: a text from end to end, the items of an array.
+    pub fn weight(&self) -> usize {
+        match self {
+            Val::Str(text) => text.len() / BYTES_PER_UNIT,
+            Val::Arr(array) => array.items.len() / 4,
+            _ => 0,
         }
     }
 

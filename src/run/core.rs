@@ -81,6 +81,8 @@ pub(super) struct Core {
     pub supervision: Supervision,
     /// Definitions that are looked through, and whatever else computes for long.
     pub analyses: Blocking,
+    /// States that people try out.
+    pub trials: Blocking,
     /// Steps of executions whose expressions take long.
     pub long_steps: Blocking,
     awake: Mutex<HashMap<ExecutionId, Awake>>,
@@ -110,12 +112,13 @@ struct Awake {
 
 impl Core {
     pub fn new(config: Config) -> SharedCore {
-        let (analyses, long_steps) = match config.writer.threads() {
-            Threads::Own => (Blocking::half_of_the_cores(), Blocking::as_many_as_cores()),
-            Threads::Caller { .. } | Threads::Turns { .. } => (Blocking::inline(), Blocking::inline()),
-        };
+        let own = matches!(config.writer.threads(), Threads::Own);
+        let places = |some: fn() -> Blocking| if own { some() } else { Blocking::inline() };
+        let (analyses, trials) = (places(Blocking::half_of_the_cores), places(Blocking::half_of_the_cores));
+        let long_steps = places(Blocking::as_many_as_cores);
         Arc::new(Core {
             analyses,
+            trials,
             long_steps,
             catalog: Catalog::new(config.account.clone(), config.region.clone()),
             writer: config.writer,

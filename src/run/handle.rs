@@ -492,6 +492,11 @@ impl Handle {
         self.core.analyses.run(work).await
     }
 
+    /// The same for a state that somebody tries out, of which many keep nobody from his definitions.
+    pub async fn try_out<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+        self.core.trials.run(work).await
+    }
+
     /// Turns to the reason when the appliance cannot go on.
     pub fn fatal(&self) -> watch::Receiver<Option<String>> {
         self.core.fatal()

@@ -1,6 +1,6 @@
 //! What waits for a person's decision, and the decision.
 
-use axum::extract::{Extension, Json, Path, State};
+use axum::extract::{Extension, Json, State};
 use conveyor_base::limits::CAUSE_CHARS_MAX;
 use conveyor_base::{Attempt, Uri};
 use conveyor_resources::approve::REJECTED;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::executions::found;
 use super::outputs::{self, outputs};
-use super::{Body, JsonResult, NoStoreJson, source};
+use super::{Body, JsonResult, NoStoreJson, Path, source};
 use crate::gate::Caller;
 use crate::{ApiError, AppState};
 

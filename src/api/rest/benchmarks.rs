@@ -6,13 +6,13 @@
 //! `conveyor bench --json` writes it ([`Report`](conveyor_bench::Report)). Only files are read: a run that goes on in
 //! another process is not disturbed.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use conveyor_base::fault;
 use conveyor_base::speeds::Speeds;
 use conveyor_bench::kept::{self, KeptError};
 use serde_json::json;
 
-use super::{JsonResult, NoStoreJson};
+use super::{JsonResult, NoStoreJson, Path};
 use crate::{ApiError, AppState};
 
 pub async fn all(State(app): State<AppState>) -> JsonResult {

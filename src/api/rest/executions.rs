@@ -1,6 +1,6 @@
 //! One execution over REST: its states, its failure, its outputs; start, stop, redrive. Lists stand in `list`.
 
-use axum::extract::{Json, Path, State};
+use axum::extract::{Json, State};
 use conveyor_base::limits::quotas;
 use conveyor_base::{EventId, ExecutionId, JOB_MACHINE, Uri};
 use conveyor_interpreter::{Header, HistoryEvent, StateType};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::outputs::{self, outputs};
 use super::visits::{self, Visit};
-use super::{Body, JsonResult, NoStoreJson, Query, predictions, source};
+use super::{Body, JsonResult, NoStoreJson, Path, Query, predictions, source};
 use crate::live::StageProgress;
 use crate::{ApiError, AppState, aws, names};
 

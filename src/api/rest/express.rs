@@ -1,13 +1,13 @@
 //! Express executions over REST: what runs, what ended lately, counts since the appliance started; and stopping one.
 
-use axum::extract::{Json, Path, State};
+use axum::extract::{Json, State};
 use conveyor_base::ExecutionId;
 use conveyor_interpreter::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::executions::StopBody;
-use super::{Body, JsonResult, NoStoreJson, Query};
+use super::{Body, JsonResult, NoStoreJson, Path, Query};
 use crate::{ApiError, AppState};
 
 #[derive(Debug, Default, Deserialize)]

@@ -2,14 +2,14 @@
 //!
 //! The rules are the AWS API's: changes of aliases, and trying a state, are its operations with shorter names.
 
-use axum::extract::{Json, Path, State};
+use axum::extract::{Json, State};
 use conveyor_asl::{self as asl, Severity, WorkflowType};
 use conveyor_run::{MachineChange, NewMachine};
 use conveyor_store::{MachineKind, MachineRow, Scans};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Body, JsonResult, NoStoreJson};
+use super::{Body, JsonResult, NoStoreJson, Path};
 use crate::{ApiError, AppState, aws, names};
 
 const MACHINES_MAX: usize = 1000;

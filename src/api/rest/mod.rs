@@ -89,6 +89,18 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// What stands in the path. What cannot be read is refused as everything else is.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Path<T>, ApiError> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        read.map(|axum::extract::Path(path)| Path(path)).map_err(|e| ApiError::validation(e.body_text()))
+    }
+}
+
 pub fn body<T>(body: Body<T>) -> Result<Json<T>, ApiError> {
     body.map_err(|e| ApiError::validation(e.body_text()))
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use conveyor_base::Uri;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{JsonResult, NoStoreJson, Query};
+use super::{JsonResult, NoStoreJson, Path, Query};
 use crate::{ApiError, AppState, media};
 
 /// Entries of a folder that are listed; a larger folder says so.

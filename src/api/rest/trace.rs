@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use conveyor_base::EventId;
 use conveyor_interpreter::HistoryEvent;
 use conveyor_store::{Direction, Scans};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::executions::{EVENTS_MAX, children_of, found};
 use super::visits::{self, Visit};
-use super::{JsonResult, NoStoreJson};
+use super::{JsonResult, NoStoreJson, Path};
 use crate::{AppState, history};
 
 /// Texts, each kept once.

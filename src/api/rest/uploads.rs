@@ -2,7 +2,7 @@
 //! far it came and goes on. What becomes of a file the uploads decide ([`conveyor_services::uploads`]).
 
 use axum::body::Body as HttpBody;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Duration, timeout};
 
+use super::Path;
 use crate::gate::Caller;
 use crate::{ApiError, AppState};
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use conveyor_asl::Variables;
 use conveyor_base::{EventId, Timestamp};
 use conveyor_interpreter::{Ended, Header, Json, Mock, StateType, Trial, inspect};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::executions::{self, EVENTS_MAX, children_of};
 use super::visits::{self, Visit};
-use super::{JsonResult, NoStoreJson};
+use super::{JsonResult, NoStoreJson, Path};
 use crate::{ApiError, AppState};
 
 /// A variable or a point of the data flow that is larger is told by its size.

@@ -70,7 +70,7 @@ fn sort<'a>(eval: &mut Eval<'a>, arguments: Vec<Val<'a>>) -> Result<Val<'a>> {
             Ok(result.truth())
         }
         (Val::Num(a), Val::Num(b)) => eval.work(1).map(|()| a > b),
-        (Val::Str(a), Val::Str(b)) => eval.work(1).map(|()| compare_texts(a, b).is_gt()),
+        (Val::Str(a), Val::Str(b)) => eval.work(1 + a.len().min(b.len()) / 32).map(|()| compare_texts(a, b).is_gt()),
         _ => Ok(false),
     })?;
     Ok(Val::array(sorted))
@@ -98,8 +98,10 @@ fn distinct<'a>(eval: &mut Eval<'a>, arguments: Vec<Val<'a>>) -> Result<Val<'a>>
     }
     let mut kept: Vec<Val<'a>> = Vec::new();
     for item in &array.items {
-        eval.work(1 + kept.len() / 8)?;
-        if !kept.iter().any(|known| known.equals(item)) {
+        let mut looks: usize = 1;
+        let is_known = kept.iter().any(|known| known.equals(item, &mut looks));
+        eval.work(looks.div_ceil(8))?;
+        if !is_known {
             kept.push(item.clone());
         }
     }

@@ -45,11 +45,11 @@ pub async fn test(app: &AppState, fields: Fields) -> Result<Value, ApiError> {
         let found = tested.attempt(mock)?;
         Ok::<_, ApiError>((tested, found))
     };
-    let (tested, mut found) = app.handle.analyse(begun).await??;
+    let (tested, mut found) = app.handle.try_out(begun).await??;
     let with_inspection = tested.asked.with_inspection;
     if let Ended::Unanswered(task) = found.ended {
         let mock = carry_out(app, *task).await?;
-        found = app.handle.analyse(move || tested.attempt(Some(mock))).await??;
+        found = app.handle.try_out(move || tested.attempt(Some(mock))).await??;
     }
     Ok(answer(&found, with_inspection))
 }
