@@ -322,6 +322,6 @@ async fn an_address_that_cannot_be_read_is_refused_as_everything_else_is() {
         let answer = appliance.get(&format!("/api/v1{path}")).await;
         assert_eq!((path, answer.status().as_u16()), (path, 400));
         let body: Value = answer.json().await.expect(path);
-        assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{path}: {body}");
+        assert!(body["error"].as_str().is_some_and(|words| !words.is_empty()), "{path}: {body}");
     }
 }
