@@ -103,6 +103,8 @@ impl Person {
         let written = async { tokio::join!(self.uploads.write(id, Some(offset), taken), feed).0 };
         match self.life.ask(written).await {
             Ok(Ok(reached)) => self.note(name, |upload| {
+                let landed = reached.key.as_ref().map(|key| self.folder.join("incoming").join(key));
+                assert!(landed.is_none_or(|file| file.exists()), "{name} is said to have landed and has not");
                 upload.acknowledged = reached.offset;
                 upload.end = reached.key.map(UploadEnd::Landed);
             }),

@@ -16,8 +16,12 @@ use super::files::contents;
 /// What was asked of the box, and what it said.
 #[derive(Default)]
 pub struct Told {
+    /// When the power went in this boot, which may be noticed later.
+    pub down_at: Option<Timestamp>,
     /// Bodies of a FIFO queue's messages → whether the sending was acknowledged.
     pub ordered: BTreeMap<String, bool>,
+    /// When a FIFO queue's message was sent first.
+    pub first_sent_at: BTreeMap<String, Timestamp>,
     /// Bodies of a standard queue's messages → how often they were sent and how often that was acknowledged.
     pub plain: BTreeMap<String, (u32, u32)>,
     /// Sequence numbers of messages whose sending was acknowledged: by queue.
@@ -28,6 +32,8 @@ pub struct Told {
     pub deleted: BTreeSet<String>,
     /// Bodies of the standard queue's messages of which a deletion was asked for.
     pub plain_delete_asked: BTreeSet<String>,
+    /// When each message was given to a receiver: by id.
+    pub receptions: BTreeMap<String, Vec<i64>>,
     /// The group of each message of the FIFO queue that was received.
     pub groups: BTreeMap<u64, String>,
     pub machines: BTreeMap<String, bool>,
@@ -43,6 +49,10 @@ pub struct Told {
     pub dropped: BTreeSet<String>,
     /// Nobody dies, the clock was never set, and the power never went.
     pub is_calm: bool,
+    /// When the power went, and when it came back.
+    pub outages: Vec<(Timestamp, Timestamp)>,
+    /// When all was over; `None` where somebody sets the clock.
+    pub over_at: Option<Timestamp>,
 }
 
 /// A file that somebody uploads.
@@ -240,6 +250,18 @@ fn check_messages(reader: &Scans, told: &Told, entries: &[AuditRow]) {
     }
 }
 
+/// Of what somebody receives all the time nothing lies about, and nothing comes more often than its queue gives it.
+pub fn check_deliveries(reader: &Scans, now: Timestamp) {
+    const WAITS_MS_MAX: i64 = 10_000;
+    for (queue, most) in [("ordered.fifo", u32::MAX), ("plain", 4)] {
+        for (_, row) in messages(reader, queue) {
+            let waits_ms = now.since_ms(row.visible_at.into());
+            assert!(waits_ms < WAITS_MS_MAX, "{} waits for {waits_ms} ms, and nobody gets it: {row:?}", row.body);
+            assert!(row.received <= most, "{} was received {} times", row.body, row.received);
+        }
+    }
+}
+
 /// How many messages the queues are to say that they have.
 pub fn counts(reader: &Scans) -> BTreeMap<&'static str, usize> {
     ["ordered.fifo", "plain", "dead", "tasks", "seen"].map(|queue| (queue, messages(reader, queue).len())).into()
@@ -361,6 +383,8 @@ fn check_schedule(reader: &Scans, told: &Told) {
         assert_eq!(summary.status, Status::Succeeded, "{}", summary.name);
     }
     due.sort_unstable();
+    assert!(due.is_sorted_by(|one, next| one < next), "a due time started twice: {due:?}");
+    check_none_is_left_out(&due, told);
     let Some((_, row)) = reader.schedules().unwrap().into_iter().next() else {
         panic!("the schedule was never settled")
     };
@@ -372,6 +396,26 @@ fn check_schedule(reader: &Scans, told: &Told) {
             !due.is_empty() && due.windows(2).all(|two| two[1] - two[0] == 60_000),
             "due times are left out: {due:?}"
         );
+    }
+}
+
+/// A due time may be left out only for a later one that came while the box was off too.
+fn check_none_is_left_out(due: &[i64], told: &Told) {
+    /// A boot that is over sooner may not have come to its schedules.
+    const SLACK_MS: i64 = 10_000;
+    let (Some(first), Some(over_at)) = (due.first(), told.over_at) else { return };
+    let mut off: Vec<(i64, i64)> = Vec::new();
+    for (down, up) in &told.outages {
+        match off.last_mut() {
+            Some(last) if down.0 - last.1 < SLACK_MS => last.1 = up.0,
+            _ => off.push((down.0, up.0)),
+        }
+    }
+    let mut at = *first;
+    while at + SLACK_MS < over_at.0 {
+        let is_off = |(down, up): &(i64, i64)| at > down - SLACK_MS && at + 60_000 < up + SLACK_MS;
+        assert!(due.contains(&at) || off.iter().any(is_off), "{at} was left out of {due:?}; off: {off:?}");
+        at += 60_000;
     }
 }
 

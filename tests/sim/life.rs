@@ -248,6 +248,9 @@ impl Life {
         oracle::check(self, &reader.on_this_thread());
         assert_eq!(handle.awake(), 0, "an execution is awake and has nothing to do");
         assert!(handle.all_running_attempts().is_empty(), "{:?}", handle.all_running_attempts());
+        for id in oracle::ids(&reader.on_this_thread()) {
+            assert!(handle.predictions(id).is_empty(), "nothing runs: {:?}", handle.predictions(id));
+        }
         for lane in handle.lanes().await {
             assert_eq!((lane.busy, lane.waiting), (0, 0), "lane {} was not given back", lane.name);
         }

@@ -52,6 +52,11 @@ pub fn unfinished(reader: &Scans) -> String {
     format!("{text}\ntimers: {timers:?}\noutstanding: {outstanding:?}")
 }
 
+/// Everything that ever ran.
+pub fn ids(reader: &Scans) -> Vec<ExecutionId> {
+    executions(reader).into_iter().map(|summary| summary.id).collect()
+}
+
 fn executions(reader: &Scans) -> Vec<ExecutionSummary> {
     let page = reader.executions(&ExecutionFilter::default(), None, 10_000).unwrap();
     assert!(page.next.is_none());

@@ -15,7 +15,7 @@ use conveyor_run::{AuditEntry, Handle, NewMachine, OnBehalf, StartRequest};
 use conveyor_services::alarms::Conditions;
 use conveyor_services::approvals::{Approvals, Decision, Verdict};
 use conveyor_services::predictions::{JobSample, Predictions};
-use conveyor_services::queues::{NewMessage, Queues, Received, Reply, Request};
+use conveyor_services::queues::{NewMessage, Queues, Receipt, Received, Reply, Request};
 use conveyor_services::uploads::Uploads;
 use conveyor_store::MessageRow;
 use parking_lot::Mutex;
@@ -28,6 +28,8 @@ use super::ledger::Told;
 
 /// Groups of the messages that are to come in order.
 const GROUPS: u64 = 3;
+/// How long a receiver has a message.
+const VISIBILITY_MS: i64 = 2_000;
 
 #[derive(Clone)]
 pub struct Shared {
@@ -38,6 +40,8 @@ pub struct Shared {
     pub hang_ups: bool,
     /// Nobody dawdles and nobody sets the clock: a receipt is as good as it was when it was handed out.
     pub is_punctual: bool,
+    /// Nobody sets the clock.
+    pub has_one_clock: bool,
 }
 
 /// Uses the box from outside.
@@ -124,7 +128,11 @@ impl Person {
     pub async fn sends_in_order(self, sender: u64) -> Result<(), String> {
         for n in 0..self.life.things.min(6) {
             let body = format!("o{sender}-{n}");
-            if self.life.told.lock().ordered.get(&body) == Some(&true) {
+            let is_known = self.life.told.lock().ordered.get(&body) == Some(&true);
+            let first_at = *self.life.told.lock().first_sent_at.entry(body.clone()).or_insert(self.handle.now());
+            // After an outage some do not trust what they were told, and send it again: soon enough, it is the same one.
+            let is_young = self.handle.now().since_ms(first_at).abs() < 200_000;
+            if is_known && (!is_young || self.life.random(2) == 0) {
                 continue;
             }
             self.life.told.lock().ordered.entry(body.clone()).or_insert(false);
@@ -139,6 +147,10 @@ impl Person {
                     told.ordered.insert(body, true);
                     told.sent.extend(sent.iter().map(|sent| ("ordered.fifo".to_owned(), sent.sequence)));
                     break;
+                }
+                // He may come back to it when it has long been received and deleted.
+                if self.life.random(2) == 0 {
+                    sleep(Duration::from_millis(self.life.random(4_000))).await;
                 }
             }
         }
@@ -173,7 +185,8 @@ impl Person {
         loop {
             let gone: BTreeSet<String> = self.life.told.lock().deleted.clone();
             let until = self.handle.now().plus_ms(self.life.random(1_500) as i64);
-            let request = Request::Receive { most: 1 + self.life.random(4) as usize, visibility_ms: 2_000, until };
+            let most = 1 + self.life.random(4) as usize;
+            let request = Request::Receive { most, visibility_ms: VISIBILITY_MS, until };
             let Ok(Reply::Received(received)) = self.ask(queue, request, None).await else {
                 self.life.pause().await;
                 continue;
@@ -182,6 +195,7 @@ impl Person {
             for message in &received {
                 let sequence = message.receipt.sequence;
                 assert!(!gone.contains(&message.row.id), "{} was deleted and came again", message.row.body);
+                self.is_in_nobody_elses_hands(&message.row);
                 if queue == "ordered.fifo" {
                     self.is_in_order(queue, sequence, &message.row, &together);
                 }
@@ -194,9 +208,25 @@ impl Person {
                         self.life.told.lock().plain_delete_asked.insert(message.row.body.clone());
                     }
                     self.deletes(queue, message).await;
+                } else if self.life.random(2) == 0 {
+                    // A receipt that is not the newest deletes nothing.
+                    let old = Receipt { reception: !message.receipt.reception, ..message.receipt };
+                    drop(self.ask(queue, Request::Delete(vec![old]), None).await);
                 }
             }
         }
+    }
+
+    /// However answers overtake each other: for as long as one has a message, no other gets it.
+    fn is_in_nobody_elses_hands(&self, row: &MessageRow) {
+        if !self.life.has_one_clock {
+            return;
+        }
+        let (at, mut told) = (row.visible_at.0 - VISIBILITY_MS, self.life.told.lock());
+        let earlier = told.receptions.entry(row.id.clone()).or_default();
+        let is_apart = |other: &i64| (at - other).abs() >= VISIBILITY_MS;
+        assert!(earlier.iter().all(is_apart), "{} was received at {at} and {earlier:?}", row.body);
+        earlier.push(at);
     }
 
     /// Of a group, what was sent earlier was received earlier or comes with it, and somebody has asked for its deletion.
@@ -356,7 +386,9 @@ impl Person {
     /// Decides what is asked, one way or the other, whoever else does.
     pub async fn decides(self, who: &'static str) -> Result<(), String> {
         loop {
-            let rows = self.handle.reader().on_this_thread().approvals(None, 100).map_err(|e| format!("{e:?}"))?;
+            let mut rows = self.handle.reader().on_this_thread().approvals(None, 100).map_err(|e| format!("{e:?}"))?;
+            // One that does not wait long is left to the box.
+            rows.retain(|(_, _, row)| row.title != "a1-1");
             if rows.is_empty() || self.life.random(4) == 0 {
                 sleep(Duration::from_millis(1 + self.life.random(800))).await;
                 continue;

@@ -294,6 +294,10 @@ impl ServiceLife {
                         if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..60_000) }
                     };
                     self.now = at.plus_ms(off_ms);
+                    let mut told = self.told.lock();
+                    let down = told.down_at.take().unwrap_or(at);
+                    told.outages.push((down, self.now));
+                    drop(told);
                     self.disk = self.disk.restart();
                 }
             }
@@ -353,6 +357,13 @@ impl ServiceLife {
             // Its thread is a real one, for which the paused time would not stand still: tests/express.rs has it.
             express_record: None,
         });
+        let note_it = {
+            let (told, clock) = (self.told.clone(), clock.clone());
+            move |handle: Handle| async move {
+                broken(&handle).await;
+                told.lock().down_at = Some(clock.now());
+            }
+        };
         let crashed = |what: &dyn std::fmt::Debug| assert!(self.disk.has_crashed(), "{what:?}");
         let handle = match started.await {
             Ok(handle) => handle,
@@ -361,6 +372,7 @@ impl ServiceLife {
                 return Ended::Crashed(clock.now());
             }
         };
+        tokio::spawn(note_it(handle.clone()));
         let ended = tokio::select! {
             ended = self.use_box(&handle, &parts, &config, &clock) => ended,
             () = broken(&handle) => Err("the power went".to_owned()),
@@ -377,6 +389,7 @@ impl ServiceLife {
                 if self.disk.has_crashed() {
                     return Ended::Crashed(clock.now());
                 }
+                self.told.lock().over_at = Some(clock.now()).filter(|_| !self.powers.clock);
                 if let Err(what) = self.check(&reader, &parts).await {
                     crashed(&what);
                     return Ended::Crashed(clock.now());
@@ -464,6 +477,9 @@ impl ServiceLife {
             }
             // What is left in the queues that somebody empties is received.
             sleep(self.size.rest.min(Duration::from_secs(60))).await;
+            if !self.powers.clock && !self.disk.has_crashed() {
+                ledger::check_deliveries(&handle.reader().on_this_thread(), handle.now());
+            }
             Ok(())
         };
         tokio::select! {
@@ -528,6 +544,7 @@ impl ServiceLife {
             things: self.size.things,
             hang_ups,
             is_punctual: !hang_ups && !clock,
+            has_one_clock: !clock,
         }
     }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use conveyor_base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
 use conveyor_interpreter::{Header, Json, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
-use conveyor_run::{Attempted, Demand, Resource, Resources, StartRequest, TaskContext, TaskOutcome};
+use conveyor_run::{
+    Attempted, Demand, Forecast, OnForecast, Resource, Resources, StartRequest, TaskContext, TaskOutcome,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
@@ -121,6 +123,14 @@ impl Resource for Scripted {
             _ => Demand::disks(),
         };
         Some(Demand { rank: (task.attempt.0 % 3) as u8, ..demand })
+    }
+
+    fn predict(&self, task: &RunTask, on_forecast: &dyn Fn() -> OnForecast) {
+        // Of some it is known at once, of others never.
+        let on_forecast = on_forecast();
+        if task.attempt.0 % 3 > 0 {
+            on_forecast(Forecast { run_ms: 1_000, by: "the script" });
+        }
     }
 
     fn run(&self, context: TaskContext) -> BoxFuture<'static, Attempted> {
