@@ -128,7 +128,7 @@ impl Resource for Scripted {
     fn predict(&self, task: &RunTask, on_forecast: &dyn Fn() -> OnForecast) {
         // Of some it is known at once, of others never.
         let on_forecast = on_forecast();
-        if task.attempt.0 % 3 > 0 {
+        if !task.attempt.0.is_multiple_of(3) {
             on_forecast(Forecast { run_ms: 1_000, by: "the script" });
         }
     }
