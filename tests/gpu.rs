@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use conveyor_base::Shares;
-use conveyor_job::{Device, Job};
+use conveyor_job::{Access, Device, Job};
 use conveyor_media as media;
 use conveyor_media::clip::{self, Clip};
 use conveyor_testing::driver::FakeDriver;
@@ -44,6 +44,7 @@ fn job(folder: &Path, device: Option<Device>, parameters: Value) -> Job {
         parameters,
         work_dir: folder.join("work"),
         shares: Shares::new([("s".to_owned(), folder.to_owned())]),
+        access: Access::default(),
         threads: 2,
         device,
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use conveyor_base::{Shares, TaskError};
-use conveyor_job::{Job, Progress};
+use conveyor_job::{Access, Job};
 use conveyor_media as media;
 use serde_json::{Value, json};
 
@@ -44,9 +44,16 @@ impl House {
 
     fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
         let shares = Shares::new(["in", "out"].map(|n| (n.to_owned(), self.path(n))));
-        let job =
-            Job { stage: stage.into(), parameters, work_dir: self.path("work"), shares, threads: 2, device: None };
-        media::run(&job, &|_: Progress| {})
+        let job = Job {
+            stage: stage.into(),
+            parameters,
+            work_dir: self.path("work"),
+            shares,
+            threads: 2,
+            access: Access::default(),
+            device: None,
+        };
+        media::run_here(&job)
     }
 
     fn sanitize(&self, name: &str) -> Result<Value, TaskError> {
@@ -74,6 +81,12 @@ fn ffprobe(path: &Path) -> Value {
 
 fn stream<'a>(probed: &'a Value, kind: &str) -> Option<&'a Value> {
     probed["streams"].as_array().unwrap().iter().find(|s| s["codec_type"] == kind)
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// Times of the keyframes, from the first frame on.
@@ -194,10 +207,10 @@ fn a_job_in_the_recipes_shape_gives_all_its_outputs() {
     }
     assert_eq!(result["Frames"], 390);
     assert_eq!(result["OutputGroupDetails"][1]["PlaylistFilePaths"][0], "s3://out/hls/film.m3u8");
-    // Running twice leaves one result, and nothing of the work.
+    // Running twice leaves one result, and every file that was made is placed.
     house.run("transcode", request).unwrap();
     assert_eq!(house.results("hls"), expected);
-    assert_eq!(std::fs::read_dir(house.path("work")).unwrap().count(), 0);
+    assert!(files_below(&house.path("work")).is_empty());
 }
 
 #[test]

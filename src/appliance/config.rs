@@ -17,6 +17,7 @@ use conveyor_resources::forward::AwsSettings;
 use conveyor_resources::functions::{FunctionSettings, LambdaSettings};
 use conveyor_resources::housekeeping::RetentionSettings;
 use conveyor_resources::http::ConnectionSettings;
+use conveyor_sandbox::Sandbox;
 use conveyor_services::events::RuleSettings;
 use conveyor_services::items::{TableSettings, name_fault};
 use conveyor_services::notifications::NotifySettings;
@@ -43,6 +44,8 @@ pub struct Config {
     pub lanes: LaneSettings,
     /// Whether jobs that do not say so themselves may use GPUs.
     pub acceleration: Acceleration,
+    /// How the children that open media are held.
+    pub sandbox: Sandbox,
     pub watch: Vec<WatchSettings>,
     pub schedules: BTreeMap<String, ScheduleSettings>,
     pub notify: NotifySettings,
@@ -98,6 +101,7 @@ impl Default for Config {
             credentials: Vec::new(),
             lanes: LaneSettings::default(),
             acceleration: Acceleration::default(),
+            sandbox: Sandbox::default(),
             watch: Vec::new(),
             schedules: BTreeMap::new(),
             notify: NotifySettings::default(),

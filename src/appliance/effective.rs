@@ -30,6 +30,7 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
         "notify": {"targets": config.notify.targets()},
         "lanes": config.lanes,
         "acceleration": config.acceleration,
+        "sandbox": config.sandbox,
         "limits": {"payload_kib": limits.payload_kib, "history_events": limits.history_events,
             "definition_kib": limits.definition_kib, "executions": limits.executions,
             "express_executions": limits.express_executions, "tags": limits.tags},

@@ -51,13 +51,13 @@ impl Appliance {
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
-        // Written by children, and so apart from everything else; what they found out of a driver may be of an old one.
+        // What was found out of plug-ins and drivers may be of old ones.
         let gstreamer = data_dir.join("gstreamer");
         let _ = std::fs::remove_dir_all(&gstreamer);
         let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
-        let spawn = Arc::new(ChildProcesses { program: OWN_BINARY.into(), registry: gstreamer.join("cores.registry") });
+        let spawn = Arc::new(ChildProcesses::new(OWN_BINARY.into(), Some(gstreamer), config.sandbox.clone()));
         let parts = Parts::new(config, &aws, &data_dir, &reader, spawn)?;
         let handle = run::start(run::Config {
             writer: writer.clone(),

@@ -7,6 +7,7 @@
 
 pub mod arn;
 mod backoff;
+pub mod beneath;
 mod blocking;
 mod clock;
 mod digest;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use conveyor_base::speeds::Speeds;
 use conveyor_base::{Clock, SystemClock, Timestamp};
+use conveyor_sandbox::{ChildProcesses, Sandbox};
 
 use super::kept::{self, KeptError};
 use super::raw::Engines;
@@ -33,6 +34,8 @@ pub struct Request {
     pub baseline: Option<String>,
     /// What children are started from: this same binary.
     pub program: PathBuf,
+    /// How they are held.
+    pub sandbox: Sandbox,
     pub on_tick: OnTick,
 }
 
@@ -58,8 +61,8 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
     let usage = Usage::now();
     // Drivers may take their time, and a broken one never answers: not on a thread of the runtime.
     let gpus = tokio::task::spawn_blocking(Engines::look).await.map_err(|e| folder(std::io::Error::other(e)))?;
-    let program = request.program.clone();
-    let work = Work::begin(request.mode, &request.data_dir, program, also, request.on_tick.clone()).map_err(folder)?;
+    let children = |plugins| ChildProcesses::new(request.program.clone(), Some(plugins), request.sandbox.clone());
+    let work = Work::begin(request.mode, &request.data_dir, children, also, request.on_tick.clone()).map_err(folder)?;
     let mut report = Report {
         format: FORMAT,
         id: id(started_at),

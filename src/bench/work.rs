@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use conveyor_base::{Shares, TaskError};
-use conveyor_job::{Device, Job};
+use conveyor_base::{Shares, TaskError, Uri};
+use conveyor_job::{Access, Device, Job};
 use conveyor_sandbox::{ChildProcesses, Spawn as _};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -135,11 +135,12 @@ pub struct Work {
 }
 
 impl Work {
-    /// Works in a folder of its own below `data_dir`; `also` are folders that children may read, as shares.
+    /// Works in a folder of its own below `data_dir`; `children` are told where to keep their lists of plug-ins, `also` are
+    /// folders that they may read, as shares.
     pub fn begin(
         mode: Mode,
         data_dir: &Path,
-        program: PathBuf,
+        children: impl FnOnce(PathBuf) -> ChildProcesses,
         also: Vec<(String, PathBuf)>,
         on_tick: OnTick,
     ) -> std::io::Result<Work> {
@@ -147,7 +148,7 @@ impl Work {
         let scratch = Scratch::make(&data_dir.canonicalize()?)?;
         let media = scratch.path().join(SHARE);
         std::fs::create_dir(&media)?;
-        let children = ChildProcesses { program, registry: scratch.path().join("gstreamer.registry") };
+        let children = children(scratch.path().join("gstreamer"));
         Ok(Work {
             mode,
             cores: conveyor_hw::Cpu::read().cores.max(1),
@@ -189,7 +190,12 @@ impl Work {
         std::fs::create_dir(&work_dir)
             .map_err(|e| TaskError::new("Media.WorkDir", format!("cannot make {}: {e}", work_dir.display())))?;
         let shares = self.shares.clone();
-        let job = Job { stage: stage.to_owned(), parameters, work_dir: work_dir.clone(), shares, threads, device };
+        // The run's own files, and those that somebody gave it to measure with.
+        let everything = || shares.names().map(|share| Uri::new(share, ""));
+        let access = Access { reads: everything().collect(), places: everything().collect(), ..Access::default() };
+        let stage = stage.to_owned();
+        let job =
+            Job { stage, parameters, work_dir: work_dir.clone(), shares: shares.clone(), access, threads, device };
         let end = self.children.spawn(job, Box::new(|_| {})).await;
         // The run's folder takes along what stays.
         let _ = std::fs::remove_dir_all(work_dir);

@@ -68,6 +68,7 @@ pub async fn run(arguments: Bench) -> anyhow::Result<ExitCode> {
         clip: arguments.clip,
         baseline: arguments.baseline,
         program: OWN_BINARY.into(),
+        sandbox: config.sandbox,
         on_tick: Arc::new(move |tick| show(&showing, &tick)),
     };
     let report = tokio::select! {

@@ -55,14 +55,18 @@ enum Command {
     Upgrade(files::DataDir),
     /// Run one stage's job from standard input: what the appliance starts for each media stage.
     #[command(hide = true)]
-    Stage,
+    Stage {
+        /// How it is held, as JSON.
+        #[arg(long)]
+        sandbox: Option<String>,
+    },
 }
 
 /// Parses the command line and runs what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The child logs plainly: its last lines become the cause that people read.
-    if !matches!(arguments.command, Command::Stage) {
+    if !matches!(arguments.command, Command::Stage { .. }) {
         log_to_stderr(matches!(arguments.command, Command::Serve(_)));
     }
     let end = match arguments.command {
@@ -76,12 +80,18 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
-        Command::Stage => Ok(conveyor_sandbox::child_main(conveyor_media::run)),
+        Command::Stage { sandbox } => stage(sandbox.as_deref()),
     };
     end.unwrap_or_else(|error| {
         eprintln!("conveyor: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// The child's side. What it is told of its jail comes from the appliance; by hand it is the strictest.
+fn stage(sandbox: Option<&str>) -> anyhow::Result<ExitCode> {
+    let sandbox = sandbox.map(serde_json::from_str).transpose()?.unwrap_or_default();
+    Ok(conveyor_sandbox::child_main(&sandbox, conveyor_media::run))
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ mod encoder;
 
 use std::path::PathBuf;
 
-use conveyor_base::Shares;
+use conveyor_base::{Shares, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,11 +29,50 @@ pub struct Job {
     pub work_dir: PathBuf,
     /// The shares that `s3://` names in the parameters refer to.
     pub shares: Shares,
+    /// What of them it may see.
+    pub access: Access,
     /// Cores that the lane leased to this stage.
     pub threads: usize,
     /// The GPU that was leased with them; without one everything runs on cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Device>,
+}
+
+/// What of the shares a stage may see; everything else is not there for it. What is empty is none, not all.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// Files that it reads, and folders that it reads with all that is in them.
+    pub reads: Vec<Uri>,
+    /// Files whose captions it reads too: `clip.srt` and `clip.en.vtt` beside `clip.mp4`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captions_of: Vec<Uri>,
+    /// Where the files that it makes may be placed: a file's URI must begin with one of these. The stage itself writes
+    /// below its work folder; the files are moved when it has ended well.
+    pub places: Vec<Uri>,
+    /// Shares that it reads and writes as a whole: for stages that move files and open none.
+    pub shares: Vec<String>,
+}
+
+impl Access {
+    /// Reads these and writes nothing but its results.
+    pub fn reading(reads: impl IntoIterator<Item = Uri>) -> Access {
+        Access { reads: reads.into_iter().collect(), ..Access::default() }
+    }
+
+    /// Whether a file may be placed under this name.
+    pub fn may_place(&self, to: &Uri) -> bool {
+        self.places.iter().any(|place| place.share == to.share && to.key.starts_with(&place.key))
+    }
+}
+
+/// A finished file of a stage, and where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placing {
+    /// Relative to the work folder.
+    pub from: PathBuf,
+    pub to: Uri,
 }
 
 /// The part of a GPU that a stage was leased. The child sees this GPU and no other.
@@ -68,15 +107,14 @@ pub struct Progress {
     pub doing: String,
 }
 
-/// Where a stage reports its progress. Calls are cheap and may be frequent: the receiver thins them out.
+/// Where a stage says how far it is and what it has made.
 pub trait Reporter: Send + Sync {
+    /// Calls are cheap and may be frequent: the receiver thins them out.
     fn progress(&self, progress: Progress);
-}
 
-impl<F: Fn(Progress) + Send + Sync> Reporter for F {
-    fn progress(&self, progress: Progress) {
-        self(progress)
-    }
+    /// A file is finished. Once the stage has ended well, the files are placed in the order in which they were told:
+    /// what others refer to comes before what refers to it.
+    fn made(&self, file: Placing);
 }
 
 /// Whether a job may, must or must not use a GPU.

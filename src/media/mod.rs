@@ -4,7 +4,7 @@
 //! It knows jobs and files, never workflows or the store.
 //!
 //! Owns the graphs, the time lines and the judge of what came out. Must never: be called in the appliance's own process, touch
-//! the network, or write outside its work folder and the shares named in its job. Holds: a file that is damaged, hostile or
+//! the network, or, where it opens media, write outside its work folder. Holds: a file that is damaged, hostile or
 //! unknown ends as a [`TaskError`](conveyor_base::TaskError) that says what was found in which stream; results appear under
 //! their own names whole or not at all.
 
@@ -27,25 +27,32 @@ mod transcode;
 pub use transcode::outline;
 
 use conveyor_base::TaskError;
-use conveyor_job::{Job, Reporter};
+use conveyor_job::{Job, Placing, Progress, Reporter};
 use serde_json::Value;
 
-/// Does one job: the stage named in it, on the files named in its parameters.
+/// Does one job: the stage named in it, on the files named in its parameters. Files that it makes stay in its work folder,
+/// and the reporter is told where they belong; the stage `place` brings them there.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
-    init()?;
+    // What opens no media needs no GStreamer.
     match job.stage.as_str() {
+        "place" => return files::place::run(job, reporter),
+        "fingerprint" => return files::fingerprint::run(job, reporter),
+        "publish" => return files::publish::run(job, reporter),
+        "archive" => return files::archive::run(job, reporter),
+        "quarantine" => return files::quarantine::run(job, reporter),
+        "brief" => return analysis::brief::run(job, reporter),
+        _ => init()?,
+    }
+    match job.stage.as_str() {
+        // What starting does is all that is wanted: GStreamer's list of plug-ins is written.
+        "registry" => Ok(Value::Null),
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
         "quality" => quality::run(job, reporter),
         "labels" => analysis::labels::run(job, reporter),
         "transcript" => analysis::transcript::run(job, reporter),
         "meaning" => analysis::meaning::run(job, reporter),
-        "brief" => analysis::brief::run(job, reporter),
         "transcode" => transcode::run(job, reporter),
-        "fingerprint" => files::fingerprint::run(job, reporter),
-        "publish" => files::publish::run(job, reporter),
-        "archive" => files::archive::run(job, reporter),
-        "quarantine" => files::quarantine::run(job, reporter),
         "bench-clip" => bench::clip::run(job, reporter),
         "bench-encode" => bench::encode::run(job, reporter),
         "bench-decode" => bench::decode::run(job, reporter),
@@ -54,6 +61,26 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             format!("there is no media stage named '{other}'; correct the Task's Resource"),
         )),
     }
+}
+
+/// For who trusts the files: does a job in this very process, and places what it made.
+pub fn run_here(job: &Job) -> Result<Value, TaskError> {
+    #[derive(Default)]
+    struct Notes(parking_lot::Mutex<Vec<Placing>>);
+    impl Reporter for Notes {
+        fn progress(&self, _: Progress) {}
+        fn made(&self, file: Placing) {
+            self.0.lock().push(file);
+        }
+    }
+    let notes = Notes::default();
+    let result = run(job, &notes)?;
+    let files = notes.0.into_inner();
+    if !files.is_empty() {
+        let parameters = serde_json::json!({ "files": files });
+        run(&Job { stage: "place".into(), parameters, ..job.clone() }, &Notes::default())?;
+    }
+    Ok(result)
 }
 
 /// Starts GStreamer and registers the elements that are built into this program. Repeating it is harmless.

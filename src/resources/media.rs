@@ -19,7 +19,7 @@ use conveyor_settings::{self as settings, VideoCode};
 use serde_json::{Value, json};
 
 use super::predict::Predictor;
-use super::{Adapter, Call, CallFuture, CallOutcome, aws, mounts};
+use super::{Adapter, Call, CallFuture, CallOutcome, access, aws, mounts};
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -141,6 +141,7 @@ impl Stage {
             parameters: call.parameters.clone(),
             work_dir: folder.path.clone(),
             shares: stages.io.shares().clone(),
+            access: access::of(stage, &call.parameters),
             threads: call.threads,
             device: call.device.clone(),
         };

@@ -13,6 +13,7 @@
 //! without which a restart could not go on with work elsewhere: of jobs at other services ([`forward`], whose followers are
 //! supervised and begin again from their rows) and of what a Task mounted (`mounts`).
 
+mod access;
 pub mod activities;
 mod adapter;
 pub mod approve;

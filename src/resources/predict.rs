@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use conveyor_base::Shares;
 use conveyor_base::speeds::{LaneSpeed, Speeds};
-use conveyor_job::{Job, TRANSCODE_CORES};
+use conveyor_job::{Access, Job, TRANSCODE_CORES};
 use conveyor_run::{Forecast, OnForecast};
 use conveyor_sandbox::Spawn;
 use conveyor_services::predictions::{self, Calibration, JobSample, Predictions};
@@ -329,6 +329,7 @@ impl Predictor {
             parameters: json!({ "input": uri }),
             work_dir: folder.path.clone(),
             shares: self.shares.clone(),
+            access: Access::reading(uri.parse().ok()),
             threads: 1,
             device: None,
         };

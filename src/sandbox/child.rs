@@ -3,23 +3,23 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use conveyor_base::TaskError;
-use conveyor_job::{Job, Progress, Reporter};
+use conveyor_job::{Job, Placing, Progress, Reporter};
 use serde_json::Value;
 
-use super::{Report, jail};
+use super::jail::{self, Entered, Refusal, Sandbox};
+use super::{CHECK, Report};
 
 /// Progress is written no more often than this.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
-/// Runs one job from standard input. Reports go to what standard output was; whatever a library prints there
-/// goes to the log instead.
-pub fn child_main(work: impl FnOnce(&Job, &dyn Reporter) -> Result<Value, TaskError>) -> ExitCode {
+/// Runs one job from standard input, in jail. Reports go to what standard output was; whatever a library prints there
+/// goes to the log instead. Must be called while the process has one thread.
+pub fn child_main(sandbox: &Sandbox, work: impl FnOnce(&Job, &dyn Reporter) -> Result<Value, TaskError>) -> ExitCode {
     let reports = match take_standard_output() {
         Ok(reports) => Reports { state: Mutex::new((reports, None)) },
         Err(error) => {
@@ -28,10 +28,16 @@ pub fn child_main(work: impl FnOnce(&Job, &dyn Reporter) -> Result<Value, TaskEr
         }
     };
     let end = match read_job() {
-        Ok(job) => {
-            jail::enter(&job, &registry_folder());
-            work(&job, &reports)
-        }
+        Ok(job) => match jail::enter(&job, sandbox) {
+            Ok(Entered::Worker(jail)) => {
+                reports.say(&Report::Jailed(jail.clone()));
+                if job.stage == CHECK { Ok(serde_json::json!(jail)) } else { work(&job, &reports) }
+            }
+            Ok(Entered::Over { code, last_word: None }) => return code,
+            Ok(Entered::Over { code, last_word: Some(error) }) => return reports.last(Report::Failed(error), code),
+            Err(Refusal::Open(why)) => Err(not_closed(&job.stage, &why)),
+            Err(Refusal::Job(error)) => Err(error),
+        },
         Err(cause) => Err(TaskError::new("Stage.BadJob", cause)),
     };
     match end {
@@ -48,10 +54,12 @@ fn read_job() -> Result<Job, String> {
     serde_json::from_str(&text).map_err(|e| format!("standard input holds no job: {e}"))
 }
 
-/// GStreamer keeps a cache of its plug-ins there and must be able to renew it.
-fn registry_folder() -> Vec<PathBuf> {
-    let registry = std::env::var_os("GST_REGISTRY").map(PathBuf::from);
-    registry.and_then(|file| Some(file.parent()?.to_owned())).into_iter().collect()
+fn not_closed(stage: &str, why: &str) -> TaskError {
+    let cause = format!(
+        "stage '{stage}' was not run and the file was not opened, since the jail around it does not close: {why}. \
+         [sandbox] mode = \"best-effort\" runs stages behind what does close, for files that you trust"
+    );
+    TaskError::new("Stage.Jail", cause)
 }
 
 fn take_standard_output() -> nix::Result<File> {
@@ -74,10 +82,14 @@ impl Reports {
         }
     }
 
-    fn last(&self, report: Report, code: ExitCode) -> ExitCode {
+    fn say(&self, report: &Report) {
         if let Ok(mut state) = self.state.lock() {
-            Reports::write(&mut state.0, &report);
+            Reports::write(&mut state.0, report);
         }
+    }
+
+    fn last(&self, report: Report, code: ExitCode) -> ExitCode {
+        self.say(&report);
         code
     }
 }
@@ -91,5 +103,9 @@ impl Reporter for Reports {
         }
         state.1 = Some(now);
         Reports::write(&mut state.0, &Report::Progress(progress));
+    }
+
+    fn made(&self, file: Placing) {
+        self.say(&Report::Made(file));
     }
 }

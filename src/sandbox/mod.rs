@@ -4,9 +4,11 @@
 //! ```text
 //! appliance                                   child
 //!   spawn ──── job, as JSON, on stdin ──────>  jail::enter, then media::run
-//!         <─── reports, JSON lines, one pipe ─  progress … progress, result | failed
+//!         <─── reports, JSON lines, one pipe ─  jailed, progress … made … result | failed
 //!         <─── log, on stderr: its tail rides in a failure's cause
 //! ```
+//!
+//! What a stage has made stays in its work folder; when it has ended well, a second child, which opens no media, places it.
 //!
 //! A decoder that crashes, hangs or eats memory on a hostile file costs that attempt and nothing else. The child
 //! dies with its parent, and its whole process group dies when nobody waits for it any more.
@@ -19,8 +21,15 @@ mod child;
 mod jail;
 pub mod process;
 mod protocol;
+mod registries;
 mod spawn;
 
 pub use child::child_main;
+pub use jail::{Jail, Mode, Sandbox};
 pub use protocol::Report;
 pub use spawn::{ChildProcesses, OnProgress, Spawn};
+
+/// The stage that does nothing in its jail: its result is what the jail is.
+const CHECK: &str = "jail";
+/// The stage that only starts GStreamer, which makes its list of plug-ins.
+const REGISTRY: &str = "registry";

@@ -3,21 +3,25 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::TaskError;
 use conveyor_base::limits::REPORT_LINE_BYTES_MAX;
-use conveyor_job::{Device, Job, Progress};
+use conveyor_base::{Shares, TaskError};
+use conveyor_job::{Access, Device, Job, Placing, Progress};
 use futures::future::BoxFuture;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::jail::{Denied, Jail, Sandbox};
 use super::process::{self, Group};
-use super::{Report, affinity};
+use super::registries::Registries;
+use super::{CHECK, REGISTRY, Report, affinity};
 
 /// Called for every progress that a child reports.
 pub type OnProgress = Box<dyn Fn(Progress) + Send + Sync>;
@@ -30,11 +34,11 @@ pub trait Spawn: Send + Sync + 'static {
 /// Real children.
 #[derive(Clone, Debug)]
 pub struct ChildProcesses {
-    /// The program that is started with the one argument `stage`: this same binary.
-    pub program: PathBuf,
-    /// Where GStreamer's children keep their cache of plug-ins, so that not each of them scans all of them. Its folder is
-    /// theirs alone: they may write there, and those with a GPU keep a cache of their own in it.
-    pub registry: PathBuf,
+    program: PathBuf,
+    sandbox: Sandbox,
+    registries: Option<Registries>,
+    /// As the last child said.
+    jail: Arc<Mutex<Jail>>,
 }
 
 /// Variables that a child may see: locale, and GStreamer's own.
@@ -44,6 +48,9 @@ const KEPT_VARIABLES: &[&str] =
 const NICE: i32 = 5;
 /// Files that a child may have open at once: inputs, outputs, segments and what libraries need.
 const OPEN_FILES_MAX: u64 = 4_096;
+
+/// Files that a stage may make: a day of segments of two seconds in eight renditions is less.
+const FILES_MAX: usize = 500_000;
 
 /// How long a child may take to exit once it has said its last word.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
@@ -57,16 +64,87 @@ impl Spawn for ChildProcesses {
     }
 }
 
+/// What a child said before it ended well.
+#[derive(Debug)]
+struct Done {
+    result: Value,
+    files: Vec<Placing>,
+}
+
 impl ChildProcesses {
+    /// `program` is started with the argument `stage`: this same binary. Lists of GStreamer's plug-ins are kept in the
+    /// folder `plugins`; without one every child looks for itself.
+    pub fn new(program: PathBuf, plugins: Option<PathBuf>, sandbox: Sandbox) -> ChildProcesses {
+        ChildProcesses { program, sandbox, registries: plugins.map(Registries::new), jail: Arc::default() }
+    }
+
+    /// Puts a child in jail that opens nothing, and says which locks closed around it.
+    ///
+    /// # Errors
+    ///
+    /// `Stage.Jail` where a stage would not be run at all, with what to change; else as any stage.
+    pub async fn check(&self, work_dir: PathBuf) -> Result<Jail, TaskError> {
+        let job = idle(CHECK, work_dir, None);
+        self.child(&job, None, &(Box::new(|_| {}) as OnProgress)).await?;
+        Ok(self.jail.lock().clone())
+    }
+
     async fn run(self, job: Job, on_progress: OnProgress) -> Result<Value, TaskError> {
+        let registry = match job.access.shares.is_empty() {
+            true => self.registry(&job).await,
+            false => None,
+        };
+        let mut done = self.child(&job, registry.as_deref(), &on_progress).await.inspect_err(|error| {
+            // What the list says of the GPU's elements may be of a driver that is no more.
+            if job.device.is_some() && error.error.starts_with("Device.") {
+                self.registries.iter().for_each(|lists| lists.forget(job.device.as_ref()));
+            }
+        })?;
+        let closed = self.jail.lock().closed.clone();
+        if let Some(result) = done.result.as_object_mut().filter(|_| !closed.is_empty()) {
+            result.entry("sandbox").or_insert_with(|| closed.into());
+        }
+        if done.files.is_empty() {
+            return Ok(done.result);
+        }
+        // Another child brings what this one made to where it belongs: one that opens no media, and may therefore write there.
+        if let Some(file) = done.files.iter().find(|file| !job.access.may_place(&file.to)) {
+            let what =
+                format!("stage '{}' made a file for '{}', which is none of its destinations", job.stage, file.to);
+            return Err(TaskError::new("Stage.BadReport", what));
+        }
+        let mut shares: Vec<String> = done.files.iter().map(|file| file.to.share.clone()).collect();
+        shares.sort_unstable();
+        shares.dedup();
+        let place = Job {
+            stage: "place".to_owned(),
+            parameters: serde_json::json!({ "files": done.files }),
+            access: Access { shares, ..Access::default() },
+            threads: 1,
+            device: None,
+            ..job
+        };
+        let moving: OnProgress = Box::new(move |progress| {
+            on_progress(Progress { fraction: 0.98 + progress.fraction * 0.02, ..progress });
+        });
+        self.child(&place, None, &moving).await?;
+        Ok(done.result)
+    }
+
+    /// The list of plug-ins, which the first that needs it has made: by a child that opens nothing else.
+    async fn registry(&self, job: &Job) -> Option<PathBuf> {
+        let device = job.device.as_ref();
+        let make = |file: PathBuf, work_dir: PathBuf| async move {
+            let job = idle(REGISTRY, work_dir, device.cloned());
+            self.child(&job, Some(&file), &(Box::new(|_| {}) as OnProgress)).await.map(drop)
+        };
+        self.registries.as_ref()?.of(device, make).await
+    }
+
+    async fn child(&self, job: &Job, registry: Option<&Path>, on_progress: &OnProgress) -> Result<Done, TaskError> {
         let stage = job.stage.clone();
         let failed = |what: String| TaskError::new("Stage.Failed", format!("stage '{stage}': {what}"));
-        let registry = self.registry_for(job.device.as_ref());
-        if let Some(folder) = registry.parent() {
-            // Without it the child scans all plug-ins, which takes longer and does no harm.
-            let _ = std::fs::create_dir_all(folder);
-        }
-        let (mut child, group) = process::start(self.command(&registry, job.device.as_ref()))
+        let (mut child, group) = process::start(self.command(job, registry))
             .await
             .map_err(|e| failed(format!("{} does not start: {e}", self.program.display())))?;
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
@@ -75,12 +153,14 @@ impl ChildProcesses {
             return Err(failed("the child has no pipes".into()));
         };
         let tail = tokio::spawn(process::tail(stderr));
-        let text = serde_json::to_vec(&job).map_err(|e| failed(format!("the job is no JSON: {e}")))?;
+        let text = serde_json::to_vec(job).map_err(|e| failed(format!("the job is no JSON: {e}")))?;
         // A child that dies before it has read its job is told of below, with what it said.
         let _ = stdin.write_all(&text).await;
         drop(stdin);
+        let mut files = Vec::new();
         let (last, status) = {
-            let mut listening = std::pin::pin!(listen(BufReader::new(stdout), &on_progress));
+            let heard = Heard { on_progress, files: &mut files, jail: &self.jail };
+            let mut listening = std::pin::pin!(listen(BufReader::new(stdout), heard));
             tokio::select! {
                 last = &mut listening => (last, None),
                 status = child.wait() => {
@@ -98,40 +178,33 @@ impl ChildProcesses {
         drop(group);
         let log = tokio::time::timeout(LOG_GRACE, tail).await.ok().and_then(Result::ok).unwrap_or_default();
         match last {
-            Ok(Some(Report::Result(value))) => Ok(value),
-            Ok(Some(Report::Failed(error))) => {
-                if job.device.is_some() && error.error.starts_with("Device.") {
-                    // What it says of the GPU's elements may be of a driver that is no more.
-                    let _ = std::fs::remove_file(&registry);
-                }
-                Err(error)
-            }
+            Ok(Some(Report::Result(result))) => Ok(Done { result, files }),
+            Ok(Some(Report::Failed(error))) => Err(error),
             Ok(_) => Err(ended_without_result(&stage, status, &log)),
             Err(what) => Err(TaskError::new("Stage.BadReport", format!("stage '{stage}' {what}{}", quoted(&log)))),
         }
     }
 
-    /// Elements of a GPU are there only where that GPU is seen, so each has a cache of its own.
-    fn registry_for(&self, device: Option<&Device>) -> PathBuf {
-        match device {
-            None => self.registry.clone(),
-            Some(device) => self.registry.with_file_name(format!("{}.registry", device.uuid.replace('/', "-"))),
-        }
-    }
-
-    fn command(&self, registry: &Path, device: Option<&Device>) -> Command {
+    fn command(&self, job: &Job, registry: Option<&Path>) -> Command {
+        let device = job.device.as_ref();
         let mut command = Command::new(&self.program);
         command
             .arg("stage")
+            .arg("--sandbox")
+            .arg(serde_json::to_string(&self.sandbox).unwrap_or_default())
             .env_clear()
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .env("GST_REGISTRY", registry)
+            // Without a list the child looks at all plug-ins, which takes longer.
+            .env("GST_REGISTRY", registry.map_or_else(|| job.work_dir.join("gstreamer.registry"), Path::to_owned))
             .env("GST_REGISTRY_FORK", "no")
+            // The work folder is all that the child can write.
+            .env("TMPDIR", &job.work_dir)
+            .env("HOME", &job.work_dir)
             // An empty list hides every GPU: what was not leased is not touched.
             .env("CUDA_VISIBLE_DEVICES", device.map_or("", |device| &device.uuid))
             .env("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-            // Compiled kernels; the child has no home in which CUDA would keep them.
-            .env("CUDA_CACHE_PATH", registry.with_extension("cuda"))
+            // Compiled kernels: kept for this stage alone, since the next one would run what this one leaves.
+            .env("CUDA_CACHE_PATH", job.work_dir.join("cuda"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -154,6 +227,19 @@ impl ChildProcesses {
     }
 }
 
+/// A job that reads and writes nothing but its work folder.
+fn idle(stage: &str, work_dir: PathBuf, device: Option<Device>) -> Job {
+    Job {
+        stage: stage.to_owned(),
+        parameters: Value::Null,
+        work_dir,
+        shares: Shares::default(),
+        access: Access::default(),
+        threads: 1,
+        device,
+    }
+}
+
 /// Sees to it that a child ends that says nothing more.
 async fn leave(child: &mut Child, group: &Group, last: &Result<Option<Report>, String>) -> std::io::Result<ExitStatus> {
     match last {
@@ -172,8 +258,16 @@ async fn leave(child: &mut Child, group: &Group, last: &Result<Option<Report>, S
     child.wait().await
 }
 
+/// Where what a child says before its end goes.
+struct Heard<'a> {
+    on_progress: &'a OnProgress,
+    files: &'a mut Vec<Placing>,
+    jail: &'a Mutex<Jail>,
+}
+
 /// Reads reports until the last one or the end of the pipe.
-async fn listen(mut pipe: impl AsyncBufRead + Unpin, on_progress: &OnProgress) -> Result<Option<Report>, String> {
+async fn listen(mut pipe: impl AsyncBufRead + Unpin, heard: Heard<'_>) -> Result<Option<Report>, String> {
+    let Heard { on_progress, files, jail } = heard;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -188,6 +282,11 @@ async fn listen(mut pipe: impl AsyncBufRead + Unpin, on_progress: &OnProgress) -
         }
         match serde_json::from_slice(&line) {
             Ok(Report::Progress(progress)) => on_progress(progress),
+            Ok(Report::Jailed(closed)) => *jail.lock() = closed,
+            Ok(Report::Made(_)) if files.len() >= FILES_MAX => {
+                return Err(format!("made more than {FILES_MAX} files"));
+            }
+            Ok(Report::Made(file)) => files.push(file),
             Ok(last) => return Ok(Some(last)),
             Err(e) => return Err(format!("reported what is no report ({e})")),
         }
@@ -197,6 +296,13 @@ async fn listen(mut pipe: impl AsyncBufRead + Unpin, on_progress: &OnProgress) -
 fn ended_without_result(stage: &str, status: ExitStatus, log: &str) -> TaskError {
     match status.signal() {
         Some(signal) => {
+            if signal == Denied::SIGNAL as i32 {
+                let what = format!(
+                    "stage '{stage}' was ended by its jail: it made a system call that no decoder and no encoder makes. \
+                     Either its file took it over, or this release's list is wrong: keep the file apart, and report it"
+                );
+                return TaskError::new("Stage.Jail", format!("{what}{}", quoted(log)));
+            }
             let name = Signal::try_from(signal).map_or(format!("signal {signal}"), |s| s.as_str().to_owned());
             let hint = match signal {
                 nix::libc::SIGKILL => {
@@ -222,8 +328,6 @@ fn quoted(log: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use conveyor_base::Shares;
-
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -232,7 +336,7 @@ mod tests {
         let program = dir.join("child.sh");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        ChildProcesses { program, registry: dir.join("registry.bin") }
+        ChildProcesses::new(program, None, Sandbox::default())
     }
 
     fn job(dir: &Path) -> Job {
@@ -241,6 +345,7 @@ mod tests {
             parameters: Value::Null,
             work_dir: dir.to_owned(),
             shares: Shares::default(),
+            access: Access::default(),
             threads: 1,
             device: None,
         }
@@ -272,7 +377,7 @@ mod tests {
     async fn a_child_sees_the_leased_gpu_alone_and_runs_beside_it() {
         let dir = tempfile::tempdir().unwrap();
         let script = r#"cat >/dev/null; cpus=$(grep Cpus_allowed_list /proc/self/status | tr -d '\t')
-            echo "{\"result\":\"$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER ${GST_REGISTRY##*/} $cpus\"}""#;
+            echo "{\"result\":\"$CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER $cpus\"}""#;
         let child = scripted(dir.path(), script);
         let first = std::fs::read_to_string("/proc/self/status").unwrap();
         let allowed = first.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned();
@@ -281,9 +386,9 @@ mod tests {
             Device { name: "gpu1".into(), uuid: "GPU-1".into(), cpus: Some(own.clone()), decode: true, encode: false };
         let job = Job { device: Some(device), ..job(dir.path()) };
         let said = child.spawn(job, Box::new(|_| {})).await.unwrap();
-        assert_eq!(said, format!("GPU-1 PCI_BUS_ID GPU-1.registry Cpus_allowed_list:{own}"));
+        assert_eq!(said, format!("GPU-1 PCI_BUS_ID Cpus_allowed_list:{own}"));
         let said = child.spawn(self::job(dir.path()), Box::new(|_| {})).await.unwrap();
-        assert_eq!(said, format!(" PCI_BUS_ID registry.bin Cpus_allowed_list:{allowed}"), "no lease, no GPU");
+        assert_eq!(said, format!(" PCI_BUS_ID Cpus_allowed_list:{allowed}"), "no lease, no GPU");
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let whole = Value::Object(whole);
     let text = markdown(&whole);
     let (json_uri, markdown_uri) =
-        (report::write(job, "brief.json", &whole)?, report::write_text(job, "brief.md", &text)?);
+        (report::write(job, reporter, "brief.json", &whole)?, report::write_text(job, reporter, "brief.md", &text)?);
     let meaning = &whole["meaning"];
     Ok(json!({
         "title": meaning["title"],

@@ -25,7 +25,7 @@ const COLOURS: usize = 4;
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let input = Input::from_parameter(job, "input")?;
     let result = measure(&input, job.threads, reporter)?;
-    let uri = report::write(job, "labels.json", &result)?;
+    let uri = report::write(job, reporter, "labels.json", &result)?;
     let mut short = result;
     short["uri"] = uri;
     for list in ["shots", "black", "still"] {

@@ -69,7 +69,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "method": "Sentences are filled in from measured values; keywords are ranked by how often they stand near other words (TextRank) in the captions; the language is told by its most frequent words.",
         "limits": "A statement of facts: nothing was understood, seen or heard beyond the metadata, the shots and the captions given.",
     });
-    result["uri"] = report::write(job, "meaning.json", &result)?;
+    result["uri"] = report::write(job, reporter, "meaning.json", &result)?;
     Ok(result)
 }
 

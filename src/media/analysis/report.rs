@@ -3,30 +3,29 @@
 use std::time::Instant;
 
 use conveyor_base::{TaskError, Uri};
-use conveyor_job::{Job, Progress, Reporter};
+use conveyor_job::{Job, Placing, Progress, Reporter};
 use serde_json::{Value, json};
 
-use crate::files::disk;
-use crate::files::fault::{self, About};
+use crate::files::fault::About;
 
 /// Most entries of a list in a stage's result: several analyses travel in one state, whose size is capped.
 pub const LISTED_MAX: usize = 40;
 
-/// Writes a whole result below `destination`, if the Task names one; returns the file's URI or null.
-pub fn write(job: &Job, name: &str, content: &Value) -> Result<Value, TaskError> {
-    write_text(job, name, &format!("{content:#}\n"))
+/// Writes a whole result that belongs below `destination`, if the Task names one; returns the file's URI or null.
+pub fn write(job: &Job, reporter: &dyn Reporter, name: &str, content: &Value) -> Result<Value, TaskError> {
+    write_text(job, reporter, name, &format!("{content:#}\n"))
 }
 
 /// As [`write`], for text that is made already.
-pub fn write_text(job: &Job, name: &str, text: &str) -> Result<Value, TaskError> {
+pub fn write_text(job: &Job, reporter: &dyn Reporter, name: &str, text: &str) -> Result<Value, TaskError> {
     let Some(prefix) = job.parameters.get("destination").and_then(Value::as_str) else { return Ok(Value::Null) };
     let uri: Uri = format!("{}/{name}", prefix.trim_end_matches('/')).parse().map_err(|e| {
         TaskError::new("Files.InvalidParameter", format!("'destination' is no s3://share/prefix/: {e}"))
     })?;
-    let path = fault::resolve(job, &uri)?;
-    std::fs::create_dir_all(disk::parent(&path)).about("create the folder of", &uri)?;
-    disk::write(&path, text.as_bytes()).about("write", &uri)?;
-    Ok(json!(uri))
+    std::fs::write(job.work_dir.join(name), text).about("write", &uri)?;
+    let result = json!(uri);
+    reporter.made(Placing { from: name.into(), to: uri });
+    Ok(result)
 }
 
 /// Progress over media time.

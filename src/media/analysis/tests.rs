@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use conveyor_base::Shares;
-use conveyor_job::{Job, Progress};
+use conveyor_job::{Access, Job};
 use serde_json::{Value, json};
 
 struct Bench {
@@ -34,8 +34,17 @@ impl Bench {
         parameters["destination"] = json!("s3://s/full/");
         let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
         let work_dir = self.dir.path().join("work");
-        let job = Job { stage: stage.into(), parameters, work_dir, shares, threads: 1, device: None };
-        crate::run(&job, &|_: Progress| {}).unwrap_or_else(|e| panic!("{stage}: {e}"))
+        std::fs::create_dir_all(&work_dir).unwrap();
+        let job = Job {
+            stage: stage.into(),
+            parameters,
+            work_dir,
+            shares,
+            threads: 1,
+            access: Access::default(),
+            device: None,
+        };
+        crate::run_here(&job).unwrap_or_else(|e| panic!("{stage}: {e}"))
     }
 }
 

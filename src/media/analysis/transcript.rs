@@ -28,7 +28,7 @@ const OPEN_CUE_SECONDS: f64 = 5.0;
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let input = Input::from_parameter(job, "input")?;
     let result = measure(&input, job.threads, reporter)?;
-    let uri = report::write(job, "transcript.json", &result)?;
+    let uri = report::write(job, reporter, "transcript.json", &result)?;
     let mut short = result;
     short["uri"] = uri;
     for list in ["cues", "speech", "silence"] {

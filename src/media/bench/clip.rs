@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use conveyor_base::{TaskError, Uri};
 use conveyor_job::Encoder;
-use conveyor_job::{Job, Progress, Reporter};
+use conveyor_job::{Job, Placing, Progress, Reporter};
 use conveyor_pixels::scene::Scene;
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -34,8 +34,8 @@ fn h264() -> Encoder {
 
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let p: Parameters = crate::files::fault::parameters(job)?;
-    let path = crate::input::resolve(job, &p.destination)?;
-    let part: PathBuf = path.with_extension("part");
+    let name = PathBuf::from(p.destination.file_name());
+    let path = job.work_dir.join(&name);
     let video = match p.encoder {
         Encoder::X264 => "x264enc speed-preset=veryfast pass=qual quantizer=19 bitrate=100000 key-int-max=60 ! \
              video/x-h264,profile=high ! h264parse"
@@ -53,7 +53,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         p.seconds * 100,
     ))?;
     let element = |name: &str| pipeline.by_name(name).ok_or_else(|| failed(format!("no element {name}")));
-    element("file")?.set_property("location", part.to_string_lossy().as_ref());
+    element("file")?.set_property("location", path.to_string_lossy().as_ref());
     let pictures =
         element("pictures")?.downcast::<gst_app::AppSrc>().map_err(|_| failed("the source takes no pictures"))?;
     let frames = (p.seconds * FPS) as usize;
@@ -62,9 +62,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         run_to_end(&pipeline)
     });
     end?;
-    std::fs::rename(&part, &path).map_err(|e| failed(format!("{}: {e}", path.display())))?;
     let bytes = std::fs::metadata(&path).map_or(0, |m| m.len());
     let kbps = bytes as f64 * 8.0 / 1000.0 / f64::from(p.seconds.max(1));
+    reporter.made(Placing { from: name, to: p.destination.clone() });
     Ok(json!({"bytes": bytes, "seconds": p.seconds, "bitrateKbps": kbps.round()}))
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use conveyor_base::{Shares, TaskError};
-use conveyor_job::{Job, Progress};
+use conveyor_job::{Access, Job};
 use serde_json::{Value, json};
 
 struct Appliance {
@@ -37,9 +37,16 @@ impl Appliance {
         let root = self.dir.path();
         let shares = ["in", "outputs", "archive", "quarantine"].map(|s| (s.to_owned(), root.join(s)));
         let work_dir = root.to_owned();
-        let job =
-            Job { stage: stage.into(), parameters, work_dir, shares: Shares::new(shares), threads: 1, device: None };
-        crate::run(&job, &|_: Progress| {})
+        let job = Job {
+            stage: stage.into(),
+            parameters,
+            work_dir,
+            shares: Shares::new(shares),
+            threads: 1,
+            access: Access::default(),
+            device: None,
+        };
+        crate::run_here(&job)
     }
 
     /// Every file below a share, hidden ones too.

@@ -100,7 +100,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     let mut ticker = Ticker::new(reporter, "measuring", 0.0);
     let (own, found) = pass::measure(Source::File(source), plan.targets, job.threads, &mut ticker)?;
-    plan.pages.judged(job, &p.thresholds, &own, &found)
+    plan.pages.judged(job, reporter, &p.thresholds, &own, &found)
 }
 
 /// The outputs of one group, with AWS's names in the spelling of the API or of its SDKs.
@@ -297,7 +297,14 @@ fn thumbnail(job: &Job, uri: &Uri, size: Option<(u64, u64)>, sheet: &mut Sheet) 
 }
 
 impl Pages {
-    fn judged(self, job: &Job, t: &Thresholds, source: &Found, found: &[Found]) -> Result<Value, TaskError> {
+    fn judged(
+        self,
+        job: &Job,
+        reporter: &dyn Reporter,
+        t: &Thresholds,
+        source: &Found,
+        found: &[Found],
+    ) -> Result<Value, TaskError> {
         let (mut checks, mut outputs, mut whole): (Vec<Check>, Vec<Value>, Vec<Value>) = Default::default();
         let mut score = 1.0f64;
         for mut page in self.0 {
@@ -328,7 +335,7 @@ impl Pages {
             "source": described("source", 1.0, Some(source), 0),
             "outputs": whole,
         });
-        let report = report::write(job, "quality.json", &result)?;
+        let report = report::write(job, reporter, "quality.json", &result)?;
         result["outputs"] = json!(outputs);
         result["report"] = report;
         shorten_checks(&mut result);

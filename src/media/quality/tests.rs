@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use conveyor_base::Shares;
-use conveyor_job::{Job, Progress};
+use conveyor_job::{Access, Job};
 use serde_json::{Value, json};
 
 const SOURCE: &str =
@@ -47,8 +47,17 @@ impl Bench {
         let parameters = json!({ "source": "s3://s/src.mp4", "outputs": outputs, "destination": "s3://s/report/" });
         let shares = Shares::new([("s".to_owned(), self.dir.path().to_owned())]);
         let work_dir = self.path("work");
-        let job = Job { stage: "quality".into(), parameters, work_dir, shares, threads: 1, device: None };
-        crate::run(&job, &|_: Progress| {}).unwrap()
+        std::fs::create_dir_all(&work_dir).unwrap();
+        let job = Job {
+            stage: "quality".into(),
+            parameters,
+            work_dir,
+            shares,
+            threads: 1,
+            access: Access::default(),
+            device: None,
+        };
+        crate::run_here(&job).unwrap()
     }
 }
 
@@ -165,13 +174,14 @@ fn the_transcodes_own_result_is_taken_and_passes() {
         work_dir: b.path("work"),
         shares,
         threads: 2,
+        access: Access::default(),
         device: None,
     };
     std::fs::create_dir_all(&job.work_dir).unwrap();
-    let made = crate::run(&job, &|_: Progress| {}).unwrap();
+    let made = crate::run_here(&job).unwrap();
     job.stage = "quality".into();
     job.parameters = json!({ "input": "s3://s/src.mp4", "outputs": made["OutputGroupDetails"], "passScore": 0.8 });
-    let result = crate::run(&job, &|_: Progress| {}).unwrap();
+    let result = crate::run_here(&job).unwrap();
     assert_eq!((result["passed"].as_bool(), failed(&result)), (Some(true), vec![]), "{made:#}\n{result:#}");
     assert!(result["outputs"].as_array().unwrap().len() >= 5, "{result:#}");
 }

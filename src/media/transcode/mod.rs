@@ -1,13 +1,12 @@
 //! The `transcode` stage: a MediaConvert-shaped job on one file, in one pass.
 //!
 //! Parameters are the body of a `CreateJob` request. Everything is written below the job's work directory, judged,
-//! and only then moved into place; running it twice leaves one result.
+//! and only then told to be placed; running it twice leaves one result.
 
 mod encoder;
 mod geometry;
 mod gpu;
 mod graph;
-mod place;
 mod plan;
 mod playlist;
 mod report;
@@ -18,7 +17,7 @@ mod verify;
 use std::time::Instant;
 
 use conveyor_base::TaskError;
-use conveyor_job::{Job, Progress, Reporter};
+use conveyor_job::{Job, Placing, Progress, Reporter};
 use conveyor_settings as settings;
 use gstreamer as gst;
 use serde_json::Value;
@@ -29,6 +28,7 @@ use super::pipeline::Ended;
 use super::probe::{self, Media};
 use graph::{Graph, Means};
 use plan::Plan;
+use report::Move;
 
 /// Decodes once, encodes each distinct rendition once, and puts the outputs where the job says.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
@@ -75,15 +75,12 @@ fn run_with(job: &Job, engines: Option<&Engines>, reporter: &dyn Reporter) -> Re
     let encoded: Vec<_> = encoded.iter().map(|t| t.lock().clone()).collect();
     plan.warnings.extend(verify::source(&plan, &input, &media, &decoded)?);
     verify::encodes(&plan, &input, &decoded, &encoded)?;
-    reporter.progress(Progress { fraction: 0.99, doing: "moving results".into(), ..Progress::default() });
     let captures = captures.into_iter().map(|(i, list)| (i, list.lock().clone())).collect();
     let made = report::collect(&settings, &plan, &input, &work, &encoded, &captures)?;
-    place::place(job, &made.moves)?;
-    for (last, stem, count) in &made.segment_runs {
-        place::remove_leftovers(job, last, stem, *count)?;
+    for Move { from, to } in &made.moves {
+        let from = from.strip_prefix(&job.work_dir).unwrap_or(from).to_owned();
+        reporter.made(Placing { from, to: to.clone() });
     }
-    let _ = std::fs::remove_dir_all(&work);
-    reporter.progress(Progress { fraction: 1.0, doing: "done".into(), ..Progress::default() });
     Ok(report::result(&settings, &plan, &input, &media, &decoded, &made))
 }
 

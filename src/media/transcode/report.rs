@@ -10,7 +10,6 @@ use conveyor_settings::{GroupKind, Settings};
 use serde_json::{Value, json};
 
 use super::graph::output_folder;
-use super::place::Move;
 use super::plan::{Form, Make, Plan};
 use super::playlist::{self, Segments, Variant};
 use super::tally::{DecodeTally, EncodeTally};
@@ -21,6 +20,13 @@ use crate::probe::Media;
 /// Most files of one output that a result names.
 const LISTED_MAX: usize = 100;
 
+/// A finished file and where it belongs.
+#[derive(Clone, Debug)]
+pub struct Move {
+    pub from: PathBuf,
+    pub to: Uri,
+}
+
 /// The finished files.
 #[derive(Debug, Default)]
 pub struct Made {
@@ -28,8 +34,6 @@ pub struct Made {
     pub outputs: Vec<MadeOutput>,
     /// Playlists of each group, master first.
     pub playlists: BTreeMap<usize, Vec<Uri>>,
-    /// Last segment, stem and number of segments of each HLS rendition.
-    pub segment_runs: Vec<(Uri, String, usize)>,
 }
 
 /// One output of the job.
@@ -90,9 +94,6 @@ pub fn collect(
                     .map_err(|what| incomplete(input, &what))?;
                 for (path, _) in &found.list {
                     add(&mut made, &mut output, make, path, input)?;
-                }
-                if let Some(last) = output.paths.last() {
-                    made.segment_runs.push((last.clone(), stem.clone(), found.list.len()));
                 }
                 renditions.push((index, found));
             }

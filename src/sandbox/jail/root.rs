@@ -1,0 +1,328 @@
+//! The root of a worker: an empty file system in memory, onto which what the job needs is bound, each under the name that it
+//! has outside. What is not bound is not there.
+//!
+//! Everything is opened before the new root hides anything, so that what is bound is what was looked at; files of shares
+//! are reached from the share's root by the kernel's own walk ([`beneath`]), which no exchanged link leads out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use conveyor_base::{TaskError, Uri, beneath};
+use conveyor_job::Job;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+
+use super::{Refusal, Sandbox, device, landlock, system};
+
+/// Folders that every system has and that the new root can be put on before it is the root.
+const BASES: &[&str] = &["/tmp", "/run", "/mnt", "/var"];
+/// Room for folders and empty files; nothing can be written there.
+const ROOT_OPTIONS: &str = "mode=755,size=16m,nr_inodes=16k";
+/// Caption files of one stem.
+const CAPTIONS_MAX: usize = 64;
+
+/// Attributes of mounts (linux/mount.h).
+const RDONLY: u64 = 0x1;
+const NOSUID: u64 = 0x2;
+const NODEV: u64 = 0x4;
+const NOEXEC: u64 = 0x8;
+
+/// One thing that is bound.
+struct Bind {
+    source: OwnedFd,
+    target: PathBuf,
+    is_folder: bool,
+    attributes: u64,
+}
+
+/// Makes the root and enters it; says whether there is a /proc.
+///
+/// # Errors
+///
+/// What the kernel refuses, or that a file of the job leads out of its share.
+pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, Refusal> {
+    let failed =
+        |what: &str, e: io::Error| format!("the stage's own root cannot be made: {what}: {e}; see the kernel's log");
+    let none = None::<&str>;
+    // What is mounted here is never seen outside; what is unmounted outside goes here too.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(|e| failed("mounts", e.into()))?;
+    if let Some(user) = stage_user(job, sandbox) {
+        std::os::unix::fs::chown(&job.work_dir, Some(user), Some(user)).map_err(|e| failed("the work folder", e))?;
+    }
+    let roots = shares_named(job);
+    let links = links();
+    let binds = binds(job, sandbox)?;
+    let base = BASES.iter().map(Path::new).find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("stage"), base, Some("tmpfs"), flags, Some(ROOT_OPTIONS))
+        .map_err(|e| failed("a file system in memory", e.into()))?;
+    for root in roots {
+        fs::create_dir_all(below(base, &root)).map_err(|e| failed("a share's folder", e))?;
+    }
+    for bind in &binds {
+        bind.onto(base).map_err(|e| failed(&bind.target.display().to_string(), e))?;
+    }
+    for (link, to) in links {
+        let place = below(base, &link);
+        if !place.exists() {
+            let made = fs::create_dir_all(place.parent().unwrap_or(base));
+            made.and_then(|()| std::os::unix::fs::symlink(to, place)).map_err(|e| failed("links of the system", e))?;
+        }
+    }
+    // What moves files runs as the appliance's user, to whom /proc would offer the kernel's settings.
+    let proc = job.access.shares.is_empty() && mount_proc(&base.join("proc")).map_err(|e| failed("/proc", e))?;
+    set_attributes(base, RDONLY, false).map_err(|e| failed("read-only", e))?;
+    let pivot = || -> nix::Result<()> {
+        nix::unistd::chdir(base)?;
+        nix::unistd::pivot_root(".", ".")?;
+        umount2(".", MntFlags::MNT_DETACH)?;
+        nix::unistd::chdir("/")
+    };
+    pivot().map_err(|e| failed("the change of roots", e.into()))?;
+    nix::unistd::chdir(&job.work_dir).map_err(|e| failed("the work folder", e.into()))?;
+    Ok(proc)
+}
+
+/// Libraries and plug-ins that were put elsewhere.
+pub fn own_places() -> Vec<PathBuf> {
+    let variables = ["LD_LIBRARY_PATH", "GST_PLUGIN_PATH", "GST_PLUGIN_SYSTEM_PATH"];
+    let values: Vec<_> = variables.into_iter().filter_map(std::env::var_os).collect();
+    let registry = std::env::var_os("GST_REGISTRY").map(PathBuf::from);
+    let places = values.iter().flat_map(std::env::split_paths).filter(|path| path.is_absolute());
+    places.chain(registry).collect()
+}
+
+/// The job's inputs, by their names.
+pub fn reads(job: &Job) -> Vec<PathBuf> {
+    let captions = job.access.captions_of.iter().flat_map(|uri| captions(job, uri));
+    job.access.reads.iter().cloned().chain(captions).filter_map(|uri| place(job, &uri)).collect()
+}
+
+/// The shares that the job moves files in.
+pub fn shares(job: &Job) -> Vec<PathBuf> {
+    job.access.shares.iter().filter_map(|name| job.shares.root(name).ok().map(Path::to_owned)).collect()
+}
+
+/// Roots of all shares that the job has to do with, so that a file that is missing is told from a share that is.
+fn shares_named(job: &Job) -> Vec<PathBuf> {
+    let names = job.access.reads.iter().map(|uri| uri.share.as_str());
+    let mut roots: Vec<PathBuf> =
+        names.filter_map(|name| job.shares.root(name).ok()).filter(|root| root.is_dir()).map(Path::to_owned).collect();
+    roots.dedup();
+    roots
+}
+
+/// Where a file lies, inside as outside.
+pub fn place(job: &Job, uri: &Uri) -> Option<PathBuf> {
+    let root = job.shares.root(&uri.share).ok()?;
+    Some(if uri.key.is_empty() { root.to_owned() } else { root.join(&uri.key) })
+}
+
+fn binds(job: &Job, sandbox: &Sandbox) -> Result<Vec<Bind>, Refusal> {
+    let mut binds = Vec::new();
+    let read_only = RDONLY | NOSUID | NODEV;
+    let of_system = system::READ.iter().map(|(path, _)| PathBuf::from(path)).chain(device::reads(job));
+    for path in of_system.chain(own_places()).filter(|path| !path.is_symlink()) {
+        binds.extend(opened(&path, read_only));
+    }
+    let devices = system::DEVICES.iter().map(PathBuf::from).chain(device::paths(job));
+    for path in devices {
+        binds.extend(opened(&path, NOSUID | NOEXEC));
+    }
+    for uri in &job.access.reads {
+        binds.extend(input(job, sandbox, uri)?);
+    }
+    for uri in job.access.captions_of.iter().flat_map(|uri| captions(job, uri)) {
+        // One that may not be read is none.
+        binds.extend(input(job, sandbox, &uri).ok().flatten());
+    }
+    if !job.work_dir.is_dir() {
+        return Err(format!("the stage's work folder {} is not there", job.work_dir.display()).into());
+    }
+    let mut written = shares(job);
+    written.push(job.work_dir.clone());
+    let written = if landlock::is_there() { together(written) } else { written };
+    for folder in &written {
+        binds.extend(opened(folder, NOSUID | NODEV | NOEXEC));
+    }
+    // What holds others comes before them, and hides nothing.
+    binds.sort_by_key(|bind| bind.target.components().count());
+    Ok(binds)
+}
+
+/// Folders of one mounted file system become the folder that holds them all: within it files are renamed, and between two
+/// binds they can only be copied. What else is in it Landlock keeps from the job, which is one that opens no media.
+fn together(folders: Vec<PathBuf>) -> Vec<PathBuf> {
+    if folders.len() < 2 {
+        return folders;
+    }
+    let (mut groups, mut bound): (BTreeMap<u64, PathBuf>, Vec<PathBuf>) = Default::default();
+    for folder in folders {
+        // Through a link it would be another one inside.
+        let mount = mount_of(&folder).filter(|_| folder.canonicalize().is_ok_and(|real| real == folder));
+        let Some(mount) = mount else {
+            bound.push(folder);
+            continue;
+        };
+        let common = groups.get(&mount).map(|other| common(other, &folder));
+        match common {
+            Some(common) if common == Path::new("/") || mount_of(&common) != Some(mount) => bound.push(folder),
+            Some(common) => drop(groups.insert(mount, common)),
+            None => drop(groups.insert(mount, folder)),
+        }
+    }
+    bound.extend(groups.into_values());
+    bound
+}
+
+fn common(one: &Path, other: &Path) -> PathBuf {
+    one.components().zip(other.components()).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
+}
+
+/// Which mount a folder lies on (`statx(2)`, Linux 5.8).
+fn mount_of(folder: &Path) -> Option<u64> {
+    let path = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
+    // SAFETY: of numbers alone, for which zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a string that ends, and what is found fits.
+    let asked = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_MNT_ID, &raw mut found) };
+    (asked == 0 && found.stx_mask & libc::STATX_MNT_ID != 0).then_some(found.stx_mnt_id)
+}
+
+/// None where it is not there, or may not be seen.
+fn opened(path: &Path, attributes: u64) -> Option<Bind> {
+    let source = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    Some(Bind { is_folder: path.is_dir(), source, target: path.to_owned(), attributes })
+}
+
+fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, Refusal> {
+    let Ok(root) = job.shares.root(&uri.share) else { return Ok(None) };
+    let found = beneath::top(root).and_then(|top| {
+        let source = beneath::open(top, Path::new(&uri.key), OFlag::O_PATH, Mode::empty())?;
+        let meta = fs::metadata(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
+        Ok((source, meta))
+    });
+    match found {
+        Ok((source, meta)) => {
+            let target = place(job, uri).unwrap_or_else(|| root.to_owned());
+            let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
+            let bind = Bind { source, target, is_folder: meta.is_dir(), attributes };
+            may_read(job, sandbox, &meta, uri)?;
+            // A pipe or a device is no file, and opening one may never end.
+            Ok((meta.is_file() || meta.is_dir()).then_some(bind))
+        }
+        Err(e) if beneath::leads_out(&e) => {
+            let what = format!("'{uri}' is a link that leads outside its share; drop the file itself");
+            Err(Refusal::Job(TaskError::new("Media.InvalidParameter", what)))
+        }
+        // Missing, or of a share that is: the stage says which.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Root reads everything, and the stage's own user only what all may.
+fn may_read(job: &Job, sandbox: &Sandbox, meta: &fs::Metadata, uri: &Uri) -> Result<(), Refusal> {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(user) = stage_user(job, sandbox) else { return Ok(()) };
+    if meta.mode() & 0o004 != 0 || meta.uid() == user {
+        return Ok(());
+    }
+    let what = format!(
+        "'{uri}' may be read by its owner alone, and the appliance runs as root, whose stages run as user {user}: let all \
+         read the file (chmod o+r), or run the appliance as the user whom the files belong to"
+    );
+    Err(Refusal::Job(TaskError::new("Media.Unreadable", what)))
+}
+
+/// Whom root becomes for this job; an ordinary user stays who it is.
+pub fn stage_user(job: &Job, sandbox: &Sandbox) -> Option<u32> {
+    (nix::unistd::geteuid().is_root() && job.access.shares.is_empty()).then_some(sandbox.user)
+}
+
+/// Caption files beside a file: those of its stem.
+fn captions(job: &Job, uri: &Uri) -> Vec<Uri> {
+    let Some(path) = place(job, uri) else { return Vec::new() };
+    let Some(folder) = path.parent() else { return Vec::new() };
+    let (stem, parent) = (uri.stem().to_owned(), uri.key.rsplit_once('/').map(|(parent, _)| parent));
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let of_stem = |name: &String| {
+        let suffix = name.rsplit_once('.').map(|(_, suffix)| suffix.to_ascii_lowercase());
+        name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.'))
+            && suffix.is_some_and(|suffix| matches!(suffix.as_str(), "srt" | "vtt"))
+    };
+    let uri_of = |name: String| Uri::new(&uri.share, parent.map_or(name.clone(), |parent| format!("{parent}/{name}")));
+    names.filter(of_stem).take(CAPTIONS_MAX).map(uri_of).collect()
+}
+
+impl Bind {
+    fn onto(&self, base: &Path) -> io::Result<()> {
+        let target = below(base, &self.target);
+        // Below something that is bound already it is there already, under the same name.
+        if !target.exists() {
+            if self.is_folder {
+                fs::create_dir_all(&target)?;
+            } else {
+                fs::create_dir_all(target.parent().unwrap_or(base))?;
+                fs::File::create(&target)?;
+            }
+        }
+        let source = format!("/proc/self/fd/{}", self.source.as_raw_fd());
+        let flags = if self.is_folder { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
+        mount(Some(source.as_str()), &target, None::<&str>, flags, None::<&str>)?;
+        set_attributes(&target, self.attributes, true)
+    }
+}
+
+fn below(base: &Path, path: &Path) -> PathBuf {
+    base.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Links among what of the system may be read, such as /lib on a merged /usr.
+fn links() -> Vec<(PathBuf, PathBuf)> {
+    let paths = system::READ.iter().map(|(path, _)| PathBuf::from(path));
+    paths.filter_map(|path| Some((path.clone(), fs::read_link(&path).ok()?))).collect()
+}
+
+/// A /proc of the stage's own processes; none where parts of the host's are hidden, since a new one would show them.
+fn mount_proc(place: &Path) -> io::Result<bool> {
+    fs::create_dir_all(place)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    match mount(Some("proc"), place, Some("proc"), flags, None::<&str>) {
+        Ok(()) => Ok(true),
+        Err(Errno::EPERM) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// `mount_setattr(2)`, Linux 5.12: unlike a remount it adds to what is locked already.
+fn set_attributes(path: &Path, attributes: u64, recursive: bool) -> io::Result<()> {
+    #[repr(C)]
+    struct MountAttr {
+        attr_set: u64,
+        attr_clr: u64,
+        propagation: u64,
+        userns_fd: u64,
+    }
+    let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let place = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty string, and the attributes are of the shape and size that are given.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            place.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(set).map(drop).map_err(Into::into)
+}

@@ -1,0 +1,259 @@
+//! What a stage's child cannot do, tried from within the real child: a program that GStreamer loads as a plug-in makes some
+//! eighty attempts after the jail has closed (tests/jail/probe.c). Root's child and an ordinary user's are tried, under the
+//! kernel at hand, under one with Debian 12's Landlock and under one without any.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use conveyor_base::{Shares, TaskError, Uri};
+use conveyor_job::{Access, Job};
+use conveyor_sandbox::{ChildProcesses, Mode, Sandbox, Spawn as _};
+use serde_json::{Value, json};
+
+/// A user without any rights, for tests that run as root.
+const USER: u32 = 1_234;
+
+struct House {
+    dir: tempfile::TempDir,
+    plugins: PathBuf,
+    sandbox: Sandbox,
+    /// What the child's program is started with, as a shell says it.
+    surroundings: String,
+}
+
+fn compile(source: &str, into: &Path) {
+    let source = conveyor_testing::root().join("tests/jail").join(source);
+    let output = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(into).arg(source).output();
+    let output = output.expect("a C compiler, which some of this program's crates need as well");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+impl House {
+    fn new() -> House {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for folder in ["in", "other", "store", "plugins"] {
+            fs::create_dir(path(folder)).unwrap();
+        }
+        for (file, text) in
+            [("in/a.mp4", "no film"), ("in/b.mp4", "another"), ("other/secret", "s"), ("store/state", "s")]
+        {
+            fs::write(path(file), text).unwrap();
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let plugins = path("plugins");
+        compile("probe.c", &plugins.join("libprobe.so"));
+        compile("kernel.c", &path("kernel.so"));
+        House { dir, plugins, sandbox: Sandbox::default(), surroundings: String::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn targets(&self, lines: &[&str]) {
+        fs::write(self.plugins.join("targets"), lines.join("\n") + "\n").unwrap();
+    }
+
+    fn on_kernel(&mut self, answers: &str) {
+        let library = self.path("kernel.so");
+        self.surroundings += &format!(" env LD_PRELOAD={} {answers}", library.display());
+    }
+
+    fn as_user(&mut self) {
+        self.surroundings += &format!(" setpriv --reuid {USER} --regid {USER} --clear-groups");
+    }
+
+    /// Runs a stage that opens the file.
+    fn probe(&self) -> Result<Value, TaskError> {
+        let access = Access::reading([Uri::new("in", "a.mp4")]);
+        self.run("probe", json!({ "input": "s3://in/a.mp4" }), access, "")
+    }
+
+    /// Runs a stage through whatever surrounds the program.
+    fn run(&self, stage: &str, parameters: Value, access: Access, answers: &str) -> Result<Value, TaskError> {
+        let work_dir = self.path("work");
+        let _ = fs::remove_dir_all(&work_dir);
+        fs::create_dir(&work_dir).unwrap();
+        if self.surroundings.contains("setpriv") {
+            std::os::unix::fs::chown(&work_dir, Some(USER), Some(USER)).unwrap();
+        }
+        let program = self.path("conveyor.sh");
+        let plugins = self.plugins.display();
+        let conveyor = env!("CARGO_BIN_EXE_conveyor");
+        let preload = format!("env LD_PRELOAD={} {answers}", self.path("kernel.so").display());
+        let around = format!("{} {}", self.surroundings, if answers.is_empty() { "" } else { &preload });
+        let text = format!("#!/bin/sh\nexport GST_PLUGIN_PATH={plugins}\nexec {around} {conveyor} \"$@\"\n");
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let shares = ["in", "other"].map(|name| (name.to_owned(), self.path(name)));
+        let job = Job {
+            stage: stage.into(),
+            parameters,
+            work_dir,
+            shares: Shares::new(shares),
+            access,
+            threads: 1,
+            device: None,
+        };
+        let children = ChildProcesses::new(program, None, self.sandbox.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(children.spawn(job, Box::new(|_| {})))
+    }
+
+    /// Tries everything, and says what was open.
+    fn tries(&self) -> Vec<String> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let path_socket = self.path("socket");
+        let _ = fs::remove_file(&path_socket);
+        let _by_path = UnixListener::bind(&path_socket).unwrap();
+        fs::set_permissions(&path_socket, fs::Permissions::from_mode(0o777)).unwrap();
+        let name = format!("conveyor-jail-{}", std::process::id());
+        let _by_name = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let text = |path: PathBuf| path.display().to_string();
+        let (number, own) = (port.local_addr().unwrap().port().to_string(), std::process::id().to_string());
+        self.targets(&[
+            &number,
+            &text(self.path("other/secret")),
+            &text(self.path("in/a.mp4")),
+            &text(self.path("in")),
+            &text(self.path("store/state")),
+            &text(path_socket),
+            &name,
+            &own,
+        ]);
+        let error = self.probe().unwrap_err();
+        let report = fs::read_to_string(self.path("work/probe")).unwrap_or_default();
+        assert!(report.ends_with("done\n"), "{error}\n{report}");
+        assert_eq!(error.error, "Media.NotMedia", "{error}");
+        // What it left behind in a session of its own is gone with it.
+        let lingers = || fs::metadata(self.path("work/lingers")).map_or(0, |meta| meta.len());
+        let before = lingers();
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(lingers(), before, "a process outlives its stage");
+        port.set_nonblocking(true).unwrap();
+        assert!(port.accept().is_err(), "somebody reached the listener");
+        assert_eq!(fs::read_to_string(self.path("in/a.mp4")).unwrap(), "no film");
+        assert_eq!(fs::read_dir(self.path("in")).unwrap().count(), 2);
+        let (works, tried): (Vec<&str>, Vec<&str>) = report.lines().partition(|line| line.starts_with("own_"));
+        assert!(works.iter().all(|line| line.ends_with(" OPEN")) && works.len() == 3, "{works:?}");
+        assert!(tried.len() > 75, "{report}");
+        tried.iter().filter(|line| !line.contains(" held ") && **line != "done").map(|line| line.to_string()).collect()
+    }
+}
+
+/// A real film of a second, made by ffmpeg; none where that is missing, which in CI it must not be.
+fn film(path: &Path) -> bool {
+    let picture = ["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25:duration=1"];
+    let made = Command::new("ffmpeg").args(["-v", "error", "-y"]).args(picture).arg(path).status();
+    assert!(made.is_ok() || std::env::var_os("CI").is_none(), "ffmpeg is missing: run `make test`");
+    made.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn the_captions_beside_a_file_are_read_and_its_neighbours_are_not() {
+    let house = House::new();
+    if !film(&house.path("in/film.mp4")) {
+        eprintln!("skipped: ffmpeg, which makes the film, is not installed");
+        return;
+    }
+    let cue = |text: &str| format!("1\n00:00:00,000 --> 00:00:01,000\n{text}\n");
+    fs::write(house.path("in/film.en.srt"), cue("ours")).unwrap();
+    fs::write(house.path("in/films.srt"), cue("theirs")).unwrap();
+    std::os::unix::fs::symlink(house.path("other/secret"), house.path("in/film.de.srt")).unwrap();
+    fs::remove_dir_all(&house.plugins).unwrap();
+    let film = Uri::new("in", "film.mp4");
+    let access = Access { captions_of: vec![film.clone()], ..Access::reading([film]) };
+    for answers in ["", "LANDLOCK_ANSWERS=0"] {
+        let result = house.run("transcript", json!({ "input": "s3://in/film.mp4" }), access.clone(), answers).unwrap();
+        assert_eq!((&result["text"], &result["cueCount"]), (&json!("ours"), &json!(1)), "{result:#}");
+        assert!(result["sandbox"].as_array().is_some_and(|locks| locks.contains(&json!("filter"))), "{result:#}");
+    }
+}
+
+#[test]
+fn a_link_out_of_a_share_is_the_file_s_fault_and_is_not_followed() {
+    let house = House::new();
+    for (name, to) in [("link.mp4", "other/secret"), ("beside.mp4", "in/a.mp4")] {
+        std::os::unix::fs::symlink(house.path(to), house.path("in").join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("a.mp4", house.path("in/relative.mp4")).unwrap();
+    let run = |name: &str| {
+        let access = Access::reading([Uri::new("in", name)]);
+        house.run("probe", json!({ "input": format!("s3://in/{name}") }), access, "").unwrap_err()
+    };
+    assert_eq!(run("link.mp4").error, "Media.InvalidParameter");
+    assert_eq!(run("relative.mp4").error, "Media.NotMedia", "it stays in its share");
+    // A link that begins at the top leads out, whatever it leads to: what the top is changes with whoever looks.
+    assert_eq!(run("beside.mp4").error, "Media.InvalidParameter");
+    assert_eq!(run("none.mp4").error, "Media.Vanished");
+}
+
+/// Whether the test can become somebody else.
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+#[test]
+fn a_child_can_do_nothing_but_its_work() {
+    for answers in ["", "LANDLOCK_ANSWERS=2", "LANDLOCK_ANSWERS=0"] {
+        let mut house = House::new();
+        if !answers.is_empty() {
+            house.on_kernel(answers);
+        }
+        assert_eq!(house.tries(), Vec::<String>::new(), "Landlock: '{answers}'");
+    }
+}
+
+#[test]
+fn nor_can_an_ordinary_user_s_child() {
+    if !is_root() {
+        eprintln!("skipped: the test above was the ordinary user's already");
+        return;
+    }
+    for answers in ["", "LANDLOCK_ANSWERS=2", "LANDLOCK_ANSWERS=0"] {
+        let mut house = House::new();
+        house.as_user();
+        if !answers.is_empty() {
+            house.on_kernel(answers);
+        }
+        assert_eq!(house.tries(), Vec::<String>::new(), "Landlock: '{answers}'");
+    }
+}
+
+#[test]
+fn a_stage_that_its_jail_ends_is_named_so() {
+    let house = House::new();
+    house.targets(&["trace"]);
+    let error = house.probe().unwrap_err();
+    assert!(error.error == "Stage.Jail" && error.cause.contains("'ptrace'"), "{error}");
+}
+
+#[test]
+fn processes_that_take_too_much_together_are_ended() {
+    let mut house = House::new();
+    house.sandbox.memory_mib = Some(512);
+    house.targets(&["eat"]);
+    let error = house.probe().unwrap_err();
+    assert!(error.error == "Stage.LimitExceeded" && error.cause.contains("512 MiB"), "{error}");
+}
+
+#[test]
+fn a_jail_that_does_not_close_runs_nothing_unless_that_was_asked_for() {
+    let mut house = House::new();
+    house.targets(&["none"]);
+    house.on_kernel("WITHOUT_NAMESPACES=1");
+    let error = house.probe().unwrap_err();
+    assert!(error.error == "Stage.Jail" && error.cause.contains("namespaces"), "{error}");
+    assert!(!house.path("work/probe").exists(), "nothing was loaded");
+    house.sandbox.mode = Mode::BestEffort;
+    assert_eq!(house.probe().unwrap_err().error, "Media.NotMedia");
+}
