@@ -7,6 +7,9 @@ use conveyor_base::TaskError;
 use super::input::Input;
 use super::mp4::{self, Mp4};
 
+/// Bytes at a file's beginning that tell what it is.
+pub const HEAD_BYTES: usize = 4096;
+
 /// The container a file turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -32,19 +35,14 @@ pub struct Container {
 
 /// Looks at a file and refuses what is no media, a still image, or not all there.
 pub fn check(input: &Input) -> Result<Container, TaskError> {
-    let head = input.read_at(0, 4096)?;
+    let head = input.read_at(0, HEAD_BYTES)?;
     if let Some(image) = still_image(&head) {
         return Err(input.error(
             "Media.StillImage",
             format!("is a still image ({image}), whatever its name says; only moving pictures are processed"),
         ));
     }
-    if let Some(what) = not_media(&head) {
-        return Err(input.error(
-            "Media.NotMedia",
-            format!("is {what}, not a media file, whatever its name says; check what was exported and drop that"),
-        ));
-    }
+    refuse_other(input, &head)?;
     let kind = kind(&head);
     let mut container = Container { kind, mp4: None };
     match kind {
@@ -55,6 +53,17 @@ pub fn check(input: &Input) -> Result<Container, TaskError> {
         _ => {}
     }
     Ok(container)
+}
+
+/// Refuses what is no media at all, and what only names media, by the first bytes.
+pub fn refuse_other(input: &Input, head: &[u8]) -> Result<(), TaskError> {
+    match not_media(head).filter(|_| kind(head) == Kind::Other) {
+        None => Ok(()),
+        Some(what) => Err(input.error(
+            "Media.NotMedia",
+            format!("is {what}, not a media file, whatever its name says; check what was exported and drop that"),
+        )),
+    }
 }
 
 /// The error for a container that ends before it should.
@@ -127,6 +136,7 @@ fn not_media(head: &[u8]) -> Option<&'static str> {
         h if h.starts_with(b"7z\xbc\xaf\x27\x1c") => "a 7z archive",
         h if h.starts_with(b"%PDF") => "a PDF document",
         h if h.starts_with(b"\x7fELF") || h.starts_with(b"MZ") => "a program",
+        _ if playlist(head).is_some() => playlist(head)?,
         _ if word.starts_with(b"<!doctype html") || word.starts_with(b"<html") => "a web page (HTML)",
         _ if word.starts_with(b"<?xml") => "an XML document",
         _ if plain_text(head) => "plain text",
@@ -134,14 +144,50 @@ fn not_media(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-fn plain_text(head: &[u8]) -> bool {
-    let whole = match std::str::from_utf8(head) {
-        Ok(text) => text,
-        // A character cut at the end of the sample is still text.
-        Err(e) if head.len() - e.valid_up_to() < 4 => std::str::from_utf8(&head[..e.valid_up_to()]).unwrap_or(""),
-        Err(_) => return false,
+/// A file that only names others. What is in front of its first word does not hide it: marks of an encoding, blanks, control
+/// characters.
+fn playlist(head: &[u8]) -> Option<&'static str> {
+    const KNOWN: &[(&str, &str)] = &[
+        ("#extm3u", "a playlist (M3U, HLS), which names other files"),
+        ("<mpd", "an MPEG-DASH manifest, which names other files"),
+        ("<smoothstreamingmedia", "a Smooth Streaming manifest, which names other files"),
+        ("v=0", "an SDP description of a stream, which names its address"),
+        ("[playlist]", "a playlist (PLS), which names other files"),
+        ("[reference]", "a playlist (ASX), which names other files"),
+        ("<asx", "a playlist (ASX), which names other files"),
+        ("<smil", "a presentation (SMIL), which names other files"),
+        ("<playlist", "a playlist (XSPF), which names other files"),
+        ("ffconcat", "a list of files (ffconcat)"),
+        ("rtsptext", "a redirection, which names an address"),
+        ("file \"", "a cue sheet, which names other files"),
+        ("http:", "a list of addresses"),
+        ("https:", "a list of addresses"),
+        ("rtsp:", "a list of addresses"),
+        ("file:", "a list of addresses"),
+    ];
+    let text: String = head.iter().filter(|byte| **byte != 0).map(|byte| byte.to_ascii_lowercase() as char).collect();
+    let from = text.find(|c: char| c.is_ascii_graphic())?;
+    let named = KNOWN.iter().find(|(word, _)| text[from..].starts_with(word));
+    // Behind a declaration and comments of XML.
+    let within = || KNOWN.iter().find(|(word, _)| word.starts_with('<') && text.contains(word));
+    let is_xml = text[from..].starts_with("<?xml") || text[from..].starts_with("<!--");
+    // Cue sheets begin with what they please.
+    let is_cue = || {
+        text[from..].starts_with("rem ") || text[from..].starts_with("title ") || text[from..].starts_with("performer ")
     };
-    !whole.is_empty() && !whole.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}'))
+    let cue = || KNOWN.iter().find(|(word, _)| *word == "file \"" && is_cue() && text.contains(word));
+    named.or_else(|| within().filter(|_| is_xml)).or_else(cue).map(|(_, what)| *what)
+}
+
+/// Bytes that are text but for one in twenty. Raw pictures of one grey look like it, and say at their beginning what they are.
+fn plain_text(head: &[u8]) -> bool {
+    if head.is_empty() || head.contains(&0) || head.starts_with(b"YUV4MPEG2 ") {
+        return false;
+    }
+    let text = String::from_utf8_lossy(head);
+    let odd =
+        |c: &char| *c == char::REPLACEMENT_CHARACTER || (c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}'));
+    text.chars().filter(odd).count() * 20 <= text.chars().count()
 }
 
 /// An EBML number with its length marker removed, and the bytes it took.
@@ -212,6 +258,18 @@ mod tests {
     #[test]
     fn first_bytes_tell_media_from_the_rest() {
         assert!(not_media(b"hello, this is my film\n").is_some());
+        for (text, what) in [
+            (&b"\x7f#EXTM3U\n#EXT-X-TARGETDURATION:4\n"[..], "a playlist (M3U, HLS)"),
+            (b"\xff\xfe#\0E\0X\0T\0M\x003\0U\0\n\0", "a playlist (M3U, HLS)"),
+            (b"<?xml version='1.0'?>\n<!-- \x01\x02 -->\n<MPD xmlns='urn'>", "an MPEG-DASH"),
+            (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", "an SDP"),
+            (b"TITLE \"x\"\nFILE \"/etc/passwd\" WAVE\n", "a cue sheet"),
+            (b"\0\0 file:///etc/passwd\n", "a list of addresses"),
+            (b"a recipe\x01 in words alone, and so on\n", "plain text"),
+        ] {
+            assert!(not_media(text).is_some_and(|found| found.starts_with(what)), "{what}: {:?}", not_media(text));
+        }
+        assert!(not_media(&[b"YUV4MPEG2 W4 H4\nFRAME\n".as_slice(), &[b'P'; 512]].concat()).is_none());
         assert!(not_media(b"PK\x03\x04rest").is_some());
         assert!(not_media(b" <!DOCTYPE HTML><html>").is_some());
         assert!(not_media(&[0; 4096]).is_some());

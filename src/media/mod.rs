@@ -12,6 +12,7 @@ mod analysis;
 mod bench;
 pub mod clip;
 mod container;
+mod demuxers;
 mod engines;
 mod files;
 mod hdr;
@@ -91,6 +92,7 @@ pub fn init() -> Result<(), TaskError> {
         .get_or_init(|| {
             gstreamer::init().map_err(|e| format!("GStreamer does not start: {e}"))?;
             engines::hide();
+            demuxers::restrict();
             transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))?;
             hdr::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
         })

@@ -22,6 +22,8 @@ pub struct Mp4 {
     pub fragmented: bool,
     /// The index lies before the media, so that playback can start while the file still loads.
     pub faststart: bool,
+    /// Pictures or sound lie in another file, which this one only names.
+    elsewhere: bool,
 }
 
 /// One track of the index.
@@ -98,6 +100,12 @@ pub fn read(input: &Input) -> Result<Mp4, TaskError> {
                 moov_at = Some(at);
                 let body = body(&mut file, at + header, size - header).map_err(|e| input.io_error(&e))?;
                 read_moov(&body, &mut mp4);
+                if mp4.elsewhere {
+                    return Err(input.error(
+                        "Media.NotMedia",
+                        "is a QuickTime reference movie: its media lie in another file, which it only names; export a self-contained one",
+                    ));
+                }
             }
             b"moof" => {
                 mp4.fragmented = true;
@@ -182,10 +190,13 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 fn read_moov(moov: &[u8], mp4: &mut Mp4) {
     let movie_scale = child(moov, b"mvhd").map_or(0, |b| u32_at(b, if b.first() == Some(&1) { 20 } else { 12 }));
     mp4.fragmented |= child(moov, b"mvex").is_some();
+    // A list of other movies, of which a player picks one (QuickTime File Format, "Reference Movies").
+    mp4.elsewhere |= child(moov, b"rmra").is_some();
     for (kind, trak) in children(moov) {
         if &kind == b"trak"
             && let Some(track) = read_track(trak, movie_scale)
         {
+            mp4.elsewhere |= matches!(track.handler.as_str(), "vide" | "soun") && is_elsewhere(trak);
             mp4.tracks.push(track);
         }
     }
@@ -214,6 +225,15 @@ fn read_track(trak: &[u8], movie_scale: u32) -> Option<Track> {
         track.timecode_entry = timecode_entry(stbl);
     }
     Some(track)
+}
+
+/// Whether a track's samples lie in another file: an entry of its data references without the flag "self-contained" that
+/// names something (ISO/IEC 14496-12, 8.7.2).
+fn is_elsewhere(trak: &[u8]) -> bool {
+    let path = [b"mdia", b"minf", b"dinf", b"dref"];
+    let dref = path.into_iter().try_fold(trak, |within, kind| child(within, kind));
+    let entries = dref.and_then(|dref| dref.get(8..)).unwrap_or_default();
+    children(entries).into_iter().any(|(_, entry)| entry.len() > 4 && u32_at(entry, 0) & 1 == 0)
 }
 
 /// Three letters packed into 15 bits; Macintosh codes and "undetermined" are none.
@@ -379,6 +399,19 @@ mod tests {
         assert_eq!(timecode(90_000, 25, false), "01:00:00:00");
         assert_eq!(timecode(1_800, 30, true), "00:01:00;02");
         assert_eq!(timecode(17_982, 30, true), "00:10:00;00");
+    }
+
+    #[test]
+    fn a_track_whose_samples_lie_elsewhere_is_told_by_its_reference() {
+        let boxed =
+            |kind: &[u8; 4], body: &[u8]| [&(body.len() as u32 + 8).to_be_bytes(), kind.as_slice(), body].concat();
+        let track = |entry: &[u8]| {
+            let dref = boxed(b"dref", &[&[0, 0, 0, 0, 0, 0, 0, 1], entry].concat());
+            boxed(b"mdia", &boxed(b"minf", &boxed(b"dinf", &dref)))
+        };
+        assert!(!is_elsewhere(&track(&boxed(b"url ", &[0, 0, 0, 1]))));
+        assert!(is_elsewhere(&track(&boxed(b"url ", b"\0\0\0\0http://127.0.0.1/film.mov"))));
+        assert!(!is_elsewhere(&[]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
+use crate::container;
 use crate::hdr;
 use crate::input::Input;
 use crate::pipeline::{Pipeline, STALL_SECONDS_MAX, bug, error_of, link, make};
@@ -128,6 +129,9 @@ pub struct Decoder {
 impl Decoder {
     /// Builds the graph, brings it to its first pictures and starts it.
     pub fn open(source: Source, want: Want) -> Result<Decoder, TaskError> {
+        if let Source::File(input) = &source {
+            container::refuse_other(input, &input.read_at(0, container::HEAD_BYTES)?)?;
+        }
         let pipeline = Pipeline::new()?;
         let head = head_of(&source, &pipeline)?;
         let decode = pipeline.add("decodebin")?;
