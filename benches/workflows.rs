@@ -96,6 +96,7 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         workflows: BTreeMap::new(),
         watches: Arc::new(|| json!([])),
         metrics: Arc::new(String::new),
+        jail: Arc::new(|| serde_json::json!({})),
         effective: json!({}),
         messaging: None,
         approvals: Approvals::default(),

@@ -80,6 +80,8 @@ pub struct Settings {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// How each watched share is, as JSON for screens.
     pub watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// How the jail of the stages stands, as JSON: `closed`, `open`, and `refused` where no stage is run.
+    pub jail: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// The settings in force, without their secrets, as JSON for screens.
     pub effective: serde_json::Value,
     /// Where the reports of benchmarks lie.
@@ -107,6 +109,7 @@ struct Shared {
     workflows: BTreeMap<String, String>,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
     watches: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    jail: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
     effective: serde_json::Value,
     data_dir: PathBuf,
     devices: rest::Devices,
@@ -142,6 +145,7 @@ pub fn router(settings: Settings) -> Router {
         workflows: settings.workflows,
         metrics: settings.metrics,
         watches: settings.watches,
+        jail: settings.jail,
         effective: settings.effective,
         data_dir: settings.data_dir,
         devices: rest::Devices::default(),
@@ -236,7 +240,16 @@ async fn health(app: &AppState) -> (StatusCode, String) {
         }
         Ok(()) => {
             let commit_ms = began.elapsed().as_secs_f64() * 1000.0;
-            (StatusCode::OK, serde_json::json!({"status": "ok", "commitMs": commit_ms}))
+            let jail = (app.jail)();
+            // Anybody may ask, and what exactly is open is nobody's business but the owner's.
+            let has_none = |locks: &str| jail[locks].as_array().is_none_or(Vec::is_empty);
+            let jail = match (jail["refused"].is_string(), has_none("closed"), has_none("open")) {
+                (true, ..) => "refuses",
+                (false, true, _) => "not tried yet",
+                (false, false, true) => "closed",
+                (false, false, false) => "partly open",
+            };
+            (StatusCode::OK, serde_json::json!({"status": "ok", "commitMs": commit_ms, "jail": jail}))
         }
         Err(fault) => {
             let error = fault::chain(&fault);

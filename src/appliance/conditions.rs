@@ -1,5 +1,5 @@
 //! The conditions of the box that raise alarms: shares, watches, workflows that are named and absent, room on the disks, parts of the appliance that failed,
-//! notifications that are not delivered, executions that fail in numbers.
+//! notifications that are not delivered, executions that fail in numbers, a jail that does not close.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use conveyor_hw::Share;
 use conveyor_ingest::WatchStatus;
 use conveyor_interpreter::Status;
 use conveyor_run::{FailedPart, Handle};
+use conveyor_sandbox::ChildProcesses;
 use conveyor_services::alarms::Conditions;
 use conveyor_store::{ExecutionFilter, Scans};
 use parking_lot::Mutex;
@@ -33,6 +34,7 @@ pub fn look(
     data_dir: &Path,
     handle: Handle,
     watches: &[Arc<Mutex<WatchStatus>>],
+    children: Arc<ChildProcesses>,
 ) -> impl Fn() -> Conditions + Send + Sync + 'static {
     let mut places: Vec<(String, PathBuf)> =
         config.shares.iter().map(|(name, share)| (format!("share {name}"), share.path.clone())).collect();
@@ -50,6 +52,9 @@ pub fn look(
             } else if let Some(what) = watch.problems.first() {
                 conditions.insert(format!("watch {}", watch.share), what.clone());
             }
+        }
+        if let Some(why) = children.standing().refused {
+            conditions.insert("jail".to_owned(), format!("No stage is run: {why}"));
         }
         parts(&handle, &mut conditions);
         workflows(&handle, &named, &mut conditions);

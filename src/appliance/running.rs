@@ -1,6 +1,7 @@
 //! The box from start to stop.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -34,6 +35,8 @@ pub struct Appliance {
     pub parts: Parts,
     /// How each watched share is.
     pub watches: Vec<Arc<Mutex<WatchStatus>>>,
+    /// Who is asked how the stages' jail stands.
+    children: Arc<ChildProcesses>,
     /// The settings in force, for screens.
     pub effective: serde_json::Value,
     writer: Writer,
@@ -58,6 +61,8 @@ impl Appliance {
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
         let spawn = Arc::new(ChildProcesses::new(OWN_BINARY.into(), Some(gstreamer), config.sandbox.clone()));
+        let children = spawn.clone();
+        Appliance::check_jail(children.clone(), data_dir.join("jail"));
         let parts = Parts::new(config, &aws, &data_dir, &reader, spawn)?;
         let handle = run::start(run::Config {
             writer: writer.clone(),
@@ -74,7 +79,15 @@ impl Appliance {
         let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
         let schedules = schedules(config);
         let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
-        let mut appliance = Appliance { handle: handle.clone(), parts, watches: Vec::new(), effective, writer, logs };
+        let mut appliance = Appliance {
+            handle: handle.clone(),
+            parts,
+            watches: Vec::new(),
+            children: children.clone(),
+            effective,
+            writer,
+            logs,
+        };
         if let Some(logs) = appliance.logs.clone() {
             let write = move || {
                 let logs = logs.clone();
@@ -102,10 +115,27 @@ impl Appliance {
                 .await?;
         }
         Schedules::new(schedules).start(&handle).await?;
-        let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches));
+        let look = Arc::new(super::conditions::look(config, &data_dir, handle.clone(), &appliance.watches, children));
         Alarms::new(look, appliance.parts.notifications.clone()).start(&handle).await?;
         appliance.parts.remote_jobs.resume(&handle).await?;
         Ok(appliance)
+    }
+
+    /// Says at once how the jail stands, which otherwise the first file would find out.
+    fn check_jail(children: Arc<ChildProcesses>, work_dir: PathBuf) {
+        tokio::spawn(async move {
+            let _ = std::fs::create_dir_all(&work_dir);
+            let end = children.check(work_dir.clone()).await;
+            let _ = std::fs::remove_dir_all(&work_dir);
+            let standing = children.standing();
+            match end {
+                Ok(()) => tracing::info!(closed = standing.jail.closed.join(" "), "stages run in jail"),
+                Err(error) => tracing::error!("no stage is run: {}", error.cause),
+            }
+            for why in standing.jail.open {
+                tracing::warn!("a lock of the stages' jail is open: {why}");
+            }
+        });
     }
 
     /// Runs a loop that is started again where it fails.
@@ -119,7 +149,7 @@ impl Appliance {
 
     /// The HTTP server's routes. `metrics`: the text of `/metrics`.
     pub fn router(&self, config: &Config, auth: Auth, metrics: Arc<dyn Fn() -> String + Send + Sync>) -> Router {
-        let watches = self.watches.clone();
+        let (watches, children) = (self.watches.clone(), self.children.clone());
         api::router(api::Settings {
             handle: self.handle.clone(),
             messaging: Some(self.parts.messaging()),
@@ -132,6 +162,7 @@ impl Appliance {
             workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
             metrics,
             watches: Arc::new(move || watches.iter().map(|watch| serde_json::json!(*watch.lock())).collect()),
+            jail: Arc::new(move || serde_json::json!(children.standing())),
             effective: self.effective.clone(),
             data_dir: config.data_dir.clone(),
         })

@@ -12,8 +12,6 @@ use conveyor_bench::{self as bench, Mode, Request, SectionKind, Tick, kept, page
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// This very binary: children are started from it.
-const OWN_BINARY: &str = "/proc/self/exe";
 /// The bar's own unit: thousandths.
 const WHOLE: u64 = 1_000;
 
@@ -67,7 +65,7 @@ pub async fn run(arguments: Bench) -> anyhow::Result<ExitCode> {
         shares: config.shares.into_iter().map(|(name, share)| (name, share.path)).collect(),
         clip: arguments.clip,
         baseline: arguments.baseline,
-        program: OWN_BINARY.into(),
+        program: super::OWN_BINARY.into(),
         sandbox: config.sandbox,
         on_tick: Arc::new(move |tick| show(&showing, &tick)),
     };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use conveyor_appliance::Config;
 use conveyor_hw::{Ask, Decoding, Drivers, Encoding, FileSystem, Gpu, Health, Inventory, Preset, Probed, SessionRoom};
+use conveyor_sandbox::{ChildProcesses, Sandbox, Standing};
 
 #[derive(Debug, Args)]
 pub struct Hw {
@@ -31,19 +32,36 @@ pub fn run(arguments: &Hw) -> anyhow::Result<ExitCode> {
     let shares = config.shares.into_iter().map(|(name, share)| (name, share.path)).collect();
     let ask = Ask { shares, count_sessions: arguments.count_sessions, ..Ask::default() };
     let inventory = Inventory::read(|| Arc::new(Drivers::open()), &ask);
+    let jail = jail(config.sandbox)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&inventory)?);
+        let mut shown = serde_json::to_value(&inventory)?;
+        shown["jail"] = serde_json::to_value(&jail)?;
+        println!("{}", serde_json::to_string_pretty(&shown)?);
     } else {
-        print!("{}", Page::of(&inventory));
+        print!("{}", Page::of(&inventory, &jail));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tries the stages' jail, as whoever runs this command.
+fn jail(sandbox: Sandbox) -> anyhow::Result<Standing> {
+    let children = ChildProcesses::new(super::OWN_BINARY.into(), None, sandbox);
+    let work_dir = std::env::temp_dir().join(format!("conveyor-hw-{}", std::process::id()));
+    std::fs::create_dir(&work_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // What is wrong with it is in the standing.
+    let end = runtime.block_on(children.check(work_dir.clone()));
+    let _ = std::fs::remove_dir_all(&work_dir);
+    let mut standing = children.standing();
+    standing.refused = end.err().map(|error| error.cause);
+    Ok(standing)
 }
 
 /// Lines of a label and a text; a label that repeats is not repeated.
 struct Page(String);
 
 impl Page {
-    fn of(inventory: &Inventory) -> String {
+    fn of(inventory: &Inventory, jail: &Standing) -> String {
         let mut page = Page(String::new());
         page.host(inventory);
         page.driver(inventory);
@@ -51,7 +69,18 @@ impl Page {
             page.gpu(gpu);
         }
         page.shares(inventory);
+        page.jail(jail);
         page.0
+    }
+
+    fn jail(&mut self, standing: &Standing) {
+        match &standing.refused {
+            Some(why) => self.line("jail", &format!("no stage is run: {why}")),
+            None => self.line("jail", &format!("closed: {}", standing.jail.closed.join(", "))),
+        }
+        for why in &standing.jail.open {
+            self.line("", &format!("open: {why}"));
+        }
     }
 
     fn line(&mut self, label: &str, text: &str) {

@@ -62,6 +62,9 @@ enum Command {
     },
 }
 
+/// This very binary: children are started from it.
+const OWN_BINARY: &str = "/proc/self/exe";
+
 /// Parses the command line and runs what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -12,7 +12,7 @@ use conveyor_job::{Job, Placing, Progress, Reporter};
 use serde_json::Value;
 
 use super::jail::{self, Entered, Refusal, Sandbox};
-use super::{CHECK, Report};
+use super::{CHECK, NOT_CLOSED, Report};
 
 /// Progress is written no more often than this.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -59,7 +59,7 @@ fn not_closed(stage: &str, why: &str) -> TaskError {
         "stage '{stage}' was not run and the file was not opened, since the jail around it does not close: {why}. \
          [sandbox] mode = \"best-effort\" runs stages behind what does close, for files that you trust"
     );
-    TaskError::new("Stage.Jail", cause)
+    TaskError::new(NOT_CLOSED, cause)
 }
 
 fn take_standard_output() -> nix::Result<File> {

@@ -27,8 +27,10 @@ mod spawn;
 pub use child::child_main;
 pub use jail::{Jail, Mode, Sandbox};
 pub use protocol::Report;
-pub use spawn::{ChildProcesses, OnProgress, Spawn};
+pub use spawn::{ChildProcesses, OnProgress, Spawn, Standing};
 
+/// How a stage fails that is not run, or that its jail has ended.
+const NOT_CLOSED: &str = "Stage.Jail";
 /// The stage that does nothing in its jail: its result is what the jail is.
 const CHECK: &str = "jail";
 /// The stage that only starts GStreamer, which makes its list of plug-ins.

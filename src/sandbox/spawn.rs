@@ -14,6 +14,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -21,7 +22,7 @@ use tokio::process::{Child, Command};
 use super::jail::{Denied, Jail, Sandbox};
 use super::process::{self, Group};
 use super::registries::Registries;
-use super::{CHECK, REGISTRY, Report, affinity};
+use super::{CHECK, NOT_CLOSED, REGISTRY, Report, affinity};
 
 /// Called for every progress that a child reports.
 pub type OnProgress = Box<dyn Fn(Progress) + Send + Sync>;
@@ -37,8 +38,7 @@ pub struct ChildProcesses {
     program: PathBuf,
     sandbox: Sandbox,
     registries: Option<Registries>,
-    /// As the last child said.
-    jail: Arc<Mutex<Jail>>,
+    jail: Arc<Mutex<Standing>>,
 }
 
 /// Variables that a child may see: locale, and GStreamer's own.
@@ -64,6 +64,16 @@ impl Spawn for ChildProcesses {
     }
 }
 
+/// How the jail stands, as the last children found it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// The locks that closed, and those that did not.
+    #[serde(flatten)]
+    pub jail: Jail,
+    /// Why no stage is run.
+    pub refused: Option<String>,
+}
+
 /// What a child said before it ended well.
 #[derive(Debug)]
 struct Done {
@@ -78,15 +88,18 @@ impl ChildProcesses {
         ChildProcesses { program, sandbox, registries: plugins.map(Registries::new), jail: Arc::default() }
     }
 
-    /// Puts a child in jail that opens nothing, and says which locks closed around it.
+    /// Puts a child in jail that opens nothing. How the jail stands after that, and after each stage, `standing` says.
     ///
     /// # Errors
     ///
     /// `Stage.Jail` where a stage would not be run at all, with what to change; else as any stage.
-    pub async fn check(&self, work_dir: PathBuf) -> Result<Jail, TaskError> {
+    pub async fn check(&self, work_dir: PathBuf) -> Result<(), TaskError> {
         let job = idle(CHECK, work_dir, None);
-        self.child(&job, None, &(Box::new(|_| {}) as OnProgress)).await?;
-        Ok(self.jail.lock().clone())
+        self.child(&job, None, &(Box::new(|_| {}) as OnProgress)).await.map(drop)
+    }
+
+    pub fn standing(&self) -> Standing {
+        self.jail.lock().clone()
     }
 
     async fn run(self, job: Job, on_progress: OnProgress) -> Result<Value, TaskError> {
@@ -100,7 +113,7 @@ impl ChildProcesses {
                 self.registries.iter().for_each(|lists| lists.forget(job.device.as_ref()));
             }
         })?;
-        let closed = self.jail.lock().closed.clone();
+        let closed = self.jail.lock().jail.closed.clone();
         if let Some(result) = done.result.as_object_mut().filter(|_| !closed.is_empty()) {
             result.entry("sandbox").or_insert_with(|| closed.into());
         }
@@ -179,7 +192,13 @@ impl ChildProcesses {
         let log = tokio::time::timeout(LOG_GRACE, tail).await.ok().and_then(Result::ok).unwrap_or_default();
         match last {
             Ok(Some(Report::Result(result))) => Ok(Done { result, files }),
-            Ok(Some(Report::Failed(error))) => Err(error),
+            Ok(Some(Report::Failed(error))) => {
+                if error.error == NOT_CLOSED {
+                    self.jail.lock().refused = Some(error.cause.clone());
+                }
+                Err(error)
+            }
+
             Ok(_) => Err(ended_without_result(&stage, status, &log)),
             Err(what) => Err(TaskError::new("Stage.BadReport", format!("stage '{stage}' {what}{}", quoted(&log)))),
         }
@@ -262,7 +281,7 @@ async fn leave(child: &mut Child, group: &Group, last: &Result<Option<Report>, S
 struct Heard<'a> {
     on_progress: &'a OnProgress,
     files: &'a mut Vec<Placing>,
-    jail: &'a Mutex<Jail>,
+    jail: &'a Mutex<Standing>,
 }
 
 /// Reads reports until the last one or the end of the pipe.
@@ -282,7 +301,7 @@ async fn listen(mut pipe: impl AsyncBufRead + Unpin, heard: Heard<'_>) -> Result
         }
         match serde_json::from_slice(&line) {
             Ok(Report::Progress(progress)) => on_progress(progress),
-            Ok(Report::Jailed(closed)) => *jail.lock() = closed,
+            Ok(Report::Jailed(closed)) => *jail.lock() = Standing { jail: closed, refused: None },
             Ok(Report::Made(_)) if files.len() >= FILES_MAX => {
                 return Err(format!("made more than {FILES_MAX} files"));
             }

@@ -70,6 +70,7 @@ impl Appliance {
             workflows: BTreeMap::new(),
             metrics: Arc::new(|| "# no metrics here\n".to_owned()),
             watches: Arc::new(|| serde_json::json!([])),
+            jail: Arc::new(|| serde_json::json!({})),
             effective: json!({}),
             data_dir: dir.path().to_owned(),
         });

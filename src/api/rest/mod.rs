@@ -119,7 +119,7 @@ async fn watches(State(app): State<AppState>) -> JsonResult {
 /// The settings in force.
 async fn settings(State(app): State<AppState>) -> JsonResult {
     let shown = json!({"version": env!("CARGO_PKG_VERSION"), "account": app.arns.account,
-        "region": app.arns.region, "settings": &app.effective});
+        "region": app.arns.region, "settings": &app.effective, "jail": (app.jail)()});
     Ok(NoStoreJson(shown))
 }
 
