@@ -11,7 +11,7 @@ use conveyor_base::TaskError;
 use conveyor_job::{Job, Placing, Progress, Reporter};
 use serde_json::Value;
 
-use super::jail::{self, Entered, Refusal, Sandbox};
+use super::jail::{self, Entered, NotEntered, Sandbox};
 use super::{CHECK, NOT_CLOSED, Report};
 
 /// Progress is written no more often than this.
@@ -35,8 +35,8 @@ pub fn child_main(sandbox: &Sandbox, work: impl FnOnce(&Job, &dyn Reporter) -> R
             }
             Ok(Entered::Over { code, last_word: None }) => return code,
             Ok(Entered::Over { code, last_word: Some(error) }) => return reports.last(Report::Failed(error), code),
-            Err(Refusal::Open(why)) => Err(not_closed(&job.stage, &why)),
-            Err(Refusal::Job(error)) => Err(error),
+            Err(NotEntered::Open(why)) => Err(not_closed(&job.stage, &why)),
+            Err(NotEntered::Job(error)) => Err(error),
         },
         Err(cause) => Err(TaskError::new("Stage.BadJob", cause)),
     };

@@ -97,16 +97,16 @@ pub enum Entered {
 }
 
 /// Why a stage is not run.
-pub enum Refusal {
+pub enum NotEntered {
     /// A lock does not close: which, why, and what to change.
     Open(String),
     /// What the job names may not be shown to it.
     Job(TaskError),
 }
 
-impl From<String> for Refusal {
-    fn from(why: String) -> Refusal {
-        Refusal::Open(why)
+impl From<String> for NotEntered {
+    fn from(why: String) -> NotEntered {
+        NotEntered::Open(why)
     }
 }
 
@@ -116,7 +116,7 @@ impl From<String> for Refusal {
 /// # Errors
 ///
 /// Nothing was opened then.
-pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<Entered, Refusal> {
+pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<Entered, NotEntered> {
     let mut jail = Jail::default();
     let lenient = sandbox.mode == Mode::BestEffort;
     // Out of memory, the kernel shall take a child and not the appliance. Refused in some containers.
@@ -124,8 +124,8 @@ pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<Entered, Refusal> {
     match namespaces::enter(job, sandbox, &mut jail) {
         Ok(namespaces::Side::Worker) => {}
         Ok(namespaces::Side::Over { code, last_word }) => return Ok(Entered::Over { code, last_word }),
-        Err(Refusal::Open(why)) if lenient => jail.open.push(why),
-        Err(refusal) => return Err(refusal),
+        Err(NotEntered::Open(why)) if lenient => jail.open.push(why),
+        Err(why) => return Err(why),
     }
     // Landlock is the second lock everywhere, so that a kernel without it is good enough.
     match landlock::restrict(job) {

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getegid, geteuid, getgid, getuid, setgroups, setresgid, setresuid};
 
-use super::{Jail, Refusal, Sandbox, init, root};
+use super::{Jail, NotEntered, Sandbox, init, root};
 
 /// Where this process stands.
 pub enum Side {
@@ -37,7 +37,7 @@ pub const SIGNALLED: i32 = 128;
 /// # Errors
 ///
 /// Which of them the kernel refuses, and what to change.
-pub fn enter(job: &Job, sandbox: &Sandbox, jail: &mut Jail) -> Result<Side, Refusal> {
+pub fn enter(job: &Job, sandbox: &Sandbox, jail: &mut Jail) -> Result<Side, NotEntered> {
     let is_root = geteuid().is_root();
     let parent = nix::unistd::getppid();
     let (user, group) = (geteuid(), getegid());

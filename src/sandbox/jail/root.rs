@@ -18,7 +18,7 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 
-use super::{Refusal, Sandbox, device, landlock, system};
+use super::{NotEntered, Sandbox, device, landlock, system};
 
 /// Folders that every system has and that the new root can be put on before it is the root.
 const BASES: &[&str] = &["/tmp", "/run", "/mnt", "/var"];
@@ -46,7 +46,7 @@ struct Bind {
 /// # Errors
 ///
 /// What the kernel refuses, or that a file of the job leads out of its share.
-pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, Refusal> {
+pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, NotEntered> {
     let failed =
         |what: &str, e: io::Error| format!("the stage's own root cannot be made: {what}: {e}; see the kernel's log");
     let none = None::<&str>;
@@ -124,7 +124,7 @@ pub fn place(job: &Job, uri: &Uri) -> Option<PathBuf> {
     Some(if uri.key.is_empty() { root.to_owned() } else { root.join(&uri.key) })
 }
 
-fn binds(job: &Job, sandbox: &Sandbox) -> Result<Vec<Bind>, Refusal> {
+fn binds(job: &Job, sandbox: &Sandbox) -> Result<Vec<Bind>, NotEntered> {
     let mut binds = Vec::new();
     let read_only = RDONLY | NOSUID | NODEV;
     let of_system = system::READ.iter().map(|(path, _)| PathBuf::from(path)).chain(device::reads(job));
@@ -201,7 +201,7 @@ fn opened(path: &Path, attributes: u64) -> Option<Bind> {
     Some(Bind { is_folder: path.is_dir(), source, target: path.to_owned(), attributes })
 }
 
-fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, Refusal> {
+fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, NotEntered> {
     let Ok(root) = job.shares.root(&uri.share) else { return Ok(None) };
     let found = beneath::top(root).and_then(|top| {
         let source = beneath::open(top, Path::new(&uri.key), OFlag::O_PATH, Mode::empty())?;
@@ -219,7 +219,7 @@ fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, Refusa
         }
         Err(e) if beneath::leads_out(&e) => {
             let what = format!("'{uri}' is a link that leads outside its share; drop the file itself");
-            Err(Refusal::Job(TaskError::new("Media.InvalidParameter", what)))
+            Err(NotEntered::Job(TaskError::new("Media.InvalidParameter", what)))
         }
         // Missing, or of a share that is: the stage says which.
         Err(_) => Ok(None),
@@ -227,7 +227,7 @@ fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, Refusa
 }
 
 /// Root reads everything, and the stage's own user only what all may.
-fn may_read(job: &Job, sandbox: &Sandbox, meta: &fs::Metadata, uri: &Uri) -> Result<(), Refusal> {
+fn may_read(job: &Job, sandbox: &Sandbox, meta: &fs::Metadata, uri: &Uri) -> Result<(), NotEntered> {
     use std::os::unix::fs::MetadataExt as _;
     let Some(user) = stage_user(job, sandbox) else { return Ok(()) };
     if meta.mode() & 0o004 != 0 || meta.uid() == user {
@@ -237,7 +237,7 @@ fn may_read(job: &Job, sandbox: &Sandbox, meta: &fs::Metadata, uri: &Uri) -> Res
         "'{uri}' may be read by its owner alone, and the appliance runs as root, whose stages run as user {user}: let all \
          read the file (chmod o+r), or run the appliance as the user whom the files belong to"
     );
-    Err(Refusal::Job(TaskError::new("Media.Unreadable", what)))
+    Err(NotEntered::Job(TaskError::new("Media.Unreadable", what)))
 }
 
 /// Whom root becomes for this job; an ordinary user stays who it is.
