@@ -257,3 +257,55 @@ fn a_jail_that_does_not_close_runs_nothing_unless_that_was_asked_for() {
     house.sandbox.mode = Mode::BestEffort;
     assert_eq!(house.probe().unwrap_err().error, "Media.NotMedia");
 }
+
+/// Runs a shell as `[functions]` would, and gives its output.
+fn function(house: &House, surroundings: &[&str], hidden: &[PathBuf], script: &str) -> std::process::Output {
+    let conveyor = env!("CARGO_BIN_EXE_conveyor");
+    let (first, rest) = surroundings.split_first().unwrap_or((&conveyor, &[]));
+    let mut command = Command::new(first);
+    command.args(rest);
+    if !surroundings.is_empty() {
+        command.arg(conveyor);
+    }
+    command.arg("function");
+    for path in hidden {
+        command.arg("--hide").arg(path);
+    }
+    command.args(["--", "sh", "-c", script]).current_dir(house.path("other")).output().unwrap()
+}
+
+#[test]
+fn the_owner_s_programs_see_all_but_the_store_and_leave_nothing_behind() {
+    let house = House::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    fs::set_permissions(house.path("other"), fs::Permissions::from_mode(0o777)).unwrap();
+    let user = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"];
+    for surroundings in [&[][..], &user] {
+        if !surroundings.is_empty() && !is_root() {
+            continue;
+        }
+        let hidden = [house.path("store"), house.path("in/b.mp4")];
+        let script = format!(
+            "cat ../other/secret; wc -c < ../in/b.mp4; ls ../store 2>&1; ls -d /proc/[0-9]* | wc -l; \
+             kill -0 {outside} 2>/dev/null && echo signalled; test -e /proc/{outside} && echo seen; \
+             (setsid sh -c 'while :; do echo x >> lingers; sleep 0.1; done' >/dev/null 2>&1 &); sleep 0.3; \
+             bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected' 2>&1; exit 7",
+            outside = std::process::id(),
+        );
+        let output = function(&house, surroundings, &hidden, &script);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(7), "{said} {}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.starts_with("s0\n") && !said.contains("state"), "{said}");
+        assert!(!said.contains("signalled") && !said.contains("seen") && said.contains("connected"), "{said}");
+        let lingers = || fs::metadata(house.path("other/lingers")).map_or(0, |meta| meta.len());
+        let before = lingers();
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(before > 0 && lingers() == before, "a process outlives its function");
+        fs::remove_file(house.path("other/lingers")).unwrap();
+    }
+    let preload = format!("LD_PRELOAD={}", house.path("kernel.so").display());
+    let output = function(&house, &["env", &preload, "WITHOUT_NAMESPACES=1"], &[], "echo ran");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(125), 0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("namespaces"));
+}

@@ -31,6 +31,9 @@ use super::lanes::LaneSettings;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Where it was read from.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     pub data_dir: PathBuf,
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
@@ -93,6 +96,7 @@ impl std::fmt::Debug for Credential {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            file: None,
             data_dir: PathBuf::from("/var/lib/conveyor"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             account: "000000000000".to_owned(),
@@ -146,6 +150,7 @@ impl Config {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let real = folder.canonicalize().map_err(|source| ConfigError::Read { path: path.into(), source })?;
             config.set_folder(&real);
+            config.file = path.canonicalize().ok();
             // What follows only from a part that could not be read would be a fault of its own making.
             let torn = |fault: &String| taken_out.iter().any(|key| follows(fault, key));
             let meant = config.faults().into_iter().filter(|fault| !torn(fault));

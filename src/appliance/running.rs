@@ -13,7 +13,7 @@ use conveyor_ingest::{WatchStatus, Watcher};
 use conveyor_logs::Delivery;
 use conveyor_resources::builtin;
 use conveyor_run::{self as run, Handle, OnFailure};
-use conveyor_sandbox::ChildProcesses;
+use conveyor_sandbox::{ChildProcesses, Functions};
 use conveyor_services::alarms::Alarms;
 use conveyor_services::schedules::{ScheduleSettings, Schedules};
 use conveyor_store::{self as store, Options, Writer};
@@ -63,7 +63,9 @@ impl Appliance {
         let spawn = Arc::new(ChildProcesses::new(OWN_BINARY.into(), Some(gstreamer), config.sandbox.clone()));
         let children = spawn.clone();
         Appliance::check_jail(children.clone(), data_dir.join("jail"));
-        let parts = Parts::new(config, &aws, &data_dir, &reader, spawn)?;
+        let hidden = [&data_dir.join("store"), &express_dir].into_iter().cloned().chain(config.file.clone()).collect();
+        let functions = Functions { program: OWN_BINARY.into(), mode: config.sandbox.mode, hidden };
+        let parts = Parts::new(config, &aws, &data_dir, &reader, spawn, Some(functions))?;
         let handle = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),

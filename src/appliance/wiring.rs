@@ -22,7 +22,7 @@ use conveyor_resources::{
     housekeeping, http, items, jobs, media, notify, objects, queues, topics,
 };
 use conveyor_run::Handle;
-use conveyor_sandbox::Spawn;
+use conveyor_sandbox::{Functions as Jail, Spawn};
 use conveyor_services::approvals::Approvals;
 use conveyor_services::audit;
 use conveyor_services::claims::Claims;
@@ -92,6 +92,7 @@ impl Parts {
         data_dir: &Path,
         reader: &Reader,
         spawn: Arc<dyn Spawn>,
+        jail: Option<Jail>,
     ) -> anyhow::Result<Parts> {
         let (account, region, shares) = (&config.account, &config.region, config.shares());
         let io = ShareIo::new(shares.clone());
@@ -100,6 +101,7 @@ impl Parts {
         let templates = Templates::read(builtin::JOB_TEMPLATES.iter().copied())
             .map_err(|what| anyhow::anyhow!("a built-in job template is refused: {what}"))?;
         let functions = Functions::new(config.functions.clone(), &config.lambda, endpoint.clone(), account, region);
+        let functions = functions.in_jail(jail);
         let predictions = Predictions::default();
         let predictor = Predictor::new(reader.clone(), predictions.clone(), data_dir.to_owned(), shares, spawn.clone());
         let stages = Stages {
@@ -203,7 +205,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (_writer, reader) = store::open(Options::at(dir.path().join("store"))).unwrap();
         let aws = AwsSettings { endpoint: endpoint.map(str::to_owned), ..AwsSettings::default() };
-        let parts = Parts::new(&Config::default(), &aws, dir.path(), &reader, Arc::new(Nobody)).unwrap();
+        let parts = Parts::new(&Config::default(), &aws, dir.path(), &reader, Arc::new(Nobody), None).unwrap();
         parts.registry().unwrap()
     }
 

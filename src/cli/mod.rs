@@ -16,9 +16,11 @@ mod terminal;
 mod validate;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use conveyor_sandbox::Mode;
 use tracing_subscriber::EnvFilter;
 
 pub use serve::serve;
@@ -53,6 +55,17 @@ enum Command {
     Check(files::DataDir),
     /// Bring the store's files to this release's form.
     Upgrade(files::DataDir),
+    /// Start a program of the owner in its jail: what the appliance starts for each of `[functions]`.
+    #[command(hide = true)]
+    Function {
+        #[arg(long)]
+        best_effort: bool,
+        /// What it does not see.
+        #[arg(long)]
+        hide: Vec<PathBuf>,
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Run one stage's job from standard input: what the appliance starts for each media stage.
     #[command(hide = true)]
     Stage {
@@ -69,7 +82,7 @@ const OWN_BINARY: &str = "/proc/self/exe";
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The child logs plainly: its last lines become the cause that people read.
-    if !matches!(arguments.command, Command::Stage { .. }) {
+    if !matches!(arguments.command, Command::Stage { .. } | Command::Function { .. }) {
         log_to_stderr(matches!(arguments.command, Command::Serve(_)));
     }
     let end = match arguments.command {
@@ -84,6 +97,10 @@ pub fn main() -> ExitCode {
         Command::Check(place) => files::check(&place),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage { sandbox } => stage(sandbox.as_deref()),
+        Command::Function { best_effort, hide, command } => {
+            let mode = if best_effort { Mode::BestEffort } else { Mode::Enforce };
+            Ok(conveyor_sandbox::function_main(mode, &hide, &command))
+        }
     };
     end.unwrap_or_else(|error| {
         eprintln!("conveyor: {error:#}");

@@ -18,6 +18,7 @@
 
 mod affinity;
 mod child;
+mod function;
 mod jail;
 pub mod process;
 mod protocol;
@@ -25,6 +26,7 @@ mod registries;
 mod spawn;
 
 pub use child::child_main;
+pub use function::{Functions, function_main};
 pub use jail::{Jail, Mode, Sandbox};
 pub use protocol::Report;
 pub use spawn::{ChildProcesses, OnProgress, Spawn, Standing};

@@ -345,7 +345,7 @@ impl ServiceLife {
         tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64, STALL_MS_MAX));
         ledger::check_halves(&reader.on_this_thread(), &self.told.lock());
         let config = configuration(self.folder.path());
-        let parts = Parts::new(&config, &config.aws, self.folder.path(), &reader, Arc::new(NoMedia)).unwrap();
+        let parts = Parts::new(&config, &config.aws, self.folder.path(), &reader, Arc::new(NoMedia), None).unwrap();
         let started = run::start(run::Config {
             writer: writer.clone(),
             reader: reader.clone(),

@@ -68,7 +68,7 @@ impl Appliance {
             ..Config::default()
         };
         // Nothing of the surroundings: these tests call nobody.
-        let parts = Parts::new(&config, &config.aws, &data_dir, &reader, Arc::new(Scripted(script))).unwrap();
+        let parts = Parts::new(&config, &config.aws, &data_dir, &reader, Arc::new(Scripted(script)), None).unwrap();
         let handle = run::start(run::Config {
             writer,
             reader,

@@ -14,7 +14,7 @@ use conveyor_base::{Span, TaskError};
 use conveyor_job::Acceleration;
 use conveyor_job::Device;
 use conveyor_run::Demand;
-use conveyor_sandbox::process;
+use conveyor_sandbox::{Functions as Jail, process};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -75,6 +75,8 @@ impl FunctionSettings {
 pub struct Functions {
     configured: BTreeMap<String, FunctionSettings>,
     endpoint: Option<String>,
+    /// How commands are held; without one they are started as they are.
+    jail: Option<Jail>,
     /// Where those are that neither a table nor `[lambda]` says.
     fallback: Option<Arc<Endpoint>>,
     /// `us-east-1:000000000000`, for the functions' ARNs.
@@ -92,7 +94,12 @@ impl Functions {
     ) -> Functions {
         let endpoint = lambda.endpoint.as_ref().map(|e| e.trim_end_matches('/').to_owned());
         let place = format!("{region}:{account}");
-        Functions { configured, endpoint, fallback, place, client: reqwest::Client::new() }
+        Functions { configured, endpoint, jail: None, fallback, place, client: reqwest::Client::new() }
+    }
+
+    /// With commands started in jail.
+    pub fn in_jail(self, jail: Option<Jail>) -> Functions {
+        Functions { jail, ..self }
     }
 
     /// What a function needs of the box.
@@ -204,8 +211,15 @@ impl Functions {
         let exit_error = |message: String| message;
         let (program, arguments) =
             command.split_first().ok_or_else(|| exit_error(format!("{name} names no program")))?;
-        let mut builder = tokio::process::Command::new(program);
-        builder.args(arguments).envs(&settings.env).env("AWS_LAMBDA_FUNCTION_NAME", name);
+        let mut builder = match &self.jail {
+            Some(jail) => jail.command(program, arguments),
+            None => {
+                let mut builder = tokio::process::Command::new(program);
+                builder.args(arguments);
+                builder
+            }
+        };
+        builder.envs(&settings.env).env("AWS_LAMBDA_FUNCTION_NAME", name);
         builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if settings.gpu.is_some() {
             // Without a lease it sees none.

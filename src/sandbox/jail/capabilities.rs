@@ -35,6 +35,25 @@ pub fn kept(job: &Job) -> u64 {
     if is_root() && !job.access.shares.is_empty() { OF_MOVERS } else { 0 }
 }
 
+/// What a program of the owner may keep where the appliance runs as root: rights over files and users, and none over the
+/// kernel, its devices, its clock, its modules or other processes' memory. About what containers get.
+const OF_FUNCTIONS: u64 = OF_MOVERS
+    | 1 << 4 /* fsetid */
+    | 1 << 5 /* kill */
+    | 1 << 6 /* setgid */
+    | 1 << 7 /* setuid */
+    | 1 << 10 /* net_bind_service */
+    | 1 << 14 /* ipc_lock */
+    | 1 << 23 /* sys_nice */;
+
+/// # Errors
+///
+/// As [`drop_all`].
+pub fn drop_to_function() -> Result<(), String> {
+    let kept = if is_root() { OF_FUNCTIONS } else { 0 };
+    drop_to(kept).map_err(|e| format!("its rights cannot be given up: {e}; report this"))
+}
+
 /// # Errors
 ///
 /// The kernel's, which are faults of this program: giving up is always allowed.

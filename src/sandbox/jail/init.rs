@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use conveyor_base::TaskError;
-use conveyor_job::Job;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
@@ -17,7 +16,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 use super::namespaces::{SIGNALLED, Side};
-use super::{Sandbox, limits};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -36,8 +34,11 @@ pub fn dies_with(alive: &io::PipeReader) -> Result<(), String> {
     }
 }
 
-/// Starts the worker, which returns; and stays behind as init, which returns when the worker has ended.
-pub fn run(job: &Job, sandbox: &Sandbox) -> Result<Side, String> {
+/// Starts the worker, which returns; and stays behind as init, which returns when the worker has ended, or all of them
+/// together take more memory than they may.
+pub fn run(who: &str, memory_max: Option<u64>, alive: &io::PipeReader) -> Result<Side, String> {
+    // Whoever gave up rights on the way here has cleared it.
+    dies_with(alive)?;
     // Children that end are waited for with a time limit, so their signal must not be lost.
     let mut ended = SigSet::empty();
     ended.add(Signal::SIGCHLD);
@@ -48,12 +49,11 @@ pub fn run(job: &Job, sandbox: &Sandbox) -> Result<Side, String> {
             let _ = ended.thread_unblock();
             Ok(Side::Worker)
         }
-        ForkResult::Parent { child } => Ok(watch(child, &ended, job, sandbox)),
+        ForkResult::Parent { child } => Ok(watch(child, &ended, who, memory_max)),
     }
 }
 
-fn watch(worker: Pid, ended: &SigSet, job: &Job, sandbox: &Sandbox) -> Side {
-    let memory_max = limits::memory_bytes(sandbox);
+fn watch(worker: Pid, ended: &SigSet, who: &str, memory_max: Option<u64>) -> Side {
     loop {
         loop {
             match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
@@ -63,8 +63,8 @@ fn watch(worker: Pid, ended: &SigSet, job: &Job, sandbox: &Sandbox) -> Side {
                 Ok(_) => {}
             }
         }
-        if let Some(excess) = excess(memory_max) {
-            let error = TaskError::new("Stage.LimitExceeded", format!("stage '{}' {excess}", job.stage));
+        if let Some(excess) = memory_max.and_then(excess) {
+            let error = TaskError::new("Stage.LimitExceeded", format!("{who} {excess}"));
             return Side::Over { code: ExitCode::FAILURE, last_word: Some(error) };
         }
         wait_a_little(ended);

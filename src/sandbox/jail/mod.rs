@@ -28,6 +28,7 @@
 mod capabilities;
 mod device;
 mod filter;
+pub mod function;
 mod init;
 mod landlock;
 mod limits;

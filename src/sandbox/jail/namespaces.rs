@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getegid, geteuid, getgid, getuid, setgroups, setresgid, setresuid};
 
-use super::{Jail, NotEntered, Sandbox, init, root};
+use super::{Jail, NotEntered, Sandbox, init, limits, root};
 
 /// Where this process stands.
 pub enum Side {
@@ -53,10 +53,39 @@ pub fn enter(job: &Job, sandbox: &Sandbox, jail: &mut Jail) -> Result<Side, NotE
         unshare(apart | CloneFlags::CLONE_NEWUSER).map_err(|e| refused("namespaces of users", e))?;
         map_user(user, group).map_err(|e| format!("the stage's user cannot be mapped: {e}; report this"))?;
     }
+    split(parent, |alive| {
+        let proc = root::enter(job, sandbox)?;
+        let stage_user = root::stage_user(job, sandbox);
+        if let Some(user) = stage_user {
+            become_user(user, proc)?;
+        }
+        if !is_root || stage_user.is_some() {
+            // The quota is of the namespace that this process made, and holds for all that are made in it.
+            let quota = fs::write("/proc/sys/user/max_user_namespaces", "0");
+            if proc && quota.is_ok() {
+                jail.closes("quota");
+            }
+            jail.closes("user");
+        }
+        for name in ["pid", "net", "mount", "ipc", "uts"] {
+            jail.closes(name);
+        }
+        super::capabilities::drop_all(job)?;
+        Ok(init::run(&format!("stage '{}'", job.stage), Some(limits::memory_bytes(sandbox)), alive)?)
+    })
+}
+
+/// Splits this process in two: the keeper, which waits and dies with its parent, and init, the first in the new namespace of
+/// processes, which does the rest and dies with the keeper.
+pub fn split<E: From<String>>(
+    parent: Pid,
+    as_init: impl FnOnce(&io::PipeReader) -> Result<Side, E>,
+) -> Result<Side, E> {
+    let gone = || E::from("the appliance has ended".to_owned());
     // A change of rights may have cleared what `process::start` asked for.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| refused("parent-death signals", e))?;
     if nix::unistd::getppid() != parent {
-        return Err("the appliance has ended".to_owned().into());
+        return Err(gone());
     }
     let (alive, keeper) = io::pipe().map_err(|e| format!("the stage has no pipe: {e}; see the box's limits"))?;
     let no_fork = |e| format!("the stage cannot start its own processes: {e}; see the box's limits of processes");
@@ -71,31 +100,13 @@ pub fn enter(job: &Job, sandbox: &Sandbox, jail: &mut Jail) -> Result<Side, NotE
         ForkResult::Child => {
             drop(keeper);
             init::dies_with(&alive)?;
-            let proc = root::enter(job, sandbox)?;
-            let stage_user = root::stage_user(job, sandbox);
-            if let Some(user) = stage_user {
-                become_user(user, proc)?;
-            }
-            if !is_root || stage_user.is_some() {
-                // The quota is of the namespace that this process made, and holds for all that are made in it.
-                let quota = fs::write("/proc/sys/user/max_user_namespaces", "0");
-                if proc && quota.is_ok() {
-                    jail.closes("quota");
-                }
-                jail.closes("user");
-            }
-            for name in ["pid", "net", "mount", "ipc", "uts"] {
-                jail.closes(name);
-            }
-            super::capabilities::drop_all(job)?;
-            init::dies_with(&alive)?;
-            Ok(init::run(job, sandbox)?)
+            as_init(&alive)
         }
     }
 }
 
 /// This user and this group and nobody else: inside they have the numbers that they have outside.
-fn map_user(user: Uid, group: Gid) -> io::Result<()> {
+pub fn map_user(user: Uid, group: Gid) -> io::Result<()> {
     fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
@@ -147,7 +158,7 @@ fn wait_for(init: Pid) -> ExitCode {
 }
 
 /// What a kernel that refuses is asked to do.
-fn refused(what: &str, error: nix::errno::Errno) -> String {
+pub fn refused(what: &str, error: nix::errno::Errno) -> String {
     let setting = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default().trim().to_owned();
     let hint = if setting("kernel/unprivileged_userns_clone") == "0" {
         "set kernel.unprivileged_userns_clone = 1"
