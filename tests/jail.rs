@@ -86,14 +86,7 @@ impl House {
         if self.surroundings.contains("setpriv") {
             std::os::unix::fs::chown(&work_dir, Some(USER), Some(USER)).unwrap();
         }
-        let program = self.path("conveyor.sh");
-        let plugins = self.plugins.display();
-        let conveyor = env!("CARGO_BIN_EXE_conveyor");
-        let preload = format!("env LD_PRELOAD={} {answers}", self.path("kernel.so").display());
-        let around = format!("{} {}", self.surroundings, if answers.is_empty() { "" } else { &preload });
-        let text = format!("#!/bin/sh\nexport GST_PLUGIN_PATH={plugins}\nexec {around} {conveyor} \"$@\"\n");
-        fs::write(&program, text).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = self.program(&self.surroundings, answers);
         let shares = ["in", "other"].map(|name| (name.to_owned(), self.path(name)));
         let job = Job {
             stage: stage.into(),
@@ -107,6 +100,19 @@ impl House {
         let children = ChildProcesses::new(program, None, self.sandbox.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(children.spawn(job, Box::new(|_| {})))
+    }
+
+    /// The program, started through whatever surrounds it.
+    fn program(&self, surroundings: &str, answers: &str) -> PathBuf {
+        let program = self.path("conveyor.sh");
+        let plugins = self.plugins.display();
+        let conveyor = env!("CARGO_BIN_EXE_conveyor");
+        let preload = format!("env LD_PRELOAD={} {answers}", self.path("kernel.so").display());
+        let around = format!("{surroundings} {}", if answers.is_empty() { "" } else { &preload });
+        let text = format!("#!/bin/sh\nexport GST_PLUGIN_PATH={plugins}\nexec {around} {conveyor} \"$@\"\n");
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        program
     }
 
     /// Tries everything, and says what was open.
@@ -256,6 +262,40 @@ fn a_jail_that_does_not_close_runs_nothing_unless_that_was_asked_for() {
     assert!(!house.path("work/probe").exists(), "nothing was loaded");
     house.sandbox.mode = Mode::BestEffort;
     assert_eq!(house.probe().unwrap_err().error, "Media.NotMedia");
+}
+
+#[test]
+fn what_was_made_is_placed_wherever_the_folders_lie() {
+    // Side by side in the folder that holds all temporary files, which the new root is made on.
+    let (house, other) = (House::new(), tempfile::tempdir().unwrap());
+    let (work_dir, share) = (house.path("work"), other.path().join("out"));
+    for folder in [&work_dir, &share] {
+        fs::create_dir(folder).unwrap();
+    }
+    for answers in ["", "LANDLOCK_ANSWERS=0"] {
+        fs::write(work_dir.join("made.mp4"), "film").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", work_dir.join("link")).unwrap();
+        let place = |from: &str| Job {
+            stage: "place".into(),
+            parameters: json!({ "files": [{ "from": from, "to": "s3://out/film/a.mp4" }] }),
+            work_dir: work_dir.clone(),
+            shares: Shares::new([("out".to_owned(), share.clone())]),
+            access: Access { shares: vec!["out".into()], ..Access::default() },
+            threads: 1,
+            device: None,
+        };
+        let program = house.program("", answers);
+        let children = ChildProcesses::new(program, None, Sandbox::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let run = |job: Job| runtime.block_on(children.spawn(job, Box::new(|_| {})));
+        assert_eq!(run(place("link")).unwrap_err().error, "Stage.BadReport");
+        assert_eq!(run(place("../../etc/passwd")).unwrap_err().error, "Stage.BadReport");
+        assert_eq!(run(place("made.mp4")).unwrap()["count"], 1);
+        assert_eq!(fs::read_to_string(share.join("film/a.mp4")).unwrap(), "film");
+        assert!(!work_dir.join("made.mp4").exists());
+        fs::remove_file(work_dir.join("link")).unwrap();
+        fs::remove_dir_all(share.join("film")).unwrap();
+    }
 }
 
 /// Runs a shell as `[functions]` would, and gives its output.

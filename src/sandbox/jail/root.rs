@@ -1,13 +1,13 @@
 //! The root of a worker: an empty file system in memory, onto which what the job needs is bound, each under the name that it
 //! has outside. What is not bound is not there.
 //!
-//! Everything is opened before the new root hides anything, so that what is bound is what was looked at; files of shares
+//! Everything is opened and copied before the new root hides anything, so that what is bound is what was looked at; files of shares
 //! are reached from the share's root by the kernel's own walk ([`beneath`]), which no exchanged link leads out.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use conveyor_base::{TaskError, Uri, beneath};
@@ -27,15 +27,18 @@ const ROOT_OPTIONS: &str = "mode=755,size=16m,nr_inodes=16k";
 /// Caption files of one stem.
 const CAPTIONS_MAX: usize = 64;
 
+/// Of `open_tree` and `move_mount` (linux/mount.h).
+const OPEN_TREE_CLONE: libc::c_int = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
 /// Attributes of mounts (linux/mount.h).
 const RDONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
 const NODEV: u64 = 0x4;
 const NOEXEC: u64 = 0x8;
 
-/// One thing that is bound.
+/// One thing that is bound: a copy of its mounts, taken before anything of the new root is there.
 struct Bind {
-    source: OwnedFd,
+    tree: OwnedFd,
     target: PathBuf,
     is_folder: bool,
     attributes: u64,
@@ -77,7 +80,8 @@ pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, NotEntered> {
     }
     // What moves files runs as the appliance's user, to whom /proc would offer the kernel's settings.
     let proc = job.access.shares.is_empty() && mount_proc(&base.join("proc")).map_err(|e| failed("/proc", e))?;
-    set_attributes(base, RDONLY, false).map_err(|e| failed("read-only", e))?;
+    let top = nix::fcntl::open(base, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from);
+    top.and_then(|top| set_attributes(&top, RDONLY, false)).map_err(|e| failed("read-only", e))?;
     let pivot = || -> nix::Result<()> {
         nix::unistd::chdir(base)?;
         nix::unistd::pivot_root(".", ".")?;
@@ -197,8 +201,9 @@ fn mount_of(folder: &Path) -> Option<u64> {
 
 /// None where it is not there, or may not be seen.
 fn opened(path: &Path, attributes: u64) -> Option<Bind> {
-    let source = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-    Some(Bind { is_folder: path.is_dir(), source, target: path.to_owned(), attributes })
+    let place = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let is_folder = path.is_dir();
+    Some(Bind { tree: clone_of(&place).ok()?, is_folder, target: path.to_owned(), attributes })
 }
 
 fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, NotEntered> {
@@ -210,12 +215,15 @@ fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, NotEnt
     });
     match found {
         Ok((source, meta)) => {
-            let target = place(job, uri).unwrap_or_else(|| root.to_owned());
-            let attributes = RDONLY | NOSUID | NODEV | NOEXEC;
-            let bind = Bind { source, target, is_folder: meta.is_dir(), attributes };
             may_read(job, sandbox, &meta, uri)?;
             // A pipe or a device is no file, and opening one may never end.
-            Ok((meta.is_file() || meta.is_dir()).then_some(bind))
+            if !meta.is_file() && !meta.is_dir() {
+                return Ok(None);
+            }
+            let tree =
+                clone_of(&source).map_err(|e| format!("'{uri}' cannot be shown to the stage: {e}; report this"))?;
+            let target = place(job, uri).unwrap_or_else(|| root.to_owned());
+            Ok(Some(Bind { tree, target, is_folder: meta.is_dir(), attributes: RDONLY | NOSUID | NODEV | NOEXEC }))
         }
         Err(e) if beneath::leads_out(&e) => {
             let what = format!("'{uri}' is a link that leads outside its share; drop the file itself");
@@ -273,11 +281,31 @@ impl Bind {
                 fs::File::create(&target)?;
             }
         }
-        let source = format!("/proc/self/fd/{}", self.source.as_raw_fd());
-        let flags = if self.is_folder { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
-        mount(Some(source.as_str()), &target, None::<&str>, flags, None::<&str>)?;
-        set_attributes(&target, self.attributes, true)
+        set_attributes(&self.tree, self.attributes, true)?;
+        let to = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())?;
+        // SAFETY: both paths are strings that end, the first of them empty.
+        let moved = unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                self.tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                to.as_ptr(),
+                MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        };
+        Errno::result(moved).map(drop).map_err(Into::into)
     }
+}
+
+/// What lies there, with all that is mounted below it, as mounts of their own that are nowhere yet (`open_tree(2)`).
+fn clone_of(place: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the path is an empty string.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, place.as_raw_fd(), c"".as_ptr(), flags) };
+    let tree = Errno::result(tree)?;
+    // SAFETY: the call gave a descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree as RawFd) })
 }
 
 fn below(base: &Path, path: &Path) -> PathBuf {
@@ -302,7 +330,7 @@ fn mount_proc(place: &Path) -> io::Result<bool> {
 }
 
 /// `mount_setattr(2)`, Linux 5.12: unlike a remount it adds to what is locked already.
-fn set_attributes(path: &Path, attributes: u64, recursive: bool) -> io::Result<()> {
+fn set_attributes(place: &OwnedFd, attributes: u64, recursive: bool) -> io::Result<()> {
     #[repr(C)]
     struct MountAttr {
         attr_set: u64,
@@ -311,13 +339,12 @@ fn set_attributes(path: &Path, attributes: u64, recursive: bool) -> io::Result<(
         userns_fd: u64,
     }
     let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let place = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty string, and the attributes are of the shape and size that are given.
     let set = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            place.as_fd().as_raw_fd(),
+            place.as_raw_fd(),
             c"".as_ptr(),
             flags,
             &raw const attr,
