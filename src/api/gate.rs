@@ -195,6 +195,12 @@ pub async fn guard(State(app): State<AppState>, request: Request, next: Next) ->
         Auth::Needed(credentials) if !is_signed => known(request.headers(), credentials, &app),
         Auth::Needed(_) => None,
     };
+    // Nothing is read of somebody whom nobody here knows.
+    if let (true, Auth::Needed(credentials)) = (is_signed, &app.auth)
+        && let Err(refusal) = signature::is_known(request.headers(), |id| credentials.secret(id).is_some())
+    {
+        return refuse(refusal);
+    }
     let is_unknown = caller.is_none() && !is_signed;
     if is_unknown && !is_open {
         return unauthorized(request.headers());
@@ -233,8 +239,13 @@ pub async fn guard(State(app): State<AppState>, request: Request, next: Next) ->
 fn is_open(request: &Request) -> bool {
     let path = request.uri().path();
     let guarded = ["/api/", "/media/", "/metrics", "/start-workflow"];
-    path == SIGN_IN || request.method().is_safe() && !guarded.iter().any(|prefix| path.starts_with(prefix))
+    path == SIGN_IN
+        || path == DOCUMENT && request.method().is_safe()
+        || request.method().is_safe() && !guarded.iter().any(|prefix| path.starts_with(prefix))
 }
+
+/// How to use the API, which is the same for every box.
+const DOCUMENT: &str = "/api/v1/openapi.json";
 
 /// The routes of the REST API say themselves what they need.
 fn required_role_outside_rest(request: &Request) -> Role {
@@ -340,6 +351,9 @@ fn unauthorized(headers: &HeaderMap) -> Response {
 fn check_origin(request: &Request, auth: &Auth) -> Result<(), ApiError> {
     let denied = |words: String| Err(ApiError::new("AccessDeniedException", words));
     let text = |name| request.headers().get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        return denied("A request has one Host header".to_owned());
+    }
     let host = text(header::HOST).or(request.uri().authority().map(|a| a.as_str())).unwrap_or_default();
     if matches!(auth, Auth::Loopback) && !is_loopback_name(host) {
         return denied(format!("This box listens on loopback only, and '{host}' is not a name for that"));
@@ -361,11 +375,15 @@ fn check_origin(request: &Request, auth: &Auth) -> Result<(), ApiError> {
 /// SDKs put `sync-` before the host's name for StartSyncExecution and TestState.
 fn is_loopback_name(host: &str) -> bool {
     let host = host.strip_prefix("sync-").unwrap_or(host);
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let split = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']'),
+        None => Some(host.split_at(host.find(':').unwrap_or(host.len()))),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    let Some((name, port)) = split else { return false };
+    let is_port =
+        |port: &str| port.strip_prefix(':').is_some_and(|port| port.bytes().all(|digit| digit.is_ascii_digit()));
+    let is_name = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_name && (port.is_empty() || is_port(port))
 }
 
 #[cfg(test)]
@@ -386,6 +404,11 @@ mod tests {
         assert!(check(Method::GET, &[("host", "localhost:8080")]));
         assert!(check(Method::GET, &[("host", "[::1]:8080")]));
         assert!(!check(Method::GET, &[("host", "evil.example:8080")]), "DNS rebinding");
+        for host in ["[127.0.0.1]evil", "[::1]:8080@evil", "127.0.0.1:80@evil", "localhost.evil", "127.0.0.1:x", "[::1"]
+        {
+            assert!(!check(Method::GET, &[("host", host)]), "{host}");
+        }
+        assert!(!check(Method::GET, &[("host", "localhost"), ("host", "localhost")]), "one of them only is looked at");
         assert!(check(Method::POST, &[("host", "127.0.0.1:8080")]), "a command line client");
         assert!(check(Method::POST, &[("host", "sync-localhost:8080")]), "StartSyncExecution of an SDK");
         assert!(check(Method::POST, &[("host", "127.0.0.1:8080"), ("origin", "http://127.0.0.1:8080")]));

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use conveyor_base::limits::quotas;
@@ -171,7 +171,19 @@ pub fn router(settings: Settings) -> Router {
         .layer(DefaultBodyLimit::max(quotas().request_bytes()))
         .layer(axum::middleware::from_fn_with_state(app.clone(), gate::guard))
         .layer(CatchPanicLayer::new())
+        .layer(axum::middleware::map_response(plainly))
         .with_state(app)
+}
+
+/// Whatever is answered is taken for what it says that it is, and by pages of this box alone.
+async fn plainly(mut response: Response) -> Response {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Requests that look into the store at the same time, and those that look at a disk.

@@ -29,9 +29,7 @@ pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Opt
     let header = text(request.headers, "authorization").ok_or_else(missing)?;
     let authorization =
         Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))?;
-    let key = secret(authorization.key_id).ok_or_else(|| {
-        ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")
-    })?;
+    let key = secret(authorization.key_id).ok_or_else(unknown)?;
     let date = text(request.headers, "x-amz-date").ok_or_else(|| invalid("there is no X-Amz-Date"))?;
     check_date(date, now)?;
     if !date.starts_with(authorization.day) || authorization.day.len() != 8 {
@@ -55,6 +53,19 @@ pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Opt
         true => Ok(()),
         false => Err(invalid("the calculated signature is another; check the secret access key")),
     }
+}
+
+/// Whether a request says by whose key it is signed, and that is one of ours: all that can be told before its body is read.
+pub fn is_known(headers: &HeaderMap, is_ours: impl Fn(&str) -> bool) -> Result<(), ApiError> {
+    let missing = || ApiError::new("MissingAuthenticationToken", "Missing Authentication Token");
+    let header = text(headers, "authorization").ok_or_else(missing)?;
+    let authorization =
+        Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))?;
+    if is_ours(authorization.key_id) { Ok(()) } else { Err(unknown()) }
+}
+
+fn unknown() -> ApiError {
+    ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")
 }
 
 /// The access key id of a request's Authorization header; says who signed it only after [`verify`] did not complain.

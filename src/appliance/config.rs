@@ -293,6 +293,14 @@ impl Config {
         faults
     }
 
+    /// Whether the file itself says what nobody else may know.
+    pub fn has_secrets(&self) -> bool {
+        !self.credentials.is_empty()
+            || !self.connections.is_empty()
+            || self.notify.secret.is_some()
+            || self.aws.secret_access_key.is_some()
+    }
+
     /// Shares whose files `/media` hands out.
     pub fn served(&self) -> BTreeSet<String> {
         let served = self.shares.iter().filter(|(name, share)| share.serve || *name == "outputs");

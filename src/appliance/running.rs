@@ -1,7 +1,8 @@
 //! The box from start to stop.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -53,6 +54,7 @@ impl Appliance {
         std::fs::create_dir_all(data_dir)
             .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
         let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
+        keep_private(&data_dir, config)?;
         let (writer, reader) = store::open(Options::at(data_dir.join("store")))?;
         // What was found out of plug-ins and drivers may be of old ones.
         let gstreamer = data_dir.join("gstreamer");
@@ -181,6 +183,23 @@ impl Appliance {
         tokio::task::spawn_blocking(move || self.writer.close()).await.context("the store did not close")??;
         Ok(())
     }
+}
+
+/// Inputs and outputs of all executions lie there, with the tokens that settle their tasks: for the appliance's user alone. The
+/// folder around them may be somebody's who keeps shares in it. The configuration is its owner's file, of which is told what
+/// is wrong.
+fn keep_private(data_dir: &Path, config: &Config) -> anyhow::Result<()> {
+    for folder in ["store", "express", "logs", "work"].map(|name| data_dir.join(name)) {
+        std::fs::create_dir_all(&folder)
+            .and_then(|()| std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700)))
+            .with_context(|| format!("the folder {} cannot be closed to others", folder.display()))?;
+    }
+    if let Some(file) = config.file.as_deref().filter(|_| config.has_secrets())
+        && std::fs::metadata(file).is_ok_and(|meta| meta.mode() & 0o007 != 0)
+    {
+        tracing::warn!("{} holds secrets and may be read by everybody on this box: chmod o= it", file.display());
+    }
+    Ok(())
 }
 
 /// The configured schedules, and the one without which the store would grow for ever.

@@ -99,6 +99,8 @@ fn raise_open_files() {
 /// Serves until a signal, which is a success, or a fatal fault, which is none.
 pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
     raise_open_files();
+    // Its environment may hold keys, and its memory everything: no other process of its user reads them, nor does a core file.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
     let listener = listen(config.listen)
         .await

@@ -94,7 +94,9 @@ impl Functions {
     ) -> Functions {
         let endpoint = lambda.endpoint.as_ref().map(|e| e.trim_end_matches('/').to_owned());
         let place = format!("{region}:{account}");
-        Functions { configured, endpoint, jail: None, fallback, place, client: reqwest::Client::new() }
+        // A function's host shall not send the box elsewhere.
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap_or_default();
+        Functions { configured, endpoint, jail: None, fallback, place, client }
     }
 
     /// With commands started in jail.

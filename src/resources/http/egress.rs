@@ -7,7 +7,7 @@
 //! its addresses are looked at.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -66,9 +66,15 @@ fn names(pattern: &str, url: &Url) -> bool {
 fn is_own(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || METADATA_V6.contains(&ip)
+        }
     }
 }
+
+/// Where clouds keep their secrets under addresses that are not link-local.
+const METADATA_V6: &[Ipv6Addr] =
+    &[Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
 
 /// Leaves out the addresses that only a named host may have.
 pub struct GuardedResolver;
@@ -104,6 +110,7 @@ mod tests {
             "https://127.0.0.1/",
             "https://[::1]/",
             "https://169.254.169.254/x",
+            "https://[fd00:ec2::254]/latest/meta-data",
             "https://[::ffff:127.0.0.1]/",
             "https://0.0.0.0/",
         ] {

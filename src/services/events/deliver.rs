@@ -10,6 +10,7 @@ use conveyor_base::{Fault, fault};
 use conveyor_run::service::{Requester, Unavailable};
 use conveyor_run::{Handle, StartRequest};
 use conveyor_store::{Commit, EventRow};
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -68,7 +69,8 @@ impl Deliverer {
     /// # Errors
     /// The webhooks' client cannot be made: one without its timeout would wait for ever.
     pub fn new(handle: &Handle, targets: Targets) -> Result<Deliverer, Fault> {
-        let client = reqwest::Client::builder().timeout(WEBHOOK_TIMEOUT).build();
+        // A webhook's host shall not send the box elsewhere: to its own port, for instance.
+        let client = reqwest::Client::builder().timeout(WEBHOOK_TIMEOUT).redirect(Policy::none()).build();
         let client = client.map_err(|e| Fault::fatal("the HTTP client of the rules' webhooks cannot be made", e))?;
         Ok(Deliverer { targets, handle: handle.clone(), client })
     }

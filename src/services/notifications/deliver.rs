@@ -7,6 +7,7 @@ use conveyor_base::{Fault, Span, fault};
 use conveyor_run::Handle;
 use conveyor_store::OutboxRow;
 use hmac::{Hmac, Mac};
+use reqwest::redirect::Policy;
 use serde_json::Value;
 use sha2::Sha256;
 
@@ -26,7 +27,8 @@ impl Deliverer {
     /// The webhook's client cannot be made: one without its timeout would wait for ever.
     pub fn new(settings: &NotifySettings, handle: &Handle) -> Result<Deliverer, Fault> {
         let timeout = settings.timeout.unwrap_or(Span::seconds(10)).duration();
-        let client = reqwest::Client::builder().timeout(timeout).build();
+        // A webhook's host shall not send the box elsewhere: to its own port, for instance.
+        let client = reqwest::Client::builder().timeout(timeout).redirect(Policy::none()).build();
         Ok(Deliverer {
             webhook: settings.webhook.clone(),
             secret: settings.secret.clone(),
