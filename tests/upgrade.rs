@@ -14,8 +14,8 @@ use conveyor_base::{Attempt, EventId, ExecutionId};
 use conveyor_interpreter::{Doing, Status};
 use conveyor_store::sim::SimDisk;
 use conveyor_store::{
-    Backends, Direction, Directory, ExecutionFilter, ObjectField, Options, Scans, Stamp, Table, TableRow, Threads,
-    check, open, upgrade,
+    Backends, Blocks, Direction, Directory, ExecutionFilter, ObjectField, Options, Scans, Stamp, Table, TableRow,
+    Threads, check, open, upgrade,
 };
 use conveyor_testing::served::Served;
 use redb::{ReadableDatabase, ReadableTable, TableHandle};
@@ -49,7 +49,9 @@ fn on_caller(backends: Arc<dyn Backends>) -> Options {
 type Rows = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 fn raw(file: &Path) -> Rows {
-    let database = redb::Database::open(file).unwrap();
+    let disk = Directory::new(file.parent().unwrap());
+    let blocks = Blocks::open(&disk, file.file_name().unwrap().to_str().unwrap()).unwrap();
+    let database = redb::Builder::new().create_with_backend(blocks).unwrap();
     let read = database.begin_read().unwrap();
     let mut rows = Rows::new();
     for handle in read.list_tables().unwrap() {
@@ -330,7 +332,7 @@ fn a_store_of_release_0_1_is_refused_until_it_is_upgraded_and_then_all_is_there(
     assert_eq!(done.left_out, left_out.map(|(what, rows)| (what.to_owned(), rows)).into());
     let said = done.to_string();
     assert!(
-        said.starts_with("upgraded the files from format 4 to format 5, with the archives of 1 day(s)\n"),
+        said.starts_with("upgraded the files from format 4 to format 6, with the archives of 1 day(s)\n"),
         "{said}"
     );
     every_row_is_as_it_was(dir.path());

@@ -88,7 +88,7 @@ impl ApiError {
 /// The error table. AWS answers 400 to whatever the caller did wrong; the exceptions are named here.
 fn status(code: &str) -> StatusCode {
     match code {
-        "InternalFailure" => StatusCode::INTERNAL_SERVER_ERROR,
+        "InternalFailure" | "StoreDamaged" => StatusCode::INTERNAL_SERVER_ERROR,
         "ServiceUnavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "ThrottlingException" | "ExecutionLimitExceeded" => StatusCode::TOO_MANY_REQUESTS,
         "MissingAuthenticationToken"

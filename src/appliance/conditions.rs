@@ -60,6 +60,7 @@ pub fn look(
         workflows(&handle, &named, &mut conditions);
         // A store that cannot be read ends the appliance by itself.
         let rows = handle.reader().on_this_thread();
+        damages(&rows, &mut conditions);
         let _ = notifications(&rows, &mut conditions);
         let _ = failures(&rows, handle.now(), &mut conditions);
         conditions
@@ -121,6 +122,16 @@ fn parts(handle: &Handle, conditions: &mut Conditions) {
         let FailedPart { name, what, failures, .. } = part;
         let what = format!("{name} failed ({what}; {failures} in a row) and {state}. The log has the details.");
         conditions.insert(format!("part {name}"), what);
+    }
+}
+
+/// Until the appliance is started again, as it must be for the repair.
+fn damages(rows: &Scans, conditions: &mut Conditions) {
+    let found = rows.damages();
+    if let Some(first) = found.first() {
+        let more =
+            if found.len() > 1 { format!(" {} places are known; this is one.", found.len()) } else { String::new() };
+        conditions.insert("store: damage".to_owned(), format!("{first}.{more}"));
     }
 }
 

@@ -38,6 +38,14 @@ pub enum Fault {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// Stored bytes are not what was written. What lies there cannot be answered, now or later, until the files are repaired;
+    /// everything else can.
+    #[error("{what}")]
+    Damaged {
+        what: String,
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// Nothing may go on with this process: exit, restart, recover. Every redb I/O error is one.
     #[error("{what}")]
     Fatal {
@@ -54,6 +62,15 @@ impl Fault {
 
     pub fn fatal(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Fault {
         Fault::Fatal { what: what.into(), source: Some(Box::new(source)) }
+    }
+
+    pub fn damaged(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Fault {
+        Fault::Damaged { what: what.into(), source: Some(Box::new(source)) }
+    }
+
+    /// Damage that has no deeper source.
+    pub fn damaged_plain(what: impl Into<String>) -> Fault {
+        Fault::Damaged { what: what.into(), source: None }
     }
 
     /// A fatal fault that has no deeper source.

@@ -61,6 +61,7 @@ impl From<Fault> for Refused {
     fn from(fault: Fault) -> Refused {
         let code = match fault {
             Fault::Retryable { .. } => "ServiceUnavailable",
+            Fault::Damaged { .. } => "StoreDamaged",
             Fault::Fatal { .. } => "InternalFailure",
         };
         Refused::new(code, fault::chain(&fault))

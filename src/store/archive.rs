@@ -14,9 +14,13 @@ use conveyor_interpreter::{HistoryEvent, Json};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::disk::{Backends, Disk, create_whole};
+use super::blocks::{Blocks, Rotten};
+use super::damages::Damages;
+use super::disk::{Backends, REPAIR, create_whole};
 use super::envelope::{Sealed, seal};
+use super::open::{Opened, open_database};
 use super::rows::{self, HistoryRow, PayloadsRow, Row, damaged};
+use super::scrub;
 use super::tables::Table;
 
 /// One compressed blob for each execution, in the envelope of a row of that table of the database. They are apart because
@@ -24,7 +28,7 @@ use super::tables::Table;
 const PAYLOADS: Blobs = Blobs { of: Table::Payloads, definition: TableDefinition::new("payloads") };
 const HISTORIES: Blobs = Blobs { of: Table::History, definition: TableDefinition::new("history") };
 /// The store's format since which the files have this form.
-const FORM_VERSION: u32 = 5;
+const FORM_VERSION: u32 = 6;
 /// `form` → the form of the file.
 const FORM: TableDefinition<&str, u32> = TableDefinition::new("form");
 const ZSTD_LEVEL: i32 = 3;
@@ -32,6 +36,8 @@ const DAY_MS: i64 = 86_400_000;
 /// Most executions in one transaction of a file that is rewritten.
 const REWRITTEN_ROWS: usize = 500;
 const CACHE_BYTES: usize = 4 << 20;
+/// How often a read is begun that fails over what others found damaged.
+const TRIES_MAX: u32 = 5;
 /// Most files that stay open while nobody reads them.
 const OPEN_MAX: usize = 6;
 
@@ -52,13 +58,25 @@ pub(super) struct Kept {
 /// The files of the days, opened when touched.
 pub(super) struct Archives {
     disk: Arc<dyn Backends>,
+    damages: Arc<Damages>,
     /// Locked to find a place, and never while a file is opened, made or closed. Places stay: there is one for each day.
     places: Mutex<BTreeMap<u32, Arc<Place>>>,
 }
 
 /// One day's file, where it is open. Locked while it is opened, made, closed or removed: the same file must not be
 /// opened twice, and the other days' need not wait for that.
-type Place = Mutex<Option<Arc<Database>>>;
+#[derive(Default)]
+struct Place {
+    open: Mutex<Option<Arc<Day>>>,
+    /// Held by whoever writes to the file, or needs it while nobody does. Taken before the other.
+    writing: Mutex<()>,
+}
+
+/// One day's file, open.
+struct Day {
+    database: Database,
+    file: Blocks,
+}
 
 pub(super) fn day_of(at: Timestamp) -> u32 {
     u32::try_from(at.0.max(0) / DAY_MS).unwrap_or(u32::MAX)
@@ -73,13 +91,25 @@ fn file_day(name: &str) -> Option<u32> {
 }
 
 fn archive_fault(day: u32, error: impl Into<redb::Error>) -> Fault {
-    let what = format!("the archive {} failed; check its disk, or restore the file from a backup", file_name(day));
-    Fault::retryable(what, error.into())
+    let name = file_name(day);
+    match error.into() {
+        redb::Error::Io(e) if Rotten::of(&e).is_some() => {
+            Fault::damaged(format!("the archive {name} is damaged; {REPAIR}"), e)
+        }
+        redb::Error::Corrupted(why) => {
+            Fault::damaged(format!("the archive {name} is damaged; {REPAIR}"), redb::Error::Corrupted(why))
+        }
+        redb::Error::PreviousIo => Fault::Retryable {
+            what: format!("the archive {name} is being opened anew after an error; ask again"),
+            source: None,
+        },
+        error => Fault::retryable(format!("the archive {name} failed; check its disk"), error),
+    }
 }
 
 impl Archives {
-    pub fn new(disk: Arc<dyn Backends>) -> Archives {
-        Archives { disk, places: Mutex::default() }
+    pub fn new(disk: Arc<dyn Backends>, damages: Arc<Damages>) -> Archives {
+        Archives { disk, damages, places: Mutex::default() }
     }
 
     /// Where the day's file is, whether or not there is one.
@@ -87,11 +117,11 @@ impl Archives {
         self.places.lock().entry(day).or_default().clone()
     }
 
-    fn day(&self, day: u32, make: bool) -> Result<Option<Arc<Database>>, Fault> {
+    fn day(&self, day: u32, make: bool) -> Result<Option<Arc<Day>>, Fault> {
         let place = self.place(day);
-        let mut file = place.lock();
-        if let Some(database) = &*file {
-            return Ok(Some(database.clone()));
+        let mut file = place.open.lock();
+        if let Some(open) = &*file {
+            return Ok(Some(open.clone()));
         }
         let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
         if !self.disk.exists(&name).map_err(io)? {
@@ -100,30 +130,28 @@ impl Archives {
             }
             self.create(day)?;
         }
-        let stored = Disk(self.disk.open(&name).map_err(io)?);
-        let mut builder = redb::Builder::new();
-        let database = builder.set_cache_size(CACHE_BYTES).create_with_backend(stored);
-        let database = Arc::new(database.map_err(|e| archive_fault(day, e))?);
-        if !is_of_this_form(day, &database)? {
-            let what = format!("the archive {name} was written by an older release; run `conveyor upgrade`");
-            return Err(Fault::Retryable { what, source: None });
+        let opened = open_database(&*self.disk, &name, CACHE_BYTES).map_err(|(_, e)| archive_fault(day, e))?;
+        let Opened { database, file: Some(blocks) } = opened else { return Err(of_an_older_release(&name)) };
+        if form_of(day, &database)? != Some(FORM_VERSION) {
+            return Err(of_an_older_release(&name));
         }
-        *file = Some(database.clone());
+        let open = Arc::new(Day { database, file: blocks });
+        *file = Some(open.clone());
         drop(file);
         self.close_idle(day);
-        Ok(Some(database))
+        Ok(Some(open))
     }
 
     /// Closes files beyond the most that stay open, but for that day's and those that somebody uses.
     fn close_idle(&self, newest: u32) {
         let places = self.places.lock().clone();
-        let is_open = |place: &&Arc<Place>| place.try_lock().is_none_or(|file| file.is_some());
+        let is_open = |place: &&Arc<Place>| place.open.try_lock().is_none_or(|file| file.is_some());
         let mut open = places.values().filter(is_open).count();
         for (_, place) in places.iter().filter(|(day, _)| **day != newest) {
-            // Whoever has it locked opens or closes it; whoever holds the database reads it.
+            // Whoever has it locked opens or closes it; whoever holds the day reads it.
             if open > OPEN_MAX
-                && let Some(mut file) = place.try_lock()
-                && file.as_ref().is_some_and(|database| Arc::strong_count(database) == 1)
+                && let Some(mut file) = place.open.try_lock()
+                && file.as_ref().is_some_and(|open| Arc::strong_count(open) == 1)
             {
                 *file = None;
                 open -= 1;
@@ -135,7 +163,7 @@ impl Archives {
         let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
         let temporary = format!("{name}.new");
         self.disk.remove(&temporary).map_err(io)?;
-        let file = Disk(self.disk.open(&temporary).map_err(io)?);
+        let file = Blocks::open(&*self.disk, &temporary).map_err(io)?;
         drop(create_tables(day, file)?);
         self.disk.rename(&temporary, &name).map_err(io)
     }
@@ -144,15 +172,18 @@ impl Archives {
     /// version. Says whether there was anything to do. A crash leaves the old file or the new one.
     pub fn upgrade(&self, day: u32, content: OldContent) -> Result<bool, Fault> {
         let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
-        let file = Disk(self.disk.open(&name).map_err(io)?);
-        let old = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
-        if is_of_this_form(day, &old)? {
+        let opened = open_database(&*self.disk, &name, CACHE_BYTES).map_err(|(_, e)| archive_fault(day, e))?;
+        let mut old = opened.database;
+        let form = form_of(day, &old)?;
+        if form == Some(FORM_VERSION) {
             return Ok(false);
         }
+        // It has no other checksums than redb's own.
+        old.check_integrity().map_err(|e| archive_fault(day, e))?;
         create_whole(&*self.disk, &name, |temporary| {
-            let new = create_tables(day, Disk(self.disk.open(temporary).map_err(io)?))?;
+            let new = create_tables(day, Blocks::open(&*self.disk, temporary).map_err(io)?)?;
             for blobs in [PAYLOADS, HISTORIES] {
-                rewrite(day, blobs, &old, &new, content)?;
+                rewrite(day, blobs, &old, &new, form, content)?;
             }
             drop(old);
             Ok(())
@@ -173,63 +204,112 @@ impl Archives {
     }
 
     fn unpacked<T: Row>(&self, day: u32, id: ExecutionId, blobs: Blobs) -> Result<Option<Vec<u8>>, Fault> {
-        let Some(database) = self.day(day, false)? else { return Ok(None) };
-        let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
-        let rows = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
-        let Some(blob) = rows.get(id.0).map_err(|e| archive_fault(day, e))? else { return Ok(None) };
-        let key = id.to_bytes();
-        let packed = Sealed::new(blobs.of, &key, blob.value()).content(T::VERSION)?;
-        zstd::stream::decode_all(packed).map(Some).map_err(|e| does_not_unpack(day, id, &e))
+        let read = self.reading(day, |database| {
+            let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
+            let rows = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+            let Some(blob) = rows.get(id.0).map_err(|e| archive_fault(day, e))? else { return Ok(None) };
+            let key = id.to_bytes();
+            let packed = Sealed::new(blobs.of, &key, blob.value()).content(T::VERSION)?;
+            zstd::stream::decode_all(packed).map(Some).map_err(|e| does_not_unpack(day, id, &e))
+        });
+        let found = read.map_err(|fault| match fault {
+            Fault::Damaged { source, .. } => {
+                let name = file_name(day);
+                let what =
+                    format!("what the archive {name} has of execution {id} cannot be read, because it is damaged");
+                Fault::Damaged { what: format!("{what}; {REPAIR}"), source }
+            }
+            fault => fault,
+        });
+        Ok(found.inspect_err(|fault| self.damages.note(fault))?.flatten())
+    }
+
+    /// Reads a day's file. Out of one in which something could not be read redb gives nothing more: it is closed, and is opened
+    /// anew by whoever comes next, which may be this one where the error was another's. `None`: there is no file.
+    fn reading<T>(&self, day: u32, read: impl Fn(&Database) -> Result<T, Fault>) -> Result<Option<T>, Fault> {
+        let mut tries = 0;
+        loop {
+            let Some(open) = self.day(day, false)? else { return Ok(None) };
+            let fault = match read(&open.database) {
+                Ok(found) => return Ok(Some(found)),
+                Err(fault) => fault,
+            };
+            self.close(day, &open);
+            tries += 1;
+            if tries == TRIES_MAX || !matches!(fault, Fault::Retryable { .. }) {
+                return Err(fault);
+            }
+        }
+    }
+
+    /// The day's file, as redb has it. `None`: there is none.
+    pub fn blocks(&self, day: u32) -> Result<Option<Blocks>, Fault> {
+        Ok(self.day(day, false)?.map(|open| open.file.clone()))
+    }
+
+    /// Has redb walk all of a day's file, while nobody writes to it. Names the damage by whose it is, where it can.
+    pub fn walk(&self, day: u32, suspects: &[u64]) -> Result<(), Fault> {
+        let place = self.place(day);
+        let _alone = place.writing.lock();
+        let Some(open) = self.day(day, false)? else { return Ok(()) };
+        scrub::walk(&open.file, suspects).map_err(|e| archive_fault(day, e))
+    }
+
+    fn close(&self, day: u32, of: &Arc<Day>) {
+        let place = self.place(day);
+        let mut file = place.open.lock();
+        if file.as_ref().is_some_and(|open| Arc::ptr_eq(open, of)) {
+            *file = None;
+        }
     }
 
     /// Verifies the checksums of a day's file. Says of which executions something is damaged.
     pub fn verify(&self, day: u32) -> Result<Vec<ExecutionId>, Fault> {
-        let mut damaged = Vec::new();
-        let Some(database) = self.day(day, false)? else { return Ok(damaged) };
-        let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
-        for blobs in [PAYLOADS, HISTORIES] {
-            let rows = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
-            for row in rows.iter().map_err(|e| archive_fault(day, e))? {
-                let (id, blob) = row.map_err(|e| archive_fault(day, e))?;
-                let id = ExecutionId(id.value());
-                if Sealed::new(blobs.of, &id.to_bytes(), blob.value()).verify().is_err() {
-                    damaged.push(id);
+        let read = self.reading(day, |database| {
+            let mut damaged = Vec::new();
+            let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
+            for blobs in [PAYLOADS, HISTORIES] {
+                let rows = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
+                for row in rows.iter().map_err(|e| archive_fault(day, e))? {
+                    let (id, blob) = row.map_err(|e| archive_fault(day, e))?;
+                    let id = ExecutionId(id.value());
+                    if Sealed::new(blobs.of, &id.to_bytes(), blob.value()).verify().is_err() {
+                        damaged.push(id);
+                    }
                 }
             }
-        }
-        Ok(damaged)
+            Ok(damaged)
+        });
+        Ok(read.inspect_err(|fault| self.damages.note(fault))?.unwrap_or_default())
     }
 
     /// Durable once it returns. What is there already is replaced by the same.
     pub fn write(&self, day: u32, kept: &[Kept]) -> Result<(), Fault> {
-        let database = self.day(day, true)?.ok_or_else(|| damaged(Table::Archived, "an archive went away"))?;
-        let mut transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
-        transaction.set_quick_repair(true);
-        {
-            let mut payloads = transaction.open_table(PAYLOADS.definition).map_err(|e| archive_fault(day, e))?;
-            let mut histories = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
-            for kept in kept {
-                let packed = blob(PAYLOADS, kept.id, &kept.payloads)?;
-                payloads.insert(kept.id.0, packed.as_slice()).map_err(|e| archive_fault(day, e))?;
-                let packed = blob(HISTORIES, kept.id, &HistoryRow::new(&kept.events))?;
-                histories.insert(kept.id.0, packed.as_slice()).map_err(|e| archive_fault(day, e))?;
-            }
+        let place = self.place(day);
+        let _alone = place.writing.lock();
+        let open = self.day(day, true)?.ok_or_else(|| damaged(Table::Archived, "an archive went away"))?;
+        let written = write(day, &open.database, kept);
+        if let Err(fault) = &written {
+            self.damages.note(fault);
+            self.close(day, &open);
         }
-        transaction.commit().map_err(|e| archive_fault(day, e))
+        written
     }
 
     /// Every execution that the day's file holds.
     pub fn ids(&self, day: u32) -> Result<Vec<ExecutionId>, Fault> {
-        let Some(database) = self.day(day, false)? else { return Ok(Vec::new()) };
-        let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
-        let blobs = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
-        let rows = blobs.iter().map_err(|e| archive_fault(day, e))?;
-        rows.map(|row| row.map(|(id, _)| ExecutionId(id.value())).map_err(|e| archive_fault(day, e))).collect()
+        let read = self.reading(day, |database| {
+            let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
+            let blobs = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
+            let rows = blobs.iter().map_err(|e| archive_fault(day, e))?;
+            rows.map(|row| row.map(|(id, _)| ExecutionId(id.value())).map_err(|e| archive_fault(day, e))).collect()
+        });
+        Ok(read.inspect_err(|fault| self.damages.note(fault))?.unwrap_or_default())
     }
 
     pub fn remove(&self, day: u32) -> Result<(), Fault> {
         let place = self.place(day);
-        let mut file = place.lock();
+        let mut file = place.open.lock();
         *file = None;
         self.disk.remove(&file_name(day)).map_err(|e| archive_fault(day, redb::Error::Io(e)))
     }
@@ -242,19 +322,35 @@ impl Archives {
     /// redb's own check of one file. False: it was repaired.
     pub fn check_integrity(&self, day: u32) -> Result<bool, Fault> {
         let place = self.place(day);
-        let mut open = place.lock();
+        let mut open = place.open.lock();
         *open = None;
-        let name = file_name(day);
-        let file = Disk(self.disk.open(&name).map_err(|e| archive_fault(day, redb::Error::Io(e)))?);
-        let mut database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
+        let opened = open_database(&*self.disk, &file_name(day), CACHE_BYTES);
+        let mut database = opened.map_err(|(_, e)| archive_fault(day, e))?.database;
         database.check_integrity().map_err(|e| archive_fault(day, e))
     }
 }
 
+fn write(day: u32, database: &Database, kept: &[Kept]) -> Result<(), Fault> {
+    let mut transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
+    transaction.set_quick_repair(true);
+    {
+        let mut payloads = transaction.open_table(PAYLOADS.definition).map_err(|e| archive_fault(day, e))?;
+        let mut histories = transaction.open_table(HISTORIES.definition).map_err(|e| archive_fault(day, e))?;
+        for kept in kept {
+            let packed = blob(PAYLOADS, kept.id, &kept.payloads)?;
+            payloads.insert(kept.id.0, packed.as_slice()).map_err(|e| archive_fault(day, e))?;
+            let packed = blob(HISTORIES, kept.id, &HistoryRow::new(&kept.events))?;
+            histories.insert(kept.id.0, packed.as_slice()).map_err(|e| archive_fault(day, e))?;
+        }
+    }
+    transaction.commit().map_err(|e| archive_fault(day, e))
+}
+
 /// A file's tables, empty.
-fn create_tables(day: u32, file: Disk) -> Result<Database, Fault> {
+fn create_tables(day: u32, file: Blocks) -> Result<Database, Fault> {
     let database = redb::Builder::new().create_with_backend(file).map_err(|e| archive_fault(day, e))?;
-    let transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
+    let mut transaction = database.begin_write().map_err(|e| archive_fault(day, e))?;
+    transaction.set_quick_repair(true);
     for blobs in [PAYLOADS, HISTORIES] {
         transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
     }
@@ -265,14 +361,12 @@ fn create_tables(day: u32, file: Disk) -> Result<Database, Fault> {
     Ok(database)
 }
 
-fn is_of_this_form(day: u32, database: &Database) -> Result<bool, Fault> {
+/// Since which form of the store the file is as it is. `None`: it is of release 0.1, which did not say.
+fn form_of(day: u32, database: &Database) -> Result<Option<u32>, Fault> {
     let transaction = database.begin_read().map_err(|e| archive_fault(day, e))?;
     match transaction.open_table(FORM) {
-        Ok(form) => {
-            let found = form.get("form").map_err(|e| archive_fault(day, e))?.map(|form| form.value());
-            Ok(found == Some(FORM_VERSION))
-        }
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Ok(form) => Ok(form.get("form").map_err(|e| archive_fault(day, e))?.map(|form| form.value())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
         Err(e) => Err(archive_fault(day, e)),
     }
 }
@@ -280,7 +374,14 @@ fn is_of_this_form(day: u32, database: &Database) -> Result<bool, Fault> {
 /// How a release's archives are read: a row of that table, unpacked, to its version and content.
 pub(super) type OldContent = fn(Table, &[u8]) -> Result<(u8, &[u8]), Fault>;
 
-fn rewrite(day: u32, blobs: Blobs, old: &Database, new: &Database, content: OldContent) -> Result<(), Fault> {
+fn rewrite(
+    day: u32,
+    blobs: Blobs,
+    old: &Database,
+    new: &Database,
+    form: Option<u32>,
+    content: OldContent,
+) -> Result<(), Fault> {
     let reading = old.begin_read().map_err(|e| archive_fault(day, e))?;
     let stored = reading.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
     let mut rows = stored.iter().map_err(|e| archive_fault(day, e))?.peekable();
@@ -291,14 +392,27 @@ fn rewrite(day: u32, blobs: Blobs, old: &Database, new: &Database, content: OldC
         for row in rows.by_ref().take(REWRITTEN_ROWS) {
             let (id, blob) = row.map_err(|e| archive_fault(day, e))?;
             let id = ExecutionId(id.value());
-            let row = zstd::stream::decode_all(blob.value()).map_err(|e| does_not_unpack(day, id, &e))?;
-            let (version, archive) = content(blobs.of, &row)?;
-            table.insert(id.0, packed(blobs, id, version, archive)?.as_slice()).map_err(|e| archive_fault(day, e))?;
+            let blob = match form {
+                // Only what is under redb's pages is another since.
+                Some(_) => blob.value().to_vec(),
+                None => {
+                    let row = zstd::stream::decode_all(blob.value()).map_err(|e| does_not_unpack(day, id, &e))?;
+                    let (version, archive) = content(blobs.of, &row)?;
+                    packed(blobs, id, version, archive)?
+                }
+            };
+            Sealed::new(blobs.of, &id.to_bytes(), &blob).verify()?;
+            table.insert(id.0, blob.as_slice()).map_err(|e| archive_fault(day, e))?;
         }
         drop(table);
         transaction.commit().map_err(|e| archive_fault(day, e))?;
     }
     Ok(())
+}
+
+fn of_an_older_release(name: &str) -> Fault {
+    let what = format!("the archive {name} was written by an older release; run `conveyor upgrade`");
+    Fault::Retryable { what, source: None }
 }
 
 fn does_not_unpack(day: u32, id: ExecutionId, e: &std::io::Error) -> Fault {
@@ -368,7 +482,7 @@ mod tests {
     #[test]
     fn a_day_waits_for_no_other_days_file_and_few_stay_open() {
         let slow = Arc::new(Slow(SimDisk::new(1), Barrier::new(2)));
-        let archives = Archives::new(slow.clone());
+        let archives = Archives::new(slow.clone(), Arc::default());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| archives.write(1, &[]));
             slow.1.wait();
@@ -381,7 +495,7 @@ mod tests {
             slow.1.wait();
             waiting.join().unwrap().unwrap();
         });
-        let open = archives.places.lock().values().filter(|place| place.lock().is_some()).count();
+        let open = archives.places.lock().values().filter(|place| place.open.lock().is_some()).count();
         assert!((1..=OPEN_MAX).contains(&open), "{open}");
         assert_eq!(archives.days().unwrap().len(), 18);
     }

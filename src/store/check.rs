@@ -69,11 +69,11 @@ pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     must_be_there(&**backends)?;
     let Files { mut state, journal: _, tail } = open_files(backends, 0)?;
     let mut report = Report::default();
-    if !state.check_integrity().map_err(state_fault)? {
+    if !state.database.check_integrity().map_err(state_fault)? {
         report.problem("redb repaired the state file while checking it");
     }
-    let snapshot = recover(&state, tail)?.0.snapshot();
-    let archives = Archives::new(backends.clone());
+    let snapshot = recover(&state, tail, &Arc::default())?.0.snapshot();
+    let archives = Archives::new(backends.clone(), Arc::default());
     archive_files(&archives, &mut report)?;
     let mut check = Check { snapshot, archives, report, expected: Expected::default() };
     check.envelopes()?;

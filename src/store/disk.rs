@@ -14,10 +14,15 @@ use nix::libc;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+use super::blocks::Rotten;
+
 pub(super) const STATE: &str = "state.redb";
 pub(super) const JOURNAL_PREFIX: &str = "journal-";
 pub(super) const JOURNAL_SUFFIX: &str = ".log";
 const LOCK: &str = "lock";
+/// What to do about damage.
+pub(super) const REPAIR: &str = "stop the appliance and run `conveyor check --repair`, or restore the data directory from a \
+                                 backup";
 
 /// A place for files. The simulator has one in memory that forgets what was not synced.
 pub trait Backends: Send + Sync + 'static {
@@ -27,6 +32,11 @@ pub trait Backends: Send + Sync + 'static {
     /// The same for a file that is only ever appended to in whole blocks of 4 KiB, at offsets that are multiples of it,
     /// from memory so aligned: its writes may be durable at once, and `sync_data` then has nothing to do.
     fn open_log(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        self.open(name)
+    }
+    /// Opens a file that is there to be read as the disk has it, past the caches where that is possible: whole blocks of 4
+    /// KiB, at offsets that are multiples of it, into memory so aligned.
+    fn open_uncached(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
         self.open(name)
     }
     /// Durable once it returns: the directory is synced.
@@ -71,6 +81,16 @@ impl Backends for Directory {
 
     fn open_log(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
         LogFile::open(&self.0.join(name)).map(|file| Box::new(file) as _)
+    }
+
+    fn open_uncached(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
+        let path = self.0.join(name);
+        let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let file = match open(libc::O_DIRECT) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => open(0)?,
+            other => other?,
+        };
+        FileBackend::new(file).map(|b| Box::new(b) as _).map_err(io::Error::other)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -154,7 +174,8 @@ impl StorageBackend for LogFile {
     }
 }
 
-/// redb takes a backend by type; this one hands on to whichever it holds.
+/// A file as older releases wrote it, without checksums. redb takes a backend by type; this one hands on to whichever it
+/// holds.
 pub(super) struct Disk(pub Box<dyn StorageBackend>);
 
 impl fmt::Debug for Disk {
@@ -189,17 +210,22 @@ impl StorageBackend for Disk {
     }
 }
 
-/// An error of the state file: nothing may go on after it.
+/// An error of the state file. What is damaged stays so, and is an error of whoever reads it; redb then gives nothing more
+/// out of the file until it is opened anew, which [`super::engine`] does; after an error of writing nothing may go on.
 pub(super) fn state_fault(error: impl Into<redb::Error>) -> Fault {
-    let error = error.into();
-    // The file ends where it should go on.
-    let is_cut = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
-    let what = match &error {
-        redb::Error::Io(e) if !is_cut(e) => "failed; restart to recover from the journal",
-        redb::Error::PreviousIo => "failed; restart to recover from the journal",
-        _ => "is damaged; restore the data directory from a backup",
-    };
-    Fault::fatal(format!("the state file {STATE} {what}"), error)
+    match error.into() {
+        redb::Error::Io(e) if Rotten::of(&e).is_some() => {
+            Fault::damaged(format!("the state file {STATE} is damaged; {REPAIR}"), e)
+        }
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => Fault::Retryable {
+            what: format!("the state file {STATE} is being opened anew after an error; ask again"),
+            source: None,
+        },
+        error @ redb::Error::Io(_) => {
+            Fault::fatal(format!("the state file {STATE} failed; restart to recover from the journal"), error)
+        }
+        error => Fault::damaged(format!("the state file {STATE} is damaged; {REPAIR}"), error),
+    }
 }
 
 /// A file that cannot be opened, made or read.

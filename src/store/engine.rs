@@ -4,20 +4,24 @@
 //! the journal is cut. So a crash at any point finds each acknowledged row in the journal, the state file, or both.
 
 use std::any::Any;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use conveyor_base::{Blocking, Fault};
 use conveyor_interpreter::Status;
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-use redb::Database;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::archive::Archives;
-use super::disk::{Backends, state_fault};
+use super::blocks::Blocks;
+use super::damages::Damages;
+use super::disk::{Backends, REPAIR, STATE, state_fault};
 use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::Journal;
-use super::overlay::{Change, Counts, Found, Generation, Overlay, Snapshot, StateView};
+use super::open::{Opened, State, open_state};
+use super::overlay::{Change, Counts, Direction, Found, Generation, Overlay, Snapshot, StateView};
 use super::reader::READS_MAX;
+use super::scrub;
 use super::tables::Table;
 use super::writer::Threads;
 
@@ -28,14 +32,14 @@ const PUBLISHED_AT_ONCE: usize = 64;
 
 pub(super) struct Engine {
     overlay: RwLock<Overlay>,
-    state: Database,
+    /// For whoever carries rows over to it or opens it anew: one at a time. `None`: that failed.
+    state: Mutex<Option<State>>,
+    pub disk: Arc<dyn Backends>,
+    /// What was found damaged, and what stopped the store.
+    pub damages: Arc<Damages>,
     journal: Mutex<Journal>,
     /// Batches up to here may leave the journal.
     cut: AtomicU64,
-    /// One checkpoint at a time.
-    checkpointing: Mutex<()>,
-    /// The first fatal error: nothing is written after it.
-    failed: OnceLock<String>,
     pub outbox_next: AtomicU64,
     pub archives: Archives,
     /// Where reads are done that may take their time.
@@ -47,21 +51,22 @@ pub(super) struct Engine {
 impl Engine {
     pub fn new(
         overlay: Overlay,
-        state: Database,
+        state: State,
         journal: Journal,
         disk: Arc<dyn Backends>,
+        damages: Arc<Damages>,
         lock: Box<dyn Any + Send + Sync>,
         threads: Threads,
     ) -> Engine {
         Engine {
             overlay: RwLock::new(overlay),
-            state,
+            state: Mutex::new(Some(state)),
+            disk: disk.clone(),
+            damages: damages.clone(),
             journal: Mutex::new(journal),
             cut: AtomicU64::new(0),
-            checkpointing: Mutex::new(()),
-            failed: OnceLock::new(),
             outbox_next: AtomicU64::new(1),
-            archives: Archives::new(disk),
+            archives: Archives::new(disk, damages),
             reads: match threads {
                 Threads::Own => Blocking::at_most(READS_MAX),
                 Threads::Caller { .. } | Threads::Turns { .. } => Blocking::inline(),
@@ -72,15 +77,12 @@ impl Engine {
 
     /// The answer to everything after a fatal error.
     pub fn alive(&self) -> Result<(), Fault> {
-        match self.failed.get() {
-            None => Ok(()),
-            Some(why) => Err(Fault::fatal_plain(format!("the store stopped: {why}"))),
-        }
+        self.damages.alive()
     }
 
     /// Remembers that nothing may be written any more.
     pub fn fail(&self, fault: Fault) -> Fault {
-        let _ = self.failed.set(conveyor_base::fault::chain(&fault));
+        self.damages.stop(&fault);
         tracing::error!(error = %conveyor_base::fault::chain(&fault), "the store stopped");
         fault
     }
@@ -118,8 +120,45 @@ impl Engine {
 
     /// What memory knows of some rows at one moment.
     pub fn find<const N: usize>(&self, rows: [(Table, &[u8]); N]) -> [Found; N] {
-        let overlay = self.overlay.read();
+        let overlay = self.readable();
         rows.map(|(table, key)| overlay.find(table, key))
+    }
+
+    /// What readers may see, with a state file that can be read: after damage was found it is opened anew. Where that fails
+    /// nothing is written any more, and what is not in memory stays an error.
+    fn readable(&self) -> RwLockReadGuard<'_, Overlay> {
+        let overlay = self.overlay.read();
+        if !overlay.state_has_failed() {
+            return overlay;
+        }
+        drop(overlay);
+        let mut state = self.state.lock();
+        if self.alive().is_ok() {
+            // The engine remembers a failure; commits answer with it.
+            let _ = self.open_anew(&mut state).map_err(|fault| self.fail(fault));
+        }
+        drop(state);
+        self.overlay.read()
+    }
+
+    /// Opens the state file anew where redb gives nothing more out of it, because something in it could not be read. All
+    /// that it has committed is there again; what it read meanwhile for others is an error that passes.
+    fn open_anew(&self, state: &mut Option<State>) -> Result<(), Fault> {
+        if state.as_ref().is_some_and(|state| !state.file.reading_failed()) {
+            return Ok(());
+        }
+        // Where a write failed it is recovery that finds out what is on the disk.
+        if state.as_ref().is_none_or(|state| state.file.writing_failed()) {
+            return Err(state_fault(redb::Error::PreviousIo));
+        }
+        // The same file must not be open twice.
+        drop(state.take());
+        let Opened { database, file: Some(file) } = open_state(&*self.disk)? else {
+            return Err(Fault::damaged_plain(format!("the state file {STATE} became another file; {REPAIR}")));
+        };
+        let opened = state.insert(State { database, file });
+        self.overlay.write().opened_anew(StateView::open(opened, &self.damages)?);
+        Ok(())
     }
 
     pub fn count(&self, key: &[u8]) -> u64 {
@@ -138,20 +177,41 @@ impl Engine {
 
     /// Everything as it is now, for threads that may block.
     pub fn snapshot(&self) -> Snapshot {
-        self.overlay.read().snapshot()
+        self.readable().snapshot()
     }
 
     /// Carries what the overlay holds over to the state file. Says whether there was anything.
     pub fn checkpoint(&self) -> Result<bool, Fault> {
-        let _one = self.checkpointing.lock();
+        let mut state = self.state.lock();
         self.alive()?;
         let Some(frozen) = self.freeze() else { return Ok(false) };
-        let view = self.carry_over(&frozen).map_err(|fault| self.fail(fault))?;
+        let view = self.carry_over(&mut state, &frozen).map_err(|fault| self.fail(fault))?;
         let done = self.overlay.write().carried_over(view);
         self.cut.store(frozen.newest, Ordering::Release);
         // Many rows are freed here, outside the lock.
         drop((frozen, done));
         Ok(true)
+    }
+
+    /// The state file, as redb has it now. `None`: the store stopped.
+    pub fn state_file(&self) -> Option<Blocks> {
+        self.state.lock().as_ref().map(|state| state.file.clone())
+    }
+
+    /// Has redb walk the whole state file, while no checkpoint changes it. Names what is damaged by whose it is.
+    pub fn walk_state(&self, suspects: &[u64]) -> Result<(), Fault> {
+        {
+            let state = self.state.lock();
+            let Some(state) = state.as_ref() else { return self.alive() };
+            let Err(e) = scrub::walk(&state.file, suspects) else { return Ok(()) };
+            self.damages.note(&state_fault(e));
+        }
+        for &table in Table::ALL {
+            let all = (Bound::Unbounded, Bound::Unbounded);
+            // The walk takes note of what it comes upon.
+            let _ = self.snapshot().scan(table, all, Direction::Forward, |_, _| Ok(ControlFlow::Continue(())));
+        }
+        Ok(())
     }
 
     /// Between two batches: the journal's lock is held while one is half published.
@@ -160,8 +220,21 @@ impl Engine {
         self.overlay.write().freeze()
     }
 
-    fn carry_over(&self, frozen: &Generation) -> Result<StateView, Fault> {
-        let mut transaction = self.state.begin_write().map_err(state_fault)?;
+    /// Once more where a reader came upon damage meanwhile, over which redb lets nobody write either. Twice carried over
+    /// is as good as once.
+    fn carry_over(&self, state: &mut Option<State>, frozen: &Generation) -> Result<StateView, Fault> {
+        self.open_anew(state)?;
+        let done = self.write(state, frozen);
+        if done.is_ok() || !state.as_ref().is_some_and(|state| state.file.reading_failed()) {
+            return done;
+        }
+        self.open_anew(state)?;
+        self.write(state, frozen)
+    }
+
+    fn write(&self, state: &Option<State>, frozen: &Generation) -> Result<StateView, Fault> {
+        let state = state.as_ref().ok_or_else(|| state_fault(redb::Error::PreviousIo))?;
+        let mut transaction = state.database.begin_write().map_err(state_fault)?;
         transaction.set_quick_repair(true);
         for &table in Table::ALL {
             let rows = &frozen.tables[table as usize];
@@ -195,7 +268,7 @@ impl Engine {
             settings.insert(APPLIED, applied.as_slice()).map_err(state_fault)?;
         }
         transaction.commit().map_err(state_fault)?;
-        StateView::open(&self.state)
+        StateView::open(state, &self.damages)
     }
 
     /// Removes files of the journal that only a burst needed, while nobody appends.

@@ -77,10 +77,10 @@ impl<'a> Sealed<'a> {
         rows::archived::<T>(self.table, self.content(T::VERSION)?)
     }
 
-    /// The content, which must be of that version. Every read of a row comes through here: this is where checksums
-    /// would be verified on each of them.
+    /// The content, which must be of that version. Every read of a row comes through here, and is verified here.
     pub fn content(self, version: u8) -> Result<&'a [u8], Fault> {
         let (found, _, content) = self.parts()?;
+        self.verify()?;
         if found != version {
             let what = format!("a row has version {found}, and this release reads version {version}");
             return Err(self.damaged(&what));

@@ -11,8 +11,12 @@
 //!                                        +--> acknowledged
 //! ```
 //!
-//! Every row lies in an [`envelope`](self): a version, and a checksum that [`check`] verifies. Every row has an owner, who
+//! Every row lies in an [`envelope`](self): a version, and a checksum. Every row has an owner, who
 //! has a table of its own and one file of [`rows`](self).
+//!
+//! Stored bytes are verified whenever they are read ([`Blocks`] under redb's pages, sectors of the journal, envelopes of rows) and
+//! once a day in any case (`scrub`). What has rotted is a [`Fault::Damaged`](conveyor_base::Fault) of whoever reads it, and
+//! [`Reader::damages`] has it for the alarm; others go on, and what nobody can do without ends the process in order.
 //!
 //! Ended executions leave the state file for compressed files of their days (`archive`), and after their time leave
 //! altogether (`retention`): the files stop growing.
@@ -22,8 +26,10 @@
 //! written after it.
 
 mod archive;
+mod blocks;
 mod check;
 mod commit;
+mod damages;
 mod disk;
 mod engine;
 mod envelope;
@@ -34,6 +40,7 @@ mod reader;
 mod record;
 mod retention;
 mod rows;
+mod scrub;
 pub mod sim;
 mod tables;
 mod upgrade;
@@ -42,6 +49,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::Blocks;
 pub use check::{Report, check};
 pub use commit::Commit;
 pub use disk::{Backends, Directory};

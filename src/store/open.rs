@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use conveyor_base::{Fault, fault};
-use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend as _};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::disk::{Backends, Directory, Disk, STATE, create_whole, file_fault, state_fault};
+use super::blocks::{Blocks, Form, Rotten};
+use super::damages::Damages;
+use super::disk::{Backends, Directory, Disk, REPAIR, STATE, create_whole, file_fault, state_fault};
 use super::engine::{APPLIED, Engine};
 use super::envelope::{PLAIN, Sealed, seal};
 use super::journal::{self, Journal, StoreId, Tail};
@@ -24,8 +26,8 @@ use super::writer::{Threads, Writer};
 
 /// The form of the files. A newer release reads older ones after `conveyor upgrade`; an older one refuses newer.
 /// Forms 1 to 3 were those of builds before the first release; form 4, of release 0.1, had no envelopes, and kept what is
-/// the box's own among the users' items.
-pub const FORMAT_VERSION: u32 = 5;
+/// the box's own among the users' items; form 5 had no checksums under redb's pages and in the journal's sectors.
+pub const FORMAT_VERSION: u32 = 6;
 
 pub(super) const FORMAT: &[u8] = b"store.format";
 pub(super) const STORE_ID: &[u8] = b"store.id";
@@ -66,8 +68,9 @@ pub fn open(options: Options) -> Result<(Writer, Reader), Fault> {
     let lock = lock(&*disk)?;
     create(&*disk, options.segment_bytes)?;
     let Files { state, journal, tail } = open_files(&disk, options.segment_bytes)?;
-    let (overlay, outbox_next) = recover(&state, tail)?;
-    let engine = Arc::new(Engine::new(overlay, state, journal, disk, lock, options.threads));
+    let damages = Arc::default();
+    let (overlay, outbox_next) = recover(&state, tail, &damages)?;
+    let engine = Arc::new(Engine::new(overlay, state, journal, disk, damages, lock, options.threads));
     engine.outbox_next.store(outbox_next, Ordering::Relaxed);
     let reader = Reader::new(engine.clone());
     Ok((Writer::start(engine, options.threads, options.checkpoint_ms)?, reader))
@@ -122,11 +125,11 @@ fn create(disk: &dyn Backends, segment_bytes: u64) -> Result<(), Fault> {
     let store_id = uuid::Uuid::new_v4().into_bytes();
     Journal::create(disk, store_id, segment_bytes)?;
     create_whole(disk, STATE, |temporary| {
-        create_state(Disk(disk.open(temporary).map_err(file_fault(disk, STATE))?), store_id)
+        create_state(Blocks::open(disk, temporary).map_err(file_fault(disk, STATE))?, store_id)
     })
 }
 
-fn create_state(file: Disk, store_id: StoreId) -> Result<(), Fault> {
+fn create_state(file: Blocks, store_id: StoreId) -> Result<(), Fault> {
     let database = redb::Builder::new().create_with_backend(file).map_err(state_fault)?;
     let mut transaction = database.begin_write().map_err(state_fault)?;
     transaction.set_quick_repair(true);
@@ -144,17 +147,24 @@ fn create_state(file: Disk, store_id: StoreId) -> Result<(), Fault> {
     transaction.commit().map_err(state_fault)
 }
 
+/// The state file, open.
+pub(super) struct State {
+    pub database: Database,
+    /// What redb has it from.
+    pub file: Blocks,
+}
+
 /// A store's files, open, and what the journal holds that the state file lacks.
 pub(super) struct Files {
-    pub state: Database,
+    pub state: State,
     pub journal: Journal,
     pub tail: Tail,
 }
 
 /// Opens the files and checks that they belong together and to this release.
 pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result<Files, Fault> {
-    let state = open_state(&**disk)?;
-    let format = format_of(&state)?;
+    let Opened { database, file } = open_state(&**disk)?;
+    let format = format_of(&database)?;
     if format != FORMAT_VERSION {
         let advice = if format > FORMAT_VERSION { "start the newer release" } else { "run `conveyor upgrade`" };
         return Err(Fault::fatal_plain(format!(
@@ -162,33 +172,63 @@ pub(super) fn open_files(disk: &Arc<dyn Backends>, segment_bytes: u64) -> Result
             disk.place()
         )));
     }
-    if interrupted(&state)?.is_some() {
+    let Some(file) = file else {
+        let what = format!("{}/{STATE} says that it has format {format}, and has not; {REPAIR}", disk.place());
+        return Err(Fault::damaged_plain(what));
+    };
+    let state = State { database, file };
+    if interrupted(&state.database)?.is_some() {
         return Err(Fault::fatal_plain(format!(
             "{}/{STATE} was being upgraded when that was interrupted; run `conveyor upgrade` again",
             disk.place()
         )));
     }
-    let store_id = setting(&state, STORE_ID)?.and_then(|id| id.try_into().ok());
+    let store_id = setting(&state.database, STORE_ID)?.and_then(|id| id.try_into().ok());
     let store_id = store_id.ok_or_else(|| Fault::fatal_plain(format!("{STATE} does not say which store it is of")))?;
-    let (journal, tail) = Journal::open(disk.clone(), store_id, segment_bytes, applied(&state)?)?;
+    let (journal, tail) = Journal::open(disk.clone(), store_id, segment_bytes, applied(&state.database)?)?;
     Ok(Files { state, journal, tail })
 }
 
+/// Opens the state file, of whichever form.
+pub(super) fn open_state(disk: &dyn Backends) -> Result<Opened, Fault> {
+    let place = disk.place();
+    open_database(disk, STATE, STATE_CACHE_BYTES).map_err(|(why, e)| match e {
+        redb::Error::Io(e) if Rotten::of(&e).is_none() => file_fault(disk, STATE)(e),
+        e => Fault::damaged(format!("{place}/{STATE} {why}; {REPAIR}"), e),
+    })
+}
+
+/// A file of redb's, open.
+pub(super) struct Opened {
+    pub database: Database,
+    /// `None`: an older release wrote it, without checksums of blocks.
+    pub file: Option<Blocks>,
+}
+
 /// redb would make an empty file into a database of its own, and panics over some kinds of damage.
-fn open_state(disk: &dyn Backends) -> Result<Database, Fault> {
-    let damaged = |why: String| {
-        let place = disk.place();
-        Fault::fatal_plain(format!("{place}/{STATE} is damaged: {why}; restore the data directory from a backup"))
-    };
-    let file = Disk(disk.open(STATE).map_err(file_fault(disk, STATE))?);
-    if file.len().map_err(file_fault(disk, STATE))? == 0 {
-        return Err(damaged("it is empty".to_owned()));
-    }
+pub(super) fn open_database(
+    disk: &dyn Backends,
+    name: &str,
+    cache_bytes: usize,
+) -> Result<Opened, (&'static str, redb::Error)> {
+    let damaged = |e: std::io::Error| ("is damaged", redb::Error::Io(e));
+    let blocks = Blocks::open(disk, name).map_err(damaged)?;
     let mut builder = redb::Builder::new();
-    let open = || builder.set_cache_size(STATE_CACHE_BYTES).create_with_backend(file);
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(opened) => opened.map_err(state_fault),
-        Err(panic) => Err(damaged(fault::panic_text(&*panic))),
+    builder.set_cache_size(cache_bytes);
+    let form = blocks.form().map_err(damaged)?;
+    let file = (form == Form::Blocks).then(|| blocks.clone());
+    let opened = match form {
+        Form::Empty => return Err(("is empty", redb::Error::Corrupted("it has no byte".to_owned()))),
+        Form::Blocks => catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(blocks))),
+        Form::Plain => {
+            let file = Disk(disk.open(name).map_err(damaged)?);
+            catch_unwind(AssertUnwindSafe(|| builder.create_with_backend(file)))
+        }
+    };
+    let panicked = |panic: Box<dyn std::any::Any + Send>| redb::Error::Corrupted(fault::panic_text(&*panic));
+    match opened.map_err(panicked).and_then(|opened| opened.map_err(redb::Error::from)) {
+        Ok(database) => Ok(Opened { database, file }),
+        Err(e) => Err(("is damaged", e)),
     }
 }
 
@@ -218,8 +258,8 @@ fn value(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 }
 
 /// Loads the counts and replays the journal's tail; says the next outbox number too.
-pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fault> {
-    let view = StateView::open(state)?;
+pub(super) fn recover(state: &State, tail: Tail, damages: &Arc<Damages>) -> Result<(Overlay, u64), Fault> {
+    let view = StateView::open(state, damages)?;
     let mut counts = Counts::new();
     for row in view.table(Table::Counts).iter().map_err(state_fault)? {
         let (key, value) = row.map_err(state_fault)?;
@@ -228,7 +268,7 @@ pub(super) fn recover(state: &Database, tail: Tail) -> Result<(Overlay, u64), Fa
         let count = row.plain()?.try_into().map_err(|_| row.damaged("a row is no count"))?;
         counts.insert(key.value().into(), i64::from_le_bytes(count));
     }
-    let mut overlay = Overlay::new(view, counts, applied(state)?);
+    let mut overlay = Overlay::new(view, counts, applied(&state.database)?);
     for (number, records) in tail {
         let damaged = |e| Fault::fatal(format!("batch {number} of the journal cannot be replayed"), e);
         overlay.publish(number, &Arc::new(records)).map_err(damaged)?;

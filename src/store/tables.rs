@@ -265,6 +265,34 @@ pub(super) fn split_id(key: &[u8]) -> Option<(ExecutionId, &[u8])> {
     Some((ExecutionId(u128::from_be_bytes(id.try_into().ok()?)), rest))
 }
 
+/// Whose a row is, for people: the execution's where its key says one.
+pub(super) fn whose(table: Table, key: &[u8]) -> String {
+    let id = match table {
+        Table::Timers => key.get(8..).and_then(split_id),
+        Table::Executions
+        | Table::Payloads
+        | Table::Branches
+        | Table::MapItems
+        | Table::History
+        | Table::Outstanding
+        | Table::Deliveries
+        | Table::Archived
+        | Table::Children
+        | Table::RemoteJobs
+        | Table::MapRuns
+        | Table::ItemPages
+        | Table::Approvals
+        | Table::Submitted
+        | Table::MapPages => split_id(key),
+        _ => None,
+    };
+    match (id, take_text(key)) {
+        (Some((id, _)), _) => format!("what the table '{}' has of execution {id}", table.name()),
+        (None, Some((first, _))) if !first.is_empty() => format!("what the table '{}' has of '{first}'", table.name()),
+        _ => format!("a part of the table '{}'", table.name()),
+    }
+}
+
 pub(super) fn split_id_number(key: &[u8]) -> Option<(ExecutionId, u32)> {
     let (id, rest) = split_id(key)?;
     Some((id, u32::from_be_bytes(rest.try_into().ok()?)))

@@ -1,4 +1,4 @@
-//! [`Writer`]: the one way in. A thread that appends, a thread that checkpoints, and the queue before them.
+//! [`Writer`]: the one way in. Threads that append, checkpoint and scrub, and the queue before them.
 //!
 //! The writing thread takes everything that waits, appends it as one batch, syncs once and answers all. There is no
 //! linger timer: while one batch syncs, the next one gathers. A commit never waits for a checkpoint, unless so much
@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::commit::Commit;
 use super::engine::Engine;
+use super::scrub::Scrub;
 
 /// Most bytes in one batch: above it, waiting for the rest would cost more than another sync.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -36,7 +37,7 @@ const QUIET: Duration = Duration::from_millis(500);
 /// Who runs the store's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// Two threads of the store's own.
+    /// Threads of the store's own: one that writes, one that checkpoints, one that scrubs.
     Own,
     /// Whoever commits; every so many commits, a checkpoint.
     Caller { checkpoint_every: u64 },
@@ -65,6 +66,8 @@ struct Shared {
     checkpoint: Condvar,
     /// A checkpoint is done.
     relieved: Condvar,
+    /// The store closes: for the scrub.
+    closed: Condvar,
     /// Something was queued: for whoever calls [`Writer::turn`].
     arrived: Notify,
 }
@@ -89,6 +92,7 @@ impl Writer {
             queued: Condvar::new(),
             checkpoint: Condvar::new(),
             relieved: Condvar::new(),
+            closed: Condvar::new(),
             arrived: Notify::new(),
         });
         let mut threads = Vec::new();
@@ -102,6 +106,7 @@ impl Writer {
             threads.push(spawn("store-writer", Box::new(write_all))?);
             let every = Duration::from_millis(checkpoint_ms.max(1));
             threads.push(spawn("store-checkpoint", Box::new(move |shared| checkpoint_all(shared, every)))?);
+            threads.push(spawn("store-scrub", Box::new(scrub_all))?);
         }
         Ok(Writer(Arc::new(Inner { shared, threads: Mutex::new(threads), mode, commits: Mutex::new(0) })))
     }
@@ -174,6 +179,12 @@ impl Writer {
     pub fn checkpoint(&self) -> Result<(), Fault> {
         self.0.shared.engine.checkpoint()?;
         self.0.shared.engine.tidy_journal()
+    }
+
+    /// Reads everything from the disk, now, and takes note of what is damaged ([`Reader::damages`](super::Reader::damages)). Nobody
+    /// needs to: with threads of its own the store does so by itself, within a day. For threads that may block.
+    pub fn scrub(&self) {
+        self.0.shared.engine.scrub_all();
     }
 
     /// Ends the store in order: everything queued is stored and carried over, so that the next start replays
@@ -259,6 +270,7 @@ impl Inner {
         self.shared.queued.notify_all();
         self.shared.checkpoint.notify_all();
         self.shared.relieved.notify_all();
+        self.shared.closed.notify_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -386,6 +398,19 @@ fn hold_back(shared: &Shared) {
         shared.relieved.wait_for(&mut queue, Duration::from_millis(50));
         queue.hurry = true;
         shared.checkpoint.notify_one();
+    }
+}
+
+/// The scrubbing thread.
+fn scrub_all(shared: &Shared) {
+    let mut scrub = Scrub::default();
+    loop {
+        let until = Instant::now() + scrub.turn(&shared.engine);
+        let mut queue = shared.queue.lock();
+        while !queue.closing && !shared.closed.wait_until(&mut queue, until).timed_out() {}
+        if queue.closing {
+            return;
+        }
     }
 }
 

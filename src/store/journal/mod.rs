@@ -10,10 +10,14 @@
 //! with it, so the disk has one thing to do. When the current file is full the next free one is taken, and where none
 //! is free a new one is made.
 //!
+//! Every sector says whether it is as it was written ([`sector`]): a batch that the power cut is told from one that has rotted.
+//!
 //! Invariants: one batch is under way at a time, so that only the newest can be torn; a batch is replayed whole or
 //! not at all; batches are replayed in the order of their numbers, without a gap; nothing that the state file lacks
 //! is overwritten.
 
+mod form1;
+mod sector;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -21,11 +25,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) use self::segment::StoreId;
+pub(super) use self::sector::StoreId;
 use conveyor_base::Fault;
 
-use self::segment::{BLOCK_BYTES, Frame, Segment};
-use super::disk::{Backends, JOURNAL_PREFIX, JOURNAL_SUFFIX};
+use self::sector::Frame;
+use self::segment::{BLOCK_BYTES, Damage, Segment};
+use super::disk::{Backends, JOURNAL_PREFIX, JOURNAL_SUFFIX, REPAIR};
 
 /// Free files that stay: the next burst finds them ready.
 const FREE_KEPT: usize = 2;
@@ -60,8 +65,9 @@ impl Journal {
     ) -> Result<(Journal, Tail), Fault> {
         let mut tail = Tail::new();
         let mut segments = Vec::new();
+        let mut damages = Vec::new();
         for name in names(&*disk)? {
-            let (mut segment, owner) = Segment::open(&*disk, name)?;
+            let (mut segment, owner) = Segment::open(&*disk, name, Some(store_id))?;
             if owner != store_id {
                 return Err(Fault::fatal_plain(format!(
                     "{} in {} is of another store; restore all files from the same backup",
@@ -69,38 +75,64 @@ impl Journal {
                     disk.place()
                 )));
             }
-            segment.scan(&*disk, store_id, applied, |number, records| drop(tail.insert(number, records)))?;
+            let damage =
+                segment.scan(&*disk, store_id, applied, |number, records| drop(tail.insert(number, records)))?;
+            damages.push((segment.name.clone(), damage));
             segments.push(segment);
         }
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.newest));
         let journal = Journal { disk, store_id, segment_bytes: whole(segment_bytes), segments, frame: Frame::new() };
-        journal.check_tail(applied, &tail)?;
+        journal.check_tail(applied, &tail, &damages)?;
         Ok((journal, tail))
     }
 
-    /// A batch that is missing or damaged while later ones are there was not torn by a crash.
-    fn check_tail(&self, applied: u64, tail: &Tail) -> Result<(), Fault> {
+    /// A batch that is missing or damaged while later ones are there was not torn by a crash, and neither was one of which
+    /// something has rotted.
+    fn check_tail(&self, applied: u64, tail: &Tail, damages: &[(String, Damage)]) -> Result<(), Fault> {
         let place = self.disk.place();
         if self.segments.is_empty() {
             return Err(Fault::fatal_plain(format!("the journal in {place} has no file")));
         }
-        match tail.keys().zip(applied + 1..).find(|(number, expected)| **number != *expected) {
-            None => Ok(()),
-            Some((_, missing)) => Err(Fault::fatal_plain(format!(
-                "batch {missing} of the journal in {place} is damaged or missing, and later ones are there: \
-                 acknowledged work would be lost; restore the data directory from a backup"
-            ))),
+        let lost =
+            |what: String| Err(Fault::damaged_plain(format!("{what}: acknowledged work would be lost; {REPAIR}")));
+        let newest = tail.keys().next_back().copied().unwrap_or(applied);
+        for (name, damage) in damages {
+            if let Some((number, byte)) = damage.batches.iter().find(|(number, _)| !tail.contains_key(number)) {
+                return lost(format!("batch {number} of the journal in {place} is damaged ({name}, byte {byte})"));
+            }
         }
+        // Only the newest can be one that the power cut.
+        let torn = damages.iter().flat_map(|(_, damage)| &damage.torn).copied();
+        let known = newest.max(torn.max().unwrap_or(0).saturating_sub(1));
+        if let Some(missing) = (applied + 1..=known).find(|number| !tail.contains_key(number)) {
+            return lost(format!(
+                "batch {missing} of the journal in {place} is damaged or missing, and later ones are there"
+            ));
+        }
+        // The next batch goes behind the newest one, or to the front of another file.
+        for segment in &self.segments {
+            let of = damages.iter().find(|(name, _)| *name == segment.name);
+            for byte in of.into_iter().flat_map(|(_, damage)| damage.unknown.iter().copied()) {
+                let front = byte == BLOCK_BYTES as u64;
+                if (segment.newest == newest && byte == segment.end) || (front && segment.newest <= applied) {
+                    return lost(format!(
+                        "{} in {place} is damaged at byte {byte}, where the newest batch of the journal may have been",
+                        segment.name
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Appends one batch of records; durable when it returns. Batches up to `cut` are in the state file.
     pub fn append(&mut self, number: u64, records: &[&[u8]], cut: u64) -> Result<(), Fault> {
-        self.frame.fill(self.store_id, number, records);
+        self.frame.fill(number, records);
         if !self.segments[0].has_room(&self.frame) {
             self.turn_to_next(cut)?;
         }
         let current = &mut self.segments[0];
-        current.append(number, &self.frame).map_err(|e| {
+        current.append(number, &mut self.frame).map_err(|e| {
             let name = &current.name;
             Fault::fatal(format!("the journal's {name} failed; restart to recover what was acknowledged"), e)
         })?;
@@ -111,7 +143,7 @@ impl Journal {
     fn turn_to_next(&mut self, cut: u64) -> Result<(), Fault> {
         for place in 0..self.segments.len() {
             let segment = &mut self.segments[place];
-            if segment.newest <= cut {
+            if segment.newest <= cut && !segment.is_old() {
                 segment.rewind();
                 if segment.has_room(&self.frame) {
                     self.segments.swap(0, place);
@@ -132,7 +164,7 @@ impl Journal {
         let mut place = 1;
         while place < self.segments.len() {
             let segment = &self.segments[place];
-            let usual = segment.bytes == self.segment_bytes;
+            let usual = segment.bytes == self.segment_bytes && !segment.is_old();
             if segment.newest > cut || (usual && kept < FREE_KEPT) {
                 kept += usize::from(segment.newest <= cut);
                 place += 1;
@@ -155,7 +187,7 @@ pub(super) fn names(disk: &dyn Backends) -> Result<Vec<String>, Fault> {
 /// Whether no batch was ever written to these files.
 pub(super) fn is_unused(disk: &dyn Backends, names: &[String]) -> Result<bool, Fault> {
     for name in names {
-        let (mut segment, store_id) = Segment::open(disk, name.clone())?;
+        let (mut segment, store_id) = Segment::open(disk, name.clone(), None)?;
         segment.scan(disk, store_id, 0, |_, _| ())?;
         if segment.newest > 0 {
             return Ok(false);

@@ -1,33 +1,34 @@
 //! One file of the journal: preallocated, filled from front to back, and used again once its batches are carried over.
 //!
 //! ```text
-//! file  := head | batch*                            each from the start of a block of 4 KiB
-//! head  := magic [8] | version u32 | store id [16]
-//! batch := magic u32 | head checksum u32 | number u64 | length u64 | records checksum u32 | records
+//! file  := head | batch*                            each from the start of a block of 4 KiB, in sectors ([`super::sector`])
+//! head  := magic [8] | version u32 | store id [16] | size of the file u64
+//! batch := length u64 | checksum u32 | records
 //! ```
 //!
-//! Numbers are little-endian. Checksums are CRC-32 that begin with the store's id, so that bytes of another store, or
-//! bytes that a user put into a payload, never pass for a batch. What lies behind the newest batch is zeros, older
-//! batches, or the remains of a write that the power cut: an older number or a failing checksum tells.
+//! What lies behind the newest batch is blank sectors, older batches, or the remains of a write that the power cut. All of
+//! these are valid. What is not has rotted: that harms nobody where the state file has the batch, or where no batch can
+//! have been; elsewhere opening is refused.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use conveyor_base::Fault;
 use redb::StorageBackend;
 use rkyv::util::AlignedVec;
 
-use super::super::disk::{Backends, create_whole, file_fault};
+use super::super::disk::{Backends, REPAIR, create_whole, file_fault};
+use super::form1;
+use super::sector::{
+    CONTENT_BYTES, Frame, PER_BLOCK, SECTOR_BYTES, Seal, Stamp, StoreId, length_of, records, sectors_of,
+};
 
 /// What a direct write is a multiple of, in place and length.
 pub(super) const BLOCK_BYTES: usize = 4096;
 
 const FILE_MAGIC: &[u8; 8] = b"conveyor";
-const FILE_VERSION: u32 = 1;
-const BATCH_MAGIC: u32 = 0xc0b1_7a5e;
-const BATCH_HEAD_BYTES: usize = 28;
+const FILE_VERSION: u32 = 2;
 /// How much of a new file is written at a time.
 const FILL_BYTES: usize = 1 << 20;
-
-/// Names the store whose files these are.
-pub(crate) type StoreId = [u8; 16];
 
 pub(super) struct Segment {
     pub name: String,
@@ -36,88 +37,173 @@ pub(super) struct Segment {
     pub end: u64,
     /// Number of the newest batch in it, 0 for none.
     pub newest: u64,
+    seal: Seal,
+    /// An older release wrote it: nothing more goes into it.
+    old: bool,
     file: Box<dyn StorageBackend>,
 }
 
+/// What a file has beside batches that are whole.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    /// Batches of which something has rotted, with the first byte of it.
+    pub batches: BTreeMap<u64, u64>,
+    /// Batches of which some sectors are there and all are valid: a write that the power cut.
+    pub torn: BTreeSet<u64>,
+    /// Blocks in which nothing is valid, where the next batch would begin: their bytes.
+    pub unknown: Vec<u64>,
+}
+
 impl Segment {
-    /// Makes the file and fills it with zeros, so that a later write changes data and nothing else.
+    /// Makes the file with nothing but blank sectors, so that a later write changes data and nothing else.
     pub fn create(disk: &dyn Backends, name: String, store_id: StoreId, bytes: u64) -> Result<Segment, Fault> {
+        let seal = Seal::of(store_id);
         create_whole(disk, &name, |temporary| {
             let fault = file_fault(disk, &name);
             let file = disk.open_log(temporary).map_err(&fault)?;
-            let mut block = aligned(BLOCK_BYTES);
-            block[..8].copy_from_slice(FILE_MAGIC);
-            block[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
-            block[12..28].copy_from_slice(&store_id);
-            let zeros = aligned(FILL_BYTES);
+            let mut blank = aligned(FILL_BYTES);
             let mut at = 0;
             while at < bytes {
                 let length = FILL_BYTES.min((bytes - at) as usize);
-                file.write(at, &zeros[..length]).map_err(&fault)?;
+                seal.blank(at / SECTOR_BYTES as u64, &mut blank[..length]);
+                file.write(at, &blank[..length]).map_err(&fault)?;
                 at += length as u64;
             }
-            file.write(0, &block).map_err(&fault)?;
+            file.write(0, &head(store_id, bytes)).map_err(&fault)?;
             file.sync_data().map_err(&fault)
         })?;
         let file = disk.open_log(&name).map_err(file_fault(disk, &name))?;
-        Ok(Segment { name, bytes, end: BLOCK_BYTES as u64, newest: 0, file })
+        Ok(Segment { name, bytes, end: BLOCK_BYTES as u64, newest: 0, seal, old: false, file })
     }
 
-    /// Opens a file and says whose it is.
-    pub fn open(disk: &dyn Backends, name: String) -> Result<(Segment, StoreId), Fault> {
+    /// Opens a file and says whose it is. `expected`: the store that it should be of, where that is known; a head that has
+    /// rotted says nothing that is not known then.
+    pub fn open(disk: &dyn Backends, name: String, expected: Option<StoreId>) -> Result<(Segment, StoreId), Fault> {
         let fault = file_fault(disk, &name);
         let file = disk.open_log(&name).map_err(&fault)?;
         let bytes = file.len().map_err(&fault)?;
-        let mut head = [0; 28];
+        let damaged =
+            |what: &str| Fault::damaged_plain(format!("{}/{name} is damaged: {what}; {REPAIR}", disk.place()));
+        let mut first = [0; SECTOR_BYTES];
         if bytes >= BLOCK_BYTES as u64 {
-            file.read(0, &mut head).map_err(&fault)?;
+            file.read(0, &mut first).map_err(&fault)?;
         }
-        if &head[..8] != FILE_MAGIC || !bytes.is_multiple_of(BLOCK_BYTES as u64) {
-            let what = format!("{}/{name} is damaged: it is no file of the journal", disk.place());
-            return Err(Fault::fatal_plain(format!("{what}; restore the data directory from a backup")));
+        let store_id: StoreId = array(&first[12..28]);
+        let version = u32::from_le_bytes(array(&first[8..12]));
+        let is_head = first[..8] == *FILE_MAGIC;
+        let segment = |store_id, old, file| Segment {
+            name: name.clone(),
+            bytes,
+            end: BLOCK_BYTES as u64,
+            newest: 0,
+            seal: Seal::of(store_id),
+            old,
+            file,
+        };
+        if is_head && Seal::of(store_id).read(0, &first).is_some() {
+            if version != FILE_VERSION {
+                return Err(Fault::fatal_plain(format!(
+                    "{}/{name} has version {version}, and this release works on version {FILE_VERSION}",
+                    disk.place()
+                )));
+            }
+            let made = u64::from_le_bytes(array(&first[28..36]));
+            if bytes != made {
+                return Err(damaged(&format!("it has {bytes} bytes, and was made with {made}")));
+            }
+            return Ok((segment(store_id, false, file), store_id));
         }
-        let version = u32::from_le_bytes(array(&head[8..12]));
-        if version != FILE_VERSION {
-            return Err(Fault::fatal_plain(format!(
-                "{}/{name} has version {version}, and this release works on version {FILE_VERSION}",
-                disk.place()
-            )));
+        if is_head && version == 1 && bytes.is_multiple_of(BLOCK_BYTES as u64) && is_zero(&first[28..]) {
+            return Ok((segment(store_id, true, file), store_id));
         }
-        Ok((Segment { name, bytes, end: BLOCK_BYTES as u64, newest: 0, file }, array(&head[12..28])))
+        // Of what the head says the sectors behind it are proof as well.
+        let mut second = [0; SECTOR_BYTES];
+        let at = BLOCK_BYTES as u64;
+        let read = bytes > at && bytes.is_multiple_of(at) && file.read(at, &mut second).is_ok();
+        match expected {
+            Some(store_id) if read && Seal::of(store_id).read(PER_BLOCK as u64, &second).is_some() => {
+                tracing::warn!("the head of {}/{name} has rotted and is written anew", disk.place());
+                file.write(0, &head(store_id, bytes)).map_err(&fault)?;
+                file.sync_data().map_err(&fault)?;
+                Ok((segment(store_id, false, file), store_id))
+            }
+            _ => Err(damaged("it is no file of the journal")),
+        }
     }
 
-    /// Finds the batches and hands over those after `applied`, with their numbers.
+    /// Finds the batches, hands over those after `applied`, with their numbers, and says what else there is of such.
     pub fn scan(
         &mut self,
         disk: &dyn Backends,
         store_id: StoreId,
         applied: u64,
         mut take: impl FnMut(u64, Vec<u8>),
-    ) -> Result<(), Fault> {
+    ) -> Result<Damage, Fault> {
         let mut bytes = vec![0; self.bytes as usize];
         self.file.read(0, &mut bytes).map_err(file_fault(disk, &self.name))?;
-        let mut at = BLOCK_BYTES;
-        while at < bytes.len() {
-            let length = match batch(&bytes[at..], store_id, applied) {
-                Some((number, records)) => {
-                    let length = padded(BATCH_HEAD_BYTES + records.len());
-                    if number > self.newest {
-                        (self.newest, self.end) = (number, (at + length) as u64);
-                    }
-                    if number > applied {
-                        take(number, records.to_vec());
-                    }
-                    length
-                }
-                None => BLOCK_BYTES,
-            };
-            at += length;
+        if self.old {
+            self.newest = form1::scan(&bytes, store_id, applied, take);
+            self.end = self.bytes;
+            return Ok(Damage::default());
         }
-        Ok(())
+        let sectors: Vec<Option<Stamp>> =
+            (0..).zip(bytes.chunks_exact(SECTOR_BYTES)).map(|(place, sector)| self.seal.read(place, sector)).collect();
+        let mut whole = BTreeSet::new();
+        for first in (PER_BLOCK..sectors.len()).step_by(PER_BLOCK) {
+            let Some(Stamp { number, begins: true }) = sectors[first] else { continue };
+            let length = length_of(&bytes[first * SECTOR_BYTES..]);
+            let Some(of) = extent(first, length, sectors.len()) else { continue };
+            if !sectors[of.clone()].iter().all(|stamp| stamp.is_some_and(|stamp| stamp.number == number)) {
+                continue;
+            }
+            let end = (of.end * SECTOR_BYTES) as u64;
+            if number > applied {
+                let of = of.start * SECTOR_BYTES..of.end * SECTOR_BYTES;
+                let Some(records) = records(&bytes[of], length as usize) else { continue };
+                take(number, records);
+            }
+            whole.insert(number);
+            if number > self.newest {
+                (self.newest, self.end) = (number, end);
+            }
+        }
+        Ok(self.damage(&sectors, applied, &whole))
+    }
+
+    /// What the sectors say of batches after `applied` that are not whole.
+    fn damage(&self, sectors: &[Option<Stamp>], applied: u64, whole: &BTreeSet<u64>) -> Damage {
+        let mut damage = Damage::default();
+        let blocks: Vec<&[Option<Stamp>]> = sectors.chunks_exact(PER_BLOCK).collect();
+        let rotten = |block: usize| blocks.get(block).and_then(|block| block.iter().position(Option::is_none));
+        let at = |block: usize, sector: usize| (block * BLOCK_BYTES + sector * SECTOR_BYTES) as u64;
+        let mut parts: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+        for (number, block) in blocks.iter().enumerate().skip(1) {
+            for stamp in block.iter().flatten().filter(|s| s.number > applied && !whole.contains(&s.number)) {
+                parts.entry(stamp.number).or_insert((number, number)).1 = number;
+            }
+        }
+        for (number, (first, last)) in parts {
+            // Its first or its last block may have rotted as a whole.
+            let found = (first.saturating_sub(1).max(1)..=last + 1).find_map(|b| Some(at(b, rotten(b)?)));
+            match found {
+                Some(byte) => drop(damage.batches.insert(number, byte)),
+                None => drop(damage.torn.insert(number)),
+            }
+        }
+        // Had a batch been written there, what has not rotted of the block would say so.
+        let next = [self.end as usize / BLOCK_BYTES, 1];
+        let gone = |block: &usize| blocks.get(*block).is_some_and(|block| block.iter().all(Option::is_none));
+        damage.unknown = next.into_iter().filter(gone).map(|block| at(block, 0)).collect();
+        damage
     }
 
     pub fn has_room(&self, frame: &Frame) -> bool {
-        self.end + frame.len() <= self.bytes
+        !self.old && self.end + frame.len() <= self.bytes
+    }
+
+    /// Whether nothing more goes into it.
+    pub fn is_old(&self) -> bool {
+        self.old
     }
 
     /// Forgets what is in it. Only for a segment whose batches are all in the state file.
@@ -126,8 +212,8 @@ impl Segment {
     }
 
     /// Durable when it returns.
-    pub fn append(&mut self, number: u64, frame: &Frame) -> std::io::Result<()> {
-        self.file.write(self.end, frame.bytes())?;
+    pub fn append(&mut self, number: u64, frame: &mut Frame) -> std::io::Result<()> {
+        self.file.write(self.end, frame.at(self.end / SECTOR_BYTES as u64, self.seal))?;
         self.file.sync_data()?;
         self.end += frame.len();
         self.newest = number;
@@ -135,68 +221,26 @@ impl Segment {
     }
 }
 
-/// A batch in the form in which it is written, in memory that direct writes accept.
-pub(super) struct Frame(AlignedVec<BLOCK_BYTES>);
-
-impl Frame {
-    pub fn new() -> Frame {
-        Frame(AlignedVec::new())
-    }
-
-    /// Fills it with a batch, in place of the one before.
-    pub fn fill(&mut self, store_id: StoreId, number: u64, records: &[&[u8]]) {
-        let length: usize = records.iter().map(|r| r.len()).sum();
-        self.0.clear();
-        self.0.reserve(padded(BATCH_HEAD_BYTES + length));
-        self.0.extend_from_slice(&[0; BATCH_HEAD_BYTES]);
-        for record in records {
-            self.0.extend_from_slice(record);
-        }
-        let sum = checksum(store_id, &self.0[BATCH_HEAD_BYTES..]);
-        self.0.resize(padded(self.0.len()), 0);
-        let head = &mut self.0[..BATCH_HEAD_BYTES];
-        head[..4].copy_from_slice(&BATCH_MAGIC.to_le_bytes());
-        head[8..16].copy_from_slice(&number.to_le_bytes());
-        head[16..24].copy_from_slice(&(length as u64).to_le_bytes());
-        head[24..].copy_from_slice(&sum.to_le_bytes());
-        let sum = checksum(store_id, &head[8..]);
-        head[4..8].copy_from_slice(&sum.to_le_bytes());
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub fn len(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    /// Gives back the memory of an unusually large batch.
-    pub fn shrink_to(&mut self, bytes_max: usize) {
-        if self.0.capacity() > bytes_max {
-            self.0 = AlignedVec::new();
-        }
-    }
+/// The sectors of a batch whose first is that one, where so many are there.
+fn extent(first: usize, length: u64, sectors: usize) -> Option<std::ops::Range<usize>> {
+    let room = ((sectors - first) * CONTENT_BYTES) as u64;
+    let end = first + usize::try_from(sectors_of(length.min(room))).ok()?;
+    (length < room && end <= sectors).then_some(first..end)
 }
 
-/// The batch that begins here. Its records are verified only where its number says that they count.
-fn batch(bytes: &[u8], store_id: StoreId, applied: u64) -> Option<(u64, &[u8])> {
-    let (head, rest) = bytes.split_at_checked(BATCH_HEAD_BYTES)?;
-    let whole = head[..4] == BATCH_MAGIC.to_le_bytes() && head[4..8] == checksum(store_id, &head[8..]).to_le_bytes();
-    if !whole {
-        return None;
-    }
-    let number = u64::from_le_bytes(array(&head[8..16]));
-    let records = rest.get(..usize::try_from(u64::from_le_bytes(array(&head[16..24]))).ok()?)?;
-    let counts = number > applied;
-    (!counts || head[24..] == checksum(store_id, records).to_le_bytes()).then_some((number, records))
+/// The block that a file begins with.
+fn head(store_id: StoreId, bytes: u64) -> AlignedVec<BLOCK_BYTES> {
+    let mut block = aligned(BLOCK_BYTES);
+    block[..8].copy_from_slice(FILE_MAGIC);
+    block[8..12].copy_from_slice(&FILE_VERSION.to_le_bytes());
+    block[12..28].copy_from_slice(&store_id);
+    block[28..36].copy_from_slice(&bytes.to_le_bytes());
+    Seal::of(store_id).blank(0, &mut block);
+    block
 }
 
-fn checksum(store_id: StoreId, bytes: &[u8]) -> u32 {
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(&store_id);
-    sum.update(bytes);
-    sum.finalize()
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 fn aligned(bytes: usize) -> AlignedVec<BLOCK_BYTES> {
@@ -205,12 +249,8 @@ fn aligned(bytes: usize) -> AlignedVec<BLOCK_BYTES> {
     vec
 }
 
-fn padded(bytes: usize) -> usize {
-    bytes.next_multiple_of(BLOCK_BYTES)
-}
-
 /// The length is known to fit.
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+pub(super) fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(bytes);
     array

@@ -30,8 +30,11 @@ pub(super) use generation::{Change, Counts, Generation, Slice};
 use conveyor_base::Fault;
 use conveyor_interpreter::Status;
 
-use super::disk::state_fault;
+use super::blocks::Blocks;
+use super::damages::Damages;
+use super::disk::{REPAIR, STATE, state_fault};
 use super::envelope::Sealed;
+use super::open::State;
 use super::record::{self, Malformed, Op, changes};
 use super::rows::{STATUSES, status_code};
 use super::tables::{self, Table};
@@ -40,21 +43,47 @@ use generation::Sought;
 /// The state file as of one checkpoint, its tables opened.
 pub(super) struct StateView {
     tables: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    file: Blocks,
+    damages: Arc<Damages>,
 }
 
 impl StateView {
-    pub fn open(database: &redb::Database) -> Result<StateView, Fault> {
-        let transaction = database.begin_read().map_err(state_fault)?;
+    pub fn open(state: &State, damages: &Arc<Damages>) -> Result<StateView, Fault> {
+        let transaction = state.database.begin_read().map_err(state_fault)?;
         let open = |table: &Table| transaction.open_table(table.definition()).map_err(state_fault);
-        Ok(StateView { tables: Table::ALL.iter().map(open).collect::<Result<_, _>>()? })
+        let tables = Table::ALL.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(StateView { tables, file: state.file.clone(), damages: damages.clone() })
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<AccessGuard<'_, &'static [u8]>>, Fault> {
-        self.tables[table as usize].get(key).map_err(state_fault)
+        self.tables[table as usize].get(key).map_err(|e| self.fault(table, key, e))
     }
 
     pub fn table(&self, table: Table) -> &ReadOnlyTable<&'static [u8], &'static [u8]> {
         &self.tables[table as usize]
+    }
+
+    /// Whether redb gives nothing more out of the file: [`super::engine`] opens it anew then.
+    pub fn has_failed(&self) -> bool {
+        self.file.reading_failed()
+    }
+
+    /// What an error means for whoever wanted the row, or the rows from there on.
+    fn fault(&self, table: Table, key: &[u8], error: redb::StorageError) -> Fault {
+        match state_fault(error) {
+            Fault::Damaged { source, .. } => {
+                let whose = tables::whose(table, key);
+                let what = format!("{whose} cannot be read, because the state file {STATE} is damaged there; {REPAIR}");
+                self.noted(Fault::Damaged { what, source })
+            }
+            // It is opened anew no more where the store stopped.
+            fault => self.damages.alive().err().unwrap_or(fault),
+        }
+    }
+
+    fn noted(&self, fault: Fault) -> Fault {
+        self.damages.note(&fault);
+        fault
     }
 }
 
@@ -143,6 +172,16 @@ impl Overlay {
         self.now.frozen.take()
     }
 
+    /// The state file was opened anew, at this checkpoint or one that memory has not heard of yet.
+    pub fn opened_anew(&mut self, state: StateView) {
+        self.now.state = Arc::new(state);
+    }
+
+    /// Whether the state file must be opened anew before anything is read from it.
+    pub fn state_has_failed(&self) -> bool {
+        self.now.state.has_failed()
+    }
+
     /// What memory knows of a row. Costs a look into two maps and reads nothing.
     pub fn find(&self, table: Table, key: &[u8]) -> Found {
         let sought = Sought::from(key);
@@ -227,7 +266,10 @@ impl Found {
         match self {
             Found::Row(row) => look(row.bytes()).map(Some),
             Found::Deleted => Ok(None),
-            Found::Stored(state) => state.get(table, key)?.map(|guard| look(guard.value())).transpose(),
+            Found::Stored(state) => {
+                let row = state.get(table, key)?;
+                row.map(|guard| look(guard.value()).map_err(|fault| state.noted(fault))).transpose()
+            }
         }
     }
 }
@@ -253,7 +295,10 @@ impl Snapshot {
         let sought = Sought::from(key);
         match self.generations().find_map(|generation| generation.tables[table as usize].get(&sought)) {
             Some(change) => change.value().map(|value| look(value.bytes())).transpose(),
-            None => self.state.get(table, key)?.map(|guard| look(guard.value())).transpose(),
+            None => {
+                let row = self.state.get(table, key)?;
+                row.map(|guard| look(guard.value()).map_err(|fault| self.state.noted(fault))).transpose()
+            }
         }
     }
 }

@@ -7,7 +7,6 @@ use redb::AccessGuard;
 
 use super::generation::{Change, Changes, Key, Sought};
 use super::{Direction, Snapshot};
-use crate::disk::state_fault;
 use crate::envelope::Sealed;
 use crate::tables::Table;
 
@@ -20,14 +19,24 @@ impl Snapshot {
         direction: Direction,
         mut look: impl FnMut(&[u8], Sealed<'_>) -> Result<ControlFlow<()>, Fault>,
     ) -> Result<(), Fault> {
-        let mut look = |key: &[u8], value: &[u8]| look(key, Sealed::new(table, key, value));
+        let noted = |fault| self.state.noted(fault);
+        let mut look = |key: &[u8], value: &[u8]| look(key, Sealed::new(table, key, value)).map_err(noted);
         if is_empty(range) {
             return Ok(());
         }
-        let mut stored = self.state.table(table).range::<&[u8]>(range).map_err(state_fault)?;
-        let mut state = Ahead::new(|| match direction {
-            Direction::Forward => stored.next(),
-            Direction::Backward => stored.next_back(),
+        let from = match (direction, range) {
+            (Direction::Forward, (Bound::Included(key) | Bound::Excluded(key), _))
+            | (Direction::Backward, (_, Bound::Included(key) | Bound::Excluded(key))) => key,
+            _ => &[],
+        };
+        let mut stored = self.state.table(table).range::<&[u8]>(range).map_err(|e| self.state.fault(table, from, e))?;
+        let mut state = Ahead::new(|passed: Option<Stored>| {
+            let next = match direction {
+                Direction::Forward => stored.next(),
+                Direction::Backward => stored.next_back(),
+            };
+            let near = || passed.as_ref().map_or(from, |(key, _)| key.value());
+            next.transpose().map_err(|e| self.state.fault(table, near(), e))
         })?;
         let mut newer: Vec<Lane<'_>> =
             self.generations().map(|g| Lane::new(&g.tables[table as usize], range, direction)).collect();
@@ -103,13 +112,13 @@ impl<'a> Lane<'a> {
 
 type Stored = (AccessGuard<'static, &'static [u8]>, AccessGuard<'static, &'static [u8]>);
 
-/// The rows of the state file, with the next one in view.
+/// The rows of the state file, with the next one in view. `next` is given the one before it.
 struct Ahead<F> {
     next: F,
     head: Option<Stored>,
 }
 
-impl<F: FnMut() -> Option<Result<Stored, redb::StorageError>>> Ahead<F> {
+impl<F: FnMut(Option<Stored>) -> Result<Option<Stored>, Fault>> Ahead<F> {
     fn new(next: F) -> Result<Ahead<F>, Fault> {
         let mut ahead = Ahead { next, head: None };
         ahead.advance()?;
@@ -117,7 +126,8 @@ impl<F: FnMut() -> Option<Result<Stored, redb::StorageError>>> Ahead<F> {
     }
 
     fn advance(&mut self) -> Result<(), Fault> {
-        self.head = (self.next)().transpose().map_err(state_fault)?;
+        let passed = self.head.take();
+        self.head = (self.next)(passed)?;
         Ok(())
     }
 }

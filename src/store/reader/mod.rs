@@ -49,6 +49,11 @@ impl Reader {
         &self.0
     }
 
+    /// What was found damaged in the store's files since they were opened, each as a sentence with what to do.
+    pub fn damages(&self) -> Vec<String> {
+        self.0.damages.all()
+    }
+
     /// An execution without its branches. One that is archived is read on a thread that may block.
     pub async fn header(&self, id: ExecutionId) -> Result<Option<Header>, Fault> {
         match self.look_up(id)? {

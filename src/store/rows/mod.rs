@@ -40,6 +40,7 @@ use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
 
+use super::disk::REPAIR;
 use super::tables::Table;
 
 pub use activities::ActivityRow;
@@ -93,11 +94,7 @@ pub(super) fn archived<T: Row>(table: Table, content: &[u8]) -> Result<&T::Archi
 
 /// A row or key that cannot have been written by this store.
 pub(super) fn damaged(table: Table, what: &str) -> Fault {
-    Fault::fatal_plain(format!(
-        "table '{}' of the state file: {what}; run `conveyor check` on the data directory and restore a backup if it \
-         confirms the damage",
-        table.name()
-    ))
+    Fault::damaged_plain(format!("table '{}' of the state file: {what}; {REPAIR}", table.name()))
 }
 
 /// A status as keys and rows hold it.

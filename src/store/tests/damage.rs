@@ -70,7 +70,7 @@ fn a_state_file_that_is_cut_is_refused_and_left_as_it_is() {
             Ok(_) => panic!("{length} bytes of {} are opened", whole.len()),
             Err(fault) => conveyor_base::fault::chain(&fault),
         };
-        assert!(refused.contains("restore the data directory from a backup"), "{length} bytes: {refused}");
+        assert!(refused.contains("conveyor check --repair"), "{length} bytes: {refused}");
     }
     std::fs::write(&path, b"").unwrap();
     drop(open(on_caller(cut.path())));
@@ -81,9 +81,15 @@ fn a_state_file_that_is_cut_is_refused_and_left_as_it_is() {
 
 pub(super) type Raw = (String, Vec<u8>, Vec<u8>);
 
+fn database(path: &Path) -> redb::Database {
+    let disk = Directory::new(path.parent().unwrap());
+    let file = Blocks::open(&disk, path.file_name().unwrap().to_str().unwrap()).unwrap();
+    redb::Builder::new().create_with_backend(file).unwrap()
+}
+
 /// The rows of a redb file as they lie there. Archives have numbers for keys.
 pub(super) fn raw(path: &Path) -> Vec<Raw> {
-    let database = redb::Database::open(path).unwrap();
+    let database = database(path);
     let read = database.begin_read().unwrap();
     let mut rows = Vec::new();
     for handle in read.list_tables().unwrap().filter(|handle| handle.name() != "form") {
@@ -107,7 +113,7 @@ pub(super) fn raw(path: &Path) -> Vec<Raw> {
 }
 
 pub(super) fn put_raw(path: &Path, table: &str, rows: Vec<(Vec<u8>, Vec<u8>)>) {
-    let database = redb::Database::open(path).unwrap();
+    let database = database(path);
     let write = database.begin_write().unwrap();
     for (key, value) in rows {
         if path.ends_with("state.redb") {

@@ -21,7 +21,7 @@ use super::NewRow;
 use crate::commit::{Commit, submitted};
 use crate::disk::{Backends, state_fault};
 use crate::engine::APPLIED;
-use crate::envelope::{PLAIN, seal};
+use crate::envelope::{PLAIN, Sealed, seal};
 use crate::journal::{Journal, StoreId, Tail};
 use crate::open::{FORMAT as FORMAT_KEY, STORE_ID};
 use crate::record::{Change, Op, changes};
@@ -33,6 +33,8 @@ use crate::rows::{
 use crate::tables::{self, Table};
 
 pub(super) const FORMAT: u32 = 4;
+/// The form after it, whose rows are as they are now.
+pub(super) const FORMAT_5: u32 = 5;
 /// The version of every row of that release.
 const VERSION: u8 = 1;
 
@@ -73,8 +75,9 @@ pub(super) struct LeftOut(pub String);
 
 type Converted = Result<NewRow, LeftOut>;
 
-/// The files of a store of that release.
+/// The files of a store of that release, or of form 5.
 pub(super) struct Form4 {
+    format: u32,
     pub store_id: StoreId,
     /// The newest batch of the journal.
     pub newest: u64,
@@ -86,15 +89,16 @@ pub(super) struct Form4 {
 }
 
 impl Form4 {
-    pub fn open(backends: &Arc<dyn Backends>, state: Database) -> Result<Form4, Fault> {
-        let store_id = plain_setting(&state, STORE_ID)?.and_then(|id| id.try_into().ok());
+    pub fn open(backends: &Arc<dyn Backends>, state: Database, format: u32) -> Result<Form4, Fault> {
+        let setting = if format == FORMAT { plain_setting } else { crate::open::setting };
+        let store_id = setting(&state, STORE_ID)?.and_then(|id| id.try_into().ok());
         let store_id = store_id.ok_or_else(|| damaged(Table::Settings, "the store's id is missing"))?;
-        let applied = plain_setting(&state, APPLIED)?.and_then(|number| number.try_into().ok());
+        let applied = setting(&state, APPLIED)?.and_then(|number| number.try_into().ok());
         let applied = applied.map_or(0, u64::from_le_bytes);
         let (_, tail) = Journal::open(backends.clone(), store_id, 0, applied)?;
         let newest = tail.keys().next_back().copied().unwrap_or(applied);
         let newer = (0..Table::COUNT).map(|_| BTreeMap::new()).collect();
-        let mut form4 = Form4 { store_id, newest, state, newer, added: BTreeMap::new() };
+        let mut form4 = Form4 { format, store_id, newest, state, newer, added: BTreeMap::new() };
         form4.replay(tail)?;
         Ok(form4)
     }
@@ -121,18 +125,23 @@ impl Form4 {
     pub fn each(&self, mut take: impl FnMut(Converted) -> Result<(), Fault>) -> Result<(), Fault> {
         let transaction = self.state.begin_read().map_err(state_fault)?;
         let mut waiters = Waiters::new();
-        for &table in Table::ALL.iter().filter(|table| (**table as u8) < TABLES && **table != Table::Counts) {
+        let tables = if self.format == FORMAT { TABLES } else { Table::COUNT as u8 };
+        let mut convert = |table: Table, key: &[u8], value: &[u8], take: &mut _| match self.format {
+            FORMAT => convert(table, key, value, &mut waiters, take),
+            _ => as_it_is(table, key, value, take),
+        };
+        for &table in Table::ALL.iter().filter(|table| (**table as u8) < tables && **table != Table::Counts) {
             let newer = &self.newer[table as usize];
             let stored = transaction.open_table(table.definition()).map_err(state_fault)?;
             for row in stored.iter().map_err(state_fault)? {
                 let (key, value) = row.map_err(state_fault)?;
                 if !newer.contains_key(key.value()) {
-                    convert(table, key.value(), value.value(), &mut waiters, &mut take)?;
+                    convert(table, key.value(), value.value(), &mut take)?;
                 }
             }
             for (key, value) in newer {
                 if let Some(value) = value {
-                    convert(table, key, value, &mut waiters, &mut take)?;
+                    convert(table, key, value, &mut take)?;
                 }
             }
         }
@@ -140,13 +149,31 @@ impl Form4 {
         let stored = transaction.open_table(Table::Counts.definition()).map_err(state_fault)?;
         for row in stored.iter().map_err(state_fault)? {
             let (key, value) = row.map_err(state_fault)?;
-            *counts.entry(key.value().to_vec()).or_default() += number_of(Table::Counts, value.value())?;
+            let number = match self.format {
+                FORMAT => value.value(),
+                _ => Sealed::new(Table::Counts, key.value(), value.value()).plain()?,
+            };
+            *counts.entry(key.value().to_vec()).or_default() += number_of(Table::Counts, number)?;
         }
         for (key, count) in counts.into_iter().filter(|(_, count)| *count != 0) {
             take(Ok(sealed(Table::Counts, PLAIN, &key, &count.to_le_bytes())))?;
         }
         Ok(())
     }
+}
+
+/// A row of form 5.
+fn as_it_is(
+    table: Table,
+    key: &[u8],
+    value: &[u8],
+    take: &mut impl FnMut(Converted) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if table == Table::Settings && [FORMAT_KEY, STORE_ID, APPLIED].contains(&key) {
+        return Ok(());
+    }
+    Sealed::new(table, key, value).verify()?;
+    take(Ok(NewRow { table, key: key.to_vec(), value: value.to_vec() }))
 }
 
 /// Tables of that release have numbers below this.

@@ -1,9 +1,9 @@
 //! `upgrade` brings the files of older releases to this release's form, before anything opens them.
 //!
 //! ```text
-//! state.redb (form 4) ──┐
-//! journal's tail ───────┴─> state.redb.new ──rename──> state.redb (form 5, marked: the archives are to follow)
-//! history-N.redb (form 4) ──> history-N.redb.new ──rename──> history-N.redb      one after the other, then the mark goes
+//! state.redb (old) ──┐
+//! journal's tail ────┴─> state.redb.new ──rename──> state.redb (form 6, marked: the archives are to follow)
+//! history-N.redb (old) ──> history-N.redb.new ──rename──> history-N.redb      one after the other, then the mark goes
 //! ```
 //!
 //! Invariants: nothing that is there is changed, it is only replaced, whole and by a rename; so an upgrade that was
@@ -11,7 +11,10 @@
 //! opens the store, and this one only once the upgrade has come to its end. What the journal had is in the state file
 //! then: its old batches count for nothing, and the next ones take their place.
 //!
-//! A row whose form changes raises its type's `VERSION`, and is rewritten here: [`form4`] knows what came before.
+//! A row whose form changes raises its type's `VERSION`, and is rewritten here: [`form4`] knows what came before. The rows of
+//! form 5 are this one's; what is new is under redb's pages ([`super::blocks`]) and in the journal's sectors. Before anything
+//! is taken over redb verifies its own checksums, and every row that has an envelope is verified: damage that is there
+//! already must not get a checksum that says otherwise.
 
 mod form4;
 
@@ -24,10 +27,11 @@ use redb::Database;
 
 use self::form4::Form4;
 use super::archive::Archives;
-use super::disk::{Backends, Disk, STATE, create_whole, file_fault, state_fault};
+use super::blocks::Blocks;
+use super::disk::{Backends, STATE, create_whole, file_fault, state_fault};
 use super::engine::APPLIED;
 use super::envelope::{PLAIN, seal};
-use super::open::{FORMAT, FORMAT_VERSION, STORE_ID, UPGRADING, format_of, lock, must_be_there, setting};
+use super::open::{FORMAT, FORMAT_VERSION, STORE_ID, UPGRADING, format_of, lock, must_be_there, open_state, setting};
 use super::tables::Table;
 
 /// Bytes of rows in one transaction of the new file.
@@ -71,7 +75,7 @@ pub fn upgrade(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
     let _lock = lock(&**backends)?;
     must_be_there(&**backends)?;
     let place = backends.place();
-    let state = open_state(backends)?;
+    let mut state = open_state(&**backends)?.database;
     let mut done = Upgrade { from: FORMAT_VERSION, to: FORMAT_VERSION, ..Upgrade::default() };
     match format_of(&state)? {
         FORMAT_VERSION => {
@@ -79,11 +83,14 @@ pub fn upgrade(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
             // The same file must not be open twice.
             drop(state);
         }
-        form4::FORMAT => {
-            done.from = form4::FORMAT;
-            let old = Form4::open(backends, state)?;
+        format @ (form4::FORMAT | form4::FORMAT_5) => {
+            done.from = format;
+            if !state.check_integrity().map_err(state_fault)? {
+                tracing::info!("redb repaired {place}/{STATE} before the upgrade");
+            }
+            let old = Form4::open(backends, state, format)?;
             create_whole(&**backends, STATE, |temporary| {
-                let file = Disk(backends.open(temporary).map_err(file_fault(&**backends, STATE))?);
+                let file = Blocks::open(&**backends, temporary).map_err(file_fault(&**backends, STATE))?;
                 rewrite(old, file, &mut done)
             })?;
         }
@@ -99,25 +106,21 @@ pub fn upgrade(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
             )));
         }
     }
-    let archives = Archives::new(backends.clone());
+    let archives = Archives::new(backends.clone(), Arc::default());
     for day in archives.days()? {
         done.archives += u32::from(archives.upgrade(day, form4::without_version)?);
     }
     if done.from == done.to {
         return Ok(done);
     }
-    let state = open_state(backends)?;
-    let transaction = state.begin_write().map_err(state_fault)?;
+    let state = open_state(&**backends)?.database;
+    let mut transaction = state.begin_write().map_err(state_fault)?;
+    transaction.set_quick_repair(true);
     let mut settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
     settings.remove(UPGRADING).map_err(state_fault)?;
     drop(settings);
     transaction.commit().map_err(state_fault)?;
     Ok(done)
-}
-
-fn open_state(backends: &Arc<dyn Backends>) -> Result<Database, Fault> {
-    let file = Disk(backends.open(STATE).map_err(file_fault(&**backends, STATE))?);
-    redb::Builder::new().create_with_backend(file).map_err(state_fault)
 }
 
 /// The format from which an upgrade was begun that has not come to its end.
@@ -126,7 +129,7 @@ pub(super) fn interrupted(state: &Database) -> Result<Option<u32>, Fault> {
 }
 
 /// Fills a new state file with all that the old files hold.
-fn rewrite(old: Form4, file: Disk, done: &mut Upgrade) -> Result<(), Fault> {
+fn rewrite(old: Form4, file: Blocks, done: &mut Upgrade) -> Result<(), Fault> {
     let database = redb::Builder::new().create_with_backend(file).map_err(state_fault)?;
     let mut batch = Batch { database: &database, rows: Vec::new(), bytes: 0 };
     let mut left_out = BTreeMap::<String, u64>::new();

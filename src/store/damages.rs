@@ -1,0 +1,49 @@
+//! What went wrong since the store was opened: damage, for whoever raises alarms over it, and what stopped the store.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use conveyor_base::{Fault, fault};
+use parking_lot::Mutex;
+
+/// Most findings that are kept. More do not tell more: the files need a repair.
+const KEPT_MAX: usize = 100;
+
+#[derive(Debug, Default)]
+pub(super) struct Damages {
+    /// Each once.
+    found: Mutex<BTreeSet<String>>,
+    /// The first fatal error: nothing is written after it.
+    stopped: OnceLock<String>,
+}
+
+impl Damages {
+    /// Takes note of a fault, where it is of damage.
+    pub fn note(&self, fault: &Fault) {
+        let Fault::Damaged { .. } = fault else { return };
+        let what = fault::chain(fault);
+        let mut found = self.found.lock();
+        if found.len() < KEPT_MAX && found.insert(what.clone()) {
+            drop(found);
+            tracing::error!(error = %what, "stored bytes are damaged");
+        }
+    }
+
+    /// Remembers that nothing may be written any more.
+    pub fn stop(&self, fault: &Fault) {
+        self.note(fault);
+        let _ = self.stopped.set(fault::chain(fault));
+    }
+
+    /// The answer to everything after a fatal error.
+    pub fn alive(&self) -> Result<(), Fault> {
+        match self.stopped.get() {
+            None => Ok(()),
+            Some(why) => Err(Fault::fatal_plain(format!("the store stopped: {why}"))),
+        }
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.found.lock().iter().cloned().collect()
+    }
+}
