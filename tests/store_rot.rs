@@ -18,7 +18,7 @@ use conveyor_interpreter::{
 use conveyor_store::sim::SimDisk;
 use conveyor_store::{
     Backends, Commit, Direction, EndedBefore, MessageRow, Options, RevisionRow, Scans, Stamp, Threads, Writer, check,
-    open,
+    open, repair,
 };
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngCore, SeedableRng};
@@ -320,6 +320,60 @@ fn behave(files: &Files, truth: &Answers, at: &str) -> Behaviour {
     if errors == 0 { Behaviour::Harmless } else { Behaviour::SomeErrors }
 }
 
+/// What came of a repair.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Mended {
+    Whole,
+    /// What is gone was named.
+    InPart,
+    /// The file's head is gone, in both copies.
+    NotAtAll,
+}
+
+/// A repair leaves a store that answers everything: as before, or not at all where it said so.
+fn mend(files: &Files, truth: &Answers, at: &str) -> Mended {
+    let disk = on_disk(files);
+    let backends: Arc<dyn Backends> = Arc::new(disk.clone());
+    let done = match repair(&backends) {
+        Ok(done) => done,
+        Err(fault) => {
+            let text = fault::chain(&fault);
+            assert!(text.contains("nothing of") && text.contains("backup"), "{at}: {text}");
+            return Mended::NotAtAll;
+        }
+    };
+    // What leads to a definition that is gone stays a problem.
+    let clean = done.report.is_clean();
+    assert!(clean || done.lost.iter().any(|lost| lost.contains("'revisions'")), "{at}: {done}");
+    assert!(done.nothing_to_do || !done.kept.is_empty());
+    let (writer, reader) = open(options(&disk)).unwrap_or_else(|e| panic!("{at}: {}", fault::chain(&e)));
+    let reader = reader.on_this_thread();
+    let lost = done.lost.join("\n");
+    // What a batch that is lost had changed is as it was before.
+    let earlier = lost.contains("journal");
+    for (question, answer) in everything(&reader) {
+        let answer = answer.unwrap_or_else(|e| panic!("{at}: {question}: {}", fault::chain(&e)));
+        if answer == *truth[&question].as_ref().unwrap() || earlier {
+            continue;
+        }
+        assert!(!lost.is_empty(), "{at}: {question} became {answer}");
+        let of = question.split(' ').next().unwrap();
+        if of.len() == 36 {
+            let gone = matches!(answer.as_str(), "None" | "false" | "[]");
+            let named = ["item", "message"].iter().any(|what| question.contains(what))
+                || lost.contains(of)
+                || lost.contains("rows of the table 'executions' from");
+            assert!(gone && named, "{at}: {question} became {answer}, and {lost}");
+        }
+    }
+    commit(&writer, |c| c.put_item("new", "k", "{}"));
+    writer.close().unwrap();
+    drop(reader);
+    assert_eq!(check(&backends).unwrap().is_clean(), clean, "{at}");
+    assert_eq!(repair(&backends).unwrap().nothing_to_do, clean);
+    if lost.is_empty() { Mended::Whole } else { Mended::InPart }
+}
+
 #[test]
 fn whatever_rots_is_an_error_and_never_an_answer() {
     let count = std::env::var("STORE_ROT_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
@@ -337,7 +391,7 @@ fn whatever_rots_is_an_error_and_never_an_answer() {
         assert_eq!(behave(image, &truth, name), Behaviour::Harmless);
     }
 
-    let mut table: BTreeMap<(String, Behaviour), u32> = BTreeMap::new();
+    let mut table: BTreeMap<(String, Behaviour, Mended), u32> = BTreeMap::new();
     for seed in 0..count {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut files = images[usize::from(seed % 2 == 1)].clone();
@@ -346,17 +400,18 @@ fn whatever_rots_is_an_error_and_never_an_answer() {
         let (tell, told) = mpsc::channel();
         let label = at.clone();
         let thread = std::thread::spawn(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(|| behave(&files, &truth, &at)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| (behave(&files, &truth, &at), mend(&files, &truth, &at))));
             let _ = tell.send(outcome);
         });
         let outcome = told.recv_timeout(Duration::from_secs(120)).unwrap_or_else(|_| panic!("{label}: it hangs"));
         thread.join().unwrap();
-        let outcome = outcome.unwrap_or_else(|_| panic!("{label}: see above"));
+        let (behaviour, mended) = outcome.unwrap_or_else(|_| panic!("{label}: see above"));
         let file = what.split(['.', '-']).next().unwrap().to_owned();
-        *table.entry((file, outcome)).or_default() += 1;
+        *table.entry((file, behaviour, mended)).or_default() += 1;
     }
-    for ((file, outcome), times) in &table {
-        println!("{file:<8} {outcome:?}: {times}");
+    for ((file, behaviour, mended), times) in &table {
+        println!("{file:<8} {behaviour:?}, mended {mended:?}: {times}");
     }
-    assert!(table.keys().any(|(_, outcome)| *outcome == Behaviour::SomeErrors), "damage is met: {table:?}");
+    assert!(table.keys().any(|(_, behaviour, _)| *behaviour == Behaviour::SomeErrors), "damage is met: {table:?}");
+    assert!(table.keys().any(|(_, _, mended)| *mended == Mended::InPart), "something is lost: {table:?}");
 }

@@ -434,6 +434,87 @@ fn an_upgrade_that_loses_power_anywhere_comes_to_the_same_files() {
     assert!(interrupted.iter().all(|times| *times > 3), "before and after the first rename: {interrupted:?}");
 }
 
+const FORM_5: [&str; 4] = ["state.redb", "journal-0.log", "history-000000.redb", "history-000001.redb"];
+
+fn in_form_5(dir: &Path) {
+    for name in FORM_5 {
+        let path = conveyor_testing::root().join("tests/data/form-5").join(format!("{name}.zst"));
+        let bytes = zstd::stream::decode_all(std::fs::File::open(path).unwrap()).unwrap();
+        std::fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+/// Form 5 had the same rows, and no checksums under its pages and in its journal's sectors.
+#[test]
+fn a_store_of_form_5_gets_checksums_and_keeps_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    in_form_5(dir.path());
+    let backends: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+    let refused = open(on_caller(backends.clone())).err().unwrap().to_string();
+    assert!(refused.contains("has format 5") && refused.ends_with("run `conveyor upgrade`"), "{refused}");
+    let said = upgrade(&backends).unwrap().to_string();
+    assert_eq!(said, "upgraded the files from format 5 to format 6, with the archives of 2 day(s)");
+    let report = check(&backends).unwrap();
+    assert!(report.is_clean(), "{report}");
+
+    let (writer, opened) = open(on_caller(backends.clone())).unwrap();
+    let reader = opened.on_this_thread();
+    let page = reader.executions(&ExecutionFilter::default(), None, 1_000).unwrap();
+    assert_eq!(page.items.len(), 16);
+    let archived = page.items.iter().filter(|one| reader.is_archived(one.id).unwrap()).count();
+    assert_eq!((archived, reader.count(Status::Running), reader.count(Status::Succeeded)), (7, 4, 9));
+    for summary in &page.items {
+        let execution = reader.execution(summary.id).unwrap().unwrap();
+        let history = reader.history(summary.id, EventId(1), 99, Direction::Forward).unwrap();
+        assert_eq!(history.len() as u64, execution.header.last_event.0);
+    }
+    let late = reader.by_name("main", "late").unwrap().unwrap();
+    assert_eq!(reader.execution(late).unwrap().unwrap().branches.len(), 2);
+    let items = reader.items("t", None, 1_000).unwrap();
+    assert_eq!(items.len(), 40);
+    assert!(items.iter().any(|(key, _)| key == "late") && items.iter().all(|(key, _)| key != "k7"));
+    // The old journal gives way to a new one.
+    for n in 0..9 {
+        let mut commit = conveyor_store::Commit::new();
+        commit.put_item("t", &format!("new-{n}"), "{}");
+        writer.commit_blocking(commit).unwrap();
+    }
+    writer.checkpoint().unwrap();
+    drop((writer, opened, reader));
+    let (_writer, reader) = open(on_caller(backends)).unwrap();
+    assert_eq!(reader.on_this_thread().items("t", None, 1_000).unwrap().len(), 49);
+}
+
+/// What is damaged already must not get a checksum that says otherwise.
+#[test]
+fn damage_in_a_store_of_form_5_is_not_taken_along() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, places) in [("state.redb", 40), ("history-000000.redb", 10)] {
+        in_form_5(dir.path());
+        let path = dir.path().join(name);
+        let whole = std::fs::read(&path).unwrap();
+        // Where pages are: a byte that is not 0.
+        let bytes: Vec<usize> = (4096..whole.len()).filter(|at| whole[*at] != 0).collect();
+        let mut refused = 0;
+        for n in 0..places {
+            in_form_5(dir.path());
+            let mut flipped = whole.clone();
+            flipped[bytes[n * bytes.len() / places]] ^= 0x10;
+            std::fs::write(&path, &flipped).unwrap();
+            let backends: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+            match upgrade(&backends) {
+                Err(fault) => {
+                    let text = conveyor_base::fault::chain(&fault);
+                    assert!(text.contains(name) || text.contains("one of history-*.redb"), "{text}");
+                    refused += 1;
+                }
+                Ok(_) => assert!(check(&backends).unwrap().is_clean(), "it was in a page that nothing led to"),
+            }
+        }
+        assert!(refused >= 5, "{name}: {refused} of {places}");
+    }
+}
+
 /// The API shows what it showed before.
 #[tokio::test]
 async fn an_upgraded_box_answers_as_before() {

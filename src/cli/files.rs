@@ -20,9 +20,26 @@ impl DataDir {
     }
 }
 
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    place: DataDir,
+    /// Where something is damaged: make files of what can still be read, keep the damaged ones beside them, and say what is
+    /// gone.
+    #[arg(long)]
+    repair: bool,
+}
+
 /// Verifies every row, the indexes against the rows, and the timers against the executions.
-pub fn check(place: &DataDir) -> anyhow::Result<ExitCode> {
-    let report = store::check(&place.backends())?;
+pub fn check(check: &Check) -> anyhow::Result<ExitCode> {
+    let backends = check.place.backends();
+    if check.repair {
+        let done = store::repair(&backends)?;
+        println!("{done}");
+        let whole = done.lost.is_empty() && done.report.is_clean();
+        return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let report = store::check(&backends)?;
     for (table, rows) in &report.rows {
         println!("{table:<14} {rows} rows");
     }
@@ -30,6 +47,9 @@ pub fn check(place: &DataDir) -> anyhow::Result<ExitCode> {
         println!("problem: {problem}");
     }
     println!("{} problem(s)", report.problem_count);
+    if !report.is_clean() {
+        println!("`conveyor check --repair` mends what can be mended, and says what cannot");
+    }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -51,8 +51,8 @@ enum Command {
     Hw(hw::Hw),
     /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
     Bench(bench::Bench),
-    /// Verify the store's files.
-    Check(files::DataDir),
+    /// Verify the store's files; with --repair, mend what can be mended.
+    Check(files::Check),
     /// Bring the store's files to this release's form.
     Upgrade(files::DataDir),
     /// Start a program of the owner in its jail: what the appliance starts for each of `[functions]`.
@@ -94,7 +94,7 @@ pub fn main() -> ExitCode {
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
-        Command::Check(place) => files::check(&place),
+        Command::Check(arguments) => files::check(&arguments),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage { sandbox } => stage(sandbox.as_deref()),
         Command::Function { best_effort, hide, command } => {

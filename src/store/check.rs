@@ -67,6 +67,11 @@ impl fmt::Display for Report {
 pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     let _lock = lock(&**backends)?;
     must_be_there(&**backends)?;
+    check_locked(backends)
+}
+
+/// The same for who has the lock.
+pub(super) fn check_locked(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     let Files { mut state, journal: _, tail } = open_files(backends, 0)?;
     let mut report = Report::default();
     if !state.database.check_integrity().map_err(state_fault)? {

@@ -38,6 +38,7 @@ mod open;
 mod overlay;
 mod reader;
 mod record;
+mod repair;
 mod retention;
 mod rows;
 mod scrub;
@@ -56,6 +57,7 @@ pub use disk::{Backends, Directory};
 pub use open::{Options, open};
 pub use overlay::Direction;
 pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader, RunChild, Scans, StoredRows};
+pub use repair::{Repair, repair};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
     ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CalibratedByRow, CalibrationRow,

@@ -36,7 +36,7 @@ pub(super) const UPGRADING: &[u8] = b"store.upgrading";
 /// redb's cache of the state file.
 const STATE_CACHE_BYTES: usize = 64 << 20;
 /// Size of a file of the journal: some 2,000 commits that come one by one, or 80 ms of as many as the disk takes.
-const SEGMENT_BYTES: u64 = 8 << 20;
+pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
 
 /// Where the store lies and how it runs.
 #[derive(Clone)]
@@ -67,7 +67,7 @@ pub fn open(options: Options) -> Result<(Writer, Reader), Fault> {
     let disk = options.backends.clone();
     let lock = lock(&*disk)?;
     create(&*disk, options.segment_bytes)?;
-    let Files { state, journal, tail } = open_files(&disk, options.segment_bytes)?;
+    let Files { state, journal, tail } = without_panic(&*disk, || open_files(&disk, options.segment_bytes))?;
     let damages = Arc::default();
     let (overlay, outbox_next) = recover(&state, tail, &damages)?;
     let engine = Arc::new(Engine::new(overlay, state, journal, disk, damages, lock, options.threads));
@@ -125,11 +125,12 @@ fn create(disk: &dyn Backends, segment_bytes: u64) -> Result<(), Fault> {
     let store_id = uuid::Uuid::new_v4().into_bytes();
     Journal::create(disk, store_id, segment_bytes)?;
     create_whole(disk, STATE, |temporary| {
-        create_state(Blocks::open(disk, temporary).map_err(file_fault(disk, STATE))?, store_id)
+        create_state(Blocks::open(disk, temporary).map_err(file_fault(disk, STATE))?, store_id, 0).map(drop)
     })
 }
 
-fn create_state(file: Blocks, store_id: StoreId) -> Result<(), Fault> {
+/// Makes an empty state file, which has the journal's batches up to `applied`.
+pub(super) fn create_state(file: Blocks, store_id: StoreId, applied: u64) -> Result<Database, Fault> {
     let database = redb::Builder::new().create_with_backend(file).map_err(state_fault)?;
     let mut transaction = database.begin_write().map_err(state_fault)?;
     transaction.set_quick_repair(true);
@@ -139,12 +140,13 @@ fn create_state(file: Blocks, store_id: StoreId) -> Result<(), Fault> {
     {
         let mut settings = transaction.open_table(Table::Settings.definition()).map_err(state_fault)?;
         settings.insert(FORMAT, FORMAT_VERSION.to_le_bytes().as_slice()).map_err(state_fault)?;
-        let rows: [(&[u8], &[u8]); 2] = [(STORE_ID, &store_id), (APPLIED, &0u64.to_le_bytes())];
+        let rows: [(&[u8], &[u8]); 2] = [(STORE_ID, &store_id), (APPLIED, &applied.to_le_bytes())];
         for (key, content) in rows {
             settings.insert(key, seal(Table::Settings, PLAIN, key, content).as_slice()).map_err(state_fault)?;
         }
     }
-    transaction.commit().map_err(state_fault)
+    transaction.commit().map_err(state_fault)?;
+    Ok(database)
 }
 
 /// The state file, open.
@@ -230,6 +232,17 @@ pub(super) fn open_database(
         Ok(database) => Ok(Opened { database, file }),
         Err(e) => Err(("is damaged", e)),
     }
+}
+
+/// Does something with files that have no checksums of their own: redb panics over some kinds of damage, which is an error
+/// like others.
+pub(super) fn without_panic<T>(disk: &dyn Backends, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let (place, what) = (disk.place(), fault::panic_text(&*panic));
+        Err(Fault::damaged_plain(format!(
+            "a file of {place} ({STATE} or one of history-*.redb) is damaged: {what}; restore the data directory from a backup"
+        )))
+    })
 }
 
 /// The newest batch of the journal that the state file has.

@@ -1,11 +1,12 @@
-//! A disk in memory that loses power: for tests of the store and for simulations of the whole runtime.
+//! A disk in memory that loses power, and on which bytes rot: for tests of the store and for simulations of the whole
+//! runtime.
 //!
 //! Unsynced writes are kept apart. At a crash each of their sectors survives or not, by the seed: so they come back
 //! in any subset, in any order, torn. A rename is atomic, and durable when it returns. Deterministic: the same calls
 //! and the same seed leave the same bytes.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ struct SimFile {
     /// What a reader sees while the power is on.
     current: Vec<u8>,
     unsynced: Vec<Unsynced>,
+    /// Sectors that the disk does not give back until they are written again.
+    unreadable: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +65,31 @@ impl SimDisk {
     /// The power goes at that operation, counted from the disk's first.
     pub fn crash_at(&self, operation: u64) {
         self.0.lock().crash_at = Some(operation);
+    }
+
+    /// A bit of what lies on the disk flips. A place behind the file's end changes nothing.
+    pub fn flip(&self, name: &str, byte: usize, bit: u32) {
+        self.at(name, |file| {
+            for bytes in [&mut file.durable, &mut file.current] {
+                if let Some(byte) = bytes.get_mut(byte) {
+                    *byte ^= 1 << (bit % 8);
+                }
+            }
+        });
+    }
+
+    /// The disk does not give back the sector of that byte any more, until it is written again.
+    pub fn lose_sector(&self, name: &str, byte: usize) {
+        self.at(name, |file| {
+            file.unreadable.insert(byte / SECTOR_BYTES);
+        });
+    }
+
+    fn at(&self, name: &str, change: impl FnOnce(&mut SimFile)) {
+        let mut world = self.0.lock();
+        if let Some(number) = world.names.get(name).copied() {
+            change(&mut world.files[number]);
+        }
     }
 
     /// The power goes now.
@@ -120,6 +148,10 @@ impl SimFile {
     }
 
     fn change(&mut self, change: Unsynced) {
+        if let Unsynced::Write { at, data } = &change {
+            let written = at.div_ceil(SECTOR_BYTES)..(at + data.len()) / SECTOR_BYTES;
+            self.unreadable.retain(|sector| !written.contains(sector));
+        }
         SimFile::apply(&mut self.current, &change);
         self.unsynced.push(change);
     }
@@ -152,7 +184,7 @@ impl SimFile {
                 }
             }
         }
-        SimFile { durable: bytes.clone(), current: bytes, unsynced: Vec::new() }
+        SimFile { durable: bytes.clone(), current: bytes, unsynced: Vec::new(), unreadable: self.unreadable.clone() }
     }
 }
 
@@ -258,6 +290,12 @@ impl StorageBackend for OpenFile {
             return Err(power_is_gone());
         }
         let start = offset as usize;
+        let unreadable = &world.files[self.number].unreadable;
+        if !out.is_empty()
+            && unreadable.range(start / SECTOR_BYTES..=(start + out.len() - 1) / SECTOR_BYTES).next().is_some()
+        {
+            return Err(io::Error::other("the simulated disk does not give back a sector"));
+        }
         let bytes = world.files[self.number].current.get(start..start + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())

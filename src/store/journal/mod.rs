@@ -22,11 +22,11 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) use self::sector::StoreId;
-use conveyor_base::Fault;
+use conveyor_base::{Fault, fault};
 
 use self::sector::Frame;
 use self::segment::{BLOCK_BYTES, Damage, Segment};
@@ -83,6 +83,11 @@ impl Journal {
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.newest));
         let journal = Journal { disk, store_id, segment_bytes: whole(segment_bytes), segments, frame: Frame::new() };
         journal.check_tail(applied, &tail, &damages)?;
+        for segment in &journal.segments {
+            let rotten =
+                damages.iter().filter(|(name, _)| *name == segment.name).flat_map(|(_, damage)| &damage.rotten);
+            segment.blank(&*journal.disk, &rotten.copied().collect::<Vec<_>>())?;
+        }
         Ok((journal, tail))
     }
 
@@ -176,6 +181,59 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// What can still be read of a journal.
+pub(super) struct Salvaged {
+    /// Whose it is, where that was not known.
+    pub store_id: Option<StoreId>,
+    /// Batches that are whole.
+    pub batches: Tail,
+    /// Batches of which something has rotted.
+    pub damaged: BTreeSet<u64>,
+    /// The newest number of all.
+    pub newest: u64,
+    /// What else is wrong, each a sentence.
+    pub problems: Vec<String>,
+}
+
+/// Reads whatever there is of the journal.
+pub(super) fn salvage(disk: &Arc<dyn Backends>, store_id: Option<StoreId>) -> Result<Salvaged, Fault> {
+    let mut found =
+        Salvaged { store_id, batches: Tail::new(), damaged: BTreeSet::new(), newest: 0, problems: Vec::new() };
+    let mut segments = Vec::new();
+    for name in names(&**disk)? {
+        match Segment::open(&**disk, name.clone(), found.store_id) {
+            Ok((segment, owner)) if found.store_id.is_none_or(|id| id == owner) => {
+                found.store_id = Some(owner);
+                segments.push(segment);
+            }
+            Ok(_) => found.problems.push(format!("{name} is of another store")),
+            Err(fault) => {
+                found.problems.push(fault::chain(&fault));
+                if let Some(store_id) = found.store_id {
+                    segments.extend(Segment::salvage(&**disk, name, store_id)?);
+                }
+            }
+        }
+    }
+    for mut segment in segments {
+        let store_id = found.store_id.unwrap_or_default();
+        let damage =
+            segment.scan(&**disk, store_id, 0, |number, records| drop(found.batches.insert(number, records)))?;
+        found.newest = found.newest.max(segment.newest).max(damage.torn.last().copied().unwrap_or(0));
+        found.problems.extend(damage.unknown.iter().map(|byte| {
+            let name = &segment.name;
+            format!(
+                "what {name} had at byte {byte}: if that was the newest batch of the journal, what it changed is lost"
+            )
+        }));
+        found.damaged.extend(damage.batches.into_keys());
+    }
+    found.newest = found.newest.max(found.damaged.last().copied().unwrap_or(0));
+    let Salvaged { batches, damaged, .. } = &mut found;
+    damaged.retain(|number| !batches.contains_key(number));
+    Ok(found)
 }
 
 /// The journal's files that are there.

@@ -52,6 +52,8 @@ pub(super) struct Damage {
     pub torn: BTreeSet<u64>,
     /// Blocks in which nothing is valid, where the next batch would begin: their bytes.
     pub unknown: Vec<u64>,
+    /// Blocks in which something has rotted.
+    pub rotten: Vec<u64>,
 }
 
 impl Segment {
@@ -131,6 +133,15 @@ impl Segment {
         }
     }
 
+    /// What is left of a file whose head or end is gone: the blocks that are whole.
+    pub fn salvage(disk: &dyn Backends, name: String, store_id: StoreId) -> Result<Option<Segment>, Fault> {
+        let fault = file_fault(disk, &name);
+        let file = disk.open_log(&name).map_err(&fault)?;
+        let bytes = file.len().map_err(&fault)? / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let seal = Seal::of(store_id);
+        Ok((bytes > 0).then(|| Segment { name, bytes, end: BLOCK_BYTES as u64, newest: 0, seal, old: false, file }))
+    }
+
     /// Finds the batches, hands over those after `applied`, with their numbers, and says what else there is of such.
     pub fn scan(
         &mut self,
@@ -191,10 +202,23 @@ impl Segment {
             }
         }
         // Had a batch been written there, what has not rotted of the block would say so.
+        damage.rotten = (1..blocks.len()).filter(|b| rotten(*b).is_some()).map(|b| b as u64).collect();
         let next = [self.end as usize / BLOCK_BYTES, 1];
         let gone = |block: &usize| blocks.get(*block).is_some_and(|block| block.iter().all(Option::is_none));
         damage.unknown = next.into_iter().filter(gone).map(|block| at(block, 0)).collect();
         damage
+    }
+
+    /// Makes blocks blank of which nothing is needed, so that what has rotted there is not met again where the next batch
+    /// would begin.
+    pub fn blank(&self, disk: &dyn Backends, blocks: &[u64]) -> Result<(), Fault> {
+        let fault = file_fault(disk, &self.name);
+        for number in blocks {
+            let mut block = aligned(BLOCK_BYTES);
+            self.seal.blank(number * PER_BLOCK as u64, &mut block);
+            self.file.write(number * BLOCK_BYTES as u64, &block).map_err(&fault)?;
+        }
+        if blocks.is_empty() { Ok(()) } else { self.file.sync_data().map_err(&fault) }
     }
 
     pub fn has_room(&self, frame: &Frame) -> bool {

@@ -31,7 +31,9 @@ use super::blocks::Blocks;
 use super::disk::{Backends, STATE, create_whole, file_fault, state_fault};
 use super::engine::APPLIED;
 use super::envelope::{PLAIN, seal};
-use super::open::{FORMAT, FORMAT_VERSION, STORE_ID, UPGRADING, format_of, lock, must_be_there, open_state, setting};
+use super::open::{
+    FORMAT, FORMAT_VERSION, STORE_ID, UPGRADING, format_of, lock, must_be_there, open_state, setting, without_panic,
+};
 use super::tables::Table;
 
 /// Bytes of rows in one transaction of the new file.
@@ -74,6 +76,10 @@ impl fmt::Display for Upgrade {
 pub fn upgrade(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
     let _lock = lock(&**backends)?;
     must_be_there(&**backends)?;
+    without_panic(&**backends, || upgrade_locked(backends))
+}
+
+fn upgrade_locked(backends: &Arc<dyn Backends>) -> Result<Upgrade, Fault> {
     let place = backends.place();
     let mut state = open_state(&**backends)?.database;
     let mut done = Upgrade { from: FORMAT_VERSION, to: FORMAT_VERSION, ..Upgrade::default() };
@@ -131,7 +137,7 @@ pub(super) fn interrupted(state: &Database) -> Result<Option<u32>, Fault> {
 /// Fills a new state file with all that the old files hold.
 fn rewrite(old: Form4, file: Blocks, done: &mut Upgrade) -> Result<(), Fault> {
     let database = redb::Builder::new().create_with_backend(file).map_err(state_fault)?;
-    let mut batch = Batch { database: &database, rows: Vec::new(), bytes: 0 };
+    let mut batch = Batch::new(&database);
     let mut left_out = BTreeMap::<String, u64>::new();
     old.each(|row| match row {
         Ok(row) => batch.put(row),
@@ -167,20 +173,24 @@ pub(super) struct NewRow {
 }
 
 /// Rows on their way into the new file.
-struct Batch<'a> {
+pub(super) struct Batch<'a> {
     database: &'a Database,
     rows: Vec<NewRow>,
     bytes: usize,
 }
 
-impl Batch<'_> {
-    fn put(&mut self, row: NewRow) -> Result<(), Fault> {
+impl<'a> Batch<'a> {
+    pub fn new(database: &'a Database) -> Batch<'a> {
+        Batch { database, rows: Vec::new(), bytes: 0 }
+    }
+
+    pub fn put(&mut self, row: NewRow) -> Result<(), Fault> {
         self.bytes += row.key.len() + row.value.len();
         self.rows.push(row);
         if self.bytes < BATCH_BYTES { Ok(()) } else { self.flush() }
     }
 
-    fn flush(&mut self) -> Result<(), Fault> {
+    pub fn flush(&mut self) -> Result<(), Fault> {
         let mut transaction = self.database.begin_write().map_err(state_fault)?;
         transaction.set_quick_repair(true);
         self.rows.sort_by_key(|row| row.table);

@@ -6,6 +6,10 @@
 //! open, each under a lock of its own. A fault here is a fault of one day's file and not of the store: it never stops
 //! the appliance.
 
+mod anew;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,7 +20,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::blocks::{Blocks, Rotten};
 use super::damages::Damages;
-use super::disk::{Backends, REPAIR, create_whole};
+use super::disk::{Backends, REPAIR};
 use super::envelope::{Sealed, seal};
 use super::open::{Opened, open_database};
 use super::rows::{self, HistoryRow, PayloadsRow, Row, damaged};
@@ -33,8 +37,6 @@ const FORM_VERSION: u32 = 6;
 const FORM: TableDefinition<&str, u32> = TableDefinition::new("form");
 const ZSTD_LEVEL: i32 = 3;
 const DAY_MS: i64 = 86_400_000;
-/// Most executions in one transaction of a file that is rewritten.
-const REWRITTEN_ROWS: usize = 500;
 const CACHE_BYTES: usize = 4 << 20;
 /// How often a read is begun that fails over what others found damaged.
 const TRIES_MAX: u32 = 5;
@@ -166,29 +168,6 @@ impl Archives {
         let file = Blocks::open(&*self.disk, &temporary).map_err(io)?;
         drop(create_tables(day, file)?);
         self.disk.rename(&temporary, &name).map_err(io)
-    }
-
-    /// Rewrites a day's file that an older release wrote; `content` takes a row out of that release's form and says its
-    /// version. Says whether there was anything to do. A crash leaves the old file or the new one.
-    pub fn upgrade(&self, day: u32, content: OldContent) -> Result<bool, Fault> {
-        let (name, io) = (file_name(day), |e: std::io::Error| archive_fault(day, redb::Error::Io(e)));
-        let opened = open_database(&*self.disk, &name, CACHE_BYTES).map_err(|(_, e)| archive_fault(day, e))?;
-        let mut old = opened.database;
-        let form = form_of(day, &old)?;
-        if form == Some(FORM_VERSION) {
-            return Ok(false);
-        }
-        // It has no other checksums than redb's own.
-        old.check_integrity().map_err(|e| archive_fault(day, e))?;
-        create_whole(&*self.disk, &name, |temporary| {
-            let new = create_tables(day, Blocks::open(&*self.disk, temporary).map_err(io)?)?;
-            for blobs in [PAYLOADS, HISTORIES] {
-                rewrite(day, blobs, &old, &new, form, content)?;
-            }
-            drop(old);
-            Ok(())
-        })?;
-        Ok(true)
     }
 
     /// `None`: the day has no file, or the file does not know the execution.
@@ -371,45 +350,6 @@ fn form_of(day: u32, database: &Database) -> Result<Option<u32>, Fault> {
     }
 }
 
-/// How a release's archives are read: a row of that table, unpacked, to its version and content.
-pub(super) type OldContent = fn(Table, &[u8]) -> Result<(u8, &[u8]), Fault>;
-
-fn rewrite(
-    day: u32,
-    blobs: Blobs,
-    old: &Database,
-    new: &Database,
-    form: Option<u32>,
-    content: OldContent,
-) -> Result<(), Fault> {
-    let reading = old.begin_read().map_err(|e| archive_fault(day, e))?;
-    let stored = reading.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
-    let mut rows = stored.iter().map_err(|e| archive_fault(day, e))?.peekable();
-    while rows.peek().is_some() {
-        let mut transaction = new.begin_write().map_err(|e| archive_fault(day, e))?;
-        transaction.set_quick_repair(true);
-        let mut table = transaction.open_table(blobs.definition).map_err(|e| archive_fault(day, e))?;
-        for row in rows.by_ref().take(REWRITTEN_ROWS) {
-            let (id, blob) = row.map_err(|e| archive_fault(day, e))?;
-            let id = ExecutionId(id.value());
-            let blob = match form {
-                // Only what is under redb's pages is another since.
-                Some(_) => blob.value().to_vec(),
-                None => {
-                    let row = zstd::stream::decode_all(blob.value()).map_err(|e| does_not_unpack(day, id, &e))?;
-                    let (version, archive) = content(blobs.of, &row)?;
-                    packed(blobs, id, version, archive)?
-                }
-            };
-            Sealed::new(blobs.of, &id.to_bytes(), &blob).verify()?;
-            table.insert(id.0, blob.as_slice()).map_err(|e| archive_fault(day, e))?;
-        }
-        drop(table);
-        transaction.commit().map_err(|e| archive_fault(day, e))?;
-    }
-    Ok(())
-}
-
 fn of_an_older_release(name: &str) -> Fault {
     let what = format!("the archive {name} was written by an older release; run `conveyor upgrade`");
     Fault::Retryable { what, source: None }
@@ -429,74 +369,4 @@ fn packed(blobs: Blobs, id: ExecutionId, version: u8, archive: &[u8]) -> Result<
     let packed = zstd::bulk::compress(archive, ZSTD_LEVEL)
         .map_err(|e| Fault::retryable(format!("the rows of execution {id} cannot be packed"), e))?;
     Ok(seal(blobs.of, version, &id.to_bytes(), &packed))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::any::Any;
-    use std::io;
-    use std::sync::Barrier;
-
-    use redb::StorageBackend;
-
-    use super::*;
-    use crate::sim::SimDisk;
-
-    /// A disk that is slow to open one file: it waits at the barrier, and then again.
-    struct Slow(SimDisk, Barrier);
-
-    impl Backends for Slow {
-        fn exists(&self, name: &str) -> io::Result<bool> {
-            self.0.exists(name)
-        }
-
-        fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
-            if name == file_name(1) {
-                self.1.wait();
-                self.1.wait();
-            }
-            self.0.open(name)
-        }
-
-        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.rename(from, to)
-        }
-
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.remove(name)
-        }
-
-        fn names(&self) -> io::Result<Vec<String>> {
-            self.0.names()
-        }
-
-        fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
-            self.0.lock()
-        }
-
-        fn place(&self) -> String {
-            self.0.place()
-        }
-    }
-
-    #[test]
-    fn a_day_waits_for_no_other_days_file_and_few_stay_open() {
-        let slow = Arc::new(Slow(SimDisk::new(1), Barrier::new(2)));
-        let archives = Archives::new(slow.clone(), Arc::default());
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| archives.write(1, &[]));
-            slow.1.wait();
-            for day in 2..20 {
-                archives.write(day, &[]).unwrap();
-                assert!(archives.ids(day).unwrap().is_empty());
-            }
-            archives.remove(19).unwrap();
-            assert_eq!(archives.days().unwrap().len(), 18, "days 1 to 18, of which the first is not open yet");
-            slow.1.wait();
-            waiting.join().unwrap().unwrap();
-        });
-        let open = archives.places.lock().values().filter(|place| place.open.lock().is_some()).count();
-        assert!((1..=OPEN_MAX).contains(&open), "{open}");
-        assert_eq!(archives.days().unwrap().len(), 18);
-    }
 }
