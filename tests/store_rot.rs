@@ -1,7 +1,7 @@
 //! Bytes rot in every file of a store: whatever is read then is right or an error, and nothing panics.
 //!
 //! The truth is what the same readers said before. Damage is drawn by a seed: flipped bits, runs of other bytes, blank sectors
-//! and pages, pages in each other's place, and files that end early. `STORE_ROT_MUTATIONS` says how many are tried.
+//! and pages, sectors that the disk does not give back, pages in each other's place, and files that end early. `STORE_ROT_MUTATIONS` says how many are tried.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -29,7 +29,12 @@ const EXECUTIONS: u128 = 90;
 const PAGE: usize = 4096;
 
 /// Names and bytes.
-type Files = BTreeMap<String, Vec<u8>>;
+#[derive(Clone)]
+struct Files {
+    files: BTreeMap<String, Vec<u8>>,
+    /// A sector that the disk does not give back: of which file, and where.
+    lost_sector: Option<(String, usize)>,
+}
 
 fn options(disk: &SimDisk) -> Options {
     let threads = Threads::Caller { checkpoint_every: 0 };
@@ -161,15 +166,18 @@ fn files(disk: &SimDisk) -> Files {
         file.read(0, &mut bytes).unwrap();
         (name, bytes)
     };
-    disk.names().unwrap().into_iter().map(read).collect()
+    Files { files: disk.names().unwrap().into_iter().map(read).collect(), lost_sector: None }
 }
 
 fn on_disk(files: &Files) -> SimDisk {
     let disk = SimDisk::new(1);
-    for (name, bytes) in files {
+    for (name, bytes) in &files.files {
         let file = disk.open(name).unwrap();
         file.write(0, bytes).unwrap();
         file.sync_data().unwrap();
+    }
+    if let Some((name, byte)) = &files.lost_sector {
+        disk.lose_sector(name, *byte);
     }
     disk
 }
@@ -217,11 +225,11 @@ fn everything(reader: &Scans) -> Answers {
 fn damage(rng: &mut ChaCha8Rng, files: &mut Files) -> String {
     let kinds = ["state.redb", "journal-", "history-"];
     let kind = *kinds.choose(rng).unwrap();
-    let names: Vec<String> = files.keys().filter(|name| name.starts_with(kind)).cloned().collect();
+    let names: Vec<String> = files.files.keys().filter(|name| name.starts_with(kind)).cloned().collect();
     let name = names.choose(rng).unwrap().clone();
-    let bytes = files.get_mut(&name).unwrap();
+    let bytes = files.files.get_mut(&name).unwrap();
     let pages = bytes.len() / PAGE;
-    let (what, count) = match rng.random_range(0..9) {
+    let (what, count) = match rng.random_range(0..10) {
         0 | 1 => ("bit", 1),
         2 => ("bits", 20),
         3 => ("bits", 100),
@@ -229,6 +237,7 @@ fn damage(rng: &mut ChaCha8Rng, files: &mut Files) -> String {
         5 => ("blank page", 1),
         6 => ("blank sector", 1),
         7 => ("cut", 1),
+        8 => ("lost sector", 1),
         _ => ("swap", 1),
     };
     let mut at = 0;
@@ -240,6 +249,7 @@ fn damage(rng: &mut ChaCha8Rng, files: &mut Files) -> String {
                 let end = (at + rng.random_range(1..5_000)).min(bytes.len());
                 rng.fill_bytes(&mut bytes[at..end]);
             }
+            "lost sector" => files.lost_sector = Some((name.clone(), at)),
             "blank page" => bytes[at / PAGE * PAGE..][..PAGE].fill(0),
             "blank sector" => bytes[at / 512 * 512..][..512].fill(0),
             "cut" if rng.random_range(0..2) == 0 => bytes.truncate(at),

