@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "api/beneath.rs"]
+mod beneath;
 #[path = "api/crowd.rs"]
 mod crowd;
 #[path = "api/hostile.rs"]

@@ -1,10 +1,12 @@
 //! `/media/{share}/{key}`: results, to play and to download. Reads only.
 //!
-//! Invariants: only shares that are listed as servable are served; no key leads out of its share; what a file holds is
-//! never run as a page of this origin.
+//! Invariants: only shares that are listed as servable are served; no key leads out of its share, and what is answered is
+//! all of the one file that was opened; nothing is handed out before it is published; what a file holds is never run as a
+//! page of this origin.
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -12,7 +14,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use conveyor_base::beneath::Meta;
 use conveyor_base::escape::escaped;
+use conveyor_base::shares::{ShareError, is_under_way};
 use conveyor_base::{ShareIo, Shares, Uri};
 use futures::stream;
 use tokio::runtime::Handle;
@@ -61,19 +65,30 @@ pub async fn file(
     let open = move |shares: &Shares| -> Result<_, (StatusCode, String)> {
         let missing = |what: String| (StatusCode::NOT_FOUND, what);
         let cannot = |e: io::Error| (StatusCode::SERVICE_UNAVAILABLE, format!("{asked} cannot be read: {e}"));
-        let path = shares.resolve(&asked).map_err(|e| missing(e.to_string()))?;
+        let nothing = || missing(format!("There is no file {asked}."));
+        let place = shares.place(&asked).map_err(|e| missing(e.to_string()))?;
+        if !is_published(&asked.key) {
+            return Err(nothing());
+        }
+        let file = place.read().map_err(|e| match e {
+            _ if e.is_missing() => nothing(),
+            ShareError::Io { source, .. } => cannot(source),
+            other => missing(other.to_string()),
+        })?;
         // Not folders, nor pipes that would hold the request for ever.
-        let Some(meta) = path.metadata().ok().filter(std::fs::Metadata::is_file) else {
-            return Err(missing(format!("There is no file {asked}.")));
-        };
-        let file = File::open(&path).map_err(cannot)?;
-        // What of the file is asked for, and whether at all, is worked out there; the content is read below.
+        let meta = Meta::of(&file).map_err(cannot)?;
+        if !meta.is_file() {
+            return Err(nothing());
+        }
+        // What of the file is asked for, and whether at all, is worked out there; the content is read below. By this name
+        // it is the file that is open, whatever has its own name by now.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let ask = |headers: &HeaderMap| {
             let mut request = Request::builder().method(method.clone()).body(Body::empty()).unwrap_or_default();
             *request.headers_mut() = headers.clone();
             runtime.block_on(ServeFile::new(&path).try_call(request)).map_err(cannot)
         };
-        let (mut head, length) = (ask(&headers)?, meta.len());
+        let (mut head, length) = (ask(&headers)?, meta.size);
         if !is_to_range(&headers, head.headers(), length) {
             headers.remove(header::RANGE);
             head = ask(&headers)?;
@@ -166,11 +181,17 @@ fn content(io: ShareIo, share: String, file: File, first: u64, length: u64) -> B
 
 /// Where a file is served, if it is.
 pub fn url(app: &AppState, uri: &Uri) -> Option<String> {
-    if !app.served.contains(&uri.share) {
+    if !app.served.contains(&uri.share) || !is_published(&uri.key) {
         return None;
     }
     let key: Vec<String> = uri.key.split('/').map(escaped).collect();
     Some(format!("media/{}/{}", escaped(&uri.share), key.join("/")))
+}
+
+/// Whether a key may be one of a result: staged and unfinished ones stand under hidden names, as what other programs keep
+/// for themselves does.
+fn is_published(key: &str) -> bool {
+    !key.split('/').any(|part| part.starts_with('.')) && !key.rsplit('/').next().is_some_and(is_under_way)
 }
 
 fn content_type(name: &str) -> Option<&'static str> {

@@ -26,7 +26,7 @@ async fn begin(app: &AppState, file: &Uri) -> Result<Value, ApiError> {
     // With no share configured there is nothing to check the name against: the workflow may mean another store.
     if app.io.shares().names().next().is_some() {
         let (share, file) = (&file.share, file.clone());
-        let found = app.io.run(&[share], move |shares| shares.resolve(&file)).await?;
+        let found = app.io.run(&[share], move |shares| shares.place(&file)?.check()).await?;
         found.map_err(|e| ApiError::validation(fault::chain(&e)))?;
     }
     let machine = app.workflows.get(&file.share).map_or("main", String::as_str).to_owned();

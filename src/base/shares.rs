@@ -1,19 +1,26 @@
 //! Shares: named folders that play the part of S3 buckets. `s3://share/key` names a file on one.
 //!
-//! Invariant: no [`Uri`] resolves to a path outside its share's root, whatever its key holds and wherever
-//! symbolic links inside the share point.
+//! Invariant: no [`Uri`] leads to a file outside its share's root, whatever its key holds and wherever symbolic links
+//! inside the share point. What is opened, is opened through a [`Place`](super::place::Place), so that this holds while links
+//! are exchanged, too.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
+
+use super::place::is_plain;
+
+/// Suffixes under which copies and downloads are written before they get their own name.
+const UNDER_WAY: &[&str] =
+    &[".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", ".download", ".!qb", ".!ut"];
 
 /// `s3://share/key`. Keys are UTF-8, as in S3, and use `/` whatever the file system does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +91,14 @@ pub enum ShareError {
     Io { uri: Uri, source: std::io::Error },
 }
 
+impl ShareError {
+    /// Whether it says that there is no such file, or that a folder on its way is none.
+    pub fn is_missing(&self) -> bool {
+        let missing = |e: &io::Error| matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        matches!(self, ShareError::Io { source, .. } if missing(source))
+    }
+}
+
 /// The configured shares: name to root folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -109,9 +124,11 @@ impl Shares {
         })
     }
 
-    /// The path of a file that may or may not exist yet.
+    /// The name of a file that may or may not exist yet.
     ///
-    /// Refuses keys with `..`, absolute keys and NUL, and existing parents that are symbolic links out of the share.
+    /// Refuses keys with `..`, absolute keys and NUL, and existing parents that are symbolic links out of the share. That
+    /// holds for the moment of the look alone: a name is for a stage whose own root has no more bound than its inputs, and
+    /// for comparisons. Everybody else asks for a [`Place`](Shares::place).
     pub fn resolve(&self, uri: &Uri) -> Result<PathBuf, ShareError> {
         let root = self.root(&uri.share)?;
         let real_root = root.canonicalize().map_err(|source| ShareError::Unreachable {
@@ -120,8 +137,7 @@ impl Shares {
             source,
         })?;
         let key = Path::new(&uri.key);
-        let plain = key.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-        if !plain || uri.key.contains('\0') {
+        if !is_plain(&uri.key) {
             return Err(ShareError::Escapes(uri.clone()));
         }
         let path = real_root.join(key);
@@ -201,6 +217,15 @@ fn is_same(one: &Path, other: &Path) -> bool {
     matches!((file(one), file(other)), (Ok(one), Ok(other)) if one == other)
 }
 
+/// Whether a file's name says that it is not whole yet, or not meant for others: it is hidden, or has one of the suffixes.
+pub fn is_under_way(file_name: &str) -> bool {
+    let lower = file_name.to_lowercase();
+    lower.starts_with('.')
+        || lower.starts_with("~$")
+        || lower.ends_with('~')
+        || UNDER_WAY.iter().any(|suffix| lower.ends_with(suffix))
+}
+
 /// The store's setting that is there for a share that was last seen mounted.
 pub fn mounted_setting(share: &str) -> String {
     format!("ingest.mounted.{share}")
@@ -219,62 +244,17 @@ mod tests {
         std::os::unix::fs::symlink("/nowhere/at/all", root.join("dangling")).unwrap();
         let shares = Shares::new([("in".to_owned(), root)]);
         for bad in ["../x", "/etc/passwd", "sub/../../x", "out/passwd", "dangling", "out", "a\0b"] {
-            assert!(shares.resolve(&Uri::new("in", bad)).is_err(), "{bad}");
+            let uri = Uri::new("in", bad);
+            assert!(shares.resolve(&uri).is_err(), "{bad}");
+            let refused = |e| matches!(e, ShareError::Escapes(_));
+            assert!(refused(shares.place(&uri).and_then(|place| place.read()).unwrap_err()), "{bad}");
+            assert!(shares.place(&uri).is_err_and(refused) || shares.place(&uri).unwrap().check().is_err(), "{bad}");
         }
         for good in ["a.mp4", "sub/b.mp4", "new/folder/c d'\"\n.mp4"] {
-            assert!(shares.resolve(&Uri::new("in", good)).is_ok(), "{good}");
+            let uri = Uri::new("in", good);
+            assert!(shares.resolve(&uri).is_ok(), "{good}");
+            assert!(shares.place(&uri).unwrap().make_entry().unwrap().is_free(), "{good}");
         }
         assert!(shares.resolve(&Uri::new("other", "x")).is_err());
-    }
-
-    type Rename = fn(&Path, &Path) -> io::Result<()>;
-
-    #[test]
-    fn a_name_is_given_once_whichever_way_the_file_system_has() {
-        for (way, rename) in [("rename", rename_new as Rename), ("link", link_new), ("claim", claim_new)] {
-            let dir = tempfile::tempdir().unwrap();
-            let place = |name: &str| dir.path().join(name);
-            let to = place("name");
-            let names: Vec<String> = (0..16).map(|n| format!("part {n}")).collect();
-            names.iter().for_each(|name| fs::write(place(name), name).unwrap());
-            let start = std::sync::Barrier::new(names.len());
-            let got: Vec<_> = std::thread::scope(|scope| {
-                let give = |name: &String| {
-                    start.wait();
-                    (name.clone(), rename(&place(name), &to))
-                };
-                let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || give(name))).collect();
-                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-            });
-            let (named, refused): (Vec<_>, Vec<_>) = got.into_iter().partition(|(_, renamed)| renamed.is_ok());
-            assert_eq!(named.len(), 1, "by {way}");
-            assert_eq!(fs::read_to_string(&to).unwrap(), named[0].0);
-            assert!(!place(&named[0].0).exists(), "by {way}: it has one name");
-            for (name, renamed) in refused {
-                assert_eq!(renamed.unwrap_err().kind(), io::ErrorKind::AlreadyExists, "by {way}");
-                assert_eq!(fs::read_to_string(place(&name)).unwrap(), name);
-            }
-            assert_eq!(rename(&place("none"), &place("new")).unwrap_err().kind(), io::ErrorKind::NotFound);
-            assert!(!place("new").exists(), "by {way}: nothing is left of what failed");
-        }
-    }
-
-    #[test]
-    fn a_link_that_was_made_already_and_a_folder_get_the_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = |name: &str| dir.path().join(name);
-        fs::write(place("part"), "it").unwrap();
-        fs::hard_link(place("part"), place("file")).unwrap();
-        link_new(&place("part"), &place("file")).unwrap();
-        assert_eq!((place("part").exists(), fs::read_to_string(place("file")).unwrap()), (false, "it".into()));
-        for rename in [rename_new as Rename, link_new] {
-            fs::create_dir(place("folder")).unwrap();
-            assert_eq!(rename(&place("folder"), &place("file")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            rename(&place("folder"), &place("moved")).unwrap();
-            fs::create_dir(place("folder")).unwrap();
-            assert_eq!(rename(&place("folder"), &place("moved")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-            fs::remove_dir(place("folder")).unwrap();
-            fs::remove_dir(place("moved")).unwrap();
-        }
     }
 }

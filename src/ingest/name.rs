@@ -4,12 +4,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use conveyor_base::limits::NAME_CHARS_MAX;
+use conveyor_base::shares::is_under_way;
 
 use super::settle::FileState;
 
-/// Suffixes under which copies and downloads are written before they get their own name.
-const UNDER_WAY: &[&str] =
-    &[".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", ".download", ".!qb", ".!ut"];
 /// Folders that file servers and operating systems keep for themselves.
 const SYSTEM_FOLDERS: &[&str] =
     &["@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@Recycle"];
@@ -24,14 +22,7 @@ const STEM_CHARS_MAX: usize = 40;
 /// Suffixes match whatever their case: cameras write `.MP4`.
 pub fn counts(file_name: &str, suffixes: &[String]) -> bool {
     let lower = file_name.to_lowercase();
-    !is_under_way(&lower) && (suffixes.is_empty() || suffixes.iter().any(|s| lower.ends_with(&s.to_lowercase())))
-}
-
-fn is_under_way(lower: &str) -> bool {
-    lower.starts_with('.')
-        || lower.starts_with("~$")
-        || lower.ends_with('~')
-        || UNDER_WAY.iter().any(|suffix| lower.ends_with(suffix))
+    !is_under_way(file_name) && (suffixes.is_empty() || suffixes.iter().any(|s| lower.ends_with(&s.to_lowercase())))
 }
 
 /// Whether a scan goes into a folder of that name.

@@ -6,6 +6,7 @@
 //! appliance   in this process: real store, actors, resources and workflows; the media child is a script
 //! api         in this process: real store, actors and API; every Task is a script
 //! driver      an NVIDIA driver that does what a script says, for boxes without a GPU
+//! exchange    somebody who swaps a file for a link, over and over
 //! until       waiting with an end
 //! yardstick   what benchmarks measure against, and how
 //! ```
@@ -18,6 +19,7 @@ pub mod api;
 #[cfg(feature = "appliance")]
 pub mod appliance;
 pub mod driver;
+pub mod exchange;
 pub mod served;
 pub mod until;
 #[cfg(feature = "bench")]

@@ -62,8 +62,8 @@ pub async fn outputs(app: &AppState, named: Vec<Uri>) -> Vec<Output> {
 }
 
 fn size(shares: &Shares, uri: &Uri) -> Option<u64> {
-    let meta = shares.resolve(uri).ok()?.metadata().ok()?;
-    meta.is_file().then_some(meta.len())
+    let meta = shares.place(uri).ok()?.look().ok()?;
+    meta.is_file().then_some(meta.size)
 }
 
 /// The first picture named in a text that is served: a row's thumbnail.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use axum::extract::State;
 use conveyor_base::Uri;
+use conveyor_base::shares::ShareError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,35 +56,33 @@ pub async fn files(
 }
 
 fn listed(app: &AppState, share: &str, under: &str) -> JsonResult {
-    let folder = match under {
-        "" => app.io.shares().root(share).map(std::path::Path::to_path_buf),
-        under => app.io.shares().resolve(&Uri::new(share, under)),
-    };
-    let folder = folder.map_err(|e| ApiError::new("ResourceNotFound", e.to_string()))?;
+    let place = app.io.shares().place(&Uri::new(share, under));
+    let place = place.map_err(|e| ApiError::new("ResourceNotFound", e.to_string()))?;
     let unread =
         |e: std::io::Error| ApiError::new("ResourceNotFound", format!("s3://{share}/{under} cannot be read: {e}"));
+    let mut listing = place.list().map_err(|e| match e {
+        ShareError::Io { source, .. } => unread(source),
+        other => ApiError::new("ResourceNotFound", other.to_string()),
+    })?;
     let (mut entries, mut more) = (Vec::new(), false);
-    for entry in std::fs::read_dir(&folder).map_err(unread)? {
-        let entry = entry.map_err(unread)?;
+    while let Some(listed) = listing.next() {
+        let listed = listed.map_err(unread)?;
         // A name that is no text cannot stand in a key, and hidden files are the box's own or another program's.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') {
-            continue;
-        }
+        let Some(name) = listed.name.to_str().filter(|name| !name.starts_with('.')) else { continue };
         if entries.len() == ENTRIES_MAX {
             more = true;
             break;
         }
-        let Ok(meta) = entry.metadata() else { continue };
-        let key = if under.is_empty() { name.clone() } else { format!("{under}/{name}") };
-        let modified = meta.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        let Ok(meta) = listing.meta(&listed) else { continue };
+        let key = if under.is_empty() { name.to_owned() } else { format!("{under}/{name}") };
+        let modified = meta.modified().map(|_| meta.modified_ms());
         let uri = Uri::new(share, &key);
         entries.push(json!({
             "name": name,
             "key": key,
-            "folder": meta.is_dir(),
-            "bytes": meta.is_file().then_some(meta.len()),
-            "modifiedAt": modified.map(|d| d.as_millis() as i64),
+            "folder": meta.is_folder(),
+            "bytes": meta.is_file().then_some(meta.size),
+            "modifiedAt": modified,
             "url": if meta.is_file() { media::url(app, &uri) } else { None },
         }));
     }

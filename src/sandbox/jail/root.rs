@@ -10,7 +10,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use conveyor_base::{TaskError, Uri, beneath};
+use conveyor_base::beneath::{self, Folder, Links};
+use conveyor_base::{TaskError, Uri};
 use conveyor_job::Job;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -208,8 +209,8 @@ fn opened(path: &Path, attributes: u64) -> Option<Bind> {
 
 fn input(job: &Job, sandbox: &Sandbox, uri: &Uri) -> Result<Option<Bind>, NotEntered> {
     let Ok(root) = job.shares.root(&uri.share) else { return Ok(None) };
-    let found = beneath::top(root).and_then(|top| {
-        let source = beneath::open(top, Path::new(&uri.key), OFlag::O_PATH, Mode::empty())?;
+    let found = Folder::top(root).and_then(|top| {
+        let source = top.open(Path::new(&uri.key), Links::Followed, OFlag::O_PATH)?;
         let meta = fs::metadata(format!("/proc/self/fd/{}", source.as_raw_fd()))?;
         Ok((source, meta))
     });
@@ -255,11 +256,11 @@ pub fn stage_user(job: &Job, sandbox: &Sandbox) -> Option<u32> {
 
 /// Caption files beside a file: those of its stem.
 fn captions(job: &Job, uri: &Uri) -> Vec<Uri> {
-    let Some(path) = place(job, uri) else { return Vec::new() };
-    let Some(folder) = path.parent() else { return Vec::new() };
+    let Ok(root) = job.shares.root(&uri.share) else { return Vec::new() };
     let (stem, parent) = (uri.stem().to_owned(), uri.key.rsplit_once('/').map(|(parent, _)| parent));
-    let names = fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let folder = Path::new(parent.unwrap_or_default());
+    let names = Folder::top(root).and_then(|top| top.list(folder, Links::Followed)).into_iter().flatten().flatten();
+    let names = names.filter_map(|listed| listed.name.into_string().ok());
     let of_stem = |name: &String| {
         let suffix = name.rsplit_once('.').map(|(_, suffix)| suffix.to_ascii_lowercase());
         name.strip_prefix(&stem).is_some_and(|rest| rest.starts_with('.'))

@@ -1,0 +1,302 @@
+//! [`Entry`]: a name in an open folder, and what is done to names.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+use super::{Folder, Kind, Links, Listing, Meta};
+
+/// A name in an open folder, whether or not anything has it. A link that has the name is itself meant.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    folder: Arc<Folder>,
+    name: OsString,
+}
+
+impl Entry {
+    pub(super) fn new(folder: Arc<Folder>, name: OsString) -> Entry {
+        Entry { folder, name }
+    }
+
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    pub fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
+    /// Where it was when its folder was opened, for messages.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join(&self.name)
+    }
+
+    /// Another name in the same folder.
+    pub fn beside(&self, name: impl Into<OsString>) -> Entry {
+        Entry::new(self.folder.clone(), name.into())
+    }
+
+    /// # Errors
+    /// Those of `fstatat`; `NotFound` where nothing has the name.
+    pub fn meta(&self) -> io::Result<Meta> {
+        Ok(fstatat(&self.folder, self.plain()?, AtFlags::AT_SYMLINK_NOFOLLOW)?.into())
+    }
+
+    /// Whether nothing has the name.
+    pub fn is_free(&self) -> bool {
+        self.meta().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Opens the file itself for reading.
+    ///
+    /// # Errors
+    /// As [`Folder::read`]; a link is refused.
+    pub fn read(&self) -> io::Result<File> {
+        self.folder.read(self.plain()?, Links::Refused)
+    }
+
+    /// Holds on to what has the name, to know it again; nothing can be read by it.
+    ///
+    /// # Errors
+    /// As [`Folder::open`]; a link is refused.
+    pub fn pin(&self) -> io::Result<OwnedFd> {
+        self.folder.open(self.plain()?, Links::Refused, OFlag::O_PATH)
+    }
+
+    /// Opens the folder itself that has the name.
+    ///
+    /// # Errors
+    /// As [`Folder::folder`]; a link is refused.
+    pub fn open_folder(&self) -> io::Result<Folder> {
+        self.folder.folder(self.plain()?, Links::Refused)
+    }
+
+    /// Opens the file itself to write behind its end.
+    ///
+    /// # Errors
+    /// As [`Folder::open`]; a link is refused, and a pipe that nobody reads.
+    pub fn append(&self) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK;
+        Ok(self.folder.open(self.plain()?, Links::Refused, flags)?.into())
+    }
+
+    /// Makes a new file, to be written and read.
+    ///
+    /// # Errors
+    /// Those of `openat`; `AlreadyExists` where anything has the name.
+    pub fn create_new(&self) -> io::Result<File> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        Ok(openat(&self.folder, self.plain()?, flags, Mode::from_bits_truncate(0o666))?.into())
+    }
+
+    /// The same in place of whatever file has the name. What was written to that one stays with whoever has it open.
+    ///
+    /// # Errors
+    /// As [`Entry::create_new`] and [`Entry::remove_file`].
+    pub fn create(&self) -> io::Result<File> {
+        match self.create_new() {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove_file()?;
+                self.create_new()
+            }
+            created => created,
+        }
+    }
+
+    /// Gives what has this name another one, and takes that from whatever file has it. Syncs nothing.
+    ///
+    /// # Errors
+    /// Those of `renameat`.
+    pub fn rename(&self, to: &Entry) -> io::Result<()> {
+        Ok(renameat(&self.folder, self.plain()?, &to.folder, to.plain()?)?)
+    }
+
+    /// Lets two names change places. Syncs nothing.
+    ///
+    /// # Errors
+    /// Those of `renameat2`: network file systems cannot.
+    pub fn exchange(&self, with: &Entry) -> io::Result<()> {
+        Ok(renameat2(&self.folder, self.plain()?, &with.folder, with.plain()?, RenameFlags::RENAME_EXCHANGE)?)
+    }
+
+    /// Renames a file or a folder unless the new name is taken, whoever takes it and however late. Syncs nothing.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were.
+    pub fn rename_new(&self, to: &Entry) -> io::Result<()> {
+        match renameat2(&self.folder, self.plain()?, &to.folder, to.plain()?, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => self.link_new(to),
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// The same where a rename always replaces what has the name, as on NFS: a link does not.
+    fn link_new(&self, to: &Entry) -> io::Result<()> {
+        if self.meta()?.is_folder() {
+            // There are no links to folders. A folder replaces nothing but an empty folder.
+            return match to.meta() {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => self.rename(to),
+            };
+        }
+        match linkat(&self.folder, self.plain()?, &to.folder, to.plain()?, AtFlags::empty()) {
+            Ok(()) => {}
+            // The answer of a server may get lost, and the link be asked for once more.
+            Err(Errno::EEXIST) if self.is_same(to) => {}
+            Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EMLINK) => return self.claim_new(to),
+            Err(e) => return Err(e.into()),
+        }
+        self.remove_file()
+    }
+
+    /// The same for a file where there are no links either: an empty file takes the name first. A crash may leave that
+    /// behind.
+    fn claim_new(&self, to: &Entry) -> io::Result<()> {
+        self.meta()?;
+        to.create_new()?;
+        self.rename(to).inspect_err(|_| {
+            // Where that went through and only its answer got lost, it is the file.
+            if self.meta().is_ok() {
+                let _ = to.remove_file();
+            }
+        })
+    }
+
+    /// Whether both names stand for one file.
+    pub fn is_same(&self, other: &Entry) -> bool {
+        matches!((self.meta(), other.meta()), (Ok(one), Ok(other)) if one.is_same(&other))
+    }
+
+    /// # Errors
+    /// Those of `unlinkat`; `NotFound` where nothing has the name.
+    pub fn remove_file(&self) -> io::Result<()> {
+        Ok(unlinkat(&self.folder, self.plain()?, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// Removes a file, or a folder with all that it holds. No link is followed: it goes itself.
+    ///
+    /// # Errors
+    /// Those of `unlinkat`, `openat` and of reading folders; what went before one of them is gone.
+    pub fn remove_all(&self) -> io::Result<()> {
+        match self.meta()?.kind {
+            Kind::Folder => remove_folder(self.folder.as_fd(), self.plain()?),
+            _ => self.remove_file(),
+        }
+    }
+
+    /// One component, so that it stays in its folder.
+    fn plain(&self) -> nix::Result<&Path> {
+        let name = self.name.as_encoded_bytes();
+        match name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {
+            true => Err(Errno::EINVAL),
+            false => Ok(Path::new(&self.name)),
+        }
+    }
+}
+
+fn remove_folder(parent: impl AsFd, name: &Path) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder: OwnedFd = openat(&parent, name, flags, Mode::empty())?;
+    for listed in Listing::of(folder.try_clone()?)?.collect::<io::Result<Vec<_>>>()? {
+        let own = Path::new(&listed.name);
+        let removed = match listed.kind {
+            Kind::Folder => remove_folder(&folder, own),
+            _ => unlinkat(&folder, own, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from),
+        };
+        // Somebody else was quicker.
+        removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+    }
+    Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    type Rename = fn(&Entry, &Entry) -> io::Result<()>;
+
+    fn folder(dir: &tempfile::TempDir) -> Arc<Folder> {
+        Arc::new(Folder::top(dir.path()).unwrap())
+    }
+
+    #[test]
+    fn a_name_is_given_once_whichever_way_the_file_system_has() {
+        let ways = [("rename", Entry::rename_new as Rename), ("link", Entry::link_new), ("claim", Entry::claim_new)];
+        for (way, rename) in ways {
+            let dir = tempfile::tempdir().unwrap();
+            let top = folder(&dir);
+            let place = |name: &str| dir.path().join(name);
+            let to = top.entry("name");
+            let names: Vec<String> = (0..16).map(|n| format!("part {n}")).collect();
+            names.iter().for_each(|name| fs::write(place(name), name).unwrap());
+            let start = std::sync::Barrier::new(names.len());
+            let got: Vec<_> = std::thread::scope(|scope| {
+                let give = |name: &String| {
+                    start.wait();
+                    (name.clone(), rename(&top.entry(name), &to))
+                };
+                let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || give(name))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            let (named, refused): (Vec<_>, Vec<_>) = got.into_iter().partition(|(_, renamed)| renamed.is_ok());
+            assert_eq!(named.len(), 1, "by {way}");
+            assert_eq!(fs::read_to_string(to.path()).unwrap(), named[0].0);
+            assert!(!place(&named[0].0).exists(), "by {way}: it has one name");
+            for (name, renamed) in refused {
+                assert_eq!(renamed.unwrap_err().kind(), io::ErrorKind::AlreadyExists, "by {way}");
+                assert_eq!(fs::read_to_string(place(&name)).unwrap(), name);
+            }
+            assert_eq!(rename(&top.entry("none"), &top.entry("new")).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert!(!place("new").exists(), "by {way}: nothing is left of what failed");
+        }
+    }
+
+    #[test]
+    fn a_link_that_was_made_already_and_a_folder_get_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = folder(&dir);
+        let place = |name: &str| dir.path().join(name);
+        fs::write(place("part"), "it").unwrap();
+        fs::hard_link(place("part"), place("file")).unwrap();
+        top.entry("part").link_new(&top.entry("file")).unwrap();
+        assert_eq!((place("part").exists(), fs::read_to_string(place("file")).unwrap()), (false, "it".into()));
+        for rename in [Entry::rename_new as Rename, Entry::link_new] {
+            let (own, taken, free) = (top.entry("folder"), top.entry("file"), top.entry("moved"));
+            fs::create_dir(place("folder")).unwrap();
+            assert_eq!(rename(&own, &taken).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            rename(&own, &free).unwrap();
+            fs::create_dir(place("folder")).unwrap();
+            assert_eq!(rename(&own, &free).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            fs::remove_dir(place("folder")).unwrap();
+            fs::remove_dir(place("moved")).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_removed_and_made_anew_is_the_name_and_not_what_a_link_points_at() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (top, kept) = (folder(&dir), outside.path().join("kept"));
+        fs::write(&kept, "kept").unwrap();
+        fs::create_dir_all(dir.path().join("a/b/c")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("a/b/out")).unwrap();
+        std::os::unix::fs::symlink(&kept, dir.path().join("part")).unwrap();
+        io::Write::write_all(&mut top.entry("part").create().unwrap(), b"new").unwrap();
+        assert!(top.entry("part").meta().unwrap().is_file());
+        top.entry("a").remove_all().unwrap();
+        assert!(top.entry("a").is_free());
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "kept");
+        for name in ["", ".", "..", "../x", "a/b", "/x"] {
+            assert!(top.entry(name).create().is_err() && top.entry(name).remove_all().is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a descriptor or a name stands for, without reading it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::stat::{FileStat, SFlag, fstat};
+
+/// What something on a disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Folder,
+    Link,
+    /// A pipe, a socket, a device.
+    Other,
+}
+
+/// What the file system says of a file. Two that are equal are of one file in one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    pub kind: Kind,
+    /// In bytes.
+    pub size: u64,
+    /// Since 1970, in nanoseconds.
+    pub modified_ns: i128,
+    pub inode: u64,
+    pub device: u64,
+    pub user: u32,
+    pub group: u32,
+}
+
+impl Meta {
+    /// # Errors
+    /// Those of `fstat`.
+    pub fn of(file: impl AsFd) -> io::Result<Meta> {
+        Ok(fstat(file)?.into())
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    pub fn is_folder(&self) -> bool {
+        self.kind == Kind::Folder
+    }
+
+    /// Whether it is of the same file, in whatever state.
+    pub fn is_same(&self, other: &Meta) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Whole milliseconds since 1970.
+    pub fn modified_ms(&self) -> i64 {
+        i64::try_from(self.modified_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX)
+    }
+
+    /// `None` for times before 1970.
+    pub fn modified(&self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(self.modified_ns).ok()?))
+    }
+}
+
+impl From<FileStat> for Meta {
+    fn from(stat: FileStat) -> Meta {
+        let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => Kind::File,
+            SFlag::S_IFDIR => Kind::Folder,
+            SFlag::S_IFLNK => Kind::Link,
+            _ => Kind::Other,
+        };
+        Meta {
+            kind,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            modified_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            inode: stat.st_ino,
+            device: stat.st_dev,
+            user: stat.st_uid,
+            group: stat.st_gid,
+        }
+    }
+}
