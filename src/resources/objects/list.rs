@@ -1,12 +1,12 @@
 //! Lists of keys and of buckets.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conveyor_base::beneath::Meta;
 use conveyor_base::{Shares, TaskError};
 use serde_json::{Value, json};
 
@@ -17,8 +17,7 @@ const KEYS_MAX: u64 = 1_000;
 
 /// The shares.
 pub fn buckets(shares: &Shares) -> Value {
-    let created =
-        |name: &str| shares.root(name).ok().and_then(|root| fs::metadata(root).ok()).map(|meta| modified(&meta));
+    let created = |name: &str| shares.top(name).ok().and_then(|top| Meta::of(&*top).ok()).map(|meta| modified(&meta));
     let buckets = shares.names().map(|name| json!({ "Name": name, "CreationDate": created(name) }));
     json!({ "Buckets": buckets.collect::<Vec<_>>() })
 }
@@ -35,8 +34,8 @@ pub fn objects(p: &Value, folder: &Object, new: bool) -> Result<Value, TaskError
     let after = token.or(text("StartAfter").or(text("Marker")).map(str::to_owned)).unwrap_or_default();
     let wanted = p.get("MaxKeys").and_then(Value::as_u64).unwrap_or(KEYS_MAX).min(KEYS_MAX) as usize;
     // A key with its file, or what several keys have in common.
-    let mut found: BTreeMap<String, Option<fs::Metadata>> = BTreeMap::new();
-    walk(&folder.path, "", &mut |key, meta| {
+    let mut found: BTreeMap<String, Option<Meta>> = BTreeMap::new();
+    walk(folder, |key, meta| {
         let Some(rest) = key.strip_prefix(prefix) else { return };
         let common = delimiter.and_then(|d| rest.find(d).map(|at| prefix.len() + at + d.len()));
         let (key, meta) = match common {
@@ -50,15 +49,14 @@ pub fn objects(p: &Value, folder: &Object, new: bool) -> Result<Value, TaskError
                 found.pop_last();
             }
         }
-    })
-    .map_err(|e| folder.io(&e))?;
+    })?;
     let truncated = found.len() > wanted;
     let last = found.keys().take(wanted).next_back().cloned();
     let (mut contents, mut common) = (Vec::new(), Vec::new());
     for (key, meta) in found.into_iter().take(wanted) {
         match meta {
             Some(meta) => contents.push(json!({
-                "Key": key, "Size": meta.len(), "LastModified": modified(&meta), "ETag": etag(&meta),
+                "Key": key, "Size": meta.size, "LastModified": modified(&meta), "ETag": etag(&meta),
                 "StorageClass": "STANDARD",
             })),
             None => common.push(json!({ "Prefix": key })),
@@ -88,18 +86,25 @@ pub fn objects(p: &Value, folder: &Object, new: bool) -> Result<Value, TaskError
     Ok(answer)
 }
 
-pub(super) fn walk(folder: &Path, prefix: &str, see: &mut impl FnMut(String, fs::Metadata)) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
+/// Goes over the objects of a bucket. Those in a folder that a link leads to are objects where they lie.
+pub(super) fn walk(bucket: &Object, mut see: impl FnMut(String, Meta)) -> Result<(), TaskError> {
+    let folder = bucket.place.folder().map_err(|e| bucket.share(&e))?;
+    let walked = folder.walk(
+        Path::new(""),
         // A name that is no UTF-8 is no key.
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let key = format!("{prefix}{name}");
-        if kind.is_dir() {
-            walk(&entry.path(), &format!("{key}/"), see)?;
-        } else if kind.is_file() && !name.starts_with('.') {
-            see(key, entry.metadata()?);
-        }
-    }
-    Ok(())
+        |name| name.to_str().is_some(),
+        |path, listing, listed| {
+            let Some(key) = path.to_str().filter(|_| listed.name.as_encoded_bytes().first() != Some(&b'.')) else {
+                return Ok(());
+            };
+            match listing.meta(listed) {
+                Ok(meta) if meta.is_file() => see(key.to_owned(), meta),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                // It was removed or exchanged meanwhile.
+                _ => {}
+            }
+            Ok(())
+        },
+    );
+    walked.map_err(|e| bucket.io(&e))
 }

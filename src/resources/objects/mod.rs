@@ -2,7 +2,7 @@
 //!
 //! Writes go to a hidden name beside the target, are synced and renamed: a reader never sees half a file, and a
 //! second run leaves the same result. What a put may replace is looked at when it gets its name, and nobody else on this box
-//! changes the object meanwhile. Nothing here leaves a share's root. What S3 keeps beside an object and a file
+//! changes the object meanwhile. Nothing here leaves a share's root, whoever exchanges links on it. What S3 keeps beside an object and a file
 //! cannot (its type, its metadata) is a row of the store, which counts for as long as the file is the one that was put.
 
 mod changing;
@@ -10,15 +10,14 @@ mod conditions;
 mod list;
 mod task;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
+use conveyor_base::beneath::{Entry, Meta};
 use conveyor_base::escape::unescaped;
 use conveyor_base::fault::chain;
-use conveyor_base::shares::{ShareError, rename_new};
-use conveyor_base::{ShareIo, Shares, TaskError, Timestamp, Uri};
+use conveyor_base::shares::ShareError;
+use conveyor_base::{Place, ShareIo, Shares, TaskError, Timestamp, Uri};
 use conveyor_run::{Fill, Handle};
 use conveyor_store::{Commit, ObjectField, ObjectRow, Reader};
 use serde_json::{Map, Value, json};
@@ -116,23 +115,23 @@ pub(super) fn write_whole(shares: &Shares, bucket: &str, key: &str, fill: Fill) 
         fill(&mut to)?;
         to.flush()
     })?;
-    Ok(meta.len())
+    Ok(meta.size)
 }
 
 /// All objects of a bucket below a prefix, by key, as a distributed Map's items show them.
 pub(super) fn list_all(shares: &Shares, bucket: &str, prefix: &str) -> Result<Vec<Value>, TaskError> {
     let folder = Object::at(shares, bucket, ".", "", &nothing_beside)?;
     let mut found = Vec::new();
-    list::walk(&folder.path, "", &mut |key, meta| {
+    list::walk(&folder, |key, meta| {
         if key.starts_with(prefix) {
             found.push((key, meta));
         }
-    })
-    .map_err(|e| folder.io(&e))?;
+    })?;
     found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-    let shown = |(key, meta): (String, fs::Metadata)| {
+    let shown = |(key, meta): (String, Meta)| {
         json!({
-            "Etag": etag(&meta), "Key": key, "LastModified": meta.mtime(), "Size": meta.len(), "StorageClass": "STANDARD",
+            "Etag": etag(&meta), "Key": key, "LastModified": meta.modified_ms().div_euclid(1_000), "Size": meta.size,
+            "StorageClass": "STANDARD",
         })
     };
     Ok(found.into_iter().map(shown).collect())
@@ -184,7 +183,7 @@ fn operate(shares: &Shares, operation: &str, p: &Value, id: &str, beside: Beside
         "headObject" => of(key()?)?.head(p)?.into(),
         "deleteObject" => of(key()?)?.delete()?,
         "deleteObjects" => delete_all(p, &of)?,
-        "headBucket" => of(".").map(|_| json!({}))?.into(),
+        "headBucket" => of(".").and_then(|bucket| bucket.check()).map(|_| json!({}))?.into(),
         "listObjectsV2" | "listObjects" => list::objects(p, &of(".")?, operation == "listObjectsV2")?.into(),
         _ => {
             return Err(TaskError::new(
@@ -221,7 +220,7 @@ impl Replaces<'_> {
 /// One object: a file that may or may not exist.
 struct Object<'a> {
     uri: Uri,
-    path: PathBuf,
+    place: Place,
     id: &'a str,
     beside: Beside<'a>,
 }
@@ -229,18 +228,19 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     fn at(shares: &Shares, bucket: &str, key: &str, id: &'a str, beside: Beside<'a>) -> Result<Object<'a>, TaskError> {
         let uri = Uri::new(share_of(bucket), key);
-        let path = shares.resolve(&uri).map_err(|e| share_error(&e, id))?;
-        Ok(Object { uri, path, id, beside })
+        let place = shares.place(&uri).map_err(|e| share_error(&e, id))?;
+        Ok(Object { uri, place, id, beside })
     }
 
-    fn open(&self) -> Result<(File, fs::Metadata), TaskError> {
-        // A pipe that nobody writes to would hold whoever opens it.
-        if !fs::metadata(&self.path).map_err(|e| self.io(&e))?.is_file() {
-            return Err(self.no_such_key());
-        }
-        let file = File::open(&self.path).map_err(|e| self.io(&e))?;
-        let meta = file.metadata().map_err(|e| self.io(&e))?;
-        Ok((file, meta))
+    fn open(&self) -> Result<(File, Meta), TaskError> {
+        let file = self.place.read().map_err(|e| self.share(&e))?;
+        let meta = Meta::of(&file).map_err(|e| self.io(&e))?;
+        if meta.is_file() { Ok((file, meta)) } else { Err(self.no_such_key()) }
+    }
+
+    /// What there is; refuses what leads out of the share.
+    fn check(&self) -> Result<Option<Meta>, TaskError> {
+        self.place.check().map_err(|e| self.share(&e))
     }
 
     fn head(&self, p: &Value) -> Result<Value, TaskError> {
@@ -253,10 +253,10 @@ impl<'a> Object<'a> {
         let (mut file, meta) = self.open()?;
         conditions::check(p, &etag(&meta), modified_at(&meta), "").map_err(|refusal| self.refused(&refusal))?;
         let range = match p.get("Range").and_then(Value::as_str) {
-            Some(range) => conditions::range(range, meta.len()).map_err(|refusal| self.refused(&refusal))?,
+            Some(range) => conditions::range(range, meta.size).map_err(|refusal| self.refused(&refusal))?,
             None => None,
         };
-        let (first, length) = range.unwrap_or((0, meta.len()));
+        let (first, length) = range.unwrap_or((0, meta.size));
         if length > BODY_BYTES_MAX {
             return Err(TaskError::new(
                 "States.DataLimitExceeded",
@@ -272,7 +272,7 @@ impl<'a> Object<'a> {
         let mut answer = self.described(&meta);
         answer["ContentLength"] = json!(body.len());
         if range.is_some() {
-            answer["ContentRange"] = json!(format!("bytes {first}-{}/{}", first + length - 1, meta.len()));
+            answer["ContentRange"] = json!(format!("bytes {first}-{}/{}", first + length - 1, meta.size));
         }
         answer["Body"] = Value::String(String::from_utf8_lossy(&body).into_owned());
         Ok(answer)
@@ -286,25 +286,23 @@ impl<'a> Object<'a> {
             None => String::new(),
         };
         let replaces = Replaces::of(p);
-        // What is refused is not written first.
-        self.permits(replaces)?;
         let meta = self.write(replaces, |file| file.write_all(text.as_bytes()))?;
         Ok(Done { answer: json!({ "ETag": etag(&meta) }), beside: vec![self.kept(p, &meta)] })
     }
 
     /// Whether the object is as a put wants it that is to replace it.
     fn permits(&self, replaces: Replaces<'_>) -> Result<(), TaskError> {
-        let is = match (replaces, fs::metadata(&self.path)) {
+        let is = match (replaces, self.check()?) {
             (Replaces::Anything, _) => true,
-            (Replaces::Nothing, there) => there.is_err(),
-            (Replaces::This(tag), Ok(meta)) => tag == etag(&meta),
-            (Replaces::This(_), Err(e)) => return Err(self.io(&e)),
+            (Replaces::Nothing, there) => there.is_none(),
+            (Replaces::This(tag), Some(meta)) => tag == etag(&meta),
+            (Replaces::This(_), None) => return Err(self.no_such_key()),
         };
         if is { Ok(()) } else { Err(self.refused(&conditions::ConditionError::failed())) }
     }
 
     /// What of the request is kept beside the object.
-    fn kept(&self, p: &Value, meta: &fs::Metadata) -> (Uri, Option<ObjectRow>) {
+    fn kept(&self, p: &Value, meta: &Meta) -> (Uri, Option<ObjectRow>) {
         let given = KEPT.iter().filter_map(|name| Some((*name, p.get(*name)?))).filter(|(_, value)| !value.is_null());
         let field = |(name, value): (&str, &Value)| ObjectField { name: name.to_owned(), json: value.to_string() };
         let fields: Vec<ObjectField> = given.map(field).collect();
@@ -312,10 +310,10 @@ impl<'a> Object<'a> {
         (self.uri.clone(), row)
     }
 
-    fn described(&self, meta: &fs::Metadata) -> Value {
+    fn described(&self, meta: &Meta) -> Value {
         let mut described = json!({
             "AcceptRanges": "bytes",
-            "ContentLength": meta.len(),
+            "ContentLength": meta.size,
             "ContentType": content_type(self.uri.file_name()),
             "ETag": etag(meta),
             "LastModified": modified(meta),
@@ -330,46 +328,46 @@ impl<'a> Object<'a> {
     }
 
     /// Writes the object whole, or leaves what is there; what it is then comes back.
-    fn write(
-        &self,
-        replaces: Replaces<'_>,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> Result<fs::Metadata, TaskError> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
+    fn write(&self, replaces: Replaces<'_>, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<Meta, TaskError> {
+        // What is refused is not written first.
+        self.permits(replaces)?;
+        let target = self.place.make_entry().map_err(|e| self.share(&e))?;
         let name = blake3::hash(format!("{}{}", self.id, self.uri.key).as_bytes()).to_hex();
-        let part = folder.join(format!(".{}.part", &name[..24]));
-        let written = fs::create_dir_all(folder).and_then(|()| {
-            let mut file = File::create(&part)?;
+        let part = target.beside(format!(".{}.part", &name[..24]));
+        let written = part.create().and_then(|mut file| {
             fill(&mut file)?;
             file.sync_all()
         });
-        let written = written.map_err(|e| self.io(&e)).and_then(|()| self.name(&part, replaces));
+        let written = written.map_err(|e| self.io(&e)).and_then(|()| self.name(&part, &target, replaces));
         written.inspect_err(|_| {
             // A full disk stays full while the half file lies on it.
-            let _ = fs::remove_file(&part);
+            let _ = part.remove_file();
         })
     }
 
     /// Gives a whole part the object's name, if the object is as it is to be.
-    fn name(&self, part: &Path, replaces: Replaces<'_>) -> Result<fs::Metadata, TaskError> {
-        let _alone = CHANGING.hold(&self.path);
+    fn name(&self, part: &Entry, target: &Entry, replaces: Replaces<'_>) -> Result<Meta, TaskError> {
+        let _alone = CHANGING.hold(target).map_err(|e| self.io(&e))?;
         self.permits(replaces)?;
         let named = match replaces {
             // Those who are no part of the box may put a file there too.
-            Replaces::Nothing => rename_new(part, &self.path),
-            Replaces::Anything | Replaces::This(_) => fs::rename(part, &self.path),
+            Replaces::Nothing => part.rename_new(target),
+            Replaces::Anything | Replaces::This(_) => part.rename(target),
         };
         named.map_err(|e| match (replaces, e.kind()) {
             (Replaces::Nothing, io::ErrorKind::AlreadyExists) => self.refused(&conditions::ConditionError::failed()),
             _ => self.io(&e),
         })?;
-        fs::metadata(&self.path).map_err(|e| self.io(&e))
+        target.meta().map_err(|e| self.io(&e))
     }
 
     fn delete(&self) -> Result<Done, TaskError> {
-        let _alone = CHANGING.hold(&self.path);
-        match fs::remove_file(&self.path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.io(&e)),
+        let gone = match self.check()? {
+            Some(_) => self.remove(),
+            None => Ok(()),
+        };
+        match gone {
+            Err(e) if !e.is_missing() => Err(self.share(&e)),
             // As in S3, deleting what is not there succeeds.
             _ => Ok(Done {
                 answer: json!({}),
@@ -379,6 +377,13 @@ impl<'a> Object<'a> {
                 },
             }),
         }
+    }
+
+    fn remove(&self) -> Result<(), ShareError> {
+        let failed = |source| ShareError::Io { uri: self.uri.clone(), source };
+        let entry = self.place.entry()?;
+        let _alone = CHANGING.hold(&entry).map_err(failed)?;
+        entry.remove_file().map_err(failed)
     }
 
     fn refused(&self, refusal: &conditions::ConditionError) -> TaskError {
@@ -393,6 +398,13 @@ impl<'a> Object<'a> {
             "S3.NoSuchKeyException",
             aws::sdk_cause(&format!("The specified key does not exist: {}.", self.uri), "S3", 404, self.id),
         )
+    }
+
+    fn share(&self, e: &ShareError) -> TaskError {
+        match e {
+            ShareError::Io { source, .. } => self.io(source),
+            other => share_error(other, self.id),
+        }
     }
 
     fn io(&self, e: &io::Error) -> TaskError {
@@ -512,21 +524,25 @@ fn content_type(name: &str) -> String {
     mime_guess::from_path(name).first_or_octet_stream().essence_str().to_owned()
 }
 
-fn modified(meta: &fs::Metadata) -> String {
+fn modified(meta: &Meta) -> String {
     modified_at(meta).to_string()
 }
 
-fn modified_at(meta: &fs::Metadata) -> Timestamp {
-    Timestamp(meta.mtime() * 1000 + meta.mtime_nsec() / 1_000_000)
+fn modified_at(meta: &Meta) -> Timestamp {
+    Timestamp(meta.modified_ms())
 }
 
 /// Changes whenever the file does; it is no MD5, since that would read the file.
-fn etag(meta: &fs::Metadata) -> String {
-    format!("\"{:x}-{:x}-{:x}\"", meta.ino(), meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec())
+fn etag(meta: &Meta) -> String {
+    format!("\"{:x}-{:x}-{:x}\"", meta.inode, meta.size, meta.modified_ns as i64)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use conveyor_testing::exchange::Exchange;
+
     use super::*;
 
     #[test]
@@ -638,5 +654,58 @@ mod tests {
         let missing = operate(&shares, "putObject", &gone, "id", &nothing_beside).err().unwrap();
         assert_eq!(missing.error, "S3.NoSuchKeyException");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
+    }
+
+    /// Whoever may write to the share exchanges an object, or its folder, with a link that leads out.
+    #[test]
+    fn no_call_leaves_the_share_while_links_are_exchanged() {
+        const ROUNDS: usize = 400;
+        // A put waits for the disk.
+        const PUTS: usize = 60;
+        for exchanges_folder in [false, true] {
+            let (share, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let shares = Shares::new([("archive".to_owned(), share.path().to_owned())]);
+            let (folder, secret) = (share.path().join("folder"), outside.path().join("object"));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("object"), "inside").unwrap();
+            fs::write(&secret, "the secret").unwrap();
+            let _exchanging = match exchanges_folder {
+                true => Exchange::with_link(&folder, outside.path()),
+                false => Exchange::with_link(folder.join("object"), &secret),
+            };
+            let call = |operation: &str, more: Value| {
+                let mut p = json!({"Bucket": "archive", "Key": "folder/object"});
+                p.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                operate(&shares, operation, &p, "id", &nothing_beside).map(|done| done.answer)
+            };
+            let mut read = 0;
+            for round in 0..ROUNDS {
+                if let Ok(object) = call("getObject", json!({})) {
+                    assert_eq!(object["Body"], "inside");
+                    read += 1;
+                }
+                let listed = call("listObjectsV2", json!({})).unwrap();
+                let sizes =
+                    listed["Contents"].as_array().unwrap().iter().map(|object| (&object["Key"], &object["Size"]));
+                assert!(sizes.clone().all(|(_, size)| *size == 6), "{:?}", sizes.collect::<Vec<_>>());
+                if round >= PUTS {
+                    continue;
+                }
+                let copied = json!({"Key": "copy", "CopySource": "archive/folder/object"});
+                if call("copyObject", copied).is_ok() {
+                    assert_eq!(fs::read_to_string(share.path().join("copy")).unwrap(), "inside");
+                }
+                let _ = call("putObject", json!({"Key": "folder/planted", "Body": "plants"}));
+                let _ = call("putObject", json!({"Key": "folder/deep/planted", "Body": "plants"}));
+            }
+            assert!(read > 0, "it is read in between");
+            for _ in 0..PUTS {
+                let _ = call("putObject", json!({"Body": "inside"}));
+                let _ = call("deleteObject", json!({}));
+            }
+            let names = fs::read_dir(outside.path()).unwrap().flatten().map(|entry| entry.file_name());
+            assert_eq!(names.collect::<Vec<_>>(), ["object"], "nothing came and nothing went");
+            assert_eq!(fs::read_to_string(&secret).unwrap(), "the secret");
+        }
     }
 }
