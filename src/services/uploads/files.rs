@@ -2,14 +2,16 @@
 //! never runs in the service's actor.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use conveyor_base::shares::rename_new;
+use conveyor_base::beneath::{Entry, Meta};
+use conveyor_base::shares::ShareError;
 use conveyor_base::{ShareIo, Shares, Timestamp, Uri};
 use conveyor_run::Refused;
 use conveyor_store::UploadRow;
@@ -24,30 +26,46 @@ const BUFFER_BYTES: usize = 1 << 20;
 const ID_CHARS: usize = 8;
 
 /// Makes the part that a file begins as.
-pub fn open_part(shares: &Shares, uri: &Uri, part: &str, bytes: u64) -> Result<PathBuf, Refused> {
-    let whole = shares.resolve(uri).map_err(|e| refused(&e.to_string()))?;
-    if whole.exists() {
+pub fn open_part(shares: &Shares, uri: &Uri, part: &str, bytes: u64) -> Result<Entry, Refused> {
+    let place = shares.place(uri).map_err(|e| refused(&e.to_string()))?;
+    let unreached = |e: ShareError| match e {
+        ShareError::Io { source, .. } => unwritable(&uri.to_string(), &source),
+        other => refused(&other.to_string()),
+    };
+    if place.check().map_err(unreached)?.is_some() {
         return Err(Refused::new("ConflictException", format!("{uri} is there already; give the file another name")));
     }
-    let folder = whole.parent().unwrap_or(Path::new("/"));
-    let unwritable = |e: io::Error| refused(&format!("{uri} cannot be written: {e}"));
-    fs::create_dir_all(folder).map_err(unwritable)?;
-    let room = nix::sys::statvfs::statvfs(folder).map_err(|e| unwritable(e.into()))?;
-    let room = room.blocks_available() as u64 * room.fragment_size() as u64;
+    let whole = place.make_entry().map_err(unreached)?;
+    let room = whole.folder().space_left().map_err(|e| unwritable(&uri.to_string(), &e))?;
     if room < bytes.saturating_add(ROOM_LEFT) {
         let what = format!("The share '{}' has {room} bytes left, and the file has {bytes}", uri.share);
         return Err(Refused::new("InsufficientStorage", what));
     }
-    let part = folder.join(part);
-    OpenOptions::new().create_new(true).write(true).open(&part).map_err(unwritable)?;
+    let part = whole.beside(part);
+    part.create_new().map_err(|e| unwritable(&uri.to_string(), &e))?;
     Ok(part)
+}
+
+/// An upload's part: beside the file that it becomes.
+pub fn part(shares: &Shares, upload: &UploadRow) -> Result<Entry, Refused> {
+    let whole = shares.place(&Uri::new(&upload.share, &upload.key)).and_then(|place| place.entry());
+    let whole = whole.map_err(|e| match e {
+        ShareError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => gone(source),
+        ShareError::Io { source, .. } => unwritable(&upload.key, &source),
+        other => refused(&other.to_string()),
+    })?;
+    let name = Path::new(&upload.part).file_name().ok_or_else(|| gone("its part has no name"))?;
+    Ok(whole.beside(name))
 }
 
 /// How far an upload came, in bytes.
 pub async fn offset(io: &ShareIo, upload: &UploadRow) -> Result<u64, Refused> {
-    let gone = |e| Refused::new("ResourceNotFound", format!("What came of this upload is gone: {e}"));
-    let part = upload.part.clone();
-    Ok(io.run(&[&upload.share], move |_| fs::metadata(part)).await?.map_err(gone)?.len())
+    let of = upload.clone();
+    io.run(&[&upload.share], move |shares| part(shares, &of)?.meta().map(|meta| meta.size).map_err(gone)).await?
+}
+
+fn gone(why: impl Display) -> Refused {
+    Refused::new("ResourceNotFound", format!("What came of this upload is gone: {why}"))
 }
 
 /// Writes what comes, as far as it comes; the end of the pieces is no error, it may go on later. Ends early where `stop`
@@ -59,13 +77,23 @@ pub async fn write(
     pieces: mpsc::Receiver<Bytes>,
     stop: oneshot::Receiver<()>,
 ) -> Result<u64, Refused> {
-    let reached = offset(io, upload).await?;
-    if at != Some(reached) {
-        return Err(Refused::new("ConflictException", format!("The upload is at {reached}; go on from there")));
-    }
-    let part = upload.part.clone();
-    let opened = io.run(&[&upload.share], move |_| OpenOptions::new().append(true).open(part)).await?;
-    let file = Arc::new(opened.map_err(|e| unwritable(upload, &e))?);
+    let of = upload.clone();
+    let open = move |shares: &Shares| -> Result<(u64, File), Refused> {
+        let file = part(shares, &of)?.append().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => gone(e),
+            _ => unwritable(&of.key, &e),
+        })?;
+        let meta = Meta::of(&file).map_err(|e| unwritable(&of.key, &e))?;
+        if !meta.is_file() {
+            return Err(unwritable(&of.key, &io::Error::other("something else is in its place")));
+        }
+        match meta.size {
+            reached if at == Some(reached) => Ok((reached, file)),
+            reached => Err(Refused::new("ConflictException", format!("The upload is at {reached}; go on from there"))),
+        }
+    };
+    let (reached, file) = io.run(&[&upload.share], open).await??;
+    let file = Arc::new(file);
     let written = append(io, upload, &file, reached, pieces, stop).await;
     // To close it may wait for what a network share has still to write. It needs no place: there are no more of these
     // than files that were opened while the share answered.
@@ -98,7 +126,7 @@ async fn append(
         if is_last || too_much || held.len() >= BUFFER_BYTES {
             let (file, held) = (file.clone(), std::mem::take(&mut held));
             let written = io.run(&[&upload.share], move |_| (&*file).write_all(&held)).await?;
-            written.map_err(|e| unwritable(upload, &e))?;
+            written.map_err(|e| unwritable(&upload.key, &e))?;
         }
         if too_much {
             return Err(refused("there is more than Upload-Length said"));
@@ -109,25 +137,22 @@ async fn append(
     }
 }
 
-fn unwritable(upload: &UploadRow, e: &io::Error) -> Refused {
-    Refused::new("ServiceUnavailable", format!("{} cannot be written: {e}", upload.key))
+fn unwritable(what: &str, e: &io::Error) -> Refused {
+    Refused::new("ServiceUnavailable", format!("{what} cannot be written: {e}"))
 }
 
 /// Gives a whole part its own name, or, where somebody took that meanwhile, one with a number.
-pub fn land(shares: &Shares, part: &Path, uri: Uri) -> Result<Uri, Refused> {
+pub fn land(part: &Entry, uri: Uri) -> Result<Uri, Refused> {
     let failed = |e: io::Error| Refused::new("ServiceUnavailable", format!("{uri} cannot be finished: {e}"));
-    File::open(part).and_then(|file| file.sync_all()).map_err(failed)?;
+    part.read().and_then(|file| file.sync_all()).map_err(failed)?;
     for n in 1..1000 {
         let candidate = if n == 1 { uri.clone() } else { Uri::new(&uri.share, numbered(&uri.key, n)) };
-        let path = shares.resolve(&candidate).map_err(|e| refused(&e.to_string()))?;
-        match rename_new(part, &path) {
+        match part.rename_new(&part.beside(candidate.file_name())) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
             renamed => renamed.map_err(failed)?,
         }
-        if let Some(folder) = path.parent() {
-            // Some network file systems sync no folders; the file itself is safe.
-            let _ = File::open(folder).and_then(|folder| folder.sync_all());
-        }
+        // Some network file systems sync no folders; the file itself is safe.
+        let _ = part.folder().sync();
         return Ok(candidate);
     }
     Err(Refused::new("ConflictException", format!("{uri} is there already, as are its numbered names")))
@@ -143,33 +168,30 @@ pub enum Removal {
 
 /// Removes a part, or, where a time is given, one that nothing was written to since. One that is gone already is what was
 /// asked for.
-pub fn remove(upload: &UploadRow, idle_since: Option<Timestamp>) -> Result<Removal, Refused> {
+pub fn remove(shares: &Shares, upload: &UploadRow, idle_since: Option<Timestamp>) -> Result<Removal, Refused> {
     let failed = |e| Refused::new("ServiceUnavailable", format!("what came of {} cannot be removed: {e}", upload.key));
-    let part = Path::new(&upload.part);
+    let part = match part(shares, upload) {
+        Err(refused) if refused.code == "ResourceNotFound" => return Ok(Removal::Gone),
+        part => part?,
+    };
     if let Some(since) = idle_since
-        && written_at(part).map_err(failed)?.is_some_and(|at| at >= since)
+        && written_at(&part).map_err(failed)?.is_some_and(|at| at >= since)
     {
         return Ok(Removal::Kept);
     }
-    match std::fs::remove_file(part) {
+    match part.remove_file() {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
         _ => Ok(Removal::Gone),
     }
 }
 
 /// When a file was last written to; `None` where there is none, or something else is in its place.
-fn written_at(path: &Path) -> io::Result<Option<Timestamp>> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found).filter(std::fs::Metadata::is_file).map(|found| stamp(found.modified()))),
+fn written_at(part: &Entry) -> io::Result<Option<Timestamp>> {
+    match part.meta() {
+        Ok(found) => Ok(Some(found).filter(Meta::is_file).map(|found| Timestamp(found.modified_ms()))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
-}
-
-/// A file of an unknown age is a new one.
-fn stamp(modified: io::Result<SystemTime>) -> Timestamp {
-    let since_epoch = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    Timestamp(since_epoch.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(i64::MAX))
 }
 
 /// The uploads among these, all of one share, that nothing was written to since then or whose part is gone. On the way it
@@ -177,26 +199,27 @@ fn stamp(modified: io::Result<SystemTime>) -> Timestamp {
 /// folders it knows the share's root and those of the uploads, and goes into no other. Nothing is said of a share that is
 /// away.
 pub fn sweep(shares: &Shares, share: &str, uploads: &[(String, UploadRow)], since: Timestamp) -> Vec<String> {
-    let Ok(root) = shares.root(share) else { return Vec::new() };
+    let root = shares.place(&Uri::new(share, ""));
     // What is an empty folder may be a share that is not mounted.
-    if conveyor_base::shares::is_empty(root).unwrap_or(true) {
+    if root.and_then(|root| root.list()).map_or(true, |mut listing| listing.next().is_none()) {
         return Vec::new();
     }
-    let is_idle = |row: &UploadRow| match written_at(Path::new(&row.part)) {
-        Ok(at) => at.is_none_or(|at| at < since),
-        Err(_) => false,
+    let is_idle = |row: &UploadRow| match part(shares, row) {
+        Ok(part) => written_at(&part).is_ok_and(|at| at.is_none_or(|at| at < since)),
+        Err(refused) => refused.code == "ResourceNotFound",
     };
     let idle = uploads.iter().filter(|(_, row)| is_idle(row)).map(|(id, _)| id.clone()).collect();
-    let parts: BTreeSet<&Path> = uploads.iter().map(|(_, row)| Path::new(&row.part)).collect();
-    let folders = std::iter::once("part").chain(uploads.iter().map(|(_, row)| row.key.as_str()));
-    let folders = folders.filter_map(|key| Some(shares.resolve(&Uri::new(share, key)).ok()?.parent()?.to_owned()));
-    for folder in folders.collect::<BTreeSet<PathBuf>>() {
-        for part in strays(&folder, &parts, since) {
-            match std::fs::remove_file(&part) {
+    let known: BTreeSet<&OsStr> = uploads.iter().filter_map(|(_, row)| Path::new(&row.part).file_name()).collect();
+    let folders = uploads.iter().map(|(_, row)| row.key.rsplit_once('/').map_or("", |(folder, _)| folder));
+    for folder in folders.chain([""]).collect::<BTreeSet<&str>>() {
+        for part in strays(shares, &Uri::new(share, folder), &known, since) {
+            match part.remove_file() {
                 Ok(()) => {
-                    tracing::info!(part = %part.display(), "a part of an upload that nobody knows of was removed")
+                    tracing::info!(part = %part.path().display(), "a part of an upload that nobody knows of was removed")
                 }
-                Err(error) => tracing::warn!(part = %part.display(), %error, "a part of an upload cannot be removed"),
+                Err(error) => {
+                    tracing::warn!(part = %part.path().display(), %error, "a part of an upload cannot be removed")
+                }
             }
         }
     }
@@ -204,13 +227,13 @@ pub fn sweep(shares: &Shares, share: &str, uploads: &[(String, UploadRow)], sinc
 }
 
 /// Parts in a folder that are none of those, and that nothing was written to since then.
-fn strays(folder: &Path, known: &BTreeSet<&Path>, since: Timestamp) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let parts = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_part_name)).map(|entry| entry.path());
-    let is_stray = |part: &PathBuf| {
-        !known.contains(part.as_path()) && matches!(written_at(part), Ok(Some(written_at)) if written_at < since)
-    };
-    parts.filter(is_stray).collect()
+fn strays(shares: &Shares, folder: &Uri, known: &BTreeSet<&OsStr>, since: Timestamp) -> Vec<Entry> {
+    let Ok(place) = shares.place(folder) else { return Vec::new() };
+    let (Ok(opened), Ok(listing)) = (place.folder(), place.list()) else { return Vec::new() };
+    let names = listing.flatten().map(|listed| listed.name);
+    let names = names.filter(|name| name.to_str().is_some_and(is_part_name) && !known.contains(name.as_os_str()));
+    let parts = names.map(|name| opened.entry(name));
+    parts.filter(|part| matches!(written_at(part), Ok(Some(written_at)) if written_at < since)).collect()
 }
 
 /// The name of the part of an upload of that id.
@@ -234,6 +257,8 @@ fn numbered(key: &str, n: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_testing::exchange::Exchange;
+
     use super::*;
 
     #[test]
@@ -247,12 +272,11 @@ mod tests {
                 _ => {
                     let taken = open_part(&shares, &uri, ".clip.mp4.2.part", 3).unwrap_err();
                     assert_eq!(taken.code, "ConflictException");
-                    let part = folder.path().join("a/.clip.mp4.2.part");
-                    std::fs::write(&part, b"abc").unwrap();
-                    part
+                    std::fs::write(folder.path().join("a/.clip.mp4.2.part"), b"abc").unwrap();
+                    shares.place(&uri).unwrap().entry().unwrap().beside(".clip.mp4.2.part")
                 }
             };
-            assert_eq!(land(&shares, &part, uri.clone()).unwrap().key, expected);
+            assert_eq!(land(&part, uri.clone()).unwrap().key, expected);
         }
         let full = open_part(&shares, &Uri::new("incoming", "b.mp4"), ".b.part", u64::MAX).unwrap_err();
         assert_eq!(full.code, "InsufficientStorage");
@@ -268,17 +292,18 @@ mod tests {
         for round in 0..20 {
             let uri = Uri::new("incoming", format!("{round}.mp4"));
             let land_one = |n: usize| {
-                let part = folder.path().join(format!(".{round}.mp4.{n}.part"));
-                std::fs::write(&part, n.to_string()).unwrap();
+                let part = shares.place(&uri).unwrap().entry().unwrap().beside(format!(".{round}.mp4.{n}.part"));
+                std::fs::write(part.path(), n.to_string()).unwrap();
                 start.wait();
-                (n, land(&shares, &part, uri.clone()).unwrap())
+                (n, land(&part, uri.clone()).unwrap())
             };
             let landed: Vec<(usize, Uri)> = std::thread::scope(|scope| {
                 let threads: Vec<_> = numbers.iter().map(|n| scope.spawn(|| land_one(*n))).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             for (n, file) in landed {
-                assert_eq!(std::fs::read_to_string(shares.resolve(&file).unwrap()).unwrap(), n.to_string(), "{file}");
+                let landed = shares.place(&file).unwrap().read().unwrap();
+                assert_eq!(io::read_to_string(landed).unwrap(), n.to_string(), "{file}");
             }
         }
     }
@@ -286,10 +311,11 @@ mod tests {
     #[tokio::test]
     async fn a_part_is_as_long_as_what_came() {
         let folder = tempfile::tempdir().unwrap();
-        let part = folder.path().join(".clip.mp4.1.part");
+        let shares = Shares::new([("incoming".to_owned(), folder.path().to_owned())]);
+        let io = ShareIo::new(shares.clone());
+        // Earlier releases kept the whole path.
+        let part = folder.path().join(".clip.mp4.1.part").to_string_lossy().into_owned();
         std::fs::write(&part, b"").unwrap();
-        let io = ShareIo::new(Shares::new([("incoming".to_owned(), folder.path().to_owned())]));
-        let part = part.to_string_lossy().into_owned();
         let row = UploadRow { share: "incoming".into(), key: "clip.mp4".into(), part, bytes: 6, by: "ops".into() };
         let go_on = async |at, text: &'static [u8]| {
             let (pieces, taken) = mpsc::channel(4);
@@ -306,6 +332,52 @@ mod tests {
         let (cut_off, stop) = oneshot::channel();
         drop(cut_off);
         assert_eq!(write(&io, &row, Some(6), taken, stop).await, Ok(6), "a writer that is cut off ends");
-        assert_eq!((remove(&row, None), remove(&row, None)), (Ok(Removal::Gone), Ok(Removal::Gone)));
+        let remove = || remove(&shares, &row, None);
+        assert_eq!((remove(), remove()), (Ok(Removal::Gone), Ok(Removal::Gone)));
+    }
+
+    /// Whoever may write to the share exchanges the part, or its folder, with a link that leads out.
+    #[tokio::test]
+    async fn nothing_is_written_or_removed_outside_while_links_are_exchanged() {
+        const ROUNDS: usize = 500;
+        for exchanges_folder in [false, true] {
+            let (share, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let shares = Shares::new([("incoming".to_owned(), share.path().to_owned())]);
+            let io = ShareIo::new(shares.clone());
+            let (uri, name) = (Uri::new("incoming", "day/clip.mp4"), part_name("clip.mp4", "01234567"));
+            let (kept, stray) = (outside.path().join(&name), outside.path().join(part_name("stray", "01234567")));
+            let day = share.path().join("day");
+            std::fs::create_dir(&day).unwrap();
+            for path in [&kept, &stray, &day.join(&name)] {
+                std::fs::write(path, "").unwrap();
+            }
+            let (part, by) = (name.clone(), "ops".to_owned());
+            let row = UploadRow { share: uri.share.clone(), key: uri.key.clone(), part, bytes: u64::MAX, by };
+            let _exchanging = match exchanges_folder {
+                true => Exchange::with_link(&day, outside.path()),
+                false => Exchange::with_link(day.join(&name), &kept),
+            };
+            let mut reached = 0;
+            for round in 0..ROUNDS {
+                let (pieces, taken) = mpsc::channel(1);
+                pieces.send(Bytes::from_static(b"x")).await.unwrap();
+                drop(pieces);
+                let (_still, stop) = oneshot::channel();
+                reached = write(&io, &row, Some(reached), taken, stop).await.unwrap_or(reached);
+                let _ = open_part(&shares, &uri, &part_name("new", &format!("{round:08x}")), 0);
+            }
+            assert!(reached > 0, "it goes on in between");
+            let there = || {
+                let names = std::fs::read_dir(outside.path()).unwrap().flatten().map(|entry| entry.file_name());
+                names.collect::<BTreeSet<_>>()
+            };
+            let untouched = BTreeSet::from([&kept, &stray].map(|path| path.file_name().unwrap().to_owned()));
+            assert_eq!((std::fs::read_to_string(&kept).unwrap(), there()), (String::new(), untouched.clone()));
+            for _ in 0..ROUNDS {
+                sweep(&shares, "incoming", &[("id".to_owned(), row.clone())], Timestamp(i64::MAX));
+                let _ = remove(&shares, &row, None);
+            }
+            assert_eq!(there(), untouched, "nothing is removed there either");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! The service of all uploads: who is at which of them, and their rows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
 
 use bytes::Bytes;
 use conveyor_base::limits::UPLOAD_IDLE_MS;
@@ -100,11 +99,11 @@ impl UploadService {
         let open = move |shares: &Shares| -> Result<Option<UploadRow>, Refused> {
             let part = files::open_part(shares, &uri, &part, new.bytes)?;
             if new.bytes == 0 {
-                let landed = files::land(shares, &part, uri)?;
+                let landed = files::land(&part, uri)?;
                 tracing::info!(file = %landed, bytes = 0, by = new.by, "an upload landed");
                 return Ok(None);
             }
-            let part = part.to_string_lossy().into_owned();
+            let part = part.name().to_string_lossy().into_owned();
             Ok(Some(UploadRow { share: uri.share, key: uri.key, part, bytes: new.bytes, by: new.by }))
         };
         let opened = async move { Message::Begun { id, outcome: joined(io.run(&[&share], open).await) } };
@@ -168,10 +167,10 @@ impl UploadService {
         row: UploadRow,
         requester: Requester<Result<UploadProgress, Refused>>,
     ) {
-        let (uri, part) = (Uri::new(&row.share, &row.key), PathBuf::from(&row.part));
+        let (uri, of_part) = (Uri::new(&row.share, &row.key), row.clone());
         self.busy.insert(id.clone(), Busy::Landing { row, requester });
         let (io, share, of) = (self.io.clone(), uri.share.clone(), id.clone());
-        let land = move |shares: &Shares| files::land(shares, &part, uri);
+        let land = move |shares: &Shares| files::land(&files::part(shares, &of_part)?, uri);
         let landed = async move { Message::Landed { id, outcome: joined(io.run_long(&[&share], land).await) } };
         turn.act(landed, |what| Message::Landed { id: of, outcome: Err(broken(what)) });
     }
@@ -228,7 +227,7 @@ impl UploadService {
     ) {
         self.busy.insert(id.clone(), Busy::Leaving(waiting));
         let (io, share, of) = (self.io.clone(), row.share.clone(), id.clone());
-        let remove = move |_: &Shares| files::remove(&row, idle_since);
+        let remove = move |shares: &Shares| files::remove(shares, &row, idle_since);
         let removed = async move { Message::Removed { id, outcome: joined(io.run(&[&share], remove).await) } };
         turn.act(removed, |what| Message::Removed { id: of, outcome: Err(broken(what)) });
     }

@@ -20,7 +20,7 @@ pub struct UploadRow {
     pub share: String,
     /// Its path below the share's root, once it is whole.
     pub key: String,
-    /// The file that has what came so far.
+    /// The name, beside the file that it becomes, of what came so far. Earlier releases wrote its whole path.
     pub part: String,
     /// How long it will be, in bytes.
     pub bytes: u64,
