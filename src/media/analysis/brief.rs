@@ -46,8 +46,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 /// The whole result that a short one points at, where it can be read; else the short one.
 fn full(job: &Job, short: &Value) -> Value {
     let uri = short["uri"].as_str().filter(|u| u.ends_with(".json")).and_then(|u| u.parse::<Uri>().ok());
-    let read = uri.and_then(|uri| std::fs::read(fault::resolve(job, &uri).ok()?).ok());
-    read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_else(|| short.clone())
+    let read = uri.and_then(|uri| std::io::read_to_string(fault::place(job, &uri).ok()?.read().ok()?).ok());
+    read.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| short.clone())
 }
 
 fn markdown(brief: &Value) -> String {

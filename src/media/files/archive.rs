@@ -1,23 +1,27 @@
 //! The stage `archive`: a source that is done is copied, verified by hash, and only then removed.
 //!
 //! ```text
-//! hash source -> copy to a hidden name, sync -> read the copy back, compare -> rename -> remove the source
+//! open source -> copy to a hidden name, sync -> read the copy back, compare -> rename -> remove the source
 //! ```
 //!
 //! Killed at any arrow and run again, it ends in one archived file. Once the source is gone, the only proof that the
 //! archive holds it is its hash: give `blake3` (the stage `fingerprint` says it), or a second run after the removal
 //! cannot tell the file from another of the same name and says so.
+//!
+//! The source is opened once, and what is hashed and copied is what was opened; content that is not what was to be archived
+//! gets no name in the archive.
 
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
 
-use conveyor_base::{TaskError, Uri};
+use conveyor_base::beneath::{Entry, Meta};
+use conveyor_base::shares::ShareError;
+use conveyor_base::{Place, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::disk::{self, Meter, Stamp};
+use super::disk::{self, Meter, Part, Stamp};
 use super::fault::{self, About};
 
 /// Most files of one name and different content that an archive keeps.
@@ -38,51 +42,67 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     if p.destination.key.is_empty() || p.destination.key.ends_with('/') {
         p.destination.key.push_str(p.input.file_name());
     }
-    let source = fault::resolve(job, &p.input)?;
-    let target = fault::resolve(job, &p.destination)?;
-    if source == target {
-        return Err(TaskError::new(
-            "Files.InvalidParameter",
-            format!("'{}' would be archived onto itself; choose another destination", p.input),
-        ));
-    }
-    match Stamp::of(&source) {
-        Ok(stamp) => archive(&p, &source, &target, stamp, reporter),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => already_gone(&p, &target, &e, reporter),
-        Err(e) => Err(fault::io_fault("archive", &p.input, &e)),
+    let (source, target) = (fault::place(job, &p.input)?, fault::place(job, &p.destination)?);
+    // A link at the name itself that leads out is refused, and not replaced.
+    target.check().about("look at", &p.destination)?;
+    match source.read() {
+        Ok(file) => archive(&p, &source, &file, &target, reporter),
+        Err(ShareError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            already_gone(&p, &target, &source, reporter)
+        }
+        Err(e) => Err(e).about("archive", &p.input),
     }
 }
 
 fn archive(
     p: &Parameters,
-    source: &Path,
-    target: &Path,
-    stamp: Stamp,
+    source: &Place,
+    file: &File,
+    target: &Place,
     reporter: &dyn Reporter,
 ) -> Result<Value, TaskError> {
-    fs::create_dir_all(disk::parent(target)).about("create the folder of", &p.destination)?;
+    let stamp = Stamp::of_open(file).about("archive", &p.input)?;
+    let own = source.entry().about("archive", &p.input)?;
+    let target = target.make_entry().about("create the folder of", &p.destination)?;
+    if own.name() == target.name() && is_same_folder(&own, &target).about("look at", &p.input)? {
+        return Err(TaskError::new(
+            "Files.InvalidParameter",
+            format!("'{}' would be archived onto itself; choose another destination", p.input),
+        ));
+    }
     let mut meter = Meter::new(reporter, "archiving", stamp.size * 2);
     // A run before this one may have come as far as the rename. Reading the source once more is the price of
     // knowing, and is paid only where the name is taken.
-    let (place, number, blake3, existed) = if target.exists() {
-        let blake3 = disk::hash(source, &mut meter).about("read", &p.input)?;
-        let (place, number, same) = place_for(target, stamp.size, &blake3, reporter)?;
-        (place, number, Some(blake3), same)
+    let (place, number, blake3) = if target.is_free() {
+        (target, 0, None)
     } else {
-        (target.to_owned(), 0, None, false)
+        let blake3 = disk::hash(file, &mut meter).about("read", &p.input)?;
+        let (place, number, same) = place_for(&target, stamp.size, &blake3, reporter)?;
+        (place, number, same.then_some(blake3))
     };
-    let blake3 = match (existed, blake3) {
-        (true, Some(blake3)) => blake3,
-        _ => copy_verified(p, source, &place, &mut meter)?,
+    let as_it_was = || Ok(Stamp::of(&source.look().about("look at", &p.input)?).about("look at", &p.input)? == stamp);
+    let existed = blake3.is_some();
+    let blake3 = match blake3 {
+        Some(blake3) => {
+            expected(p, &blake3)?;
+            blake3
+        }
+        None => {
+            let (part, blake3) = copy_verified(p, file, &place, &mut meter)?;
+            expected(p, &blake3)?;
+            if !as_it_was()? {
+                return Err(changed(p, "was not archived", "it was changed while it was copied"));
+            }
+            part.rename_new(&place).about("rename the copy of", &p.input)?;
+            disk::sync_folder(&place);
+            blake3
+        }
     };
-    if p.blake3.as_ref().is_some_and(|expected| *expected != blake3) {
-        return Err(changed(p, "its content is not what the execution worked on"));
+    if !as_it_was()? {
+        return Err(changed(p, "was copied to the archive but not removed", "it was changed while it was archived"));
     }
-    if Stamp::of(source).about("look at", &p.input)? != stamp {
-        return Err(changed(p, "it was changed while it was archived"));
-    }
-    fs::remove_file(source).about("remove", &p.input)?;
-    disk::sync_folder(disk::parent(source));
+    own.remove_file().about("remove", &p.input)?;
+    disk::sync_folder(&own);
     Ok(json!({
         "uri": numbered_uri(&p.destination, number),
         "source": p.input,
@@ -94,22 +114,36 @@ fn archive(
     }))
 }
 
-fn changed(p: &Parameters, what: &str) -> TaskError {
+fn is_same_folder(one: &Entry, other: &Entry) -> io::Result<bool> {
+    Ok(Meta::of(&**one.folder())?.is_same(&Meta::of(&**other.folder())?))
+}
+
+/// Refuses content that the execution never saw.
+fn expected(p: &Parameters, blake3: &str) -> Result<(), TaskError> {
+    match &p.blake3 {
+        Some(expected) if expected != blake3 => {
+            Err(changed(p, "was not archived", "its content is not what the execution worked on"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn changed(p: &Parameters, what: &str, why: &str) -> TaskError {
     TaskError::new(
         "Files.Changed",
-        format!(
-            "'{}' was copied to the archive but not removed: {what}. Let the new content run as a file of its own",
-            p.input
-        ),
+        format!("'{}' {what}: {why}. Let the new content run as a file of its own", p.input),
     )
 }
 
-/// Copies, reads the copy back, compares and renames; returns the hash.
-fn copy_verified(p: &Parameters, source: &Path, place: &Path, meter: &mut Meter<'_>) -> Result<String, TaskError> {
-    let (part, read) = disk::copy_beside(source, place, meter).about("copy to the archive", &p.input)?;
-    let written = disk::hash(&part, meter).about("read back the copy of", &p.input)?;
-    if read != written {
-        let _ = fs::remove_file(&part);
+/// Copies, reads the copy back and compares; returns the copy, which has no name yet, and the hash.
+fn copy_verified(
+    p: &Parameters,
+    file: &File,
+    place: &Entry,
+    meter: &mut Meter<'_>,
+) -> Result<(Part, String), TaskError> {
+    let (part, read) = disk::copy_beside(file, place, meter).about("copy to the archive", &p.input)?;
+    if part.hash(meter).about("read back the copy of", &p.input)? != read {
         return Err(TaskError::new(
             "Files.ShareUnreachable",
             format!(
@@ -118,35 +152,46 @@ fn copy_verified(p: &Parameters, source: &Path, place: &Path, meter: &mut Meter<
             ),
         ));
     }
-    disk::rename_new(&part, place).about("rename the copy of", &p.input)?;
-    Ok(read)
+    Ok((part, read))
 }
 
 /// The first of `name.ext`, `name-1.ext` … that is free or holds this very content.
 fn place_for(
-    target: &Path,
+    target: &Entry,
     size: u64,
     blake3: &str,
     reporter: &dyn Reporter,
-) -> Result<(PathBuf, u32, bool), TaskError> {
+) -> Result<(Entry, u32, bool), TaskError> {
     for number in 0..SAME_NAME_MAX {
         let place = numbered(target, number);
-        let Ok(stamp) = Stamp::of(&place) else { return Ok((place, number, false)) };
-        if stamp.size == size {
-            let mut meter = Meter::new(reporter, "verifying", size);
-            if disk::hash(&place, &mut meter).about_path("read", &place)? == blake3 {
-                return Ok((place, number, true));
-            }
+        if place.is_free() {
+            return Ok((place, number, false));
+        }
+        if holds(&place, Some(size), blake3, reporter)? {
+            return Ok((place, number, true));
         }
     }
     Err(TaskError::new(
         "Files.Failed",
-        format!("{} holds {SAME_NAME_MAX} files of this name; tidy the archive", disk::parent(target).display()),
+        format!("{} holds {SAME_NAME_MAX} files of this name; tidy the archive", target.folder().path().display()),
     ))
 }
 
+/// Whether a name stands for a file of that content, and of that size if that is known.
+fn holds(place: &Entry, size: Option<u64>, blake3: &str, reporter: &dyn Reporter) -> Result<bool, TaskError> {
+    // A link, a folder or a pipe holds nothing.
+    match place.meta() {
+        Ok(meta) if meta.is_file() && size.is_none_or(|size| size == meta.size) => {}
+        _ => return Ok(false),
+    }
+    let file = place.read().about_path("read", &place.path())?;
+    let stamp = Stamp::of_open(&file).about_path("read", &place.path())?;
+    let mut meter = Meter::new(reporter, "verifying", stamp.size);
+    Ok(disk::hash(&file, &mut meter).about_path("read", &place.path())? == blake3)
+}
+
 /// The source is not there: done by an earlier run, if the archive holds its content.
-fn already_gone(p: &Parameters, target: &Path, gone: &io::Error, reporter: &dyn Reporter) -> Result<Value, TaskError> {
+fn already_gone(p: &Parameters, target: &Place, gone: &io::Error, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let Some(blake3) = &p.blake3 else {
         return Err(TaskError::new(
             "Files.Vanished",
@@ -156,16 +201,18 @@ fn already_gone(p: &Parameters, target: &Path, gone: &io::Error, reporter: &dyn 
             ),
         ));
     };
-    for number in 0..SAME_NAME_MAX {
-        let place = numbered(target, number);
-        let Ok(stamp) = Stamp::of(&place) else { break };
-        let mut meter = Meter::new(reporter, "verifying", stamp.size);
-        if disk::hash(&place, &mut meter).about_path("read", &place)? == *blake3 {
+    let target = match target.entry() {
+        Err(e) if e.is_missing() => None,
+        entry => Some(entry.about("look at", &p.destination)?),
+    };
+    let places = target.iter().flat_map(|target| (0..SAME_NAME_MAX).map(|number| (number, numbered(target, number))));
+    for (number, place) in places.take_while(|(_, place)| !place.is_free()) {
+        if holds(&place, None, blake3, reporter)? {
             return Ok(json!({
                 "uri": numbered_uri(&p.destination, number),
                 "source": p.input,
                 "blake3": blake3,
-                "size": stamp.size,
+                "size": place.meta().about_path("look at", &place.path())?.size,
                 "removed": true,
                 "alreadyArchived": true,
             }));
@@ -180,9 +227,8 @@ fn already_gone(p: &Parameters, target: &Path, gone: &io::Error, reporter: &dyn 
     ))
 }
 
-fn numbered(target: &Path, number: u32) -> PathBuf {
-    let name = target.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    target.with_file_name(numbered_name(&name, number))
+fn numbered(target: &Entry, number: u32) -> Entry {
+    target.beside(numbered_name(&target.name().to_string_lossy(), number))
 }
 
 fn numbered_uri(uri: &Uri, number: u32) -> Uri {

@@ -1,15 +1,16 @@
 //! The few careful operations on disks that the file stages are made of: hash, copy, move, write, each synced.
 //!
 //! Invariant: what one of these has put under its final name is whole and on the disk; half-done work stands under
-//! a hidden temporary name only.
+//! a hidden temporary name only. All of them work on files and folders that are open, and follow no link.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek as _, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use conveyor_base::beneath::{Entry, Folder, Meta};
 use conveyor_job::{Progress, Reporter};
 
 const CHUNK_BYTES: usize = 1 << 20;
@@ -23,13 +24,19 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    pub fn of(path: &Path) -> io::Result<Stamp> {
-        let meta = fs::metadata(path)?;
+    /// # Errors
+    /// It is no plain file.
+    pub fn of(meta: &Meta) -> io::Result<Stamp> {
         if !meta.is_file() {
             return Err(io::Error::other("it is no plain file"));
         }
-        let mtime_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-        Ok(Stamp { size: meta.len(), mtime_ns, inode: meta.ino() })
+        Ok(Stamp { size: meta.size, mtime_ns: meta.modified_ns, inode: meta.inode })
+    }
+
+    /// # Errors
+    /// As [`Stamp::of`], and those of `fstat`.
+    pub fn of_open(file: &File) -> io::Result<Stamp> {
+        Stamp::of(&Meta::of(file)?)
     }
 }
 
@@ -59,9 +66,10 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// The BLAKE3 hash of a file's content, streamed.
-pub fn hash(path: &Path, meter: &mut Meter<'_>) -> io::Result<String> {
-    let (mut file, mut hasher) = (File::open(path)?, blake3::Hasher::new());
+/// The BLAKE3 hash of a file's content, streamed from its beginning.
+pub fn hash(mut file: &File, meter: &mut Meter<'_>) -> io::Result<String> {
+    file.rewind()?;
+    let mut hasher = blake3::Hasher::new();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let n = file.read(&mut chunk)?;
@@ -73,62 +81,109 @@ pub fn hash(path: &Path, meter: &mut Meter<'_>) -> io::Result<String> {
     }
 }
 
-/// Copies a file under a temporary name beside its destination and syncs it; returns that name and the hash of what
-/// was read. The caller verifies and renames.
-pub fn copy_beside(from: &Path, to: &Path, meter: &mut Meter<'_>) -> io::Result<(PathBuf, String)> {
-    let part = hidden(to, "part");
-    let (mut source, mut hasher) = (File::open(from)?, blake3::Hasher::new());
-    let copied = (|| {
-        let mut target = File::create(&part)?;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            let n = source.read(&mut chunk)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&chunk[..n]);
-            target.write_all(&chunk[..n])?;
-            meter.add(n as u64);
-        }
-        target.sync_all()
-    })();
-    if let Err(e) = copied {
-        // A disk that is full stays full while the half copy lies on it.
-        let _ = fs::remove_file(&part);
-        return Err(e);
+/// A copy that is whole and on the disk, and stands under a hidden name until it gets its own; removed when dropped before.
+pub struct Part {
+    entry: Entry,
+    file: File,
+    named: bool,
+}
+
+impl Part {
+    /// The hash of what was written, read back.
+    pub fn hash(&self, meter: &mut Meter<'_>) -> io::Result<String> {
+        hash(&self.file, meter)
     }
+
+    /// Gives it its name in place of whatever file has that.
+    ///
+    /// # Errors
+    /// Those of a rename, and that something else got the name because it had taken the hidden one.
+    pub fn rename(self, to: &Entry) -> io::Result<()> {
+        self.name(to, Entry::rename)
+    }
+
+    /// The same unless the name is taken.
+    ///
+    /// # Errors
+    /// As [`Part::rename`]; `AlreadyExists` where the name is taken.
+    pub fn rename_new(self, to: &Entry) -> io::Result<()> {
+        self.name(to, Entry::rename_new)
+    }
+
+    fn name(mut self, to: &Entry, rename: fn(&Entry, &Entry) -> io::Result<()>) -> io::Result<()> {
+        rename(&self.entry, to)?;
+        self.named = true;
+        named(to, &self.file)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // A disk that is full stays full while the half copy lies on it.
+        if !self.named {
+            let _ = self.entry.remove_file();
+        }
+    }
+}
+
+/// Whether a name came to stand for this very file: whoever may write to a folder may exchange what is renamed there.
+pub fn named(name: &Entry, file: impl AsFd) -> io::Result<()> {
+    // Some file systems number a file by its path: what it is called by now counts.
+    match name.meta()?.is_same(&Meta::of(file)?) {
+        true => Ok(()),
+        false => Err(io::Error::other("another program put something else under its name meanwhile")),
+    }
+}
+
+/// Copies a file under a temporary name beside its destination and syncs it; returns the copy and the hash of what was
+/// read. The caller verifies and renames.
+pub fn copy_beside(mut from: &File, to: &Entry, meter: &mut Meter<'_>) -> io::Result<(Part, String)> {
+    from.rewind()?;
+    let entry = hidden(to, "part");
+    let mut part = Part { file: entry.create()?, entry, named: false };
+    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
+    loop {
+        let n = from.read(&mut chunk)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&chunk[..n]);
+        part.file.write_all(&chunk[..n])?;
+        meter.add(n as u64);
+    }
+    part.file.sync_all()?;
     Ok((part, hasher.finalize().to_hex().to_string()))
 }
 
 /// Writes a small file whole: temporary name, sync, rename, sync of the folder.
-pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = hidden(path, "part");
-    let written = File::create(&part).and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()));
-    written.and_then(|()| rename(&part, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&part);
-    })
+pub fn write(to: &Entry, bytes: &[u8]) -> io::Result<()> {
+    let entry = hidden(to, "part");
+    let mut part = Part { file: entry.create()?, entry, named: false };
+    part.file.write_all(bytes)?;
+    part.file.sync_all()?;
+    part.rename(to)?;
+    sync_folder(to);
+    Ok(())
 }
 
 /// Renames and makes the new name durable.
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    sync_folder(parent(to));
+pub fn rename(from: &Entry, to: &Entry) -> io::Result<()> {
+    from.rename(to)?;
+    sync_folder(to);
     Ok(())
 }
 
 /// The same unless the new name is taken.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    conveyor_base::shares::rename_new(from, to)?;
-    sync_folder(parent(to));
+pub fn rename_new(from: &Entry, to: &Entry) -> io::Result<()> {
+    from.rename_new(to)?;
+    sync_folder(to);
     Ok(())
 }
 
-/// Makes the entries of a folder durable, where its file system can. Some network shares refuse to sync folders and
+/// Makes the names in an entry's folder durable, where its file system can. Some network shares refuse to sync folders and
 /// sync on close instead, so a refusal is no error.
-pub fn sync_folder(folder: &Path) {
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
+pub fn sync_folder(of: &Entry) {
+    let _ = of.folder().sync();
 }
 
 /// Whether a rename failed only because the two names are on different file systems.
@@ -136,37 +191,22 @@ pub fn crosses_devices(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::CrossesDevices
 }
 
-/// A file's folder.
-pub fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
-}
-
-/// A hidden name beside `path`, short enough whatever the length of the name: watchers pass over leading dots.
-pub fn hidden(path: &Path, what: &str) -> PathBuf {
-    let name = path.file_name().map(OsString::from).unwrap_or_default();
-    let tag = &blake3::hash(name.as_encoded_bytes()).to_hex()[..16];
-    path.with_file_name(format!(".{tag}.{what}"))
+/// A hidden name beside an entry, short enough whatever the length of the name: watchers pass over leading dots.
+pub fn hidden(beside: &Entry, what: &str) -> Entry {
+    let tag = &blake3::hash(beside.name().as_encoded_bytes()).to_hex()[..16];
+    beside.beside(format!(".{tag}.{what}"))
 }
 
 /// All plain files below a folder, as paths relative to it, in order. Hidden names are left out.
-pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    fn walk(root: &Path, folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().first() == Some(&b'.') {
-                continue;
-            }
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                walk(root, &entry.path(), into)?;
-            } else if kind.is_file() {
-                into.push(entry.path().strip_prefix(root).unwrap_or(&entry.path()).to_owned());
-            }
+pub fn files_below(folder: &Folder) -> io::Result<Vec<PathBuf>> {
+    let is_shown = |name: &OsStr| name.as_encoded_bytes().first() != Some(&b'.');
+    let mut files = Vec::new();
+    folder.walk(Path::new(""), is_shown, |path, _, listed| {
+        if is_shown(&listed.name) {
+            files.push(path);
         }
         Ok(())
-    }
-    let mut files = Vec::new();
-    walk(folder, folder, &mut files)?;
+    })?;
     files.sort();
     Ok(files)
 }

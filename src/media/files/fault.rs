@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use conveyor_base::shares::ShareError;
-use conveyor_base::{TaskError, Uri};
+use conveyor_base::{Place, TaskError, Uri};
 use conveyor_job::Job;
 use nix::libc;
 use serde::de::DeserializeOwned;
@@ -29,15 +29,14 @@ pub fn parameters<T: DeserializeOwned>(job: &Job) -> Result<T, TaskError> {
     })
 }
 
-/// Where a name leads, with the share's problems told apart.
+/// Where a name leads, with the share's problems told apart: a name to compare, and none to open.
 pub fn resolve(job: &Job, uri: &Uri) -> Result<PathBuf, TaskError> {
-    job.shares.resolve(uri).map_err(|e| match &e {
-        ShareError::Unreachable { source, .. } => {
-            TaskError::new("Files.ShareUnreachable", format!("{e}: {source}; mount the share again, then retry"))
-        }
-        ShareError::Io { source, .. } => io_fault("resolve", uri, source),
-        _ => TaskError::new("Files.InvalidParameter", e.to_string()),
-    })
+    job.shares.resolve(uri).about("resolve", uri)
+}
+
+/// A file's place on its share, which is open from here on.
+pub fn place(job: &Job, uri: &Uri) -> Result<Place, TaskError> {
+    job.shares.place(uri).about("resolve", uri)
 }
 
 /// The operating system's error about one file, such as `cannot copy 's3://in/a.mov': …`.
@@ -65,15 +64,29 @@ pub fn io_fault(action: &str, what: impl std::fmt::Display, error: &io::Error) -
 /// Adds the file and the action to an I/O result.
 pub trait About<T> {
     fn about(self, action: &str, what: impl std::fmt::Display) -> Result<T, TaskError>;
-    fn about_path(self, action: &str, path: &Path) -> Result<T, TaskError>;
+
+    fn about_path(self, action: &str, path: &Path) -> Result<T, TaskError>
+    where
+        Self: Sized,
+    {
+        self.about(action, path.display())
+    }
 }
 
 impl<T> About<T> for io::Result<T> {
     fn about(self, action: &str, what: impl std::fmt::Display) -> Result<T, TaskError> {
         self.map_err(|e| io_fault(action, what, &e))
     }
+}
 
-    fn about_path(self, action: &str, path: &Path) -> Result<T, TaskError> {
-        self.map_err(|e| io_fault(action, path.display(), &e))
+impl<T> About<T> for Result<T, ShareError> {
+    fn about(self, action: &str, what: impl std::fmt::Display) -> Result<T, TaskError> {
+        self.map_err(|e| match &e {
+            ShareError::Unreachable { source, .. } => {
+                TaskError::new("Files.ShareUnreachable", format!("{e}: {source}; mount the share again, then retry"))
+            }
+            ShareError::Io { source, .. } => io_fault(action, what, source),
+            _ => TaskError::new("Files.InvalidParameter", e.to_string()),
+        })
     }
 }

@@ -16,11 +16,12 @@ struct Parameters {
 /// `{"input": "s3://…"}` to `{"uri", "blake3", "size", "modified"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let Parameters { input } = fault::parameters(job)?;
-    let path = fault::resolve(job, &input)?;
-    let before = Stamp::of(&path).about("read", &input)?;
+    let place = fault::place(job, &input)?;
+    let file = place.read().about("read", &input)?;
+    let before = Stamp::of_open(&file).about("read", &input)?;
     let mut meter = Meter::new(reporter, "hashing", before.size);
-    let blake3 = disk::hash(&path, &mut meter).about("read", &input)?;
-    let after = Stamp::of(&path).about("read", &input)?;
+    let blake3 = disk::hash(&file, &mut meter).about("read", &input)?;
+    let after = Stamp::of(&place.look().about("read", &input)?).about("read", &input)?;
     if after != before {
         return Err(TaskError::new(
             "Files.Changed",

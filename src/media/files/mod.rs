@@ -13,6 +13,8 @@ pub mod place;
 pub mod publish;
 pub mod quarantine;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod tests;
 
 /// Most entries of a list that go into a stage's result; the whole list is in a file (results are capped at 256 KiB).

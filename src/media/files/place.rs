@@ -7,12 +7,15 @@
 //! Invariants: each file appears whole or not at all, in the order given; killed anywhere and run again, the rest follows.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path};
+use std::sync::Arc;
 
+use conveyor_base::beneath::{Entry, Folder, Links, Meta};
 use conveyor_base::{TaskError, Uri};
 use conveyor_job::{Job, Placing, Reporter};
+use nix::fcntl::AtFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -28,58 +31,69 @@ struct Parameters {
 /// `{"files": [{"from", "to"}]}` to `{"count"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let p: Parameters = fault::parameters(job)?;
-    let work = job.work_dir.canonicalize().about_path("find", &job.work_dir)?;
+    let work = Folder::top(&job.work_dir).about_path("find", &job.work_dir)?;
     let found = p.files.iter().map(|file| Ok((find(&work, file)?, &file.to)));
-    let found: Vec<(PathBuf, &Uri)> = found.collect::<Result<_, TaskError>>()?;
-    let bytes = found.iter().filter_map(|(from, _)| from.symlink_metadata().ok()).map(|meta| meta.len()).sum();
-    let mut meter = Meter::new(reporter, "moving results", bytes);
-    for (from, to) in &found {
-        let place = fault::resolve(job, to)?;
-        fs::create_dir_all(disk::parent(&place)).about("create the folder of", to)?;
-        own(from).and_then(|()| move_file(from, &place, &mut meter)).about("write", to)?;
+    let found: Vec<(Found, &Uri)> = found.collect::<Result<_, TaskError>>()?;
+    let mut meter = Meter::new(reporter, "moving results", found.iter().map(|(file, _)| file.meta.size).sum());
+    for (file, to) in &found {
+        let place = fault::place(job, to)?;
+        place.check().about("look at", to)?;
+        let place = place.make_entry().about("create the folder of", to)?;
+        own(&work, file).and_then(|(from, it)| move_file(&from, &it, &place, &mut meter)).about("write", to)?;
     }
     remove_leftovers(job, &p.files)?;
     Ok(json!({ "count": found.len() }))
 }
 
+/// A file below the work folder, as it was found.
+struct Found<'a> {
+    path: &'a Path,
+    meta: Meta,
+}
+
 /// The file itself: no link, and reached over none.
-fn find(work: &Path, file: &Placing) -> Result<PathBuf, TaskError> {
+fn find<'a>(work: &Folder, file: &'a Placing) -> Result<Found<'a>, TaskError> {
     let plain = file.from.components().all(|part| matches!(part, Component::Normal(_)));
-    let path = work.join(&file.from);
-    let is_file = plain
-        && path.symlink_metadata().is_ok_and(|meta| meta.is_file())
-        && disk::parent(&path).canonicalize().is_ok_and(|folder| folder == disk::parent(&path));
-    if is_file {
-        return Ok(path);
+    match work.look(&file.from, Links::Refused) {
+        Ok(meta) if plain && meta.is_file() => Ok(Found { path: &file.from, meta }),
+        _ => Err(TaskError::new(
+            "Stage.BadReport",
+            format!("what was made for '{}' is no plain file in the stage's work folder; run the state again", file.to),
+        )),
     }
-    Err(TaskError::new(
-        "Stage.BadReport",
-        format!("what was made for '{}' is no plain file in the stage's work folder; run the state again", file.to),
-    ))
 }
 
 /// A stage may have run as another user than the appliance; what it made shall not stay that user's.
-fn own(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt as _;
-    let (user, group) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let meta = path.symlink_metadata()?;
-    if (meta.uid(), meta.gid()) == (user, group) {
-        return Ok(());
+fn own(work: &Folder, file: &Found<'_>) -> io::Result<(Entry, OwnedFd)> {
+    let folder = work.folder(file.path.parent().unwrap_or(Path::new("")), Links::Refused)?;
+    let entry = Arc::new(folder).entry(file.path.file_name().unwrap_or_default());
+    let pinned = entry.pin()?;
+    if !Meta::of(&pinned)?.is_same(&file.meta) {
+        return Err(exchanged());
     }
-    std::os::unix::fs::lchown(path, Some(user), Some(group))
+    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if (file.meta.user, file.meta.group) != (user.as_raw(), group.as_raw()) {
+        nix::unistd::fchownat(&pinned, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?;
+    }
+    Ok((entry, pinned))
+}
+
+fn exchanged() -> io::Error {
+    io::Error::other("something else has taken its place in the work folder")
 }
 
 /// Rename; across file systems, a copy under a temporary name beside the target, synced, then renamed.
-fn move_file(from: &Path, to: &Path, meter: &mut Meter<'_>) -> io::Result<()> {
-    match fs::rename(from, to) {
+fn move_file(from: &Entry, pinned: &OwnedFd, to: &Entry, meter: &mut Meter<'_>) -> io::Result<()> {
+    match from.rename(to) {
         Err(e) if disk::crosses_devices(&e) => {}
-        other => return other,
+        renamed => return renamed.and_then(|()| disk::named(to, pinned)),
     }
-    let (part, _) = disk::copy_beside(from, to, meter)?;
-    fs::rename(&part, to).inspect_err(|_| {
-        let _ = fs::remove_file(&part);
-    })?;
-    fs::remove_file(from)
+    let file = from.read()?;
+    if !Meta::of(&file)?.is_same(&Meta::of(pinned)?) {
+        return Err(exchanged());
+    }
+    disk::copy_beside(&file, to, meter)?.0.rename(to)?;
+    from.remove_file()
 }
 
 /// Removes segments `<stem>_NNNNN.ts` beyond the last one that was placed: leftovers of an earlier, longer result under the
@@ -94,13 +108,13 @@ fn remove_leftovers(job: &Job, files: &[Placing]) -> Result<(), TaskError> {
         }
     }
     for ((share, folder, stem), last) in runs {
-        let place = fault::resolve(job, &Uri::new(share, folder))?;
-        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let of_run = name.to_str().and_then(segment).filter(|(other, _)| *other == stem);
+        let place = fault::place(job, &Uri::new(share, folder))?;
+        let Ok(folder) = place.folder() else { continue };
+        for listed in folder.list(Path::new(""), Links::Refused).into_iter().flatten().flatten() {
+            let of_run = listed.name.to_str().and_then(segment).filter(|(other, _)| *other == stem);
             if of_run.is_some_and(|(_, number)| number > last) {
                 // It stays where it may not be removed; no playlist names it.
-                let _ = fs::remove_file(entry.path());
+                let _ = folder.entry(listed.name).remove_file();
             }
         }
     }

@@ -10,11 +10,12 @@
 //! in the same single folder.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use conveyor_base::{TaskError, Uri};
+use conveyor_base::beneath::{Entry, Folder, Links, Meta};
+use conveyor_base::{Place, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -55,25 +56,26 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     if p.destination.key.is_empty() {
         return Err(invalid("'destination' must name a folder below its share, such as s3://outputs/clip/"));
     }
+    if let Some(staging) = &mut p.staging {
+        staging.key.truncate(staging.key.trim_end_matches('/').len());
+    }
     if p.execution.is_empty() {
         p.execution = p.manifest.get("execution").and_then(Value::as_str).unwrap_or_default().to_owned();
     }
     complete_manifest(&mut p);
-    let place = fault::resolve(job, &p.destination)?;
-    fs::create_dir_all(disk::parent(&place)).about("create the folder of", &p.destination)?;
+    let name = fault::place(job, &p.destination)?;
+    name.check().about("look at", &p.destination)?;
+    let place = name.make_entry().about("create the folder of", &p.destination)?;
 
     let kept = match gather(job, &p, &place, reporter)? {
         Gathered::Nothing => return already_done(&p, &place),
-        Gathered::Folder(folder) => {
-            let total = disk::files_below(&folder)
-                .about_path("list", &folder)?
-                .iter()
-                .filter_map(|f| Stamp::of(&folder.join(f)).ok())
-                .map(|s| s.size)
-                .sum();
-            let mut meter = Meter::new(reporter, "hashing", total);
+        Gathered::Folder(entry) => {
+            let folder = Arc::new(entry.open_folder().about_path("list", &entry.path())?);
+            let files = disk::files_below(&folder).about_path("list", folder.path())?;
+            let sizes = files.iter().filter_map(|file| folder.look(file, Links::Refused).ok()).map(|meta| meta.size);
+            let mut meter = Meter::new(reporter, "hashing", sizes.sum());
             manifest::write(&folder, &p.execution, &p.manifest, &mut meter)?;
-            put_in_place(&folder, &place, &p.execution)?
+            put_in_place(&entry, &folder, &place, &p.execution)?
         }
     };
     remove_leftovers(job, &p, &place);
@@ -111,65 +113,102 @@ fn renamed(value: &mut Value, from: &str, to: &str) {
 
 enum Gathered {
     /// Everything that is to be published lies in this folder, on the destination's disk.
-    Folder(PathBuf),
+    Folder(Entry),
     /// Nothing is staged: an earlier run may have published it.
     Nothing,
 }
 
-fn gather(job: &Job, p: &Parameters, place: &Path, reporter: &dyn Reporter) -> Result<Gathered, TaskError> {
+fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> Result<Gathered, TaskError> {
     let build = build_folder(place, &p.execution);
+    let begun = || if build.is_free() { Gathered::Nothing } else { Gathered::Folder(build.clone()) };
     let sources = match (&p.staging, p.outputs.is_empty()) {
         (Some(staging), true) => {
-            let folder = fault::resolve(job, staging)?;
-            if place.starts_with(&folder) || folder.starts_with(place) {
+            let (from, to) = (fault::resolve(job, staging)?, fault::resolve(job, &p.destination)?);
+            if to.starts_with(&from) || from.starts_with(&to) {
                 return Err(invalid("'staging' and 'destination' must not lie within each other"));
             }
-            if !folder.exists() {
-                return Ok(if build.exists() { Gathered::Folder(build) } else { Gathered::Nothing });
-            }
-            if manifest::execution_of(place).as_deref() == Some(&p.execution) && !p.execution.is_empty() {
+            let staged = fault::place(job, staging)?;
+            let folder = match staged.folder() {
+                Err(e) if e.is_missing() => return Ok(begun()),
+                folder => folder.about("list", staging)?,
+            };
+            // A share's root has no name that could be taken from it, and a link's is another one.
+            let own = staged.entry().ok().filter(|own| disk::named(own, &*folder).is_ok());
+            if let Some(own) = &own
+                && manifest::execution_of(place).as_deref() == Some(&p.execution)
+                && !p.execution.is_empty()
+            {
                 // An earlier run of this execution exchanged the folders and was killed before it put the old one away.
-                match manifest::read(&folder) {
+                match manifest::read(own) {
                     Some(old) if old["execution"] != p.execution.as_str() => {
-                        set_aside(&folder, place)?;
+                        set_aside(own, place)?;
                         return Ok(Gathered::Nothing);
                     }
                     Some(old)
                         if manifest::read(place)
                             .is_some_and(|new| old["publishedMs"].as_i64() < new["publishedMs"].as_i64()) =>
                     {
-                        fs::remove_dir_all(&folder).about_path("remove the replaced", &folder)?;
+                        own.remove_all().about_path("remove the replaced", &own.path())?;
                         return Ok(Gathered::Nothing);
                     }
                     _ => {}
                 }
             }
-            if manifest::listed(&folder)?.is_empty() {
-                return Ok(if build.exists() { Gathered::Folder(build) } else { Gathered::Nothing });
+            let files = manifest::listed(&folder)?;
+            if files.is_empty() {
+                return Ok(begun());
             }
-            match same_disk(&folder, disk::parent(place)) {
-                true => return Ok(Gathered::Folder(folder)),
-                false => manifest::listed(&folder)?.into_iter().map(|f| (f.clone(), folder.join(f))).collect(),
+            match own {
+                Some(own) if is_same_disk(&folder, place.folder()) => return Ok(Gathered::Folder(own)),
+                _ => {
+                    let uri = |file: &PathBuf| file.to_str().map(|file| under(staging, file));
+                    let uris = files.into_iter().map(|file| uri(&file).map(|uri| (file, uri)));
+                    let uris: Option<BTreeMap<PathBuf, Uri>> = uris.collect();
+                    uris.ok_or_else(|| {
+                        let what = format!("a file in '{staging}' has a name that is not UTF-8; rename it, then retry");
+                        TaskError::new("Files.Failed", what)
+                    })?
+                }
             }
         }
         (None, false) => {
             let uris = p.outputs.iter().map(|u| u.as_str().and_then(|u| u.parse().ok()));
             let uris: Option<Vec<Uri>> = uris.collect();
             let uris = uris.ok_or_else(|| invalid("'outputs' must be a list of files as s3://share/key"))?;
-            relative_places(job, &uris)?
+            relative_places(&uris)
         }
         _ => return Err(invalid("give either 'staging' (a folder) or 'outputs' (a list of files)")),
     };
-    collect(&sources, &build, reporter)
+    collect(job, &sources, &build, reporter)
+}
+
+fn under(folder: &Uri, path: &str) -> Uri {
+    let key = if folder.key.is_empty() { path.to_owned() } else { format!("{}/{path}", folder.key) };
+    Uri::new(folder.share.clone(), key)
 }
 
 /// Moves or copies each source into the hidden build folder; what an earlier run has brought there stays.
-fn collect(sources: &BTreeMap<PathBuf, PathBuf>, build: &Path, reporter: &dyn Reporter) -> Result<Gathered, TaskError> {
-    let missing: Vec<_> = sources.iter().filter(|(to, from)| !from.exists() && !build.join(to).exists()).collect();
+fn collect(
+    job: &Job,
+    sources: &BTreeMap<PathBuf, Uri>,
+    build: &Entry,
+    reporter: &dyn Reporter,
+) -> Result<Gathered, TaskError> {
+    let brought = build.open_folder().ok();
+    let is_brought = |to: &Path| brought.as_ref().is_some_and(|folder| folder.look(to, Links::Refused).is_ok());
+    let (mut there, mut missing) = (Vec::new(), Vec::new());
+    for (to, uri) in sources {
+        let from = fault::place(job, uri)?;
+        match from.check().about("look at", uri)? {
+            Some(meta) => there.push((to, uri, meta)),
+            None if !is_brought(to) => missing.push(from.path()),
+            None => {}
+        }
+    }
     if missing.len() == sources.len() {
         return Ok(Gathered::Nothing);
     }
-    if let Some((_, from)) = missing.first() {
+    if let Some(from) = missing.first() {
         return Err(TaskError::new(
             "Files.Vanished",
             format!(
@@ -180,92 +219,103 @@ fn collect(sources: &BTreeMap<PathBuf, PathBuf>, build: &Path, reporter: &dyn Re
             ),
         ));
     }
-    let total = sources.values().filter_map(|f| Stamp::of(f).ok()).map(|s| s.size * 2).sum();
-    let mut meter = Meter::new(reporter, "copying", total);
-    for (to, from) in sources {
-        let to = build.join(to);
-        if !from.exists() {
-            continue;
-        }
-        fs::create_dir_all(disk::parent(&to)).about_path("create the folder of", &to)?;
-        match disk::rename(from, &to) {
-            Err(e) if disk::crosses_devices(&e) => {
-                let (part, read) = disk::copy_beside(from, &to, &mut meter).about_path("copy", from)?;
-                if disk::hash(&part, &mut meter).about_path("read back", &part)? != read {
-                    return Err(TaskError::new(
-                        "Files.ShareUnreachable",
-                        format!(
-                            "the copy of '{}' reads back differently; check the destination's disk",
-                            from.display()
-                        ),
-                    ));
-                }
-                disk::rename(&part, &to).about_path("rename", &part)?;
-            }
-            other => other.about_path("move", from)?,
-        }
+    let mut meter = Meter::new(reporter, "copying", there.iter().map(|(_, _, meta)| meta.size * 2).sum());
+    let made = build.folder().make_folder(Path::new(build.name())).about_path("create the folder of", &build.path())?;
+    for (to, uri, _) in there {
+        let folder = made
+            .make_folder(to.parent().unwrap_or(Path::new("")))
+            .about_path("create the folder of", &made.path().join(to))?;
+        let to = Arc::new(folder).entry(to.file_name().unwrap_or_default());
+        bring(&fault::place(job, uri)?, &to, &mut meter)?;
     }
-    Ok(Gathered::Folder(build.to_owned()))
+    Ok(Gathered::Folder(build.clone()))
 }
 
-/// Makes `folder` be `place`. Returns where an earlier version was put, if there was one.
-fn put_in_place(folder: &Path, place: &Path, execution: &str) -> Result<Option<PathBuf>, TaskError> {
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    if place.symlink_metadata().is_err() {
-        disk::rename_new(folder, place).about_path("publish as", place)?;
-        return Ok(None);
+/// Moves one file, or copies it where a name cannot be moved.
+fn bring(from: &Place, to: &Entry, meter: &mut Meter<'_>) -> Result<(), TaskError> {
+    let path = from.path();
+    let own = from.entry().about_path("move", &path)?;
+    // What a link stands for is published, and not the link.
+    if let Ok(pinned) = own.pin() {
+        match disk::rename(&own, to) {
+            Err(e) if disk::crosses_devices(&e) => {}
+            renamed => return renamed.and_then(|()| disk::named(to, &pinned)).about_path("move", &path),
+        }
     }
-    let theirs = foreign(place, execution);
-    match renameat2(AT_FDCWD, folder, AT_FDCWD, place, RenameFlags::RENAME_EXCHANGE) {
-        // What was published before now lies at `folder`.
+    let file = from.read().about_path("copy", &path)?;
+    Stamp::of_open(&file).about_path("copy", &path)?;
+    let (part, read) = disk::copy_beside(&file, to, meter).about_path("copy", &path)?;
+    if part.hash(meter).about_path("read back", &to.path())? != read {
+        return Err(TaskError::new(
+            "Files.ShareUnreachable",
+            format!("the copy of '{}' reads back differently; check the destination's disk", path.display()),
+        ));
+    }
+    part.rename(to).about_path("rename", &to.path())?;
+    disk::sync_folder(to);
+    Ok(())
+}
+
+/// Makes `staged` be `place`. Returns where an earlier version was put, if there was one. `folder`: what `staged` is the name
+/// of, and what `place` is to be.
+fn put_in_place(staged: &Entry, folder: &Folder, place: &Entry, execution: &str) -> Result<Option<Entry>, TaskError> {
+    let is_it = || disk::named(place, folder).about_path("publish as", &place.path());
+    if place.is_free() {
+        disk::rename_new(staged, place).about_path("publish as", &place.path())?;
+        return is_it().map(|()| None);
+    }
+    let theirs = is_foreign(place, execution);
+    match staged.exchange(place) {
+        // What was published before now lies at `staged`.
         Ok(()) => {
-            disk::sync_folder(disk::parent(place));
+            disk::sync_folder(place);
+            is_it()?;
             if theirs {
-                return set_aside(folder, place).map(Some);
+                return set_aside(staged, place).map(Some);
             }
-            fs::remove_dir_all(folder).about_path("remove the replaced", folder)?;
+            staged.remove_all().about_path("remove the replaced", &staged.path())?;
             Ok(None)
         }
         // Network file systems cannot exchange: the destination is missing for a moment, but nothing is lost.
         Err(_) => {
             let aside = set_aside(place, place)?;
-            disk::rename_new(folder, place).about_path("publish as", place)?;
+            disk::rename_new(staged, place).about_path("publish as", &place.path())?;
+            is_it()?;
             if theirs {
                 return Ok(Some(aside));
             }
-            fs::remove_dir_all(&aside).about_path("remove the replaced", &aside)?;
+            aside.remove_all().about_path("remove the replaced", &aside.path())?;
             Ok(None)
         }
     }
 }
 
 /// Keeps a folder as the next free `<place>.version-N`.
-fn set_aside(folder: &Path, place: &Path) -> Result<PathBuf, TaskError> {
+fn set_aside(folder: &Entry, place: &Entry) -> Result<Entry, TaskError> {
     for number in 1..VERSIONS_MAX {
-        let version = version_of(place, number);
+        let version = place.beside(format!("{}.version-{number}", place.name().to_string_lossy()));
         match disk::rename_new(folder, &version) {
             Ok(()) => return Ok(version),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(fault::io_fault("set aside", folder.display(), &e)),
+            Err(e) => return Err(fault::io_fault("set aside", folder.path().display(), &e)),
         }
     }
-    Err(TaskError::new("Files.Failed", format!("{} has {VERSIONS_MAX} earlier versions; remove some", place.display())))
-}
-
-fn version_of(place: &Path, number: u32) -> PathBuf {
-    let name = place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    place.with_file_name(format!("{name}.version-{number}"))
+    let what = format!("{} has {VERSIONS_MAX} earlier versions; remove some", place.path().display());
+    Err(TaskError::new("Files.Failed", what))
 }
 
 /// Whether a folder bears the work of somebody else than this execution. Without a manifest it does, unless it is empty.
-fn foreign(folder: &Path, execution: &str) -> bool {
-    match manifest::execution_of(folder) {
+fn is_foreign(place: &Entry, execution: &str) -> bool {
+    match manifest::execution_of(place) {
         Some(other) => other.is_empty() || other != execution,
-        None => fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_some()),
+        None => {
+            let listing = place.open_folder().and_then(|folder| folder.list(Path::new(""), Links::Refused));
+            listing.map_or(true, |mut listing| listing.next().is_some())
+        }
     }
 }
 
-fn already_done(p: &Parameters, place: &Path) -> Result<Value, TaskError> {
+fn already_done(p: &Parameters, place: &Entry) -> Result<Value, TaskError> {
     if !p.execution.is_empty() && manifest::execution_of(place).as_deref() == Some(&p.execution) {
         return result(p, place, None);
     }
@@ -278,25 +328,24 @@ fn already_done(p: &Parameters, place: &Path) -> Result<Value, TaskError> {
     ))
 }
 
-fn result(p: &Parameters, place: &Path, kept: Option<PathBuf>) -> Result<Value, TaskError> {
+fn result(p: &Parameters, place: &Entry, kept: Option<Entry>) -> Result<Value, TaskError> {
     let manifest = manifest::read(place).ok_or_else(|| {
         TaskError::new(
             "Files.Vanished",
             format!("'{}' was published but its manifest cannot be read back; look at the share", p.destination),
         )
     })?;
-    let under = |path: &str| Uri::new(p.destination.share.clone(), format!("{}/{path}", p.destination.key));
+    let below = |path: &str| under(&p.destination, path);
     let files = manifest["files"].as_array().cloned().unwrap_or_default();
     let listed: Vec<Value> = files
         .iter()
         .take(LISTED_MAX)
-        .map(|f| json!({ "uri": under(f["path"].as_str().unwrap_or_default()), "size": f["size"], "blake3": f["blake3"], "type": f["type"] }))
+        .map(|f| json!({ "uri": below(f["path"].as_str().unwrap_or_default()), "size": f["size"], "blake3": f["blake3"], "type": f["type"] }))
         .collect();
     let folder_key = p.destination.key.rsplit_once('/').map_or(String::new(), |(f, _)| format!("{f}/"));
-    let kept =
-        kept.and_then(|k| Some(format!("s3://{}/{folder_key}{}/", p.destination.share, k.file_name()?.to_str()?)));
+    let kept = kept.and_then(|k| Some(format!("s3://{}/{folder_key}{}/", p.destination.share, k.name().to_str()?)));
     Ok(json!({
-        "manifest": under(manifest::NAME),
+        "manifest": below(manifest::NAME),
         "destination": format!("{}/", p.destination),
         "count": files.len(),
         "bytes": manifest["bytes"],
@@ -306,20 +355,20 @@ fn result(p: &Parameters, place: &Path, kept: Option<PathBuf>) -> Result<Value, 
 }
 
 /// After a publication by copy the staged originals are of no use; failing to remove them costs disk, nothing else.
-fn remove_leftovers(job: &Job, p: &Parameters, place: &Path) {
-    if let Some(Ok(folder)) = p.staging.as_ref().map(|s| fault::resolve(job, s)) {
-        let _ = fs::remove_dir_all(folder);
+fn remove_leftovers(job: &Job, p: &Parameters, place: &Entry) {
+    let staged = p.staging.as_ref().and_then(|staging| fault::place(job, staging).ok()?.entry().ok());
+    for leftover in staged.into_iter().chain([build_folder(place, &p.execution)]) {
+        let _ = leftover.remove_all();
     }
-    let _ = fs::remove_dir_all(build_folder(place, &p.execution));
 }
 
-fn build_folder(place: &Path, execution: &str) -> PathBuf {
+fn build_folder(place: &Entry, execution: &str) -> Entry {
     let tag = &blake3::hash(execution.as_bytes()).to_hex()[..12];
     disk::hidden(place, &format!("{tag}.publishing"))
 }
 
 /// Each file's place relative to the deepest folder that holds them all.
-fn relative_places(job: &Job, outputs: &[Uri]) -> Result<BTreeMap<PathBuf, PathBuf>, TaskError> {
+fn relative_places(outputs: &[Uri]) -> BTreeMap<PathBuf, Uri> {
     let folder = |u: &Uri| PathBuf::from(&u.share).join(&u.key).parent().map(Path::to_owned).unwrap_or_default();
     let mut common = outputs.first().map(folder).unwrap_or_default();
     for uri in outputs {
@@ -328,21 +377,15 @@ fn relative_places(job: &Job, outputs: &[Uri]) -> Result<BTreeMap<PathBuf, PathB
             common.pop();
         }
     }
-    outputs
-        .iter()
-        .map(|uri| {
-            let full = PathBuf::from(&uri.share).join(&uri.key);
-            Ok((full.strip_prefix(&common).unwrap_or(&full).to_owned(), fault::resolve(job, uri)?))
-        })
-        .collect()
+    let relative = |uri: &Uri| {
+        let full = PathBuf::from(&uri.share).join(&uri.key);
+        (full.strip_prefix(&common).unwrap_or(&full).to_owned(), uri.clone())
+    };
+    outputs.iter().map(relative).collect()
 }
 
-fn same_disk(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    match (fs::metadata(a), fs::metadata(b)) {
-        (Ok(a), Ok(b)) => a.dev() == b.dev(),
-        _ => false,
-    }
+fn is_same_disk(one: &Folder, other: &Folder) -> bool {
+    matches!((Meta::of(one), Meta::of(other)), (Ok(one), Ok(other)) if one.device == other.device)
 }
 
 fn invalid(what: &str) -> TaskError {

@@ -4,11 +4,13 @@
 //! follows by rename, or by copy, verification and removal where the shares are different disks. A file is never
 //! deleted: one that has vanished gets its reason all the same.
 
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
-use conveyor_base::{Clock, SystemClock, TaskError, Uri};
+use conveyor_base::beneath::{Entry, Folder};
+use conveyor_base::shares::ShareError;
+use conveyor_base::{Clock, Place, SystemClock, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -47,16 +49,16 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     if !folder.key.is_empty() && !folder.key.ends_with('/') {
         folder.key.push('/');
     }
-    let root = fault::resolve(job, &folder)?;
-    fs::create_dir_all(&root).about("create", &folder)?;
-    let source = fault::resolve(job, &p.input)?;
+    let root = fault::place(job, &folder)?.make_folder().about("create", &folder)?;
+    let source = fault::place(job, &p.input)?;
+    let there = source.check().about("look at", &p.input)?;
 
     let name = short_enough(p.input.file_name());
     let (name, begun) = free_name(&root, &name, &p)?;
-    let (place, reason) = (root.join(&name), root.join(format!("{name}{REASON_SUFFIX}")));
+    let (place, reason) = (root.entry(&name), root.entry(format!("{name}{REASON_SUFFIX}")));
     let mut vanished = false;
     if !begun {
-        let size = Stamp::of(&source).map(|s| s.size).ok();
+        let size = there.and_then(|meta| Stamp::of(&meta).ok()).map(|stamp| stamp.size);
         vanished = size.is_none();
         let text = json!({
             "error": p.error,
@@ -68,18 +70,18 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             "size": size,
             "note": vanished.then_some("the file was gone when it was to be moved here"),
         });
-        disk::write(&reason, format!("{text:#}\n").as_bytes()).about_path("write", &reason)?;
+        disk::write(&reason, format!("{text:#}\n").as_bytes()).about_path("write", &reason.path())?;
     }
-    let moved = if place.exists() && !source.exists() {
+    let moved = if there.is_none() && !place.is_free() {
         true
     } else {
         match move_into(&source, &place, reporter) {
             Ok(()) => true,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !source.exists() => {
+            Err(e) if e.is_missing() && matches!(source.check(), Ok(None)) => {
                 vanished = true;
                 false
             }
-            Err(e) => return Err(fault::io_fault("move to quarantine", &p.input, &e)),
+            Err(e) => return Err(e).about("move to quarantine", &p.input),
         }
     };
     let at = |name: &str| Uri::new(folder.share.clone(), format!("{}{name}", folder.key));
@@ -92,47 +94,55 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 }
 
 /// A name that is free, or the one that an earlier run of this same execution has begun to use.
-fn free_name(root: &Path, name: &str, p: &Parameters) -> Result<(String, bool), TaskError> {
+fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, bool), TaskError> {
     for number in 0..SAME_NAME_MAX {
         let candidate = numbered_name(name, number);
-        let reason = root.join(format!("{candidate}{REASON_SUFFIX}"));
-        match fs::read(&reason) {
-            Ok(bytes) => {
-                let told: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let reason = root.entry(format!("{candidate}{REASON_SUFFIX}"));
+        match reason.read().and_then(io::read_to_string) {
+            Ok(text) => {
+                let told: Value = serde_json::from_str(&text).unwrap_or_default();
                 let ours = told["original"] == json!(p.input) && told["execution"] == json!(p.execution);
                 if ours && !p.execution.is_empty() {
                     return Ok((candidate, true));
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if root.join(&candidate).symlink_metadata().is_err() {
+                if root.entry(&candidate).is_free() {
                     return Ok((candidate, false));
                 }
             }
-            Err(e) => return Err(fault::io_fault("read", reason.display(), &e)),
+            // No reason of ours: a link, a folder, no text.
+            Err(_) if reason.meta().is_ok_and(|meta| !meta.is_file()) => {}
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {}
+            Err(e) => return Err(fault::io_fault("read", reason.path().display(), &e)),
         }
     }
     Err(TaskError::new(
         "Files.Failed",
-        format!("{} holds {SAME_NAME_MAX} files named '{name}'; tidy the quarantine", root.display()),
+        format!("{} holds {SAME_NAME_MAX} files named '{name}'; tidy the quarantine", root.path().display()),
     ))
 }
 
-fn move_into(source: &Path, place: &Path, reporter: &dyn Reporter) -> io::Result<()> {
-    match disk::rename_new(source, place) {
-        Err(e) if disk::crosses_devices(&e) => {
-            let stamp = Stamp::of(source)?;
-            let mut meter = Meter::new(reporter, "moving", stamp.size * 2);
-            let (part, read) = disk::copy_beside(source, place, &mut meter)?;
-            if disk::hash(&part, &mut meter)? != read || Stamp::of(source)? != stamp {
-                let _ = fs::remove_file(&part);
-                return Err(io::Error::other("the copy differs from the file; the file was left where it is"));
-            }
-            disk::rename_new(&part, place)?;
-            fs::remove_file(source)
-        }
-        other => other,
+fn move_into(source: &Place, place: &Entry, reporter: &dyn Reporter) -> Result<(), ShareError> {
+    let own = source.entry()?;
+    match disk::rename_new(&own, place) {
+        Err(e) if disk::crosses_devices(&e) => copy_into(source, &source.read()?, &own, place, reporter),
+        renamed => renamed,
     }
+    .map_err(|e| source.failed(e))
+}
+
+fn copy_into(source: &Place, file: &File, own: &Entry, place: &Entry, reporter: &dyn Reporter) -> io::Result<()> {
+    let stamp = Stamp::of_open(file)?;
+    let mut meter = Meter::new(reporter, "moving", stamp.size * 2);
+    let (part, read) = disk::copy_beside(file, place, &mut meter)?;
+    let unchanged = source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp));
+    if part.hash(&mut meter)? != read || !unchanged {
+        return Err(io::Error::other("the copy differs from the file; the file was left where it is"));
+    }
+    part.rename_new(place)?;
+    disk::sync_folder(place);
+    own.remove_file()
 }
 
 /// Cuts a name that leaves no room for the reason's suffix, and marks it so that two long names stay apart.

@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use conveyor_base::beneath::Folder;
 use conveyor_base::{Shares, TaskError};
 use conveyor_job::{Access, Job};
 use serde_json::{Value, json};
 
-struct Appliance {
+pub struct Appliance {
     dir: tempfile::TempDir,
 }
 
 impl Appliance {
-    fn new() -> Appliance {
+    pub fn new() -> Appliance {
         let dir = tempfile::tempdir().unwrap();
         for share in ["in", "outputs", "archive", "quarantine"] {
             fs::create_dir(dir.path().join(share)).unwrap();
@@ -20,11 +22,11 @@ impl Appliance {
         Appliance { dir }
     }
 
-    fn path(&self, key: &str) -> PathBuf {
+    pub fn path(&self, key: &str) -> PathBuf {
         self.dir.path().join(key)
     }
 
-    fn write(&self, key: &str, text: &str) {
+    pub fn write(&self, key: &str, text: &str) {
         fs::create_dir_all(self.path(key).parent().unwrap()).unwrap();
         fs::write(self.path(key), text).unwrap();
     }
@@ -33,7 +35,15 @@ impl Appliance {
         fs::read_to_string(self.path(key)).unwrap_or_else(|e| panic!("{key}: {e}"))
     }
 
-    fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
+    /// The hidden name beside a file, whose folder is made.
+    fn hidden(&self, key: &str, what: &str) -> PathBuf {
+        let path = self.path(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let folder = Arc::new(Folder::top(path.parent().unwrap()).unwrap());
+        super::disk::hidden(&folder.entry(path.file_name().unwrap()), what).path()
+    }
+
+    pub fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
         let root = self.dir.path();
         let shares = ["in", "outputs", "archive", "quarantine"].map(|s| (s.to_owned(), root.join(s)));
         let work_dir = root.to_owned();
@@ -50,10 +60,10 @@ impl Appliance {
     }
 
     /// Every file below a share, hidden ones too.
-    fn all(&self, share: &str) -> Vec<String> {
+    pub fn all(&self, share: &str) -> Vec<String> {
         fn walk(dir: &Path, root: &Path, into: &mut Vec<String>) {
             for e in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-                match e.path().is_dir() {
+                match e.file_type().unwrap().is_dir() {
                     true => walk(&e.path(), root, into),
                     false => into.push(e.path().strip_prefix(root).unwrap().to_string_lossy().into_owned()),
                 }
@@ -92,8 +102,7 @@ fn archiving_ends_in_one_file_wherever_it_was_killed() {
     };
     // Killed while copying: half a copy lies under its hidden name.
     b.write("in/a b.mov", "film");
-    let half = super::disk::hidden(&b.path("archive/2026/a b.mov"), "part");
-    fs::create_dir_all(half.parent().unwrap()).unwrap();
+    let half = b.hidden("archive/2026/a b.mov", "part");
     fs::write(&half, "fi").unwrap();
     assert_eq!(go(false).unwrap()["uri"], "s3://archive/2026/a b.mov");
     assert_eq!((b.all("archive"), b.all("in")), (vec!["2026/a b.mov".to_owned()], vec![]));
@@ -163,7 +172,7 @@ fn single_outputs_keep_their_places_and_an_interrupted_gathering_goes_on() {
                     "execution": "e" });
     // Killed after the first file was brought into the hidden folder.
     let tag = &blake3::hash(b"e").to_hex()[..12];
-    let build = super::disk::hidden(&b.path("outputs/x"), &format!("{tag}.publishing"));
+    let build = b.hidden("outputs/x", &format!("{tag}.publishing"));
     fs::create_dir_all(build.join("mp4")).unwrap();
     fs::rename(b.path("in/job/mp4/a.mp4"), build.join("mp4/a.mp4")).unwrap();
     b.run("publish", p.clone()).unwrap();
