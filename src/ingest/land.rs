@@ -4,10 +4,11 @@
 //! was forgotten, as when its share was replaced by an empty one, finds its execution again.
 
 use std::collections::HashSet;
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
+use conveyor_base::beneath::{Entry, Folder, Links, Meta};
 use conveyor_base::{Fault, Timestamp, digest};
 use conveyor_store::{Commit, LandingRow, Scans};
 use serde_json::json;
@@ -90,48 +91,64 @@ pub fn forgotten(rows: &Scans, share: &str, seen: &HashSet<u64>) -> Result<Vec<C
     }
 }
 
+/// A file that a scan of this root met, by its path: reached over no link.
+///
+/// # Errors
+/// Its folder is gone, or is a link now.
+pub fn foreign(root: &Path, path: &Path) -> io::Result<Entry> {
+    let below = path.strip_prefix(root).map_err(io::Error::other)?;
+    let folder = Folder::top(root)?.folder(below.parent().unwrap_or(Path::new("")), Links::Refused)?;
+    Ok(Arc::new(folder).entry(below.file_name().unwrap_or_default()))
+}
+
 /// Moves a file whose name is no text into the quarantine folder under a safe name, the reason beside it first.
 /// Returns the new name.
-pub fn quarantine_foreign(path: &Path, quarantine: &Path, at: Timestamp) -> io::Result<String> {
-    let own = path.file_name().unwrap_or_default();
-    let safe = name::safe_name(own);
+///
+/// # Errors
+/// What the file systems say; the file is then where it was.
+pub fn quarantine_foreign(file: &Entry, quarantine: &Arc<Folder>, at: Timestamp) -> io::Result<String> {
+    let safe = name::safe_name(file.name());
     let mut number = 0;
-    let place = loop {
+    let new_name = loop {
         let candidate = if number == 0 { safe.clone() } else { format!("{number}-{safe}") };
-        let place = quarantine.join(&candidate);
-        if place.symlink_metadata().is_err() && !quarantine.join(format!("{candidate}{REASON_SUFFIX}")).exists() {
-            break place;
+        if quarantine.entry(&candidate).is_free() && quarantine.entry(format!("{candidate}{REASON_SUFFIX}")).is_free() {
+            break candidate;
         }
         number += 1;
     };
-    let new_name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let reason = json!({
         "error": "Files.InvalidName",
         "cause": format!("the name of the file is not UTF-8; it was moved here as '{new_name}'. Rename it and drop it again"),
-        "original": path.display().to_string(),
+        "original": file.path().display().to_string(),
         "at": at.to_string(),
     });
-    let beside = quarantine.join(format!("{new_name}{REASON_SUFFIX}"));
-    let mut file = fs::File::create(&beside)?;
-    file.write_all(reason.to_string().as_bytes())?;
-    file.sync_all()?;
-    match fs::rename(path, &place) {
-        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(path, &place)?,
-        other => other.inspect_err(|_| drop(fs::remove_file(&beside)))?,
-    }
+    let (place, beside) = (quarantine.entry(&new_name), quarantine.entry(format!("{new_name}{REASON_SUFFIX}")));
+    let mut told = beside.create_new()?;
+    told.write_all(reason.to_string().as_bytes())?;
+    told.sync_all()?;
+    let moved = match file.rename_new(&place) {
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(file, &place),
+        renamed => renamed,
+    };
+    moved.inspect_err(|_| drop(beside.remove_file()))?;
     Ok(new_name)
 }
 
-/// Copies, syncs, and only then removes.
-fn copy_over(from: &Path, to: &Path) -> io::Result<()> {
-    let copied = fs::copy(from, to).and_then(|bytes| {
-        fs::File::open(to)?.sync_all()?;
-        if fs::metadata(from)?.len() == bytes {
-            Ok(())
-        } else {
-            Err(io::Error::other("the file grew while it was moved"))
+/// Copies under a hidden name, syncs, and only then renames and removes.
+fn copy_over(from: &Entry, to: &Entry) -> io::Result<()> {
+    let part = to.beside(format!(".{}.part", &blake3::hash(to.name().as_encoded_bytes()).to_hex()[..16]));
+    let copied = from.read().and_then(|mut file| {
+        let (before, mut copy) = (Meta::of(&file)?, part.create()?);
+        if !before.is_file() {
+            return Err(io::Error::other("it is no plain file any more"));
         }
+        io::copy(&mut file, &mut copy)?;
+        copy.sync_all()?;
+        if from.meta()? != before {
+            return Err(io::Error::other("the file changed while it was moved"));
+        }
+        part.rename_new(to)
     });
-    copied.inspect_err(|_| drop(fs::remove_file(to)))?;
-    fs::remove_file(from)
+    copied.inspect_err(|_| drop(part.remove_file()))?;
+    from.remove_file()
 }

@@ -1,11 +1,11 @@
-//! Looking at a share: a walk over its folders, and a look at one file. Blocking; never follows a symbolic link.
+//! Looking at a share: a walk over its folders, and a look at one file. Blocking; never follows a symbolic link,
+//! also where one is exchanged for a folder meanwhile.
 
 use std::collections::HashSet;
-use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use conveyor_base::beneath::{Folder, Kind, Links, Meta, leads_out};
 use conveyor_base::digest;
 
 use super::name;
@@ -37,51 +37,57 @@ impl Scan {
 /// Walks over the share and tells `see` of each file that counts. Fails only where the root itself does.
 pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileState)) -> io::Result<Scan> {
     let mut scan = Scan::default();
-    let mut folders = vec![(root.to_path_buf(), String::new(), 0)];
+    let top = Folder::top(root)?;
+    let mut folders = vec![(PathBuf::new(), String::new(), 0)];
     while let Some((folder, prefix, depth)) = folders.pop() {
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
+        let mut listing = match top.list(&folder, Links::Refused) {
+            Ok(listing) => listing,
             Err(e) if depth == 0 => return Err(e),
-            // It was removed or renamed while the walk was on its way.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            // It was removed, renamed or exchanged while the walk was on its way.
+            Err(e) if is_gone(&e) => continue,
             Err(e) => {
-                scan.unreadable.push((folder, e.to_string()));
+                scan.unreadable.push((root.join(folder), e.to_string()));
                 continue;
             }
         };
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
+        while let Some(listed) = listing.next() {
+            let listed = match listed {
+                Ok(listed) => listed,
                 Err(e) if depth == 0 => return Err(e),
                 Err(e) => {
-                    scan.unreadable.push((folder.clone(), e.to_string()));
+                    scan.unreadable.push((root.join(&folder), e.to_string()));
                     break;
                 }
             };
-            let Ok(kind) = entry.file_type() else { continue };
-            let os_name = entry.file_name();
-            let Some(file_name) = os_name.to_str() else {
-                if kind.is_file() && scan.foreign.len() < FOREIGN_MAX {
-                    scan.foreign.push(entry.path());
+            let is_file = listed.kind == Kind::File;
+            let Some(file_name) = listed.name.to_str() else {
+                if is_file && scan.foreign.len() < FOREIGN_MAX {
+                    scan.foreign.push(root.join(&folder).join(&listed.name));
                 }
                 continue;
             };
-            if kind.is_dir() && depth < DEPTH_MAX && name::folder_counts(file_name) {
-                folders.push((entry.path(), format!("{prefix}{file_name}/"), depth + 1));
-            } else if kind.is_file() && name::counts(file_name, suffixes) {
-                match entry.metadata() {
-                    Ok(meta) => {
+            if listed.kind == Kind::Folder && depth < DEPTH_MAX && name::folder_counts(file_name) {
+                folders.push((folder.join(file_name), format!("{prefix}{file_name}/"), depth + 1));
+            } else if is_file && name::counts(file_name, suffixes) {
+                match listing.meta(&listed) {
+                    Ok(meta) if meta.is_file() => {
                         let key = format!("{prefix}{file_name}");
                         scan.seen.insert(digest(key.as_bytes()));
                         see(&key, file_state(&meta));
                     }
+                    // It was exchanged for something else.
+                    Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => scan.unreadable.push((entry.path(), e.to_string())),
+                    Err(e) => scan.unreadable.push((root.join(&folder).join(file_name), e.to_string())),
                 }
             }
         }
     }
     Ok(scan)
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) || leads_out(error)
 }
 
 /// What a path on the share is now.
@@ -108,8 +114,8 @@ pub fn inspect(root: &Path, path: &Path, suffixes: &[String]) -> PathState {
     if parts.iter().any(|folder| !name::folder_counts(folder)) {
         return PathState::Other;
     }
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => PathState::Folder,
+    match Folder::top(root).and_then(|top| top.look(relative, Links::Refused)) {
+        Ok(meta) if meta.is_folder() => PathState::Folder,
         Ok(meta) if meta.is_file() && name::counts(file_name, suffixes) => {
             PathState::File { key: key.to_owned(), file_state: file_state(&meta) }
         }
@@ -118,7 +124,58 @@ pub fn inspect(root: &Path, path: &Path, suffixes: &[String]) -> PathState {
     }
 }
 
-fn file_state(meta: &Metadata) -> FileState {
-    let mtime_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-    FileState { size: meta.len(), mtime_ns, inode: meta.ino() }
+fn file_state(meta: &Meta) -> FileState {
+    FileState { size: meta.size, mtime_ns: meta.modified_ns, inode: meta.inode }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::sync::Arc;
+
+    use conveyor_base::Timestamp;
+    use conveyor_testing::exchange::Exchange;
+
+    use super::*;
+    use crate::land::{foreign, quarantine_foreign};
+
+    /// Whoever may write to the share exchanges a watched folder, or a file in it, with a link that leads out.
+    #[test]
+    fn nothing_outside_is_found_or_moved_while_links_are_exchanged() {
+        const ROUNDS: usize = 2_000;
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (root, kept) = (dir.path().join("in"), outside.path().join("out.mp4"));
+        fs::create_dir_all(root.join("day")).unwrap();
+        fs::create_dir(dir.path().join("quarantine")).unwrap();
+        let odd = OsStr::from_bytes(b"caf\xe9.mp4");
+        for path in [root.join("day/in.mp4"), root.join("day").join(odd), root.join("file.mp4")] {
+            fs::write(path, "in").unwrap();
+        }
+        for path in [&kept, &outside.path().join(odd)] {
+            fs::write(path, "outside").unwrap();
+        }
+        let quarantine = Arc::new(Folder::top(&dir.path().join("quarantine")).unwrap());
+        let _exchanging =
+            [Exchange::with_link(root.join("day"), outside.path()), Exchange::with_link(root.join("file.mp4"), &kept)];
+        let (mut found, mut moved) = (0, 0);
+        for _ in 0..ROUNDS {
+            let see = |key: &str, state: FileState| {
+                assert_eq!(state.size, 2, "{key}");
+                found += 1;
+            };
+            let _ = scan(&root, &[], see).unwrap();
+            for path in ["day/out.mp4", "day/in.mp4", "file.mp4"] {
+                let state = inspect(&root, &root.join(path), &[]);
+                assert!(!matches!(state, PathState::File { file_state, .. } if file_state.size != 2), "{path}");
+            }
+            let file = foreign(&root, &root.join("day").join(odd));
+            if file.and_then(|file| quarantine_foreign(&file, &quarantine, Timestamp(0))).is_ok() {
+                moved += 1;
+            }
+        }
+        assert!(found > 0 && moved == 1, "{found} found, {moved} moved");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2);
+    }
 }

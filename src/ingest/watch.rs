@@ -475,11 +475,14 @@ impl Watcher {
             return self.report(&topic, what);
         };
         let settle = self.settings.settle;
-        let to = share.clone();
+        let (from, to) = (self.settings.share.clone(), share.clone());
         let work = move |shares: &Shares| {
-            let rests = std::fs::metadata(&path)?.modified()?.elapsed().is_ok_and(|age| age >= settle.duration() * 2);
-            let root = shares.root(&to).map_err(std::io::Error::other)?;
-            if rests { land::quarantine_foreign(&path, root, now).map(Some) } else { Ok(None) }
+            let root = shares.root(&from).map_err(std::io::Error::other)?;
+            let file = land::foreign(root, &path)?;
+            let modified = file.meta()?.modified();
+            let rests = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age >= settle.duration() * 2);
+            let quarantine = shares.top(&to).map_err(std::io::Error::other)?;
+            if rests { land::quarantine_foreign(&file, &quarantine, now).map(Some) } else { Ok(None) }
         };
         let moved = self.io.run(&[&self.settings.share, share], work).await;
         match moved.unwrap_or_else(|e| Err(std::io::Error::other(fault::chain(&e)))) {
