@@ -12,8 +12,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use super::place::is_plain;
@@ -168,53 +166,6 @@ pub fn is_mount_point(root: &Path) -> io::Result<bool> {
 /// Whether the folder holds nothing at all. What was a mount point and is an empty folder now was unmounted.
 pub fn is_empty(root: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(root)?.next().is_none())
-}
-
-/// Renames a file or a folder unless the new name is taken, whoever takes it and however late. Syncs nothing.
-///
-/// # Errors
-/// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were.
-pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => link_new(from, to),
-        renamed => Ok(renamed?),
-    }
-}
-
-/// The same where a rename always replaces what has the name, as on NFS: a link does not.
-fn link_new(from: &Path, to: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(from)?.is_dir() {
-        // There are no links to folders. A folder replaces nothing but an empty folder.
-        return match to.symlink_metadata() {
-            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(_) => fs::rename(from, to),
-        };
-    }
-    match fs::hard_link(from, to).map_err(|e| (e.raw_os_error().map(Errno::from_raw), e)) {
-        Ok(()) => {}
-        // The answer of a server may get lost, and the link be asked for once more.
-        Err((Some(Errno::EEXIST), _)) if is_same(from, to) => {}
-        Err((Some(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EMLINK), _)) => return claim_new(from, to),
-        Err((_, e)) => return Err(e),
-    }
-    fs::remove_file(from)
-}
-
-/// The same for a file where there are no links either: an empty file takes the name first. A crash may leave that behind.
-fn claim_new(from: &Path, to: &Path) -> io::Result<()> {
-    from.symlink_metadata()?;
-    fs::OpenOptions::new().write(true).create_new(true).open(to)?;
-    fs::rename(from, to).inspect_err(|_| {
-        // Where that went through and only its answer got lost, it is the file.
-        if from.symlink_metadata().is_ok() {
-            let _ = fs::remove_file(to);
-        }
-    })
-}
-
-fn is_same(one: &Path, other: &Path) -> bool {
-    let file = |path: &Path| path.symlink_metadata().map(|meta| (meta.dev(), meta.ino()));
-    matches!((file(one), file(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Whether a file's name says that it is not whole yet, or not meant for others: it is hidden, or has one of the suffixes.

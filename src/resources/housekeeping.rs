@@ -1,12 +1,13 @@
 //! `conveyor:housekeeping`: what crashes and time leave behind. Removes only what nothing refers to any more.
 //!
-//! One place that cannot be tidied does not keep the others from being tidied: the first error is reported last.
+//! No link is followed to what is removed, and none out of a share. One place that cannot be tidied does not keep the others from being tidied: the first error is reported last.
 
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use conveyor_base::beneath::{Entry, Folder, Links, Meta};
 use conveyor_base::{Attempt, ExecutionId, ShareIo, Shares, Span, TaskError, Uri};
 use conveyor_interpreter::{RunTask, Status};
 use conveyor_run::{Demand, RetentionPeriods};
@@ -85,7 +86,7 @@ impl Housekeeping {
         };
         let work = self.sweep_work(before("workDirHours", 24, 3_600)).await;
         let since = before("stagingDays", 30, 86_400);
-        let sweep_staging = move |folder: &Path, rows: &Scans| sweep(folder, since, |name| !runs(rows, name));
+        let sweep_staging = move |folder: &Arc<Folder>, rows: &Scans| sweep(folder, since, |name| !runs(rows, name));
         let staging = self.on_share(p, "staging", sweep_staging).await;
         let since = before("reasonDays", 90, 86_400);
         let reasons = self.on_share(p, "quarantine", move |folder, _| sweep_reasons(folder, since)).await;
@@ -104,7 +105,11 @@ impl Housekeeping {
         let (root, reader) = (media::work_root(&self.data_dir), self.reader.clone());
         let swept = tokio::task::spawn_blocking(move || {
             let rows = reader.on_this_thread();
-            sweep(&root, before, |name| is_dead(&rows, name))
+            match Folder::top(&root) {
+                Ok(folder) => sweep(&Arc::new(folder), before, |name| is_dead(&rows, name)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+                Err(e) => Err(failed(&root, &e)),
+            }
         });
         swept.await.unwrap_or_else(|e| Err(TaskError::new("States.TaskFailed", format!("housekeeping broke off: {e}"))))
     }
@@ -115,7 +120,7 @@ impl Housekeeping {
         &self,
         p: &Value,
         key: &str,
-        tidy: impl FnOnce(&Path, &Scans) -> Result<u64, TaskError> + Send + 'static,
+        tidy: impl FnOnce(&Arc<Folder>, &Scans) -> Result<u64, TaskError> + Send + 'static,
     ) -> Result<u64, TaskError> {
         let Some(uri) = p.get(key).and_then(Value::as_str) else { return Ok(0) };
         let uri: Uri = uri.parse().map_err(|e| TaskError::new("States.Runtime", format!("{key}: {e}")))?;
@@ -123,12 +128,21 @@ impl Housekeeping {
             return Ok(0);
         }
         let (share, reader) = (uri.share.clone(), self.reader.clone());
-        let work = move |shares: &Shares| {
-            let folder = shares.resolve(&uri);
-            let folder = folder.map_err(|e| TaskError::new("Files.ShareUnreachable", e.to_string()))?;
-            tidy(&folder, &reader.on_this_thread())
-        };
+        let work = move |shares: &Shares| in_folder(shares, &uri, |folder| tidy(folder, &reader.on_this_thread()));
         self.io.run_long(&[&share], work).await.map_err(|e| fault(&e))?
+    }
+}
+
+/// Tidies a folder of a share, where it is there.
+fn in_folder(
+    shares: &Shares,
+    uri: &Uri,
+    tidy: impl FnOnce(&Arc<Folder>) -> Result<u64, TaskError>,
+) -> Result<u64, TaskError> {
+    match shares.place(uri).and_then(|place| place.folder()) {
+        Ok(folder) => tidy(&folder),
+        Err(e) if e.is_missing() => Ok(0),
+        Err(e) => Err(TaskError::new("Files.ShareUnreachable", e.to_string())),
     }
 }
 
@@ -136,25 +150,26 @@ fn ago(seconds: u64) -> SystemTime {
     SystemTime::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn entries(root: &Path) -> Result<Vec<fs::DirEntry>, TaskError> {
-    match fs::read_dir(root) {
-        Ok(entries) => entries.collect::<Result<_, _>>().map_err(|e| failed(root, &e)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(failed(root, &e)),
-    }
-}
-
-fn failed(place: &Path, e: &std::io::Error) -> TaskError {
+fn failed(place: &Path, e: &io::Error) -> TaskError {
     TaskError::new("Files.Failed", format!("cannot tidy {}: {e}", place.display()))
 }
 
+/// What is in a folder and has not been touched since then: names that are text, each with what it stands for.
+fn untouched(folder: &Arc<Folder>, before: SystemTime) -> Result<Vec<(Entry, String, Meta)>, TaskError> {
+    let listing = folder.list(Path::new(""), Links::Refused).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let names =
+        listing.map_err(|e| failed(folder.path(), &e))?.into_iter().filter_map(|listed| listed.name.into_string().ok());
+    let entries = names.map(|name| (folder.entry(&name), name));
+    let looked = entries.filter_map(|(entry, name)| entry.meta().ok().map(|meta| (entry, name, meta)));
+    Ok(looked.filter(|(_, _, meta)| meta.modified().is_some_and(|at| at < before)).collect())
+}
+
 /// Removes the folders in `root` that were not touched since then and that `dead` allows to go.
-fn sweep(root: &Path, before: SystemTime, dead: impl Fn(&str) -> bool) -> Result<u64, TaskError> {
+fn sweep(root: &Arc<Folder>, before: SystemTime, dead: impl Fn(&str) -> bool) -> Result<u64, TaskError> {
     let mut removed = 0;
-    for entry in entries(root)? {
-        let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) else { continue };
-        if meta.is_dir() && meta.modified().is_ok_and(|at| at < before) && dead(&name) {
-            fs::remove_dir_all(entry.path()).map_err(|e| failed(&entry.path(), &e))?;
+    for (entry, name, meta) in untouched(root, before)? {
+        if meta.is_folder() && dead(&name) {
+            entry.remove_all().map_err(|e| failed(&entry.path(), &e))?;
             removed += 1;
         }
     }
@@ -162,14 +177,12 @@ fn sweep(root: &Path, before: SystemTime, dead: impl Fn(&str) -> bool) -> Result
 }
 
 /// Removes the reasons in a quarantine folder whose files people have taken away since. A file is never removed.
-fn sweep_reasons(root: &Path, before: SystemTime) -> Result<u64, TaskError> {
+fn sweep_reasons(root: &Arc<Folder>, before: SystemTime) -> Result<u64, TaskError> {
     let mut removed = 0;
-    for entry in entries(root)? {
-        let (Ok(meta), Ok(name)) = (entry.metadata(), entry.file_name().into_string()) else { continue };
+    for (entry, name, meta) in untouched(root, before)? {
         let Some(of) = name.strip_suffix(REASON_SUFFIX) else { continue };
-        let alone = root.join(of).symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-        if meta.is_file() && alone && meta.modified().is_ok_and(|at| at < before) {
-            fs::remove_file(entry.path()).map_err(|e| failed(&entry.path(), &e))?;
+        if meta.is_file() && root.entry(of).is_free() {
+            entry.remove_file().map_err(|e| failed(&entry.path(), &e))?;
             removed += 1;
         }
     }
@@ -205,7 +218,15 @@ fn runs(rows: &Scans, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use conveyor_testing::exchange::Exchange;
+
     use super::*;
+
+    fn opened(path: &Path) -> Arc<Folder> {
+        Arc::new(Folder::top(path).unwrap())
+    }
 
     #[test]
     fn a_reason_goes_when_its_file_was_taken_away_and_time_has_passed() {
@@ -213,11 +234,34 @@ mod tests {
         for name in ["kept.mp4", "kept.mp4.error.json", "taken.mp4.error.json", "notes.json"] {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
-        assert_eq!(sweep_reasons(dir.path(), ago(3600)).unwrap(), 0, "it is young");
+        let folder = opened(dir.path());
+        assert_eq!(sweep_reasons(&folder, ago(3600)).unwrap(), 0, "it is young");
         let later = SystemTime::now() + Duration::from_secs(5);
-        assert_eq!(sweep_reasons(dir.path(), later).unwrap(), 1);
+        assert_eq!(sweep_reasons(&folder, later).unwrap(), 1);
         assert!(!dir.path().join("taken.mp4.error.json").exists());
-        assert_eq!(entries(dir.path()).unwrap().len(), 3);
-        assert_eq!(sweep_reasons(&dir.path().join("none"), later).unwrap(), 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    /// Whoever may write to the share exchanges the folder that is tidied, or what is in it, with a link that leads out.
+    #[test]
+    fn nothing_outside_is_removed_while_links_are_exchanged() {
+        const ROUNDS: usize = 300;
+        let (share, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir_all(outside.path().join("kept")).unwrap();
+        fs::write(outside.path().join("kept/file"), "kept").unwrap();
+        let shares = Shares::new([("outputs".to_owned(), share.path().to_owned())]);
+        let (staging, later) = (Uri::new("outputs", ".staging"), SystemTime::now() + Duration::from_secs(3600));
+        let mut removed = 0;
+        let job = share.path().join(".staging/job");
+        fs::create_dir_all(&job).unwrap();
+        let _inner = Exchange::with_link(&job, &outside.path().join("kept"));
+        let _outer = Exchange::with_link(share.path().join(".staging"), outside.path());
+        for _ in 0..ROUNDS {
+            let _ = fs::create_dir(&job);
+            let tidied = in_folder(&shares, &staging, |folder| sweep(folder, later, |_| true));
+            removed += tidied.unwrap_or_default();
+            assert_eq!(fs::read_to_string(outside.path().join("kept/file")).unwrap(), "kept");
+        }
+        assert!(removed > 0);
     }
 }
