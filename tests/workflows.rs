@@ -313,9 +313,9 @@ fn a_share_that_hangs_stops_nothing_but_what_needs_it() {
             ids.push(begin("source", n).await);
         }
         for id in ids {
-            let part = reader.upload(&id).unwrap().unwrap().part;
+            let part = this.dir.path().join("source").join(reader.upload(&id).unwrap().unwrap().part);
             fs::remove_file(&part).unwrap();
-            nix::unistd::mkfifo(part.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+            nix::unistd::mkfifo(&part, nix::sys::stat::Mode::S_IRWXU).unwrap();
             tokio::spawn(write(id));
         }
         let goes_on = async {

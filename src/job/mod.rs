@@ -60,6 +60,25 @@ impl Access {
         Access { reads: reads.into_iter().collect(), ..Access::default() }
     }
 
+    /// Whether a result may name a file: one that the stage reads or makes, or the captions beside one.
+    pub fn may_name(&self, uri: &Uri) -> bool {
+        let within = |folder: &Uri| {
+            let rest = uri.key.strip_prefix(folder.key.trim_end_matches('/'));
+            folder.share == uri.share
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || folder.key.is_empty())
+        };
+        let beside = |file: &Uri| {
+            let folder = |uri: &Uri| uri.key.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+            file.share == uri.share && folder(file) == folder(uri) && uri.file_name().starts_with(file.stem())
+        };
+        let makes =
+            |place: &Uri| place.share == uri.share && place.key.trim_end_matches('/') == uri.key.trim_end_matches('/');
+        self.may_place(uri)
+            || self.places.iter().any(makes)
+            || self.reads.iter().any(within)
+            || self.captions_of.iter().any(beside)
+    }
+
     /// Whether a file may be placed under this name.
     pub fn may_place(&self, to: &Uri) -> bool {
         self.places.iter().any(|place| place.share == to.share && to.key.starts_with(&place.key))

@@ -46,7 +46,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     match job.stage.as_str() {
         // What starting does is all that is wanted: GStreamer's list of plug-ins is written.
-        "registry" => Ok(Value::Null),
+        "registry" => Ok(serde_json::json!({})),
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
         "quality" => quality::run(job, reporter),

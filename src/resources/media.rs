@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conveyor_base::{ShareIo, TaskError};
+use conveyor_base::{ShareIo, TaskError, beneath};
 use conveyor_hw::EnergyMeter;
 use conveyor_interpreter::RunTask;
 use conveyor_job::Acceleration;
@@ -236,7 +236,7 @@ impl WorkDir {
     pub async fn create(data_dir: &Path, name: String) -> Result<WorkDir, TaskError> {
         let path = work_root(data_dir).join(name);
         let place = path.clone();
-        let made = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&place) {
+        let made = tokio::task::spawn_blocking(move || match beneath::remove_all(&place) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
             _ => std::fs::create_dir_all(&place),
         });
@@ -257,7 +257,7 @@ impl Drop for WorkDir {
         let gone = self.path.with_file_name(format!("{GONE_PREFIX}{}", uuid::Uuid::new_v4().simple()));
         let renamed = std::fs::rename(&self.path, &gone);
         let remove = move || {
-            if let Err(error) = renamed.and_then(|()| std::fs::remove_dir_all(&gone)) {
+            if let Err(error) = renamed.and_then(|()| beneath::remove_all(&gone)) {
                 // Housekeeping removes it later.
                 tracing::warn!(folder = %gone.display(), %error, "a work folder could not be removed");
             }

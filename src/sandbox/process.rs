@@ -42,6 +42,8 @@ pub async fn start(mut command: Command) -> io::Result<(Child, Group)> {
     // SAFETY: between fork and exec only system calls are made: nothing is allocated and no lock is taken.
     unsafe {
         command.pre_exec(move || {
+            // Whatever a library or whoever started the appliance left open stays here.
+            nix::libc::syscall(nix::libc::SYS_close_range, 3, u32::MAX, nix::libc::CLOSE_RANGE_CLOEXEC);
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before the line above.
             if nix::unistd::getppid() != parent {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_base::limits::REPORT_LINE_BYTES_MAX;
-use conveyor_base::{Shares, TaskError};
+use conveyor_base::{Shares, TaskError, Uri};
 use conveyor_job::{Access, Device, Job, Placing, Progress};
 use futures::future::BoxFuture;
 use nix::sys::prctl;
@@ -52,6 +52,11 @@ const OPEN_FILES_MAX: u64 = 4_096;
 /// Files that a stage may make: a day of segments of two seconds in eight renditions is less.
 const FILES_MAX: usize = 500_000;
 
+/// Bytes of the lines that name them.
+const MADE_BYTES_MAX: usize = 128 << 20;
+/// Characters of what a stage says that it is doing.
+const DOING_CHARS_MAX: usize = 80;
+
 /// How long a child may take to exit once it has said its last word.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How long the log may take to arrive once everybody who could write to it is gone.
@@ -79,6 +84,8 @@ pub struct Standing {
 struct Done {
     result: Value,
     files: Vec<Placing>,
+    /// What closed around it; none of a child that is a script.
+    jail: Option<Jail>,
 }
 
 impl ChildProcesses {
@@ -113,9 +120,15 @@ impl ChildProcesses {
                 self.registries.iter().for_each(|lists| lists.forget(job.device.as_ref()));
             }
         })?;
-        let closed = self.jail.lock().jail.closed.clone();
-        if let Some(result) = done.result.as_object_mut().filter(|_| !closed.is_empty()) {
-            result.entry("sandbox").or_insert_with(|| closed.into());
+        if let Some(jail) = done.jail.take() {
+            let Some(result) = done.result.as_object_mut() else {
+                return Err(TaskError::new("Stage.BadReport", format!("stage '{}' gave no object", job.stage)));
+            };
+            result.insert("sandbox".to_owned(), jail.closed.into());
+            if let Some(foreign) = foreign(&done.result, &job.access) {
+                let what = format!("stage '{}' names '{foreign}', with which it has nothing to do", job.stage);
+                return Err(TaskError::new("Stage.BadReport", what));
+            }
         }
         if done.files.is_empty() {
             return Ok(done.result);
@@ -170,9 +183,9 @@ impl ChildProcesses {
         // A child that dies before it has read its job is told of below, with what it said.
         let _ = stdin.write_all(&text).await;
         drop(stdin);
-        let mut files = Vec::new();
+        let (mut files, mut jail) = (Vec::new(), None);
         let (last, status) = {
-            let heard = Heard { on_progress, files: &mut files, jail: &self.jail };
+            let heard = Heard { on_progress, files: &mut files, jail: &mut jail };
             let mut listening = std::pin::pin!(listen(BufReader::new(stdout), heard));
             tokio::select! {
                 last = &mut listening => (last, None),
@@ -187,14 +200,24 @@ impl ChildProcesses {
             Some(status) => status,
             None => leave(&mut child, &group, &last).await,
         };
+        if let Some(jail) = &jail {
+            *self.jail.lock() = Standing { jail: jail.clone(), refused: None };
+        }
         let status = status.map_err(|e| failed(format!("its end cannot be awaited: {e}")))?;
         drop(group);
         let log = tokio::time::timeout(LOG_GRACE, tail).await.ok().and_then(Result::ok).unwrap_or_default();
         match last {
-            Ok(Some(Report::Result(result))) => Ok(Done { result, files }),
+            Ok(Some(Report::Result(result))) => Ok(Done { result, files, jail }),
             Ok(Some(Report::Failed(error))) => {
-                if error.error == NOT_CLOSED {
-                    self.jail.lock().refused = Some(error.cause.clone());
+                // Behind its jail a child says what it likes, or what somebody likes who has taken it over.
+                match jail {
+                    None if error.error == NOT_CLOSED => self.jail.lock().refused = Some(error.cause.clone()),
+                    Some(_) if !may_say(job, &error) => {
+                        let what =
+                            format!("stage '{stage}' failed with '{}', which is no error of its own", error.error);
+                        return Err(TaskError::new("Stage.BadReport", what));
+                    }
+                    _ => {}
                 }
                 Err(error)
             }
@@ -281,13 +304,13 @@ async fn leave(child: &mut Child, group: &Group, last: &Result<Option<Report>, S
 struct Heard<'a> {
     on_progress: &'a OnProgress,
     files: &'a mut Vec<Placing>,
-    jail: &'a Mutex<Standing>,
+    jail: &'a mut Option<Jail>,
 }
 
 /// Reads reports until the last one or the end of the pipe.
 async fn listen(mut pipe: impl AsyncBufRead + Unpin, heard: Heard<'_>) -> Result<Option<Report>, String> {
     let Heard { on_progress, files, jail } = heard;
-    let mut line = Vec::new();
+    let (mut line, mut lines, mut made_bytes) = (Vec::new(), 0u64, 0usize);
     loop {
         line.clear();
         let limit = REPORT_LINE_BYTES_MAX as u64;
@@ -299,16 +322,48 @@ async fn listen(mut pipe: impl AsyncBufRead + Unpin, heard: Heard<'_>) -> Result
         if line.last() != Some(&b'\n') && line.len() >= REPORT_LINE_BYTES_MAX {
             return Err(format!("reported a line of more than {REPORT_LINE_BYTES_MAX} bytes"));
         }
+        lines += 1;
+        made_bytes += if line.starts_with(br#"{"made""#) { line.len() } else { 0 };
         match serde_json::from_slice(&line) {
-            Ok(Report::Progress(progress)) => on_progress(progress),
-            Ok(Report::Jailed(closed)) => *jail.lock() = Standing { jail: closed, refused: None },
-            Ok(Report::Made(_)) if files.len() >= FILES_MAX => {
-                return Err(format!("made more than {FILES_MAX} files"));
+            Ok(Report::Progress(progress)) => on_progress(plain(progress)),
+            // Said before the file is opened; later it could be anybody's word.
+            Ok(Report::Jailed(closed)) if lines == 1 => *jail = Some(closed),
+            Ok(Report::Jailed(_)) => return Err("said twice that it is in jail".to_owned()),
+            Ok(Report::Made(_)) if files.len() >= FILES_MAX || made_bytes > MADE_BYTES_MAX => {
+                return Err(format!("made more than {FILES_MAX} files, or files of endless names"));
             }
             Ok(Report::Made(file)) => files.push(file),
             Ok(last) => return Ok(Some(last)),
             Err(e) => return Err(format!("reported what is no report ({e})")),
         }
+    }
+}
+
+/// Progress as it may be shown, whoever said it.
+fn plain(progress: Progress) -> Progress {
+    let number = |value: f64, most: f64| if value.is_finite() { value.clamp(0.0, most) } else { 0.0 };
+    Progress {
+        fraction: number(progress.fraction, 1.0),
+        fps: progress.fps.map(|fps| number(fps, 1e6)),
+        speed: progress.speed.map(|speed| number(speed, 1e6)),
+        doing: progress.doing.chars().take(DOING_CHARS_MAX).collect(),
+    }
+}
+
+/// Whether an error is one that this stage may have: no device's without one.
+fn may_say(job: &Job, error: &TaskError) -> bool {
+    let of_device = job.device.is_some() && error.error.starts_with("Device.");
+    of_device || ["Media.", "Files.", "Quality.", "Stage."].iter().any(|kind| error.error.starts_with(kind))
+}
+
+/// The first file that a result names and that is neither read nor made by the stage. The next stage sees what the results
+/// before it name, so that a decoder that was taken over could show it somebody else's. What moves files names theirs.
+fn foreign(result: &Value, access: &Access) -> Option<Uri> {
+    match result {
+        Value::String(text) => text.parse().ok().filter(|uri| access.shares.is_empty() && !access.may_name(uri)),
+        Value::Array(items) => items.iter().find_map(|item| foreign(item, access)),
+        Value::Object(fields) => fields.values().find_map(|field| foreign(field, access)),
+        _ => None,
     }
 }
 

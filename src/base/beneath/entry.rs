@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::{Folder, Kind, Links, Listing, Meta};
@@ -202,19 +202,68 @@ impl Entry {
     }
 }
 
-fn remove_folder(parent: impl AsFd, name: &Path) -> io::Result<()> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let folder: OwnedFd = openat(&parent, name, flags, Mode::empty())?;
-    for listed in Listing::of(folder.try_clone()?)?.collect::<io::Result<Vec<_>>>()? {
-        let own = Path::new(&listed.name);
-        let removed = match listed.kind {
-            Kind::Folder => remove_folder(&folder, own),
-            _ => unlinkat(&folder, own, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from),
-        };
-        // Somebody else was quicker.
-        removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+/// Removes a folder with all that is in it, however deep: folders within folders are brought up to it first, so that neither
+/// the stack nor a path nor the number of open files grows with the depth, which whoever made them chose.
+pub(super) fn remove_folder(parent: impl AsFd, name: &Path) -> io::Result<()> {
+    let top = open_folder(&parent, name)?;
+    let mut brought_up = 0u64;
+    loop {
+        // Opened anew each time: a folder that changes while it is listed may be listed in part.
+        let listed = Listing::of(open_folder(&parent, name)?)?.collect::<io::Result<Vec<_>>>()?;
+        if listed.is_empty() {
+            break;
+        }
+        for entry in listed {
+            let own = Path::new(&entry.name);
+            if entry.kind != Kind::Folder {
+                unless_gone(unlinkat(&top, own, UnlinkatFlags::NoRemoveDir))?;
+                continue;
+            }
+            let folder = open_folder(&top, own)?;
+            for inner in Listing::of(folder.try_clone()?)?.collect::<io::Result<Vec<_>>>()? {
+                let inner_name = Path::new(&inner.name);
+                if inner.kind != Kind::Folder {
+                    unless_gone(unlinkat(&folder, inner_name, UnlinkatFlags::NoRemoveDir))?;
+                    continue;
+                }
+                // Who moves a folder must be able to write it.
+                let _ = fchmodat(&folder, inner_name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink);
+                loop {
+                    brought_up += 1;
+                    let up = PathBuf::from(format!("{brought_up}.up"));
+                    match renameat2(&folder, inner_name, &top, &up, RenameFlags::RENAME_NOREPLACE) {
+                        Err(Errno::EEXIST) => {}
+                        moved => break unless_gone(moved)?,
+                    }
+                }
+            }
+            unless_gone(unlinkat(&top, own, UnlinkatFlags::RemoveDir))?;
+        }
     }
     Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// Opens a folder and no link to one; one that its owner has closed to himself is opened to him.
+fn open_folder(parent: impl AsFd, name: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let folder = match openat(&parent, name, flags, Mode::empty()) {
+        Err(Errno::EACCES) => {
+            fchmodat(&parent, name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink)?;
+            openat(&parent, name, flags, Mode::empty())?
+        }
+        opened => opened?,
+    };
+    // Its entries are to go, which takes the right to write it.
+    let _ = fchmod(&folder, Mode::S_IRWXU);
+    Ok(folder)
+}
+
+/// Somebody else may have been quicker.
+fn unless_gone(done: nix::Result<()>) -> io::Result<()> {
+    match done {
+        Err(Errno::ENOENT) => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 #[cfg(test)]
@@ -227,6 +276,25 @@ mod tests {
 
     fn folder(dir: &tempfile::TempDir) -> Arc<Folder> {
         Arc::new(Folder::top(dir.path()).unwrap())
+    }
+
+    #[test]
+    fn a_folder_goes_however_deep_it_is_and_whatever_its_folders_allow() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir(&top).unwrap();
+        let mut at: OwnedFd = openat(nix::fcntl::AT_FDCWD, &top, OFlag::O_RDONLY, Mode::empty()).unwrap();
+        for _ in 0..5_000 {
+            nix::sys::stat::mkdirat(&at, "d", Mode::S_IRWXU).unwrap();
+            at = openat(&at, "d", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        }
+        fs::create_dir_all(top.join("closed/within/it")).unwrap();
+        fs::write(top.join("1.up"), "a name that is taken").unwrap();
+        fs::set_permissions(top.join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+        // Less than the depth would take of a thread's stack.
+        let removed = std::thread::Builder::new().stack_size(256 << 10).spawn(move || crate::beneath::remove_all(&top));
+        removed.unwrap().join().unwrap().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

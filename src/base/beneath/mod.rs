@@ -35,6 +35,19 @@ pub enum Links {
     Refused,
 }
 
+/// Removes what lies at a path: a file or a link itself, a folder with all that is in it, however deep.
+///
+/// # Errors
+/// `NotFound` where nothing is there, and those of `unlink`.
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    let not = || io::Error::from(Errno::EINVAL);
+    let (parent, name) = (path.parent().ok_or_else(not)?, path.file_name().ok_or_else(not)?);
+    if path.symlink_metadata()?.is_dir() {
+        return entry::remove_folder(&Folder::top(parent)?.fd, Path::new(name));
+    }
+    std::fs::remove_file(path)
+}
+
 /// A folder that is open, to be walked from and not read; closed when dropped.
 #[derive(Debug)]
 pub struct Folder {

@@ -20,11 +20,11 @@ type Calls = &'static [(&'static str, c_long)];
 /// What reads, writes, computes and waits.
 const ALLOWED: Calls = calls! {
     SYS_read SYS_write SYS_readv SYS_writev SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_preadv2 SYS_pwritev2
-    SYS_lseek SYS_openat SYS_openat2 SYS_close SYS_close_range SYS_newfstatat SYS_fstat SYS_statx SYS_statfs SYS_fstatfs
+    SYS_lseek SYS_openat2 SYS_close SYS_close_range SYS_newfstatat SYS_fstat SYS_statx SYS_statfs SYS_fstatfs
     SYS_faccessat SYS_faccessat2 SYS_readlinkat SYS_getdents64 SYS_getcwd SYS_chdir SYS_fchdir SYS_umask
-    SYS_mkdirat SYS_unlinkat SYS_renameat SYS_renameat2 SYS_ftruncate SYS_truncate SYS_fallocate SYS_fsync SYS_fdatasync
+    SYS_unlinkat SYS_renameat SYS_renameat2 SYS_ftruncate SYS_truncate SYS_fsync SYS_fdatasync
     SYS_sync_file_range SYS_fadvise64 SYS_readahead SYS_copy_file_range SYS_sendfile SYS_splice SYS_tee SYS_utimensat
-    SYS_flock SYS_fcntl SYS_dup SYS_dup3 SYS_pipe2 SYS_eventfd2 SYS_memfd_create SYS_inotify_init1
+    SYS_flock SYS_fcntl SYS_dup SYS_dup3 SYS_pipe2 SYS_eventfd2 SYS_inotify_init1
     SYS_ppoll SYS_pselect6 SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_epoll_pwait2
     SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime SYS_sendmsg SYS_recvmsg SYS_sendto SYS_recvfrom SYS_shutdown
     SYS_brk SYS_mmap SYS_munmap SYS_mremap SYS_mprotect SYS_madvise SYS_msync SYS_mincore SYS_mlock SYS_munlock
@@ -34,7 +34,7 @@ const ALLOWED: Calls = calls! {
     SYS_sched_getparam SYS_sched_getscheduler SYS_sched_get_priority_max SYS_sched_get_priority_min SYS_sched_getattr
     SYS_getpriority SYS_setpriority SYS_getcpu SYS_getpid SYS_getppid SYS_gettid SYS_getpgid SYS_getsid SYS_setsid
     SYS_setpgid SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getresuid SYS_getresgid SYS_getgroups
-    SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigpending SYS_rt_sigtimedwait SYS_rt_sigsuspend
+    SYS_rt_sigprocmask SYS_rt_sigreturn SYS_rt_sigpending SYS_rt_sigtimedwait SYS_rt_sigsuspend
     SYS_sigaltstack SYS_nanosleep SYS_clock_nanosleep SYS_clock_gettime SYS_clock_getres SYS_gettimeofday
     SYS_setitimer SYS_getitimer SYS_times SYS_getrusage SYS_getrlimit SYS_setrlimit SYS_sysinfo SYS_uname SYS_getrandom
     SYS_capget
@@ -43,7 +43,7 @@ const ALLOWED: Calls = calls! {
 /// The same under the names that they have on older machines.
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_OLD: Calls = calls! {
-    SYS_open SYS_creat SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_mkdir SYS_rmdir SYS_unlink SYS_rename
+    SYS_stat SYS_lstat SYS_access SYS_readlink SYS_getdents SYS_rmdir SYS_unlink SYS_rename
     SYS_dup2 SYS_pipe SYS_eventfd SYS_inotify_init SYS_poll SYS_select SYS_epoll_create SYS_epoll_wait SYS_time
     SYS_alarm SYS_pause SYS_arch_prctl SYS_getpgrp SYS_utime SYS_utimes SYS_futimesat
 };
@@ -51,7 +51,9 @@ const ALLOWED_OLD: Calls = calls! {
 const ALLOWED_OLD: Calls = &[];
 
 /// What only moves files need: a name that is given once is given by a link on some network shares.
-const MOVING: Calls = calls! { SYS_linkat SYS_fchown SYS_fchownat SYS_fchmod };
+const MOVING: Calls = calls! { SYS_linkat SYS_fchown SYS_fchownat SYS_fchmod SYS_fallocate };
+/// What drivers of GPUs share memory by, which is counted nowhere.
+const DRIVING: Calls = calls! { SYS_memfd_create };
 
 /// What no decoder and no muxer calls. A stage that does has been taken over, or this list is wrong: both are worth a stop.
 const FATAL: Calls = calls! {
@@ -202,10 +204,20 @@ fn allowed(job: &Job) -> Result<Rules, seccompiler::BackendError> {
     } else {
         rules.extend(self::rules(MOVING.iter()));
     }
-    rules.insert(libc::SYS_fchmodat, vec![one(2, plain.clone(), 0)?]);
+    // No program with its owner's rights is made, whichever way.
+    for (call, mode) in [(libc::SYS_fchmodat, 2), (libc::SYS_openat, 3), (libc::SYS_mkdirat, 2)] {
+        rules.insert(call, vec![one(mode, plain.clone(), 0)?]);
+    }
+    // How a refused call ends the stage is not its own to say.
+    rules.insert(libc::SYS_rt_sigaction, vec![one(0, SeccompCmpOp::Ne, libc::SIGSYS as u64)?]);
+    if job.device.is_some() {
+        rules.extend(self::rules(DRIVING.iter()));
+    }
     #[cfg(target_arch = "x86_64")]
     {
-        rules.insert(libc::SYS_chmod, vec![one(1, plain, 0)?]);
+        for (call, mode) in [(libc::SYS_chmod, 1), (libc::SYS_open, 2), (libc::SYS_creat, 1), (libc::SYS_mkdir, 1)] {
+            rules.insert(call, vec![one(mode, plain.clone(), 0)?]);
+        }
         if !job.access.shares.is_empty() {
             rules.extend(self::rules(calls! { SYS_link SYS_lchown SYS_chown }.iter()));
         }

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{getegid, geteuid};
 
 use super::namespaces::{self, Side, refused};
-use super::{Entered, Jail, Mode, capabilities, filter, init};
+use super::{Entered, Jail, Mode, capabilities, filter, init, root};
 
 /// Locks this process in; what returns as the worker becomes the program.
 ///
@@ -60,6 +60,10 @@ fn hide(hidden: &[PathBuf]) -> nix::Result<()> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
     mount(Some("proc"), "/proc", Some("proc"), quiet, none)?;
+    // The kernel's settings, which are root's to write.
+    for path in ["/proc/sys", "/proc/sysrq-trigger", "/sys"].map(Path::new).into_iter().filter(|path| path.exists()) {
+        root::cover_read_only(path)?;
+    }
     for path in hidden.iter().filter(|path| path.exists()) {
         if path.is_dir() {
             mount(Some("hidden"), path, Some("tmpfs"), quiet | MsFlags::MS_RDONLY, Some("mode=000,size=4k"))?;

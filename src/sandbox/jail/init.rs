@@ -85,7 +85,9 @@ fn wait_a_little(ended: &SigSet) {
 fn excess(memory_max: u64) -> Option<String> {
     let pages = |pid: &str| -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-        text.split(' ').nth(1)?.parse().ok()
+        let mut fields = text.split(' ').skip(1).map_while(|field| field.trim().parse::<u64>().ok());
+        // What is resident and no file's: pages of files are the kernel's to take back.
+        Some(fields.next()?.saturating_sub(fields.next()?))
     };
     let names = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let processes: Vec<String> = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();

@@ -5,6 +5,7 @@ use std::path::Path;
 use conveyor_job::Job;
 use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, Signal};
 
 use super::Sandbox;
 
@@ -18,6 +19,8 @@ const CPU_SECONDS_MAX: u64 = 1_000 * 3_600;
 const MAPPED_BYTES: u64 = 8 << 30;
 /// Room that allocators reserve before they use it.
 const RESERVED_BYTES: u64 = 2 << 30;
+/// Of the disk, for the store beside the work folders.
+const RESERVE_BYTES: u64 = 128 << 20;
 const MEMORY_BYTES_MIN: u64 = 2 << 30;
 
 /// Bytes of memory that a stage may take with all of its processes.
@@ -55,6 +58,10 @@ pub fn set(job: &Job, sandbox: &Sandbox) -> Result<(), String> {
     if job.access.shares.is_empty() {
         limits.push((Resource::RLIMIT_FSIZE, file));
     }
+    // A file that grows too long is an error of its writer and not the end of it.
+    // SAFETY: to be ignored takes no handler.
+    let ignored = unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+    ignored.map_err(|e| format!("a signal cannot be ignored: {e}; report this"))?;
     for (resource, limit) in limits {
         lower(resource, limit)
             .map_err(|e| format!("the stage's limit {resource:?} cannot be set: {e}; report this"))?;
@@ -69,7 +76,10 @@ fn lower(resource: Resource, limit: rlim_t) -> nix::Result<()> {
     setrlimit(resource, limit, limit)
 }
 
-/// What is free on the disk of the work folder.
+/// What is free on the disk of the work folder, less what the appliance keeps for its store.
 fn file_bytes(work_dir: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(work_dir).map_or(u64::MAX, |disk| disk.blocks_available() * disk.fragment_size())
+    let free = |disk: nix::sys::statvfs::Statvfs| disk.blocks_available() * disk.fragment_size();
+    let free = nix::sys::statvfs::statvfs(work_dir).map_or(u64::MAX, free);
+    // A file system that does not say how much it has has enough.
+    if free == 0 { u64::MAX } else { free.saturating_sub(RESERVE_BYTES).max(RESERVE_BYTES) }
 }

@@ -29,6 +29,21 @@ pub enum Side {
     },
 }
 
+/// Signals that end a process. Whoever exits with another's number has exited.
+const ENDING: &[Signal] = &[
+    Signal::SIGSEGV,
+    Signal::SIGABRT,
+    Signal::SIGKILL,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGTRAP,
+    Signal::SIGSYS,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+    Signal::SIGTERM,
+    Signal::SIGINT,
+];
 /// A status above this says by which signal a process ended, as shells do.
 pub const SIGNALLED: i32 = 128;
 
@@ -55,6 +70,10 @@ pub fn enter(job: &Job, sandbox: &Sandbox, jail: &mut Jail) -> Result<Side, NotE
     }
     split(parent, |alive| {
         let proc = root::enter(job, sandbox)?;
+        if !proc && job.access.shares.is_empty() {
+            // Without it nobody counts what the stage's processes take, nor are they kept from making namespaces.
+            return Err(refused("/proc of its own", nix::errno::Errno::EPERM).into());
+        }
         let stage_user = root::stage_user(job, sandbox);
         if let Some(user) = stage_user {
             become_user(user, proc)?;
@@ -148,7 +167,7 @@ fn wait_for(init: Pid) -> ExitCode {
             Err(_) => break 1,
         }
     };
-    if let Some(signal) = Signal::try_from(code - SIGNALLED).ok().filter(|_| code > SIGNALLED) {
+    if let Some(signal) = Signal::try_from(code - SIGNALLED).ok().filter(|signal| ENDING.contains(signal)) {
         // SAFETY: back to what the kernel does by itself, which is to end this process.
         let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
         let _ = raise(signal);
@@ -167,7 +186,7 @@ pub fn refused(what: &str, error: nix::errno::Errno) -> String {
     } else if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
         "give the appliance an AppArmor profile with 'userns,', or set kernel.apparmor_restrict_unprivileged_userns = 0"
     } else if error as i32 == libc::EPERM {
-        "in a container, allow it to make namespaces (Docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined)"
+        "in a container, allow it to make namespaces and to mount a /proc (Docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined; systemd: no RestrictNamespaces=, no ProtectKernelTunables=)"
     } else {
         "see the kernel's log"
     };

@@ -56,9 +56,6 @@ pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, NotEntered> {
     let none = None::<&str>;
     // What is mounted here is never seen outside; what is unmounted outside goes here too.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(|e| failed("mounts", e.into()))?;
-    if let Some(user) = stage_user(job, sandbox) {
-        std::os::unix::fs::chown(&job.work_dir, Some(user), Some(user)).map_err(|e| failed("the work folder", e))?;
-    }
     let roots = shares_named(job);
     let links = links();
     let binds = binds(job, sandbox)?;
@@ -91,6 +88,15 @@ pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, NotEntered> {
     };
     pivot().map_err(|e| failed("the change of roots", e.into()))?;
     nix::unistd::chdir(&job.work_dir).map_err(|e| failed("the work folder", e.into()))?;
+    if let Some(user) = stage_user(job, sandbox) {
+        // The last thing that may fail: until here the folder is the appliance's.
+        std::os::unix::fs::chown(".", Some(user), Some(user)).map_err(|e| {
+            format!(
+                "the work folder cannot be given to user {user}, whom stages run as where the appliance is root: {e}; in a \
+                 container that has few users, name one of them as [sandbox] user"
+            )
+        })?;
+    }
     Ok(proc)
 }
 
@@ -283,20 +289,25 @@ impl Bind {
             }
         }
         set_attributes(&self.tree, self.attributes, true)?;
-        let to = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())?;
-        // SAFETY: both paths are strings that end, the first of them empty.
-        let moved = unsafe {
-            libc::syscall(
-                libc::SYS_move_mount,
-                self.tree.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_FDCWD,
-                to.as_ptr(),
-                MOVE_MOUNT_F_EMPTY_PATH,
-            )
-        };
-        Errno::result(moved).map(drop).map_err(Into::into)
+        attach(&self.tree, &target)
     }
+}
+
+/// Mounts what is nowhere yet (`move_mount(2)`).
+fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    let to = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())?;
+    // SAFETY: both paths are strings that end, the first of them empty.
+    let moved = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(moved).map(drop).map_err(Into::into)
 }
 
 /// What lies there, with all that is mounted below it, as mounts of their own that are nowhere yet (`open_tree(2)`).
@@ -353,4 +364,14 @@ fn set_attributes(place: &OwnedFd, attributes: u64, recursive: bool) -> io::Resu
         )
     };
     Errno::result(set).map(drop).map_err(Into::into)
+}
+
+/// Puts over a place what it is, to be read.
+pub fn cover_read_only(path: &Path) -> nix::Result<()> {
+    let place = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let covered = clone_of(&place).and_then(|tree| {
+        set_attributes(&tree, RDONLY, true)?;
+        attach(&tree, path)
+    });
+    covered.map_err(|e| e.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))
 }
