@@ -1,7 +1,7 @@
 //! The services: what each acknowledged is there after it panicked, once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -252,7 +252,7 @@ async fn an_upload_that_nobody_goes_on_with_goes() {
         ids.insert(name, this.appliance.parts.uploads.begin(new, None).await.unwrap());
     }
     let row = |this: &Served, name: &str| this.appliance.handle.reader().upload(&ids[name]).unwrap();
-    let part = |name: &str| PathBuf::from(row(&this, name).unwrap().part);
+    let part = |name: &str| folder.join(row(&this, name).unwrap().part);
     age(&part("idle.mxf"), 8);
     age(&part("fresh.mxf"), 6);
     std::fs::remove_file(part("gone.mxf")).unwrap();
