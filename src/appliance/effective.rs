@@ -21,6 +21,9 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
     json!({
         "data_dir": config.data_dir.display().to_string(),
         "listen": config.listen.to_string(),
+        "tls": config.tls.as_ref().map(|tls| tls.certificate.display().to_string()),
+        "plain": config.plain,
+        "proxies": config.proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "account": config.account,
         "region": config.region,
         "shares": shares.collect::<Vec<_>>(),

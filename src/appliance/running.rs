@@ -1,6 +1,7 @@
 //! The box from start to stop.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,8 +160,10 @@ impl Appliance {
             messaging: Some(self.parts.messaging()),
             approvals: self.parts.approvals.clone(),
             uploads: self.parts.uploads.clone(),
+            sessions: self.parts.sessions.clone(),
             arns: ArnFormat { region: config.region.clone(), account: config.account.clone() },
             auth,
+            proxies: config.proxies.iter().map(IpAddr::to_canonical).collect(),
             io: self.parts.io.clone(),
             served: config.served(),
             workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),

@@ -13,6 +13,7 @@ mod hw;
 mod logs;
 mod serve;
 mod terminal;
+mod tls;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -51,6 +52,8 @@ enum Command {
     Hw(hw::Hw),
     /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
     Bench(bench::Bench),
+    /// Make a certificate of the box's own, and renew it.
+    Tls(tls::Tls),
     /// Verify the store's files; with --repair, mend what can be mended.
     Check(files::Check),
     /// Bring the store's files to this release's form.
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
+        Command::Tls(arguments) => tls::run(&arguments),
         Command::Check(arguments) => files::check(&arguments),
         Command::Upgrade(place) => files::upgrade(&place),
         Command::Stage { sandbox } => stage(sandbox.as_deref()),

@@ -316,7 +316,7 @@ impl State {
         commit.step_of(execution, &step);
         let announced = core.status_changed(machine, execution.header(), &step, &mut commit);
         if let Some(entry) = on_behalf {
-            entry.join(&mut commit);
+            entry.join_of(self.id, &mut commit);
         }
         if let Err(fault) = core.commit(commit).await {
             self.execution = None;
