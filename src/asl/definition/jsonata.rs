@@ -155,7 +155,7 @@ fn begin_of(node: &Node, place: &[Segment]) -> usize {
     for segment in place {
         let below = match (segment, &node.kind) {
             (Segment::Key(key), Json::Object(members)) => {
-                members.iter().rfind(|member| member.name == *key).map(|member| &member.value)
+                members.iter().rfind(|member| *member.name == **key).map(|member| &member.value)
             }
             (Segment::Index(index), Json::Array(items)) => items.get(*index),
             _ => None,
