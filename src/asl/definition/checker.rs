@@ -28,7 +28,7 @@ pub(super) struct Checker<'t> {
     problem_bytes: usize,
     pub(super) place: Vec<Segment>,
     /// Every state that is whole so far.
-    pub(super) states: HashMap<Name, State>,
+    pub(super) states: HashMap<Name, Box<State>>,
     /// Where each state begins, in bytes.
     pub(super) places: HashMap<Name, usize>,
     /// Every state's name, also of states that are not whole.

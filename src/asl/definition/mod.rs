@@ -87,7 +87,7 @@ impl Checker<'_> {
         self.names.insert(name.clone());
         let (state, _) = self.state(name.clone(), &node, Surroundings { depth: 0, language: self.language });
         let mut states = std::mem::take(&mut self.states);
-        states.insert(name.clone(), state?);
+        states.insert(name.clone(), Box::new(state?));
         let root = Processor { start_at: name, mode: ProcessorMode::Inline, express: false };
         Some(StateMachine { comment: None, query_language: self.language, timeout_seconds: None, root, states })
     }
@@ -121,6 +121,11 @@ impl Checker<'_> {
         };
         let node = Rc::new(node);
         self.document = Some(node.clone());
+        if let Some(at) = beyond_patterns(&node, &mut 0) {
+            let message = format!("The paths of a definition hold at most {PATTERNS_MAX} regular expressions");
+            self.fault_nowhere(checker::SCHEMA, at, &message);
+            return None;
+        }
         self.refuse_doubles(&node);
         Some(node)
     }
@@ -184,6 +189,22 @@ impl Checker<'_> {
         } else {
             self.fault_coded("INVALID_JSON_DESCRIPTION", at, format!("Duplicate field '{name}'"));
         }
+    }
+}
+
+/// Most regular expressions in a definition's paths: a few bytes may stand for a mebibyte of program each.
+const PATTERNS_MAX: usize = 32;
+
+/// Where the regular expression stands that is one too many.
+fn beyond_patterns(node: &Node, found: &mut usize) -> Option<usize> {
+    match &node.kind {
+        Kind::String(text) if text.starts_with('$') || text.starts_with("States.") => {
+            *found += text.matches("=~").count();
+            (*found > PATTERNS_MAX).then_some(node.at)
+        }
+        Kind::Array(items) => items.iter().find_map(|item| beyond_patterns(item, found)),
+        Kind::Object(members) => members.iter().find_map(|member| beyond_patterns(&member.value, found)),
+        _ => None,
     }
 }
 

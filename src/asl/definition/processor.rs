@@ -110,7 +110,7 @@ impl Checker<'_> {
                 c.places.insert(name.clone(), value.at);
                 let (state, leads) = c.state(name.clone(), value, around);
                 if let Some(state) = state {
-                    c.states.insert(name.clone(), state);
+                    c.states.insert(name.clone(), Box::new(state));
                 }
                 exits.push((name, *at, leads));
             });

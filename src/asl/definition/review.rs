@@ -1,11 +1,12 @@
 //! The checks of the language and, where those find nothing, what [`flow`](crate::flow) finds, each at its place.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde_json::Value;
 
 use super::checker::Checker;
-use super::json::{Kind, Member, Node, locate};
+use super::json::{self, Kind, Member, Node, locate};
 use super::{StateMachine, WorkflowType};
 use crate::flow::{self, Finding};
 use crate::problem::{Problem, Severity, location, pointer};
@@ -19,8 +20,14 @@ pub fn review(text: &str, workflow: WorkflowType, input: Option<&Value>) -> (Opt
     let machine = checker.document(text);
     let Some(machine) = machine.filter(|_| !checker.refused) else { return (None, checker.problems) };
     let mut problems = std::mem::take(&mut checker.problems);
+    // Read again for the places, so that the analysis need not stand beside it.
+    checker.document = None;
+    let findings = flow::analyse(&machine, input);
+    if !findings.is_empty() {
+        checker.document = json::read(text).ok().map(Rc::new);
+    }
     let mut places = Places::of(&checker);
-    problems.extend(flow::analyse(&machine, input).into_iter().map(|finding| places.problem(finding)));
+    problems.extend(findings.into_iter().map(|finding| places.problem(finding)));
     problems.sort_by_key(|problem| (problem.line, problem.column));
     (Some(machine), problems)
 }

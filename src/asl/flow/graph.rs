@@ -26,7 +26,7 @@ pub(super) struct Graph<'m> {
 
 impl<'m> Graph<'m> {
     pub fn of(machine: &'m StateMachine) -> Graph<'m> {
-        let mut states: Vec<&State> = machine.states.values().collect();
+        let mut states: Vec<&State> = machine.states.values().map(|state| &**state).collect();
         states.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let numbers: HashMap<&str, usize> = states.iter().enumerate().map(|(at, state)| (&*state.name, at)).collect();
         let leads: Vec<Vec<usize>> = states

@@ -288,6 +288,10 @@ impl Flow<'_> {
         // A Choice's own Assign is for its Default alone.
         let always = state.query_language == QueryLanguage::JsonPath && !matches!(state.kind, Kind::Choice(_));
         let shape = self.template(state, place, "Assign", template, input, point, always && place.is_empty());
+        if self.speaks() {
+            // Where this leads is known by now.
+            return variables;
+        }
         for name in template.field_names() {
             let variable = Variable { shape: shape.field(name), always: true };
             variables.insert(name, variable, &self.names, &self.budget);
