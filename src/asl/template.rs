@@ -174,7 +174,8 @@ impl Reads<'_> {
         let mut text = self.field.to_owned();
         for segment in place {
             match segment {
-                Segment::Key(key) => text.extend(["/", key]),
+                // No more of it than can be shown.
+                Segment::Key(key) => text.extend(std::iter::once('/').chain(key.chars().take(FIELD_BYTES_MAX))),
                 Segment::Index(at) => text.push_str(&format!("[{at}]")),
             }
             if text.len() > FIELD_BYTES_MAX {

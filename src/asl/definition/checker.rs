@@ -136,7 +136,7 @@ impl<'t> Checker<'t> {
         self.push(code, at, message.to_owned(), None, true, Severity::Warning);
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.problems.len() >= PROBLEMS_MAX || self.problem_bytes > PROBLEMS_BYTES_MAX
     }
 
@@ -298,6 +298,9 @@ impl<'t> Checker<'t> {
             }
             Err(faults) => {
                 for fault in faults {
+                    if self.is_full() && self.refused {
+                        break;
+                    }
                     let depth = self.place.len();
                     let at = seek(node, &fault.place, &fault.field).unwrap_or(node.at);
                     self.place.extend(fault.place);

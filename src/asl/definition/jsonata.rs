@@ -45,6 +45,9 @@ impl Checker<'_> {
             Ok(template) => Some(template),
             Err(faults) => {
                 for fault in faults {
+                    if self.is_full() && self.refused {
+                        break;
+                    }
                     let (depth, at) = (self.place.len(), begin_of(node, &fault.place));
                     self.place.extend(fault.place);
                     self.fault_coded(fault.code.unwrap_or(super::checker::SCHEMA), at, fault.message);
