@@ -74,7 +74,7 @@ impl Grown {
 
     /// Whether it still had its place, after a comma where it is not the first.
     fn put(&mut self, part: &str) -> bool {
-        let fits = self.text.len() + part.len() + self.tail + 1 <= self.bytes;
+        let fits = self.text.len() + part.len() + self.tail < self.bytes;
         if fits {
             let comma = if self.count > 0 { "," } else { "" };
             let _ = write!(self.text, "{comma}{part}");
