@@ -70,6 +70,7 @@ impl Cursor<'_> {
             } else if matches!(steps.last(), Some(Step::Descend)) {
                 return Err(self.unexpected("a field after '..'"));
             } else {
+                steps.shrink_to_fit();
                 return Ok(steps);
             }
         }
@@ -113,7 +114,7 @@ impl Cursor<'_> {
                 let filter = self.any_of()?;
                 self.space();
                 self.expect(')')?;
-                Step::Filter(filter)
+                Step::Filter(Box::new(filter))
             }
             Some('\'' | '"') => self.keys()?,
             _ => self.numbers()?,
