@@ -121,11 +121,6 @@ impl Checker<'_> {
         };
         let node = Rc::new(node);
         self.document = Some(node.clone());
-        if let Some(at) = beyond_patterns(&node, &mut 0) {
-            let message = format!("The paths of a definition hold at most {PATTERNS_MAX} regular expressions");
-            self.fault_nowhere(checker::SCHEMA, at, &message);
-            return None;
-        }
         self.refuse_doubles(&node);
         Some(node)
     }
@@ -189,22 +184,6 @@ impl Checker<'_> {
         } else {
             self.fault_coded("INVALID_JSON_DESCRIPTION", at, format!("Duplicate field '{name}'"));
         }
-    }
-}
-
-/// Most regular expressions in a definition's paths: a few bytes may stand for a mebibyte of program each.
-const PATTERNS_MAX: usize = 32;
-
-/// Where the regular expression stands that is one too many.
-fn beyond_patterns(node: &Node, found: &mut usize) -> Option<usize> {
-    match &node.kind {
-        Kind::String(text) if text.starts_with('$') || text.starts_with("States.") => {
-            *found += text.matches("=~").count();
-            (*found > PATTERNS_MAX).then_some(node.at)
-        }
-        Kind::Array(items) => items.iter().find_map(|item| beyond_patterns(item, found)),
-        Kind::Object(members) => members.iter().find_map(|member| beyond_patterns(&member.value, found)),
-        _ => None,
     }
 }
 
