@@ -39,7 +39,7 @@ pub struct Action {
 pub fn entry(app: &AppState, caller: &Caller, action: Action) -> OnBehalf {
     let Action { api, what, to, success } = action;
     let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
-    OnBehalf::of(AuditEntry { at: app.handle.now(), who, role, api, what, to, status: success.as_u16() })
+    OnBehalf::of(AuditEntry { at: app.handle.wall(), who, role, api, what, to, status: success.as_u16() })
 }
 
 /// Runs a change to its end, whether or not its caller still listens, and stores its entry where no commit took it along:

@@ -314,7 +314,7 @@ fn throttled() -> ApiError {
 fn signer(request: &Request, body: &[u8], credentials: &Credentials, app: &AppState) -> Result<Caller, ApiError> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let what = Signed { method, uri, headers, body };
-    signature::verify(&what, app.handle.now(), |id| credentials.secret(id))?;
+    signature::verify(&what, app.handle.wall(), |id| credentials.secret(id))?;
     let caller = signature::signer(headers).and_then(|id| credentials.caller(&id));
     caller.ok_or_else(|| {
         ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")

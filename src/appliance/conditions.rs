@@ -62,7 +62,7 @@ pub fn look(
         let rows = handle.reader().on_this_thread();
         damages(&rows, &mut conditions);
         let _ = notifications(&rows, &mut conditions);
-        let _ = failures(&rows, handle.now(), &mut conditions);
+        let _ = failures(&rows, handle.wall(), &mut conditions);
         conditions
     }
 }

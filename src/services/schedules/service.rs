@@ -65,13 +65,13 @@ impl Service for ScheduleService {
         let workflow = &schedule.settings.workflow;
         match end {
             Ok(()) => {
-                let late = turn.now().since_ms(due) > ON_TIME_MS;
+                let late = turn.wall().since_ms(due) > ON_TIME_MS;
                 tracing::info!(schedule = name, due = %due, late, "a schedule started its workflow");
             }
             Err(refused) if refused.is_transient() => {
                 let why = refused.message;
                 tracing::warn!(schedule = name, why, "a schedule could not start its workflow; trying again");
-                schedule.starting = Some(Starting::Again(turn.now().plus_ms(AGAIN_MS)));
+                schedule.starting = Some(Starting::Again(turn.wall().plus_ms(AGAIN_MS)));
                 return schedule.look(turn, &name);
             }
             Err(refused) => {
@@ -93,11 +93,11 @@ impl Service for ScheduleService {
 impl Schedule {
     /// Starts what is due, and asks to be woken for what will be.
     fn look(&mut self, turn: &mut Deciding<'_>, name: &str) {
-        let now = turn.now();
+        let now = turn.wall();
         match self.starting {
             Some(Starting::UnderWay) => return,
             // Further away it is only where the clock was set back.
-            Some(Starting::Again(at)) if at > now && at <= now.plus_ms(AGAIN_MS) => return turn.wake_at(at),
+            Some(Starting::Again(at)) if at > now && at <= now.plus_ms(AGAIN_MS) => return turn.wake_at_wall(at),
             _ => self.starting = None,
         }
         let Some(last) = self.last else {
@@ -130,7 +130,7 @@ impl Schedule {
 
     fn look_later(&self, turn: &mut Deciding<'_>, from: Timestamp) {
         if let Some(next) = self.settings.rule.next_after(from, &self.zone) {
-            turn.wake_at(next);
+            turn.wake_at_wall(next);
         }
     }
 
