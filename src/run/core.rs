@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use conveyor_base::{
-    Attempt, Backoff, Blocking, BoxClock, BranchId, Clock, EventId, ExecutionId, Fault, TaskError, TimerId, Timestamp,
-    arn, fault,
+    Attempt, Backoff, Blocking, BoxClock, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, Timestamp, arn,
+    fault,
 };
 use conveyor_interpreter::map_run::run_of;
 use conveyor_interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
-use conveyor_store::{Commit, Direction, Reader, Threads, Writer};
+use conveyor_store::{Commit, Reader, Threads, Writer};
 use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef, MessagingErr};
 use tokio::sync::{oneshot, watch};
@@ -168,8 +168,8 @@ impl Core {
     pub fn entry_of(&self, header: &Header, event: Event) -> Result<Entry, Fault> {
         let mut entry = self.entry(event);
         if self.clock.was_later_than(entry.at) {
-            let last = self.reader.on_this_thread().history(header.id, EventId(0), 1, Direction::Backward)?;
-            entry.at = last.first().map_or(entry.at, |last| entry.at.max(last.at));
+            let last = self.reader.last_event(header.id)?;
+            entry.at = last.map_or(entry.at, |last| entry.at.max(last.at));
         }
         Ok(entry)
     }
