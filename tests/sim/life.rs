@@ -112,7 +112,9 @@ impl Life {
 
     /// The same with a clock that is set back and forth by hours, on a machine that sleeps.
     pub fn with_a_clock_that_is_set(seed: u64) -> Life {
-        Life { clock_is_set: true, ..Life::new(seed, usize::MAX) }
+        let mut life = Life::new(seed, usize::MAX);
+        life.clock_is_set = true;
+        life
     }
 
     /// Lives to the end, switched off like this before, once per boot. Says how many operations of the disk the

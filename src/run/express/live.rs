@@ -25,6 +25,8 @@ use super::super::{events, guarded};
 
 /// How long the wall clock is not looked at, at most.
 const LOOK_MS: u64 = 1_000;
+/// The longest sleep.
+const SLEEP_MS_MAX: u64 = 30_000;
 
 pub(super) struct LiveExecution {
     core: SharedCore,
@@ -121,8 +123,9 @@ impl LiveExecution {
     async fn wait(&mut self) {
         let next = self.next_timer();
         let until_ms = next.map_or(0, |(due, _)| self.core.until_ms(due).max(0) as u64);
-        // The wall clock is looked at now and then: somebody may set it.
-        let until_ms = if self.waits_for_the_wall() { until_ms.min(LOOK_MS) } else { until_ms };
+        // The wall clock is looked at now and then, as somebody may set it; the other, as sleepers do not count while the machine
+        // is suspended.
+        let until_ms = until_ms.min(if self.waits_for_the_wall() { LOOK_MS } else { SLEEP_MS_MAX });
         tokio::select! {
             message = self.inbox.recv() => {
                 if let Some(message) = message {
