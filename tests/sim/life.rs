@@ -318,7 +318,8 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
     };
     let (started, ()) = tokio::join!(handle.start(start), stop_young(&handle, &plan));
     let id = started?.id;
-    world.0.lock().seen.entry(plan.name.clone()).or_insert((handle.now(), None));
+    let began = handle.now();
+    world.0.lock().seen.entry(plan.name.clone()).or_insert((began, None));
     let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
     assert_eq!(first, id, "one name, two executions");
     loop {
