@@ -383,8 +383,6 @@ fn header_from(
     rows::header_from(id, row, input, output)
 }
 
-/// The events that lie in the history table.
-
 impl Reader {
     /// The newest event of an execution that is not archived, which is in one row.
     pub fn last_event(&self, id: ExecutionId) -> Result<Option<HistoryEvent>, Fault> {
@@ -392,6 +390,7 @@ impl Reader {
     }
 }
 
+/// The events that lie in the history table.
 fn live_history(
     snapshot: &Snapshot,
     id: ExecutionId,
