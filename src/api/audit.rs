@@ -93,7 +93,7 @@ fn of_sign_in(app: &AppState, sign_in: SignIn, status: StatusCode) -> AuditEntry
     let SignIn { claimed, address, how } = sign_in;
     let (who, role) = claimed.map_or((String::new(), ""), |caller| (caller.name, caller.role.name()));
     AuditEntry {
-        at: app.handle.now(),
+        at: app.handle.wall(),
         who,
         role: role.to_owned(),
         api: how.api(),
@@ -119,7 +119,7 @@ pub struct Action {
 pub fn entry(app: &AppState, caller: &Caller, action: Action) -> OnBehalf {
     let Action { api, what, to, success } = action;
     let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
-    OnBehalf::of(AuditEntry { at: app.handle.now(), who, role, api, what, to, status: success.as_u16() })
+    OnBehalf::of(AuditEntry { at: app.handle.wall(), who, role, api, what, to, status: success.as_u16() })
 }
 
 /// Runs a change to its end, whether or not its caller still listens, and stores its entry where no commit took it along:
@@ -153,7 +153,7 @@ pub async fn settle(app: &AppState, entry: &OnBehalf, status: StatusCode) {
 pub fn unlisted(app: &AppState, caller: &Caller, api: &'static str, what: &str) -> OnBehalf {
     let (who, role) = (caller.name.clone(), caller.role.name().to_owned());
     let (what, to, status) = (what.to_owned(), String::new(), StatusCode::OK.as_u16());
-    OnBehalf::unlisted(&AuditEntry { at: app.handle.now(), who, role, api, what, to, status })
+    OnBehalf::unlisted(&AuditEntry { at: app.handle.wall(), who, role, api, what, to, status })
 }
 
 /// Runs what may change something to its end, whether or not its caller still listens.

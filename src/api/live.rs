@@ -13,7 +13,7 @@ use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use conveyor_base::{Clock, ExecutionId, Fault};
+use conveyor_base::{BoxClock, ExecutionId, Fault};
 use conveyor_interpreter::Status;
 use conveyor_job::Progress;
 use conveyor_run::{Handle, LiveUpdate, OnFailure};
@@ -149,7 +149,7 @@ async fn listen(
     mut updates: broadcast::Receiver<LiveUpdate>,
     mut lost: bool,
     reader: Reader,
-    clock: Arc<dyn Clock>,
+    clock: Arc<BoxClock>,
 ) -> Result<(), Fault> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -37,7 +37,7 @@ async fn begin(app: &AppState, file: &Uri) -> Result<Value, ApiError> {
         "jobId": job_id,
         "bucket": file.share,
         "key": file.key,
-        "requestedAt": app.handle.now().to_string(),
+        "requestedAt": app.handle.wall().to_string(),
     });
     let new = StartRequest {
         machine: machine.clone(),

@@ -60,7 +60,7 @@ pub fn look(
             conditions.insert("jail".to_owned(), format!("No stage is run: {why}"));
         }
         if let Some(tls) = &tls {
-            certificate(&tls.certificate, handle.now(), &mut conditions);
+            certificate(&tls.certificate, handle.wall(), &mut conditions);
         }
         parts(&handle, &mut conditions);
         workflows(&handle, &named, &mut conditions);
@@ -68,7 +68,7 @@ pub fn look(
         let rows = handle.reader().on_this_thread();
         damages(&rows, &mut conditions);
         let _ = notifications(&rows, &mut conditions);
-        let _ = failures(&rows, handle.now(), &mut conditions);
+        let _ = failures(&rows, handle.wall(), &mut conditions);
         conditions
     }
 }

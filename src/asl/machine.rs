@@ -178,6 +178,13 @@ pub enum Wait {
     TimestampQuery(super::Query),
 }
 
+impl Wait {
+    /// Whether it ends at a moment of the wall clock, and not after so many seconds.
+    pub fn is_by_wall(&self) -> bool {
+        matches!(self, Wait::Timestamp(_) | Wait::TimestampQuery(_))
+    }
+}
+
 #[derive(Debug)]
 pub struct Map {
     pub processor: Processor,

@@ -48,7 +48,7 @@ pub async fn land(
         "bucket": share,
         "key": key,
         "size": file_state.size,
-        "requestedAt": starter.now().to_string(),
+        "requestedAt": starter.wall().to_string(),
     });
     if priority != 0 {
         input["priority"] = priority.into();

@@ -28,7 +28,10 @@ pub use watch::{WatchSettings, WatchStatus, Watcher};
 
 /// What ingest wants of the running appliance: of a [`Handle`], or of a recorder in tests.
 pub trait Starter: Send + Sync + 'static {
+    /// By the box's own time, which nobody sets.
     fn now(&self) -> Timestamp;
+    /// By the wall clock.
+    fn wall(&self) -> Timestamp;
     /// Starts the newest revision of the workflow, in one commit with the landing; resolves once both are durable. Where
     /// the execution exists the landing is stored by itself, and where the start is refused it is not.
     fn start(
@@ -54,6 +57,10 @@ pub enum StartOutcome {
 impl Starter for Handle {
     fn now(&self) -> Timestamp {
         Handle::now(self)
+    }
+
+    fn wall(&self) -> Timestamp {
+        Handle::wall(self)
     }
 
     fn start(

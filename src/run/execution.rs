@@ -305,7 +305,11 @@ impl State {
     async fn decide(&mut self, event: Event, on_behalf: Option<OnBehalf>) -> Result<bool, Refused> {
         let core = self.core.clone();
         self.load().await?;
-        let step = self.step(&core.entry(event)).await?;
+        let Some(header) = self.execution.as_ref().map(|execution| execution.header()) else {
+            return Err(Refused::no_execution(self.id));
+        };
+        let entry = core.entry_of(header, event).inspect_err(|fault| core.note(fault))?;
+        let step = self.step(&entry).await?;
         let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
             return Err(Refused::no_execution(self.id));
         };

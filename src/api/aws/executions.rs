@@ -94,7 +94,7 @@ pub async fn describe(app: &AppState, mut fields: Fields) -> Result<Value, ApiEr
         answer["mapRunArn"] = map_runs::arn_of(app, &header.machine.name, child).into();
         answer["itemCount"] = child.items.into();
     }
-    match run::not_redrivable(&header, app.handle.now()) {
+    match run::not_redrivable(&header, app.handle.clock().settled()) {
         None if header.child.is_some() => answer["redriveStatus"] = "REDRIVABLE_BY_MAP_RUN".into(),
         None => answer["redriveStatus"] = "REDRIVABLE".into(),
         Some(reason) => {

@@ -75,7 +75,7 @@ pub async fn guard(State(app): State<AppState>, mut request: Request, next: Next
     let how = if is_aws { How::SignedAtAws } else { How::SignedAtRest };
     // Nothing is read of somebody whom nobody here knows, or who comes too early.
     if let (true, Auth::Needed(credentials)) = (is_signed, &app.auth) {
-        let now = app.handle.now();
+        let now = app.handle.wall();
         if let Err(unverified) = signature::can_hold(request.headers(), now, |id| credentials.secret(id).is_some()) {
             return refuse(unsigned(&app, None, unverified, peer, how).await);
         }
@@ -161,7 +161,7 @@ fn signer(
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let what = Signed { method, uri, headers, body };
     let claimed = signature::signer(headers).and_then(|id| credentials.caller(&id));
-    match (signature::verify(&what, app.handle.now(), |id| credentials.secret(id)), claimed) {
+    match (signature::verify(&what, app.handle.wall(), |id| credentials.secret(id)), claimed) {
         (Ok(()), Some(caller)) => Ok(caller),
         (Ok(()), None) => Err((None, Unverified::Wrong(signature::unknown()))),
         (Err(unverified), claimed) => Err((claimed, unverified)),

@@ -240,7 +240,7 @@ pub(super) fn summary(app: &AppState, header: &Header) -> Value {
         "thumbnail": header.output().and_then(|text| outputs::thumbnail(app, text)),
         "mediaMs": header.output().and_then(outputs::duration_ms),
         "events": header.last_event.0,
-        "redrivable": run::not_redrivable(header, app.handle.now()).is_none() && header.parent.is_none(),
+        "redrivable": run::not_redrivable(header, app.handle.clock().settled()).is_none() && header.parent.is_none(),
     })
 }
 

@@ -404,6 +404,13 @@ fn header_from(
     rows::header_from(id, row, input, output)
 }
 
+impl Reader {
+    /// The newest event of an execution that is not archived, which is in one row.
+    pub fn last_event(&self, id: ExecutionId) -> Result<Option<HistoryEvent>, Fault> {
+        Ok(live_history(&self.0.snapshot(), id, EventId(u64::MAX), 1, Direction::Backward)?.pop())
+    }
+}
+
 /// The events that lie in the history table.
 fn live_history(
     snapshot: &Snapshot,

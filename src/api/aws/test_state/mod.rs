@@ -86,7 +86,7 @@ impl Tested {
         let env = Env::new(&app.arns.region, &app.arns.account, &run, &role_arn);
         let context = asked.context.clone().unwrap_or_else(|| context(app, state, &asked, &run, &role_arn));
         let seed = uuid::Uuid::new_v4().as_u128();
-        Ok(Tested { asked, machine, env, context, at: app.handle.now(), seed })
+        Ok(Tested { asked, machine, env, context, at: app.handle.wall(), seed })
     }
 
     /// Puts the input through the state; the mock answers for its work.
@@ -181,7 +181,7 @@ fn read_items(text: &str) -> Result<Vec<Value>, ApiError> {
 /// The context object of an execution that holds this state alone.
 fn context(app: &AppState, state: &State, asked: &TestStateInput, run: &str, role_arn: &str) -> Value {
     let machine = uuid::Uuid::new_v4().to_string();
-    let now = app.handle.now().to_string();
+    let now = app.handle.wall().to_string();
     let mut context = json!({
         "Execution": {
             "Id": format!("arn:aws:states:{}:{}:express:{machine}:{run}", app.arns.region, app.arns.account),
