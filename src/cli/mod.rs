@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use conveyor_base::limits::set_quotas;
 use conveyor_sandbox::Mode;
 use tracing_subscriber::EnvFilter;
 
@@ -72,6 +73,9 @@ enum Command {
         /// How it is held, as JSON.
         #[arg(long)]
         sandbox: Option<String>,
+        /// What is in force of [limits], as JSON.
+        #[arg(long)]
+        limits: Option<String>,
     },
 }
 
@@ -96,7 +100,7 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
         Command::Check(arguments) => files::check(&arguments),
         Command::Upgrade(place) => files::upgrade(&place),
-        Command::Stage { sandbox } => stage(sandbox.as_deref()),
+        Command::Stage { sandbox, limits } => stage(sandbox.as_deref(), limits.as_deref()),
         Command::Function { best_effort, hide, command } => {
             let mode = if best_effort { Mode::BestEffort } else { Mode::Enforce };
             Ok(conveyor_sandbox::function_main(mode, &hide, &command))
@@ -109,8 +113,10 @@ pub fn main() -> ExitCode {
 }
 
 /// The child's side. What it is told of its jail comes from the appliance; by hand it is the strictest.
-fn stage(sandbox: Option<&str>) -> anyhow::Result<ExitCode> {
+fn stage(sandbox: Option<&str>, limits: Option<&str>) -> anyhow::Result<ExitCode> {
     let sandbox = sandbox.map(serde_json::from_str).transpose()?.unwrap_or_default();
+    // Nothing was read of them before.
+    let _ = set_quotas(limits.map(serde_json::from_str).transpose()?.unwrap_or_default());
     Ok(conveyor_sandbox::child_main(&sandbox, conveyor_media::run))
 }
 

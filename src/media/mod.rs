@@ -10,6 +10,7 @@
 
 mod analysis;
 mod bench;
+mod bounds;
 pub mod clip;
 mod container;
 mod demuxers;

@@ -20,6 +20,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::process::{Child, Command};
 
 use super::jail::{Denied, Jail, Sandbox};
+use conveyor_base::limits::quotas;
+
 use super::process::{self, Group};
 use super::registries::Registries;
 use super::{CHECK, NOT_CLOSED, REGISTRY, Report, affinity};
@@ -260,6 +262,8 @@ impl ChildProcesses {
             .arg("stage")
             .arg("--sandbox")
             .arg(serde_json::to_string(&self.sandbox).unwrap_or_default())
+            .arg("--limits")
+            .arg(serde_json::to_string(quotas()).unwrap_or_default())
             .env_clear()
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             // Without a list the child looks at all plug-ins, which takes longer.
