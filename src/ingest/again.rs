@@ -7,9 +7,9 @@
 //!
 //! Nothing of it is stored: which run was the last stands in the file's landing, when it ended in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use conveyor_base::{ExecutionId, Fault, Span, Timestamp};
+use conveyor_base::{ExecutionId, Fault, Span, Timestamp, digest};
 use conveyor_interpreter::Status;
 use conveyor_store::{ExecutionSummary, Scans};
 
@@ -65,6 +65,11 @@ impl Again {
 
     pub fn forget(&mut self, key: &str) {
         self.0.remove(key);
+    }
+
+    /// Forgets every file that a complete scan did not see.
+    pub fn keep_only(&mut self, seen: &HashSet<u64>) {
+        self.0.retain(|key, _| seen.contains(&digest(key.as_bytes())));
     }
 
     /// What a person should know, in a sentence that stays the same while nothing changes.

@@ -296,6 +296,9 @@ impl Watcher {
         self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
         self.status.lock().last_scan_ms = Some(now.0);
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
+        if is_complete {
+            self.again.keep_only(&seen);
+        }
         if is_complete && self.settling.keep_only(&seen) > 0 {
             let share = self.settings.share.clone();
             for commit in self.reader.blocking(move |rows| land::forgotten(rows, &share, &seen)).await? {

@@ -17,10 +17,7 @@ use serde_json::{Value, json};
 
 use super::LISTED_MAX;
 use super::fault::{self, About};
-use super::quarantine::{self, BOX_CANNOT, REASON_SUFFIX};
-
-/// Longest reason that is read, in bytes; the stage `quarantine` writes shorter ones.
-const REASON_BYTES_MAX: u64 = 1 << 20;
+use super::quarantine::{self, BOX_CANNOT, REASON_BYTES_MAX, REASON_SUFFIX};
 
 #[derive(Deserialize)]
 struct Parameters {

@@ -5,7 +5,7 @@
 //! deleted: one that has vanished gets its reason all the same.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder};
@@ -24,6 +24,8 @@ const SAME_NAME_MAX: u32 = 10_000;
 /// Longest name that file systems carry, less the room that `.error.json` and a number take.
 const NAME_BYTES_MAX: usize = 255 - 20;
 pub(super) const REASON_SUFFIX: &str = ".error.json";
+/// How much of a reason is read, in bytes: those that are written here are shorter, and others are nobody's.
+pub(super) const REASON_BYTES_MAX: u64 = 1 << 20;
 /// What a reason says of a file that is at fault itself, and of one that another release may be able to do.
 const OF_THE_FILE: &str = "the file";
 pub(super) const BOX_CANNOT: &str = "this box cannot";
@@ -107,7 +109,7 @@ fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, 
     for number in 0..SAME_NAME_MAX {
         let candidate = numbered_name(name, number);
         let reason = root.entry(format!("{candidate}{REASON_SUFFIX}"));
-        match reason.read().and_then(io::read_to_string) {
+        match reason.read().and_then(|file| io::read_to_string(file.take(REASON_BYTES_MAX))) {
             Ok(text) => {
                 let told: Value = serde_json::from_str(&text).unwrap_or_default();
                 let ours = told["original"] == json!(p.input) && told["execution"] == json!(p.execution);
