@@ -203,8 +203,9 @@ fn of_damaged_files_none_is_left_without_a_word() {
         ("mxf", "-c:v mpeg2video -c:a pcm_s16le"),
     ] {
         let whole = conveyor.path(&format!("whole.{suffix}"));
-        let made = Command::new("ffmpeg").args(["-v", "error", "-y"]).args(film.split(' ')).args(codecs.split(' '));
-        assert!(made.arg(&whole).status().unwrap().success());
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-y"]).args(film.split(' ')).args(codecs.split(' ')).arg(&whole);
+        assert!(ffmpeg.status().unwrap().success());
         let whole = fs::read(whole).unwrap();
         for (seed, (places, keep)) in [(3, 1.0), (40, 1.0), (0, 0.6)].into_iter().enumerate() {
             let name = format!("{suffix}-{seed}.{suffix}");
