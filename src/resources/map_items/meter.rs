@@ -16,7 +16,7 @@ pub const FILE_BYTES_MAX: u64 = 10 << 30;
 /// How many bytes one packed byte may become. Inventories become 5 to 30; the format's own end is 1,032.
 const BLOW_UP_MAX: u64 = 200;
 /// Unpacked bytes up to which that is not asked: a short file of equal rows packs very well.
-const BLOW_UP_FREE_BYTES: u64 = 64 << 20;
+const BLOW_UP_FREE_BYTES: u64 = 16 << 20;
 /// What parsers may have read ahead of the item that they are at.
 const READ_AHEAD_BYTES: u64 = 64 << 10;
 
