@@ -45,8 +45,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     };
     let root = fault::place(job, &p.quarantine)?.make_folder().about("open", &p.quarantine)?;
     let mut names = Vec::new();
-    let mut listing = root.list("".as_ref(), Links::Refused).about("list", &p.quarantine)?;
-    while let Some(listed) = listing.next() {
+    let listing = root.list("".as_ref(), Links::Refused).about("list", &p.quarantine)?;
+    for listed in listing {
         let listed = listed.about("list", &p.quarantine)?;
         let name = listed.name.to_str().and_then(|name| name.strip_suffix(REASON_SUFFIX));
         names.extend(name.filter(|_| listed.kind == Kind::File).map(str::to_owned));
