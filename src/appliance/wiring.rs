@@ -112,6 +112,7 @@ impl Parts {
             acceleration: config.acceleration,
             spawn,
             predictor: Arc::new(predictor),
+            watched: config.watch.iter().map(|watch| watch.share.clone()).collect(),
         };
         Ok(Parts {
             fallback: Fallback(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
@@ -227,6 +228,7 @@ mod tests {
         "conveyor:publish",
         "conveyor:archive",
         "conveyor:quarantine",
+        "conveyor:offer",
         "conveyor:claim",
         "conveyor:release",
         "conveyor:record",

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use conveyor_base::limits::set_quotas;
 use conveyor_sandbox::Mode;
 use tracing_subscriber::EnvFilter;
 
@@ -75,6 +76,9 @@ enum Command {
         /// How it is held, as JSON.
         #[arg(long)]
         sandbox: Option<String>,
+        /// What is in force of [limits], as JSON.
+        #[arg(long)]
+        limits: Option<String>,
     },
 }
 
@@ -100,7 +104,7 @@ pub fn main() -> ExitCode {
         Command::Tls(arguments) => tls::run(&arguments),
         Command::Check(arguments) => files::check(&arguments),
         Command::Upgrade(place) => files::upgrade(&place),
-        Command::Stage { sandbox } => stage(sandbox.as_deref()),
+        Command::Stage { sandbox, limits } => stage(sandbox.as_deref(), limits.as_deref()),
         Command::Function { best_effort, hide, command } => {
             let mode = if best_effort { Mode::BestEffort } else { Mode::Enforce };
             Ok(conveyor_sandbox::function_main(mode, &hide, &command))
@@ -113,8 +117,10 @@ pub fn main() -> ExitCode {
 }
 
 /// The child's side. What it is told of its jail comes from the appliance; by hand it is the strictest.
-fn stage(sandbox: Option<&str>) -> anyhow::Result<ExitCode> {
+fn stage(sandbox: Option<&str>, limits: Option<&str>) -> anyhow::Result<ExitCode> {
     let sandbox = sandbox.map(serde_json::from_str).transpose()?.unwrap_or_default();
+    // Nothing was read of them before.
+    let _ = set_quotas(limits.map(serde_json::from_str).transpose()?.unwrap_or_default());
     Ok(conveyor_sandbox::child_main(&sandbox, conveyor_media::run))
 }
 

@@ -7,14 +7,16 @@
 //! ```
 //!
 //! [`settle`] says when a file is whole, [`name`] which names count and what an execution for a file is called,
-//! [`land`] starts it, and [`watch`] runs one share. Invariants: a file starts once, since its execution's name
-//! follows from its name and content; a share that is away is never taken for an empty one; nothing is deleted.
+//! [`land`] starts it, [`again`] says which are tried again, and [`watch`] runs one share. Invariants: a file starts once,
+//! since its execution's name follows from its name and content, and again only when that run failed and left it; a share that is away is never taken for an empty one; nothing is deleted.
 //!
 //! Must never: open what was dropped, or start anything but by the commit that also says so.
 
+mod again;
 mod land;
 mod name;
 mod scan;
+mod settings;
 mod settle;
 mod watch;
 
@@ -24,7 +26,8 @@ use conveyor_store::Commit;
 use futures::future::BoxFuture;
 
 pub use land::Landing;
-pub use watch::{WatchSettings, WatchStatus, Watcher};
+pub use settings::{WatchSettings, WatchStatus};
+pub use watch::Watcher;
 
 /// What ingest wants of the running appliance: of a [`Handle`], or of a recorder in tests.
 pub trait Starter: Send + Sync + 'static {
