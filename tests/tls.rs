@@ -65,7 +65,7 @@ async fn a_box_with_a_certificate_of_its_own_serves_who_trusts_it_and_renews_it_
     let sent_on = client.get(format!("{plain}/workflows")).send().await.unwrap();
     assert_eq!(
         (sent_on.status().as_u16(), sent_on.headers()[LOCATION].to_str().unwrap()),
-        (308, &*format!("{url}/workflows"))
+        (307, &*format!("{url}/workflows"))
     );
     assert_eq!(client.post(format!("{plain}/api/v1/session")).body("{}").send().await.unwrap().status(), 400);
 
