@@ -166,7 +166,7 @@ fn a_killed_child_costs_one_attempt_and_no_file() {
     assert_eq!(done["status"], "SUCCEEDED", "{done:#}\n{}", conveyor.log());
     let job = conveyor.executions("nested=true&machine=conveyor-mediaconvert-job").remove(0);
     let history = conveyor.get(&format!("executions/{}/history", job["id"].as_str().unwrap())).to_string();
-    assert!(history.contains("Stage.Crashed") && history.contains("SIGKILL"), "{history}");
+    assert!(history.contains("Stage.Killed") && history.contains("SIGKILL"), "{history}");
     assert_eq!(with_suffix(&conveyor.path("outputs"), "_1080p.mp4"), 1);
 }
 

@@ -433,6 +433,7 @@ async fn every_file_that_a_run_gives_up_has_its_reason_beside_it() {
         "Stage.Panicked",
     ];
     let boxes = [
+        "Stage.Killed",
         "Media.DiskFull",
         "Media.WorkDir",
         "Media.Unreadable",

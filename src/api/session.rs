@@ -107,7 +107,7 @@ pub async fn sign_out(
         && let Some((caller, Session(shown))) = read(&app, &headers, peer, credentials)
     {
         let action =
-            Action { api: "rest", what: "sign out".to_owned(), to: peer.address.to_string(), success: StatusCode::OK };
+            Action { api: "rest", what: SIGN_OUT.to_owned(), to: peer.address.to_string(), success: StatusCode::OK };
         let handle = app.on_behalf(&audit::entry(&app, &caller, action)).handle;
         let sessions = app.sessions.clone();
         audit::run_detached(async move { sessions.end(&handle, &shown).await }).await??;

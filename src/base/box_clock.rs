@@ -13,6 +13,13 @@ use super::clock::{Clock, Running, Timestamp};
 
 /// What counts as time that passed while the machine was off, for what deletes by age.
 const OFF_MS_MAX: i64 = 24 * 3_600_000;
+/// What counts at most as time that passed while the machine was off, for what lasts: a wall clock that starts years ahead must
+/// not end every Wait.
+const OFF_BOX_MS_MAX: i64 = 30 * 24 * 3_600_000;
+/// A wall clock that was set on and stays so for this long is believed, also by what deletes.
+const BELIEVED_AFTER_MS: i64 = 72 * 3_600_000;
+/// Less than so far ahead needs no believing: it is caught up with.
+const FAR_AHEAD_MS: i64 = 24 * 3_600_000;
 /// Length of a [`ClockMark`] in bytes.
 const MARK_BYTES: usize = 56;
 
@@ -34,6 +41,8 @@ struct Settled {
     /// The box's time of the last look.
     looked_at: Timestamp,
     time: Timestamp,
+    /// Since when the wall clock is far ahead of it.
+    far_since: Option<Timestamp>,
 }
 
 /// How the clocks stood at a moment, for the next start to go on from.
@@ -79,7 +88,7 @@ impl ClockMark {
         }
         // A wall clock that lost its battery stands before the mark: the box then goes on from there.
         let off_ms = wall.since_ms(self.wall).max(0);
-        (self.time.plus_ms(off_ms), off_ms.min(OFF_MS_MAX))
+        (self.time.plus_ms(off_ms.min(OFF_BOX_MS_MAX)), off_ms.min(OFF_MS_MAX))
     }
 }
 
@@ -88,10 +97,10 @@ impl BoxClock {
     pub fn new(raw: Arc<dyn Clock>, last: Option<ClockMark>) -> BoxClock {
         let (running, wall) = (raw.running(), raw.now());
         let (time, settled) = match last {
-            None => (wall, Settled { looked_at: wall, time: wall }),
+            None => (wall, Settled { looked_at: wall, time: wall, far_since: None }),
             Some(mark) => {
                 let (time, sure_ms) = mark.goes_on(running, wall);
-                (time, Settled { looked_at: time.plus_ms(-sure_ms), time: mark.settled })
+                (time, Settled { looked_at: time.plus_ms(-sure_ms), time: mark.settled, far_since: None })
             }
         };
         let told = AtomicI64::new(time.0);
@@ -119,13 +128,19 @@ impl BoxClock {
     }
 
     /// The wall clock as what deletes by age believes it: never ahead of it, and after it was set on, no faster behind it than
-    /// at twice its pace. A clock that is years ahead by mistake so deletes no more in an hour than would have gone in two.
+    /// at twice its pace. A clock that is years ahead by mistake so deletes no more in an hour than would have gone in two; one
+    /// that stays there for three days was behind before.
     pub fn settled(&self) -> Timestamp {
         let (now, wall) = (self.now(), self.wall());
         let mut settled = self.settled.lock();
         let passed_ms = now.since_ms(settled.looked_at).max(0);
         settled.time = wall.min(settled.time.plus_ms(passed_ms.saturating_mul(2))).max(settled.time);
         settled.looked_at = settled.looked_at.max(now);
+        if wall.since_ms(settled.time) < FAR_AHEAD_MS {
+            settled.far_since = None;
+        } else if now.since_ms(*settled.far_since.get_or_insert(now)) >= BELIEVED_AFTER_MS {
+            *settled = Settled { looked_at: now, time: wall, far_since: None };
+        }
         settled.time.min(wall)
     }
 
@@ -135,6 +150,11 @@ impl BoxClock {
         let (running, wall, time) = (self.raw.running(), self.wall(), self.now());
         let newest = Timestamp(self.newest.load(Ordering::Relaxed));
         ClockMark { running, time, wall, newest, settled: self.settled.lock().time }
+    }
+
+    /// A moment of the box's own time as the wall clock dates it now, for people.
+    pub fn shown(&self, at: Timestamp) -> Timestamp {
+        at.plus_ms(self.wall_is_ahead_ms())
     }
 
     /// By how many milliseconds the wall clock is ahead of the box's own time.
@@ -233,5 +253,24 @@ mod tests {
         // A start by a clock that is years ahead believes in one day.
         let later = BoxClock::new(Two::booted(5_000 * DAY_MS, 0, 2), Some(mark));
         assert_eq!(later.settled(), mark.settled.plus_ms(2 * DAY_MS));
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_believed_once_it_has_been_right_for_days() {
+        // It began in 1970, and the network set it.
+        let raw = Two::booted(0, 0, 1);
+        let clock = BoxClock::new(raw.clone(), None);
+        raw.set(20_000 * DAY_MS);
+        clock.settled();
+        for _ in 0..71 {
+            raw.pass(HOUR_MS);
+            assert!(clock.settled() < Timestamp(7 * DAY_MS));
+        }
+        raw.pass(2 * HOUR_MS);
+        assert_eq!(clock.settled(), clock.wall());
+        // One that starts years ahead ends no Wait of months.
+        let mark = clock.mark();
+        let later = BoxClock::new(Two::booted(40_000 * DAY_MS, 0, 2), Some(mark));
+        assert_eq!(later.now(), mark.time.plus_ms(30 * DAY_MS));
     }
 }

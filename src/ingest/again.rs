@@ -16,6 +16,8 @@ use conveyor_store::{ExecutionSummary, Scans};
 /// Files that are kept in mind; what is beyond is found when the watch starts anew.
 const FILES_MAX: usize = 10_000;
 const FIRST_PAUSE_MS: u64 = 60_000;
+/// How a run ends whose transcode somebody stopped.
+const CANCELED: &str = "MediaConvert.JobCanceled";
 /// What an execution's name ends in.
 const HASH_CHARS: usize = 16;
 
@@ -30,13 +32,23 @@ pub struct Due {
 }
 
 impl Due {
-    /// When a file is tried again whose run ended so; none where that is no failure, or it is never to be.
-    pub fn after(execution: &ExecutionSummary, run: u32, longest: Span) -> Option<Due> {
+    /// When a file is tried again whose run ended so; none where that is no failure, or it is never to be. `now` and what
+    /// comes of it are the box's own time, `wall` what dates the run's end: what a clock that was set makes of the age of a
+    /// run neither hurries a file nor holds it up.
+    pub fn after(
+        execution: &ExecutionSummary,
+        run: u32,
+        longest: Span,
+        (now, wall): (Timestamp, Timestamp),
+    ) -> Option<Due> {
         let failed = matches!(execution.status, Status::Failed | Status::TimedOut) && longest.ms > 0;
-        let ended = execution.stopped_at.filter(|_| failed)?;
-        let pause = FIRST_PAUSE_MS.saturating_mul(1 << (run - 1).min(30)).min(longest.ms);
+        // What a person stopped stays stopped.
+        let stopped = execution.error.as_deref() == Some(CANCELED);
+        let ended = execution.stopped_at.filter(|_| failed && !stopped)?;
+        let pause = FIRST_PAUSE_MS.saturating_mul(1 << (run - 1).min(30)).min(longest.ms) as i64;
         let error = execution.error.clone().unwrap_or_else(|| "States.Timeout".to_owned());
-        Some(Due { at: ended.plus_ms(pause as i64), execution: execution.id, run, error })
+        let left = pause - wall.since_ms(ended).clamp(0, pause);
+        Some(Due { at: now.plus_ms(left), execution: execution.id, run, error })
     }
 }
 
@@ -119,5 +131,36 @@ mod tests {
             assert_eq!(run_of_name(&name_of("clip-7-0123456789abcdef", run)), run);
             assert_eq!(run_of_name(&name_of("clip-0123456789012345", run)), run);
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_neither_hurries_a_file_nor_holds_it_up() {
+        let hour = 3_600_000;
+        let failed = |stopped_at: i64, error: &str| ExecutionSummary {
+            id: ExecutionId(1),
+            name: "clip-0123456789abcdef".into(),
+            machine: conveyor_interpreter::MachineRef { name: "main".into(), revision: 1, qualifier: None },
+            status: Status::Failed,
+            started_at: Timestamp(0),
+            stopped_at: Some(Timestamp(stopped_at)),
+            error: Some(error.into()),
+            redrive_count: 0,
+            redriven_at: None,
+            last_event: conveyor_base::EventId(9),
+            parent: None,
+            child: None,
+        };
+        let longest = Span { ms: 3_600_000 };
+        let now = Timestamp(1_000 * hour);
+        for ahead in [-5 * hour, 0, 26 * 365 * 24 * hour] {
+            let wall = now.plus_ms(ahead);
+            let due = |age: i64, run| {
+                Due::after(&failed(wall.0 - age, "x"), run, longest, (now, wall)).unwrap().at.since_ms(now)
+            };
+            assert_eq!((due(0, 1), due(20_000, 1), due(hour, 1), due(0, 9)), (60_000, 40_000, 0, hour), "{ahead}");
+            // It ended by a clock that was put back since.
+            assert_eq!(due(-7 * hour, 1), 60_000);
+        }
+        assert!(Due::after(&failed(0, CANCELED), 1, longest, (now, now)).is_none(), "a person stopped it");
     }
 }

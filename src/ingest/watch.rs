@@ -125,12 +125,12 @@ impl Watcher {
     /// tried again, and the mount.
     async fn recall(&mut self) -> Result<(), Fault> {
         let (settings, mut settling) = (self.settings.clone(), self.take_settling());
-        let mut again = Again::default();
+        let (mut again, clocks) = (Again::default(), (self.starter.now(), self.starter.wall()));
         let recall = move |rows: &Scans| {
             let mut see = |key: &str, name: &str| -> Result<(), Fault> {
                 let Some(id) = rows.by_name(settings.machine(), name)? else { return Ok(()) };
                 let Some(ended) = rows.summary(id)? else { return Ok(()) };
-                if let Some(due) = Due::after(&ended, again::run_of_name(name), settings.retry) {
+                if let Some(due) = Due::after(&ended, again::run_of_name(name), settings.retry, clocks) {
                     again.put(key.to_owned(), due);
                 }
                 Ok(())
@@ -455,7 +455,10 @@ impl Watcher {
             let Some(key) = self.running.remove(&id) else { continue };
             let Some(execution) = execution else { continue };
             let run = again::run_of_name(&execution.name);
-            let Some(due) = Due::after(&execution, run, self.settings.retry) else { continue };
+            let Some(due) = Due::after(&execution, run, self.settings.retry, (self.starter.now(), self.starter.wall()))
+            else {
+                continue;
+            };
             let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
             // Of a share that is away nobody knows; it is looked at when it is due.
             match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {

@@ -24,6 +24,7 @@ mod functions;
 mod names;
 mod path;
 mod pattern;
+mod regular;
 mod signature;
 mod syntax;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use serde_json::Value;
 
 pub use effort::Effort;
 pub use fault::Fault;
+pub use regular::{Regular, RegularFlags};
 
 /// A compiled expression.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 //!
 //! Look-around and back references have no place there; an expression that uses them is refused.
 
-use regex::{Regex, RegexBuilder};
+use super::regular::{Regular, RegularFlags};
 
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
-    regex: Regex,
+    regular: Regular,
 }
 
 /// One match, in bytes.
@@ -18,25 +18,12 @@ pub(super) struct Found {
 
 impl Pattern {
     pub(super) fn new(source: &str, ignore_case: bool, multi_line: bool) -> Result<Pattern, String> {
-        let regex = RegexBuilder::new(&translated(source))
-            .case_insensitive(ignore_case)
-            .multi_line(multi_line)
-            .size_limit(1 << 20)
-            .dfa_size_limit(1 << 20)
-            .nest_limit(50)
-            .build()
-            .map_err(|error| match error {
-                regex::Error::Syntax(text) => {
-                    text.lines().last().unwrap_or_default().trim_start_matches("error: ").into()
-                }
-                other => other.to_string(),
-            })?;
-        Ok(Pattern { regex })
+        Ok(Pattern { regular: Regular::new(translated(source), RegularFlags { ignore_case, multi_line })? })
     }
 
     /// The first match at or after a place.
     pub(super) fn find(&self, text: &str, from: usize) -> Option<Found> {
-        let captures = self.regex.captures_at(text, from)?;
+        let captures = self.regular.program()?.captures_at(text, from)?;
         let whole = captures.get(0)?;
         let groups = captures.iter().skip(1).map(|group| group.map(|g| g.as_str().to_owned())).collect();
         Some(Found { start: whole.start(), end: whole.end(), groups })

@@ -102,30 +102,60 @@ pub fn check_tracks(input: &Input, tracks: usize) -> Result<(), TaskError> {
     too_many(tracks as u64).map_or(Ok(()), |what| Err(input.error("Media.TooLarge", what)))
 }
 
-/// Refuses a file by its pictures a second, on the average of what is known: of all of them where there is an index, else
-/// of those that were decoded. What a container merely says of its rate is often the tick of its clock.
+/// Refuses a file by its pictures a second: where an index tells, by those of the whole file, and where pictures were
+/// decoded, by those of that time. Both have to say so: an index may be that of a part, and a part may be unlike the rest. What
+/// a container merely says of its rate is often the tick of its clock. `window_ns`: the time that was looked at.
 ///
 /// # Errors
 /// `Media.TooLarge`
-pub fn check_rate(input: &Input, media: &Media, sample_ns: &[u64]) -> Result<(), TaskError> {
-    let indexed = media.video.iter().filter_map(|video| video.frames).max().map(|frames| frames as f64);
-    let whole = media.duration_ns.map(|ns| ns as f64 / 1e9).filter(|seconds| *seconds > 0.0);
+pub fn check_rate(input: &Input, media: &Media, sample_ns: &[u64], window_ns: u64) -> Result<(), TaskError> {
+    let most = quotas().frames_per_second as f64;
+    let indexed = media.video.iter().filter_map(|video| video.frames).max();
+    let Some(rate) = rate(indexed, media.duration_ns, sample_ns, window_ns).filter(|rate| *rate > most * 1.01) else {
+        return Ok(());
+    };
+    Err(input.error(
+        "Media.TooLarge",
+        format!(
+            "has {rate:.0} pictures a second, and at most {most} are done; raise 'frames_per_second' in [limits] and drop it \
+             again, or make it slower before"
+        ),
+    ))
+}
+
+/// The lower of what the index and the sample say, as far as they say anything.
+fn rate(indexed: Option<u64>, duration_ns: Option<u64>, sample_ns: &[u64], window_ns: u64) -> Option<f64> {
+    let whole = duration_ns.filter(|ns| *ns > 0).map(|ns| ns as f64 / 1e9);
+    let indexed = indexed.filter(|frames| *frames >= PICTURES_MIN as u64).zip(whole);
+    let indexed = indexed.map(|(frames, whole)| frames as f64 / whole);
     let sampled = match (sample_ns.iter().min(), sample_ns.iter().max()) {
-        (Some(first), Some(last)) if sample_ns.len() >= PICTURES_MIN && last > first => {
-            Some((sample_ns.len() - 1) as f64 * 1e9 / (last - first) as f64)
+        // A burst is no rate: nothing may come for long behind it.
+        (Some(first), Some(last)) if sample_ns.len() >= PICTURES_MIN => {
+            Some((sample_ns.len() - 1) as f64 * 1e9 / (last - first).max(window_ns).max(1) as f64)
         }
         _ => None,
     };
-    let rate = indexed.filter(|frames| *frames >= PICTURES_MIN as f64).zip(whole).map(|(frames, whole)| frames / whole);
-    let most = quotas().frames_per_second as f64;
-    match rate.or(sampled).filter(|rate| *rate > most * 1.01) {
-        None => Ok(()),
-        Some(rate) => Err(input.error(
-            "Media.TooLarge",
-            format!(
-                "has {rate:.0} pictures a second, and at most {most} are done; raise 'frames_per_second' in [limits] and drop it \
-                 again, or make it slower before"
-            ),
-        )),
+    match (indexed, sampled) {
+        (Some(indexed), Some(sampled)) => Some(indexed.min(sampled)),
+        (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_an_index_of_a_part_nor_a_burst_is_a_rate() {
+        const S: u64 = 1_000_000_000;
+        let every = |ns: u64, count: u64| (0..count).map(|n| n * ns).collect::<Vec<_>>();
+        let is = |rate: Option<f64>, meant: f64| assert!((rate.unwrap() / meant - 1.0).abs() < 0.1, "{rate:?}");
+        // Fragments that were all counted, of which one is as far as the length is known.
+        is(rate(Some(3_600), Some(4 * S), &every(S / 30, 12), 4 * S / 10), 30.0);
+        // Sixteen pictures at once, then one in five seconds.
+        is(rate(None, None, &every(2_000_000, 16), 2 * S), 7.5);
+        is(rate(Some(20_000), Some(20 * S), &every(S / 1_000, 400), 4 * S / 10), 1_000.0);
+        is(rate(None, None, &every(S / 1_000, 2_000), 2 * S), 1_000.0);
+        assert!(rate(None, Some(S), &every(1, 3), S).is_none(), "of three pictures none can be told");
     }
 }

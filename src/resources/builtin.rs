@@ -56,7 +56,7 @@ const JOB: &str = r#"{
           "MaxAttempts": 1
         },
         {
-          "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
+          "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Killed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
             "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
           "IntervalSeconds": 10,
           "MaxAttempts": 3,

@@ -238,7 +238,8 @@ mod tests {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
         let folder = opened(dir.path());
-        assert_eq!(sweep_reasons(&folder, ago(3600)).unwrap(), 0, "it is young");
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        assert_eq!(sweep_reasons(&folder, hour_ago).unwrap(), 0, "it is young");
         let later = SystemTime::now() + Duration::from_secs(5);
         assert_eq!(sweep_reasons(&folder, later).unwrap(), 1);
         assert!(!dir.path().join("taken.mp4.error.json").exists());

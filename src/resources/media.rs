@@ -138,7 +138,8 @@ impl Stage {
     /// Runs the stage in its child process.
     async fn run(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let (stage, stages) = (self.name, &*self.stages);
-        mounts::check(call, &stages.io).await?;
+        let more = if stage == "offer" { stages.watched.as_slice() } else { &[] };
+        mounts::check(call, &stages.io, more).await?;
         let folder = WorkDir::create(&stages.data_dir, format!("{}-{}", call.execution, call.task.attempt)).await?;
         let mut parameters = call.parameters.clone();
         if matches!(stage, "quarantine" | "offer")
@@ -175,7 +176,7 @@ impl Stage {
         drop(folder);
         if result.is_err() {
             // On a share that went away meanwhile every file has vanished: that passes, and is to be tried again.
-            mounts::check(call, &stages.io).await?;
+            mounts::check(call, &stages.io, &[]).await?;
         }
         let mut result = result?;
         if matches!(stage, "sanitize" | "probe") {

@@ -30,8 +30,9 @@ enum Standing {
 }
 
 /// The error where a share that the parameters name has gone; others are for the stage itself to meet.
-pub async fn check(call: &Call, io: &ShareIo) -> Result<(), TaskError> {
-    let mut names = BTreeSet::new();
+/// `more`: shares that the stage writes to without being told.
+pub async fn check(call: &Call, io: &ShareIo, more: &[String]) -> Result<(), TaskError> {
+    let mut names: BTreeSet<String> = more.iter().cloned().collect();
     named(&call.parameters, &mut names);
     for share in names {
         let Ok(root) = io.shares().root(&share).map(Path::to_path_buf) else { continue };

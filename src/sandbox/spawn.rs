@@ -408,13 +408,18 @@ fn ended_without_result(stage: &str, status: ExitStatus, log: &str) -> TaskError
                 return TaskError::new("Stage.Jail", format!("{what}{}", quoted(log)));
             }
             let name = Signal::try_from(signal).map_or(format!("signal {signal}"), |s| s.as_str().to_owned());
-            let hint = match signal {
-                nix::libc::SIGKILL => {
-                    " It was killed from outside: by an operator, or by the kernel when memory ran out (see the kernel's log)."
-                }
-                _ => " The decoder or encoder crashed on this file; the appliance and its other work are not affected.",
+            // No decoder ends itself so: the file is not to blame.
+            let (error, hint) = match signal {
+                nix::libc::SIGKILL => (
+                    "Stage.Killed",
+                    " It was killed from outside: by an operator, or by the kernel when memory ran out (see the kernel's log).",
+                ),
+                _ => (
+                    "Stage.Crashed",
+                    " The decoder or encoder crashed on this file; the appliance and its other work are not affected.",
+                ),
             };
-            TaskError::new("Stage.Crashed", format!("stage '{stage}' was ended by {name}.{hint}{}", quoted(log)))
+            TaskError::new(error, format!("stage '{stage}' was ended by {name}.{hint}{}", quoted(log)))
         }
         None => {
             let code = status.code().map_or("no exit code".to_owned(), |code| format!("exit code {code}"));
@@ -468,6 +473,7 @@ mod tests {
 
         let crashed = run("cat >/dev/null; echo 'about to crash' >&2; kill -SEGV $$").await.unwrap_err();
         assert_eq!(crashed.error, "Stage.Crashed");
+        assert_eq!(run("cat >/dev/null; kill -KILL $$").await.unwrap_err().error, "Stage.Killed");
         assert!(crashed.cause.contains("SIGSEGV") && crashed.cause.contains("about to crash"), "{}", crashed.cause);
 
         let silent = run("cat >/dev/null; exit 3").await.unwrap_err();

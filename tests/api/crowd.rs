@@ -74,3 +74,34 @@ async fn definitions_sent_to_hurt_the_box_keep_nobody_waiting() {
     }
     assert!(cut >= 3, "{cut} of eight say that they were not followed to their ends");
 }
+
+/// More connections than one address may have, all of them silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_say_nothing_make_room() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let files = hard.min(4_096);
+    setrlimit(Resource::RLIMIT_NOFILE, files, hard).unwrap();
+    let appliance = Appliance::start(&[]).await;
+    // Of the files connections take half, and one address gets half of those.
+    let places = usize::try_from(files).unwrap() / 4;
+    let mut held = Vec::new();
+    for n in 0..places + 50 {
+        let mut connection = TcpStream::connect(appliance.address).await.unwrap();
+        if n % 2 == 0 {
+            connection.write_all(b"GET / HTTP/1.1\r\nhost: local").await.unwrap();
+        }
+        held.push(connection);
+    }
+    assert_eq!(appliance.get("/healthz").await.status(), 200);
+    assert_eq!(appliance.get("/api/v1/overview").await.status(), 200);
+    // The oldest went, the newest are there.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(is_closed(&held[0]) && !is_closed(held.last().unwrap()));
+}
+
+fn is_closed(connection: &TcpStream) -> bool {
+    match connection.try_read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(e) => e.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}

@@ -63,7 +63,9 @@ mod tests {
             let mut extensions = Extensions::new();
             extensions.insert(Peer { address: from, is_tls: false });
             let mut all = HeaderMap::new();
-            headers.iter().for_each(|(name, value)| drop(all.append(*name, value.parse().unwrap())));
+            for (name, value) in headers {
+                all.append(*name, value.parse().unwrap());
+            }
             Peer::of(&extensions, &all, &proxies)
         };
         let said = [("x-forwarded-for", "127.0.0.1, 10.9.9.9"), ("x-forwarded-proto", "https")];

@@ -54,7 +54,7 @@ fn running(handle: &run::Handle, ids: &[ExecutionId]) -> Value {
     let works = ids.iter().flat_map(|id| handle.running_attempts(*id).into_iter().map(|running| (*id, running)));
     let shown = works.map(|(id, running)| {
         json!({"execution": id.to_string(), "state": &*running.state, "resource": running.resource,
-            "lane": running.lane, "startedAt": running.started_at.0, "progress": running.progress})
+            "lane": running.lane, "startedAt": handle.clock().shown(running.started_at).0, "progress": running.progress})
     });
     shown.collect()
 }

@@ -184,7 +184,7 @@ pub async fn work(State(app): State<AppState>) -> JsonResult {
             shown.push(
                 json!({"execution": id.to_string(), "root": top.map(|header| header.id.to_string()), "file": file,
                 "state": &*running.state, "resource": running.resource, "lane": running.lane,
-                "startedAt": running.started_at.0, "progress": running.progress}),
+                "startedAt": app.handle.clock().shown(running.started_at).0, "progress": running.progress}),
             );
         }
         Ok(shown)

@@ -51,7 +51,7 @@ fn whole(app: &AppState, rows: &Scans, id: &str) -> JsonResult {
         .handle
         .running_attempts(header.id)
         .iter()
-        .map(|w| json!({"state": &*w.state, "lane": w.lane, "startedAt": w.started_at.0}))
+        .map(|w| json!({"state": &*w.state, "lane": w.lane, "startedAt": app.handle.clock().shown(w.started_at).0}))
         .collect();
     Ok(NoStoreJson(json!({
         "id": header.id.to_string(),

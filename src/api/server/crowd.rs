@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -138,7 +138,7 @@ impl Drop for Busy {
 /// An answer's body, with which its connection is busy to its end.
 pub struct Answering {
     pub body: Body,
-    pub busy: Busy,
+    pub _busy: Busy,
 }
 
 impl hyper::body::Body for Answering {

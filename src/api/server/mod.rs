@@ -13,7 +13,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
@@ -169,7 +168,7 @@ impl Connection {
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(Peer { address, is_tls });
             let (busy, answer) = (place.busy(), router.clone().call(request));
-            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering { body, busy })) }
+            async move { Ok::<_, Infallible>(answer.await?.map(|body| Answering { body, _busy: busy })) }
         });
         let connection = http().serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);

@@ -2,7 +2,9 @@
 //!
 //! Recursion happens only in the parentheses of filters and is bounded by [`NESTING_MAX`].
 
-use super::filter::{Filter, Operand, Operator, Pattern};
+use conveyor_jsonata::{Regular, RegularFlags};
+
+use super::filter::{Filter, Operand, Operator};
 use super::{Path, Root, Step};
 
 /// Deepest nesting of parentheses and paths in a filter.
@@ -293,7 +295,8 @@ impl Cursor<'_> {
         let flags: String = flags.chars().filter(|c| "ismx".contains(*c)).collect();
         let pattern = if flags.is_empty() { pattern } else { format!("(?{flags}){pattern}") };
         let refused = |e| format!("'{pattern}' is no regular expression: {e}");
-        Pattern::new(pattern.clone()).map(Operand::Pattern).map_err(refused)
+        let whole = format!("^(?:{pattern})$");
+        Regular::new(whole, RegularFlags::default()).map(Operand::Pattern).map_err(refused)
     }
 
     /// A number, true, false or null.

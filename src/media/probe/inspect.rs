@@ -108,9 +108,10 @@ pub fn inspect(input: &Input, threads: usize) -> Result<Media, TaskError> {
     let opened = open(input, threads)?;
     // An index tells the rate; without one it is measured, which takes more pictures.
     let indexed = container.mp4.as_ref().is_some_and(|m| !m.fragmented);
-    let start = opened.sample(input, 0, if indexed { 400_000_000 } else { 2_000_000_000 })?;
+    let window_ns = if indexed { 400_000_000 } else { 2_000_000_000 };
+    let start = opened.sample(input, 0, window_ns)?;
     let media = opened.describe(input, container, &start)?;
-    bounds::check_rate(input, &media, &start.pts_ns)?;
+    bounds::check_rate(input, &media, &start.pts_ns, window_ns)?;
     Ok(media)
 }
 

@@ -390,7 +390,8 @@ fn shorten_checks(result: &mut Value) {
 fn reasons(checks: &[Check]) -> Vec<String> {
     let mut failed: Vec<&Check> = checks.iter().filter(|c| !c.passed).collect();
     failed.sort_by_key(|c| !c.critical);
-    failed.iter().take(20).map(|c| format!("{}: {}", c.output, c.message)).collect()
+    // Not the address first: a result names no file but the stage's own, and a sentence that begins so would be one's name.
+    failed.iter().take(20).map(|c| format!("'{}': {}", c.output, c.message)).collect()
 }
 
 fn summary(checks: &[Check], score: f64, passed: bool) -> String {

@@ -131,18 +131,18 @@ impl Backlog {
     }
 }
 
-/// Decides on an event that failed after `attempts` failures before. `spread` is any number: those that failed together
+/// Decides on an event that failed after `attempts` failures before. `now`: the box's own time, which what comes next goes by. `spread` is any number: those that failed together
 /// do not come again together.
 pub(super) fn judge(
     target: &Target,
-    created_at: Timestamp,
+    age_ms: i64,
     attempts: u32,
     failure: &Failure,
     now: Timestamp,
     spread: u32,
 ) -> Verdict {
     let attempts = attempts + 1;
-    let spent = attempts > target.retries_max || now.since_ms(created_at) >= target.age_ms_max;
+    let spent = attempts > target.retries_max || age_ms >= target.age_ms_max;
     if failure.permanent || spent {
         return Verdict::GivenUp { attempts };
     }
@@ -206,8 +206,7 @@ mod tests {
     fn failures_are_tried_again_until_they_are_spent() {
         let target = &Rule::unattended("t").targets[0];
         let failure = Failure::transient("it is down");
-        let judge =
-            |attempts, now, failure: &Failure| judge(target, Timestamp(0), attempts, failure, Timestamp(now), u32::MAX);
+        let judge = |attempts, now, failure: &Failure| judge(target, now, attempts, failure, Timestamp(now), u32::MAX);
         let Verdict::Again { attempts: 1, at } = judge(0, 10, &failure) else { panic!("one failure is no end") };
         assert!(at >= Timestamp(1_010) && at < Timestamp(2_010), "{at:?}");
         assert_eq!(judge(2, 10, &failure), Verdict::GivenUp { attempts: 3 });

@@ -244,8 +244,8 @@ impl TargetWorker {
         let Some(row) = self.row(turn, &event, attempts) else { return self.backlog.forget(&event) };
         let (rule, target) = (&*self.rule, &self.target);
         // Of events that others date by the wall clock too, no clock alone may say that they are old.
-        let now = turn.now().min(turn.wall());
-        match judge(target, row.created_at.into(), attempts, &failure, now, spread()) {
+        let age_ms = turn.now().min(turn.wall()).since_ms(row.created_at.into());
+        match judge(target, age_ms, attempts, &failure, turn.now(), spread()) {
             Verdict::Again { attempts, at } => {
                 tracing::warn!(
                     rule,

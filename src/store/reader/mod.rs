@@ -407,7 +407,7 @@ fn header_from(
 impl Reader {
     /// The newest event of an execution that is not archived, which is in one row.
     pub fn last_event(&self, id: ExecutionId) -> Result<Option<HistoryEvent>, Fault> {
-        Ok(live_history(&self.0.snapshot(), id, EventId(u64::MAX), 1, Direction::Backward)?.pop())
+        Ok(live_history(&self.0.snapshot(), id, EventId(u64::MAX), 1, usize::MAX, Direction::Backward)?.0.pop())
     }
 }
 

@@ -247,6 +247,21 @@ fn an_execution_comes_back_as_it_was_stored_wherever_its_rows_lie() {
         assert_eq!(ids(3, 3, Direction::Forward), [3, 4, 5]);
         assert_eq!(ids(0, 4, Direction::Backward), [6, 5, 4, 3]);
         assert_eq!(ids(2, 4, Direction::Backward), [2, 1]);
+        // However little a page may hold, it has one event, and the pages together have each once.
+        for (direction, all) in
+            [(Direction::Forward, vec![1, 2, 3, 4, 5, 6]), (Direction::Backward, vec![6, 5, 4, 3, 2, 1])]
+        {
+            for bytes in [0, 1, 40, usize::MAX] {
+                let (mut from, mut seen, mut pages) = (Some(EventId(0)), Vec::new(), 0);
+                while let Some(first) = from {
+                    let (page, next) = reader.history_page(id, first, 4, bytes, direction).unwrap();
+                    assert!((1..=4).contains(&page.len()), "{page:?}");
+                    seen.extend(page.iter().map(|event| event.id.0));
+                    (from, pages) = (next, pages + 1);
+                }
+                assert_eq!((seen, pages >= if bytes < 2 { 3 } else { 2 }), (all.clone(), true), "{bytes}");
+            }
+        }
     };
     look(&reader);
     drop((writer, reader));

@@ -125,7 +125,7 @@ impl Form4 {
     pub fn each(&self, mut take: impl FnMut(Converted) -> Result<(), Fault>) -> Result<(), Fault> {
         let transaction = self.state.begin_read().map_err(state_fault)?;
         let mut waiters = Waiters::new();
-        let tables = if self.format == FORMAT { TABLES } else { Table::COUNT as u8 };
+        let tables = if self.format == FORMAT { TABLES } else { TABLES_OF_FORM_5 };
         let mut convert = |table: Table, key: &[u8], value: &[u8], take: &mut _| match self.format {
             FORMAT => convert(table, key, value, &mut waiters, take),
             _ => as_it_is(table, key, value, take),
@@ -178,6 +178,8 @@ fn as_it_is(
 
 /// Tables of that release have numbers below this.
 const TABLES: u8 = 30;
+/// How many form 5 had.
+const TABLES_OF_FORM_5: u8 = 40;
 
 fn plain_setting(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     let transaction = state.begin_read().map_err(state_fault)?;
