@@ -63,6 +63,17 @@ pub struct Powers {
     pub files: bool,
 }
 
+impl Powers {
+    pub fn drawn(rng: &mut ChaCha8Rng) -> Powers {
+        Powers {
+            hang_ups: rng.random_range(0..3) > 0,
+            clock: rng.random_range(0..3) == 0,
+            deaths: [0, 0, 1, 4][rng.random_range(0..4)],
+            files: rng.random_range(0..2) == 0,
+        }
+    }
+}
+
 /// How much goes on in a life.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
@@ -91,6 +102,8 @@ pub struct ServiceLife {
     disk: SimDisk,
     folder: tempfile::TempDir,
     offs: Vec<u64>,
+    /// How often the power did go.
+    pub cuts: u64,
     checkpoint_every: u64,
     now: Timestamp,
 }
@@ -99,7 +112,10 @@ pub struct ServiceLife {
 impl Drop for ServiceLife {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("in the services' simulation with seed {}, {:?}, off at {:?}", self.seed, self.powers, self.offs);
+            let ServiceLife { seed, powers, offs, cuts, .. } = self;
+            eprintln!(
+                "in the services' simulation with seed {seed}, {powers:?}, off at {offs:?}, after {cuts} power cuts"
+            );
         }
     }
 }
@@ -275,6 +291,7 @@ impl ServiceLife {
             disk: SimDisk::new(seed),
             folder: folder(),
             offs: Vec::new(),
+            cuts: 0,
             checkpoint_every,
             now: BEGIN,
         }
@@ -289,6 +306,7 @@ impl ServiceLife {
             match self.boot() {
                 Ended::Well(_) => return self.disk.operations(),
                 Ended::Crashed(at) => {
+                    self.cuts += 1;
                     let off_ms = {
                         let mut rng = self.rng.lock();
                         if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..60_000) }
