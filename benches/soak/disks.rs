@@ -99,7 +99,7 @@ async fn one(seed: u64) -> (u64, String) {
         _ => share_gone(folder, &mut rng, seed, "incoming").await,
     };
     // What is mounted below would keep its folder.
-    for at in ["data", "outputs", "incoming"] {
+    for at in ["data", "outputs", "incoming", "real"] {
         let _ = umount2(&folder.join(at), MntFlags::MNT_DETACH);
     }
     (1, what.into())
@@ -210,7 +210,8 @@ async fn outputs_full(folder: &Path, rng: &mut ChaCha8Rng, seed: u64) -> &'stati
 /// A share is unmounted while a film is worked on, and comes back with what it had.
 async fn share_gone(folder: &Path, rng: &mut ChaCha8Rng, seed: u64, share: &'static str) -> &'static str {
     let (at, real) = (folder.join(share), folder.join("real"));
-    fs::create_dir_all(&real).unwrap();
+    // A file system of its own, as a network share is one.
+    small_disk(&real, OUTPUTS_BYTES);
     attach(&real, &at);
     let served = Served::start(folder);
     // So that the box has seen it mounted.
