@@ -14,8 +14,9 @@
 //! a seed fixes everything that this program draws.
 //!
 //! `CONVEYOR_SOAK_MINUTES`, `CONVEYOR_SOAK_SEED` and `CONVEYOR_SOAK_ONLY` (names of campaigns) say what is run; without
-//! one of the first two nothing is, so that benchmarks do not wait for it. `CONVEYOR_SOAK_PLANT=1` makes the judges of
-//! kills, media, rot and disks meet a loss that nobody but this program made: each case must then be found.
+//! one of the first two nothing is, so that benchmarks do not wait for it. `CONVEYOR_SOAK_PLANT=1` tries the judges: a counter
+//! that is off by one (kills, and the disks that fill under the store), a file that is removed (media), a wrong answer (rot).
+//! Each such case must then be found; no figures of it are kept.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -194,7 +195,7 @@ fn soak(minutes: f64) -> ExitCode {
     }
     let whole = table.with(rows.values(), begun.elapsed().as_secs_f64() / 60.0);
     whole.write(&place);
-    for row in rows.values() {
+    for row in whole.newest(rows.len()) {
         println!("{row}");
     }
     println!("{found} found; {}", place.display());

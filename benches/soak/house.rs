@@ -78,6 +78,12 @@ pub async fn history(served: &Served, row: &Value) -> String {
     served.get(&format!("/executions/{}/history", row["id"].as_str().unwrap())).await.to_string()
 }
 
+/// What an execution failed with, as it says itself.
+pub async fn cause(served: &Served, row: &Value) -> String {
+    let found = served.call("AWSStepFunctions.DescribeExecution", json!({"executionArn": row["arn"]})).await;
+    format!("{}: {}", found["error"].as_str().unwrap_or("no error"), found["cause"].as_str().unwrap_or("no cause"))
+}
+
 /// Every file below a folder.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };

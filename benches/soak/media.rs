@@ -85,7 +85,10 @@ async fn lot(seeds: Range<u64>, tell: &Tell) {
                 continue;
             }
             let dropped = open.remove(name).unwrap();
-            let verdict = verdict(folder, &dropped, &row);
+            let mut verdict = verdict(folder, &dropped, &row);
+            if let Err(fault) = &mut verdict {
+                *fault += &format!("; its execution: {}", house::cause(&served, &row).await);
+            }
             let told = dropped.told(verdict);
             last.replace(told).iter().for_each(|told| tell.tell(told));
         }

@@ -17,7 +17,9 @@ const RUNS_HEAD: &str = "| date | commit | minutes | campaign | seeds | tried | 
 const RUNS_RULE: &str = "|---|---|---:|---|---|---:|---:|---|";
 const HEAD: &str = include_str!("head.md");
 /// Of a line in the list of what was found, in characters.
-const FAULT_MAX: usize = 400;
+const FAULT_MAX: usize = 700;
+/// Lines of one day and commit.
+const FOUND_MAX: usize = 100;
 
 /// What one campaign did in one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,9 +155,18 @@ impl Table {
         table
     }
 
+    pub fn newest(&self, count: usize) -> &[Row] {
+        &self.rows[self.rows.len() - count..]
+    }
+
+    /// Of very many, those that come first are told.
     pub fn found(&mut self, date: &str, commit: &str, seed: &str, fault: &str) {
+        let start = format!("- {date}, {commit}, ");
+        if self.found.iter().filter(|line| line.starts_with(&start)).count() >= FOUND_MAX {
+            return;
+        }
         let fault: String = fault.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(FAULT_MAX).collect();
-        self.found.push(format!("- {date}, {commit}, `make soak SEED={seed}`: {fault}"));
+        self.found.push(format!("{start}`make soak SEED={seed}`: {fault}"));
     }
 
     /// Whole or not at all.
