@@ -17,6 +17,7 @@ use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
 use conveyor_interpreter::{Header, Json, RunTask, Status};
 use conveyor_run::{self as run, Attempted, Demand, Handle, LiveUpdate, Resource, Resources, TaskContext, TaskOutcome};
 use conveyor_services::approvals::Approvals;
+use conveyor_services::sessions::Sessions;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::{self as store, Options};
 use conveyor_testing::served::http::{self, Client};
@@ -100,10 +101,12 @@ async fn serve(folder: &std::path::Path) -> (Handle, SocketAddr) {
         effective: json!({}),
         messaging: None,
         approvals: Approvals::default(),
+        sessions: Sessions::default(),
+        proxies: BTreeSet::new(),
         uploads: Uploads::new(ShareIo::new(Shares::default())),
         data_dir: std::path::PathBuf::new(),
     });
-    tokio::spawn(api::serve(listener, router, std::future::pending()));
+    tokio::spawn(api::serve(listener, router, api::Transport::default(), std::future::pending()));
     (handle, address)
 }
 

@@ -10,6 +10,8 @@ mod crowd;
 mod hostile;
 #[path = "api/refusals.rs"]
 mod refusals;
+#[path = "api/signing_in.rs"]
+mod signing_in;
 #[path = "api/uploads.rs"]
 mod uploads;
 

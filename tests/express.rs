@@ -228,14 +228,20 @@ fn an_express_execution_ends_after_five_minutes_whatever_its_definition_says() {
     let reference = MachineRef { name: "m".into(), revision: 1, qualifier: None };
     let mut execution =
         Execution::start(ExecutionId::generate(Timestamp(0)), "n".into(), reference, "{}".into(), Timestamp(0));
-    let begun = step(&machine, &execution, &Entry { at: Timestamp(0), seed: 1, event: Event::Started }, &env);
+    let begun = step(
+        &machine,
+        &execution,
+        &Entry { at: Timestamp(0), box_at: Timestamp(0), seed: 1, event: Event::Started },
+        &env,
+    );
     execution.apply(&begun);
     let first = begun.commands.iter().find_map(|command| match command {
         Command::SetTimer { timer, due: Timestamp(300_000) } => Some(*timer),
         _ => None,
     });
     let event = Event::TimerFired { timer: first.unwrap() };
-    let over = step(&machine, &execution, &Entry { at: Timestamp(300_000), seed: 1, event }, &env);
+    let over =
+        step(&machine, &execution, &Entry { at: Timestamp(300_000), box_at: Timestamp(300_000), seed: 1, event }, &env);
     let header = over.header.unwrap();
     assert_eq!(header.status, Status::TimedOut);
     assert_eq!(header.outcome, Some(Outcome::TimedOut { error: Some("States.Timeout".into()), cause: None }));

@@ -200,7 +200,12 @@ fn run(machine: &asl::StateMachine, input: &str, results: &[Value]) -> (BTreeSet
     // Definitions that loop are looked at for a while only.
     for at in 0..30 {
         let Some(event) = waiting.pop() else { break };
-        let made = step(machine, &execution, &Entry { at: Timestamp(at), seed: at as u128, event }, &env);
+        let made = step(
+            machine,
+            &execution,
+            &Entry { at: Timestamp(at), box_at: Timestamp(at), seed: at as u128, event },
+            &env,
+        );
         execution.apply(&made);
         for event in &made.history {
             match &event.kind {

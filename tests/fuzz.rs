@@ -20,7 +20,12 @@ fn run(definition: &Value, input: &str) -> Header {
     let mut waiting = vec![Event::Started];
     for at in 0..100 {
         let Some(event) = waiting.pop() else { break };
-        let made = step(&machine, &execution, &Entry { at: Timestamp(at), seed: at as u128, event }, &env);
+        let made = step(
+            &machine,
+            &execution,
+            &Entry { at: Timestamp(at), box_at: Timestamp(at), seed: at as u128, event },
+            &env,
+        );
         execution.apply(&made);
         for branch in execution.branches.values() {
             let text = branch.input.to_string();

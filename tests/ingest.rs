@@ -30,6 +30,10 @@ impl Starter for Recorder {
         SystemClock.now().plus_ms(self.ahead.load(SeqCst))
     }
 
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
     fn start(
         &self,
         _workflow: &str,

@@ -170,6 +170,85 @@ fn a_killed_child_costs_one_attempt_and_no_file() {
     assert_eq!(with_suffix(&conveyor.path("outputs"), "_1080p.mp4"), 1);
 }
 
+/// Damage by numbers that are the same in every run.
+fn damaged(whole: &[u8], seed: u64, places: usize, keep: f64) -> Vec<u8> {
+    let mut bytes = whole[..(whole.len() as f64 * keep) as usize].to_vec();
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for _ in 0..places {
+        let at = next(bytes.len() - 64);
+        bytes[at..at + 64].iter_mut().for_each(|byte| *byte = next(256) as u8);
+    }
+    bytes
+}
+
+/// Whatever becomes of a damaged file: it is done, or in quarantine with its reason, or still there and to be tried again.
+#[test]
+fn of_damaged_files_none_is_left_without_a_word() {
+    let mut conveyor = Box::new();
+    let config = fs::read_to_string(conveyor.path("conveyor.toml")).unwrap();
+    let suffixes = "settle = \"1s\"\nsuffixes = [\".mp4\", \".mkv\", \".ts\", \".mxf\"]\n";
+    fs::write(conveyor.path("conveyor.toml"), config.replacen("settle = \"1s\"\n", suffixes, 1)).unwrap();
+    let film = "-f lavfi -i testsrc2=size=160x96:rate=25:duration=4 -f lavfi -i sine=duration=4:sample_rate=48000";
+    let mut names = Vec::new();
+    for (suffix, codecs) in [
+        ("mp4", "-c:v libx264 -preset ultrafast -c:a aac"),
+        ("mkv", "-c:v libx264 -preset ultrafast -c:a aac"),
+        ("ts", "-c:v libx264 -preset ultrafast -c:a aac"),
+        ("mxf", "-c:v mpeg2video -c:a pcm_s16le"),
+    ] {
+        let whole = conveyor.path(&format!("whole.{suffix}"));
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-y"]).args(film.split(' ')).args(codecs.split(' ')).arg(&whole);
+        assert!(ffmpeg.status().unwrap().success());
+        let whole = fs::read(whole).unwrap();
+        for (seed, (places, keep)) in [(3, 1.0), (40, 1.0), (0, 0.6)].into_iter().enumerate() {
+            let name = format!("{suffix}-{seed}.{suffix}");
+            fs::write(conveyor.path(&name), damaged(&whole, seed as u64 + 7, places, keep)).unwrap();
+            names.push(name);
+        }
+    }
+    conveyor.serve();
+    for name in &names {
+        fs::rename(conveyor.path(name), conveyor.path("incoming").join(name)).unwrap();
+    }
+    let mut ends = std::collections::BTreeMap::new();
+    for name in &names {
+        let end = conveyor.ended(name);
+        let (here, there) = (conveyor.path("incoming").join(name), conveyor.path("quarantine").join(name));
+        let error = end["error"].as_str().unwrap_or_default();
+        let what = match end["status"].as_str() {
+            Some("SUCCEEDED") => {
+                assert!(!here.exists() && !there.exists(), "{name}: {end:#}");
+                "done"
+            }
+            _ if there.exists() => {
+                let reason = fs::read_to_string(format!("{}.error.json", there.display())).unwrap();
+                let reason: Value = serde_json::from_str(&reason).unwrap();
+                assert_eq!(reason["error"], error, "{name}: {reason:#}");
+                assert!(!here.exists() && reason["cause"].as_str().is_some_and(|cause| !cause.is_empty()), "{name}");
+                "in quarantine"
+            }
+            _ => {
+                assert!(here.exists(), "{name}: {end:#}");
+                conveyor.until("the watch says so", || {
+                    conveyor.get("watches").to_string().contains("are tried again").then_some(())
+                });
+                "to be tried again"
+            }
+        };
+        println!("{name}: {what} {error}");
+        *ends.entry(what).or_insert(0) += 1;
+    }
+    assert!(ends.contains_key("in quarantine"), "{ends:?}");
+    assert_eq!(with_suffix(&conveyor.path("quarantine"), ".error.json"), ends["in quarantine"]);
+}
+
 /// Processes whose parent is `parent`, from `/proc`.
 fn children_of(parent: u32) -> Vec<u32> {
     let of = |pid: u32| {

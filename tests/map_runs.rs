@@ -5,7 +5,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use conveyor_testing::served::{Served, machine_arn};
 use conveyor_testing::until::until_ok;
@@ -238,4 +240,57 @@ async fn a_map_that_is_stopped_and_redriven_at_once_goes_on() {
     let run = map_run(&served, &arn).await;
     assert_eq!(described["status"], "SUCCEEDED", "{described} {run}");
     assert_eq!((&run["executionCounts"]["succeeded"], &run["redriveCount"]), (&json!(500), &json!(1)), "{run}");
+}
+
+/// What the process has held at most, in MiB.
+fn held_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+/// Three gigabytes in three megabytes: one field of them, and rows of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packed_bomb_ends_its_map_in_seconds_and_costs_the_box_nothing() {
+    const MEMBERS: usize = 3_072;
+    let dir = tempfile::tempdir().unwrap();
+    let (root, lists) = (dir.path().display(), dir.path().join("lists"));
+    fs::create_dir(&lists).unwrap();
+    let config = format!(
+        "data_dir = \"{root}/data\"\nlisten = \"127.0.0.1:0\"\n[shares.lists]\npath = \"{}\"\n",
+        lists.display()
+    );
+    fs::write(dir.path().join("conveyor.toml"), config).unwrap();
+    let served = Served::start(dir.path());
+    let pass = json!({"StartAt": "Keep", "States": {"Keep": {"Type": "Pass", "End": true}}});
+    let before = held_mib(served.id());
+    for (name, text, said) in [
+        ("field", "x".repeat(1 << 20), "one item has more than 8388608 bytes"),
+        ("rows", "\"bucket\",\"key\"\n".repeat(1 << 16), "more than 200 times as long"),
+    ] {
+        let plain = lists.join(name);
+        fs::write(&plain, text).unwrap();
+        let packed = Command::new("gzip").arg("-9c").arg(&plain).output().unwrap();
+        fs::write(lists.join(format!("{name}.csv.gz")), packed.stdout.repeat(MEMBERS)).unwrap();
+        let manifest = json!({
+            "fileFormat": "CSV", "fileSchema": "Bucket, Key", "files": [{"key": format!("{name}.csv.gz")}],
+            "destinationBucket": "arn:aws:s3:::lists",
+        });
+        fs::write(lists.join(format!("{name}.json")), manifest.to_string()).unwrap();
+        let reader = json!({"MaxConcurrency": 1, "ItemReader": {
+            "Resource": "arn:aws:states:::s3:getObject", "ReaderConfig": {"InputType": "MANIFEST"},
+            "Parameters": {"Bucket": "lists", "Key": format!("{name}.json")},
+        }});
+        served.create(name, &map(pass.clone(), reader)).await;
+        let begun = Instant::now();
+        let arn = begin(&served, name, json!({})).await;
+        let end = ended(&served, &arn).await;
+        assert_eq!((&end["status"], &end["error"]), (&json!("FAILED"), &json!("States.ItemReaderFailed")), "{end}");
+        let cause = end["cause"].as_str().unwrap();
+        assert!(cause.contains(said) && cause.contains(&format!("s3://lists/{name}.csv.gz")), "{cause}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{name}: {:?}", begun.elapsed());
+        let held = held_mib(served.id());
+        println!("{name}: {:?}, {before} MiB before, {held} MiB at most", begun.elapsed());
+        assert!(held < before + 128, "{name}: {before} MiB before, {held} MiB at most");
+    }
 }

@@ -11,6 +11,8 @@ use conveyor_job::{Access, Job};
 use conveyor_media as media;
 use serde_json::{Value, json};
 
+#[path = "media/bounds.rs"]
+mod bounds;
 #[path = "media/itself.rs"]
 mod itself;
 

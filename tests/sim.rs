@@ -90,6 +90,17 @@ fn a_crash_anywhere_is_survived() {
     }
 }
 
+/// The clock goes back and forth by hours, and the machine sleeps: what lasts lasts as long as it should.
+#[test]
+fn no_setting_of_the_clock_shortens_or_stops_what_lasts() {
+    for seed in seeds(4) {
+        Life::with_a_clock_that_is_set(seed).live(&[]);
+        let mut rng = ChaCha8Rng::seed_from_u64(!seed);
+        let offs = [Off::Power(rng.random_range(150..1_200)), Off::Order(rng.random_range(1_000..60_000))];
+        Life::with_a_clock_that_is_set(seed).live(&offs);
+    }
+}
+
 /// The services: queues, items, events, claims, approvals, notifications, schedules, uploads, watched folders, the audit
 /// log.
 #[test]

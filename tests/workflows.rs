@@ -5,13 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use conveyor_base::shares::mounted_setting;
 use conveyor_base::{EventId, TaskError};
+use conveyor_ingest::Watcher;
 use conveyor_interpreter::{Header, HistoryKind, Outcome, Status};
 use conveyor_job::Job;
-use conveyor_resources::jobs;
+use conveyor_resources::{builtin, jobs};
 use conveyor_run::{AuditEntry, OnBehalf, StartRequest};
 use conveyor_services::approvals::{Decision, Verdict};
 use conveyor_services::uploads::{NewUpload, UploadProgress};
@@ -20,12 +24,23 @@ use conveyor_testing::appliance::Appliance;
 
 use serde_json::{Value, json};
 
-/// Every stage in a word. What goes wrong is told by the file's name.
+/// Whether what was wrong with the box is repaired.
+static FIXED: AtomicBool = AtomicBool::new(false);
+
+/// Every stage in a word. A file named `[stage~error]` fails so at that stage. What goes wrong is told by the file's name.
 fn script(job: &Job) -> Result<Value, TaskError> {
     let p = &job.parameters;
     let input = p["input"].as_str().or(p["Settings"]["Inputs"][0]["FileInput"].as_str()).unwrap_or_default();
     let wrong = |name: &str| input.contains(name);
     match job.stage.as_str() {
+        stage if wrong(&format!("[{stage}~")) => {
+            let error = input.split('~').nth(1).unwrap_or_default().split(']').next().unwrap_or_default();
+            let cause = if wrong("killed") { "stage 'x' was ended by its jail: it made a call" } else { "it says why" };
+            Err(TaskError::new(error, cause))
+        }
+        "sanitize" if wrong("unlucky") && !FIXED.load(SeqCst) => {
+            Err(TaskError::new("Media.Unreadable", "may not be read by the appliance"))
+        }
         "sanitize" if wrong("broken") => Err(TaskError::new("Media.Truncated", format!("'{input}' is cut off"))),
         "sanitize" => Ok(json!({ "accepted": true, "warnings": [], "metadata": { "duration": 20.4 } })),
         "fingerprint" => {
@@ -49,9 +64,13 @@ fn script(job: &Job) -> Result<Value, TaskError> {
         "archive" => Ok(json!({ "removed": true })),
         "quarantine" => {
             assert_eq!(p["destination"], "s3://quarantine/");
-            assert_eq!(p["error"], if wrong("broken") { "Media.Truncated" } else { "Media.UnsupportedHdr" });
+            let from = job.shares.resolve(&input.parse().unwrap()).unwrap();
+            let to = job.shares.resolve(&input.replace("source", "quarantine").parse().unwrap()).unwrap();
+            fs::write(format!("{}.error.json", to.display()), p["error"].as_str().unwrap()).unwrap();
+            fs::rename(from, to).unwrap();
             Ok(json!({ "uri": input.replace("source", "quarantine"), "moved": true }))
         }
+        "offer" => Ok(json!({ "offered": 0 })),
         other => panic!("no stage {other}"),
     }
 }
@@ -132,9 +151,8 @@ async fn every_failure_shows_its_own_error() {
     let (error, cause) = failure(&header);
     assert!(error == "Quality.Failed" && cause.contains("0.4") && cause.contains("SSIM is 0.61"), "{error}: {cause}");
     let row = conveyor.row("jobs", "j-ugly");
-    assert!(
-        row["ErrorDetails"]["S"].as_str().unwrap().contains("SSIM is 0.61") && row["JobStatus"]["S"] == "FAILED_QC"
-    );
+    assert!(row["ErrorDetails"]["S"].as_str().unwrap().contains("SSIM is 0.61") && row["JobStatus"]["S"] == "REJECTED");
+    assert_eq!(row["QuarantinedTo"]["S"], "s3://quarantine/ugly.mp4");
 
     // A failed archive does not fail the job, and is not hidden.
     let (header, _) = conveyor.run("main", "j-archive", "unarchivable.mp4").await;
@@ -145,6 +163,7 @@ async fn every_failure_shows_its_own_error() {
     );
 
     // A failure gives the content free: the same file may be tried again.
+    fs::write(conveyor.dir.path().join("source/ugly.mp4"), "ugly.mp4").unwrap();
     let (header, _) = conveyor.run("main", "j-again", "ugly.mp4").await;
     assert_eq!(failure(&header).0, "Quality.Failed");
 }
@@ -360,4 +379,159 @@ async fn what_is_kept_beside_an_object_is_there_for_the_next_state() {
     let Some(Outcome::Succeeded { output }) = header.outcome else { panic!("{header:?}") };
     let head: Value = serde_json::from_str(&output).unwrap();
     assert_eq!((&head["ContentType"], &head["Metadata"]["who"]), (&json!("text/x-log"), &json!("me")));
+}
+
+/// Puts pauses of a second in the place of those of the workflows.
+async fn hurry(conveyor: &Appliance) {
+    let substitutions = builtin::Substitutions {
+        region: "us-east-1".into(),
+        account: "000000000000".into(),
+        outputs: "outputs".into(),
+        archive: "archive".into(),
+        quarantine: "quarantine".into(),
+    };
+    for (name, text) in builtin::WORKFLOWS {
+        let mut text = substitutions.apply(text);
+        for (slow, fast) in [
+            ("\"BackoffRate\": 3.0", "\"BackoffRate\": 1.0"),
+            ("\"IntervalSeconds\": 5", "\"IntervalSeconds\": 1"),
+            ("\"IntervalSeconds\": 10", "\"IntervalSeconds\": 1"),
+            ("\"MaxAttempts\": 150", "\"MaxAttempts\": 1"),
+        ] {
+            text = text.replace(slow, fast);
+        }
+        builtin::install(&conveyor.handle, name, &text).await.unwrap();
+    }
+}
+
+/// Whatever a stage fails with: afterwards the file is done, or in quarantine with its reason, or where it was, and then
+/// its execution says what is wrong with the box.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_file_that_a_run_gives_up_has_its_reason_beside_it() {
+    let conveyor = appliance(&[]).await;
+    hurry(&conveyor).await;
+    let own = [
+        "Media.Corrupt",
+        "Media.Empty",
+        "Media.EncodeMismatch",
+        "Media.Encrypted",
+        "Media.Failed",
+        "Media.NoVideo",
+        "Media.NotMedia",
+        "Media.Stalled",
+        "Media.StillImage",
+        "Media.TooLarge",
+        "Media.TooLong",
+        "Media.TooShort",
+        "Media.Truncated",
+        "Media.UnsupportedCodec",
+        "Media.UnsupportedHdr",
+        "Media.WrongSuffix",
+        "Stage.BadReport",
+        "Stage.Crashed",
+        "Stage.LimitExceeded",
+        "Stage.Panicked",
+    ];
+    let boxes = [
+        "Media.DiskFull",
+        "Media.WorkDir",
+        "Media.Unreadable",
+        "Media.ShareUnreachable",
+        "Media.InvalidParameter",
+        "Media.NoGStreamer",
+        "Stage.Failed",
+        "Stage.Jail",
+        "Device.Lost",
+        "Files.PermissionDenied",
+        "States.Timeout",
+        "Nobody.KnowsThis",
+    ];
+    let mut cases: Vec<(String, String, bool)> = Vec::new();
+    for stage in ["sanitize", "transcode", "labels", "quality"] {
+        cases.extend(own.iter().map(|error| (format!("[{stage}~{error}].mp4"), (*error).to_owned(), true)));
+        cases.extend(boxes.iter().map(|error| (format!("[{stage}~{error}].mp4"), (*error).to_owned(), false)));
+        cases.push((format!("killed-[{stage}~Stage.Jail].mp4"), "Stage.Jail".into(), true));
+    }
+    for stage in ["fingerprint", "brief", "publish"] {
+        cases.push((format!("[{stage}~Files.DiskFull].mp4"), "Files.DiskFull".into(), false));
+    }
+    cases.push(("ugly.mp4".into(), "Quality.Failed".into(), true));
+    let source = conveyor.dir.path().join("source");
+    let runs = cases.iter().enumerate().map(|(n, (file, ..))| {
+        fs::write(source.join(file), file).unwrap();
+        let job = format!("j-{n}");
+        let conveyor = &conveyor;
+        async move { conveyor.run("main", &job, file).await }
+    });
+    let ends = futures::future::join_all(runs).await;
+    for (n, ((file, error, is_own), (header, _))) in cases.iter().zip(&ends).enumerate() {
+        let quarantined = conveyor.dir.path().join("quarantine").join(file);
+        let (here, there) = (source.join(file).exists(), quarantined.exists());
+        assert_eq!((here, there), (!is_own, *is_own), "{file}");
+        let (said, cause) = failure(header);
+        assert_eq!(said, *error, "{file}: {cause}");
+        let row = conveyor.row("jobs", &format!("j-{n}"));
+        assert_eq!(row["QuarantinedTo"].is_null(), here, "{file}: {row}");
+        assert_eq!(row["JobStatus"]["S"], if here { "FAILED_PROCESSING" } else { "REJECTED" }, "{file}");
+        if there {
+            let reason = fs::read_to_string(format!("{}.error.json", quarantined.display())).unwrap();
+            assert_eq!(reason, *error, "{file}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_box_fails_at_is_tried_again_until_it_goes() {
+    let conveyor = appliance(&[]).await;
+    let source = conveyor.dir.path().join("source");
+    let settings = json!({"share": "source", "settle": "100ms", "scan": "100ms", "retry": "300ms"});
+    let watcher = Watcher::new(
+        serde_json::from_value(settings).unwrap(),
+        conveyor.parts.io.clone(),
+        Arc::new(conveyor.handle.clone()),
+        conveyor.handle.reader().clone(),
+    );
+    let status = watcher.status();
+    let (first, second) = (watcher.anew(), watcher.anew());
+    let watching = tokio::spawn(watcher.run());
+    fs::write(source.join("unlucky.mp4"), "unlucky").unwrap();
+    fs::write(source.join("broken.mp4"), "broken").unwrap();
+    let runs = |file: &str| {
+        let rows = conveyor.handle.reader().on_this_thread();
+        let filter = ExecutionFilter { machine: Some("main".into()), status: None };
+        let all = rows.executions(&filter, None, 1_000).unwrap().items;
+        all.into_iter().filter(|run| run.name.starts_with(file)).collect::<Vec<_>>()
+    };
+    conveyor.until("the third run", || (runs("unlucky").len() >= 3).then_some(())).await;
+    let problem =
+        || status.lock().problems.iter().find(|what| what.contains("'unlucky.mp4' (Media.Unreadable)")).cloned();
+    conveyor.until("the problem is said", problem).await;
+    // The box is started anew, and does not forget it.
+    watching.abort();
+    let _ = watching.await;
+    let so_far = runs("unlucky").len();
+    let watching = tokio::spawn(first.run());
+    conveyor.until("another run", || (runs("unlucky").len() > so_far).then_some(())).await;
+    FIXED.store(true, SeqCst);
+    let published = || runs("unlucky").iter().any(|run| run.status == Status::Succeeded).then_some(());
+    conveyor.until("it is published", published).await;
+    conveyor.until("nothing is wrong", || status.lock().problems.is_empty().then_some(())).await;
+    let all = runs("unlucky");
+    let names: Vec<&str> = all.iter().rev().map(|run| run.name.as_str()).collect();
+    for (n, name) in names.iter().enumerate().skip(1) {
+        assert_eq!(*name, format!("{}-{}", names[0], n + 1));
+    }
+    // What was the file's own fault was tried once, and is tried when somebody takes it back out of quarantine.
+    assert_eq!(runs("broken").len(), 1);
+    fs::rename(conveyor.dir.path().join("quarantine/broken.mp4"), source.join("broken.mp4")).unwrap();
+    conveyor.until("its second run", || (runs("broken").len() == 2).then_some(())).await;
+    conveyor.until("it is back", || conveyor.dir.path().join("quarantine/broken.mp4").exists().then_some(())).await;
+    watching.abort();
+    // Nothing of that starts anything again.
+    let (done, gone) = (runs("unlucky").len(), runs("broken").len());
+    let watching = tokio::spawn(second.run());
+    let before = status.lock().last_scan_ms;
+    conveyor.until("a scan", || (status.lock().last_scan_ms > before.map(|ms| ms + 500)).then_some(())).await;
+    assert_eq!((runs("unlucky").len(), runs("broken").len()), (done, gone));
+    watching.abort();
 }

@@ -14,10 +14,11 @@ const SMALL_LIVES: u64 = 8;
 
 pub fn run(seeds: Range<u64>, tell: &Tell) {
     for seed in seeds {
-        tell.guarded(seed, || match seed % 3 {
-            0 => (executions(seed), "executions".into()),
-            1 => (services(seed), "services".into()),
-            _ => (small_services(seed), "services, one thing each".into()),
+        tell.guarded(seed, || match seed % 8 {
+            0 | 3 => (executions(seed), "executions".into()),
+            1 | 4 | 6 => (services(seed), "services".into()),
+            2 | 5 => (small_services(seed), "services, one thing each".into()),
+            _ => (set_clocks(seed), "clocks that are set".into()),
         });
     }
 }
@@ -34,6 +35,19 @@ fn executions(seed: u64) -> u64 {
             offs.insert(rng.random_range(0..=offs.len()), Off::Order(rng.random_range(0..20_000)));
         }
         let mut life = Life::new(seed, usize::MAX);
+        life.live(&offs);
+        cuts += life.world.0.lock().outages.len() as u64;
+    }
+    cuts
+}
+
+/// The clock goes back and forth by hours.
+fn set_clocks(seed: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut cuts = 0;
+    for _ in 0..3 {
+        let offs = [Off::Power(rng.random_range(150..1_200)), Off::Order(rng.random_range(1_000..60_000))];
+        let mut life = Life::with_a_clock_that_is_set(seed);
         life.live(&offs);
         cuts += life.world.0.lock().outages.len() as u64;
     }

@@ -14,7 +14,6 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
 
 use crate::clips;
 use crate::house::{self, Verdict};
@@ -274,32 +273,17 @@ async fn says_away(served: &Served, share: &str) {
     told.await;
 }
 
-/// The film is published, by itself or, where the attempts were over, when somebody starts it again; until then it was kept,
-/// and the error was this.
+/// The film is published, at once or when the watch has tried it again; until then it was kept, and the error was this.
 async fn comes_through(folder: &Path, served: &Served, bytes: &[u8], errors: &[&str]) {
-    let row = house::ended(served, FILM, LIMIT).await;
-    let verdict = house::judge(folder, FILM, bytes, &row).unwrap_or_else(|what| panic!("{what}"));
-    match verdict {
-        Verdict::Published => return,
-        Verdict::Kept(error) if errors.iter().any(|known| error.contains(known)) => {}
-        other => panic!("a whole film became {other:?}, and it was the disk: {}", reason(served, &row).await),
-    }
-    house::again(served, &row).await;
-    let ends = house::until(LIMIT, "the film's second try", async || {
-        let rows = house::jobs_of(served, FILM).await;
-        (rows.len() > 1 && rows.iter().all(|row| !row["stoppedAt"].is_null())).then(|| rows.into_iter().next_back())
+    let published = house::until(LIMIT, "the film's publication", async || {
+        let row = house::jobs_of(served, FILM).await.pop().filter(|row| !row["stoppedAt"].is_null())?;
+        match house::judge(folder, FILM, bytes, &row).unwrap_or_else(|what| panic!("{what}")) {
+            Verdict::Published => Some(()),
+            Verdict::Kept(error) if errors.iter().any(|known| error.contains(known)) => None,
+            other => panic!("a whole film became {other:?}, and it was the disk: {}", house::cause(served, &row).await),
+        }
     });
-    let row = ends.await.unwrap();
-    match house::judge(folder, FILM, bytes, &row).unwrap_or_else(|what| panic!("{what}")) {
-        Verdict::Published => {}
-        other => panic!("with room again the film became {other:?}: {}", reason(served, &row).await),
-    }
-}
-
-async fn reason(served: &Served, row: &Value) -> String {
-    let found = house::history(served, row).await;
-    let from = found.char_indices().rev().nth(1_500).map_or(0, |(at, _)| at);
-    found[from..].to_owned()
+    published.await;
 }
 
 /// Ends the box, and looks what it leaves.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use conveyor_testing::served::{Served, machine_arn};
+use conveyor_testing::served::Served;
 use serde_json::{Value, json};
 
 use crate::clips;
@@ -21,7 +21,7 @@ pub fn lay_out(folder: &Path, more: &str) {
         fs::create_dir_all(folder.join(share)).unwrap();
         text += &format!("[shares.{share}]\npath = \"{share}\"\n");
     }
-    text += "[[watch]]\nshare = \"incoming\"\nsettle = \"500ms\"\nscan = \"1s\"\nquarantine = \"quarantine\"\n";
+    text += "[[watch]]\nshare = \"incoming\"\nsettle = \"500ms\"\nscan = \"1s\"\nretry = \"1m\"\nquarantine = \"quarantine\"\n";
     text += &format!("suffixes = [{}]\n", suffixes.join(", "));
     text += "[notify]\nlog = \"notifications.jsonl\"\n";
     fs::write(folder.join("conveyor.toml"), text + more).unwrap();
@@ -64,13 +64,6 @@ pub async fn until<T>(limit: Duration, what: impl Display, mut look: impl AsyncF
 pub async fn ended(served: &Served, file: &str, limit: Duration) -> Value {
     let what = format!("the end of the job for {file}");
     until(limit, what, async || jobs_of(served, file).await.pop().filter(|row| !row["stoppedAt"].is_null())).await
-}
-
-/// Starts the main workflow for a file again, with the input that it had.
-pub async fn again(served: &Served, row: &Value) {
-    let found = served.call("AWSStepFunctions.DescribeExecution", json!({"executionArn": row["arn"]})).await;
-    let request = json!({"stateMachineArn": machine_arn("main"), "input": found["input"]});
-    served.call("AWSStepFunctions.StartExecution", request).await;
 }
 
 /// What an execution has to say, as text: its history.

@@ -17,19 +17,16 @@ use crate::{clips, mutate};
 
 /// How long a lot may take, on a machine that does much besides.
 const LIMIT: Duration = Duration::from_secs(900);
-/// Errors with which a file may stay where it was dropped: its outputs were judged too poor, or it was the box's
-/// surroundings and not the file. Those of a file's own fault belong into quarantine.
+/// Errors with which a damaged file may stay where it was dropped, to be tried again: those of the box's surroundings, which
+/// a busy machine may have. All others are the file's own fault, and belong into quarantine.
 const MAY_STAY: &[&str] = &[
     "ALREADY_PROCESSED",
-    "Quality.Failed",
     "Media.Stalled",
     "Media.ShareUnreachable",
     "Media.DiskFull",
     "Media.Vanished",
     "Files.ShareUnreachable",
     "Files.DiskFull",
-    "Stage.Crashed",
-    "Stage.LimitExceeded",
     "States.Timeout",
     "States.HeartbeatTimeout",
 ];
@@ -115,9 +112,9 @@ fn verdict(folder: &Path, dropped: &Dropped, row: &Value) -> Result<String, Stri
     match house::judge(folder, &dropped.name, &dropped.bytes, row)? {
         Verdict::Published => Ok("published".into()),
         Verdict::Quarantined(error) => Ok(format!("quarantined {error}")),
-        Verdict::Kept(error) if MAY_STAY.contains(&error.as_str()) => Ok(format!("kept {error}")),
+        Verdict::Kept(error) if MAY_STAY.contains(&error.as_str()) => Ok(format!("waits {error}")),
         Verdict::Kept(error) => {
-            Err(format!("it stays on the share for {error}, which is no fault of the box's surroundings"))
+            Err(format!("it stays on the share and is tried for ever for {error}, which is no fault of the box"))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! [`ApiError`]: a call that was not carried out, and the one table that maps it to HTTP.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use conveyor_base::Fault;
 use conveyor_run::Refused;
 use conveyor_run::service::Unavailable;
@@ -12,11 +12,13 @@ pub struct ApiError {
     /// AWS's exception name, such as `ExecutionDoesNotExist`.
     pub code: &'static str,
     pub message: String,
+    /// After how many seconds the caller may try again, where it is for coming too often.
+    pub retry_after_secs: Option<u64>,
 }
 
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> ApiError {
-        ApiError { code: refused.code, message: refused.message }
+        ApiError::new(refused.code, refused.message)
     }
 }
 
@@ -34,7 +36,14 @@ impl From<Unavailable> for ApiError {
 
 impl ApiError {
     pub fn new(code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { code, message: message.into() }
+        ApiError { code, message: message.into(), retry_after_secs: None }
+    }
+
+    /// Says in `Retry-After` (RFC 9110, section 10.2.3) when to come again.
+    pub fn put_retry_after(&self, headers: &mut HeaderMap) {
+        if self.code == "ThrottlingException" {
+            headers.insert(header::RETRY_AFTER, self.retry_after_secs.unwrap_or(1).into());
+        }
     }
 
     pub fn no_machine(arn: &str) -> ApiError {

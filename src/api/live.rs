@@ -9,22 +9,25 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Extension, State};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use conveyor_base::{Clock, ExecutionId, Fault};
+use conveyor_base::{BoxClock, ExecutionId, Fault};
 use conveyor_interpreter::Status;
 use conveyor_job::Progress;
 use conveyor_run::{Handle, LiveUpdate, OnFailure};
 use conveyor_store::Reader;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use super::AppState;
+use super::gate::limit::Places;
+use super::gate::peer::Peer;
+use super::session::{self, Session};
+use super::{ApiError, AppState};
 
 /// How often frames go out: what changed more than once in between is one frame.
 const TICK: Duration = Duration::from_millis(200);
@@ -32,8 +35,8 @@ const TICK: Duration = Duration::from_millis(200);
 const CHANGED_MAX: usize = 256;
 /// Frames kept for streams that come back.
 const FRAMES_KEPT: usize = 1024;
-/// Streams open at once.
-const STREAMS_MAX: usize = 256;
+/// Streams open at once, of which one address gets half.
+const STREAMS_MAX: usize = 1024;
 /// How deep nesting is followed upward.
 const DEPTH_MAX: usize = 16;
 
@@ -66,6 +69,7 @@ struct Inner {
     frames: broadcast::Sender<Arc<Frame>>,
     kept: Mutex<VecDeque<Arc<Frame>>>,
     latest: Mutex<LatestProgress>,
+    places: Places,
 }
 
 #[derive(Default)]
@@ -85,6 +89,7 @@ impl Live {
             frames: broadcast::channel(FRAMES_KEPT).0,
             kept: Mutex::new(VecDeque::new()),
             latest: Mutex::new(LatestProgress::default()),
+            places: Places::new(STREAMS_MAX),
         }));
         let (listening, first) = (live.clone(), Mutex::new(Some(handle.subscribe())));
         let of = handle.clone();
@@ -144,7 +149,7 @@ async fn listen(
     mut updates: broadcast::Receiver<LiveUpdate>,
     mut lost: bool,
     reader: Reader,
-    clock: Arc<dyn Clock>,
+    clock: Arc<BoxClock>,
 ) -> Result<(), Fault> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -235,12 +240,23 @@ fn left(elapsed_ms: i64, fraction: f64) -> Option<i64> {
 }
 
 /// `GET /api/v1/events`: the frames as they come, and a comment every 15 s so that nobody between closes the stream.
-pub async fn events(State(app): State<AppState>, headers: HeaderMap) -> Response {
-    if app.live.0.frames.receiver_count() >= STREAMS_MAX {
-        return (StatusCode::TOO_MANY_REQUESTS, "Too many screens are open.").into_response();
-    }
+///
+/// It ends with the session that it was opened in.
+pub async fn events(
+    State(app): State<AppState>,
+    Extension(peer): Extension<Peer>,
+    session: Option<Extension<Session>>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(place) = app.live.0.places.take(peer.address) else {
+        return ApiError::new("ThrottlingException", "Too many screens are open; close some").into_response();
+    };
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let stream = stream(app.live.clone(), last);
+    let frames = stream(app.live.clone(), last).map(move |event| {
+        let _held = &place;
+        event
+    });
+    let stream = frames.take_until(Box::pin(session::until_ended(app, session.map(|Extension(session)| session))));
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response()
 }
 
@@ -290,6 +306,7 @@ mod tests {
             frames: broadcast::channel(8).0,
             kept: Mutex::default(),
             latest: Mutex::default(),
+            places: Places::new(1),
         }));
         for _ in 1..=(FRAMES_KEPT as u64 + 10) {
             live.publish("execution", "{}".into());

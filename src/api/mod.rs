@@ -33,6 +33,7 @@ mod signature;
 mod start_workflow;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,7 @@ use conveyor_dashboard as dashboard;
 use conveyor_resources::wire::Messaging;
 use conveyor_run::Handle;
 use conveyor_services::approvals::Approvals;
+use conveyor_services::sessions::Sessions;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::{Reader, Scans};
 use tokio::time::Instant;
@@ -57,7 +59,7 @@ pub use arn::ArnFormat;
 use conveyor_logs::event as history;
 pub use error::ApiError;
 pub use gate::{Auth, Credentials, Role};
-pub use server::serve;
+pub use server::{Tls, TlsError, TlsSettings, Transport, certificate_ends, serve};
 
 /// How long a commit may take until the store counts as failing.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
@@ -69,8 +71,11 @@ pub struct Settings {
     pub messaging: Option<Messaging>,
     pub approvals: Approvals,
     pub uploads: Uploads,
+    pub sessions: Sessions,
     pub arns: ArnFormat,
     pub auth: Auth,
+    /// Reverse proxies, which say whose requests they pass on.
+    pub proxies: BTreeSet<IpAddr>,
     pub io: ShareIo,
     /// Shares whose files `/media` hands out: outputs, never incoming ones.
     pub served: BTreeSet<String>,
@@ -93,6 +98,10 @@ pub struct Settings {
 struct AppState {
     /// On whose behalf the request's changes are made is the handle's to know.
     handle: Handle,
+    /// What the request's caller may do.
+    role: Role,
+    /// Held for as long as anything goes on that the request began, also where its caller has gone away.
+    _place: Option<Arc<gate::limit::Place>>,
     shared: Arc<Shared>,
 }
 
@@ -103,6 +112,9 @@ struct Shared {
     reader: Reader,
     arns: ArnFormat,
     auth: Auth,
+    proxies: gate::peer::Proxies,
+    attempts: gate::Attempts,
+    sessions: Sessions,
     request_limit: gate::RequestLimit,
     io: ShareIo,
     served: BTreeSet<String>,
@@ -139,6 +151,9 @@ pub fn router(settings: Settings) -> Router {
         approvals: settings.approvals,
         arns: settings.arns,
         auth: settings.auth,
+        proxies: settings.proxies,
+        attempts: gate::Attempts::default(),
+        sessions: settings.sessions,
         request_limit: gate::RequestLimit::default(),
         io: settings.io,
         served: settings.served,
@@ -157,7 +172,7 @@ pub fn router(settings: Settings) -> Router {
         disks: Blocking::at_most(DISKS_MAX),
         health: Health::default(),
     };
-    let app = AppState { handle: settings.handle, shared: Arc::new(shared) };
+    let app = AppState { handle: settings.handle, role: Role::Viewer, _place: None, shared: Arc::new(shared) };
     Router::new()
         .route("/", post(aws::handle).get(dashboard::file))
         .nest("/api/v1", rest::routes(&app))
@@ -218,22 +233,21 @@ type Health = tokio::sync::Mutex<Option<(Instant, StatusCode, String)>>;
 /// How long what was found is said again: each look is a commit, and nobody needs credentials to ask.
 const HEALTH_HOLDS: Duration = Duration::from_secs(1);
 
-async fn healthz(State(app): State<AppState>) -> Response {
-    // One looks, and the others wait for what it finds.
-    let mut known = app.health.lock().await;
-    let (status, body) = match known.take().filter(|(found, ..)| found.elapsed() < HEALTH_HOLDS) {
-        Some((found, status, body)) => {
-            *known = Some((found, status, body.clone()));
-            (status, body)
-        }
-        None => {
-            let (status, body) = health(&app).await;
-            *known = Some((Instant::now(), status, body.clone()));
-            (status, body)
+async fn healthz(State(app): State<AppState>) -> Result<Response, ApiError> {
+    // One looks, and the others wait for what it finds; also where whoever asked first has gone away.
+    let look = async move {
+        let mut known = app.health.lock().await;
+        match known.as_ref().filter(|(found, ..)| found.elapsed() < HEALTH_HOLDS) {
+            Some((_, status, body)) => (*status, body.clone()),
+            None => {
+                let (status, body) = health(&app).await;
+                *known = Some((Instant::now(), status, body.clone()));
+                (status, body)
+            }
         }
     };
-    drop(known);
-    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    let (status, body) = audit::run_detached(look).await?;
+    Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Well means: the store takes a commit, and no part of the appliance is down or has failed within the last minute.

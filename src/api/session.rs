@@ -1,124 +1,125 @@
-//! The dashboard's session: a cookie that says who signed in and until when, sealed with that person's password.
+//! The dashboard's session: a cookie with a random name of a session that the box keeps
+//! ([`conveyor_services::sessions`]).
 //!
-//! Nothing is stored. A box that restarts knows its sessions, and changing a password ends them. The cookie is
-//! `HttpOnly` and `SameSite=Strict`, so that neither a script nor a page of another site gets or sends it.
+//! The cookie is `HttpOnly` and `SameSite=Strict`, so that neither a script nor a page of another site gets or sends it; over
+//! TLS it is `Secure` too, and of a name that a page served without TLS cannot set (`__Host-`, RFC 6265bis, section 4.1.3.2).
 
-use std::time::Duration;
-
-use axum::extract::{Json, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::extract::{Extension, Json, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conveyor_base::Timestamp;
-use hmac::{Hmac, Mac};
+use conveyor_services::audit::SIGN_OUT;
+use conveyor_services::sessions::LASTS_MS;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::Sha256;
-use subtle::ConstantTimeEq;
 
+use super::audit::{self, Action, How, SignIn};
+use super::gate::peer::Peer;
 use super::gate::{self, Auth, Caller, Credentials};
 use super::{ApiError, AppState, rest};
 
 const COOKIE: &str = "conveyor_session";
-/// A working day; whoever works longer signs in again.
-const LASTS_MS: i64 = 12 * 3_600_000;
-/// What a wrong password costs, so that guessing takes its time.
-const WRONG_PASSWORD_TAKES: Duration = Duration::from_millis(700);
+const COOKIE_OVER_TLS: &str = "__Host-conveyor_session";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SignIn {
+pub struct Password {
     user: String,
     password: String,
 }
 
-/// Who the session's cookie says it is.
-pub fn read(headers: &HeaderMap, credentials: &Credentials, now: Timestamp) -> Option<Caller> {
-    let mut cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(';'));
-    let cookie = cookies.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))?;
-    let mut parts = cookie.split('.');
-    let (user, until, seal) = (parts.next()?, parts.next()?, parts.next()?);
-    let name = String::from_utf8(URL_SAFE_NO_PAD.decode(user).ok()?).ok()?;
-    if until.parse::<i64>().ok()? < now.0 {
-        return None;
-    }
-    let expected = sealed(credentials.secret(&name)?, user, until);
-    let same: bool = expected.as_bytes().ct_eq(seal.as_bytes()).into();
-    if same { credentials.caller(&name) } else { None }
+fn cookie_of(peer: Peer) -> &'static str {
+    if peer.is_tls { COOKIE_OVER_TLS } else { COOKIE }
 }
 
-fn sealed(secret: &str, user: &str, until: &str) -> String {
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
-    mac.update(format!("conveyor session {user}.{until}").as_bytes());
-    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+/// The session that a request's cookie shows.
+fn shown(headers: &HeaderMap, peer: Peer) -> Option<&str> {
+    let mut cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(';'));
+    cookies.find_map(|pair| pair.trim().strip_prefix(cookie_of(peer))?.strip_prefix('='))
+}
+
+/// The session by which a request came in, as its cookie shows it.
+#[derive(Clone)]
+pub struct Session(String);
+
+/// Who the session's cookie says it is.
+pub fn read(app: &AppState, headers: &HeaderMap, peer: Peer, credentials: &Credentials) -> Option<(Caller, Session)> {
+    let shown = shown(headers, peer)?;
+    let user = app.sessions.user(shown, app.handle.now(), |user| credentials.secret(user))?;
+    Some((credentials.caller(&user)?, Session(shown.to_owned())))
+}
+
+/// Resolves once a request's session is over; never for a request that came in otherwise.
+pub async fn until_ended(app: AppState, session: Option<Session>) {
+    match session {
+        Some(Session(shown)) => app.sessions.until_ended(&shown).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// `GET /api/v1/session`: who asks, what they may do, and whether signing in is needed at all.
-pub async fn show(State(app): State<AppState>, headers: HeaderMap) -> Response {
+pub async fn show(
+    State(app): State<AppState>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let caller = match &app.auth {
         Auth::Loopback => Some(Caller::on_this_box()),
-        Auth::Needed(credentials) => gate::known(&headers, credentials, &app),
+        Auth::Needed(credentials) => gate::known(&app, credentials, &headers, peer).await?.map(|(caller, _)| caller),
     };
     let needs_sign_in = matches!(app.auth, Auth::Needed(_));
-    rest::no_store_json(match caller {
+    Ok(rest::no_store_json(match caller {
         Some(caller) => json!({"user": caller.name, "role": caller.role, "canSignOut": needs_sign_in}),
         None => json!({"user": null, "role": null, "canSignOut": false}),
-    })
+    }))
 }
 
 /// `POST /api/v1/session`
-pub async fn sign_in(State(app): State<AppState>, body: rest::Body<SignIn>) -> Result<Response, ApiError> {
+pub async fn sign_in(
+    State(app): State<AppState>,
+    Extension(peer): Extension<Peer>,
+    body: rest::Body<Password>,
+) -> Result<Response, ApiError> {
     let Json(asked) = rest::body(body)?;
     let Auth::Needed(credentials) = &app.auth else {
         return Err(ApiError::validation("This box listens on loopback and asks nobody to sign in"));
     };
-    let Some(caller) = credentials.check(&asked.user, &asked.password) else {
-        tokio::time::sleep(WRONG_PASSWORD_TAKES).await;
+    let (claimed, caller) = (credentials.caller(&asked.user), credentials.check(&asked.user, &asked.password));
+    gate::judged(&app, claimed, caller.is_some(), peer, How::Password).await?;
+    let Some(caller) = caller else {
         return Err(ApiError::new("Unauthorized", "The user or the password is wrong"));
     };
-    let user = URL_SAFE_NO_PAD.encode(&caller.name);
-    let until = (app.handle.now().0 + LASTS_MS).to_string();
-    let seal = sealed(&asked.password, &user, &until);
+    let sign_in = SignIn { claimed: Some(caller.clone()), address: peer.address, how: How::Password };
+    let handle = app.on_behalf(&audit::sign_in_entry(&app, sign_in, StatusCode::OK)).handle;
+    let sessions = app.sessions.clone();
+    let (user, password) = (caller.name.clone(), asked.password);
+    let begun = audit::run_detached(async move { sessions.begin(&handle, &user, &password).await }).await??;
     let shown = json!({"user": caller.name, "role": caller.role, "canSignOut": true});
-    Ok(with_cookie(rest::no_store_json(shown), &format!("{user}.{until}.{seal}"), LASTS_MS / 1000))
+    Ok(with_cookie(rest::no_store_json(shown), peer, &begun, LASTS_MS / 1000))
 }
 
 /// `DELETE /api/v1/session`
-pub async fn sign_out() -> Response {
-    with_cookie(rest::no_store_json(json!({"user": null})), "", 0)
+pub async fn sign_out(
+    State(app): State<AppState>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if let Auth::Needed(credentials) = &app.auth
+        && let Some((caller, Session(shown))) = read(&app, &headers, peer, credentials)
+    {
+        let action =
+            Action { api: "rest", what: "sign out".to_owned(), to: peer.address.to_string(), success: StatusCode::OK };
+        let handle = app.on_behalf(&audit::entry(&app, &caller, action)).handle;
+        let sessions = app.sessions.clone();
+        audit::run_detached(async move { sessions.end(&handle, &shown).await }).await??;
+    }
+    Ok(with_cookie(rest::no_store_json(json!({"user": null})), peer, "", 0))
 }
 
-fn with_cookie(response: Response, value: &str, seconds: i64) -> Response {
-    let cookie = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
-    let mut response = response.into_response();
+fn with_cookie(mut response: Response, peer: Peer, value: &str, seconds: i64) -> Response {
+    let secure = if peer.is_tls { "; Secure" } else { "" };
+    let cookie = format!("{}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}", cookie_of(peer));
     if let Ok(cookie) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
     }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::gate::Role;
-    use super::*;
-
-    #[test]
-    fn a_session_ends_with_its_time_and_with_its_password() {
-        let credentials =
-            |secret: &str| Credentials::with_roles([("ops".to_owned(), secret.to_owned(), Role::Operator)]);
-        let user = URL_SAFE_NO_PAD.encode("ops");
-        let cookie = |until: &str, seal: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::COOKIE, format!("a=b; {COOKIE}={user}.{until}.{seal}").parse().unwrap());
-            headers
-        };
-        let good = cookie("5000", &sealed("correct horse", &user, "5000"));
-        let who = read(&good, &credentials("correct horse"), Timestamp(4000)).unwrap();
-        assert_eq!((who.name.as_str(), who.role), ("ops", Role::Operator));
-        assert!(read(&good, &credentials("correct horse"), Timestamp(6000)).is_none(), "its time is over");
-        assert!(read(&good, &credentials("changed since"), Timestamp(4000)).is_none(), "another password");
-        let later = cookie("9000", &sealed("correct horse", &user, "5000"));
-        assert!(read(&later, &credentials("correct horse"), Timestamp(4000)).is_none(), "a longer life by hand");
-    }
+    response.into_response()
 }

@@ -23,24 +23,30 @@ pub struct Signed<'a> {
     pub body: &'a [u8],
 }
 
+/// Why a signature does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unverified {
+    /// It was not looked at: something is missing, or too old.
+    Unreadable(ApiError),
+    /// Nobody here has such a key, or the key is another: it may be a guess.
+    Wrong(ApiError),
+}
+
+impl From<ApiError> for Unverified {
+    fn from(refusal: ApiError) -> Unverified {
+        Unverified::Unreadable(refusal)
+    }
+}
+
 /// Checks a request's signature. `secret` gives the secret of an access key id.
-pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Option<&'s str>) -> Result<(), ApiError> {
-    let missing = || ApiError::new("MissingAuthenticationToken", "Missing Authentication Token");
-    let header = text(request.headers, "authorization").ok_or_else(missing)?;
-    let authorization =
-        Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))?;
-    let key = secret(authorization.key_id).ok_or_else(unknown)?;
-    let date = text(request.headers, "x-amz-date").ok_or_else(|| invalid("there is no X-Amz-Date"))?;
-    check_date(date, now)?;
-    if !date.starts_with(authorization.day) || authorization.day.len() != 8 {
-        return Err(invalid("the credential's date is not the request's"));
-    }
-    // What is not signed could be changed on the way: these three must be.
-    if !["host", "x-amz-date"].iter().all(|must| authorization.signs(must))
-        || (request.headers.contains_key("x-amz-target") && !authorization.signs("x-amz-target"))
-    {
-        return Err(invalid("host, x-amz-date and x-amz-target must be signed"));
-    }
+pub fn verify<'s>(
+    request: &Signed,
+    now: Timestamp,
+    secret: impl Fn(&str) -> Option<&'s str>,
+) -> Result<(), Unverified> {
+    let authorization = authorization(request.headers)?;
+    let key = secret(authorization.key_id).ok_or_else(|| Unverified::Wrong(unknown()))?;
+    let date = authorization.check_head(request.headers, now)?;
     let canonical = canonical(request, &authorization)?;
     let scope = format!("{}/{}/{}/aws4_request", authorization.day, authorization.region, authorization.service);
     let to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{}", hex(&Sha256::digest(canonical.as_bytes())));
@@ -51,20 +57,28 @@ pub fn verify<'s>(request: &Signed, now: Timestamp, secret: impl Fn(&str) -> Opt
     let expected = hex(&mac(&signing, &to_sign));
     match bool::from(expected.as_bytes().ct_eq(authorization.signature.as_bytes())) {
         true => Ok(()),
-        false => Err(invalid("the calculated signature is another; check the secret access key")),
+        false => Err(Unverified::Wrong(invalid("the calculated signature is another; check the secret access key"))),
     }
 }
 
-/// Whether a request says by whose key it is signed, and that is one of ours: all that can be told before its body is read.
-pub fn is_known(headers: &HeaderMap, is_ours: impl Fn(&str) -> bool) -> Result<(), ApiError> {
-    let missing = || ApiError::new("MissingAuthenticationToken", "Missing Authentication Token");
-    let header = text(headers, "authorization").ok_or_else(missing)?;
-    let authorization =
-        Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))?;
-    if is_ours(authorization.key_id) { Ok(()) } else { Err(unknown()) }
+/// Whether a request's signature can hold: it says by whose key, which is one of ours, when, and over what. All that can be
+/// told before its body is read.
+pub fn can_hold(headers: &HeaderMap, now: Timestamp, is_ours: impl Fn(&str) -> bool) -> Result<(), Unverified> {
+    let authorization = authorization(headers)?;
+    if !is_ours(authorization.key_id) {
+        return Err(Unverified::Wrong(unknown()));
+    }
+    authorization.check_head(headers, now)?;
+    Ok(())
 }
 
-fn unknown() -> ApiError {
+fn authorization(headers: &HeaderMap) -> Result<Authorization<'_>, ApiError> {
+    let missing = || ApiError::new("MissingAuthenticationToken", "Missing Authentication Token");
+    let header = text(headers, "authorization").ok_or_else(missing)?;
+    Authorization::parse(header).ok_or_else(|| invalid("the Authorization header is incomplete"))
+}
+
+pub fn unknown() -> ApiError {
     ApiError::new("UnrecognizedClientException", "The security token included in the request is invalid.")
 }
 
@@ -111,6 +125,22 @@ impl<'a> Authorization<'a> {
             signed: signed?.split(';').collect(),
             signature: signature?,
         })
+    }
+
+    /// When it was signed, where that is lately, and what must be signed is.
+    fn check_head<'h>(&self, headers: &'h HeaderMap, now: Timestamp) -> Result<&'h str, ApiError> {
+        let date = text(headers, "x-amz-date").ok_or_else(|| invalid("there is no X-Amz-Date"))?;
+        check_date(date, now)?;
+        if !date.starts_with(self.day) || self.day.len() != 8 {
+            return Err(invalid("the credential's date is not the request's"));
+        }
+        // What is not signed could be changed on the way: these three must be.
+        if !["host", "x-amz-date"].iter().all(|must| self.signs(must))
+            || (headers.contains_key("x-amz-target") && !self.signs("x-amz-target"))
+        {
+            return Err(invalid("host, x-amz-date and x-amz-target must be signed"));
+        }
+        Ok(date)
     }
 
     fn signs(&self, header: &str) -> bool {
@@ -191,13 +221,16 @@ mod tests {
         let uri = Uri::from_static("/");
         let request = |body| Signed { method: &Method::GET, uri: &uri, headers: &headers, body };
         assert_eq!(verify(&request(b""), now, secret), Ok(()));
-        assert_eq!(verify(&request(b"x"), now, secret).unwrap_err().code, "InvalidSignatureException");
-        assert_eq!(
-            verify(&request(b""), now.plus_ms(SKEW_MS_MAX + 1), secret).unwrap_err().code,
-            "InvalidSignatureException"
-        );
-        assert_eq!(verify(&request(b""), now, |_| None).unwrap_err().code, "UnrecognizedClientException");
-        let other = verify(&request(b""), now, |_| Some("another secret"));
-        assert_eq!(other.unwrap_err().code, "InvalidSignatureException");
+        let refused =
+            |body, now, secret: &dyn Fn(&str) -> Option<&'static str>| match verify(&request(body), now, secret) {
+                Err(Unverified::Wrong(refusal)) => (true, refusal.code),
+                Err(Unverified::Unreadable(refusal)) => (false, refusal.code),
+                Ok(()) => (false, ""),
+            };
+        assert_eq!(refused(b"x", now, &secret), (true, "InvalidSignatureException"));
+        let late = now.plus_ms(SKEW_MS_MAX + 1);
+        assert_eq!(refused(b"", late, &secret), (false, "InvalidSignatureException"), "old, and no guess");
+        assert_eq!(refused(b"", now, &|_| None), (true, "UnrecognizedClientException"));
+        assert_eq!(refused(b"", now, &|_| Some("another secret")), (true, "InvalidSignatureException"));
     }
 }

@@ -1,16 +1,18 @@
 //! `POST /start-workflow`: the recipe's own route, for scripts and web forms that know a bucket and a key.
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::Extension;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conveyor_base::{Uri, fault};
 use conveyor_run::StartRequest;
 use serde_json::{Value, json};
 
-use super::{ApiError, AppState};
+use super::gate::Caller;
+use super::{ApiError, AppState, audit};
 
-pub async fn start(State(app): State<AppState>, body: Bytes) -> Response {
+pub async fn start(app: AppState, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+    let app = app.on_behalf(&audit::unlisted(&app, &caller, "rest", "POST /start-workflow"));
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let text = |key: &str| body[key].as_str().filter(|text| !text.is_empty());
     let (Some(bucket), Some(key)) = (text("bucket"), text("key")) else {
@@ -35,7 +37,7 @@ async fn begin(app: &AppState, file: &Uri) -> Result<Value, ApiError> {
         "jobId": job_id,
         "bucket": file.share,
         "key": file.key,
-        "requestedAt": app.handle.now().to_string(),
+        "requestedAt": app.handle.wall().to_string(),
     });
     let new = StartRequest {
         machine: machine.clone(),

@@ -1,10 +1,11 @@
 //! The conditions of the box that raise alarms: shares, watches, workflows that are named and absent, room on the disks, parts of the appliance that failed,
-//! notifications that are not delivered, executions that fail in numbers, a jail that does not close.
+//! notifications that are not delivered, executions that fail in numbers, a jail that does not close, a certificate that ends.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conveyor_base::Timestamp;
+use conveyor_api::certificate_ends;
+use conveyor_base::{Timestamp, fault};
 use conveyor_hw::Share;
 use conveyor_ingest::WatchStatus;
 use conveyor_interpreter::Status;
@@ -27,6 +28,8 @@ const ATTEMPTS_MAX: u32 = 5;
 const FAILURES_MIN: usize = 5;
 const LOOKED_AT: usize = 50;
 const HOUR_MS: i64 = 3_600_000;
+/// A month to renew a certificate in.
+const CERTIFICATE_LEFT_MS_MIN: i64 = 30 * 24 * HOUR_MS;
 
 /// The look that [`conveyor_services::alarms::Alarms`] takes.
 pub fn look(
@@ -40,7 +43,7 @@ pub fn look(
         config.shares.iter().map(|(name, share)| (format!("share {name}"), share.path.clone())).collect();
     places.push(("store".to_owned(), data_dir.to_path_buf()));
     let watches = watches.to_vec();
-    let named = named_workflows(config);
+    let (named, tls) = (named_workflows(config), config.tls.clone());
     move || {
         let mut conditions = Conditions::new();
         disks(&places, &mut conditions);
@@ -56,15 +59,34 @@ pub fn look(
         if let Some(why) = children.standing().refused {
             conditions.insert("jail".to_owned(), format!("No stage is run: {why}"));
         }
+        if let Some(tls) = &tls {
+            certificate(&tls.certificate, handle.wall(), &mut conditions);
+        }
         parts(&handle, &mut conditions);
         workflows(&handle, &named, &mut conditions);
         // A store that cannot be read ends the appliance by itself.
         let rows = handle.reader().on_this_thread();
         damages(&rows, &mut conditions);
         let _ = notifications(&rows, &mut conditions);
-        let _ = failures(&rows, handle.now(), &mut conditions);
+        let _ = failures(&rows, handle.wall(), &mut conditions);
         conditions
     }
+}
+
+/// Once it has ended all clients fail at the same moment.
+fn certificate(path: &Path, now: Timestamp, conditions: &mut Conditions) {
+    let shown = path.display();
+    let what = match certificate_ends(path) {
+        Ok(ends) if ends > now.plus_ms(CERTIFICATE_LEFT_MS_MIN) => return,
+        Ok(ends) => {
+            format!("The certificate {shown} ends at {ends}. Renew it (`conveyor tls`, if it is the box's own).")
+        }
+        Err(e) => format!(
+            "The certificate cannot be read: {}. The former one is in use until the next start.",
+            fault::chain(&e)
+        ),
+    };
+    conditions.insert("certificate".to_owned(), what);
 }
 
 fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {

@@ -3,10 +3,10 @@
 //! Every problem that the checks find is reported at once. What a section means stands with the module that owns it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
-use conveyor_api::Role;
+use conveyor_api::{Role, Tls, TlsError, TlsSettings, Transport};
 use conveyor_base::limits::Quotas;
 use conveyor_base::{Clock as _, Shares, SystemClock};
 use conveyor_ingest::WatchSettings;
@@ -37,6 +37,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
+    /// With it all that is said over the network is sealed.
+    pub tls: Option<TlsSettings>,
+    /// Whether other hosts may reach the box without TLS all the same.
+    pub plain: bool,
+    /// Reverse proxies that speak TLS for the box: who asks through them is whom they say.
+    pub proxies: BTreeSet<IpAddr>,
     /// Appears in ARNs: twelve digits.
     pub account: String,
     pub region: String,
@@ -99,6 +105,9 @@ impl Default for Config {
             file: None,
             data_dir: PathBuf::from("/var/lib/conveyor"),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            plain: false,
+            proxies: BTreeSet::new(),
             account: "000000000000".to_owned(),
             region: "us-east-1".to_owned(),
             shares: BTreeMap::new(),
@@ -166,6 +175,10 @@ impl Config {
     /// Relative paths begin at the folder in which the file stands, which is given without symbolic links.
     fn set_folder(&mut self, folder: &Path) {
         self.data_dir = below(folder, &self.data_dir);
+        if let Some(tls) = &mut self.tls {
+            tls.certificate = below(folder, &tls.certificate);
+            tls.key = below(folder, &tls.key);
+        }
         self.shares.values_mut().for_each(|share| share.path = below(folder, &share.path));
         self.notify.log = self.notify.log.take().map(|log| below(folder, &log));
         for function in self.functions.values_mut() {
@@ -205,6 +218,18 @@ impl Config {
                 "listen: {} can be reached from other hosts, so [[credentials]] must be set (or listen on 127.0.0.1)",
                 self.listen
             ));
+        }
+        if !self.listen.ip().is_loopback() && self.tls.is_none() && !self.plain && self.proxies.is_empty() {
+            faults.push(format!(
+                "listen: passwords would cross the network readable to all on the way to {}: set [tls] (`conveyor tls` makes \
+                 a certificate), name the reverse proxy that speaks TLS for this box in proxies, or say plain = true",
+                self.listen
+            ));
+        }
+        if !self.proxies.is_empty() && self.credentials.is_empty() {
+            faults.push(
+                "proxies: whoever comes through a proxy is not on this box, so [[credentials]] must be set".to_owned(),
+            );
         }
         let mut seen = BTreeSet::new();
         for (n, credential) in self.credentials.iter().enumerate() {
@@ -299,6 +324,17 @@ impl Config {
             || !self.connections.is_empty()
             || self.notify.secret.is_some()
             || self.aws.secret_access_key.is_some()
+    }
+
+    /// How connections are taken.
+    ///
+    /// # Errors
+    /// The certificate or its key cannot be used.
+    pub fn transport(&self) -> Result<Transport, TlsError> {
+        let tls = self.tls.as_ref().map(Tls::load).transpose()?;
+        // With proxies and no word of plain connections, others may not come past them.
+        let past = tls.is_some() || self.plain || self.proxies.is_empty();
+        Ok(Transport { tls, only: (!past).then(|| self.proxies.clone()) })
     }
 
     /// Shares whose files `/media` hands out.

@@ -13,7 +13,7 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
     let watches = config.watch.iter().map(|watch| {
         json!({"share": watch.share, "workflow": watch.workflow, "suffixes": watch.suffixes,
             "settle": watch.settle.to_string(), "scan": watch.scan.to_string(), "in_flight": watch.in_flight,
-            "quarantine": watch.quarantine})
+            "retry": watch.retry.to_string(), "quarantine": watch.quarantine})
     });
     let functions = config.functions.keys().map(String::as_str);
     let credentials = config.credentials.iter().map(|c| json!({"user": c.access_key_id, "role": c.role}));
@@ -21,6 +21,9 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
     json!({
         "data_dir": config.data_dir.display().to_string(),
         "listen": config.listen.to_string(),
+        "tls": config.tls.as_ref().map(|tls| tls.certificate.display().to_string()),
+        "plain": config.plain,
+        "proxies": config.proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "account": config.account,
         "region": config.region,
         "shares": shares.collect::<Vec<_>>(),
@@ -33,7 +36,8 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
         "sandbox": config.sandbox,
         "limits": {"payload_kib": limits.payload_kib, "history_events": limits.history_events,
             "definition_kib": limits.definition_kib, "executions": limits.executions,
-            "express_executions": limits.express_executions, "tags": limits.tags},
+            "express_executions": limits.express_executions, "tags": limits.tags, "pixels": limits.pixels,
+            "frames_per_second": limits.frames_per_second, "streams": limits.streams},
         "logs": {"keep": logs.keep.to_string(), "file_mib": logs.file_mib, "total_mib": logs.total_mib},
         "aws": {"endpoint": config.aws.endpoint.as_deref().map(without_user)},
         "lambda": {"endpoint": config.lambda.endpoint.as_deref().map(without_user)},

@@ -1,6 +1,7 @@
 //! The box from start to stop.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use conveyor_base::{Clock, Fault};
 use conveyor_ingest::{WatchStatus, Watcher};
 use conveyor_logs::Delivery;
 use conveyor_resources::builtin;
-use conveyor_run::{self as run, Handle, OnFailure};
-use conveyor_sandbox::{ChildProcesses, Functions};
+use conveyor_run::{self as run, Handle, OnFailure, StartRequest};
+use conveyor_sandbox::{ChildProcesses, Functions, Spawn as _};
 use conveyor_services::alarms::Alarms;
 use conveyor_services::schedules::{ScheduleSettings, Schedules};
-use conveyor_store::{self as store, Options, Writer};
+use conveyor_store::{self as store, Commit, Options, Writer};
 use parking_lot::Mutex;
 use tokio::time::{Duration, timeout};
 
@@ -106,6 +107,9 @@ impl Appliance {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
         builtin::install_all(&handle, &config.substitutions(), !config.shares.is_empty()).await?;
+        if !config.watch.is_empty() {
+            tokio::spawn(offer_again(handle.clone(), children.clone()));
+        }
         let again = handle.resume_express().await;
         if again > 0 {
             tracing::info!(executions = again, "ran express executions anew that had not ended");
@@ -159,8 +163,10 @@ impl Appliance {
             messaging: Some(self.parts.messaging()),
             approvals: self.parts.approvals.clone(),
             uploads: self.parts.uploads.clone(),
+            sessions: self.parts.sessions.clone(),
             arns: ArnFormat { region: config.region.clone(), account: config.account.clone() },
             auth,
+            proxies: config.proxies.iter().map(IpAddr::to_canonical).collect(),
             io: self.parts.io.clone(),
             served: config.served(),
             workflows: config.watch.iter().map(|watch| (watch.share.clone(), watch.workflow.clone())).collect(),
@@ -209,4 +215,30 @@ fn schedules(config: &Config) -> BTreeMap<String, ScheduleSettings> {
         schedules.entry(builtin::HOUSEKEEPING.to_owned()).or_insert_with(ScheduleSettings::housekeeping);
     }
     schedules
+}
+
+/// Where the box can open other files than when it was last started, what it could not open before is offered again: by
+/// housekeeping, at once instead of by its schedule.
+async fn offer_again(handle: Handle, children: Arc<ChildProcesses>) {
+    const TOOLS: &str = "tools";
+    let Some(tools) = children.tools().await else { return };
+    let known = match handle.reader().setting(TOOLS) {
+        Ok(known) if known.as_deref() == Some(tools.as_bytes()) => return,
+        Ok(known) => known,
+        // A store that cannot be read ends the appliance by itself.
+        Err(_) => return,
+    };
+    if known.is_some() {
+        let start =
+            StartRequest { machine: builtin::HOUSEKEEPING.into(), input: "{}".into(), ..StartRequest::default() };
+        match handle.start(start).await {
+            Ok(_) => {
+                tracing::info!("the box has other tools than before: files that it could not open are offered again")
+            }
+            Err(refused) => return tracing::warn!("housekeeping does not start: {}", refused.message),
+        }
+    }
+    let mut commit = Commit::new();
+    commit.put_setting(TOOLS, tools.as_bytes());
+    let _ = handle.commit(commit).await;
 }

@@ -31,6 +31,7 @@ use conveyor_services::items::Tables;
 use conveyor_services::notifications::Notifications;
 use conveyor_services::predictions::Predictions;
 use conveyor_services::queues::Queues;
+use conveyor_services::sessions::Sessions;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::Reader;
 
@@ -81,6 +82,7 @@ pub struct Parts {
     pub remote_jobs: RemoteJobs,
     stages: Arc<Stages>,
     tables: Tables,
+    pub sessions: Sessions,
     pub uploads: Uploads,
 }
 
@@ -110,6 +112,7 @@ impl Parts {
             acceleration: config.acceleration,
             spawn,
             predictor: Arc::new(predictor),
+            watched: config.watch.iter().map(|watch| watch.share.clone()).collect(),
         };
         Ok(Parts {
             fallback: Fallback(endpoint.as_ref().map(|endpoint| forward::adapter(endpoint, &remote_jobs))),
@@ -125,6 +128,7 @@ impl Parts {
             queues: Queues::new(&config.queues, account, region),
             stages: Arc::new(stages),
             tables: Tables::new(config.tables.clone()),
+            sessions: Sessions::default(),
             uploads: Uploads::new(io.clone()),
             region: region.clone(),
             retention: config.retention,
@@ -159,6 +163,7 @@ impl Parts {
         self.claims.start(handle).await?;
         self.tables.start(handle).await?;
         self.uploads.start(handle).await?;
+        self.sessions.start(handle).await?;
         self.predictions.start(handle).await?;
         audit::keep_trimmed(handle).await?;
         self.notifications.start(handle).await?;
@@ -223,6 +228,7 @@ mod tests {
         "conveyor:publish",
         "conveyor:archive",
         "conveyor:quarantine",
+        "conveyor:offer",
         "conveyor:claim",
         "conveyor:release",
         "conveyor:record",

@@ -71,7 +71,7 @@ pub enum Comparand {
     Path(Path),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Is {
     Null,
     Present,

@@ -18,6 +18,9 @@ pub struct Jsonata {
     parts: Vec<(&'static str, Option<Vec<String>>)>,
 }
 
+/// Of a field from which more is read it gets the whole.
+const PARTS_MAX: usize = 64;
+
 const PARTS: [&str; 4] = ["input", "result", "errorOutput", "context"];
 
 /// What is wrong with an expression of a definition: AWS's code and text.
@@ -160,10 +163,13 @@ fn parts_of(expression: &Expression) -> Vec<(&'static str, Option<Vec<String>>)>
         let mut read = false;
         for fields in reads.iter().filter(|fields| fields.first().is_none_or(|first| first == part)) {
             read = true;
+            if below.is_none() {
+                break;
+            }
             match (fields.get(1), &mut below) {
-                (Some(field), Some(known)) if !known.contains(field) => known.push(field.clone()),
-                (Some(_), _) => {}
-                (None, _) => below = None,
+                (Some(field), Some(known)) if known.contains(field) => {}
+                (Some(field), Some(known)) if known.len() < PARTS_MAX => known.push(field.clone()),
+                _ => below = None,
             }
         }
         read.then_some((part, below))

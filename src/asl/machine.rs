@@ -22,14 +22,14 @@ pub struct StateMachine {
     pub timeout_seconds: Option<u64>,
     pub root: Processor,
     /// Every state, nested ones included.
-    pub states: HashMap<Name, State>,
+    pub states: HashMap<Name, Box<State>>,
 }
 
 impl StateMachine {
     /// The state of that name. Absent only for rows that another definition wrote.
     #[inline]
     pub fn state(&self, name: &str) -> Option<&State> {
-        self.states.get(name)
+        self.states.get(name).map(|state| &**state)
     }
 }
 
@@ -176,6 +176,13 @@ pub enum Wait {
     /// Milliseconds since the epoch.
     Timestamp(conveyor_base::Timestamp),
     TimestampQuery(super::Query),
+}
+
+impl Wait {
+    /// Whether it ends at a moment of the wall clock, and not after so many seconds.
+    pub fn is_by_wall(&self) -> bool {
+        matches!(self, Wait::Timestamp(_) | Wait::TimestampQuery(_))
+    }
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::template::Segment;
+use super::template::{Segment, cut};
 
 /// One fault of a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,27 +54,40 @@ pub fn describe(problems: &[Problem]) -> String {
     problems.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// Most bytes of one text of a problem: names of any length would be said again and again.
+pub(super) const TEXT_BYTES_MAX: usize = 4_096;
+
 /// A place as a JSON pointer (RFC 6901).
 pub(super) fn pointer(place: &[Segment]) -> String {
-    let mut text = String::new();
-    for segment in place {
-        text.push('/');
-        match segment {
-            Segment::Key(key) => text.push_str(&key.replace('~', "~0").replace('/', "~1")),
-            Segment::Index(index) => text.push_str(&index.to_string()),
-        }
-    }
-    text
+    let escaped = |key: &str| key.replace('~', "~0").replace('/', "~1");
+    written(place, |segment, text| match segment {
+        Segment::Key(key) => text.push_str(&format!("/{}", escaped(head(key)))),
+        Segment::Index(index) => text.push_str(&format!("/{index}")),
+    })
 }
 
 /// A place as AWS writes it.
 pub(super) fn location(place: &[Segment]) -> String {
+    let text = written(place, |segment, text| match segment {
+        Segment::Key(key) => text.extend(["/", head(key)]),
+        Segment::Index(index) => text.push_str(&format!("[{index}]")),
+    });
+    if text.is_empty() { String::from("/") } else { text }
+}
+
+fn written(place: &[Segment], write: impl Fn(&Segment, &mut String)) -> String {
     let mut text = String::new();
     for segment in place {
-        match segment {
-            Segment::Key(key) => text.extend(["/", key]),
-            Segment::Index(index) => text.push_str(&format!("[{index}]")),
+        write(segment, &mut text);
+        if text.len() > TEXT_BYTES_MAX {
+            break;
         }
     }
-    if text.is_empty() { String::from("/") } else { text }
+    cut(text, TEXT_BYTES_MAX)
+}
+
+/// No more of a name than can be shown of a text.
+fn head(key: &str) -> &str {
+    let end = (0..=(TEXT_BYTES_MAX + 4).min(key.len())).rev().find(|at| key.is_char_boundary(*at)).unwrap_or(0);
+    &key[..end]
 }

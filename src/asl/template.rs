@@ -5,6 +5,7 @@
 //! an object.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ pub(super) enum Node {
     /// Holds nothing to evaluate.
     Literal(Value),
     Array(Vec<Node>),
-    Object(Vec<(String, Node)>),
+    Object(Vec<(Arc<str>, Node)>),
     Query {
         /// With its `.$`, as messages name it.
         field: String,
@@ -45,9 +46,9 @@ pub struct TemplateFault {
 }
 
 /// One step of the way to a value of a JSON document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Segment {
-    Key(String),
+    Key(Arc<str>),
     Index(usize),
 }
 
@@ -55,14 +56,15 @@ impl Template {
     /// Compiles a template, or says all that is wrong with it.
     pub fn parse(template: &Value) -> Result<Template, Vec<TemplateFault>> {
         let mut faults = Vec::new();
-        let root = compile(template, &mut Vec::new(), &mut faults);
+        let root = compile(template, &mut Vec::new(), &mut faults).unwrap_or_else(|| Node::Literal(template.clone()));
         if faults.is_empty() { Ok(Template { context_use: context_use(&root), root }) } else { Err(faults) }
     }
 
     /// Compiles a template of JSONata, which stands at `field` and may read these fields of `$states`.
     pub fn parse_jsonata(template: &Value, field: &str, reads: &[&str]) -> Result<Template, Vec<TemplateFault>> {
         let mut faults = Vec::new();
-        let root = compile_jsonata(template, field, reads, &mut Vec::new(), &mut faults);
+        let root = compile_jsonata(template, &Reads { field, reads }, &mut Vec::new(), &mut faults);
+        let root = root.unwrap_or_else(|| Node::Literal(template.clone()));
         if faults.is_empty() { Ok(Template { context_use: context_use(&root), root }) } else { Err(faults) }
     }
 
@@ -91,7 +93,7 @@ impl Template {
     pub fn field_names(&self) -> Vec<&str> {
         match &self.root {
             Node::Literal(Value::Object(fields)) => fields.keys().map(String::as_str).collect(),
-            Node::Object(fields) => fields.iter().map(|(name, _)| name.as_str()).collect(),
+            Node::Object(fields) => fields.iter().map(|(name, _)| &**name).collect(),
             _ => Vec::new(),
         }
     }
@@ -107,105 +109,133 @@ fn context_use(node: &Node) -> ContextUse {
     }
 }
 
-fn compile(value: &Value, place: &mut Vec<Segment>, faults: &mut Vec<TemplateFault>) -> Node {
+/// Most bytes of a place that an expression keeps for its messages.
+const FIELD_BYTES_MAX: usize = 200;
+
+/// None for what holds nothing to evaluate: each such part of a template is copied once, as a whole.
+fn compile(value: &Value, place: &mut Vec<Segment>, faults: &mut Vec<TemplateFault>) -> Option<Node> {
     match value {
         Value::Array(items) => {
-            let mut nodes = Vec::with_capacity(items.len());
-            for (at, item) in items.iter().enumerate() {
+            let mut nodes = Vec::new();
+            for (at, item) in items.iter().enumerate().filter(|(_, item)| item.is_array() || item.is_object()) {
                 place.push(Segment::Index(at));
-                nodes.push(compile(item, place, faults));
+                nodes.extend(compile(item, place, faults).map(|node| (at, node)));
                 place.pop();
             }
-            if nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
-                return Node::Literal(value.clone());
-            }
-            Node::Array(nodes)
+            (!nodes.is_empty()).then(|| Node::Array(filled(items.iter(), nodes).collect()))
         }
         Value::Object(fields) => {
-            let mut nodes = Vec::with_capacity(fields.len());
-            for (name, value) in fields {
+            let mut nodes = Vec::new();
+            for (at, (name, value)) in fields.iter().enumerate() {
+                let fault = |message| TemplateFault { place: place.clone(), field: name.clone(), message, code: None };
                 match name.strip_suffix(".$") {
                     Some(target) => {
                         if fields.contains_key(target) {
-                            let message = format!("The fields '{target}' and '{name}' give the same field");
-                            faults.push(TemplateFault {
-                                place: place.clone(),
-                                field: name.clone(),
-                                message,
-                                code: None,
-                            });
+                            faults.push(fault(format!("The fields '{target}' and '{name}' give the same field")));
                         }
                         match compile_query(name, value) {
-                            Ok(node) => nodes.push((target.to_owned(), node)),
-                            Err(message) => {
-                                faults.push(TemplateFault {
-                                    place: place.clone(),
-                                    field: name.clone(),
-                                    message,
-                                    code: None,
-                                });
-                            }
+                            Ok(node) => nodes.push((at, node)),
+                            Err(message) => faults.push(fault(message)),
                         }
                     }
-                    None => {
-                        place.push(Segment::Key(name.clone()));
-                        nodes.push((name.clone(), compile(value, place, faults)));
+                    None if value.is_array() || value.is_object() => {
+                        place.push(Segment::Key(name.as_str().into()));
+                        nodes.extend(compile(value, place, faults).map(|node| (at, node)));
                         place.pop();
                     }
+                    None => {}
                 }
             }
-            if nodes.iter().all(|(_, node)| matches!(node, Node::Literal(_))) {
-                return Node::Literal(value.clone());
-            }
-            Node::Object(nodes)
+            let names = || fields.keys().map(|name| Arc::from(name.strip_suffix(".$").unwrap_or(name)));
+            (!nodes.is_empty()).then(|| Node::Object(names().zip(filled(fields.values(), nodes)).collect()))
         }
-        scalar => Node::Literal(scalar.clone()),
+        _ => None,
     }
+}
+
+/// All values in their order, some of them compiled.
+fn filled<'v>(values: impl Iterator<Item = &'v Value>, compiled: Vec<(usize, Node)>) -> impl Iterator<Item = Node> {
+    let mut compiled = compiled.into_iter().peekable();
+    values.enumerate().map(move |(at, value)| match compiled.next_if(|(there, _)| *there == at) {
+        Some((_, node)) => node,
+        None => Node::Literal(value.clone()),
+    })
+}
+
+/// Where a template of JSONata stands, and what of `$states` it may read.
+struct Reads<'r> {
+    field: &'r str,
+    reads: &'r [&'r str],
+}
+
+impl Reads<'_> {
+    /// The place of an expression, as AWS writes it: `Output/items[0]`.
+    fn place(&self, place: &[Segment]) -> String {
+        let mut text = self.field.to_owned();
+        for segment in place {
+            match segment {
+                // No more of it than can be shown.
+                Segment::Key(key) => text.extend(std::iter::once('/').chain(key.chars().take(FIELD_BYTES_MAX))),
+                Segment::Index(at) => text.push_str(&format!("[{at}]")),
+            }
+            if text.len() > FIELD_BYTES_MAX {
+                break;
+            }
+        }
+        cut(text, FIELD_BYTES_MAX)
+    }
+}
+
+/// A text of at most so many bytes and a sign that there was more.
+pub(super) fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+        text.shrink_to_fit();
+    }
+    text
 }
 
 fn compile_jsonata(
     value: &Value,
-    field: &str,
-    reads: &[&str],
+    around: &Reads,
     place: &mut Vec<Segment>,
     faults: &mut Vec<TemplateFault>,
-) -> Node {
+) -> Option<Node> {
+    let may_hold = |value: &Value| !matches!(value, Value::Null | Value::Bool(_) | Value::Number(_));
     match value {
         Value::Array(items) => {
-            let mut nodes = Vec::with_capacity(items.len());
-            for (at, item) in items.iter().enumerate() {
+            let mut nodes = Vec::new();
+            for (at, item) in items.iter().enumerate().filter(|(_, item)| may_hold(item)) {
                 place.push(Segment::Index(at));
-                nodes.push(compile_jsonata(item, &format!("{field}[{at}]"), reads, place, faults));
+                nodes.extend(compile_jsonata(item, around, place, faults).map(|node| (at, node)));
                 place.pop();
             }
-            match nodes.iter().all(|node| matches!(node, Node::Literal(_))) {
-                true => Node::Literal(value.clone()),
-                false => Node::Array(nodes),
-            }
+            (!nodes.is_empty()).then(|| Node::Array(filled(items.iter(), nodes).collect()))
         }
         Value::Object(fields) => {
-            let mut nodes = Vec::with_capacity(fields.len());
-            for (name, value) in fields {
-                place.push(Segment::Key(name.clone()));
-                let node = compile_jsonata(value, &format!("{field}/{name}"), reads, place, faults);
-                nodes.push((name.clone(), node));
+            let mut nodes = Vec::new();
+            for (at, (name, value)) in fields.iter().enumerate().filter(|(_, (_, value))| may_hold(value)) {
+                place.push(Segment::Key(name.as_str().into()));
+                nodes.extend(compile_jsonata(value, around, place, faults).map(|node| (at, node)));
                 place.pop();
             }
-            match nodes.iter().all(|(_, node)| matches!(node, Node::Literal(_))) {
-                true => Node::Literal(value.clone()),
-                false => Node::Object(nodes),
+            let names = || fields.keys().map(|name| Arc::from(name.as_str()));
+            (!nodes.is_empty()).then(|| Node::Object(names().zip(filled(fields.values(), nodes)).collect()))
+        }
+        Value::String(text) => {
+            let text = expression_of(text)?;
+            match Jsonata::parse(text, &around.place(place), around.reads) {
+                Ok(expression) => Some(Node::Expression(Box::new(expression))),
+                Err(refusal) => {
+                    let (message, code) = (refusal.message, Some(refusal.code));
+                    faults.push(TemplateFault { place: place.clone(), field: String::new(), message, code });
+                    None
+                }
             }
         }
-        Value::String(text) => match expression_of(text).map(|text| Jsonata::parse(text, field, reads)) {
-            None => Node::Literal(value.clone()),
-            Some(Ok(expression)) => Node::Expression(Box::new(expression)),
-            Some(Err(refusal)) => {
-                let (message, code) = (refusal.message, Some(refusal.code));
-                faults.push(TemplateFault { place: place.clone(), field: String::new(), message, code });
-                Node::Literal(Value::Null)
-            }
-        },
-        scalar => Node::Literal(scalar.clone()),
+        _ => None,
     }
 }
 
@@ -227,7 +257,7 @@ fn fill(node: &Node, scope: &Scope) -> Result<Value, EvalError> {
         Node::Object(fields) => {
             let mut object = Map::with_capacity(fields.len());
             for (name, node) in fields {
-                object.insert(name.clone(), fill(node, scope)?);
+                object.insert(name.to_string(), fill(node, scope)?);
             }
             Ok(Value::Object(object))
         }

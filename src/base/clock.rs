@@ -1,6 +1,9 @@
 //! Time, as a value and as a seam: everything above asks a [`Clock`], and tests hand in a simulated one.
 
 use std::fmt;
+use std::sync::LazyLock;
+
+use nix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since the Unix epoch, UTC. AWS timestamps have this resolution.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -36,12 +39,48 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Where the time comes from.
-pub trait Clock: Send + Sync + 'static {
-    fn now(&self) -> Timestamp;
+/// Added to a moment of the wall clock, it marks a timer's due time as one of that clock. No moment of either clock comes
+/// near it: it lies millions of years ahead.
+const BY_WALL_MS: i64 = 1 << 60;
+
+impl Timestamp {
+    /// The same moment as a timer's due time by the wall clock. Behind all due times by the box's own time.
+    pub fn by_wall(self) -> Timestamp {
+        Timestamp(self.0.clamp(-(BY_WALL_MS >> 2), BY_WALL_MS >> 2) + BY_WALL_MS)
+    }
+
+    /// Whether a timer's due time is one of the wall clock.
+    pub fn is_by_wall(self) -> bool {
+        self.0 >= BY_WALL_MS >> 1
+    }
+
+    /// The moment of a timer's due time, by whichever clock it goes.
+    pub fn moment(self) -> Timestamp {
+        if self.is_by_wall() { Timestamp(self.0 - BY_WALL_MS) } else { self }
+    }
 }
 
-/// The box's own clock.
+/// Where the time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock. Somebody may set it, back as well.
+    fn now(&self) -> Timestamp;
+
+    /// What goes on evenly whatever becomes of the wall clock. Of a clock that nobody sets it is the same.
+    fn running(&self) -> Running {
+        Running { boot: 0, ms: self.now().0 }
+    }
+}
+
+/// A reading of a clock that nobody sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Readings compare only where this is the same.
+    pub boot: u128,
+    /// Milliseconds, those included in which the machine was suspended.
+    pub ms: i64,
+}
+
+/// The machine's own clocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -49,4 +88,18 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(jiff::Timestamp::now().as_millisecond())
     }
+
+    fn running(&self) -> Running {
+        let time = clock_gettime(ClockId::CLOCK_BOOTTIME).or_else(|_| clock_gettime(ClockId::CLOCK_MONOTONIC));
+        // Every Linux has these clocks.
+        let ms = time.map_or(0, |time| time.tv_sec().saturating_mul(1_000) + time.tv_nsec() / 1_000_000);
+        Running { boot: *BOOT, ms }
+    }
 }
+
+/// Another one after each start of the machine. Where the kernel does not say, one of this process alone.
+static BOOT: LazyLock<u128> = LazyLock::new(|| {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let id = id.and_then(|text| uuid::Uuid::parse_str(text.trim()).ok());
+    id.unwrap_or_else(uuid::Uuid::new_v4).as_u128()
+});

@@ -5,10 +5,10 @@
 
 use std::sync::OnceLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// `[limits]`: AWS's quotas that a box may raise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// `[limits]`: AWS's quotas that a box may raise, and what a file may ask of its decoders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quotas {
     /// Largest input or output of a state, in KiB (AWS: 256).
@@ -23,6 +23,12 @@ pub struct Quotas {
     pub express_executions: usize,
     /// Tags of a state machine or activity (AWS: 50).
     pub tags: usize,
+    /// Largest picture that is decoded, in pixels: width times height.
+    pub pixels: u64,
+    /// Most pictures a second, on the average of a file.
+    pub frames_per_second: u64,
+    /// Most streams of a file.
+    pub streams: u64,
 }
 
 static QUOTAS: OnceLock<Quotas> = OnceLock::new();
@@ -46,6 +52,9 @@ impl Default for Quotas {
             executions: EXECUTIONS_ACTIVE_MAX,
             express_executions: EXPRESS_ACTIVE_MAX,
             tags: TAGS_MAX,
+            pixels: PIXELS_MAX,
+            frames_per_second: FRAMES_PER_SECOND_MAX,
+            streams: STREAMS_MAX,
         }
     }
 }
@@ -81,6 +90,13 @@ impl Quotas {
         check("executions", self.executions as u64, 1, u64::MAX);
         check("express_executions", self.express_executions as u64, 1, u64::MAX);
         check("tags", self.tags as u64, aws.tags as u64, TAGS_RAISED_MAX);
+        for (key, value) in
+            [("pixels", self.pixels), ("frames_per_second", self.frames_per_second), ("streams", self.streams)]
+        {
+            if value == 0 {
+                faults.push(format!("{key}: with 0 no file could be done"));
+            }
+        }
         faults
     }
 }
@@ -93,6 +109,13 @@ const DEFINITION_KIB_MAX: u64 = 8_192;
 const TAGS_RAISED_MAX: u64 = 1_000;
 /// Tags of one resource (AWS: 50).
 const TAGS_MAX: usize = 50;
+/// Largest picture, in pixels: 8,192 by 8,192, which holds 8K (UHD and DCI) and square 8K for headsets. A decoder keeps
+/// some seventeen of them, 100 MB each.
+const PIXELS_MAX: u64 = 8_192 * 8_192;
+/// Most pictures a second: the EBU's 300, above the 240 of telephones' slow motion.
+const FRAMES_PER_SECOND_MAX: u64 = 300;
+/// Most streams of a file: a whole transponder's forty services have some 200. Each costs a file's opening some 40 ms.
+const STREAMS_MAX: u64 = 256;
 /// What the paths, templates and intrinsic functions of one field may copy together, in bytes: a definition may name the
 /// same large input ten thousand times.
 pub const COPIED_BYTES_MAX: usize = 16 * 1_048_576;

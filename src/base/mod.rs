@@ -9,6 +9,7 @@ pub mod arn;
 mod backoff;
 pub mod beneath;
 mod blocking;
+mod box_clock;
 mod clock;
 mod digest;
 pub mod escape;
@@ -23,7 +24,8 @@ pub mod speeds;
 
 pub use backoff::Backoff;
 pub use blocking::Blocking;
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use box_clock::{BoxClock, ClockMark};
+pub use clock::{Clock, Running, SystemClock, Timestamp};
 pub use digest::digest;
 pub use fault::{Fault, TaskError};
 pub use ids::{Attempt, BranchId, EventId, ExecutionId, JOB_MACHINE, TaskToken, TimerId};

@@ -1,5 +1,6 @@
 //! `conveyor executions`: asks a running appliance through its REST API.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -16,6 +17,9 @@ pub struct Executions {
     /// Where credentials are set: USER:PASSWORD, the same as for the dashboard.
     #[arg(long, env = "CONVEYOR_USER", hide_env_values = true, global = true)]
     user: Option<String>,
+    /// Where it speaks TLS by an authority of its own: the authority's certificate, as PEM.
+    #[arg(long, env = "CONVEYOR_CA", value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
     #[command(subcommand)]
     what: What,
 }
@@ -70,7 +74,7 @@ enum What {
 }
 
 pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
-    let api = Api { client: reqwest::Client::new(), url: arguments.url, user: arguments.user };
+    let api = Api { client: client(arguments.ca.as_deref())?, url: arguments.url, user: arguments.user };
     match arguments.what {
         What::List { status, workflow, nested, limit } => {
             let mut query = vec![("nested", nested.to_string())];
@@ -101,6 +105,17 @@ pub async fn run(arguments: Executions) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn client(ca: Option<&Path>) -> anyhow::Result<reqwest::Client> {
+    let mut client = reqwest::Client::builder();
+    if let Some(path) = ca {
+        let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let all = reqwest::Certificate::from_pem_bundle(&pem)
+            .with_context(|| format!("{} is no certificate", path.display()))?;
+        client = all.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
+    }
+    Ok(client.build()?)
 }
 
 struct Api {

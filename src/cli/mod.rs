@@ -13,6 +13,7 @@ mod hw;
 mod logs;
 mod serve;
 mod terminal;
+mod tls;
 mod validate;
 
 use std::io::IsTerminal as _;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use conveyor_base::limits::set_quotas;
 use conveyor_sandbox::Mode;
 use tracing_subscriber::EnvFilter;
 
@@ -51,6 +53,8 @@ enum Command {
     Hw(hw::Hw),
     /// Measure the box: engines, media graphs, encoders, shares, store; keep the report and compare it.
     Bench(bench::Bench),
+    /// Make a certificate of the box's own, and renew it.
+    Tls(tls::Tls),
     /// Verify the store's files; with --repair, mend what can be mended.
     Check(files::Check),
     /// Bring the store's files to this release's form.
@@ -72,6 +76,9 @@ enum Command {
         /// How it is held, as JSON.
         #[arg(long)]
         sandbox: Option<String>,
+        /// What is in force of [limits], as JSON.
+        #[arg(long)]
+        limits: Option<String>,
     },
 }
 
@@ -94,9 +101,10 @@ pub fn main() -> ExitCode {
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Hw(arguments) => hw::run(&arguments),
         Command::Bench(arguments) => on_runtime(bench::run(arguments)),
+        Command::Tls(arguments) => tls::run(&arguments),
         Command::Check(arguments) => files::check(&arguments),
         Command::Upgrade(place) => files::upgrade(&place),
-        Command::Stage { sandbox } => stage(sandbox.as_deref()),
+        Command::Stage { sandbox, limits } => stage(sandbox.as_deref(), limits.as_deref()),
         Command::Function { best_effort, hide, command } => {
             let mode = if best_effort { Mode::BestEffort } else { Mode::Enforce };
             Ok(conveyor_sandbox::function_main(mode, &hide, &command))
@@ -109,8 +117,10 @@ pub fn main() -> ExitCode {
 }
 
 /// The child's side. What it is told of its jail comes from the appliance; by hand it is the strictest.
-fn stage(sandbox: Option<&str>) -> anyhow::Result<ExitCode> {
+fn stage(sandbox: Option<&str>, limits: Option<&str>) -> anyhow::Result<ExitCode> {
     let sandbox = sandbox.map(serde_json::from_str).transpose()?.unwrap_or_default();
+    // Nothing was read of them before.
+    let _ = set_quotas(limits.map(serde_json::from_str).transpose()?.unwrap_or_default());
     Ok(conveyor_sandbox::child_main(&sandbox, conveyor_media::run))
 }
 

@@ -102,12 +102,14 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Exit
     // Its environment may hold keys, and its memory everything: no other process of its user reads them, nor does a core file.
     let _ = nix::sys::prctl::set_dumpable(false);
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics cannot be recorded")?;
+    let transport = config.transport().context("[tls] cannot be used")?;
+    let scheme = if transport.tls.is_some() { "https" } else { "http" };
     let listener = listen(config.listen)
         .await
         .with_context(|| format!("cannot listen on {}; is another appliance running?", config.listen))?;
     let address = listener.local_addr()?;
     let appliance = Appliance::start(&config, clock).await?;
-    appliance.parts.queues.served_at(&format!("http://{address}"));
+    appliance.parts.queues.served_at(&format!("{scheme}://{address}"));
     let upkeep = metrics.clone();
     let tidy = move || {
         let metrics = upkeep.clone();
@@ -123,8 +125,8 @@ pub async fn serve(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Exit
     let credentials = credentials.map(|c| (c.access_key_id.clone(), c.secret_access_key.clone(), c.role));
     let auth = Auth::for_address(address, Credentials::with_roles(credentials)).context("credentials are needed")?;
     let router = appliance.router(&config, auth, Arc::new(move || metrics.render()));
-    let mut server = tokio::spawn(api::serve(listener, router, std::future::pending()));
-    println!("conveyor is ready on http://{address}");
+    let mut server = tokio::spawn(api::serve(listener, router, transport, std::future::pending()));
+    println!("conveyor is ready on {scheme}://{address}");
 
     let fatal = wait_for_the_end(&appliance, &mut server).await?;
     server.abort();

@@ -35,40 +35,50 @@ impl Landing {
     }
 }
 
+/// The start of an execution for a whole file.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    /// Share, workflow and priority.
+    pub place: (&'a str, &'a str, i8),
+    pub key: &'a str,
+    pub file_state: FileState,
+    pub name: String,
+}
+
 /// Starts the execution for a whole file, and stores the landing with it.
-pub async fn land(
-    starter: &dyn Starter,
-    (share, workflow, priority): (&str, &str, i8),
-    key: &str,
-    file_state: FileState,
-) -> Result<StartOutcome, Fault> {
-    let name = name::execution_name(share, key, file_state);
+pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutcome, Fault> {
+    let Start { place: (share, workflow, priority), key, file_state, name } = start;
     let mut input = json!({
         "jobId": name,
         "bucket": share,
         "key": key,
         "size": file_state.size,
-        "requestedAt": starter.now().to_string(),
+        "requestedAt": starter.wall().to_string(),
     });
-    if priority != 0 {
-        input["priority"] = priority.into();
+    if *priority != 0 {
+        input["priority"] = (*priority).into();
     }
     let row = LandingRow { sight: file_state.digest(), execution: name.clone() };
-    let landing = Landing { share: share.to_owned(), key: key.to_owned(), row };
-    starter.start(workflow, &name, input.to_string(), landing).await
+    let landing = Landing { share: (*share).to_owned(), key: (*key).to_owned(), row };
+    starter.start(workflow, name, input.to_string(), landing).await
 }
 
-/// Reads the stored landings of a share. May take long: never on a thread that others need.
-pub fn recall(rows: &Scans, share: &str, into: &mut Settling) -> Result<usize, Fault> {
+/// Reads the stored landings of a share, and says which execution each file started. May take long: never on a thread
+/// that others need.
+pub fn recall(
+    rows: &Scans,
+    share: &str,
+    into: &mut Settling,
+    see: &mut dyn FnMut(&str, &str) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let mut after: Option<String> = None;
-    let mut count = 0;
     loop {
         let page = rows.landings(share, after.as_deref(), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(count) };
+        let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         for (key, row) in page {
             into.remember(&key, row.sight);
-            count += 1;
+            see(&key, &row.execution)?;
         }
     }
 }

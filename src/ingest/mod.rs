@@ -7,14 +7,16 @@
 //! ```
 //!
 //! [`settle`] says when a file is whole, [`name`] which names count and what an execution for a file is called,
-//! [`land`] starts it, and [`watch`] runs one share. Invariants: a file starts once, since its execution's name
-//! follows from its name and content; a share that is away is never taken for an empty one; nothing is deleted.
+//! [`land`] starts it, [`again`] says which are tried again, and [`watch`] runs one share. Invariants: a file starts once,
+//! since its execution's name follows from its name and content, and again only when that run failed and left it; a share that is away is never taken for an empty one; nothing is deleted.
 //!
 //! Must never: open what was dropped, or start anything but by the commit that also says so.
 
+mod again;
 mod land;
 mod name;
 mod scan;
+mod settings;
 mod settle;
 mod watch;
 
@@ -24,11 +26,15 @@ use conveyor_store::Commit;
 use futures::future::BoxFuture;
 
 pub use land::Landing;
-pub use watch::{WatchSettings, WatchStatus, Watcher};
+pub use settings::{WatchSettings, WatchStatus};
+pub use watch::Watcher;
 
 /// What ingest wants of the running appliance: of a [`Handle`], or of a recorder in tests.
 pub trait Starter: Send + Sync + 'static {
+    /// By the box's own time, which nobody sets.
     fn now(&self) -> Timestamp;
+    /// By the wall clock.
+    fn wall(&self) -> Timestamp;
     /// Starts the newest revision of the workflow, in one commit with the landing; resolves once both are durable. Where
     /// the execution exists the landing is stored by itself, and where the start is refused it is not.
     fn start(
@@ -54,6 +60,10 @@ pub enum StartOutcome {
 impl Starter for Handle {
     fn now(&self) -> Timestamp {
         Handle::now(self)
+    }
+
+    fn wall(&self) -> Timestamp {
+        Handle::wall(self)
     }
 
     fn start(

@@ -69,7 +69,7 @@ impl Settling {
 
     /// Takes note of what was seen of a file at `now`, and says what it means.
     pub fn observe(&mut self, key: &str, file_state: FileState, now: Timestamp) -> Observed {
-        if self.landed.get(&digest(key.as_bytes())) == Some(&file_state.digest()) {
+        if self.has_landed(key, file_state) {
             self.waiting.remove(key);
             return Observed::Landed;
         }
@@ -97,6 +97,11 @@ impl Settling {
     pub fn landed(&mut self, key: &str, file_state: FileState) {
         self.waiting.remove(key);
         self.landed.insert(digest(key.as_bytes()), file_state.digest());
+    }
+
+    /// Whether this very content landed.
+    pub fn has_landed(&self, key: &str, file_state: FileState) -> bool {
+        self.landed.get(&digest(key.as_bytes())) == Some(&file_state.digest())
     }
 
     /// A landing that was stored before this boot.

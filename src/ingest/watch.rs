@@ -9,22 +9,23 @@
 //! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share. A watch
 //! does one thing at a time with its share, however long that takes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Span, Timestamp, fault, shares};
+use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, fault, shares};
 use conveyor_interpreter::Status;
-use conveyor_store::{ExecutionFilter, Reader, Scans};
+use conveyor_store::{ExecutionFilter, ExecutionSummary, Reader, Scans};
 use parking_lot::Mutex;
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::again::{self, Again, Due};
 use super::scan::{self, PathState, Scan};
+use super::settings::{WatchSettings, WatchStatus};
 use super::settle::{FileState, Settling};
-use super::{StartOutcome, Starter, land};
+use super::{StartOutcome, Starter, land, name};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
 const WAITING_MAX: usize = 10_000;
@@ -35,90 +36,6 @@ const PROBLEMS_MAX: usize = 20;
 /// How soon whole files that found no room are tried again.
 const ROOM_MS: i64 = 500;
 
-/// `[[watch]]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WatchSettings {
-    pub share: String,
-    #[serde(default = "suffixes")]
-    pub suffixes: Vec<String>,
-    #[serde(default = "workflow")]
-    pub workflow: String,
-    /// Size and mtime must stay unchanged for this long.
-    #[serde(default = "settle")]
-    pub settle: Span,
-    /// How often the whole share is looked at: network shares raise no events for other hosts' writes.
-    #[serde(default = "every")]
-    pub scan: Span,
-    /// Most executions of this watch that run at once.
-    #[serde(default = "in_flight")]
-    pub in_flight: usize,
-    /// From -50 to 50, as MediaConvert's jobs have it: files of higher priority go first.
-    #[serde(default)]
-    pub priority: i8,
-    /// The share that takes files whose name is no text; without it they stay where they are.
-    pub quarantine: Option<String>,
-}
-
-fn suffixes() -> Vec<String> {
-    vec![".mp4".to_owned(), ".mov".to_owned()]
-}
-
-fn workflow() -> String {
-    "main".to_owned()
-}
-
-fn settle() -> Span {
-    Span::seconds(2)
-}
-
-fn every() -> Span {
-    Span::seconds(5)
-}
-
-fn in_flight() -> usize {
-    64
-}
-
-impl WatchSettings {
-    /// What is wrong with the table, for the configuration's check.
-    pub fn faults(&self, shares: &Shares) -> Vec<String> {
-        let mut faults = Vec::new();
-        for share in std::iter::once(&self.share).chain(&self.quarantine).filter(|share| !shares.has(share)) {
-            faults.push(format!("there is no share named '{share}'; add [shares.{share}]"));
-        }
-        if self.quarantine.as_ref() == Some(&self.share) {
-            faults.push("quarantine: must be another share than the watched one".to_owned());
-        }
-        if self.scan.ms < 100 {
-            faults.push(format!("scan: {} would keep the share busy; at least 100ms", self.scan));
-        }
-        if !(-50..=50).contains(&self.priority) {
-            faults.push(format!("priority: must be from -50 to 50, is {}", self.priority));
-        }
-        if self.in_flight == 0 {
-            faults.push("in_flight: with 0 nothing would ever start".to_owned());
-        }
-        faults
-    }
-}
-
-/// What the dashboard shows of a watch.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WatchStatus {
-    pub share: String,
-    /// Why the share cannot be used now; none while it can.
-    pub away: Option<String>,
-    pub waiting: usize,
-    pub in_flight: usize,
-    pub last_scan_ms: Option<i64>,
-    /// What keeps files from starting, or makes it slower; empty where all is well.
-    pub problems: Vec<String>,
-    /// What release 0.1 called `problems`; it goes with release 0.3.
-    pub troubles: Vec<String>,
-}
-
 /// Watches one share for as long as it runs.
 pub struct Watcher {
     settings: WatchSettings,
@@ -127,7 +44,9 @@ pub struct Watcher {
     reader: Reader,
     status: Arc<Mutex<WatchStatus>>,
     settling: Settling,
-    running: BTreeSet<ExecutionId>,
+    /// What runs, with the files' keys.
+    running: HashMap<ExecutionId, String>,
+    again: Again,
     /// Problems that were reported and are not resolved.
     reported: BTreeMap<String, String>,
     next_scan: Timestamp,
@@ -145,7 +64,8 @@ impl Watcher {
             reader,
             status: Arc::new(Mutex::new(status)),
             settling,
-            running: BTreeSet::new(),
+            running: HashMap::new(),
+            again: Again::default(),
             reported: BTreeMap::new(),
             next_scan: Timestamp(0),
             was_mounted: false,
@@ -191,6 +111,7 @@ impl Watcher {
                 fs_watcher = None;
             } else {
                 self.land_whole().await?;
+                self.land_again().await?;
             }
             let mut status = self.status.lock();
             status.waiting = self.settling.waiting().count();
@@ -200,14 +121,26 @@ impl Watcher {
         }
     }
 
-    /// What an earlier run of this box left: what landed, what still runs and takes up its room, and the mount.
+    /// What an earlier run of this box left: what landed, what still runs and takes up its room, what failed and is to be
+    /// tried again, and the mount.
     async fn recall(&mut self) -> Result<(), Fault> {
-        let (share, mut settling) = (self.settings.share.clone(), self.take_settling());
-        self.settling =
-            self.reader.blocking(move |rows| land::recall(rows, &share, &mut settling).map(|_| settling)).await?;
-        let (share, workflow) = (self.settings.share.clone(), self.settings.workflow.clone());
-        let in_flight = self.settings.in_flight;
-        self.running = self.reader.blocking(move |rows| running(rows, &share, workflow, in_flight)).await?;
+        let (settings, mut settling) = (self.settings.clone(), self.take_settling());
+        let mut again = Again::default();
+        let recall = move |rows: &Scans| {
+            let mut see = |key: &str, name: &str| -> Result<(), Fault> {
+                let Some(id) = rows.by_name(settings.machine(), name)? else { return Ok(()) };
+                let Some(ended) = rows.summary(id)? else { return Ok(()) };
+                if let Some(due) = Due::after(&ended, again::run_of_name(name), settings.retry) {
+                    again.put(key.to_owned(), due);
+                }
+                Ok(())
+            };
+            land::recall(rows, &settings.share, &mut settling, &mut see)?;
+            Ok::<_, Fault>((settling, again))
+        };
+        (self.settling, self.again) = self.reader.blocking(recall).await?;
+        let settings = self.settings.clone();
+        self.running = self.reader.blocking(move |rows| running(rows, &settings)).await?;
         self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
         Ok(())
     }
@@ -233,6 +166,9 @@ impl Watcher {
         let due = self
             .settling
             .next_due()
+            .into_iter()
+            .chain(self.again.next_due())
+            .min()
             .filter(|_| !away)
             .map(|due| if full { due.max(now.plus_ms(ROOM_MS)) } else { due });
         let next = due.map_or(self.next_scan, |due| due.min(self.next_scan));
@@ -301,7 +237,10 @@ impl Watcher {
                 PathState::File { key, file_state } => {
                     self.settling.observe(&key, file_state, now);
                 }
-                PathState::Gone { key } => self.settling.gone(&key),
+                PathState::Gone { key } => {
+                    self.settling.gone(&key);
+                    self.again.forget(&key);
+                }
                 // A folder that was moved in brings files for which there are no events.
                 PathState::Folder => self.next_scan = self.next_scan.min(now),
                 PathState::Other => {}
@@ -357,6 +296,9 @@ impl Watcher {
         self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
         self.status.lock().last_scan_ms = Some(now.0);
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
+        if is_complete {
+            self.again.keep_only(&seen);
+        }
         if is_complete && self.settling.keep_only(&seen) > 0 {
             let share = self.settings.share.clone();
             for commit in self.reader.blocking(move |rows| land::forgotten(rows, &share, &seen)).await? {
@@ -408,7 +350,9 @@ impl Watcher {
                 Err(why) => return self.away(why),
             };
             match look {
-                PathState::File { file_state: again, .. } if again == file_state => self.land(&key, file_state).await?,
+                PathState::File { file_state: again, .. } if again == file_state => {
+                    self.land(&key, file_state, 1).await?;
+                }
                 PathState::File { file_state: again, .. } => {
                     self.settling.observe(&key, again, now);
                 }
@@ -418,12 +362,63 @@ impl Watcher {
         Ok(())
     }
 
-    async fn land(&mut self, key: &str, file_state: FileState) -> Result<(), Fault> {
-        let place = (self.settings.share.as_str(), self.settings.workflow.as_str(), self.settings.priority);
-        match land::land(&*self.starter, place, key, file_state).await {
+    /// Tries again what failed and still lies there.
+    async fn land_again(&mut self) -> Result<(), Fault> {
+        let now = self.starter.now();
+        let room = self.settings.in_flight.saturating_sub(self.running.len());
+        for (key, due) in self.again.take_due(now, room) {
+            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
+            let look = match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {
+                Ok(look) => look,
+                Err(why) => {
+                    self.again.put(key, due);
+                    return self.away(why);
+                }
+            };
+            // Another content under the name goes its own way.
+            let PathState::File { file_state, .. } = look else { continue };
+            if !self.settling.has_landed(&key, file_state) {
+                continue;
+            }
+            // Somebody may have had it go on meanwhile.
+            match self.reader.summary(due.execution)?.map(|execution| execution.status) {
+                Some(Status::Running) => drop(self.running.insert(due.execution, key)),
+                Some(Status::Failed | Status::TimedOut) => self.land(&key, file_state, due.run + 1).await?,
+                _ => {}
+            }
+        }
+        self.say_again();
+        Ok(())
+    }
+
+    fn say_again(&mut self) {
+        match self.again.problem(&self.settings.share) {
+            Some(what) => self.report("again", what),
+            None => self.resolved("again"),
+        }
+    }
+
+    /// Starts a run of the file. Where it has been, as of a file that was taken back out of quarantine, the next one
+    /// is started, unless that of this very content runs or did what was wanted.
+    async fn land(&mut self, key: &str, file_state: FileState, run: u32) -> Result<(), Fault> {
+        let priority = self.settings.priority;
+        let place = (self.settings.share.clone(), self.settings.workflow.clone());
+        let first = name::execution_name(&place.0, key, file_state);
+        let mut start = land::Start { place: (&place.0, &place.1, priority), key, file_state, name: String::new() };
+        start.name = again::name_of(&first, run);
+        let mut outcome = land::land(&*self.starter, &start).await;
+        if matches!(outcome, Ok(StartOutcome::Existed)) {
+            let (machine, of) = (self.settings.machine().to_owned(), first.clone());
+            let look = self.reader.blocking(move |rows| again::next_run(rows, &machine, &of));
+            if let (next, Some(Status::Failed | Status::TimedOut)) = look.await? {
+                start.name = again::name_of(&first, next);
+                outcome = land::land(&*self.starter, &start).await;
+            }
+        }
+        match outcome {
             Ok(StartOutcome::Started(id)) => {
                 tracing::info!(share = self.settings.share, key, execution = %id, "a file landed");
-                self.running.insert(id);
+                self.running.insert(id, key.to_owned());
                 self.settling.landed(key, file_state);
                 self.resolved("start");
             }
@@ -447,21 +442,28 @@ impl Watcher {
         Ok(())
     }
 
-    /// Leaves in `running` what still runs.
+    /// Leaves in `running` what still runs, and takes note of what failed and left its file where it was.
     async fn count_running(&mut self) -> Result<(), Fault> {
-        let mut running = self.running.clone();
-        let look = move |rows: &Scans| -> Result<BTreeSet<ExecutionId>, Fault> {
-            let mut met = None;
-            running.retain(|id| match rows.summary(*id) {
-                Ok(execution) => execution.is_some_and(|execution| execution.status == Status::Running),
-                Err(fault) => {
-                    met = Some(fault);
-                    true
-                }
-            });
-            met.map_or(Ok(running), Err)
+        let running: Vec<ExecutionId> = self.running.keys().copied().collect();
+        let look = move |rows: &Scans| -> Result<Vec<(ExecutionId, Option<ExecutionSummary>)>, Fault> {
+            let looks = running.into_iter().map(|id| rows.summary(id).map(|execution| (id, execution)));
+            let mut ended = looks.collect::<Result<Vec<_>, _>>()?;
+            ended.retain(|(_, execution)| execution.as_ref().is_none_or(|e| e.status != Status::Running));
+            Ok(ended)
         };
-        self.running = self.reader.blocking(look).await?;
+        for (id, execution) in self.reader.blocking(look).await? {
+            let Some(key) = self.running.remove(&id) else { continue };
+            let Some(execution) = execution else { continue };
+            let run = again::run_of_name(&execution.name);
+            let Some(due) = Due::after(&execution, run, self.settings.retry) else { continue };
+            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
+            // Of a share that is away nobody knows; it is looked at when it is due.
+            match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {
+                Ok(PathState::File { file_state, .. }) if !self.settling.has_landed(&key, file_state) => {}
+                Ok(PathState::File { .. }) | Err(_) => self.again.put(key, due),
+                Ok(_) => {}
+            }
+        }
         Ok(())
     }
 
@@ -515,15 +517,15 @@ impl Watcher {
     }
 }
 
-/// What runs of a share's files.
-fn running(rows: &Scans, share: &str, workflow: String, in_flight: usize) -> Result<BTreeSet<ExecutionId>, Fault> {
-    let mut running = BTreeSet::new();
-    let filter = ExecutionFilter { machine: Some(workflow), status: Some(Status::Running) };
-    for row in rows.executions(&filter, None, in_flight)?.items {
+/// What runs of a share's files, with their keys.
+fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
+    let mut running = HashMap::new();
+    let filter = ExecutionFilter { machine: Some(settings.machine().to_owned()), status: Some(Status::Running) };
+    for row in rows.executions(&filter, None, settings.in_flight)?.items {
         let Some(header) = rows.header(row.id)? else { continue };
         let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
-        if input["bucket"] == share {
-            running.insert(row.id);
+        if input["bucket"] == settings.share {
+            running.insert(row.id, input["key"].as_str().unwrap_or_default().to_owned());
         }
     }
     Ok(running)

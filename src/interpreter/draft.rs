@@ -52,7 +52,10 @@ pub(super) enum Work {
 pub(super) struct Draft<'a, O: Observer> {
     pub machine: &'a StateMachine,
     pub env: &'a Env,
+    /// What the history shows, which never goes back.
     pub at: Timestamp,
+    /// What timers count from.
+    pub box_at: Timestamp,
     pub header: Header,
     pub work: Vec<Work>,
     /// The branch that entered its state last, and the event before that.
@@ -103,7 +106,8 @@ impl<'a, O: Observer> Draft<'a, O> {
         Draft {
             machine,
             env,
-            at: entry.at,
+            at: entry.at.max(base.header().last_at()),
+            box_at: entry.box_at,
             header: base.header().clone(),
             work: Vec::new(),
             entered_after: None,

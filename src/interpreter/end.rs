@@ -26,7 +26,7 @@ pub(super) fn set_execution_timeout(draft: &mut Draft<impl Observer>) {
     };
     let own_ms = own.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000));
     if let Some(ms) = own_ms.into_iter().chain(most).min() {
-        let due = draft.at.plus_ms(ms);
+        let due = draft.box_at.plus_ms(ms);
         draft.header.timeout_timer = Some(draft.set_timer(due));
     }
 }

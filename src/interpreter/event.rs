@@ -10,7 +10,10 @@ pub type Json = Arc<str>;
 /// An event with the time and the randomness that the decision may use, so that replaying it decides the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// By the wall clock, as people read it. Histories hold it; but for a Timestamp to wait for nothing is counted in it.
     pub at: Timestamp,
+    /// By the box's own time, which nobody sets: whatever lasts is counted in it.
+    pub box_at: Timestamp,
     pub seed: u128,
     pub event: Event,
 }
@@ -77,6 +80,7 @@ pub enum Command {
     CancelTask {
         attempt: Attempt,
     },
+    /// By the box's own time, or marked as by the wall clock: see [`Timestamp::by_wall`].
     SetTimer {
         timer: TimerId,
         due: Timestamp,

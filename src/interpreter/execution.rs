@@ -193,6 +193,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// No event that is to come lies before: when it was started, redriven last, or stopped.
+    pub(super) fn last_at(&self) -> Timestamp {
+        let others = self.redriven_at.into_iter().chain(self.stopped_at);
+        others.fold(self.started_at, Timestamp::max)
+    }
+
     /// What came out, of an execution that succeeded.
     pub fn output(&self) -> Option<&str> {
         match &self.outcome {

@@ -206,3 +206,45 @@ pub enum HistoryKind {
         state: Arc<str>,
     },
 }
+
+impl HistoryKind {
+    /// About how many bytes of memory its texts take.
+    pub fn bytes(&self) -> usize {
+        let failure =
+            |failure: &Failure| [&failure.error, &failure.cause].into_iter().flatten().map(String::len).sum::<usize>();
+        match self {
+            HistoryKind::StateExited { output, assigned, .. } => {
+                output.len() + assigned.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            }
+            HistoryKind::ExecutionStarted { input: text, .. }
+            | HistoryKind::ExecutionSucceeded { output: text }
+            | HistoryKind::StateEntered { input: text, .. }
+            | HistoryKind::TaskScheduled { parameters: text, .. }
+            | HistoryKind::TaskSubmitted { output: text, .. }
+            | HistoryKind::TaskSucceeded { output: text, .. }
+            | HistoryKind::ActivityScheduled { input: text, .. }
+            | HistoryKind::ActivitySucceeded { output: text }
+            | HistoryKind::LambdaFunctionScheduled { input: text, .. }
+            | HistoryKind::LambdaFunctionSucceeded { output: text } => text.len(),
+            HistoryKind::ExecutionFailed(told)
+            | HistoryKind::ExecutionAborted(told)
+            | HistoryKind::ExecutionTimedOut(told)
+            | HistoryKind::ParallelStateFailed(told)
+            | HistoryKind::MapStateFailed(told)
+            | HistoryKind::MapRunFailed(told)
+            | HistoryKind::TaskFailed { failure: told, .. }
+            | HistoryKind::TaskTimedOut { failure: told, .. }
+            | HistoryKind::TaskStartFailed { failure: told, .. }
+            | HistoryKind::TaskSubmitFailed { failure: told, .. }
+            | HistoryKind::ActivityFailed(told)
+            | HistoryKind::ActivityTimedOut(told)
+            | HistoryKind::ActivityScheduleFailed(told)
+            | HistoryKind::LambdaFunctionFailed(told)
+            | HistoryKind::LambdaFunctionTimedOut(told)
+            | HistoryKind::LambdaFunctionScheduleFailed(told)
+            | HistoryKind::LambdaFunctionStartFailed(told)
+            | HistoryKind::EvaluationFailed { failure: told, .. } => failure(told),
+            _ => 0,
+        }
+    }
+}

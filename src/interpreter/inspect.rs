@@ -108,7 +108,7 @@ pub fn inspect(trial: &Trial, env: &Env) -> Finding {
     let reference = MachineRef { name: String::new(), revision: 0, qualifier: None };
     let id = ExecutionId::generate(trial.at);
     let execution = Execution::start(id, String::new(), reference, trial.input.clone(), trial.at);
-    let entry = Entry { at: trial.at, seed: trial.seed, event: Event::Started };
+    let entry = Entry { at: trial.at, box_at: trial.at, seed: trial.seed, event: Event::Started };
     let effort = Effort::of(limits::STATE_WORK_MAX);
     let mut draft = Draft::observed(trial.machine, Base::Whole(&execution), &entry, env, &effort, Notes::default());
     draft.context = Context::Given(trial.context.clone().into());

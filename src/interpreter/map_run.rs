@@ -307,7 +307,7 @@ impl<'m> Feed<'m> {
         let Doing::MapRun { run, .. } = row.doing else { return Ok(None) };
         let Some((state, map)) = map_of(machine, &row.state) else { return Ok(None) };
         // The same time and randomness whenever it is asked: the run may go on after a crash.
-        let entry = Entry { at: row.state_entered_at, seed: run, event: Event::Started };
+        let entry = Entry { at: row.state_entered_at, box_at: row.state_entered_at, seed: run, event: Event::Started };
         effort.grant(limits::STATE_WORK_MAX);
         let mut draft = Draft::new(machine, Base::Part(parent), &entry, env, effort);
         let around = Surroundings::of(&mut draft, branch, None).seeded(run as u64);

@@ -20,7 +20,7 @@ pub(super) fn again(draft: &mut Draft<impl Observer>, id: BranchId, state: &Stat
         return false;
     }
     let chance = draft.draw();
-    let due = draft.at.plus_ms(delay_ms(retrier, used, chance));
+    let due = draft.box_at.plus_ms(delay_ms(retrier, used, chance));
     restart_later(draft, id);
     let (timer, due) = draft.set_timer(due);
     if let Some(branch) = draft.edit(id) {

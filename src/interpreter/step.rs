@@ -216,7 +216,7 @@ fn put_off(draft: &mut Draft<impl Observer>, work: Work) {
     if draft.branch(id).is_none() {
         return;
     }
-    let (timer, due) = draft.set_timer(draft.at);
+    let (timer, due) = draft.set_timer(draft.box_at);
     let Some(branch) = draft.edit(id) else { return };
     match work {
         Work::Enter(_, name, payload) => {

@@ -45,9 +45,9 @@ pub(super) fn run(
     }
     let timeout_ms = timeout.map(|s| s.saturating_mul(1_000));
     let heartbeat_ms = heartbeat.map(|s| s.saturating_mul(1_000));
-    let timeout = timeout_ms.map(|ms| draft.set_timer(draft.at.plus_ms(ms)));
+    let timeout = timeout_ms.map(|ms| draft.set_timer(draft.box_at.plus_ms(ms)));
     // An activity's worker owes heartbeats from when it took the task.
-    let heartbeat = heartbeat_ms.filter(|_| !is_activity).map(|ms| draft.set_timer(draft.at.plus_ms(ms)));
+    let heartbeat = heartbeat_ms.filter(|_| !is_activity).map(|ms| draft.set_timer(draft.box_at.plus_ms(ms)));
     let retry_count = draft.branch(id).map_or(0, |b| b.retries.iter().sum());
     let phase = if is_activity { TaskPhase::Scheduled } else { TaskPhase::Started };
     if let Some(branch) = draft.edit(id) {
@@ -178,7 +178,7 @@ fn restart_heartbeat(draft: &mut Draft<impl Observer>, id: BranchId) {
     if let Some(timer) = heartbeat {
         draft.clear_timer(timer);
     }
-    let timer = draft.set_timer(draft.at.plus_ms(ms));
+    let timer = draft.set_timer(draft.box_at.plus_ms(ms));
     if let Some(Doing::Task { heartbeat, .. }) = draft.edit(id).map(|b| &mut b.doing) {
         *heartbeat = Some(timer);
     }

@@ -20,7 +20,8 @@ pub(super) fn run(
 ) -> Result<(), Raised> {
     let around = Surroundings::of(draft, id, None);
     let input = around.input(&mut draft.observer, state, &payload.value)?;
-    let at = draft.at;
+    // A number of seconds is counted in the box's own time, a moment is one of the wall clock.
+    let at = if wait.is_by_wall() { draft.at } else { draft.box_at };
     let due = match wait {
         Wait::Seconds(seconds) => after(&around, state, at, *seconds)?,
         Wait::SecondsQuery(query) => after(&around, state, at, around.seconds(state, "Seconds", query, &input)?)?,
@@ -31,7 +32,7 @@ pub(super) fn run(
         return Err(too_long(&around, state));
     }
     // A moment that has passed is waited for too: it costs a step, and the timer fires at once.
-    let (timer, due) = draft.set_timer(due.max(at));
+    let (timer, due) = draft.set_timer(if wait.is_by_wall() { due.by_wall() } else { due });
     if let Some(branch) = draft.edit(id) {
         branch.doing = Doing::Wait { timer, due };
     }

@@ -22,6 +22,7 @@ pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
         }
     }
     let mut found: Vec<Variable> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
     walk(&tree.root, &mut |node| match &node.kind {
         Kind::Path { steps, .. } => {
             if let Some((variable, at)) = steps.first().and_then(name) {
@@ -36,12 +37,13 @@ pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
                     fields.push(name.clone());
                     before = Some(step);
                 }
+                seen.insert(at);
                 found.push(Variable { name: variable.to_owned(), fields, at });
             }
         }
         _ => {
             if let Some((variable, at)) = name(node)
-                && !found.iter().any(|known| known.at == at)
+                && seen.insert(at)
             {
                 found.push(Variable { name: variable.to_owned(), fields: Vec::new(), at });
             }

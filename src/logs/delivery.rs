@@ -86,7 +86,7 @@ impl Delivery {
         });
         let Ok((lost, Some(fault))) = written.await else { return };
         metrics::counter!("conveyor_log_lines_dropped_total").increment(lost as u64);
-        if queue.complained_at.is_none_or(|at| now.since_ms(at) >= COMPLAINT_EVERY_MS) {
+        if queue.complained_at.is_none_or(|at| now.since_ms(at).abs() >= COMPLAINT_EVERY_MS) {
             queue.complained_at = Some(now);
             tracing::warn!("{lost} log lines of executions were dropped: {fault}");
         }

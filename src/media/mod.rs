@@ -10,6 +10,7 @@
 
 mod analysis;
 mod bench;
+mod bounds;
 pub mod clip;
 mod container;
 mod demuxers;
@@ -41,12 +42,13 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "publish" => return files::publish::run(job, reporter),
         "archive" => return files::archive::run(job, reporter),
         "quarantine" => return files::quarantine::run(job, reporter),
+        "offer" => return files::offer::run(job, reporter),
         "brief" => return analysis::brief::run(job, reporter),
         _ => init()?,
     }
     match job.stage.as_str() {
-        // What starting does is all that is wanted: GStreamer's list of plug-ins is written.
-        "registry" => Ok(serde_json::json!({})),
+        // Starting does most of what is wanted: GStreamer's list of plug-ins is written.
+        "registry" => Ok(serde_json::json!({ "tools": tools() })),
         "probe" => probe::run(job, reporter),
         "sanitize" => sanitize::run(job, reporter),
         "quality" => quality::run(job, reporter),
@@ -62,6 +64,16 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             format!("there is no media stage named '{other}'; correct the Task's Resource"),
         )),
     }
+}
+
+/// What this release can open, in a word that changes when that does: its version, GStreamer's and all elements.
+fn tools() -> String {
+    use gstreamer::prelude::*;
+    let features = gstreamer::Registry::get().features(gstreamer::ElementFactory::static_type());
+    let mut names: Vec<String> = features.iter().map(|feature| feature.name().to_string()).collect();
+    names.sort_unstable();
+    let all = format!("{}\n{}", gstreamer::version_string(), names.join("\n"));
+    format!("{} {}", env!("CARGO_PKG_VERSION"), &blake3::hash(all.as_bytes()).to_hex()[..16])
 }
 
 /// For who trusts the files: does a job in this very process, and places what it made.

@@ -11,6 +11,7 @@ use conveyor_base::TaskError;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::bounds;
 use super::input::Input;
 
 /// How long a pipeline may move no buffer at all before it counts as stalled.
@@ -182,6 +183,9 @@ pub fn link(chain: &[&gst::Element]) -> Result<(), TaskError> {
 /// An error message of the bus as an error that a workflow can match and a person can read.
 pub fn error_of(message: &gst::Message, input: &Input) -> TaskError {
     let gst::MessageView::Error(message) = message.view() else { return bug("no error message") };
+    if let Some(exceeded) = bounds::exceeded(message, input) {
+        return exceeded;
+    }
     let (error, debug) = (message.error(), message.debug().unwrap_or_default());
     let detail = format!("{error} ({})", debug.lines().last().unwrap_or_default().trim());
     let factory = message.src().and_then(|from| from.downcast_ref::<gst::Element>()?.factory());

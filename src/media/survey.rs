@@ -14,6 +14,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use parking_lot::Mutex;
 
+use super::bounds;
 use super::container::Kind;
 use super::input::Input;
 use super::pipeline::{Pipeline, bug, link, make};
@@ -163,6 +164,7 @@ fn pictures(input: &Input, media: &Media, on_progress: &dyn Fn(f64)) -> Result<S
     let (source, split) = (pipeline.add("filesrc")?, pipeline.add("decodebin")?);
     source.set_property("location", &input.path);
     link(&[&source, &split])?;
+    bounds::watch(&split);
     // What comes out of the demultiplexer is taken as it is.
     split.connect("autoplug-continue", false, |args| {
         let pad = args.get(1).and_then(|a| a.get::<gst::Pad>().ok());

@@ -12,6 +12,13 @@ pub fn of(stage: &str, parameters: &Value) -> Access {
     let mut access = Access::default();
     match stage {
         "publish" | "archive" | "quarantine" => shares(parameters, &mut access.shares),
+        "offer" => {
+            access.shares.extend(one("quarantine").map(|to| to.share));
+            let watched = parameters["watched"].as_array().into_iter().flatten();
+            access.shares.extend(watched.filter_map(|share| share.as_str().map(str::to_owned)));
+            access.shares.sort();
+            access.shares.dedup();
+        }
         "transcode" => settings(parameters, &mut access),
         "quality" => {
             access.reads.extend(["source", "input"].into_iter().filter_map(one));

@@ -51,6 +51,11 @@ const JOB: &str = r#"{
           "MaxDelaySeconds": 60
         },
         {
+          "ErrorEquals": ["Stage.LimitExceeded", "Stage.Jail"],
+          "IntervalSeconds": 5,
+          "MaxAttempts": 1
+        },
+        {
           "ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout", "Stage.Crashed", "Stage.Failed", "Stage.BadReport", "Stage.Panicked", "Media.Stalled",
             "Media.DiskFull", "Media.WorkDir", "Media.Failed", "Media.OutputIncomplete"],
           "IntervalSeconds": 10,

@@ -74,7 +74,7 @@ fn answer(call: &Call, pattern: Pattern) -> Result<CallOutcome, TaskError> {
     };
     let (machine, qualifier) = machine_of(arn);
     let child = Child { machine, qualifier, name, input: input_text(p.get("Input")), shape };
-    let (id, at) = (aws::request_id(call), call.handle.now());
+    let (id, at) = (aws::request_id(call), call.handle.wall());
     Ok(start(call, child, move |started| {
         let started = started.map_err(|refused| {
             TaskError::new(

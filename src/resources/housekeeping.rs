@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use conveyor_base::beneath::{Entry, Folder, Links, Meta};
-use conveyor_base::{Attempt, ExecutionId, ShareIo, Shares, Span, TaskError, Uri};
+use conveyor_base::{Attempt, ExecutionId, ShareIo, Shares, Span, TaskError, Timestamp, Uri};
 use conveyor_interpreter::{RunTask, Status};
 use conveyor_run::{Demand, RetentionPeriods};
 use conveyor_store::{Reader, Scans};
@@ -81,8 +81,10 @@ impl Housekeeping {
         let periods = RetentionPeriods { archive: self.settings.archive, forget: self.settings.executions };
         let retired = call.handle.retire(periods).await.map_err(|e| fault(&e));
         let p = &call.parameters;
+        // Files are dated by the wall clock; what it shows by mistake must cost nobody his.
+        let now = call.handle.clock().settled();
         let before = |key: &str, default: u64, seconds: u64| {
-            ago(p.get(key).and_then(Value::as_u64).unwrap_or(default).saturating_mul(seconds))
+            ago(now, p.get(key).and_then(Value::as_u64).unwrap_or(default).saturating_mul(seconds))
         };
         let work = self.sweep_work(before("workDirHours", 24, 3_600)).await;
         let since = before("stagingDays", 30, 86_400);
@@ -146,8 +148,9 @@ fn in_folder(
     }
 }
 
-fn ago(seconds: u64) -> SystemTime {
-    SystemTime::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
+fn ago(now: Timestamp, seconds: u64) -> SystemTime {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0.max(0).unsigned_abs());
+    now.checked_sub(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn failed(place: &Path, e: &io::Error) -> TaskError {

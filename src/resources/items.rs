@@ -57,7 +57,7 @@ impl Operating {
             integration: self.integration,
             table: table.to_owned(),
             id: aws::request_id(call),
-            at: call.handle.now(),
+            at: call.handle.wall(),
         };
         let request = read(self.operation, table, &call.parameters).map_err(|refusal| words.error(&refusal))?;
         let tables = self.tables.clone();

@@ -39,6 +39,7 @@ const STAGES: &[(&str, &str, u32, u8)] = &[
     ("quality", "cpu", 2, 30),
     ("fingerprint", "io", 1, 60),
     ("quarantine", "io", 1, 60),
+    ("offer", "io", 1, 60),
     ("brief", "io", 1, 40),
     ("publish", "io", 1, 20),
     ("archive", "io", 1, 10),
@@ -55,6 +56,7 @@ pub const NAMES: &[&str] = &[
     "conveyor:quality",
     "conveyor:fingerprint",
     "conveyor:quarantine",
+    "conveyor:offer",
     "conveyor:brief",
     "conveyor:publish",
     "conveyor:archive",
@@ -70,6 +72,8 @@ pub struct Stages {
     pub spawn: Arc<dyn Spawn>,
     /// How long transcodes take on this box.
     pub predictor: Arc<Predictor>,
+    /// The shares on which files are dropped.
+    pub watched: Vec<String>,
 }
 
 pub fn adapter(name: &'static str, stages: &Arc<Stages>) -> Arc<dyn Adapter> {
@@ -136,12 +140,19 @@ impl Stage {
         let (stage, stages) = (self.name, &*self.stages);
         mounts::check(call, &stages.io).await?;
         let folder = WorkDir::create(&stages.data_dir, format!("{}-{}", call.execution, call.task.attempt)).await?;
+        let mut parameters = call.parameters.clone();
+        if matches!(stage, "quarantine" | "offer")
+            && let Some(fields) = parameters.as_object_mut()
+        {
+            fields.insert("tools".to_owned(), json!(stages.spawn.tools().await));
+            fields.insert("watched".to_owned(), json!(stages.watched));
+        }
         let job = Job {
             stage: stage.to_owned(),
-            parameters: call.parameters.clone(),
+            access: access::of(stage, &parameters),
+            parameters,
             work_dir: folder.path.clone(),
             shares: stages.io.shares().clone(),
-            access: access::of(stage, &call.parameters),
             threads: call.threads,
             device: call.device.clone(),
         };

@@ -46,7 +46,7 @@ pub(super) fn publish(
     told: Vec<(String, Map<String, Value>)>,
     ended: Result<Ended, TaskError>,
 ) -> CallOutcome {
-    let now = call.handle.now().to_string();
+    let now = call.handle.wall().to_string();
     let body = |(id, mut body): (String, Map<String, Value>)| {
         body.insert("id".to_owned(), json!(id));
         body.insert("at".to_owned(), json!(now));

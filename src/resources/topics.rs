@@ -74,7 +74,7 @@ impl Publishing {
         let answer = match self.integration {
             Integration::Sdk => answer,
             Integration::Optimised => {
-                aws::with_metadata(answer, &id, "text/xml", call.handle.now(), aws::HeaderStyle::Plain)
+                aws::with_metadata(answer, &id, "text/xml", call.handle.wall(), aws::HeaderStyle::Plain)
             }
         };
         Ok(notify::publish(&self.notifications, call, vec![(message_id, body)], Ok(Ended::Done(answer))))

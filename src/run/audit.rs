@@ -1,13 +1,13 @@
-//! What goes along into the commit of a change: the audit entry that tells of it, and rows of others that hold only with
-//! it.
+//! What goes along into the commit of a change: the audit entry that tells of it, what the execution that it changed
+//! keeps of who did it, and rows of others that hold only with it.
 //!
 //! Invariant: an entry is stored with the change, or, where nothing was changed, by itself; never twice and never later
-//! than the answer.
+//! than the answer. What an execution keeps is stored with the change or not at all.
 
 use std::sync::Arc;
 
-use conveyor_base::Timestamp;
-use conveyor_store::{AuditKey, AuditRow, Commit};
+use conveyor_base::{ExecutionId, Timestamp};
+use conveyor_store::{ActionRow, AuditKey, AuditRow, Commit};
 use parking_lot::Mutex;
 
 /// One thing that somebody did.
@@ -42,6 +42,19 @@ impl AuditEntry {
     }
 }
 
+impl AuditEntry {
+    /// What the execution keeps that this was done to.
+    fn action(&self) -> ActionRow {
+        ActionRow {
+            at: self.at.into(),
+            who: self.who.clone(),
+            role: self.role.clone(),
+            api: self.api.to_owned(),
+            what: self.what.clone(),
+        }
+    }
+}
+
 /// On whose behalf a change is made, and rows of others that hold only with it: the first commit of the change takes
 /// both along. Clones are the same.
 #[derive(Clone, Default)]
@@ -50,6 +63,8 @@ pub struct OnBehalf(Arc<Mutex<Along>>);
 #[derive(Default)]
 struct Along {
     entry: Option<AuditEntry>,
+    /// For the first execution that is changed.
+    action: Option<ActionRow>,
     rows: Vec<Rows>,
 }
 
@@ -61,7 +76,13 @@ pub(super) type By<'a> = Option<&'a OnBehalf>;
 
 impl OnBehalf {
     pub fn of(entry: AuditEntry) -> OnBehalf {
-        OnBehalf(Arc::new(Mutex::new(Along { entry: Some(entry), rows: Vec::new() })))
+        let action = Some(entry.action());
+        OnBehalf(Arc::new(Mutex::new(Along { entry: Some(entry), action, rows: Vec::new() })))
+    }
+
+    /// The same for what is done too often for the audit log: the execution alone keeps it.
+    pub fn unlisted(entry: &AuditEntry) -> OnBehalf {
+        OnBehalf(Arc::new(Mutex::new(Along { entry: None, action: Some(entry.action()), rows: Vec::new() })))
     }
 
     /// With rows that become durable with the change, or not at all.
@@ -72,11 +93,19 @@ impl OnBehalf {
 
     /// Adds all of it to a commit, but for what another commit has.
     pub fn join(&self, commit: &mut Commit) {
-        let Along { entry, rows } = std::mem::take(&mut *self.0.lock());
+        let Along { entry, rows, .. } = std::mem::take(&mut *self.0.lock());
         if let Some(entry) = entry {
             entry.store(commit);
         }
         rows.into_iter().for_each(|rows| rows(commit));
+    }
+
+    /// The same for the commit of a change to an execution, which keeps who made it.
+    pub fn join_of(&self, id: ExecutionId, commit: &mut Commit) {
+        if let Some(action) = self.0.lock().action.take() {
+            commit.put_action(id, uuid::Uuid::new_v4().as_fields().0, &action);
+        }
+        self.join(commit);
     }
 
     /// The same entry about something else, for a change that is several: `to` is what each of them is done to. None where

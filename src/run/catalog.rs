@@ -169,7 +169,7 @@ impl Core {
             }
             return self.publish_if_asked(there, row, new.publish, by).await;
         }
-        let now = self.clock.now();
+        let now = self.clock.wall();
         // Revisions of an earlier machine of this name may still be run by its executions.
         let revision = self.newest_revision(&new.name).await?.unwrap_or(0) + 1;
         let mut row = MachineRow {
@@ -211,7 +211,7 @@ impl Core {
             return Err(Refused::new("ConflictException", what));
         }
         let old = self.current(&row)?;
-        let now = self.clock.now();
+        let now = self.clock.wall();
         let new = RevisionRow {
             definition: change.definition.unwrap_or_else(|| old.definition.clone()),
             role_arn: change.role_arn.unwrap_or_else(|| old.role_arn.clone()),

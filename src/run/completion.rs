@@ -126,7 +126,14 @@ impl Completion {
             lent.joined = Some(Joined { outcome, step: Step::default(), announced: Vec::new() });
             return true;
         };
-        let entry = lent.core.entry(stage::event(lent.attempt, outcome.clone()).0);
+        let event = stage::event(lent.attempt, outcome.clone()).0;
+        let entry = match lent.core.entry_of(execution.header(), event) {
+            Ok(entry) => entry,
+            Err(fault) => {
+                lent.core.note(&fault);
+                return false;
+            }
+        };
         let rows = lent.core.reader.rows(execution.header().id);
         // What brings a Map's iterations together was read before this was lent; what fails very many of them was not.
         let mut pace = Pace::Brief;

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use conveyor_base::{Attempt, Backoff, Blocking, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, arn, fault};
+use conveyor_base::{
+    Attempt, Backoff, Blocking, BoxClock, BranchId, Clock, ExecutionId, Fault, TaskError, TimerId, Timestamp, arn,
+    fault,
+};
 use conveyor_interpreter::map_run::run_of;
 use conveyor_interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
 use conveyor_store::{Commit, Reader, Threads, Writer};
@@ -37,6 +40,7 @@ pub struct Config {
     pub writer: Writer,
     pub reader: Reader,
     pub resources: Arc<dyn Resources>,
+    /// The wall clock, and what goes on beside it. All parts go by the box's own time, which is made of these.
     pub clock: Arc<dyn Clock>,
     pub lanes: Lanes,
     pub account: String,
@@ -62,7 +66,7 @@ pub(super) struct Core {
     pub writer: Writer,
     pub reader: Reader,
     pub resources: Arc<dyn Resources>,
-    pub clock: Arc<dyn Clock>,
+    pub clock: Arc<BoxClock>,
     pub account: String,
     pub region: String,
     pub board: Arc<ProgressBoard>,
@@ -111,7 +115,7 @@ struct Awake {
 }
 
 impl Core {
-    pub fn new(config: Config) -> SharedCore {
+    pub fn new(config: Config, clock: Arc<BoxClock>) -> SharedCore {
         let own = matches!(config.writer.threads(), Threads::Own);
         let places = |some: fn() -> Blocking| if own { some() } else { Blocking::inline() };
         let (analyses, trials) = (places(Blocking::half_of_the_cores), places(Blocking::half_of_the_cores));
@@ -124,7 +128,7 @@ impl Core {
             writer: config.writer,
             reader: config.reader,
             resources: config.resources,
-            clock: config.clock,
+            clock,
             account: config.account,
             region: config.region,
             board: Arc::new(ProgressBoard::new()),
@@ -157,7 +161,23 @@ impl Core {
 
     /// An event with the time and randomness that `step` may use.
     pub fn entry(&self, event: Event) -> Entry {
-        Entry { at: self.clock.now(), seed: uuid::Uuid::new_v4().as_u128(), event }
+        Entry { at: self.clock.wall(), box_at: self.clock.now(), seed: uuid::Uuid::new_v4().as_u128(), event }
+    }
+
+    /// The same for an execution that has events already: none is dated before the last one, though the clock was set back.
+    pub fn entry_of(&self, header: &Header, event: Event) -> Result<Entry, Fault> {
+        let mut entry = self.entry(event);
+        if self.clock.was_later_than(entry.at) {
+            let last = self.reader.last_event(header.id)?;
+            entry.at = last.map_or(entry.at, |last| entry.at.max(last.at));
+        }
+        Ok(entry)
+    }
+
+    /// How long until a timer is due, by whichever clock it goes.
+    pub fn until_ms(&self, due: Timestamp) -> i64 {
+        let now = if due.is_by_wall() { self.clock.wall() } else { self.clock.now() };
+        due.moment().since_ms(now)
     }
 
     /// Stores a commit. A fatal fault ends the appliance.

@@ -40,7 +40,8 @@ impl<'a> ExecutionEnded<'a> {
             name: &header.name,
             status: header.status,
             error: header.failure().0,
-            duration_ms: stopped_at.since_ms(header.started_at),
+            // The clock may have been set back in between.
+            duration_ms: stopped_at.since_ms(header.started_at).max(0),
         }
     }
 

@@ -305,7 +305,11 @@ impl State {
     async fn decide(&mut self, event: Event, on_behalf: Option<OnBehalf>) -> Result<bool, Refused> {
         let core = self.core.clone();
         self.load().await?;
-        let step = self.step(&core.entry(event)).await?;
+        let Some(header) = self.execution.as_ref().map(|execution| execution.header()) else {
+            return Err(Refused::no_execution(self.id));
+        };
+        let entry = core.entry_of(header, event).inspect_err(|fault| core.note(fault))?;
+        let step = self.step(&entry).await?;
         let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
             return Err(Refused::no_execution(self.id));
         };
@@ -316,7 +320,7 @@ impl State {
         commit.step_of(execution, &step);
         let announced = core.status_changed(machine, execution.header(), &step, &mut commit);
         if let Some(entry) = on_behalf {
-            entry.join(&mut commit);
+            entry.join_of(self.id, &mut commit);
         }
         if let Err(fault) = core.commit(commit).await {
             self.execution = None;

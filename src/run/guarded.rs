@@ -148,7 +148,7 @@ mod tests {
         let pinned = MachineRef { name: "m".into(), revision: 1, qualifier: None };
         let id = ExecutionId::generate(Timestamp(1));
         let mut execution = Execution::start(id, "e".into(), pinned, "{}".into(), Timestamp(1));
-        let entry = Entry { at: Timestamp(1), seed: 1, event: Event::Started };
+        let entry = Entry { at: Timestamp(1), box_at: Timestamp(1), seed: 1, event: Event::Started };
         let env = Env::new("r", "a", "m", "");
         execution.apply(&step(&machine, &execution, &entry, &env));
         let timers = execution.branches.values().flat_map(|b| b.doing.timers()).count() + 1;
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(execution.header.last_event, EventId(last.0 + 1));
         assert!(matches!(end.commands.last(), Some(Command::Deliver(_))));
 
-        let entry = Entry { at: Timestamp(3), seed: 2, event: Event::Redriven };
+        let entry = Entry { at: Timestamp(3), box_at: Timestamp(3), seed: 2, event: Event::Redriven };
         let again = step(&machine, &execution, &entry, &env);
         execution.apply(&again);
         assert_eq!(execution.header.status, Status::Running);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use conveyor_base::{Attempt, Clock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
+use conveyor_base::{Attempt, BoxClock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use conveyor_interpreter::Json;
 use conveyor_interpreter::map_run::run_of;
 use conveyor_interpreter::{Doing, Event, Header, MachineRef, Parent, RunTask};
@@ -95,12 +95,18 @@ impl Handle {
         &self.core.reader
     }
 
-    pub fn clock(&self) -> &Arc<dyn Clock> {
+    pub fn clock(&self) -> &Arc<BoxClock> {
         &self.core.clock
     }
 
+    /// By the box's own time, which nobody sets: for what lasts, and for what rows count it in.
     pub fn now(&self) -> Timestamp {
         self.core.clock.now()
+    }
+
+    /// By the wall clock: for what people read, and what they tied to a time of day.
+    pub fn wall(&self) -> Timestamp {
+        self.core.clock.wall()
     }
 
     pub fn account(&self) -> &str {
@@ -276,7 +282,7 @@ impl Handle {
         if header.child.is_some() {
             return Err(refused("it is a child of a Map run: redrive the execution that started the run."));
         }
-        if let Some(why) = super::not_redrivable(&header, self.now()) {
+        if let Some(why) = super::not_redrivable(&header, self.clock().settled()) {
             return Err(refused(&format!("{why}.")));
         }
         if self.core.reader.is_archived(id)? {
@@ -285,7 +291,7 @@ impl Handle {
         match self.core.post_for(id, Event::Redriven, self.on_behalf.clone()).await? {
             true => {
                 let header = self.core.reader.header(id).await?;
-                Ok(header.and_then(|header| header.redriven_at).unwrap_or_else(|| self.now()))
+                Ok(header.and_then(|header| header.redriven_at).unwrap_or_else(|| self.wall()))
             }
             false => Err(refused("nothing is left to continue from.")),
         }
@@ -409,7 +415,7 @@ impl Handle {
             let what = format!("'{}' runs in an execution only; specify a mock", task.resource);
             return Err(Refused::new("ValidationException", what));
         }
-        let (now, execution) = (self.now(), ExecutionId::generate(self.now()));
+        let (now, execution) = (self.wall(), ExecutionId::generate(self.wall()));
         let name = execution.to_string();
         let context = TaskContext {
             execution,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use conveyor_base::{Attempt, Clock, EventId, ExecutionId, Timestamp};
+use conveyor_base::{Attempt, BoxClock, EventId, ExecutionId, Timestamp};
 use conveyor_interpreter::{MachineRef, Status};
 use conveyor_job::Progress;
 use parking_lot::Mutex;
@@ -99,7 +99,7 @@ impl ProgressBoard {
 #[derive(Clone)]
 pub struct ProgressSink {
     pub(super) board: Arc<ProgressBoard>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<BoxClock>,
     pub(super) execution: ExecutionId,
     pub(super) attempt: Attempt,
     pub(super) last_ms: Arc<AtomicI64>,

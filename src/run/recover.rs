@@ -3,9 +3,10 @@
 //! Recovery looks at what was in flight and at nothing else: outstanding tasks and untold endings are tables of
 //! their own. Executions that only wait stay rows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::{Attempt, Backoff, ExecutionId, Fault, Timestamp};
+use conveyor_base::{Attempt, Backoff, BoxClock, ClockMark, ExecutionId, Fault};
 use conveyor_interpreter::Json;
 use conveyor_interpreter::{Doing, RunTask, TaskPhase};
 use conveyor_store::Scans;
@@ -26,7 +27,9 @@ const RESUMED_PER_TURN: usize = 256;
 pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     let lanes = std::mem::take(&mut config.lanes);
     let express_record = config.express_record.take();
-    let core = Core::new(config);
+    let mark = config.reader.setting(timers::CLOCK)?.and_then(|mark| ClockMark::of_bytes(&mark));
+    let clock = Arc::new(BoxClock::new(config.clock.clone(), mark));
+    let core = Core::new(config, clock);
     // Before anything can be started: what runs unrecorded is lost with the process.
     if let Some(folder) = express_record {
         express::open_record(&core, folder).await?;
@@ -73,11 +76,6 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
     loop {
         let (reading, after) = (core.clone(), reached);
         let turn = core.reader.blocking(move |rows| next_to_issue(&reading, rows, after)).await?;
-        for (id, scheduled_at) in turn.scheduled {
-            if scheduled_at > core.clock.now() {
-                tracing::warn!(%id, "a task was scheduled in the future: the box's clock was set back");
-            }
-        }
         let issued = turn.issued.len();
         turn.issued.into_iter().for_each(|issued| issued.go(core));
         tasks += issued;
@@ -102,8 +100,6 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
 
 /// The tasks of one turn, and the one that it reached; `None` at the end.
 struct Turn {
-    /// When each task was scheduled.
-    scheduled: Vec<(ExecutionId, Timestamp)>,
     issued: Vec<Issued>,
     reached: Option<(ExecutionId, Attempt)>,
 }
@@ -112,12 +108,11 @@ fn next_to_issue(core: &SharedCore, rows: &Scans, after: Option<(ExecutionId, At
     let outstanding = rows.outstanding(after, RESUMED_PER_TURN)?;
     let full = outstanding.len() == RESUMED_PER_TURN;
     let reached = outstanding.last().map(|(id, task)| (*id, task.attempt)).filter(|_| full);
-    let scheduled = outstanding.iter().map(|(id, task)| (*id, task.scheduled_at)).collect();
     let mut issued = Vec::with_capacity(outstanding.len());
     for (id, task) in outstanding {
         issued.extend(Issued::again(core, rows, id, task)?);
     }
-    Ok(Turn { scheduled, issued, reached })
+    Ok(Turn { issued, reached })
 }
 
 /// A task to be queued again.

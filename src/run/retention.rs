@@ -58,7 +58,8 @@ impl Handle {
     /// Archives and forgets the executions whose time has come. May break off anywhere, and is then begun again.
     pub async fn retire(&self, periods: RetentionPeriods) -> Result<Retired, Fault> {
         let core = self.core();
-        let now = core.clock.now();
+        // Not the wall clock itself: what it shows by mistake must not cost anybody his executions.
+        let now = core.clock.settled();
         let before = periods.archivable(now);
         let mut retired = Retired::default();
         let mut reached = None;

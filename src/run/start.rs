@@ -142,8 +142,11 @@ async fn begin(
     if task.as_mut().is_some_and(|task| !task.join(&started, &mut commit)) {
         return Err(Refused::task_timed_out());
     }
+    if let Some(by) = by {
+        by.join_of(id, &mut commit);
+    }
     core.expect(id);
-    core.commit_for(commit, by).await.inspect_err(|_| core.cancel_expected(id))?;
+    core.commit(commit).await.inspect_err(|_| core.cancel_expected(id))?;
     core.resources.announced(announced);
     execution.apply(&step);
     events::ExecutionStarted { id, machine: &execution.header.machine.name, name: &started.name }.emit();

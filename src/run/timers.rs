@@ -5,6 +5,9 @@
 //! An execution is told of its timers one by one, since each is a step and a commit of its own, and no other execution's
 //! wait for that.
 //!
+//! There are two lines of them: what lasts goes by the box's own time, which no setting of the clock moves; what waits for a
+//! moment goes by the wall clock, which is looked at every second, as somebody may set it.
+//!
 //! Rows are read while timers are set, cleared and fired. Invariant: a timer that is set meanwhile goes straight into
 //! memory where the read would have to find it, and one that goes meanwhile is taken out of what the read found.
 
@@ -22,8 +25,18 @@ use super::core::Core;
 
 /// How far ahead timers are held in memory.
 const HORIZON_MS: i64 = 120_000;
-/// How long the clock is not looked at, at most: it may be set while this sleeps, and sleep goes by another clock.
-const SLEEP_MS_MAX: i64 = 30_000;
+/// How long the clocks are not looked at, at most: the wall clock may be set, and the machine suspended, while this sleeps.
+const LOOK_MS: i64 = 1_000;
+/// A look that comes so much too late was held up: the process stood still, or the machine.
+const HELD_UP_MS: i64 = 3_000;
+/// What had come while all stood still, such as signs of life, goes first for so long.
+const COME_FIRST: Duration = Duration::from_millis(1_000);
+/// The row in which the clocks' standing is kept.
+pub(super) const CLOCK: &str = "run.clock";
+/// How often it is stored.
+const KEPT_EVERY_MS: i64 = 60_000;
+/// When the wall clock was set, and not corrected a little.
+const SET_MS: i64 = 1_000;
 /// Rows read in one go.
 const ROWS_PER_READ: usize = 10_000;
 /// Executions that are told of a timer at the same time.
@@ -36,8 +49,16 @@ const BACKOFF: Backoff = Backoff { min_ms: 50, max_ms: 60_000 };
 type Key = (Timestamp, ExecutionId, TimerId);
 
 pub(super) struct Timers {
-    state: Mutex<State>,
+    lasting: Line,
+    by_wall: Line,
     changed: Notify,
+}
+
+/// The timers of one clock. Keys compare with that clock's time as [`Timestamp::by_wall`] has it.
+struct Line {
+    /// Before all of its rows.
+    begin: Key,
+    state: Mutex<State>,
 }
 
 struct State {
@@ -80,21 +101,56 @@ impl State {
 
 impl Timers {
     pub fn new() -> Timers {
-        Timers {
-            state: Mutex::new(State {
-                soon: BTreeSet::new(),
-                firing: HashMap::new(),
-                due: 0,
-                reached: NOWHERE,
-                crowded: false,
-                reading: None,
-            }),
-            changed: Notify::new(),
-        }
+        let by_wall = (Timestamp(i64::MIN).by_wall(), ExecutionId(0), TimerId(0));
+        Timers { lasting: Line::new(NOWHERE), by_wall: Line::new(by_wall), changed: Notify::new() }
+    }
+
+    fn line(&self, due: Timestamp) -> &Line {
+        if due.is_by_wall() { &self.by_wall } else { &self.lasting }
     }
 
     /// The row is durable already.
     pub fn set(&self, due: Timestamp, id: ExecutionId, timer: TimerId) {
+        if self.line(due).set(due, id, timer) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The row is gone already.
+    pub fn clear(&self, due: Timestamp, id: ExecutionId, timer: TimerId) {
+        self.line(due).clear(due, id, timer);
+    }
+
+    /// Reads the rows as after a restart: an actor that failed may have set a timer without saying so.
+    pub fn read_anew(&self) {
+        self.lasting.read_anew();
+        self.by_wall.read_anew();
+        self.changed.notify_one();
+    }
+
+    /// Lets the sleeper look at the clock, and at whether the appliance ends.
+    pub fn wake(&self) {
+        self.changed.notify_one();
+    }
+}
+
+impl Line {
+    fn new(begin: Key) -> Line {
+        Line {
+            begin,
+            state: Mutex::new(State {
+                soon: BTreeSet::new(),
+                firing: HashMap::new(),
+                due: 0,
+                reached: begin,
+                crowded: false,
+                reading: None,
+            }),
+        }
+    }
+
+    /// True where the sleeper is to look again.
+    fn set(&self, due: Timestamp, id: ExecutionId, timer: TimerId) -> bool {
         let (mut state, key) = (self.state.lock(), (due, id, timer));
         let mut is_read = false;
         if let Some(reading) = &mut state.reading {
@@ -103,14 +159,12 @@ impl Timers {
         }
         if is_read || key <= state.reached {
             state.soon.insert(key);
-            if state.soon.first() == Some(&key) {
-                self.changed.notify_one();
-            }
+            return state.soon.first() == Some(&key);
         }
+        false
     }
 
-    /// The row is gone already.
-    pub fn clear(&self, due: Timestamp, id: ExecutionId, timer: TimerId) {
+    fn clear(&self, due: Timestamp, id: ExecutionId, timer: TimerId) {
         let (mut state, key) = (self.state.lock(), (due, id, timer));
         state.soon.remove(&key);
         if let Some(reading) = &mut state.reading {
@@ -118,19 +172,12 @@ impl Timers {
         }
     }
 
-    /// Reads the rows as after a restart: an actor that failed may have set a timer without saying so.
-    pub fn read_anew(&self) {
+    fn read_anew(&self) {
         let mut state = self.state.lock();
-        (state.reached, state.crowded) = (NOWHERE, false);
+        (state.reached, state.crowded) = (self.begin, false);
         if let Some(reading) = &mut state.reading {
             reading.in_vain = true;
         }
-        self.changed.notify_one();
-    }
-
-    /// Lets the sleeper look at the clock, and at whether the appliance ends.
-    pub fn wake(&self) {
-        self.changed.notify_one();
     }
 
     /// Brings the next minutes of rows into memory, when half of what is there has passed. `read` gives the rows behind
@@ -219,15 +266,26 @@ impl Timers {
 pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
     let slots = Semaphore::new(FIRING_MAX);
     let mut firing = FuturesUnordered::new();
+    let mut kept = Kept::default();
+    let mut looked_at = core.clock.now();
     while !core.is_closing() {
-        let now = core.clock.now();
-        let read =
-            |after, until| core.reader.blocking(move |rows| rows.timers_after(Some(after), until, ROWS_PER_READ));
-        core.timers.load(now, read).await?;
-        firing.extend(core.timers.take_due(now).into_iter().map(|id| fire_all(&core, id, &slots)));
-        let wait_ms = core.timers.next_look().since_ms(core.clock.now()).clamp(0, SLEEP_MS_MAX) as u64;
+        kept.keep(&core);
+        if core.clock.now().since_ms(looked_at) > LOOK_MS + HELD_UP_MS {
+            tokio::time::sleep(COME_FIRST).await;
+        }
+        looked_at = core.clock.now();
+        let mut wait_ms = LOOK_MS;
+        for (line, now) in [(&core.timers.lasting, looked_at), (&core.timers.by_wall, core.clock.wall().by_wall())] {
+            let read =
+                |after, until| core.reader.blocking(move |rows| rows.timers_after(Some(after), until, ROWS_PER_READ));
+            line.load(now, read).await?;
+            firing.extend(line.take_due(now).into_iter().map(|id| fire_all(&core, line, id, &slots)));
+            wait_ms = wait_ms.min(line.next_look().since_ms(now));
+        }
+        // Reading has taken time as well.
+        wait_ms -= core.clock.now().since_ms(looked_at);
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = tokio::time::sleep(Duration::from_millis(wait_ms.max(0).unsigned_abs())) => {}
             () = core.timers.changed.notified() => {}
             Some(()) = firing.next() => {}
         }
@@ -235,11 +293,40 @@ pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn fire_all(core: &Arc<Core>, id: ExecutionId, slots: &Semaphore) {
-    while let Some(key) = core.timers.next_of(id) {
-        metrics::histogram!("conveyor_timer_lag_seconds").record(core.clock.now().since_ms(key.0) as f64 / 1000.0);
+/// How the clocks stood when that was stored last.
+#[derive(Default)]
+struct Kept(Option<(Timestamp, i64)>);
+
+impl Kept {
+    /// Stores how the clocks stand: now and then, so that the next start is none of an earlier time, and when the wall clock
+    /// was set.
+    fn keep(&mut self, core: &Arc<Core>) {
+        let (now, ahead_ms) = (core.clock.now(), core.clock.wall_is_ahead_ms());
+        if let Some((at, before_ms)) = self.0 {
+            let set_by_ms = ahead_ms - before_ms;
+            if set_by_ms.abs() >= SET_MS {
+                tracing::warn!(
+                    seconds = set_by_ms / 1_000,
+                    "the clock was set; what was to last so long lasts as long as before"
+                );
+            } else if now.since_ms(at) < KEPT_EVERY_MS {
+                return;
+            }
+        }
+        self.0 = Some((now, ahead_ms));
+        let mut commit = conveyor_store::Commit::new();
+        commit.put_setting(CLOCK, &core.clock.mark().to_bytes());
+        // Beside the timers, which do not wait for a disk. A fault is noted by `commit`.
+        let core = core.clone();
+        tokio::spawn(async move { core.commit(commit).await });
+    }
+}
+
+async fn fire_all(core: &Arc<Core>, line: &Line, id: ExecutionId, slots: &Semaphore) {
+    while let Some(key) = line.next_of(id) {
+        metrics::histogram!("conveyor_timer_lag_seconds").record(-core.until_ms(key.0) as f64 / 1000.0);
         fire(core, key, slots).await;
-        core.timers.fired(key);
+        line.fired(key);
     }
 }
 
@@ -282,7 +369,7 @@ mod tests {
     }
 
     /// All that is due, told to their executions at once.
-    fn told(timers: &Timers) -> Vec<Key> {
+    fn told(timers: &Line) -> Vec<Key> {
         let mut all = Vec::new();
         for id in timers.take_due(Timestamp::MAX) {
             while let Some(key) = timers.next_of(id) {
@@ -295,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_timer_that_changes_while_rows_are_read_is_neither_lost_nor_raised_from_the_dead() {
-        let timers = Timers::new();
+        let timers = Line::new(NOWHERE);
         let set = |due| timers.set(key(due).0, key(due).1, key(due).2);
         let clear = |due| timers.clear(key(due).0, key(due).1, key(due).2);
         timers
@@ -328,7 +415,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_timer_is_told_once_however_often_its_row_is_read() {
-        let timers = Timers::new();
+        let timers = Line::new(NOWHERE);
         timers.load(Timestamp(0), async |_, _| Ok(vec![key(10), key(20)])).await.unwrap();
         assert_eq!(timers.take_due(Timestamp(20)), [10, 20].map(ExecutionId));
         let (first, second) = (timers.next_of(ExecutionId(10)).unwrap(), timers.next_of(ExecutionId(20)).unwrap());
@@ -350,7 +437,7 @@ mod tests {
     /// Neither those with which a full read ends nor those that are set beside it are passed by.
     #[tokio::test]
     async fn what_a_full_read_left_behind_comes_with_the_next_one() {
-        let (timers, now) = (Timers::new(), Timestamp(0));
+        let (timers, now) = (Line::new(NOWHERE), Timestamp(0));
         let row = |n: usize| (Timestamp(5), ExecutionId(2 * n as u128 + 2), TimerId(0));
         timers.load(now, async |_, _| Ok((0..ROWS_PER_READ).map(row).collect())).await.unwrap();
         // Before and behind the row that was read last, all due at the same moment.

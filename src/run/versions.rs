@@ -78,7 +78,7 @@ impl Core {
             return Err(Refused::new("ServiceQuotaExceededException", what));
         }
         row.version += 1;
-        let version = VersionRow { revision: row.revision, description, created_at: self.clock.now().into() };
+        let version = VersionRow { revision: row.revision, description, created_at: self.clock.wall().into() };
         commit.put_version(&row.name, row.version, &version);
         Ok(row.version)
     }
@@ -140,7 +140,7 @@ impl Core {
             let what = format!("The state machine has {ALIASES_MAX} aliases; delete some");
             return Err(Refused::new("ServiceQuotaExceededException", what));
         }
-        let now = self.clock.now().into();
+        let now = self.clock.wall().into();
         let row = AliasRow { description, routes, created_at: now, updated_at: now };
         self.store_alias(machine, name, row, by).await
     }
@@ -161,7 +161,7 @@ impl Core {
             row.routes = routes;
         }
         row.description = change.description.unwrap_or(row.description);
-        row.updated_at = self.clock.now().into();
+        row.updated_at = self.clock.wall().into();
         self.store_alias(machine, name, row, by).await
     }
 

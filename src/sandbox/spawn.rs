@@ -20,6 +20,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::process::{Child, Command};
 
 use super::jail::{Denied, Jail, Sandbox};
+use conveyor_base::limits::quotas;
+
 use super::process::{self, Group};
 use super::registries::Registries;
 use super::{CHECK, NOT_CLOSED, REGISTRY, Report, affinity};
@@ -30,6 +32,11 @@ pub type OnProgress = Box<dyn Fn(Progress) + Send + Sync>;
 /// Who runs jobs: child processes, or a script in tests. Dropping the future ends the work.
 pub trait Spawn: Send + Sync + 'static {
     fn spawn(&self, job: Job, on_progress: OnProgress) -> BoxFuture<'static, Result<Value, TaskError>>;
+
+    /// What stages can open, in a word that changes when that does; none where it is not known.
+    fn tools(&self) -> BoxFuture<'static, Option<String>> {
+        Box::pin(async { None })
+    }
 }
 
 /// Real children.
@@ -38,6 +45,8 @@ pub struct ChildProcesses {
     program: PathBuf,
     sandbox: Sandbox,
     registries: Option<Registries>,
+    /// What the child said that made the list of plug-ins.
+    tools: Arc<Mutex<Option<String>>>,
     jail: Arc<Mutex<Standing>>,
 }
 
@@ -67,6 +76,15 @@ impl Spawn for ChildProcesses {
         let this = self.clone();
         Box::pin(async move { this.run(job, on_progress).await })
     }
+
+    fn tools(&self) -> BoxFuture<'static, Option<String>> {
+        let this = self.clone();
+        Box::pin(async move {
+            // The job is none: only its device counts, and it has none.
+            this.registry(&idle(REGISTRY, PathBuf::new(), None)).await?;
+            this.tools.lock().clone()
+        })
+    }
 }
 
 /// How the jail stands, as the last children found it.
@@ -92,7 +110,13 @@ impl ChildProcesses {
     /// `program` is started with the argument `stage`: this same binary. Lists of GStreamer's plug-ins are kept in the
     /// folder `plugins`; without one every child looks for itself.
     pub fn new(program: PathBuf, plugins: Option<PathBuf>, sandbox: Sandbox) -> ChildProcesses {
-        ChildProcesses { program, sandbox, registries: plugins.map(Registries::new), jail: Arc::default() }
+        ChildProcesses {
+            program,
+            sandbox,
+            registries: plugins.map(Registries::new),
+            tools: Arc::default(),
+            jail: Arc::default(),
+        }
     }
 
     /// Puts a child in jail that opens nothing. How the jail stands after that, and after each stage, `standing` says.
@@ -162,7 +186,11 @@ impl ChildProcesses {
         let device = job.device.as_ref();
         let make = |file: PathBuf, work_dir: PathBuf| async move {
             let job = idle(REGISTRY, work_dir, device.cloned());
-            self.child(&job, Some(&file), &(Box::new(|_| {}) as OnProgress)).await.map(drop)
+            let done = self.child(&job, Some(&file), &(Box::new(|_| {}) as OnProgress)).await?;
+            if device.is_none() {
+                *self.tools.lock() = done.result["tools"].as_str().map(str::to_owned);
+            }
+            Ok(())
         };
         self.registries.as_ref()?.of(device, make).await
     }
@@ -234,6 +262,8 @@ impl ChildProcesses {
             .arg("stage")
             .arg("--sandbox")
             .arg(serde_json::to_string(&self.sandbox).unwrap_or_default())
+            .arg("--limits")
+            .arg(serde_json::to_string(quotas()).unwrap_or_default())
             .env_clear()
             .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             // Without a list the child looks at all plug-ins, which takes longer.

@@ -7,11 +7,24 @@ use conveyor_base::Fault;
 use conveyor_run::{Handle, OnFailure};
 use conveyor_store::{AuditKey, Commit, Scans};
 
-/// Entries that are kept.
-const ENTRIES_MAX: usize = 20_000;
+/// Entries that are kept: of changes, and of who came in or tried to. Apart, so that nobody can try until what was changed is
+/// forgotten.
+const ENTRIES_MAX: Most = Most { changes: 20_000, coming_in: 5_000 };
 /// Entries that are read at once, and dropped in one commit.
 const ENTRIES_PER_PAGE: usize = 1_000;
 const TRIM_EVERY: Duration = Duration::from_secs(600);
+
+/// What entries say of who came in, who left, and who tried to.
+pub const SIGN_IN: &str = "sign in";
+pub const SIGN_OUT: &str = "sign out";
+pub const BY_BASIC: &str = "come in by HTTP Basic";
+pub const BY_SIGNATURE: &str = "come in by signature";
+
+#[derive(Clone, Copy)]
+struct Most {
+    changes: usize,
+    coming_in: usize,
+}
 
 /// Keeps the log from growing, for as long as the appliance runs.
 pub async fn keep_trimmed(handle: &Handle) -> Result<(), Fault> {
@@ -28,20 +41,23 @@ pub async fn keep_trimmed(handle: &Handle) -> Result<(), Fault> {
     handle.run_supervised("the audit log", OnFailure::Restart, trim).await
 }
 
-/// Drops the oldest entries beyond so many.
-async fn trim(handle: &Handle, most: usize) -> Result<(), Fault> {
-    let (begun, mut dropped) = (handle.now(), 0);
+/// Drops the oldest entries beyond so many of each kind.
+async fn trim(handle: &Handle, most: Most) -> Result<(), Fault> {
+    let (begun, mut dropped, mut look) = (handle.now(), 0, Look { left: most, after: None });
     loop {
-        let old = handle.reader().blocking(move |rows| beyond(rows, most)).await?;
-        if old.is_empty() {
-            break;
+        let (old, next) = handle.reader().blocking(move |rows| look.page(rows)).await?;
+        if !old.is_empty() {
+            let mut commit = Commit::new();
+            for key in &old {
+                commit.delete_audit(*key);
+            }
+            handle.commit(commit).await?;
+            dropped += old.len();
         }
-        let mut commit = Commit::new();
-        for key in &old {
-            commit.delete_audit(*key);
+        match next {
+            Some(next) => look = next,
+            None => break,
         }
-        handle.commit(commit).await?;
-        dropped += old.len();
     }
     if dropped > 0 {
         tracing::info!(
@@ -53,14 +69,27 @@ async fn trim(handle: &Handle, most: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Some of the entries that are older than the newest so many.
-fn beyond(rows: &Scans, most: usize) -> Result<Vec<AuditKey>, Fault> {
-    let (mut after, mut newer) = (None, 0);
-    while newer < most {
-        let page = rows.audit(after, ENTRIES_PER_PAGE.min(most - newer))?;
-        let Some((last, _)) = page.last() else { return Ok(Vec::new()) };
-        after = Some(*last);
-        newer += page.len();
+/// A walk from the newest entry to the oldest.
+struct Look {
+    /// So many of each kind may stay yet.
+    left: Most,
+    after: Option<AuditKey>,
+}
+
+impl Look {
+    /// Those of a page that are too many, and how the walk goes on.
+    fn page(mut self, rows: &Scans) -> Result<(Vec<AuditKey>, Option<Look>), Fault> {
+        let page = rows.audit(self.after, ENTRIES_PER_PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok((Vec::new(), None)) };
+        self.after = Some(*last);
+        let old = page.into_iter().filter(|(_, row)| {
+            let coming_in = [SIGN_IN, SIGN_OUT, BY_BASIC, BY_SIGNATURE].contains(&row.what.as_str());
+            let left = if coming_in { &mut self.left.coming_in } else { &mut self.left.changes };
+            let stays = *left > 0;
+            *left = left.saturating_sub(1);
+            !stays
+        });
+        let old = old.map(|(key, _)| key).collect();
+        Ok((old, Some(self)))
     }
-    Ok(rows.audit(after, ENTRIES_PER_PAGE)?.into_iter().map(|(key, _)| key).collect())
 }

@@ -465,6 +465,8 @@ impl Check {
         readable::<rows::ObjectRow>(self, Table::Objects)?;
         readable::<rows::TableRow>(self, Table::TableKeys)?;
         readable::<rows::CalibrationRow>(self, Table::Learnt)?;
+        readable::<rows::SessionRow>(self, Table::Sessions)?;
+        readable::<rows::ActionRow>(self, Table::Actions)?;
         self.map_runs()?;
         all(&self.snapshot, Table::Settings, &mut self.report, |_, _, _| Ok(()))
     }

@@ -60,10 +60,10 @@ pub use reader::{Child, ExecutionFilter, ExecutionSummary, NotRead, Page, Reader
 pub use repair::{Repair, repair};
 pub use retention::{EndedBefore, Pass};
 pub use rows::{
-    ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CalibratedByRow, CalibrationRow,
-    ClaimRow, CorrectionRow, DeliveredRow, EventRow, Id, ItemRow, LandingRow, MachineKind, MachineRow, MapRunRow,
-    MessageRow, NotAnAuditKey, ObjectField, ObjectRow, OutboxRow, RemoteJobRow, RevisionRow, Route, RunCounts,
-    RunStatus, ScheduleRow, Stamp, TableRow, Tag, UploadRow, VersionRow,
+    ActionRow, ActivityRow, AlarmChangeRow, AlarmRow, AliasRow, ApprovalRow, AuditKey, AuditRow, CalibratedByRow,
+    CalibrationRow, ClaimRow, CorrectionRow, DeliveredRow, EventRow, Id, ItemRow, LandingRow, MachineKind, MachineRow,
+    MapRunRow, MessageRow, NotAnAuditKey, ObjectField, ObjectRow, OutboxRow, RemoteJobRow, RevisionRow, Route,
+    RunCounts, RunStatus, ScheduleRow, SessionKey, SessionRow, Stamp, TableRow, Tag, UploadRow, VersionRow,
 };
 pub use tables::Table;
 pub use upgrade::{Upgrade, upgrade};

@@ -104,8 +104,10 @@ impl Writer {
                     Disposition::Forgettable(gone) => {
                         self.erase_express_children(rows, id)?;
                         commit.forget(id, &gone);
-                        for (key, _) in rows.keys_under(Table::MapRuns, id)? {
-                            commit.record.delete(Table::MapRuns, &key);
+                        for table in [Table::MapRuns, Table::Actions] {
+                            for (key, _) in rows.keys_under(table, id)? {
+                                commit.record.delete(table, &key);
+                            }
                         }
                         for (_, row) in rows.map_runs_of(id)? {
                             commit.record.delete(Table::MapRunNames, &row.run.0.to_be_bytes());
@@ -133,7 +135,7 @@ impl Writer {
                     let mut commit = Commit::new();
                     for child in group {
                         if rows.is_express_child(child.id)? {
-                            for table in [Table::Branches, Table::MapItems, Table::MapPages] {
+                            for table in [Table::Branches, Table::MapItems, Table::MapPages, Table::Actions] {
                                 for (key, _) in rows.keys_under(table, child.id)? {
                                     commit.record.delete(table, &key);
                                 }

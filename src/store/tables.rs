@@ -114,6 +114,10 @@ tables! {
     Submitted = 38 "submitted",
     /// id, branch, page → some of the items of the Map that the branch is in
     MapPages = 39 "map_pages",
+    /// what the holder shows, hashed → [`super::SessionRow`]
+    Sessions = 40 "sessions",
+    /// id, time, number → [`super::ActionRow`]
+    Actions = 41 "actions",
 }
 
 impl Table {
@@ -240,6 +244,10 @@ pub(super) fn timer(due: Timestamp, id: ExecutionId, timer: TimerId) -> Vec<u8> 
     key
 }
 
+pub(super) fn action(id: ExecutionId, at: Timestamp, number: u32) -> Vec<u8> {
+    [id.to_bytes().as_slice(), &at.0.max(0).to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
 pub(super) fn split_timer(key: &[u8]) -> Option<(Timestamp, ExecutionId, TimerId)> {
     let due = u64::from_be_bytes(key.get(..8)?.try_into().ok()?) ^ (1 << 63);
     let (id, timer) = split_id_number(key.get(8..)?)?;
@@ -283,7 +291,8 @@ pub(super) fn whose(table: Table, key: &[u8]) -> String {
         | Table::ItemPages
         | Table::Approvals
         | Table::Submitted
-        | Table::MapPages => split_id(key),
+        | Table::MapPages
+        | Table::Actions => split_id(key),
         _ => None,
     };
     match (id, take_text(key)) {

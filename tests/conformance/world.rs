@@ -127,14 +127,14 @@ impl World {
         let machine = &self.machines[&run.machine];
         self.count += 1;
         let seed = u128::from(self.count).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        let entry = Entry { at: Timestamp(START + self.now), seed, event };
+        let entry = Entry { at: Timestamp(START + self.now), box_at: Timestamp(START + self.now), seed, event };
         let step = step(machine, &run.execution, &entry, &env);
         run.execution.apply(&step);
         run.history.extend(step.history.iter().cloned());
         for command in step.commands {
             match command {
                 Command::SetTimer { timer, due } => {
-                    let ms = due.0 - START - self.now;
+                    let ms = (due.moment().0 - START - self.now).max(0);
                     let key = self.later(ms, at, Event::TimerFired { timer });
                     self.executions[at].timers.insert(timer, key);
                 }

@@ -220,7 +220,7 @@ fn paced(machine: &StateMachine, input: &str) -> (Execution, Vec<HistoryKind>, u
     let (mut whole, mut history, mut events) = (execution, Vec::new(), vec![Event::Started]);
     let (mut briefly, mut long) = (0, 0);
     while let Some(event) = events.pop() {
-        let entry = Entry { at, seed: 7, event };
+        let entry = Entry { at, box_at: at, seed: 7, event };
         let step = match step_partly(machine, &partial, &entry, &env, Pace::Brief) {
             Ok(step) => {
                 briefly += 1;
@@ -308,8 +308,12 @@ fn a_large_map_yields_and_a_step_touches_few_rows() {
         oracle.fire_next();
     }
     let attempt = current(&oracle);
-    let entry =
-        Entry { at: Timestamp(oracle.now), seed: 1, event: Event::TaskSucceeded { attempt, output: "1".into() } };
+    let entry = Entry {
+        at: Timestamp(oracle.now),
+        box_at: Timestamp(oracle.now),
+        seed: 1,
+        event: Event::TaskSucceeded { attempt, output: "1".into() },
+    };
     let step = conveyor_interpreter::step(&machine, &oracle.execution, &entry, &oracle.env);
     assert_eq!((step.branches.len(), step.items.len()), (2, 0));
 }

@@ -25,7 +25,7 @@ fn rows_read(items: u32, concurrency: u32) -> Vec<usize> {
     let mut execution = Execution::start(ExecutionId(1), "run".into(), reference, input.into(), Timestamp(0));
     let (mut events, mut attempts) = (vec![Event::Started], Vec::new());
     while let Some(event) = events.pop() {
-        let step = step(&machine, &execution, &Entry { at: Timestamp(0), seed: 3, event }, &env);
+        let step = step(&machine, &execution, &Entry { at: Timestamp(0), box_at: Timestamp(0), seed: 3, event }, &env);
         execution.apply(&step);
         for command in step.commands {
             match command {
@@ -39,7 +39,7 @@ fn rows_read(items: u32, concurrency: u32) -> Vec<usize> {
     let (one, other) = (attempts[7], attempts[23]);
     let decide = |execution: &mut Execution, event: Event| -> (usize, Step) {
         let rows = Counted::of(execution);
-        let entry = Entry { at: Timestamp(1), seed: 3, event };
+        let entry = Entry { at: Timestamp(1), box_at: Timestamp(1), seed: 3, event };
         let mut partial = Partial::of(execution.header.clone());
         if let Event::TimerFired { timer } = entry.event {
             partial.read_timer(timer, execution.branch_of_timer(timer), &rows).unwrap();

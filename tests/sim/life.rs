@@ -55,6 +55,8 @@ pub struct Life {
     offs: Vec<Off>,
     checkpoint_every: u64,
     now: Timestamp,
+    /// Somebody sets the clock, and the machine sleeps now and then.
+    pub clock_is_set: bool,
 }
 
 /// Says how to find the failure again.
@@ -104,7 +106,15 @@ impl Life {
             offs: Vec::new(),
             checkpoint_every,
             now: BEGIN,
+            clock_is_set: false,
         }
+    }
+
+    /// The same with a clock that is set back and forth by hours, on a machine that sleeps.
+    pub fn with_a_clock_that_is_set(seed: u64) -> Life {
+        let mut life = Life::new(seed, usize::MAX);
+        life.clock_is_set = true;
+        life
     }
 
     /// Lives to the end, switched off like this before, once per boot. Says how many operations of the disk the
@@ -155,10 +165,10 @@ impl Life {
     }
 
     async fn serve(&self, order: Option<Duration>) -> Ended {
-        let clock = Arc::new(PausedClock::at(self.now));
+        let clock = Arc::new(PausedClock::at(self.now, self.world.clone()));
         let threads = Threads::Turns { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, segment_bytes: 32 << 10, ..Options::on(Arc::new(self.disk.clone())) });
-        let now = || conveyor_base::Clock::now(&*clock);
+        let now = || clock.passed();
         let (writer, reader) = match opened {
             Ok(both) => both,
             Err(fault) => {
@@ -178,6 +188,9 @@ impl Life {
             express_record: None,
         };
         let handle = run::start(config).await.unwrap();
+        if self.clock_is_set {
+            tokio::spawn(sets(clock.clone(), self.world.clone()));
+        }
         let ended = tokio::select! {
             ended = self.use_box(&handle) => ended,
             () = sleep(order.unwrap_or_default()), if order.is_some() => {
@@ -263,6 +276,25 @@ impl Life {
     }
 }
 
+/// Until when the clock is set. Then it is right, and stays so.
+const SET_UNTIL: Timestamp = Timestamp(BEGIN.0 + 300_000);
+/// How far off the clock is set at most.
+const SET_MS_MAX: u64 = 5 * 3_600_000;
+
+/// Somebody sets the wall clock back and forth; now and then the machine sleeps.
+async fn sets(clock: Arc<PausedClock>, world: World) {
+    // What the box knows of its own time is stored by then.
+    sleep(Duration::from_millis(500)).await;
+    while clock.passed() < SET_UNTIL {
+        sleep(Duration::from_millis(50 + world.random(20_000))).await;
+        match world.random(4) {
+            0 => clock.suspend(1 + world.random(60_000) as i64),
+            _ => clock.set(world.random(2 * SET_MS_MAX) as i64 - SET_MS_MAX as i64),
+        }
+    }
+    clock.set(0);
+}
+
 async fn broken(handle: &Handle) {
     let mut fatal = handle.fatal();
     while fatal.borrow_and_update().is_none() {
@@ -286,6 +318,8 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
     };
     let (started, ()) = tokio::join!(handle.start(start), stop_young(&handle, &plan));
     let id = started?.id;
+    let began = handle.now();
+    world.0.lock().seen.entry(plan.name.clone()).or_insert((began, None));
     let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
     assert_eq!(first, id, "one name, two executions");
     loop {
@@ -305,7 +339,11 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
                 }
             }
             (_, Status::Running) => sleep(Duration::from_millis(200)).await,
-            _ => return Ok(()),
+            _ => {
+                let (now, mut inner) = (handle.now(), world.0.lock());
+                inner.seen.get_mut(&plan.name).expect("its start").1.get_or_insert(now);
+                return Ok(());
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! No outcome depends on when the power goes: what times out hangs for ever, what must not has hours.
 
+use conveyor_base::Timestamp;
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug)]
@@ -35,6 +36,19 @@ pub enum Then {
     StopYoung,
     RepairAndRedrive,
 }
+
+/// The moment that `until` waits for: 150 s after the beginning.
+pub const UNTIL: Timestamp = Timestamp(1_767_225_750_000);
+
+/// What takes so many milliseconds, whatever becomes of it.
+pub const LAST_MS: &[(&str, i64)] = &[
+    ("sleeps", 400_000),
+    ("gives-up", 90_000),
+    ("silent", 3_000),
+    ("late-token", 6_000),
+    ("dropped-token", 2_000),
+    ("limit", 10_000),
+];
 
 const WORK: &str = "arn:aws:states:::sim:work";
 const TOKEN: &str = "arn:aws:states:::sim:job.waitForTaskToken";
@@ -106,9 +120,17 @@ fn plain() -> Vec<Spec> {
         }),
     );
     let direct = chain("Work", json!({"Work": task(WORK, json!({"do": "ok", "ms": 0}), json!({"End": true}))}));
+    let until = chain(
+        "Until",
+        json!({
+            "Until": {"Type": "Wait", "Timestamp": UNTIL.to_string(), "Next": "Last"},
+            "Last": {"Type": "Pass", "Result": "it has come", "End": true},
+        }),
+    );
     let relay_output = json!({"n": 1, "work": {"did": "ok"}});
     vec![
         Spec { attempts: Some(1), ..spec("relay", relay, relay_output, &["Ask", "First", "Last", "Work"]) },
+        spec("until", until, json!("it has come"), &["Last", "Until"]),
         spec("sleeps", sleeps, json!("awake"), &["Last", "Long", "Now"]),
         Spec { attempts: Some(1), ..spec("direct", direct, json!({"did": "ok"}), &["Work"]) },
     ]

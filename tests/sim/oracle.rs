@@ -30,7 +30,13 @@ pub fn check(life: &Life, reader: &Scans) {
         told.enters_each_state_once();
         told.has_one_outcome_per_attempt();
         told.submits_before_it_ends();
-        told.waits_long_enough_and_no_longer();
+        // By the dates of its events, which a clock that is set makes worthless.
+        if !life.clock_is_set {
+            told.waits_long_enough_and_no_longer();
+        }
+    }
+    if life.clock_is_set {
+        lasts_as_long_as_it_should(life);
     }
     has_the_children_that_were_called(&everything);
     everything.iter().for_each(|summary| has_the_children_of_its_map(reader, summary));
@@ -86,6 +92,37 @@ fn keeps_promises(life: &Life, reader: &Scans, everything: &[ExecutionSummary]) 
             _ => assert!(count <= 1),
         }
     }
+}
+
+/// However the wall clock is set: what is to last so long does, as somebody sees who looks every now and then.
+fn lasts_as_long_as_it_should(life: &Life) {
+    /// Of what the time is over when it comes to something else too, only this is known: it takes no less.
+    const EARLY_MS_MAX: i64 = 1_000;
+    /// The clocks are looked at every second, and after a sleep others go first for another one.
+    const SEEN_LATE_MS_MAX: i64 = 3_000;
+    let world = life.world.0.lock();
+    for (name, (began, ended)) in &world.seen {
+        let machine = name.trim_end_matches("-run");
+        let ended = ended.expect("it has ended");
+        if machine == "until" {
+            let by =
+                |at: Timestamp| world.set.iter().rev().find(|(from, _)| *from <= at).map_or(0, |(_, by_ms)| *by_ms);
+            let changes = world.set.iter().map(|(at, _)| *at).chain([*began, ended]);
+            // A clock shows most just before it is set, and as soon as it is.
+            let mut shown = changes.flat_map(|at| [at.plus_ms(-1), at]).filter(|at| at >= began && *at <= ended);
+            assert!(shown.any(|at| at.plus_ms(by(at)) >= machines::UNTIL), "{name} ended before its moment came");
+            continue;
+        }
+        let Some((_, ms)) = machines::LAST_MS.iter().find(|(of, _)| *of == machine) else { continue };
+        let due = began.plus_ms(*ms);
+        assert!(ended.since_ms(due) >= -EARLY_MS_MAX, "{name} began at {began} and ended at {ended}: too early");
+        let stood_still = world.outages.iter().chain(&world.suspensions);
+        let still_ms: i64 = stood_still.map(|(from, to)| (*to).min(ended).since_ms((*from).max(due)).max(0)).sum();
+        let late_ms = ended.since_ms(due) - still_ms;
+        assert!(late_ms <= SEEN_LATE_MS_MAX, "{name} began at {began}, was due at {due} and ended at {ended}");
+    }
+    let seen = |(of, _): &(&str, i64)| world.seen.contains_key(&format!("{of}-run"));
+    assert!(machines::LAST_MS.iter().all(seen), "what was to be seen never ran");
 }
 
 fn has_the_children_that_were_called(everything: &[ExecutionSummary]) {
@@ -243,7 +280,7 @@ impl Told<'_> {
             }
         }
         assert_eq!(failures.len(), self.spec.back_off_ms.len(), "{}", self.text());
-        for (waited, least) in failures.iter().zip(self.spec.back_off_ms) {
+        for (waited, least) in failures.iter().zip(self.spec.back_off_ms).filter(|_| !self.life.clock_is_set) {
             assert!(waited >= least, "a retry came after {waited} ms: {}", self.text());
         }
     }

@@ -38,10 +38,8 @@ pub struct Shared {
     /// How many things each does at most.
     pub things: u64,
     pub hang_ups: bool,
-    /// Nobody dawdles and nobody sets the clock: a receipt is as good as it was when it was handed out.
+    /// Nobody dawdles: a receipt is as good as it was when it was handed out.
     pub is_punctual: bool,
-    /// Nobody sets the clock.
-    pub has_one_clock: bool,
 }
 
 /// Uses the box from outside.
@@ -219,9 +217,6 @@ impl Person {
 
     /// However answers overtake each other: for as long as one has a message, no other gets it.
     fn is_in_nobody_elses_hands(&self, row: &MessageRow) {
-        if !self.life.has_one_clock {
-            return;
-        }
         let (at, mut told) = (row.visible_at.0 - VISIBILITY_MS, self.life.told.lock());
         let earlier = told.receptions.entry(row.id.clone()).or_default();
         let is_apart = |other: &i64| (at - other).abs() >= VISIBILITY_MS;

@@ -11,6 +11,8 @@ mod files;
 mod ledger;
 #[path = "people.rs"]
 mod people;
+#[path = "powers.rs"]
+mod powers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +21,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use conveyor_appliance::{Config, Parts};
-use conveyor_base::{Clock, ShareIo, TaskError, Timestamp};
+use conveyor_base::{Clock, Running, ShareIo, TaskError, Timestamp};
 use conveyor_ingest::Watcher;
 use conveyor_interpreter::Status;
 use conveyor_job::Job;
@@ -41,38 +43,15 @@ use tokio::time::{Instant, sleep};
 use crate::disk_time::stores;
 use ledger::Told;
 use people::{Person, Shared};
+pub use powers::Powers;
 
 /// 2026-01-01.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 const STUCK_AFTER: Duration = Duration::from_secs(3_600);
 /// How long the disk takes at most: longer than a part that failed is away.
 const STALL_MS_MAX: u64 = 300;
-/// How far the clock is set at once: less than copies of messages are remembered for, or they would count as new.
-const CLOCK_STEP_MS: i64 = 20_000;
-
-/// How bad the world is to the box.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Powers {
-    /// Callers hang up.
-    pub hang_ups: bool,
-    /// Somebody sets the clock.
-    pub clock: bool,
-    /// An actor dies at some of its messages: of a hundred, at so many.
-    pub deaths: u64,
-    /// Somebody uploads files and drops them into a watched folder. Those are real folders, whose threads nobody orders.
-    pub files: bool,
-}
-
-impl Powers {
-    pub fn drawn(rng: &mut ChaCha8Rng) -> Powers {
-        Powers {
-            hang_ups: rng.random_range(0..3) > 0,
-            clock: rng.random_range(0..3) == 0,
-            deaths: [0, 0, 1, 4][rng.random_range(0..4)],
-            files: rng.random_range(0..2) == 0,
-        }
-    }
-}
+/// How far off the clock is set at most.
+const CLOCK_STEP_MS: i64 = 5 * 3_600_000;
 
 /// How much goes on in a life.
 #[derive(Clone, Copy, Debug)]
@@ -136,8 +115,13 @@ struct SetClock {
     struck: Mutex<BTreeMap<&'static str, u32>>,
 }
 
-impl Clock for SetClock {
-    fn now(&self) -> Timestamp {
+impl SetClock {
+    /// What no setting moves.
+    fn passed(&self) -> Timestamp {
+        self.at.plus_ms(self.since.elapsed().as_millis() as i64)
+    }
+
+    fn strike(&self) {
         let mortal = current_part().and_then(|part| MORTAL.iter().find(|mortal| part.contains(**mortal)));
         if let Some(mortal) = mortal
             && self.deaths > 0
@@ -151,7 +135,18 @@ impl Clock for SetClock {
                 std::panic::resume_unwind(Box::new("struck"));
             }
         }
-        self.at.plus_ms(self.since.elapsed().as_millis() as i64 + self.set_by_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        self.strike();
+        self.passed().plus_ms(self.set_by_ms.load(Ordering::Relaxed))
+    }
+
+    fn running(&self) -> Running {
+        self.strike();
+        Running { boot: 1, ms: self.passed().0 }
     }
 }
 
@@ -357,7 +352,7 @@ impl ServiceLife {
             Ok(both) => both,
             Err(fault) => {
                 assert!(self.disk.has_crashed(), "{fault:?}");
-                return Ended::Crashed(clock.now());
+                return Ended::Crashed(clock.passed());
             }
         };
         tokio::spawn(stores(writer.clone(), self.seed ^ self.offs.len() as u64, STALL_MS_MAX));
@@ -379,7 +374,7 @@ impl ServiceLife {
             let (told, clock) = (self.told.clone(), clock.clone());
             move |handle: Handle| async move {
                 broken(&handle).await;
-                told.lock().down_at = Some(clock.now());
+                told.lock().down_at = Some(clock.passed());
             }
         };
         let crashed = |what: &dyn std::fmt::Debug| assert!(self.disk.has_crashed(), "{what:?}");
@@ -387,7 +382,7 @@ impl ServiceLife {
             Ok(handle) => handle,
             Err(fault) => {
                 crashed(&fault);
-                return Ended::Crashed(clock.now());
+                return Ended::Crashed(clock.passed());
             }
         };
         tokio::spawn(note_it(handle.clone()));
@@ -405,25 +400,26 @@ impl ServiceLife {
                     }
                 }
                 if self.disk.has_crashed() {
-                    return Ended::Crashed(clock.now());
+                    return Ended::Crashed(clock.passed());
                 }
-                self.told.lock().over_at = Some(clock.now()).filter(|_| !self.powers.clock);
+                self.told.lock().lived_ms = clock.passed().since_ms(BEGIN);
+                self.told.lock().over_at = Some(clock.passed()).filter(|_| !self.powers.clock);
                 if let Err(what) = self.check(&reader, &parts).await {
                     crashed(&what);
-                    return Ended::Crashed(clock.now());
+                    return Ended::Crashed(clock.passed());
                 }
                 handle.shut_down().await;
                 match writer.close() {
-                    Ok(()) => Ended::Well(clock.now()),
+                    Ok(()) => Ended::Well(clock.passed()),
                     Err(fault) => {
                         crashed(&fault);
-                        Ended::Crashed(clock.now())
+                        Ended::Crashed(clock.passed())
                     }
                 }
             }
             Err(what) => {
                 crashed(&what);
-                Ended::Crashed(clock.now())
+                Ended::Crashed(clock.passed())
             }
         }
     }
@@ -487,7 +483,7 @@ impl ServiceLife {
             staff.spawn(person.clone().decides(who));
         }
         if self.powers.clock {
-            staff.spawn(sets(clock.clone(), self.rng.clone()));
+            staff.spawn(sets(clock.clone(), self.rng.clone(), self.told.clone()));
         }
         let all_done = async {
             while let Some(done) = people.join_next().await {
@@ -495,7 +491,7 @@ impl ServiceLife {
             }
             // What is left in the queues that somebody empties is received.
             sleep(self.size.rest.min(Duration::from_secs(60))).await;
-            if !self.powers.clock && !self.disk.has_crashed() {
+            if !self.disk.has_crashed() {
                 ledger::check_deliveries(&handle.reader().on_this_thread(), handle.now());
             }
             Ok(())
@@ -555,14 +551,13 @@ impl ServiceLife {
     }
 
     fn shared(&self) -> Shared {
-        let Powers { hang_ups, clock, .. } = self.powers;
+        let Powers { hang_ups, .. } = self.powers;
         Shared {
             rng: self.rng.clone(),
             told: self.told.clone(),
             things: self.size.things,
             hang_ups,
-            is_punctual: !hang_ups && !clock,
-            has_one_clock: !clock,
+            is_punctual: !hang_ups,
         }
     }
 }
@@ -583,7 +578,7 @@ async fn broken(handle: &Handle) {
 }
 
 /// Somebody sets the clock back and forth.
-async fn sets(clock: Arc<SetClock>, rng: Arc<Mutex<ChaCha8Rng>>) -> Result<(), String> {
+async fn sets(clock: Arc<SetClock>, rng: Arc<Mutex<ChaCha8Rng>>, told: Arc<Mutex<Told>>) -> Result<(), String> {
     loop {
         let (pause, to) = {
             let mut rng = rng.lock();
@@ -591,5 +586,6 @@ async fn sets(clock: Arc<SetClock>, rng: Arc<Mutex<ChaCha8Rng>>) -> Result<(), S
         };
         sleep(Duration::from_millis(pause)).await;
         clock.set_by_ms.store(to, Ordering::Relaxed);
+        told.lock().set += 1;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::{Attempt, Clock, ExecutionId, TaskError, Timestamp};
+use conveyor_base::{Attempt, Clock, ExecutionId, Running, TaskError, Timestamp};
 use conveyor_interpreter::{Header, Json, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
 use conveyor_run::{
@@ -31,6 +31,12 @@ pub struct Inner {
     pub tokens: BTreeMap<String, Token>,
     pub repaired: BTreeSet<ExecutionId>,
     pub outages: Vec<(Timestamp, Timestamp)>,
+    /// By how much the wall clock was off, from which moment on.
+    pub set: Vec<(Timestamp, i64)>,
+    /// When the machine slept: all stood still, and time went on.
+    pub suspensions: Vec<(Timestamp, Timestamp)>,
+    /// When somebody knew of an execution's start first, and of its end.
+    pub seen: BTreeMap<String, (Timestamp, Option<Timestamp>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +60,9 @@ impl World {
             tokens: BTreeMap::new(),
             repaired: BTreeSet::new(),
             outages: Vec::new(),
+            set: Vec::new(),
+            suspensions: Vec::new(),
+            seen: BTreeMap::new(),
         })))
     }
 
@@ -77,21 +86,49 @@ impl World {
     }
 }
 
-/// The box's clock: goes with tokio's paused time, so that timers and timestamps agree.
+/// The box's clocks: both go with tokio's paused time, so that timers and timestamps agree; the wall clock is off by as much
+/// as the world has set it, and what it shows counts for nothing but what people see.
 pub struct PausedClock {
     at: Timestamp,
     since: Instant,
+    world: World,
 }
 
 impl PausedClock {
-    pub fn at(at: Timestamp) -> PausedClock {
-        PausedClock { at, since: Instant::now() }
+    pub fn at(at: Timestamp, world: World) -> PausedClock {
+        PausedClock { at, since: Instant::now(), world }
+    }
+
+    /// The time that it really is.
+    pub fn passed(&self) -> Timestamp {
+        let slept: i64 = {
+            let inner = self.world.0.lock();
+            inner.suspensions.iter().filter(|(from, _)| *from >= self.at).map(|(from, to)| to.since_ms(*from)).sum()
+        };
+        self.at.plus_ms(self.since.elapsed().as_millis() as i64 + slept)
+    }
+
+    /// The machine sleeps for so long.
+    pub fn suspend(&self, ms: i64) {
+        let now = self.passed();
+        self.world.0.lock().suspensions.push((now, now.plus_ms(ms)));
+    }
+
+    /// Somebody sets the wall clock, to be off by so much.
+    pub fn set(&self, by_ms: i64) {
+        let now = self.passed();
+        self.world.0.lock().set.push((now, by_ms));
     }
 }
 
 impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
-        self.at.plus_ms(self.since.elapsed().as_millis() as i64)
+        let set_by_ms = self.world.0.lock().set.last().map_or(0, |(_, by_ms)| *by_ms);
+        self.passed().plus_ms(set_by_ms)
+    }
+
+    fn running(&self) -> Running {
+        Running { boot: 1, ms: self.passed().0 }
     }
 }
 

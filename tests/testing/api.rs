@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_api::{self as api, ArnFormat, Auth, Credentials};
+use conveyor_api::{self as api, ArnFormat, Auth, Credentials, Role};
 use conveyor_base::{ShareIo, Shares, SystemClock, TaskError};
 use conveyor_interpreter::{Header, Json, Outcome, Parent, RunTask};
 use conveyor_job::Progress;
@@ -17,6 +17,7 @@ use conveyor_run::{
     self as run, Attempted, Demand, Handle, Resource, Resources, StartRequest, TaskContext, TaskOutcome,
 };
 use conveyor_services::approvals::Approvals;
+use conveyor_services::sessions::Sessions;
 use conveyor_services::uploads::Uploads;
 use conveyor_store::{self as store, Options};
 use futures::future::BoxFuture;
@@ -33,6 +34,12 @@ pub struct Appliance {
 impl Appliance {
     /// Serves until it is dropped with its runtime. `credentials`: as on an address that others can reach.
     pub async fn start(credentials: &[(&str, &str)]) -> Appliance {
+        let admins: Vec<_> = credentials.iter().map(|(id, secret)| (*id, *secret, Role::Admin)).collect();
+        Appliance::start_for(&admins).await
+    }
+
+    /// The same for people of several roles.
+    pub async fn start_for(credentials: &[(&str, &str, Role)]) -> Appliance {
         let dir = tempfile::tempdir().unwrap();
         let (incoming, outputs) = (dir.path().join("incoming"), dir.path().join("outputs"));
         std::fs::create_dir_all(&incoming).unwrap();
@@ -50,21 +57,24 @@ impl Appliance {
             express_record: None,
         };
         let handle = run::start(config).await.unwrap();
-        let credentials = credentials.iter().map(|(id, secret)| ((*id).to_owned(), (*secret).to_owned()));
+        let credentials = credentials.iter().map(|(id, secret, role)| ((*id).to_owned(), (*secret).to_owned(), *role));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shares = Shares::new([("incoming".into(), incoming.clone()), ("outputs".into(), outputs.clone())]);
         let io = ShareIo::new(shares);
-        let (approvals, uploads) = (Approvals::default(), Uploads::new(io.clone()));
+        let (approvals, uploads, sessions) = (Approvals::default(), Uploads::new(io.clone()), Sessions::default());
         approvals.start(&handle).await.unwrap();
         uploads.start(&handle).await.unwrap();
+        sessions.start(&handle).await.unwrap();
         let router = api::router(api::Settings {
             handle,
             messaging: None,
             approvals,
             uploads,
+            sessions,
+            proxies: BTreeSet::new(),
             arns: ArnFormat { region: "us-east-1".into(), account: "000000000000".into() },
-            auth: Auth::for_address(address, Credentials::new(credentials)).unwrap(),
+            auth: Auth::for_address(address, Credentials::with_roles(credentials)).unwrap(),
             io,
             served: BTreeSet::from(["outputs".to_owned()]),
             workflows: BTreeMap::new(),
@@ -74,7 +84,7 @@ impl Appliance {
             effective: json!({}),
             data_dir: dir.path().to_owned(),
         });
-        tokio::spawn(api::serve(listener, router, std::future::pending()));
+        tokio::spawn(api::serve(listener, router, api::Transport::default(), std::future::pending()));
         Appliance { address, incoming, outputs, client: reqwest::Client::new(), _dir: dir }
     }
 

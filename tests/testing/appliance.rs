@@ -64,6 +64,7 @@ impl Appliance {
         let config = Config {
             shares: ["source", "outputs", "archive", "quarantine"].map(share).into(),
             functions,
+            watch: vec![serde_json::from_value(json!({ "share": "source" })).unwrap()],
             notify: NotifySettings { log, ..notify },
             ..Config::default()
         };

@@ -7,6 +7,7 @@
 //! api         in this process: real store, actors and API; every Task is a script
 //! driver      an NVIDIA driver that does what a script says, for boxes without a GPU
 //! exchange    somebody who swaps a file for a link, over and over
+//! hostile     definitions that somebody could send to hurt a box
 //! until       waiting with an end
 //! yardstick   what benchmarks measure against, and how
 //! ```
@@ -20,6 +21,7 @@ pub mod api;
 pub mod appliance;
 pub mod driver;
 pub mod exchange;
+pub mod hostile;
 pub mod served;
 pub mod until;
 #[cfg(feature = "bench")]

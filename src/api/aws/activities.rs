@@ -24,7 +24,7 @@ pub async fn create(app: &AppState, mut fields: Fields) -> Result<Value, ApiErro
             return Ok(row);
         }
         let settings = encryption.map(|encryption| encryption.to_string()).unwrap_or_default();
-        let row = ActivityRow { name, created_at: app.handle.now().into(), settings, tags };
+        let row = ActivityRow { name, created_at: app.handle.wall().into(), settings, tags };
         commit.put_activity(&row);
         Ok(row)
     };

@@ -13,6 +13,9 @@ use super::{map_runs, token};
 use crate::history::wire;
 use crate::{ApiError, AppState, names};
 
+/// What a page of a history has in memory, about: an event may be hundreds of kilobytes.
+pub const HISTORY_BYTES_PER_PAGE: usize = 8 << 20;
+
 const STATUSES: &[&str] = &["SUCCEEDED", "TIMED_OUT", "PENDING_REDRIVE", "ABORTED", "FAILED", "RUNNING"];
 
 pub async fn start(app: &AppState, mut fields: Fields) -> Result<Value, ApiError> {
@@ -91,7 +94,7 @@ pub async fn describe(app: &AppState, mut fields: Fields) -> Result<Value, ApiEr
         answer["mapRunArn"] = map_runs::arn_of(app, &header.machine.name, child).into();
         answer["itemCount"] = child.items.into();
     }
-    match run::not_redrivable(&header, app.handle.now()) {
+    match run::not_redrivable(&header, app.handle.clock().settled()) {
         None if header.child.is_some() => answer["redriveStatus"] = "REDRIVABLE_BY_MAP_RUN".into(),
         None => answer["redriveStatus"] = "REDRIVABLE".into(),
         Some(reason) => {
@@ -207,9 +210,8 @@ pub fn history(app: &AppState, rows: &Scans, mut fields: Fields) -> Result<Value
         Some(number) => EventId(number.parse().map_err(|_| ApiError::invalid_page_token())?),
     };
     let direction = if reverse { Direction::Backward } else { Direction::Forward };
-    let mut events = rows.history(header.id, from, limit + 1, direction)?;
-    let next = events.get(limit).map(|event| event.id);
-    events.truncate(limit);
+    // On AWS, too, maxResults is an upper limit, and a page may have fewer.
+    let (events, next) = rows.history_page(header.id, from, limit, HISTORY_BYTES_PER_PAGE, direction)?;
     let mut answer = json!({"events": events.iter().map(|event| wire(event, include_data)).collect::<Vec<_>>()});
     token::put(&mut answer, next.map(|id| id.to_string()));
     Ok(answer)

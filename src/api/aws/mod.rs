@@ -19,7 +19,7 @@ mod test_state;
 mod versions;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, State};
+use axum::extract::Extension;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use conveyor_base::limits::PAYLOAD_DEPTH_MAX;
@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use super::audit::{self, Action};
 use super::gate::{Caller, Role};
 use super::{ApiError, AppState};
-pub use executions::{redrivable, status_of};
+pub use executions::{HISTORY_BYTES_PER_PAGE, redrivable, status_of};
 use fields::Fields;
 pub use redrive::Redriven;
 
@@ -39,7 +39,7 @@ const RECEIVES: &[u8] = b"Action=ReceiveMessage";
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
 
 pub async fn handle(
-    State(app): State<AppState>,
+    app: AppState,
     Extension(caller): Extension<Caller>,
     uri: Uri,
     headers: HeaderMap,
@@ -52,7 +52,11 @@ pub async fn handle(
             None => refuse(&unknown(target)),
         };
     };
-    if !is_kept(operation) {
+    if is_of_execution(operation) {
+        let app = app.on_behalf(&audit::unlisted(&app, &caller, "aws", operation));
+        return answered(call(&app, operation, &body).await);
+    }
+    if is_read(operation) {
         return answered(call(&app, operation, &body).await);
     }
     let (what, to, success) = (operation.to_owned(), meant(&body), StatusCode::OK);
@@ -105,6 +109,12 @@ pub fn required_role(headers: &HeaderMap) -> Role {
     }
 }
 
+/// What a call is, for the audit log: the API, the operation, what it is done to.
+pub fn action(headers: &HeaderMap, body: &[u8]) -> (&'static str, String, String) {
+    let target = target(headers);
+    ("aws", shortened(target.strip_prefix(TARGET).unwrap_or(target)), meant(body))
+}
+
 /// Whether the call waits for something to happen: a task, a message, an execution's end.
 pub fn may_wait(headers: &HeaderMap, body: &[u8]) -> bool {
     match target(headers).rsplit_once('.') {
@@ -118,15 +128,14 @@ fn is_read(operation: &str) -> bool {
     ["List", "Describe", "Get", "Validate"].iter().any(|verb| operation.starts_with(verb))
 }
 
-/// Whether the audit log keeps it. Starts and reports of tasks are too many, and stand in the executions' history.
-fn is_kept(operation: &str) -> bool {
-    let many = operation.starts_with("SendTask") || matches!(operation, "StartExecution" | "StartSyncExecution");
-    !many && !is_read(operation)
+/// Whether the execution itself keeps who did it, and the audit log does not: starts and ends of tasks are too many for it.
+fn is_of_execution(operation: &str) -> bool {
+    operation.starts_with("SendTask") || matches!(operation, "StartExecution" | "StartSyncExecution")
 }
 
 /// `POST /ACCOUNT/QUEUE`
 pub async fn queue(
-    State(app): State<AppState>,
+    app: AppState,
     Extension(caller): Extension<Caller>,
     uri: Uri,
     headers: HeaderMap,
@@ -152,8 +161,8 @@ async fn others(app: &AppState, caller: &Caller, uri: &Uri, headers: &HeaderMap,
         let change = async move { passed_on(messaging.answer(&handle, &call).await) };
         return Some(audit::run_kept(app.clone(), entry, change, refused).await);
     }
-    let handle = app.handle.clone();
-    let answered = audit::run_detached(async move { messaging.answer(&handle, &call).await }).await;
+    let app = app.clone();
+    let answered = audit::run_detached(async move { messaging.answer(&app.handle, &call).await }).await;
     Some(answered.map_or_else(|refusal| refuse(&refusal), passed_on))
 }
 
@@ -174,7 +183,9 @@ fn passed_on(reply: Reply) -> Response {
 /// A refusal as AWS clients read it.
 pub fn refuse(refusal: &ApiError) -> Response {
     let body = json!({"__type": refusal.code, "message": refusal.message});
-    respond(refusal.status(), Some(refusal.code), &body)
+    let mut response = respond(refusal.status(), Some(refusal.code), &body);
+    refusal.put_retry_after(response.headers_mut());
+    response
 }
 
 fn respond(status: StatusCode, error: Option<&'static str>, body: &Value) -> Response {

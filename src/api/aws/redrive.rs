@@ -21,7 +21,10 @@ const TOKENS_MAX: usize = 4_096;
 struct Token {
     execution: ExecutionId,
     text: String,
+    /// What was answered.
     at: Timestamp,
+    /// By the box's own time.
+    since: Timestamp,
 }
 
 /// The tokens of the redrives that were carried out lately.
@@ -32,18 +35,18 @@ impl Redriven {
     /// When that redrive was carried out.
     fn at(&self, execution: ExecutionId, token: &str, now: Timestamp) -> Option<Timestamp> {
         let mut tokens = self.0.lock();
-        while tokens.front().is_some_and(|oldest| now.since_ms(oldest.at) > REMEMBERED_MS) {
+        while tokens.front().is_some_and(|oldest| now.since_ms(oldest.since) > REMEMBERED_MS) {
             tokens.pop_front();
         }
         tokens.iter().find(|known| known.execution == execution && known.text == token).map(|known| known.at)
     }
 
-    fn remember(&self, execution: ExecutionId, text: String, at: Timestamp) {
+    fn remember(&self, execution: ExecutionId, text: String, at: Timestamp, since: Timestamp) {
         let mut tokens = self.0.lock();
         if tokens.len() == TOKENS_MAX {
             tokens.pop_front();
         }
-        tokens.push_back(Token { execution, text, at });
+        tokens.push_back(Token { execution, text, at, since });
     }
 }
 
@@ -58,7 +61,7 @@ pub async fn redrive(app: &AppState, mut fields: Fields) -> Result<Value, ApiErr
         None => {
             let at = app.handle.redrive(header.id).await?;
             if let Some(token) = token {
-                app.redriven.remember(header.id, token, at);
+                app.redriven.remember(header.id, token, at, app.handle.now());
             }
             at
         }

@@ -80,7 +80,7 @@ pub async fn approve(
 ) -> JsonResult {
     let Json(body) = super::body(body)?;
     let output =
-        json!({"approved": true, "by": caller.name, "at": app.handle.now().to_string(), "comment": body.comment});
+        json!({"approved": true, "by": caller.name, "at": app.handle.wall().to_string(), "comment": body.comment});
     decide(&app, &id, Decision::Approve(output.to_string().into())).await
 }
 

@@ -97,10 +97,20 @@ fn detail(app: &AppState, rows: &Scans, id: &str, with_states: bool) -> Result<(
         shown["redrivable"] = false.into();
     }
     shown["redriveCount"] = header.redrive_count.into();
+    shown["doneBy"] = actions(rows, header.id)?;
     shown["predicted"] = predicted;
     let runs = header.stopped_at.is_none();
     shown["predictions"] = if runs { predictions::expected(app, rows, header.id) } else { json!([]) };
     Ok((NoStoreJson(shown), made))
+}
+
+/// Who started it, stopped it, and did whatever else was done to it through the API.
+fn actions(rows: &Scans, id: ExecutionId) -> Result<Value, ApiError> {
+    let shown = rows
+        .actions(id)?
+        .into_iter()
+        .map(|row| json!({"at": row.at.0, "who": row.who, "role": row.role, "api": row.api, "what": row.what}));
+    Ok(shown.collect())
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -121,9 +131,9 @@ pub async fn history(
     let limit = query.limit.unwrap_or(1000).clamp(1, EVENTS_MAX);
     let direction = if query.reverse { Direction::Backward } else { Direction::Forward };
     let page = move |_: &AppState, rows: &Scans| {
-        let mut events = rows.history(found(rows, &id)?.id, EventId(query.from), limit + 1, direction)?;
-        let next = events.get(limit).map(|event| event.id.0);
-        events.truncate(limit);
+        let (id, from, bytes) = (found(rows, &id)?.id, EventId(query.from), aws::HISTORY_BYTES_PER_PAGE);
+        let (events, next) = rows.history_page(id, from, limit, bytes, direction)?;
+        let next = next.map(|event| event.0);
         let shown = events.iter().map(|event| crate::history::wire(event, query.data.unwrap_or(true)));
         Ok(NoStoreJson(json!({"events": shown.collect::<Vec<Value>>(), "next": next})))
     };
@@ -230,7 +240,7 @@ pub(super) fn summary(app: &AppState, header: &Header) -> Value {
         "thumbnail": header.output().and_then(|text| outputs::thumbnail(app, text)),
         "mediaMs": header.output().and_then(outputs::duration_ms),
         "events": header.last_event.0,
-        "redrivable": run::not_redrivable(header, app.handle.now()).is_none() && header.parent.is_none(),
+        "redrivable": run::not_redrivable(header, app.handle.clock().settled()).is_none() && header.parent.is_none(),
     })
 }
 

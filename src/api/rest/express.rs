@@ -55,5 +55,5 @@ pub async fn stop(app: AppState, Path(id): Path<String>, body: Body<StopBody>) -
     let missing = || ApiError::no_execution(&id);
     let number: ExecutionId = id.parse().map_err(|_| missing())?;
     let stopped = app.handle.stop_express(number, body.error, body.cause).await;
-    if stopped { Ok(NoStoreJson(json!({"stoppedAt": app.handle.now().0}))) } else { Err(missing()) }
+    if stopped { Ok(NoStoreJson(json!({"stoppedAt": app.handle.wall().0}))) } else { Err(missing()) }
 }

@@ -45,7 +45,9 @@ pub use table::routes;
 /// A refusal as REST clients read it.
 pub fn refuse(refusal: &ApiError) -> Response {
     let body = json!({"error": refusal.message, "code": refusal.code});
-    answer(rest_status(refusal.code), &body)
+    let mut answer = answer(rest_status(refusal.code), &body);
+    refusal.put_retry_after(answer.headers_mut());
+    answer
 }
 
 /// A JSON answer that no cache keeps.

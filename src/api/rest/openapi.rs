@@ -166,6 +166,7 @@ const SCHEMAS: &[(&str, Fields)] = &[
             ("failure?", "any"),
             ("outputs", "Output[]"),
             ("redriveCount", "n"),
+            ("doneBy", "any[]"),
         ],
     ),
     ("Output", &[("uri", "s"), ("url?", "s"), ("kind", "s"), ("name", "s"), ("bytes?", "n")]),

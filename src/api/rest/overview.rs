@@ -54,7 +54,7 @@ pub async fn overview(State(app): State<AppState>, Query(query): Query<OverviewQ
 }
 
 fn glance(app: &AppState, rows: &Scans, since: Option<i64>) -> Result<Value, crate::ApiError> {
-    let now = app.handle.now();
+    let now = app.handle.wall();
     let since = since.unwrap_or(now.0 - 24 * HOUR_MS).clamp(now.0 - 48 * HOUR_MS, now.0);
     let (running, more) = running(app, rows)?;
     let today = today(app, rows, since, now)?;
@@ -203,7 +203,7 @@ pub async fn schedules(State(app): State<AppState>) -> JsonResult {
         let rule = schedule["rule"].as_str().unwrap_or_default();
         let zone = schedule["timezone"].as_str();
         schedule["nextAt"] = match schedule["enabled"] == true {
-            true => conveyor_services::schedules::next_due(rule, zone, app.handle.now()).map(|at| at.0).into(),
+            true => conveyor_services::schedules::next_due(rule, zone, app.handle.wall()).map(|at| at.0).into(),
             false => Value::Null,
         };
     }

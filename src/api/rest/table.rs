@@ -191,7 +191,14 @@ fn of_files(t: &mut Table) {
         axum::routing::head(uploads::offset),
     );
     t.route("PATCH", "/uploads/{id}", Role::Operator, "Goes on with an upload", "", "", patch(uploads::append));
-    t.route("DELETE", "/uploads/{id}", Role::Operator, "Gives an upload up", "", "", delete(uploads::terminate));
+    let ends = RouteSpec {
+        method: "DELETE",
+        path: "/uploads/{id}",
+        summary: "Gives an upload up",
+        success: StatusCode::NO_CONTENT,
+        ..begins
+    };
+    t.add(ends, delete(uploads::terminate), true);
 }
 
 fn of_people(t: &mut Table) {
@@ -342,6 +349,7 @@ async fn passed(
     request: Request,
     next: Next,
 ) -> Response {
+    let app = app.of(request.extensions());
     if route.method == "GET" {
         return match caller.require_role(route.role) {
             Ok(()) => next.run(request).await,
@@ -350,6 +358,12 @@ async fn passed(
     }
     if !is_kept {
         let change = change(route, None, caller, request, next);
+        let change = async move {
+            let answer = change.await;
+            // Its place is held that long.
+            drop(app);
+            answer
+        };
         return audit::run_detached(change).await.unwrap_or_else(IntoResponse::into_response);
     }
     let to = request.uri().path().trim_start_matches("/api/v1").to_owned();

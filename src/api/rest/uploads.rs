@@ -84,7 +84,7 @@ pub async fn append(
     Ok(answer)
 }
 
-pub async fn terminate(State(app): State<AppState>, Path(id): Path<String>) -> Result<Response, ApiError> {
+pub async fn terminate(app: AppState, Path(id): Path<String>) -> Result<Response, ApiError> {
     app.uploads.terminate(&id).await?;
     Ok(reply(StatusCode::NO_CONTENT, &[]))
 }

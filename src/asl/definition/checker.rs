@@ -1,26 +1,36 @@
 //! What all checks share: where they are, what they have found, and how a field is read.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use super::json::{Kind, Member, Node, line_and_column};
-use crate::problem::{Problem, Severity, location, pointer};
-use crate::template::Segment;
+use super::json::{Kind, Member, Node, Positions, locate};
+use crate::problem::{Problem, Severity, TEXT_BYTES_MAX, location, pointer};
+use crate::template::{Segment, cut};
 use crate::{Name, Path, QueryLanguage, State, Template};
 
-/// Most problems that are kept: more help nobody, and each costs a look at the text.
+/// Most problems that are kept: more help nobody.
 const PROBLEMS_MAX: usize = 1_000;
+/// Beyond so many bytes of texts no other is kept.
+const PROBLEMS_BYTES_MAX: usize = 1 << 20;
 
 pub(super) const SCHEMA: &str = "SCHEMA_VALIDATION_FAILED";
 
 /// One walk through one definition.
 pub(super) struct Checker<'t> {
     text: &'t str,
+    /// Once it is read.
+    pub(super) document: Option<Rc<Node>>,
+    positions: OnceCell<Positions<'t>>,
     pub(super) problems: Vec<Problem>,
+    /// Whether one of them, kept or not, is an error.
+    pub(super) refused: bool,
+    problem_bytes: usize,
     pub(super) place: Vec<Segment>,
     /// Every state that is whole so far.
-    pub(super) states: HashMap<Name, State>,
-    /// Where each state stands.
-    pub(super) places: HashMap<Name, Vec<Segment>>,
+    pub(super) states: HashMap<Name, Box<State>>,
+    /// Where each state begins, in bytes.
+    pub(super) places: HashMap<Name, usize>,
     /// Every state's name, also of states that are not whole.
     pub(super) names: HashSet<Name>,
     /// Of the whole definition.
@@ -70,7 +80,11 @@ impl<'t> Checker<'t> {
     pub(super) fn new(text: &'t str, express: bool) -> Checker<'t> {
         Checker {
             text,
+            document: None,
+            positions: OnceCell::new(),
             problems: Vec::new(),
+            refused: false,
+            problem_bytes: 0,
             place: Vec::new(),
             states: HashMap::new(),
             places: HashMap::new(),
@@ -89,8 +103,18 @@ impl<'t> Checker<'t> {
     }
 
     pub(super) fn fault_coded(&mut self, code: &'static str, at: usize, message: impl Into<String>) {
-        let shown = Some(location(&self.place));
-        self.push(code, at, message.into(), pointer(&self.place), shown, Severity::Error);
+        self.push(code, at, message.into(), None, true, Severity::Error);
+    }
+
+    /// Adds a problem of the value that begins there.
+    pub(super) fn fault_there(&mut self, code: &'static str, at: usize, message: String) {
+        if self.is_full() && self.refused {
+            return;
+        }
+        let place = self.document.as_ref().map(|document| locate(document, at).0);
+        let here = std::mem::replace(&mut self.place, place.unwrap_or_default());
+        self.fault_coded(code, at, message);
+        self.place = here;
     }
 
     /// A state's name that stands twice, in one object or in nested ones.
@@ -100,36 +124,56 @@ impl<'t> Checker<'t> {
 
     /// Adds a problem of a field that AWS reports at the object around it.
     pub(super) fn fault_field(&mut self, at: usize, field: &str, message: impl Into<String>) {
-        let shown = Some(location(&self.place));
-        self.place.push(Segment::Key(field.to_owned()));
-        self.push(SCHEMA, at, message.into(), pointer(&self.place), shown, Severity::Error);
-        self.place.pop();
+        self.push(SCHEMA, at, message.into(), Some(field), true, Severity::Error);
     }
 
     /// Adds a problem of the whole definition, for which AWS gives no place.
     pub(super) fn fault_nowhere(&mut self, code: &'static str, at: usize, message: &str) {
-        self.push(code, at, message.to_owned(), pointer(&self.place), None, Severity::Error);
+        self.push(code, at, message.to_owned(), None, false, Severity::Error);
     }
 
     pub(super) fn warn(&mut self, code: &'static str, at: usize, message: &str) {
-        let shown = Some(location(&self.place));
-        self.push(code, at, message.to_owned(), pointer(&self.place), shown, Severity::Warning);
+        self.push(code, at, message.to_owned(), None, true, Severity::Warning);
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() >= PROBLEMS_MAX || self.problem_bytes > PROBLEMS_BYTES_MAX
+    }
+
+    /// Adds a problem of the current place or of a field there; with AWS's words for the place, unless it has none.
     fn push(
         &mut self,
         code: &'static str,
         at: usize,
         message: String,
-        pointer: String,
-        location: Option<String>,
+        field: Option<&str>,
+        located: bool,
         severity: Severity,
     ) {
-        if self.problems.len() == PROBLEMS_MAX {
-            return;
+        let first_error = severity == Severity::Error && !self.refused;
+        self.refused |= severity == Severity::Error;
+        if self.is_full() {
+            // Among however many warnings, the error that refuses the definition is said.
+            if !first_error {
+                return;
+            }
+            self.problems.pop();
         }
-        let (line, column) = line_and_column(self.text, at);
+        let location = located.then(|| location(&self.place));
+        self.place.extend(field.map(|field| Segment::Key(field.into())));
+        let pointer = pointer(&self.place);
+        if field.is_some() {
+            self.place.pop();
+        }
+        let (line, column) = self.line_and_column(at);
+        let message = cut(message, TEXT_BYTES_MAX);
+        self.problem_bytes += message.len() + pointer.len() + location.as_ref().map_or(0, String::len);
         self.problems.push(Problem { code, message, pointer, location, line, column, severity });
+    }
+
+    /// Both from 1, the column in characters.
+    pub(super) fn line_and_column(&self, at: usize) -> (usize, usize) {
+        self.positions.get_or_init(|| Positions::of(self.text)).line_and_column(at)
     }
 
     /// Checks something below the current place.
@@ -148,7 +192,7 @@ impl<'t> Checker<'t> {
         read: impl FnOnce(&mut Self, &Node) -> Option<T>,
     ) -> Option<T> {
         let node = fields.take(name)?;
-        self.inside(Segment::Key(name.to_owned()), |checker| read(checker, node))
+        self.inside(Segment::Key(name.into()), |checker| read(checker, node))
     }
 
     /// The fields of an object; adds a problem for anything else.
@@ -254,6 +298,9 @@ impl<'t> Checker<'t> {
             }
             Err(faults) => {
                 for fault in faults {
+                    if self.is_full() && self.refused {
+                        break;
+                    }
                     let depth = self.place.len();
                     let at = seek(node, &fault.place, &fault.field).unwrap_or(node.at);
                     self.place.extend(fault.place);
@@ -283,7 +330,7 @@ impl<'t> Checker<'t> {
             }
             Kind::Object(members) => {
                 for member in members.iter().filter(|member| !member.name.ends_with(".$")) {
-                    self.inside(Segment::Key(member.name.clone()), |c| {
+                    self.inside(Segment::Key(member.name.as_str().into()), |c| {
                         let text = member.value.as_str().unwrap_or_default();
                         if looks_like_path(text) || text.starts_with("States.") {
                             c.warn(
@@ -382,7 +429,7 @@ fn seek(node: &Node, place: &[Segment], field: &str) -> Option<usize> {
     for segment in place {
         node = match (segment, &node.kind) {
             (Segment::Key(key), Kind::Object(members)) => {
-                members.iter().rfind(|member| member.name == *key).map(|member| &member.value)?
+                members.iter().rfind(|member| *member.name == **key).map(|member| &member.value)?
             }
             (Segment::Index(index), Kind::Array(items)) => items.get(*index)?,
             _ => return None,

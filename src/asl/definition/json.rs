@@ -6,6 +6,8 @@
 use conveyor_base::limits::JSON_DEPTH_MAX;
 use serde_json::{Map, Number, Value};
 
+use crate::template::Segment;
+
 /// A value and where it begins.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -84,6 +86,70 @@ pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.bytes().filter(|byte| *byte == b'\n').count() + 1, before[start..].chars().count() + 1)
+}
+
+/// Where what stands in a text, for whoever asks of many places in it.
+pub(super) struct Positions<'t> {
+    text: &'t str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    /// How many characters stand before each block.
+    blocks: Vec<usize>,
+}
+
+const BLOCK_BYTES: usize = 1_024;
+
+impl<'t> Positions<'t> {
+    pub(super) fn of(text: &'t str) -> Positions<'t> {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let mut before = 0;
+        let counted = text.as_bytes().chunks(BLOCK_BYTES).map(|block| {
+            before += characters(block);
+            before
+        });
+        let blocks = std::iter::once(0).chain(counted).collect();
+        Positions { text, lines: std::iter::once(0).chain(newlines).collect(), blocks }
+    }
+
+    /// As [`line_and_column`].
+    pub(super) fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let at = if self.text.is_char_boundary(at) { at } else { self.text.len() };
+        let line = self.lines.partition_point(|start| *start <= at);
+        let start = line.checked_sub(1).and_then(|before| self.lines.get(before)).copied().unwrap_or(0);
+        (line, self.before(at) - self.before(start) + 1)
+    }
+
+    fn before(&self, at: usize) -> usize {
+        let block = at / BLOCK_BYTES;
+        self.blocks.get(block).copied().unwrap_or(0) + characters(&self.text.as_bytes()[block * BLOCK_BYTES..at])
+    }
+}
+
+/// How many characters begin in a part of a text.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count()
+}
+
+/// The way to the value that begins at a byte, the value, and where it or its name begins.
+pub(super) fn locate(document: &Node, at: usize) -> (Vec<Segment>, &Node, usize) {
+    let (mut node, mut place, mut begin) = (document, Vec::new(), document.at);
+    while node.at != at {
+        match &node.kind {
+            Kind::Array(items) => {
+                let Some(index) = items.partition_point(|item| item.at <= at).checked_sub(1) else { break };
+                place.push(Segment::Index(index));
+                (node, begin) = (&items[index], items[index].at);
+            }
+            Kind::Object(members) => {
+                let Some(index) = members.partition_point(|member| member.value.at <= at).checked_sub(1) else { break };
+                let member = &members[index];
+                place.push(Segment::Key(member.name.as_str().into()));
+                (node, begin) = (&member.value, member.at);
+            }
+            _ => break,
+        }
+    }
+    (place, node, begin)
 }
 
 const VALUES: &str = "(JSON String, Number, Array, Object or token 'null', 'true' or 'false')";

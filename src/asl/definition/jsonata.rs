@@ -45,6 +45,9 @@ impl Checker<'_> {
             Ok(template) => Some(template),
             Err(faults) => {
                 for fault in faults {
+                    if self.is_full() && self.refused {
+                        break;
+                    }
                     let (depth, at) = (self.place.len(), begin_of(node, &fault.place));
                     self.place.extend(fault.place);
                     self.fault_coded(fault.code.unwrap_or(super::checker::SCHEMA), at, fault.message);
@@ -155,7 +158,7 @@ fn begin_of(node: &Node, place: &[Segment]) -> usize {
     for segment in place {
         let below = match (segment, &node.kind) {
             (Segment::Key(key), Json::Object(members)) => {
-                members.iter().rfind(|member| member.name == *key).map(|member| &member.value)
+                members.iter().rfind(|member| *member.name == **key).map(|member| &member.value)
             }
             (Segment::Index(index), Json::Array(items)) => items.get(*index),
             _ => None,

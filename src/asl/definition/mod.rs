@@ -14,6 +14,7 @@ mod review;
 mod scopes;
 mod state;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use conveyor_base::limits::quotas;
@@ -47,8 +48,7 @@ pub fn parse(text: &str) -> Result<StateMachine, Vec<Problem>> {
 pub fn check(text: &str, workflow: WorkflowType) -> (Option<StateMachine>, Vec<Problem>) {
     let mut checker = Checker::new(text, workflow == WorkflowType::Express);
     let machine = checker.document(text);
-    let refused = checker.problems.iter().any(|problem| problem.severity == Severity::Error);
-    (machine.filter(|_| !refused), checker.problems)
+    (machine.filter(|_| !checker.refused), checker.problems)
 }
 
 /// What is wrong with a text that should be JSON, worded as AWS words it; `None` if nothing is.
@@ -64,8 +64,7 @@ pub const STATE_ALONE: &str = "StateName";
 pub fn check_state(text: &str, workflow: WorkflowType) -> (Option<StateMachine>, Vec<Problem>) {
     let mut checker = Checker::new(text, workflow == WorkflowType::Express);
     let machine = checker.lone_state(text);
-    let refused = checker.problems.iter().any(|problem| problem.severity == Severity::Error);
-    (machine.filter(|_| !refused), checker.problems)
+    (machine.filter(|_| !checker.refused), checker.problems)
 }
 
 /// What applies to all that stands in one processor.
@@ -88,13 +87,13 @@ impl Checker<'_> {
         self.names.insert(name.clone());
         let (state, _) = self.state(name.clone(), &node, Surroundings { depth: 0, language: self.language });
         let mut states = std::mem::take(&mut self.states);
-        states.insert(name.clone(), state?);
+        states.insert(name.clone(), Box::new(state?));
         let root = Processor { start_at: name, mode: ProcessorMode::Inline, express: false };
         Some(StateMachine { comment: None, query_language: self.language, timeout_seconds: None, root, states })
     }
 
     /// The JSON object that a definition is.
-    fn read(&mut self, text: &str) -> Option<Node> {
+    fn read(&mut self, text: &str) -> Option<Rc<Node>> {
         let bytes_max = quotas().definition_bytes();
         if text.len() > bytes_max {
             let message = format!("The definition is larger than {bytes_max} bytes");
@@ -120,6 +119,8 @@ impl Checker<'_> {
             self.fault_nowhere(checker::SCHEMA, node.at, "Definition must be a valid JSON object");
             return None;
         };
+        let node = Rc::new(node);
+        self.document = Some(node.clone());
         self.refuse_doubles(&node);
         Some(node)
     }
@@ -158,10 +159,14 @@ impl Checker<'_> {
                 }
             }
             Kind::Object(members) => {
-                let mut seen = std::collections::HashSet::new();
+                let mut seen = std::collections::HashSet::with_capacity(members.len());
                 for Member { at, name, value } in members {
-                    self.inside(Segment::Key(name.clone()), |c| {
-                        if !seen.insert(name) {
+                    let double = !seen.insert(name);
+                    if !double && !matches!(value.kind, Kind::Array(_) | Kind::Object(_)) {
+                        continue;
+                    }
+                    self.inside(Segment::Key(name.as_str().into()), |c| {
+                        if double {
                             c.fault_double(*at, name);
                         }
                         c.refuse_doubles(value);
@@ -174,7 +179,7 @@ impl Checker<'_> {
 
     fn fault_double(&mut self, at: usize, name: &str) {
         let around = self.place.len().checked_sub(2).and_then(|parent| self.place.get(parent));
-        if around == Some(&Segment::Key(String::from("States"))) {
+        if matches!(around, Some(Segment::Key(key)) if &**key == "States") {
             self.fault_state_name(at, name);
         } else {
             self.fault_coded("INVALID_JSON_DESCRIPTION", at, format!("Duplicate field '{name}'"));

@@ -22,8 +22,8 @@ pub(super) struct Exits {
 
 pub(super) struct Target {
     pub(super) name: Name,
+    /// Where the field's value begins.
     pub(super) at: usize,
-    pub(super) place: Vec<Segment>,
 }
 
 impl Checker<'_> {
@@ -38,7 +38,7 @@ impl Checker<'_> {
         let whole = self.require(fields, &["States", "StartAt"]);
         let start = self.field(fields, "StartAt", |c, node| {
             let name = name_of(&c.string(node)?);
-            Some(Target { name, at: node.at, place: c.place.clone() })
+            Some(Target { name, at: node.at })
         });
         let exits = self.field(fields, "States", |c, node| c.states(node, around))?;
         if let Some(start) = start.as_ref().filter(|_| whole) {
@@ -97,7 +97,7 @@ impl Checker<'_> {
         let mut here = HashSet::new();
         for Member { at, name, value } in members {
             let name = name_of(name);
-            self.inside(Segment::Key(name.to_string()), |c| {
+            self.inside(Segment::Key(name.clone()), |c| {
                 // A name that stands twice in this object has its problem already.
                 let twice = !here.insert(name.clone());
                 if !c.names.insert(name.clone()) && !twice {
@@ -107,10 +107,10 @@ impl Checker<'_> {
                     let message = format!("A state's name has 1 to {STATE_NAME_CHARS_MAX} characters");
                     c.fault_coded("INVALID_STATE_NAME", *at, message);
                 }
-                c.places.insert(name.clone(), c.place.clone());
+                c.places.insert(name.clone(), value.at);
                 let (state, leads) = c.state(name.clone(), value, around);
                 if let Some(state) = state {
-                    c.states.insert(name.clone(), state);
+                    c.states.insert(name.clone(), Box::new(state));
                 }
                 exits.push((name, *at, leads));
             });
@@ -125,10 +125,8 @@ impl Checker<'_> {
         let names: HashSet<&str> = states.iter().map(|(name, ..)| &**name).collect();
         for target in std::iter::once(start).chain(states.iter().flat_map(|(.., exits)| &exits.targets)) {
             if !names.contains(&*target.name) {
-                let here = std::mem::replace(&mut self.place, target.place.clone());
                 let message = format!("Missing 'Next' target: {}", target.name);
-                self.fault_coded("MISSING_TRANSITION_TARGET", target.at, message);
-                self.place = here;
+                self.fault_there("MISSING_TRANSITION_TARGET", target.at, message);
             }
         }
         if states.iter().any(|(.., exits)| !exits.known) {
@@ -145,7 +143,7 @@ impl Checker<'_> {
             .collect();
         for (name, at, _) in states.iter().filter(|(name, ..)| !led_to.contains(&**name)) {
             let depth = self.place.len();
-            self.place.extend([Segment::Key(String::from("States")), Segment::Key(name.to_string())]);
+            self.place.extend([Segment::Key("States".into()), Segment::Key(name.clone())]);
             self.fault_coded("MISSING_TRANSITION_TARGET", *at, format!("State \"{name}\" is not reachable."));
             self.place.truncate(depth);
         }

@@ -136,7 +136,7 @@ impl Checker<'_> {
     pub(super) fn target(&mut self, fields: &mut Fields, field: &str, exits: &mut Exits) -> Option<Name> {
         let name = self.field(fields, field, |c, node| {
             let name = name_of(&c.string(node)?);
-            exits.targets.push(Target { name: name.clone(), at: node.at, place: c.place.clone() });
+            exits.targets.push(Target { name: name.clone(), at: node.at });
             Some(name)
         });
         exits.known &= name.is_some();

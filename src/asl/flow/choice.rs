@@ -1,5 +1,7 @@
 //! Which rules of a Choice can hold.
 
+use std::collections::HashSet;
+
 use super::shape::{Found, Kinds, Shape};
 use super::state::Reading;
 use super::{Exit, Flow, Point};
@@ -35,8 +37,12 @@ impl Flow<'_> {
     ) -> Vec<(Exit, Point)> {
         let mut exits = Vec::new();
         let (mut reached, mut sure) = (true, true);
+        let mut place = [Segment::Key("Choices".into()), Segment::Index(0)];
         for (at, rule) in choice.rules.iter().enumerate() {
-            let place = vec![Segment::Key("Choices".into()), Segment::Index(at)];
+            place[1] = Segment::Index(at);
+            if !self.budget.spend(RULE_WORK) {
+                break;
+            }
             if !reached {
                 self.report(
                     state,
@@ -93,7 +99,7 @@ impl Flow<'_> {
                     true,
                 );
             }
-            None if reached && !covers(choice) => {
+            None if reached && self.speaks() && !covers(choice) => {
                 self.report(
                     state,
                     &[],
@@ -109,6 +115,9 @@ impl Flow<'_> {
     }
 
     fn truth(&mut self, condition: &Condition, reading: &Reading) -> Truth {
+        if !self.budget.spend(1) {
+            return Truth::Sometimes;
+        }
         match condition {
             Condition::Jsonata(expression) => {
                 self.expression(expression, "Condition", reading);
@@ -192,15 +201,18 @@ fn is(what: Is, shape: &Shape) -> Truth {
     }
 }
 
+/// What a rule costs beside what its condition does.
+const RULE_WORK: usize = 4;
+
 /// Whether two of the rules ask for a thing and for its contrary, so that one of them holds.
 fn covers(choice: &Choice) -> bool {
-    let asked: Vec<_> = choice
+    let asked: HashSet<(&str, Is, bool)> = choice
         .rules
         .iter()
         .filter_map(|rule| match &rule.condition {
-            Condition::Is { variable, what, expected } => Some((variable, *what, *expected)),
+            Condition::Is { variable, what, expected } => Some((variable.text(), *what, *expected)),
             Condition::Not(inner) => match &**inner {
-                Condition::Is { variable, what, expected } => Some((variable, *what, !*expected)),
+                Condition::Is { variable, what, expected } => Some((variable.text(), *what, !*expected)),
                 _ => None,
             },
             _ => None,

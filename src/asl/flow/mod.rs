@@ -3,7 +3,11 @@
 //! Every state is looked at with all that may reach it ([`shape`]): paths that can find nothing, variables that nothing
 //! has assigned, rules that cannot hold, states that nothing enters, loops that nothing leaves. Pure, and sound:
 //! what is said never to happen never happens; what is not known is not said. The states' rules stand in [`state`],
-//! conditions in [`choice`], the way from state to state in [`graph`].
+//! conditions in [`choice`], the way from state to state in [`graph`], what is known of data in [`shape`] and
+//! [`variables`].
+//!
+//! Whatever the definition, an analysis takes no more than its [`budget`]. Where that is spent before all is known, the
+//! rest is not said: what was found until then stays, and a finding says that there may be more.
 //!
 //! ```text
 //! input of the execution: anything
@@ -12,24 +16,30 @@
 //!   state: InputPath, Parameters, (result), ResultSelector, ResultPath, OutputPath, Assign ──> next, catchers, end
 //! ```
 
+mod budget;
 mod choice;
+mod findings;
 mod graph;
 mod shape;
 mod state;
+mod variables;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
 use super::machine::{Kind, Name, StateMachine};
 use super::template::Segment;
+use budget::{Budget, Used};
+use findings::Findings;
 use graph::Graph;
-use shape::Shape;
+use shape::{Kinds, Shape};
+use variables::{Names, Variables};
 
-/// How often states are looked at, all together, before the analysis gives up and says nothing of data.
-const LOOKS_MAX: usize = 20_000;
 /// How often what reaches one state may grow before nothing is held known of it.
 const GROWTH_MAX: usize = 8;
+/// What is kept for a state that is reached, about.
+const POINT_BYTES: usize = 2 * size_of::<Known>();
 
 /// Something that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,35 +56,45 @@ pub struct Finding {
 }
 
 /// All findings, in the order of the states' names and fields. With an input, of an execution that gets that one.
+///
+/// The work and the memory are bounded whatever the definition is; `NOT_FOLLOWED_FURTHER` is found where that was not
+/// enough, `FINDINGS_LEFT_OUT` where there is more to say than anybody reads.
 pub fn analyse(machine: &StateMachine, input: Option<&Value>) -> Vec<Finding> {
+    analyse_within(machine, input, Used::MOST).0
+}
+
+/// The same within other bounds, and what it took.
+fn analyse_within(machine: &StateMachine, input: Option<&Value>, bounds: Used) -> (Vec<Finding>, Budget) {
     let graph = Graph::of(machine);
-    let mut flow = Flow {
-        machine,
-        findings: Vec::new(),
-        quiet: 0,
-        looks: 0,
-        entered: HashSet::new(),
-        assigned: assigned_anywhere(machine),
+    let budget = Budget::new(bounds);
+    let text = || Shape::some(Kinds::STRING);
+    let error = Shape::object([("Error".into(), text(), false), ("Cause".into(), text(), false)], &budget);
+    let start = Point {
+        data: input.map_or_else(Shape::any, |input| Shape::of(input, &budget)),
+        variables: Variables::default(),
     };
-    let start = Point { data: input.map_or_else(Shape::any, Shape::of), variables: BTreeMap::new() };
+    let mut flow = Flow {
+        graph,
+        budget,
+        findings: Findings::default(),
+        quiet: 0,
+        entered: vec![false; machine.states.len()],
+        names: Names::of(assigned_anywhere(machine)),
+        known: HashMap::new(),
+        error,
+    };
     flow.processor(&machine.root.start_at, start);
-    let (mut findings, known) = (std::mem::take(&mut flow.findings), flow.looks < LOOKS_MAX);
-    let entered = std::mem::take(&mut flow.entered);
-    if !known {
-        findings.clear();
-    }
-    findings.extend(graph.findings(|name| !known || entered.contains(name)));
+    let Flow { graph, budget, mut findings, entered, .. } = flow;
+    let followed = !budget.is_spent();
+    graph.findings(|number| !followed || entered[number], &mut findings);
     for state in machine.states.values() {
-        state::rules_without_use(state, &mut findings);
+        findings::rules_without_use(state, &mut findings);
     }
-    let key = |f: &Finding| (f.state.clone(), format!("{:?}", f.place), f.field.clone(), f.message.clone());
-    findings.sort_by_cached_key(key);
-    findings.dedup();
-    findings
+    (findings.finish(&machine.root.start_at, followed), budget)
 }
 
 /// The names of all variables that anything assigns.
-fn assigned_anywhere(machine: &StateMachine) -> BTreeSet<String> {
+fn assigned_anywhere(machine: &StateMachine) -> BTreeSet<&str> {
     let mut names = BTreeSet::new();
     for state in machine.states.values() {
         let rules = match &state.kind {
@@ -85,46 +105,35 @@ fn assigned_anywhere(machine: &StateMachine) -> BTreeSet<String> {
             .into_iter()
             .chain(state.catch.iter().map(|catcher| catcher.assign.as_ref()))
             .chain(rules.iter().map(|rule| rule.assign.as_ref()));
-        names.extend(all.flatten().flat_map(|assign| assign.field_names()).map(str::to_owned));
+        names.extend(all.flatten().flat_map(|assign| assign.field_names()));
     }
     names
 }
 
-/// What may be there when a state is entered.
-#[derive(Clone, Debug, PartialEq)]
+/// What may be there when a state is entered. Clones share it.
+#[derive(Clone, Debug)]
 struct Point {
     data: Shape,
-    variables: BTreeMap<String, Variable>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Variable {
-    shape: Shape,
-    /// Assigned on every way to here.
-    always: bool,
+    variables: Variables,
 }
 
 impl Point {
-    /// Two ways that meet.
-    fn or(self, other: Point) -> Point {
-        let mut variables = BTreeMap::new();
-        let mut theirs = other.variables;
-        for (name, ours) in self.variables {
-            let joined = match theirs.remove(&name) {
-                Some(their) => Variable { shape: ours.shape.or(their.shape), always: ours.always && their.always },
-                None => Variable { always: false, ..ours },
-            };
-            variables.insert(name, joined);
-        }
-        variables.extend(theirs.into_iter().map(|(name, v)| (name, Variable { always: false, ..v })));
-        Point { data: self.data.or(other.data), variables }
+    /// Two ways that meet: `self` itself where the other brings nothing new.
+    fn or(&self, other: &Point, budget: &Budget) -> Point {
+        Point { data: self.data.or(&other.data, budget), variables: self.variables.or(&other.variables, budget) }
+    }
+
+    fn is(&self, other: &Point) -> bool {
+        self.data.is(&other.data) && self.variables.is(&other.variables)
+    }
+
+    fn equals(&self, other: &Point, budget: &Budget) -> bool {
+        self.data.equals(&other.data, budget) && self.variables.equals(&other.variables, budget)
     }
 
     /// The same, with nothing known but which variables there are.
-    fn forget(mut self) -> Point {
-        self.data = Shape::any();
-        self.variables.values_mut().for_each(|variable| variable.shape = Shape::any());
-        self
+    fn forget(&self, budget: &Budget) -> Point {
+        Point { data: Shape::any(), variables: self.variables.forget(budget) }
     }
 }
 
@@ -134,86 +143,136 @@ enum Exit {
     End,
 }
 
+/// What is known of a state of a list.
+struct Known {
+    point: Point,
+    growth: usize,
+    /// What comes out of the list here.
+    end: Option<Point>,
+}
+
+/// All that can happen in a list of states that begins with an input. The states by their ranks.
+struct Followed {
+    input: Point,
+    states: BTreeMap<usize, Known>,
+    end: Option<Point>,
+}
+
 struct Flow<'m> {
-    machine: &'m StateMachine,
-    findings: Vec<Finding>,
+    graph: Graph<'m>,
+    budget: Budget,
+    findings: Findings,
     /// Above 0 while what reaches the states is not final: nothing is said then.
     quiet: usize,
-    looks: usize,
-    entered: HashSet<Name>,
-    assigned: BTreeSet<String>,
+    /// By the states' numbers.
+    entered: Vec<bool>,
+    names: Names,
+    /// The lists of states that were followed, by the ranks of their first ones: with the input that they had last.
+    known: HashMap<usize, Followed>,
+    /// What a catcher gets.
+    error: Shape,
 }
 
 impl<'m> Flow<'m> {
     /// Everything that can come out at the end of a list of states; `None` where nothing does.
     fn processor(&mut self, start: &Name, input: Point) -> Option<Point> {
-        let mut points: BTreeMap<Name, (Point, usize)> = BTreeMap::from([(start.clone(), (input, 0))]);
-        let mut waiting = BTreeSet::from([start.clone()]);
-        self.quiet += 1;
-        while let Some(name) = waiting.pop_first() {
-            for (exit, point) in self.look(&name, &points) {
-                if let Exit::To(next) = exit
-                    && enter(&mut points, &next, point)
-                {
-                    waiting.insert(next);
+        let start = self.graph.rank(start)?;
+        let known = self.known.remove(&start).filter(|known| known.input.equals(&input, &self.budget));
+        let followed = match known {
+            Some(known) => known,
+            None => self.follow(start, input),
+        };
+        if self.speaks() {
+            for (rank, known) in &followed.states {
+                let Some(state) = self.graph.state_of_rank(*rank) else { continue };
+                self.look(state, known.point.clone());
+                if let Some(number) = self.graph.number(&state.name) {
+                    self.entered[number] = true;
                 }
             }
         }
-        self.quiet -= 1;
-        let mut end: Option<Point> = None;
-        for name in points.keys().cloned().collect::<Vec<_>>() {
-            for (exit, point) in self.look(&name, &points) {
-                if let Exit::End = exit {
-                    end = Some(match end {
-                        Some(before) => before.or(point),
-                        None => point,
-                    });
-                }
-            }
-            if self.quiet == 0 {
-                self.entered.insert(name);
-            }
-        }
+        let end = followed.end.clone();
+        self.known.insert(start, followed);
         end
     }
 
-    fn look(&mut self, name: &Name, points: &BTreeMap<Name, (Point, usize)>) -> Vec<(Exit, Point)> {
-        let Some(state) = self.machine.state(name) else { return Vec::new() };
-        let Some((point, _)) = points.get(name) else { return Vec::new() };
-        self.looks += 1;
-        if self.looks >= LOOKS_MAX {
-            return Vec::new();
+    /// Looks at states until nothing new reaches any of them.
+    fn follow(&mut self, start: usize, input: Point) -> Followed {
+        let mut states = BTreeMap::new();
+        let mut waiting = BTreeSet::new();
+        if self.enter(&mut states, start, input.clone()) {
+            waiting.insert(start);
         }
-        self.exits(state, point.clone())
+        self.quiet += 1;
+        while let Some(rank) = waiting.pop_first() {
+            let (Some(state), Some(known)) = (self.graph.state_of_rank(rank), states.get(&rank)) else { continue };
+            let mut end: Option<Point> = None;
+            for (exit, point) in self.look(state, known.point.clone()) {
+                match exit {
+                    Exit::To(next) => {
+                        let next = self.graph.rank(&next);
+                        waiting.extend(next.filter(|next| self.enter(&mut states, *next, point)));
+                    }
+                    Exit::End => {
+                        end = Some(match end {
+                            Some(before) => before.or(&point, &self.budget),
+                            None => point,
+                        });
+                    }
+                }
+            }
+            if let Some(known) = states.get_mut(&rank) {
+                known.end = end;
+            }
+            if self.budget.is_spent() {
+                break;
+            }
+        }
+        self.quiet -= 1;
+        let ends = states.values().filter_map(|known| known.end.as_ref());
+        let mut end: Option<Point> = None;
+        for one in ends {
+            end = Some(end.map_or_else(|| one.clone(), |before| before.or(one, &self.budget)));
+        }
+        Followed { input, states, end }
     }
 
-    fn push_finding(&mut self, finding: Finding) {
-        if self.quiet == 0 {
-            self.findings.push(finding);
-        }
-    }
-}
-
-/// Whether this brings anything new to the state.
-fn enter(points: &mut BTreeMap<Name, (Point, usize)>, name: &Name, point: Point) -> bool {
-    let Some((before, growth)) = points.get(name) else {
-        points.insert(name.clone(), (point, 0));
-        return true;
-    };
-    let mut joined = before.clone().or(point);
-    if joined == *before {
-        return false;
-    }
-    if *growth >= GROWTH_MAX {
-        joined = joined.forget();
-        if joined == *before {
+    /// Whether this brings anything new to the state.
+    fn enter(&self, states: &mut BTreeMap<usize, Known>, rank: usize, point: Point) -> bool {
+        let Some(known) = states.get_mut(&rank) else {
+            states.insert(rank, Known { point, growth: 0, end: None });
+            return self.budget.hold(POINT_BYTES);
+        };
+        let mut joined = known.point.or(&point, &self.budget);
+        if joined.is(&known.point) {
             return false;
         }
+        if known.growth >= GROWTH_MAX {
+            joined = joined.forget(&self.budget);
+            if joined.equals(&known.point, &self.budget) {
+                return false;
+            }
+        }
+        known.growth += 1;
+        known.point = joined;
+        true
     }
-    let growth = growth + 1;
-    points.insert(name.clone(), (joined, growth));
-    true
+
+    fn look(&mut self, state: &'m crate::State, point: Point) -> Vec<(Exit, Point)> {
+        match self.budget.spend(LOOK_WORK) {
+            true => self.exits(state, point),
+            false => Vec::new(),
+        }
+    }
+
+    /// Whether what is found now is said.
+    fn speaks(&self) -> bool {
+        self.quiet == 0 && !self.budget.is_spent()
+    }
 }
+
+/// What a look at a state costs beside what its fields do.
+const LOOK_WORK: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,11 @@
 //! What each kind of state does to the data that goes through it.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
-use super::shape::{Found, Kinds, Shape};
-use super::{Exit, Finding, Flow, Point, Variable};
+use super::findings::{listed, shown};
+use super::shape::{FIELDS_MAX, Found, Kinds, Shape};
+use super::variables::{Variable, Variables};
+use super::{Exit, Finding, Flow, Point};
 use crate::machine::*;
 use crate::path::Root;
 use crate::template::{Node, Segment};
@@ -59,6 +59,9 @@ impl Flow<'_> {
             }
         };
         for at in 0..state.catch.len() {
+            if !self.budget.spend(LIST_WORK) {
+                break;
+            }
             exits.push(self.caught(state, at, &point));
         }
         exits
@@ -70,7 +73,11 @@ impl Flow<'_> {
             return self.pass_on(state, &[], flow.assign.as_ref(), flow.output.as_ref(), input, point);
         }
         let parameters = self.parameters(state, input, point);
-        self.result(state, result.map_or(parameters, Shape::of), point)
+        let result = match result {
+            Some(result) => Shape::of(result, &self.budget),
+            None => parameters,
+        };
+        self.result(state, result, point)
     }
 
     fn parameters(&mut self, state: &State, input: &Shape, point: &Point) -> Shape {
@@ -102,17 +109,21 @@ impl Flow<'_> {
                 let start = Point { data: parameters, variables: point.variables.clone() };
                 let mut ends = Vec::with_capacity(branches.len());
                 for branch in branches {
+                    if !self.budget.spend(LIST_WORK) {
+                        return None;
+                    }
                     ends.push(self.processor(&branch.start_at, start.clone()).map(|end| end.data));
                 }
                 let ends: Option<Vec<Shape>> = ends.into_iter().collect();
                 let length = branches.len();
-                ends.map(|ends| Shape::array(ends.into_iter().reduce(Shape::or), Some(length)))
+                let budget = &self.budget;
+                ends.map(|ends| Shape::array(ends.into_iter().reduce(|a, b| a.or(&b, budget)), Some(length), budget))
             }
             Kind::Map(map) => {
                 let item = self.items(state, map, input, point);
                 let variables = match map.processor.mode {
                     ProcessorMode::Inline => point.variables.clone(),
-                    ProcessorMode::Distributed => BTreeMap::new(),
+                    ProcessorMode::Distributed => Variables::default(),
                 };
                 let end = self.processor(&map.processor.start_at, Point { data: item, variables });
                 // An iteration that never ends well may be tolerated, or there may be none.
@@ -123,7 +134,7 @@ impl Flow<'_> {
                 match &map.distributed.writer {
                     // A ResultWriter's answer is an object.
                     Some(_) => Some(Shape::any()),
-                    None => Some(Shape::array(items, None)),
+                    None => Some(Shape::array(items, None, &self.budget)),
                 }
             }
             _ => Some(Shape::any()),
@@ -221,8 +232,7 @@ impl Flow<'_> {
     fn caught(&mut self, state: &State, at: usize, point: &Point) -> (Exit, Point) {
         let catcher = &state.catch[at];
         let place = [Segment::Key("Catch".into()), Segment::Index(at)];
-        let text = || Shape::some(Kinds::STRING);
-        let error = Shape::object([("Error".into(), text(), false), ("Cause".into(), text(), false)]);
+        let error = self.error.clone();
         let exit = Exit::To(catcher.next.clone());
         let passed = match state.query_language {
             QueryLanguage::Jsonata => {
@@ -241,12 +251,14 @@ impl Flow<'_> {
         match to {
             ResultPath::Whole => result,
             ResultPath::Discard => point.data.clone(),
-            ResultPath::Into(path) => point.data.insert(path.path(), result).unwrap_or_else(|| {
-                let words = format!(
-                    "The result cannot be put at '{}': what reaches the state has something else in the way.",
-                    path.text()
-                );
-                self.report(state, place, "ResultPath", "RESULT_HAS_NO_PLACE", &words, place.is_empty());
+            ResultPath::Into(path) => point.data.insert(path.path(), result, &self.budget).unwrap_or_else(|| {
+                if self.speaks() {
+                    let words = format!(
+                        "The result cannot be put at '{}': what reaches the state has something else in the way.",
+                        shown(path.text())
+                    );
+                    self.report(state, place, "ResultPath", "RESULT_HAS_NO_PLACE", &words, place.is_empty());
+                }
                 Shape::any()
             }),
         }
@@ -255,7 +267,7 @@ impl Flow<'_> {
     fn through(&mut self, state: &State, field: &str, path: &InputPath, data: &Shape, point: &Point) -> Shape {
         match path {
             InputPath::Whole => data.clone(),
-            InputPath::Discard => Shape::object([]),
+            InputPath::Discard => Shape::object([], &self.budget),
             InputPath::Path(path) => {
                 let reading = Reading { state, place: &[], input: data, point, certain: true };
                 self.path(path, field, &reading).unwrap_or_else(Shape::any)
@@ -270,19 +282,22 @@ impl Flow<'_> {
         assign: Option<&Template>,
         input: &Shape,
         point: &Point,
-    ) -> BTreeMap<String, Variable> {
+    ) -> Variables {
         let mut variables = point.variables.clone();
         let Some(template) = assign else { return variables };
         // A Choice's own Assign is for its Default alone.
         let always = state.query_language == QueryLanguage::JsonPath && !matches!(state.kind, Kind::Choice(_));
         let shape = self.template(state, place, "Assign", template, input, point, always && place.is_empty());
+        if self.speaks() {
+            // Where this leads is known by now.
+            return variables;
+        }
         for name in template.field_names() {
-            let key = Path::parse(&format!("$['{name}']")).map(|path| shape.find(&path));
-            let shape = match key {
-                Ok(Found::Value { shape, .. }) => shape,
-                _ => Shape::any(),
-            };
-            variables.insert(name.to_owned(), Variable { shape, always: true });
+            let variable = Variable { shape: shape.field(name), always: true };
+            variables.insert(name, variable, &self.names, &self.budget);
+            if self.budget.is_spent() {
+                break;
+            }
         }
         variables
     }
@@ -299,13 +314,16 @@ impl Flow<'_> {
         certain: bool,
     ) -> Shape {
         let mut below = place.to_vec();
-        below.push(Segment::Key(field.to_owned()));
+        below.push(Segment::Key(field.into()));
         self.node(template.root(), &mut below, "", &Reading { state, place: &[], input, point, certain })
     }
 
     fn node(&mut self, node: &Node, place: &mut Vec<Segment>, field: &str, reading: &Reading) -> Shape {
+        if !self.budget.spend(1) {
+            return Shape::any();
+        }
         match node {
-            Node::Literal(value) => Shape::of(value),
+            Node::Literal(value) => Shape::of(value, &self.budget),
             Node::Array(nodes) => {
                 let mut items: Option<Shape> = None;
                 for (at, node) in nodes.iter().enumerate() {
@@ -313,14 +331,17 @@ impl Flow<'_> {
                     let item = self.node(node, place, "", reading);
                     place.pop();
                     items = Some(match items {
-                        Some(before) => before.or(item),
+                        Some(before) => before.or(&item, &self.budget),
                         None => item,
                     });
+                    if self.budget.is_spent() {
+                        break;
+                    }
                 }
-                Shape::array(items, Some(nodes.len()))
+                Shape::array(items, Some(nodes.len()), &self.budget)
             }
             Node::Object(fields) => {
-                let mut shapes = Vec::with_capacity(fields.len());
+                let mut shapes = Vec::new();
                 for (name, node) in fields {
                     let inner = matches!(node, Node::Array(_) | Node::Object(_));
                     if inner {
@@ -330,17 +351,22 @@ impl Flow<'_> {
                     if inner {
                         place.pop();
                     }
-                    shapes.push((name.clone(), shape, true));
+                    if self.budget.is_spent() {
+                        break;
+                    }
+                    // Of more fields than are followed none is.
+                    if fields.len() <= FIELDS_MAX {
+                        shapes.push((name.clone(), shape, true));
+                    }
                 }
-                Shape::object(shapes)
+                match fields.len() <= FIELDS_MAX {
+                    true => Shape::object(shapes, &self.budget),
+                    false => Shape::some(Kinds::OBJECT),
+                }
             }
-            Node::Query { field, query } => {
-                let here = place.clone();
-                self.query(query, field, &Reading { place: &here, ..*reading })
-            }
+            Node::Query { field, query } => self.query(query, field, &Reading { place, ..*reading }),
             Node::Expression(expression) => {
-                let here = place.clone();
-                self.expression(expression, field, &Reading { place: &here, ..*reading });
+                self.expression(expression, field, &Reading { place, ..*reading });
                 Shape::any()
             }
         }
@@ -350,7 +376,9 @@ impl Flow<'_> {
         match query {
             Query::Path(path) => self.path(path, field, reading).unwrap_or_else(Shape::any),
             Query::Intrinsic(call) => {
-                call.each_path(&mut |path| drop(self.path(path, field, reading)));
+                if self.speaks() {
+                    call.each_path(&mut |path| drop(self.path(path, field, reading)));
+                }
                 Shape::any()
             }
             Query::Jsonata(expression) => {
@@ -363,13 +391,16 @@ impl Flow<'_> {
     /// A field in `…Path` or an expression. Whether it looks at the state's input before or after InputPath is not
     /// asked: it must be missing in both.
     fn refers(&mut self, state: &State, field: &str, query: &Query, input: &Shape, point: &Point) {
+        if !self.speaks() {
+            return;
+        }
         let reading = Reading { state, place: &[], input, point, certain: true };
         let field = match query {
             Query::Jsonata(_) => field.to_owned(),
             _ => format!("{field}Path"),
         };
         match query {
-            Query::Path(path) if self.found(path, &point.data, point) != Found::Never => {
+            Query::Path(path) if !matches!(self.found(path, &point.data, point), Found::Never) => {
                 let quiet = Reading { input: &point.data, ..reading };
                 self.path(path, &field, &quiet);
             }
@@ -386,10 +417,10 @@ impl Flow<'_> {
     /// What a path comes to, wherever it begins.
     pub(super) fn found(&self, path: &Path, input: &Shape, point: &Point) -> Found {
         match path.root() {
-            Root::Input => input.find(path),
+            Root::Input => input.find(path, &self.budget),
             Root::Context => Found::Value { shape: Shape::any(), always: false },
-            Root::Variable(name) => match point.variables.get(name) {
-                Some(variable) => variable.shape.find(path),
+            Root::Variable(name) => match point.variables.get(name, &self.names) {
+                Some(variable) => variable.shape.find(path, &self.budget),
                 None => Found::Never,
             },
         }
@@ -397,15 +428,18 @@ impl Flow<'_> {
 
     /// The same, and says what is wrong with it. `None` where it never finds anything.
     pub(super) fn path(&mut self, path: &Path, field: &str, reading: &Reading) -> Option<Shape> {
+        if !self.budget.spend(1 + path.text().len() / BYTES_PER_WORK) {
+            return None;
+        }
         if let Some(name) = path.variable() {
-            match reading.point.variables.get(name) {
+            match reading.point.variables.get(name, &self.names) {
                 None => {
-                    let words = format!("The variable '${name}' is assigned on no way to this state.");
+                    let words = format!("The variable '${}' is assigned on no way to this state.", shown(name));
                     self.report(reading.state, reading.place, field, "VARIABLE_NOT_ASSIGNED", &words, reading.certain);
                     return None;
                 }
-                Some(Variable { always: false, .. }) => {
-                    let words = format!("The variable '${name}' is not assigned on every way to this state.");
+                Some(Variable { always: false, .. }) if self.speaks() => {
+                    let words = format!("The variable '${}' is not assigned on every way to this state.", shown(name));
                     self.report(reading.state, reading.place, field, "VARIABLE_MAY_NOT_BE_ASSIGNED", &words, false);
                 }
                 Some(_) => {}
@@ -413,13 +447,15 @@ impl Flow<'_> {
         }
         match self.found(path, reading.input, reading.point) {
             Found::Value { shape, .. } => Some(shape),
+            Found::Never if !self.speaks() => None,
             Found::Never => {
                 let known = match (path.root(), reading.input.field_names()) {
-                    (Root::Input, Some(names)) if names.is_empty() => " It is an empty object.".to_owned(),
-                    (Root::Input, Some(names)) => format!(" It has the fields: {}.", names.join(", ")),
+                    (Root::Input, Some(names)) if names.len() == 0 => " It is an empty object.".to_owned(),
+                    (Root::Input, Some(names)) => format!(" It has the fields: {}.", listed(names)),
                     _ => String::new(),
                 };
-                let words = format!("The path '{}' never finds anything in what it is applied to.{known}", path.text());
+                let text = shown(path.text());
+                let words = format!("The path '{text}' never finds anything in what it is applied to.{known}");
                 self.report(reading.state, reading.place, field, "PATH_FINDS_NOTHING", &words, reading.certain);
                 None
             }
@@ -428,18 +464,29 @@ impl Flow<'_> {
 
     /// The variables that an expression reads. One that is not there is nothing, which is no failure by itself.
     pub(super) fn expression(&mut self, expression: &Jsonata, field: &str, reading: &Reading) {
+        if !self.speaks() {
+            return;
+        }
         for name in expression.free_variables() {
-            let words = match reading.point.variables.get(name) {
+            if !self.budget.spend(LIST_WORK + name.len() / BYTES_PER_WORK) {
+                return;
+            }
+            let (code, how) = match reading.point.variables.get(name, &self.names) {
                 Some(Variable { always: true, .. }) => continue,
-                Some(_) => format!("The variable '${name}' is not assigned on every way to this state."),
-                // A name that is nowhere assigned may be one of the expression's own.
-                None if expression.may_bind(name) && !self.assigned.contains(name) => continue,
-                None => format!("The variable '${name}' is assigned on no way to this state."),
+                Some(_) => ("VARIABLE_MAY_NOT_BE_ASSIGNED", "not assigned on every way"),
+                None => {
+                    // A name that is nowhere assigned may be one of the expression's own.
+                    self.budget.spend(expression.text().len() / BYTES_PER_WORK * 8);
+                    if self.budget.is_spent() {
+                        return;
+                    }
+                    if !self.names.has(name) && expression.may_bind(name) {
+                        continue;
+                    }
+                    ("VARIABLE_NOT_ASSIGNED", "assigned on no way")
+                }
             };
-            let code = match reading.point.variables.contains_key(name) {
-                true => "VARIABLE_MAY_NOT_BE_ASSIGNED",
-                false => "VARIABLE_NOT_ASSIGNED",
-            };
+            let words = format!("The variable '${}' is {how} to this state.", shown(name));
             self.report(reading.state, reading.place, field, code, &words, false);
         }
     }
@@ -453,10 +500,17 @@ impl Flow<'_> {
         message: &str,
         certain: bool,
     ) {
-        let (state, field) = (state.name.clone(), field.to_owned());
-        self.push_finding(Finding { state, place: place.to_vec(), field, code, message: message.to_owned(), certain });
+        if self.speaks() && self.budget.spend(LIST_WORK + place.len()) {
+            let (state, field, message) = (state.name.clone(), field.to_owned(), message.to_owned());
+            self.findings.push(Finding { state, place: place.to_vec(), field, code, message, certain });
+        }
     }
 }
+
+/// What an entry of a list costs beside what it holds.
+const LIST_WORK: usize = 4;
+/// How much of a text is read for a unit of work.
+const BYTES_PER_WORK: usize = 32;
 
 fn onwards(state: &State) -> Exit {
     match &state.transition {
@@ -467,30 +521,4 @@ fn onwards(state: &State) -> Exit {
 
 fn tolerates(map: &Map) -> bool {
     !matches!(map.tolerated_failure_count, Count::Absent) || !matches!(map.tolerated_failure_percentage, Count::Absent)
-}
-
-/// Entries of Retry and Catch that nothing comes to.
-pub(super) fn rules_without_use(state: &State, findings: &mut Vec<Finding>) {
-    const NEVER: &str = "States.Runtime";
-    let retry = state.retry.iter().map(|retrier| &retrier.error_equals);
-    let catch = state.catch.iter().map(|catcher| &catcher.error_equals);
-    let lists: [(&str, Vec<&Vec<String>>); 2] = [("Retry", retry.collect()), ("Catch", catch.collect())];
-    for (list, entries) in lists {
-        let mut before: Vec<&str> = Vec::new();
-        for (at, names) in entries.into_iter().enumerate() {
-            let mut report = |code, message: String| {
-                let place = vec![Segment::Key(list.to_owned()), Segment::Index(at)];
-                let (state, field) = (state.name.clone(), "ErrorEquals".to_owned());
-                findings.push(Finding { state, place, field, code, message, certain: false });
-            };
-            for name in names.iter().filter(|name| *name == NEVER) {
-                let words = format!("'{name}' is neither retried nor caught: it always fails the execution.");
-                report("ERROR_NAME_HAS_NO_EFFECT", words);
-            }
-            if !names.is_empty() && names.iter().all(|name| before.contains(&name.as_str())) {
-                report("ENTRY_NEVER_USED", format!("Entries before this one of {list} take all of its errors."));
-            }
-            before.extend(names.iter().map(String::as_str));
-        }
-    }
 }

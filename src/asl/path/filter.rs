@@ -3,7 +3,9 @@
 //! Comparing different kinds of values is false, not an error; a path that finds nothing equals nothing.
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
+use regex_syntax::hir::{Class, Hir, HirKind};
 use serde_json::Value;
 
 use super::{ContextUse, Path, Scope, select};
@@ -43,19 +45,57 @@ pub(crate) enum Operator {
     Size,
 }
 
-/// A regular expression; two are equal if their texts are.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern(regex::Regex);
+/// About how many states the program of a regular expression may have: a few bytes may stand for very many.
+const STATES_MAX: usize = 1 << 15;
+/// Most bytes of such a program.
+const PROGRAM_BYTES_MAX: usize = 8 << 20;
 
-impl From<regex::Regex> for Pattern {
-    fn from(regex: regex::Regex) -> Pattern {
-        Pattern(regex)
+/// A regular expression for a whole text; two are equal if their own texts are. Its program is made when it is first used:
+/// a definition may hold thousands, and its analysis none of their programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    text: String,
+    program: OnceLock<Option<regex::Regex>>,
+}
+
+impl Pattern {
+    /// # Errors
+    /// The text is no regular expression, or one of a size beyond all use.
+    pub(super) fn new(text: String) -> Result<Pattern, String> {
+        let text = format!("^(?:{text})$");
+        let parsed = regex_syntax::parse(&text).map_err(|e| e.to_string())?;
+        if states(&parsed) > STATES_MAX {
+            return Err(format!("its program would have more than {STATES_MAX} states"));
+        }
+        Ok(Pattern { text, program: OnceLock::new() })
+    }
+
+    fn is_match(&self, text: &str) -> bool {
+        let make = || regex::RegexBuilder::new(&self.text).size_limit(PROGRAM_BYTES_MAX).build().ok();
+        self.program.get_or_init(make).as_ref().is_some_and(|program| program.is_match(text))
+    }
+}
+
+/// About how many states its program has.
+fn states(parsed: &Hir) -> usize {
+    let all = |parts: &[Hir]| parts.iter().map(states).fold(0, usize::saturating_add);
+    match parsed.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len(),
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len(),
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len(),
+        HirKind::Repetition(repeated) => {
+            let times = repeated.max.unwrap_or(repeated.min.saturating_add(1)).max(1);
+            states(&repeated.sub).saturating_mul(times as usize)
+        }
+        HirKind::Capture(group) => states(&group.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => all(parts),
     }
 }
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Pattern) -> bool {
-        self.0.as_str() == other.0.as_str()
+        self.text == other.text
     }
 }
 
@@ -71,7 +111,7 @@ impl Filter {
             Filter::Not(inner) => !inner.holds(item, scope),
             Filter::Exists(operand) => operand.with(item, scope, |value| value.is_some()),
             Filter::Compare(left, Operator::Matches, Operand::Pattern(pattern)) => {
-                left.with(item, scope, |value| value.and_then(Value::as_str).is_some_and(|s| pattern.0.is_match(s)))
+                left.with(item, scope, |value| value.and_then(Value::as_str).is_some_and(|s| pattern.is_match(s)))
             }
             Filter::Compare(left, operator, right) => {
                 left.with(item, scope, |left| right.with(item, scope, |right| compare(left, *operator, right)))

@@ -57,7 +57,7 @@ pub(super) enum Step {
         stride: usize,
     },
     Wildcard,
-    Filter(Filter),
+    Filter(Box<Filter>),
     /// `..`: the value and all that is below it; the next step is tried on each.
     Descend,
 }

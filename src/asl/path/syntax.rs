@@ -2,7 +2,7 @@
 //!
 //! Recursion happens only in the parentheses of filters and is bounded by [`NESTING_MAX`].
 
-use super::filter::{Filter, Operand, Operator};
+use super::filter::{Filter, Operand, Operator, Pattern};
 use super::{Path, Root, Step};
 
 /// Deepest nesting of parentheses and paths in a filter.
@@ -70,6 +70,7 @@ impl Cursor<'_> {
             } else if matches!(steps.last(), Some(Step::Descend)) {
                 return Err(self.unexpected("a field after '..'"));
             } else {
+                steps.shrink_to_fit();
                 return Ok(steps);
             }
         }
@@ -113,7 +114,7 @@ impl Cursor<'_> {
                 let filter = self.any_of()?;
                 self.space();
                 self.expect(')')?;
-                Step::Filter(filter)
+                Step::Filter(Box::new(filter))
             }
             Some('\'' | '"') => self.keys()?,
             _ => self.numbers()?,
@@ -291,11 +292,8 @@ impl Cursor<'_> {
         let flags = self.word();
         let flags: String = flags.chars().filter(|c| "ismx".contains(*c)).collect();
         let pattern = if flags.is_empty() { pattern } else { format!("(?{flags}){pattern}") };
-        regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
-            .size_limit(1 << 20)
-            .build()
-            .map(|regex| Operand::Pattern(regex.into()))
-            .map_err(|e| format!("'{pattern}' is no regular expression: {e}"))
+        let refused = |e| format!("'{pattern}' is no regular expression: {e}");
+        Pattern::new(pattern.clone()).map(Operand::Pattern).map_err(refused)
     }
 
     /// A number, true, false or null.

@@ -1,5 +1,7 @@
 //! The stage `brief`: metadata, shots, transcript and meaning as one JSON and one Markdown document.
 
+use std::io::Read as _;
+
 use conveyor_base::{TaskError, Uri};
 use conveyor_job::{Job, Progress, Reporter};
 use serde_json::{Value, json};
@@ -8,6 +10,8 @@ use super::report;
 use crate::files::fault;
 
 const LISTED: usize = 20;
+/// How much of another stage's result is read, in bytes; a longer one counts by its short form.
+const RESULT_BYTES_MAX: u64 = 64 << 20;
 const PARTS: [&str; 4] = ["metadata", "labels", "transcript", "meaning"];
 
 /// `{"metadata", "labels", "transcript", "meaning", "destination"?}` to `{"title", "summary", "json", "markdown", …}`.
@@ -46,7 +50,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
 /// The whole result that a short one points at, where it can be read; else the short one.
 fn full(job: &Job, short: &Value) -> Value {
     let uri = short["uri"].as_str().filter(|u| u.ends_with(".json")).and_then(|u| u.parse::<Uri>().ok());
-    let read = uri.and_then(|uri| std::io::read_to_string(fault::place(job, &uri).ok()?.read().ok()?).ok());
+    let read =
+        |uri: Uri| std::io::read_to_string(fault::place(job, &uri).ok()?.read().ok()?.take(RESULT_BYTES_MAX)).ok();
+    let read = uri.and_then(read);
     read.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| short.clone())
 }
 

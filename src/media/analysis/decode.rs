@@ -20,6 +20,7 @@ use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
+use crate::bounds;
 use crate::container;
 use crate::hdr;
 use crate::input::Input;
@@ -138,6 +139,7 @@ impl Decoder {
         link(&[&head, &decode])?;
         let (seen, video) = (Arc::new(Seen::default()), Arc::new(Mutex::new(None)));
         stop_at_unwanted(&decode, &want);
+        bounds::watch(&decode);
         if want.threads > 0 {
             limit_decoders(&decode, want.threads);
         }

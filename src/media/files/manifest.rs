@@ -3,7 +3,7 @@
 //! Invariant: a manifest is written after the files that it lists are whole and synced, so whoever finds one may
 //! rely on them.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ use super::fault::About;
 
 /// The name of the file that says what a published folder holds.
 pub const NAME: &str = "manifest.json";
+/// How much of one is read, in bytes: that of a day of HLS in segments has some ten million.
+const BYTES_MAX: u64 = 64 << 20;
 
 /// One published file, named relative to the folder.
 pub struct PublishedFile {
@@ -66,7 +68,7 @@ pub fn write(
 /// The manifest of a folder, if it has a readable one.
 pub fn read(folder: &Entry) -> Option<Value> {
     let file = folder.open_folder().and_then(|folder| folder.read(Path::new(NAME), Links::Refused)).ok()?;
-    serde_json::from_str(&io::read_to_string(file).ok()?).ok()
+    serde_json::from_str(&io::read_to_string(file.take(BYTES_MAX)).ok()?).ok()
 }
 
 /// Which execution published this folder.

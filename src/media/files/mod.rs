@@ -1,4 +1,4 @@
-//! What a stage does to files as files: hash, place, publish, archive, quarantine.
+//! What a stage does to files as files: hash, place, publish, archive, quarantine, offer again.
 //!
 //! Invariants, for every stage here: a file is removed only after its copy was synced and its content verified;
 //! nothing that belongs to somebody else is overwritten; and a stage that was killed anywhere and runs again ends
@@ -9,6 +9,7 @@ pub mod disk;
 pub mod fault;
 pub mod fingerprint;
 pub mod manifest;
+pub mod offer;
 pub mod place;
 pub mod publish;
 pub mod quarantine;

@@ -5,7 +5,7 @@
 //! deleted: one that has vanished gets its reason all the same.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder};
@@ -23,7 +23,14 @@ use super::fault::{self, About};
 const SAME_NAME_MAX: u32 = 10_000;
 /// Longest name that file systems carry, less the room that `.error.json` and a number take.
 const NAME_BYTES_MAX: usize = 255 - 20;
-const REASON_SUFFIX: &str = ".error.json";
+pub(super) const REASON_SUFFIX: &str = ".error.json";
+/// How much of a reason is read, in bytes: those that are written here are shorter, and others are nobody's.
+pub(super) const REASON_BYTES_MAX: u64 = 1 << 20;
+/// What a reason says of a file that is at fault itself, and of one that another release may be able to do.
+const OF_THE_FILE: &str = "the file";
+pub(super) const BOX_CANNOT: &str = "this box cannot";
+/// Errors of files with which nothing may be wrong.
+const CANNOT: [&str; 2] = ["Media.UnsupportedCodec", "Media.UnsupportedHdr"];
 
 #[derive(Deserialize)]
 struct Parameters {
@@ -36,6 +43,8 @@ struct Parameters {
     cause: String,
     #[serde(default)]
     execution: String,
+    /// What this box can do, in a word that changes when that does: the box itself says it.
+    tools: Option<String>,
 }
 
 /// `{"input", "destination", "error", "cause", "execution"}` to `{"uri", "reason", "moved", "vanished"}`.
@@ -63,6 +72,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         let text = json!({
             "error": p.error,
             "cause": p.cause,
+            "kind": if CANNOT.contains(&p.error.as_str()) { BOX_CANNOT } else { OF_THE_FILE },
+            "tools": p.tools,
             "when": SystemClock.now().to_string(),
             "execution": p.execution,
             "original": p.input,
@@ -98,7 +109,7 @@ fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, 
     for number in 0..SAME_NAME_MAX {
         let candidate = numbered_name(name, number);
         let reason = root.entry(format!("{candidate}{REASON_SUFFIX}"));
-        match reason.read().and_then(io::read_to_string) {
+        match reason.read().and_then(|file| io::read_to_string(file.take(REASON_BYTES_MAX))) {
             Ok(text) => {
                 let told: Value = serde_json::from_str(&text).unwrap_or_default();
                 let ours = told["original"] == json!(p.input) && told["execution"] == json!(p.execution);
@@ -123,7 +134,7 @@ fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, 
     ))
 }
 
-fn move_into(source: &Place, place: &Entry, reporter: &dyn Reporter) -> Result<(), ShareError> {
+pub(super) fn move_into(source: &Place, place: &Entry, reporter: &dyn Reporter) -> Result<(), ShareError> {
     let own = source.entry()?;
     match disk::rename_new(&own, place) {
         Err(e) if disk::crosses_devices(&e) => copy_into(source, &source.read()?, &own, place, reporter),

@@ -214,3 +214,46 @@ fn quarantine_keeps_every_file_and_every_reason() {
     assert_eq!(b.run("quarantine", p).unwrap()["moved"], true);
     assert_eq!(b.all("in"), Vec::<String>::new());
 }
+
+#[test]
+fn what_the_box_could_not_open_is_offered_once_to_each_release() {
+    let b = Appliance::new();
+    let reject = |key: &str, error: &str, tools: &str, execution: &str| {
+        let p = json!({ "input": format!("s3://in/{key}"), "destination": "quarantine", "error": error, "cause": "why",
+                        "execution": execution, "tools": tools });
+        b.run("quarantine", p).unwrap()
+    };
+    let offer = |tools: &str, watched: Value| {
+        let p = json!({ "quarantine": "s3://quarantine/", "tools": tools, "watched": watched });
+        let done = b.run("offer", p).unwrap();
+        (done["offered"].as_u64().unwrap(), done["kept"].as_u64().unwrap())
+    };
+    for (key, error) in
+        [("day/odd.mxf", "Media.UnsupportedCodec"), ("bad.mov", "Media.Truncated"), ("hdr.mov", "Media.UnsupportedHdr")]
+    {
+        b.write(&format!("in/{key}"), key);
+        reject(key, error, "1", "e1");
+    }
+    let kind = |name: &str| {
+        serde_json::from_str::<Value>(&b.read(&format!("quarantine/{name}.error.json"))).unwrap()["kind"].clone()
+    };
+    assert_eq!((kind("odd.mxf"), kind("bad.mov")), (json!("this box cannot"), json!("the file")));
+    // Something else has the name meanwhile.
+    b.write("in/hdr.mov", "another");
+    assert_eq!(offer("1", json!(["in"])), (0, 0), "it was refused with these very tools");
+    assert_eq!(offer("2", json!(["outputs"])), (0, 0), "nobody watches where it came from");
+    assert_eq!(offer("2", json!(["in"])), (1, 1));
+    assert_eq!((b.read("in/day/odd.mxf"), b.read("in/hdr.mov")), ("day/odd.mxf".into(), "another".into()));
+    assert_eq!(b.all("quarantine"), ["bad.mov", "bad.mov.error.json", "hdr.mov", "hdr.mov.error.json"]);
+    // It is refused again, and stays.
+    reject("day/odd.mxf", "Media.UnsupportedCodec", "2", "e2");
+    assert_eq!(offer("2", json!(["in"])), (0, 1));
+    assert!(b.all("in").iter().all(|name| !name.contains("odd")));
+    // A reason that somebody wrote leads nowhere but to a watched share, and to no taken name.
+    b.write("quarantine/x.mov", "x");
+    let told = json!({ "kind": "this box cannot", "original": "s3://archive/x.mov" });
+    b.write("quarantine/x.mov.error.json", &told.to_string());
+    b.write("quarantine/y.mov.error.json", &"[".repeat(1 << 21));
+    assert_eq!(offer("3", json!(["in"])), (1, 1), "the first file alone");
+    assert!(b.all("archive").is_empty());
+}

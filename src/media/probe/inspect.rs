@@ -13,6 +13,7 @@ use gstreamer_audio as gst_audio;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
+use super::super::bounds;
 use super::super::container::{self, Container, Kind};
 use super::super::input::Input;
 use super::super::pipeline::{Ended, Pipeline};
@@ -103,11 +104,14 @@ pub struct Opened {
 /// Opens a file and describes it.
 pub fn inspect(input: &Input, threads: usize) -> Result<Media, TaskError> {
     let container = container::check(input)?;
+    bounds::check_tracks(input, container.mp4.as_ref().map_or(0, |mp4| mp4.tracks.len()))?;
     let opened = open(input, threads)?;
     // An index tells the rate; without one it is measured, which takes more pictures.
     let indexed = container.mp4.as_ref().is_some_and(|m| !m.fragmented);
     let start = opened.sample(input, 0, if indexed { 400_000_000 } else { 2_000_000_000 })?;
-    opened.describe(input, container, &start)
+    let media = opened.describe(input, container, &start)?;
+    bounds::check_rate(input, &media, &start.pts_ns)?;
+    Ok(media)
 }
 
 /// Opens a file; fails where nothing in it can be decoded.
@@ -118,6 +122,7 @@ pub fn open(input: &Input, threads: usize) -> Result<Opened, TaskError> {
     let decode = pipeline.add("decodebin")?;
     source.link(&decode).map_err(|_| super::super::pipeline::bug("filesrc does not link to decodebin"))?;
     limit_decoders(&decode, threads);
+    bounds::watch(&decode);
     let pads = Arc::new(Mutex::new(Vec::<gst::Pad>::new()));
     let unknown = Arc::new(Mutex::new(Vec::<String>::new()));
     let sample = Arc::new(Mutex::new(Sample::default()));
@@ -145,7 +150,7 @@ pub fn open(input: &Input, threads: usize) -> Result<Opened, TaskError> {
             ));
         }
         // A missing decoder ends in a general error; say which codec it is.
-        Err(e) if !unknown_caps.is_empty() && e.error != "Media.Unreadable" => {
+        Err(e) if !unknown_caps.is_empty() && !["Media.Unreadable", "Media.TooLarge"].contains(&e.error.as_str()) => {
             return Err(input.error(
                 "Media.UnsupportedCodec",
                 format!(

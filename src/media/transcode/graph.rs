@@ -27,6 +27,7 @@ use super::gpu::{self, CUDA_MEMORY, Route};
 use super::plan::{AudioEncode, CaptureNames, Encode, Form, Make, Plan};
 use super::tally::{DecodeTally, EncodeTally};
 use super::{encoder, scale};
+use crate::bounds;
 use crate::engines::Engines;
 use crate::input::Input;
 use crate::pipeline::{Pipeline, bug, link, make};
@@ -65,6 +66,7 @@ pub fn build(plan: &Plan, input: &Input, work: &Path, means: &Means) -> Result<G
     let decode = graph.pipeline.add("decodebin")?;
     link(&[&source, &decode])?;
     limit_decoders(&decode, means.threads);
+    bounds::watch(&decode);
     if let Some(decoder) = graph.route.decoder {
         leave_coded(&decode, decoder.coded);
     }

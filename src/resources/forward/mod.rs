@@ -128,7 +128,7 @@ impl Forward {
             "DynamoDB" => aws::HeaderStyle::DynamoDb,
             _ => aws::HeaderStyle::Plain,
         };
-        let wrapped = aws::with_metadata(value, &id, kind, call.handle.now(), style);
+        let wrapped = aws::with_metadata(value, &id, kind, call.handle.wall(), style);
         Ok(match rule {
             Some(rule) => {
                 self.jobs.follow(call, rule, &wrapped).await.map_err(|e| super::fault(&e))?;

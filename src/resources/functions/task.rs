@@ -86,7 +86,7 @@ impl Invoking {
         (invocation.qualifier, invocation.log_type) = (call.text("Qualifier"), call.text("LogType"));
         invocation.device = call.device.as_ref();
         let configured = self.functions.configured.contains_key(name_of(function));
-        let words = Words { integration, id: id.clone(), at: call.handle.now() };
+        let words = Words { integration, id: id.clone(), at: call.handle.wall() };
         let invoked = match kind {
             "Event" if configured => {
                 let event: Value = serde_json::from_str(&event).unwrap_or_else(|_| json!(event));

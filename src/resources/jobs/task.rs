@@ -69,7 +69,7 @@ impl Creating {
             // Who polls the job may fail or be stopped: the job goes with it, and is shown below it.
             shape: Some(if self.sync { SHAPE } else { OWNED }),
         };
-        let (jobs, sync, at) = (self.jobs.clone(), self.sync, call.handle.now());
+        let (jobs, sync, at) = (self.jobs.clone(), self.sync, call.handle.wall());
         Ok(start(call, child, move |started| {
             let started = started.map_err(|e| {
                 let what = format!("the job could not be started: {}: {}", e.code, e.message);

@@ -5,9 +5,11 @@
 //! listObjectsV2  keys ─(LOAD_AND_FLATTEN: what those objects hold)─────┴─> lines ─> the run's pages
 //! ```
 //! A bucket is a share; one that is none is asked for at the endpoint of `[aws]`. Objects are read as streams: what is
-//! held at a time is one item and one batch of lines, however many there are.
+//! held at a time is one item and one batch of lines, however many there are, and an item is bounded ([`meter`]).
 
 mod formats;
+mod meter;
+mod value;
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -18,14 +20,19 @@ use conveyor_base::fault::chain;
 use conveyor_base::{ShareIo, Shares, TaskError};
 use conveyor_interpreter::map_run::ReadItems;
 use conveyor_run::{Fill, ItemSink};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::forward::{self, Endpoint};
 use super::objects;
+use meter::Meter;
 
-/// Items that are handed on together.
+/// Items that are handed on together, and the bytes at which fewer are.
 const LINES_PER_BATCH: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
+/// Most items of one Map (AWS: 100,000,000).
+const ITEMS_MAX: u64 = 100_000_000;
 
 /// Bytes of results that are sent to the endpoint as one object: they are held in memory for that.
 const ENDPOINT_OBJECT_BYTES_MAX: usize = 256 << 20;
@@ -64,7 +71,7 @@ impl Buckets {
         let share = objects::share_of(bucket).to_owned();
         let work = move |_: &Shares| {
             let most = reader.max_items.unwrap_or(u64::MAX);
-            let mut out = Out { sink, lines: Vec::new(), left: most };
+            let mut out = Out::new(sink, most);
             let source = Source { buckets: &self, runtime };
             let end = match reader.with {
                 ReadWith::GetObject => source.object(&reader, &mut out),
@@ -139,29 +146,58 @@ async fn put(endpoint: &Endpoint, bucket: &str, key: &str, body: Vec<u8>) -> Res
 pub(super) struct Out {
     sink: ItemSink,
     lines: Vec<String>,
+    bytes: usize,
+    /// Items that are still wanted.
     left: u64,
+    put: u64,
 }
 
 impl Out {
+    fn new(sink: ItemSink, most: u64) -> Out {
+        Out { sink, lines: Vec::new(), bytes: 0, left: most, put: 0 }
+    }
+
     pub fn put(&mut self, value: &Value, key: Option<&str>, source: Option<&str>) -> Result<(), Stop> {
         if self.left == 0 {
             return Err(Stop::Enough);
         }
-        self.left -= 1;
-        self.lines.push(match (key, source) {
+        (self.left, self.put) = (self.left - 1, self.put + 1);
+        if self.put > ITEMS_MAX {
+            let what = "the most that one Map goes over; give fewer files to it, or say MaxItems";
+            return Err(Stop::Failed(format!("there are more than {ITEMS_MAX} items, {what}")));
+        }
+        let line = match (key, source) {
             (None, None) => format!("[{value}]"),
             (key, source) => json!([value, key, source]).to_string(),
-        });
-        if self.lines.len() >= LINES_PER_BATCH { self.flush() } else { Ok(()) }
+        };
+        self.bytes += line.len();
+        self.lines.push(line);
+        if self.lines.len() >= LINES_PER_BATCH || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Stop> {
         if self.lines.is_empty() {
             return Ok(());
         }
+        self.bytes = 0;
         // The run was stopped: its driver listens no more.
         self.sink.blocking_send(std::mem::take(&mut self.lines)).map_err(|_| Stop::Enough)
     }
+}
+
+/// The manifest of an S3 inventory, as far as it matters.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Inventory {
+    file_format: Option<String>,
+    file_schema: Option<String>,
+    destination_bucket: Option<String>,
+    files: Option<Vec<InventoryFile>>,
+}
+
+#[derive(Deserialize)]
+struct InventoryFile {
+    key: Option<String>,
 }
 
 struct Source<'s> {
@@ -173,11 +209,14 @@ impl Source<'_> {
     fn object(&self, reader: &ReadItems, out: &mut Out) -> Result<(), Stop> {
         let (bucket, key) = (text(reader, "Bucket")?, text(reader, "Key")?);
         let format = &reader.format;
-        let mut content = self.open(bucket, key)?;
+        let content = self.open(bucket, key)?;
         if format.athena {
-            let mut manifest = String::new();
-            content.read_to_string(&mut manifest).map_err(|e| unreadable(bucket, key, &e))?;
-            for line in manifest.lines().map(|line| line.trim().trim_matches('"')).filter(|line| !line.is_empty()) {
+            let mut manifest = formats::Lines::of(content, &Meter::new());
+            while let Some(line) = manifest.next().map_err(|e| of_object(e, bucket, key))? {
+                let line = line.trim().trim_matches('"');
+                if line.is_empty() {
+                    continue;
+                }
                 let (bucket, key) = place(line).ok_or_else(|| format!("'{line}' is no s3:// URI of a data file"))?;
                 let content = self.open(bucket, key)?;
                 read_one(format, reader.pointer.as_deref(), content, Some(line), out)
@@ -194,24 +233,27 @@ impl Source<'_> {
     /// The objects that an S3 inventory lists: its data files are CSV, as a rule compressed.
     fn inventory(&self, bucket: &str, key: &str, content: impl Read, out: &mut Out) -> Result<(), Stop> {
         let wrong = |what: &str| Stop::Failed(format!("The S3 inventory manifest s3://{bucket}/{key} {what}"));
-        let manifest: Value = serde_json::from_reader(content).map_err(|e| wrong(&format!("is no JSON: {e}")))?;
-        let field = |name: &str| manifest.get(name).and_then(Value::as_str);
-        if field("fileFormat").is_some_and(|format| format != "CSV") {
+        let text = Meter::new().of(BufReader::with_capacity(1 << 16, content));
+        let manifest: Inventory = serde_json::from_reader(text).map_err(|e| match e.is_io() {
+            true => wrong(&format!("cannot be read: {e}")),
+            false => wrong(&format!("is no inventory's JSON: {e}")),
+        })?;
+        if manifest.file_format.is_some_and(|format| format != "CSV") {
             return Err(wrong("lists files in another format than CSV"));
         }
-        let schema = field("fileSchema").ok_or_else(|| wrong("has no fileSchema"))?;
+        let schema = manifest.file_schema.ok_or_else(|| wrong("has no fileSchema"))?;
         let columns: Vec<String> = schema.split(',').map(|name| name.trim().to_owned()).collect();
         let format = Format { csv_headers: Some(columns), ..Format::default() };
-        let files = manifest.get("files").and_then(Value::as_array).ok_or_else(|| wrong("lists no files"))?;
-        let from = field("destinationBucket").unwrap_or(bucket).trim_start_matches("arn:aws:s3:::");
+        let files = manifest.files.ok_or_else(|| wrong("lists no files"))?;
+        let from = manifest.destination_bucket.as_deref().unwrap_or(bucket).trim_start_matches("arn:aws:s3:::");
         for file in files {
-            let name = file.get("key").and_then(Value::as_str).ok_or_else(|| wrong("lists a file without a key"))?;
-            let content = self.open(from, name)?;
+            let name = &file.key.ok_or_else(|| wrong("lists a file without a key"))?;
+            let (content, meter) = (self.open(from, name)?, Meter::new());
             let content: Box<dyn Read> = match name.ends_with(".gz") {
-                true => Box::new(flate2::read::MultiGzDecoder::new(content)),
+                true => Box::new(flate2::read::MultiGzDecoder::new(meter.packed(content))),
                 false => content,
             };
-            formats::csv(&format, content, None, out).map_err(|e| of_object(e, from, name))?;
+            formats::csv(&format, content, &meter, None, out).map_err(|e| of_object(e, from, name))?;
         }
         Ok(())
     }
@@ -302,10 +344,11 @@ fn read_one(
     source: Option<&str>,
     out: &mut Out,
 ) -> Result<(), Stop> {
+    let meter = Meter::new();
     match format.input_type {
-        Some(InputType::Csv) => formats::csv(format, content, source, out),
-        Some(InputType::JsonLines) => formats::json_lines(content, source, out),
-        Some(InputType::Json) | None => formats::json(content, pointer, source, out),
+        Some(InputType::Csv) => formats::csv(format, content, &meter, source, out),
+        Some(InputType::JsonLines) => formats::json_lines(content, &meter, source, out),
+        Some(InputType::Json) | None => formats::json(content, &meter, pointer, source, out),
         Some(InputType::Parquet) => Err(Stop::Failed(
             "This box does not read Parquet files: write the data as CSV, JSON or JSON Lines".to_owned(),
         )),
@@ -320,10 +363,6 @@ fn text<'r>(reader: &'r ReadItems, name: &str) -> Result<&'r str, Stop> {
 
 fn place(uri: &str) -> Option<(&str, &str)> {
     uri.strip_prefix("s3://")?.split_once('/')
-}
-
-fn unreadable(bucket: &str, key: &str, e: &io::Error) -> Stop {
-    Stop::Failed(format!("s3://{bucket}/{key} cannot be read: {e}"))
 }
 
 /// AWS's sentences stand alone; others say which object they are about.

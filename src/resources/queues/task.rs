@@ -73,7 +73,7 @@ impl Operating {
         if let Some(answer) = self.fallback.answer(is_own, call).await {
             return answer;
         }
-        let words = Words { integration: self.integration, id: aws::request_id(call), at: call.handle.now() };
+        let words = Words { integration: self.integration, id: aws::request_id(call), at: call.handle.wall() };
         match plan(&self.queues, self.operation, &call.parameters, call.handle.now()) {
             Ok(Plan::Answered(answer)) => Ok(words.ended(Ok(answer))?.into()),
             Ok(Plan::Ask(question)) => {

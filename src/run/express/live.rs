@@ -23,6 +23,11 @@ use super::super::lanes::Lease;
 use super::super::stage::{AttemptLabels, End, Stage};
 use super::super::{events, guarded};
 
+/// How long the wall clock is not looked at, at most.
+const LOOK_MS: u64 = 1_000;
+/// The longest sleep.
+const SLEEP_MS_MAX: u64 = 30_000;
+
 pub(super) struct LiveExecution {
     core: SharedCore,
     machine: Arc<Machine>,
@@ -34,6 +39,8 @@ pub(super) struct LiveExecution {
     running: HashMap<Attempt, AbortHandle>,
     /// Attempts that need no lane, in the order in which they were commanded.
     ready: VecDeque<Box<RunTask>>,
+    /// The date of its last event.
+    last_at: Timestamp,
 }
 
 impl LiveExecution {
@@ -44,6 +51,7 @@ impl LiveExecution {
         inbox: mpsc::UnboundedReceiver<Message>,
         end: Option<oneshot::Sender<Header>>,
     ) -> LiveExecution {
+        let last_at = execution.header.started_at;
         LiveExecution {
             core,
             machine,
@@ -54,6 +62,7 @@ impl LiveExecution {
             stages: JoinSet::new(),
             running: HashMap::new(),
             ready: VecDeque::new(),
+            last_at,
         }
     }
 
@@ -112,8 +121,11 @@ impl LiveExecution {
 
     /// Waits for what comes first.
     async fn wait(&mut self) {
-        let next = self.timers.first().copied();
-        let until_ms = next.map_or(0, |(due, _)| due.since_ms(self.core.clock.now()).max(0) as u64);
+        let next = self.next_timer();
+        let until_ms = next.map_or(0, |(due, _)| self.core.until_ms(due).max(0) as u64);
+        // The wall clock is looked at now and then, as somebody may set it; the other, as sleepers do not count while the machine
+        // is suspended.
+        let until_ms = until_ms.min(if self.waits_for_the_wall() { LOOK_MS } else { SLEEP_MS_MAX });
         tokio::select! {
             message = self.inbox.recv() => {
                 if let Some(message) = message {
@@ -128,12 +140,23 @@ impl LiveExecution {
                 }
             }
             () = sleep(Duration::from_millis(until_ms)), if next.is_some() => {
-                if let Some((due, timer)) = next.filter(|(due, _)| *due <= self.core.clock.now()) {
+                if let Some((due, timer)) = next.filter(|(due, _)| self.core.until_ms(*due) <= 0) {
                     self.timers.remove(&(due, timer));
                     self.decide(Event::TimerFired { timer }).await;
                 }
             }
         }
+    }
+
+    /// The timer that is due first, of both clocks'.
+    fn next_timer(&self) -> Option<(Timestamp, TimerId)> {
+        let by_wall = self.timers.range((Timestamp(i64::MIN).by_wall(), TimerId(0))..).next();
+        let both = self.timers.first().into_iter().chain(by_wall);
+        both.min_by_key(|(due, _)| self.core.until_ms(*due)).copied()
+    }
+
+    fn waits_for_the_wall(&self) -> bool {
+        self.timers.last().is_some_and(|(due, _)| due.is_by_wall())
     }
 
     async fn handle_message(&mut self, message: Message) {
@@ -175,7 +198,10 @@ impl LiveExecution {
         if self.core.is_closing() {
             return false;
         }
-        let entry = self.core.entry(event);
+        let mut entry = self.core.entry(event);
+        // No event is dated before another, though the clock was set back.
+        entry.at = entry.at.max(self.last_at);
+        self.last_at = entry.at;
         let step = match guarded::step_briefly(&self.machine, &self.execution, &entry) {
             Some(step) => step,
             None => self.long_step(entry).await,

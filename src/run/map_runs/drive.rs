@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
     /// A redrive begins the children again that did not succeed, once each, and then goes on with the items.
     async fn redrive_if_asked(&mut self) -> Result<(), Fault> {
         if self.task.retry_count > self.row.redrives || (self.task.retry_count > 0 && self.row.redriven_at.is_none()) {
-            let (redrives, now) = (self.task.retry_count, self.core.clock.now());
+            let (redrives, now) = (self.task.retry_count, self.after_its_children().await?);
             self.store(Commit::new(), |row| {
                 row.status = RunStatus::Running;
                 row.redrives = redrives;
@@ -236,6 +236,25 @@ impl<'a> Run<'a> {
         };
         self.redriving = self.core.reader.blocking(again).await?.into();
         Ok(())
+    }
+
+    /// The wall clock's time, but behind the ends of all children so far, though the clock was set back since.
+    async fn after_its_children(&self) -> Result<Timestamp, Fault> {
+        let now = self.core.clock.wall();
+        if !self.core.clock.was_later_than(now) {
+            return Ok(now);
+        }
+        let list = self.list.clone();
+        let newest = move |rows: &Scans| {
+            let mut newest = None;
+            for status in [Status::Failed, Status::TimedOut, Status::Aborted] {
+                newest =
+                    newest.max(rows.run_children(&list, status)?.iter().filter_map(|child| child.stopped_at).max());
+            }
+            Ok::<_, Fault>(newest)
+        };
+        let newest = self.core.reader.blocking(newest).await?;
+        Ok(newest.map_or(now, |newest| now.max(newest.plus_ms(1))))
     }
 
     /// Starts children as concurrency allows, until all have ended or too many have failed.
@@ -370,7 +389,7 @@ impl<'a> Run<'a> {
     }
 
     async fn fail(&mut self, failure: Failure) -> Result<(), Fault> {
-        let now = self.core.clock.now();
+        let now = self.core.clock.wall();
         self.store(Commit::new(), |row| {
             row.status = RunStatus::Failed;
             row.stopped_at = Some(now.into());
@@ -400,7 +419,7 @@ impl<'a> Run<'a> {
         if self.core.is_closing() {
             return Ok(None);
         }
-        let (counts, now) = (self.core.reader.run_counts(&self.list), self.core.clock.now());
+        let (counts, now) = (self.core.reader.run_counts(&self.list), self.core.clock.wall());
         let attempt = self.attempt();
         let failed_now = gathered.as_ref().err().cloned();
         let mut commit = Commit::new();
@@ -443,7 +462,7 @@ async fn abort(
     let list = run_list(&row.machine, &row.label, row.run.0);
     if row.status == RunStatus::Running {
         row.status = RunStatus::Aborted;
-        row.stopped_at = Some(core.clock.now().into());
+        row.stopped_at = Some(core.clock.wall().into());
         let mut commit = Commit::new();
         commit.put_map_run(parent, attempt, &row);
         core.commit(commit).await?;

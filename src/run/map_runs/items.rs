@@ -17,9 +17,9 @@ use crate::core::SharedCore;
 /// Looks at one input after the other.
 type See<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
 
-/// Bytes of a page of items, and pages that one commit stores.
+/// Bytes of a page of items, and of the pages that one commit stores: the last item may be longer by far.
 const PAGE_BYTES: usize = 64 << 10;
-const PAGES_PER_COMMIT: usize = 16;
+const COMMIT_BYTES: usize = 1 << 20;
 /// Where the next item lies.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor {
@@ -80,13 +80,13 @@ impl Run<'_> {
                 page.push('\n');
                 if page.len() >= PAGE_BYTES {
                     commit.put_item_page(self.parent, attempt, pages, &page);
-                    (pages, unstored) = (pages + 1, unstored + 1);
-                    page.clear();
+                    (pages, unstored) = (pages + 1, unstored + page.len());
+                    page = String::new();
                 }
-            }
-            if unstored >= PAGES_PER_COMMIT {
-                self.core.commit(std::mem::take(&mut commit)).await?;
-                unstored = 0;
+                if unstored >= COMMIT_BYTES {
+                    self.core.commit(std::mem::take(&mut commit)).await?;
+                    unstored = 0;
+                }
             }
         }
         match reading.await {

@@ -200,7 +200,7 @@ impl View {
             account: run.core.account.as_str().into(),
             machine: format!("{}/{}", run.row.machine, run.row.label),
             express: run.row.express,
-            now: run.core.clock.now(),
+            now: run.core.clock.wall(),
         }
     }
 

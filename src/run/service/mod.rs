@@ -48,7 +48,7 @@ pub trait Service: Send + 'static {
     /// Decides on one message.
     fn handle(&mut self, turn: &mut Turn<'_, Self::Message>, message: Self::Message);
 
-    /// The time has come that was asked for with [`Turn::wake_at`]. Also called once after each start.
+    /// The time has come that was asked for with [`Turn::wake_at`] or [`Turn::wake_at_wall`]. Also called once after each start.
     fn wake(&mut self, _: &mut Turn<'_, Self::Message>) {}
 }
 
@@ -94,7 +94,14 @@ impl<M: Send + 'static> Address<M> {
 pub struct Turn<'a, M: Send + 'static> {
     now: Timestamp,
     shared: &'a ServiceShared<M>,
-    wake: &'a mut Option<Timestamp>,
+    wake: &'a mut Wake,
+}
+
+/// When a service asked to be woken, by either clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Wake {
+    at: Option<Timestamp>,
+    at_wall: Option<Timestamp>,
 }
 
 /// What the actors of a service share, one after the other.
@@ -115,9 +122,14 @@ struct PendingCommit {
 }
 
 impl<M: Send + 'static> Turn<'_, M> {
-    /// When this turn began, by the appliance's clock.
+    /// When this turn began, by the box's own time, which nobody sets.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// The wall clock now: for what people read, and what they tied to a time of day.
+    pub fn wall(&self) -> Timestamp {
+        self.shared.core.clock.wall()
     }
 
     /// Rows as they are on the disk. The service's own newest decisions may not be there yet: see [`Pending`].
@@ -205,7 +217,12 @@ impl<M: Send + 'static> Turn<'_, M> {
 
     /// Asks to be woken at that time; an earlier time that was asked for stands.
     pub fn wake_at(&mut self, at: Timestamp) {
-        *self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at)));
+        self.wake.at = Some(self.wake.at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// The same by the wall clock. Where that is set back, the service is woken at once.
+    pub fn wake_at_wall(&mut self, at: Timestamp) {
+        self.wake.at_wall = Some(self.wake.at_wall.map_or(at, |earlier| earlier.min(at)));
     }
 
     fn queue(&self, submitted: PendingCommit) {

@@ -38,7 +38,8 @@ impl AlarmService {
             tracing::warn!(alarm = name, reason = alarm.reason, "{event}");
             commit.put_alarm(name, &alarm.row());
             let id = uuid::Uuid::new_v4().to_string();
-            let body = json!({"event": event, "alarm": name, "reason": alarm.reason, "id": id, "at": now.to_string()});
+            let body =
+                json!({"event": event, "alarm": name, "reason": alarm.reason, "id": id, "at": turn.wall().to_string()});
             told.append(self.settings.notifications.put(&turn.handle(), &body, &mut commit));
         }
         if !commit.is_empty() {

@@ -50,7 +50,7 @@ impl ClaimService {
             None => turn.read(|reader| reader.claim(hash)).ok_or(Unread)?,
         };
         let is_ours = row.as_ref().is_some_and(|row| row.execution == holder.into());
-        let now = turn.now();
+        let now = turn.wall();
         let claimed = |ContentLocation { uri, size_bytes }| ClaimRow {
             uri,
             size_bytes,

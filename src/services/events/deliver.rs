@@ -108,7 +108,7 @@ impl Deliverer {
             Kind::Topic(topic) => {
                 return Ok(End::Publish(json!({
                     "event": "rule.matched", "rule": **rule, "topic": topic, "id": key,
-                    "at": self.handle.now().to_string(),
+                    "at": self.handle.wall().to_string(),
                     "message": serde_json::from_str::<Value>(&input).unwrap_or(Value::Null),
                 })));
             }

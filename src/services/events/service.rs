@@ -243,7 +243,9 @@ impl TargetWorker {
     ) {
         let Some(row) = self.row(turn, &event, attempts) else { return self.backlog.forget(&event) };
         let (rule, target) = (&*self.rule, &self.target);
-        match judge(target, row.created_at.into(), attempts, &failure, turn.now(), spread()) {
+        // Of events that others date by the wall clock too, no clock alone may say that they are old.
+        let now = turn.now().min(turn.wall());
+        match judge(target, row.created_at.into(), attempts, &failure, now, spread()) {
             Verdict::Again { attempts, at } => {
                 tracing::warn!(
                     rule,

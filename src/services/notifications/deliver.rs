@@ -56,7 +56,7 @@ impl Deliverer {
         let mut request = self.client.post(url).header("Content-Type", "application/json");
         request = request.header("Idempotency-Key", text("id")).header("X-Conveyor-Event", text("event"));
         if let Some(secret) = &self.secret {
-            let at = self.handle.now().0 / 1000;
+            let at = self.handle.wall().0 / 1000;
             request = request.header("X-Conveyor-Signature", signature(secret, at, &row.body));
         }
         let response = request.body(row.body.clone()).send().await;

@@ -152,7 +152,7 @@ impl NotificationService {
             target: row.target,
             body: row.body,
             created_at: row.created_at,
-            delivered_at: turn.now().into(),
+            delivered_at: turn.wall().into(),
             attempts: row.attempts + 1,
         };
         commit.put_delivered(number, &delivered);

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
-//! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up.
+//! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up. Due times are the
+//! wall clock's: one that is set on passes some by, which counts as missed, and by one that is set back (by more than what is
+//! on time) they come again and are due again.
 
 mod rule;
 mod service;

@@ -30,6 +30,8 @@ struct Schedule {
     zone: TimeZone,
     /// The newest due time that is settled: run or skipped. `None`: the schedule is new.
     last: Option<Timestamp>,
+    /// How often the clock was set back so far that due times come again.
+    rounds: u64,
     /// A start is under way, or waits for its next try.
     starting: Option<Starting>,
 }
@@ -49,7 +51,9 @@ impl ScheduleService {
             // The configuration's check has refused a zone that there is not.
             let Ok(zone) = settings.zone() else { continue };
             let last = rows.schedule(name)?.map(|row| row.last.into());
-            let schedule = Schedule { settings: settings.clone(), zone, last, starting: None };
+            let rounds = rows.setting(&rounds_key(name))?.and_then(|bytes| bytes.try_into().ok());
+            let rounds = rounds.map_or(0, u64::from_be_bytes);
+            let schedule = Schedule { settings: settings.clone(), zone, last, rounds, starting: None };
             schedules.insert(name.clone(), schedule);
         }
         Ok(ScheduleService { schedules })
@@ -65,13 +69,13 @@ impl Service for ScheduleService {
         let workflow = &schedule.settings.workflow;
         match end {
             Ok(()) => {
-                let late = turn.now().since_ms(due) > ON_TIME_MS;
+                let late = turn.wall().since_ms(due) > ON_TIME_MS;
                 tracing::info!(schedule = name, due = %due, late, "a schedule started its workflow");
             }
             Err(refused) if refused.is_transient() => {
                 let why = refused.message;
                 tracing::warn!(schedule = name, why, "a schedule could not start its workflow; trying again");
-                schedule.starting = Some(Starting::Again(turn.now().plus_ms(AGAIN_MS)));
+                schedule.starting = Some(Starting::Again(turn.wall().plus_ms(AGAIN_MS)));
                 return schedule.look(turn, &name);
             }
             Err(refused) => {
@@ -93,11 +97,11 @@ impl Service for ScheduleService {
 impl Schedule {
     /// Starts what is due, and asks to be woken for what will be.
     fn look(&mut self, turn: &mut Deciding<'_>, name: &str) {
-        let now = turn.now();
+        let now = turn.wall();
         match self.starting {
             Some(Starting::UnderWay) => return,
             // Further away it is only where the clock was set back.
-            Some(Starting::Again(at)) if at > now && at <= now.plus_ms(AGAIN_MS) => return turn.wake_at(at),
+            Some(Starting::Again(at)) if at > now && at <= now.plus_ms(AGAIN_MS) => return turn.wake_at_wall(at),
             _ => self.starting = None,
         }
         let Some(last) = self.last else {
@@ -106,8 +110,9 @@ impl Schedule {
             return self.look_later(turn, now);
         };
         if last > now.plus_ms(ON_TIME_MS) {
-            // It was settled by a clock that ran ahead, and would be silent until then. A due time that comes twice now has
-            // the same name, and starts once.
+            // It was settled by a clock that ran ahead, and would be silent until then. What was due by that clock is due
+            // again by this one, and has another name.
+            self.rounds += 1;
             self.settle(turn, name, now);
             return self.look_later(turn, now);
         }
@@ -130,13 +135,17 @@ impl Schedule {
 
     fn look_later(&self, turn: &mut Deciding<'_>, from: Timestamp) {
         if let Some(next) = self.settings.rule.next_after(from, &self.zone) {
-            turn.wake_at(next);
+            turn.wake_at_wall(next);
         }
     }
 
     /// The execution's name follows from the due time, so that it starts once, whatever happens before it is settled.
     fn start(&self, name: &str, due: Timestamp) -> StartRequest {
-        let execution: String = format!("{name}-{}", due.0).chars().rev().take(NAME_CHARS_MAX).collect();
+        let name_of = match self.rounds {
+            0 => format!("{name}-{}", due.0),
+            rounds => format!("{name}--{rounds}-{}", due.0),
+        };
+        let execution: String = name_of.chars().rev().take(NAME_CHARS_MAX).collect();
         StartRequest {
             machine: self.settings.workflow.clone(),
             name: Some(execution.chars().rev().collect()),
@@ -149,9 +158,17 @@ impl Schedule {
     fn settle(&mut self, turn: &mut Deciding<'_>, name: &str, due: Timestamp) {
         let mut commit = Commit::new();
         commit.put_schedule(name, &ScheduleRow { last: due.into() });
+        if self.rounds > 0 {
+            commit.put_setting(&rounds_key(name), &self.rounds.to_be_bytes());
+        }
         turn.commit(commit, || ());
         self.last = Some(due);
     }
+}
+
+/// The row of its rounds.
+fn rounds_key(name: &str) -> String {
+    format!("schedules.rounds.{name}")
 }
 
 async fn begin(handle: &Handle, start: StartRequest) -> Result<(), Refused> {

@@ -77,8 +77,7 @@ impl Service for UploadService {
 
     fn wake(&mut self, turn: &mut Deciding<'_>) {
         let now = turn.now();
-        // Further away it is only where the clock was set back.
-        if now >= self.sweep_at || self.sweep_at > now.plus_ms(SWEEP_MS) {
+        if now >= self.sweep_at {
             self.sweep_at = now.plus_ms(SWEEP_MS);
             self.sweep(turn);
         }
@@ -324,7 +323,8 @@ fn joined<T>(done: Result<Result<T, Refused>, Fault>) -> Result<T, Refused> {
     done?
 }
 
-/// Nothing came of an upload since then that is idle.
+/// Nothing came of an upload since then that is idle, by the date of its part. What is removed by it is gone: a clock that is
+/// ahead by mistake does not count.
 fn idle_since(turn: &Deciding<'_>) -> Timestamp {
-    turn.now().plus_ms(-UPLOAD_IDLE_MS)
+    turn.handle().clock().settled().plus_ms(-UPLOAD_IDLE_MS)
 }

@@ -179,10 +179,23 @@ impl Scans {
         limit: usize,
         direction: Direction,
     ) -> Result<Vec<HistoryEvent>, Fault> {
+        Ok(self.history_page(id, from, limit, usize::MAX, direction)?.0)
+    }
+
+    /// The same as a page: no more than `limit` events and about so many bytes of them, but one at least; and with which
+    /// event the next page begins.
+    pub fn history_page(
+        &self,
+        id: ExecutionId,
+        from: EventId,
+        limit: usize,
+        bytes: usize,
+        direction: Direction,
+    ) -> Result<(Vec<HistoryEvent>, Option<EventId>), Fault> {
         let from = if direction == Direction::Backward && from.0 == 0 { EventId(u64::MAX) } else { from };
         let snapshot = self.0.snapshot();
         let Some(day) = archived_day(&snapshot, id)? else {
-            return live_history(&snapshot, id, from, limit, direction);
+            return live_history(&snapshot, id, from, limit, bytes, direction);
         };
         let mut events = self.archived_history(day, id)?;
         match direction {
@@ -192,8 +205,16 @@ impl Scans {
                 events.reverse();
             }
         }
-        events.truncate(limit);
-        Ok(events)
+        let mut left = bytes;
+        let fits = events.iter().take_while(|event| {
+            let fits = left > 0;
+            left = left.saturating_sub(event.kind.bytes());
+            fits
+        });
+        let count = fits.count().min(limit);
+        let next = events.get(count).map(|event| event.id);
+        events.truncate(count);
+        Ok((events, next))
     }
 
     /// Timers due until then, soonest first.
@@ -383,14 +404,22 @@ fn header_from(
     rows::header_from(id, row, input, output)
 }
 
+impl Reader {
+    /// The newest event of an execution that is not archived, which is in one row.
+    pub fn last_event(&self, id: ExecutionId) -> Result<Option<HistoryEvent>, Fault> {
+        Ok(live_history(&self.0.snapshot(), id, EventId(u64::MAX), 1, Direction::Backward)?.pop())
+    }
+}
+
 /// The events that lie in the history table.
 fn live_history(
     snapshot: &Snapshot,
     id: ExecutionId,
     from: EventId,
     limit: usize,
+    bytes: usize,
     direction: Direction,
-) -> Result<Vec<HistoryEvent>, Fault> {
+) -> Result<(Vec<HistoryEvent>, Option<EventId>), Fault> {
     // The row that holds `from` begins at or before it.
     let mut first = tables::history(id, EventId(0));
     let last = tables::history(id, if direction == Direction::Forward { EventId(u64::MAX) } else { from });
@@ -404,7 +433,7 @@ fn live_history(
         })?;
         first = begin.unwrap_or(at);
     }
-    let mut events = Vec::new();
+    let (mut events, mut left, mut next) = (Vec::<HistoryEvent>::new(), bytes, None);
     let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
     snapshot.scan(Table::History, range, direction, |_, row| {
         let mut step = rows::events_from(row.access::<HistoryRow>()?)?;
@@ -415,9 +444,17 @@ fn live_history(
                 step.reverse();
             }
         }
-        events.extend(step);
-        Ok(if events.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        for event in step {
+            // One more than a page has says where the next begins.
+            if events.len() == limit || left == 0 && !events.is_empty() {
+                next = Some(event.id);
+                return Ok(ControlFlow::Break(()));
+            }
+            // Not the row's: in it what several events say stands once.
+            left = left.saturating_sub(event.kind.bytes());
+            events.push(event);
+        }
+        Ok(ControlFlow::Continue(()))
     })?;
-    events.truncate(limit);
-    Ok(events)
+    Ok((events, next))
 }

@@ -13,7 +13,7 @@ use super::super::rows::{self, BranchRow, HeaderRow, HistoryRow};
 use super::super::tables::{self, Payload, Table};
 
 /// Tables whose keys begin with an execution.
-pub(super) const OF_EXECUTIONS: [Table; 13] = [
+pub(super) const OF_EXECUTIONS: [Table; 14] = [
     Table::Executions,
     Table::Payloads,
     Table::Branches,
@@ -27,6 +27,7 @@ pub(super) const OF_EXECUTIONS: [Table; 13] = [
     Table::ItemPages,
     Table::RemoteJobs,
     Table::Approvals,
+    Table::Actions,
 ];
 /// What only those need that may still go on.
 const OF_UNFINISHED: [Table; 8] = [
@@ -153,7 +154,8 @@ impl Executions {
 
     /// Rows are missing between these keys.
     pub fn hole(&mut self, table: Table, after: Option<&[u8]>, before: Option<&[u8]>) {
-        if OF_EXECUTIONS.contains(&table) {
+        // An execution is whole without what was written of its people.
+        if OF_EXECUTIONS.contains(&table) && table != Table::Actions {
             let id = |key: Option<&[u8]>| key.and_then(tables::split_id).map(|(id, _)| id);
             let (after, before) = (id(after).unwrap_or(ExecutionId(0)), id(before).unwrap_or(ExecutionId(u128::MAX)));
             self.holes.push((table, after, before));

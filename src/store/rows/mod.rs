@@ -8,6 +8,7 @@
 //! what lies on disks. Every access is checked (`bytecheck`). Invariant: a row type is changed only together with
 //! its `VERSION`, and the old reader stays until `upgrade` has left no such row behind.
 
+mod actions;
 mod activities;
 mod alarms;
 mod approvals;
@@ -28,6 +29,7 @@ mod predictions;
 mod queues;
 mod remote_jobs;
 mod schedules;
+mod sessions;
 mod settings;
 mod task;
 mod uploads;
@@ -43,6 +45,7 @@ use rkyv::ser::allocator::ArenaHandle;
 use super::disk::REPAIR;
 use super::tables::Table;
 
+pub use actions::ActionRow;
 pub use activities::ActivityRow;
 pub use alarms::{AlarmChangeRow, AlarmRow};
 pub use approvals::ApprovalRow;
@@ -67,6 +70,7 @@ pub use predictions::{CalibratedByRow, CalibrationRow, CorrectionRow};
 pub use queues::MessageRow;
 pub use remote_jobs::RemoteJobRow;
 pub use schedules::ScheduleRow;
+pub use sessions::{SessionKey, SessionRow};
 pub(super) use task::{TaskRow, task_from};
 pub use uploads::UploadRow;
 

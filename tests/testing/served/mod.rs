@@ -53,7 +53,7 @@ impl Served {
         let mut child = change(&mut command).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = lines.map_while(Result::ok).find_map(|line| {
-            let (_, address) = line.split_once("http://")?;
+            let (_, address) = line.split_once("://")?;
             address.split_whitespace().next()?.trim_end_matches('/').parse().ok()
         });
         let log = || std::fs::read_to_string(folder.join("log")).unwrap_or_default();

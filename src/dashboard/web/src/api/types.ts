@@ -109,6 +109,8 @@ export interface Detail extends Summary {
   failure: Failure | null;
   outputs: Output[];
   redriveCount: number;
+  /** Who did what to it through the API, the oldest first. */
+  doneBy: { at: number; who: string; role: string; api: string; what: string }[];
 }
 
 /** A whole execution in columns; numbers under `type`, `name` and `status` lead into `names`. */

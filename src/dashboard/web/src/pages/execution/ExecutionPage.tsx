@@ -91,11 +91,27 @@ function Head({ detail, progress, reload, now }: { detail: Detail; progress: Pro
         <span>{duration((detail.stoppedAt ?? now) - detail.startedAt)}</span>
         <span>{count(detail.events)} events</span>
         {detail.redriveCount > 0 ? <span>continued {detail.redriveCount}×</span> : null}
+        {detail.doneBy.slice(0, DONE_BY_SHOWN).map((done, n) => (
+          <span key={n} title={`${done.what}, ${exactMoment(done.at)}, as ${done.role}`}>
+            {doneWord(done.what)} by {done.who}
+          </span>
+        ))}
       </p>
       <Actions detail={detail} reload={reload} />
       {detail.stoppedAt === null && progress ? <Bar progress={progress} /> : null}
     </>
   );
+}
+
+/** Whoever ends Tasks by tokens may have done so very often. */
+const DONE_BY_SHOWN = 5;
+
+function doneWord(what: string): string {
+  if (/stop/i.test(what)) return 'stopped';
+  if (/redrive/i.test(what)) return 'continued';
+  if (/approve/.test(what)) return 'approved';
+  if (/reject/.test(what)) return 'rejected';
+  return /SendTask/.test(what) ? 'a Task was ended' : 'started';
 }
 
 function Data({ detail }: { detail: Detail }) {

@@ -1,0 +1,100 @@
+//! How a share is watched, and what is shown of it.
+
+use conveyor_base::{Shares, Span};
+use serde::Deserialize;
+
+/// `[[watch]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchSettings {
+    pub share: String,
+    #[serde(default = "suffixes")]
+    pub suffixes: Vec<String>,
+    #[serde(default = "workflow")]
+    pub workflow: String,
+    /// Size and mtime must stay unchanged for this long.
+    #[serde(default = "settle")]
+    pub settle: Span,
+    /// How often the whole share is looked at: network shares raise no events for other hosts' writes.
+    #[serde(default = "every")]
+    pub scan: Span,
+    /// Most executions of this watch that run at once.
+    #[serde(default = "in_flight")]
+    pub in_flight: usize,
+    /// From -50 to 50, as MediaConvert's jobs have it: files of higher priority go first.
+    #[serde(default)]
+    pub priority: i8,
+    /// The longest pause before a file is tried again that its failed run left where it was; zero: it is not.
+    #[serde(default = "retry")]
+    pub retry: Span,
+    /// The share that takes files whose name is no text; without it they stay where they are.
+    pub quarantine: Option<String>,
+}
+
+fn suffixes() -> Vec<String> {
+    vec![".mp4".to_owned(), ".mov".to_owned()]
+}
+
+fn workflow() -> String {
+    "main".to_owned()
+}
+
+fn settle() -> Span {
+    Span::seconds(2)
+}
+
+fn every() -> Span {
+    Span::seconds(5)
+}
+
+fn in_flight() -> usize {
+    64
+}
+
+fn retry() -> Span {
+    Span::seconds(3_600)
+}
+
+impl WatchSettings {
+    /// The workflow without the version or alias that may stand behind its name.
+    pub(crate) fn machine(&self) -> &str {
+        self.workflow.split(':').next().unwrap_or_default()
+    }
+
+    /// What is wrong with the table, for the configuration's check.
+    pub fn faults(&self, shares: &Shares) -> Vec<String> {
+        let mut faults = Vec::new();
+        for share in std::iter::once(&self.share).chain(&self.quarantine).filter(|share| !shares.has(share)) {
+            faults.push(format!("there is no share named '{share}'; add [shares.{share}]"));
+        }
+        if self.quarantine.as_ref() == Some(&self.share) {
+            faults.push("quarantine: must be another share than the watched one".to_owned());
+        }
+        if self.scan.ms < 100 {
+            faults.push(format!("scan: {} would keep the share busy; at least 100ms", self.scan));
+        }
+        if !(-50..=50).contains(&self.priority) {
+            faults.push(format!("priority: must be from -50 to 50, is {}", self.priority));
+        }
+        if self.in_flight == 0 {
+            faults.push("in_flight: with 0 nothing would ever start".to_owned());
+        }
+        faults
+    }
+}
+
+/// What the dashboard shows of a watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchStatus {
+    pub share: String,
+    /// Why the share cannot be used now; none while it can.
+    pub away: Option<String>,
+    pub waiting: usize,
+    pub in_flight: usize,
+    pub last_scan_ms: Option<i64>,
+    /// What keeps files from starting, or makes it slower; empty where all is well.
+    pub problems: Vec<String>,
+    /// What release 0.1 called `problems`; it goes with release 0.3.
+    pub troubles: Vec<String>,
+}

@@ -1,0 +1,48 @@
+//! Rows of the dashboard's sessions. Owned by the sessions.
+
+use std::ops::Bound;
+
+use conveyor_base::Fault;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::Stamp;
+use crate::commit::Commit;
+use crate::overlay::Direction;
+use crate::reader::Scans;
+use crate::record::Op;
+use crate::tables::Table;
+
+super::catalog!(SessionRow);
+
+/// What a session is found by: the SHA-256 of what its holder shows.
+pub type SessionKey = [u8; 32];
+
+/// Somebody who signed in. Who reads the row can neither come in with it nor try passwords on it: for both it takes what
+/// only the holder has.
+#[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
+pub struct SessionRow {
+    pub user: String,
+    /// The password that it was begun with, sealed with what its holder shows.
+    pub seal: [u8; 32],
+    pub began: Stamp,
+    pub until: Stamp,
+}
+
+impl Commit {
+    pub fn put_session(&mut self, key: &SessionKey, row: &SessionRow) -> &mut Commit {
+        self.record.row(Op::Put, Table::Sessions, key, row);
+        self
+    }
+
+    pub fn delete_session(&mut self, key: &SessionKey) -> &mut Commit {
+        self.record.delete(Table::Sessions, key);
+        self
+    }
+}
+
+impl Scans {
+    pub fn sessions(&self) -> Result<Vec<(SessionKey, SessionRow)>, Fault> {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        self.collect(Table::Sessions, all, Direction::Forward, usize::MAX, |key| key.try_into().ok())
+    }
+}
