@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use conveyor_testing::served::Served;
 use conveyor_testing::served::http::{self, Client};
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
@@ -190,7 +192,7 @@ impl Upload {
         let mut bytes = vec![0; rng.random_range(50_000..3_000_000)];
         rng.fill_bytes(&mut bytes);
         let name = format!("{name}.bin");
-        let metadata = format!("filename {},share {}", base64(&name), base64("incoming"));
+        let metadata = format!("filename {},share {}", STANDARD.encode(&name), STANDARD.encode("incoming"));
         let request = reqwest::Client::new().post(format!("{}/api/v1/uploads", served.url()));
         let begun = request.header("upload-length", bytes.len()).header("upload-metadata", metadata);
         let begun = begun.send().await.unwrap();
@@ -233,16 +235,4 @@ impl Upload {
         let found = found.unwrap_or_else(|e| panic!("LOST: the upload {}: {e}", self.name));
         assert!(found == self.bytes, "CHANGED: the upload {} is not what was sent", self.name);
     }
-}
-
-/// As tus wants names.
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let letters = |three: &[u8]| {
-        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-        let count = three.len() + 1;
-        let letter = |n: usize| if n < count { LETTERS[(bits >> (18 - 6 * n) & 63) as usize] as char } else { '=' };
-        (0..4).map(letter).collect::<String>()
-    };
-    text.as_bytes().chunks(3).map(letters).collect()
 }
