@@ -169,10 +169,11 @@ impl Table {
         self.found.push(format!("{start}`make soak SEED={seed}`: {fault}"));
     }
 
-    /// Whole or not at all.
+    /// Whole or not at all, and so that the next run understands it.
     pub fn write(&self, path: &Path) {
-        let part = path.with_extension("md.part");
-        fs::write(&part, self.to_string()).unwrap();
+        let (part, text) = (path.with_extension("md.part"), self.to_string());
+        assert_eq!(Table::parse(&text).as_ref(), Ok(self), "what is written is read again");
+        fs::write(&part, text).unwrap();
         fs::rename(part, path).unwrap();
     }
 }
