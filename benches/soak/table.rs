@@ -110,7 +110,7 @@ fn grouped(number: u64) -> String {
 pub struct Table {
     head: String,
     rows: Vec<Row>,
-    /// Lines, as they stand.
+    /// Lines, as they stand: people add to them.
     found: Vec<String>,
 }
 
@@ -134,11 +134,11 @@ impl Table {
         let runs = runs.split(FOUND).next().unwrap_or_default();
         let lines = runs.lines().filter(|line| line.starts_with('|') && *line != RUNS_HEAD && *line != RUNS_RULE);
         let rows = lines.map(|line| Row::parse(line).ok_or_else(|| format!("no row of a run: {line}")));
-        let found = found.lines().filter(|line| !line.trim().is_empty() && *line != NOTHING);
+        let found = Some(found.trim()).filter(|found| *found != NOTHING);
         Ok(Table {
             head: head.trim().to_owned(),
             rows: rows.collect::<Result<_, _>>()?,
-            found: found.map(str::to_owned).collect(),
+            found: found.map(|found| found.lines().map(str::to_owned).collect()).unwrap_or_default(),
         })
     }
 
