@@ -151,14 +151,19 @@ pub fn brief(row: &Value) -> String {
     format!("{} {} {}", row["status"], row["error"], row["id"])
 }
 
-/// What is left that should be gone once nothing runs: parts of files, folders of work, of staging.
+/// Staged outputs: those of a job that failed stay for a while, for people to look at.
+pub fn staged(folder: &Path) -> Vec<PathBuf> {
+    files_below(&folder.join("outputs/.staging"))
+}
+
+/// What is left that should be gone once nothing runs: parts of files, folders of work.
 pub fn leftovers(folder: &Path) -> Vec<PathBuf> {
     let mut left: Vec<PathBuf> = SHARES
         .iter()
         .flat_map(|share| files_below(&folder.join(share)))
         .filter(|path| {
             let name = path.to_string_lossy();
-            name.ends_with(".part") || name.ends_with(".tmp") || name.contains("/.staging/")
+            name.ends_with(".part") || name.ends_with(".tmp")
         })
         .collect();
     left.extend(fs::read_dir(folder.join("data/work")).into_iter().flatten().map_while(Result::ok).map(|e| e.path()));

@@ -98,7 +98,7 @@ async fn one(seed: u64) -> (u64, String) {
     });
     none.await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let left = house::leftovers(folder);
+    let left = [house::leftovers(folder), house::staged(folder)].concat();
     assert!(left.is_empty(), "left behind: {left:?}");
     served.kill();
     house::check(folder);
