@@ -31,6 +31,9 @@ const MAY_STAY: &[&str] = &[
     "States.HeartbeatTimeout",
 ];
 
+/// Errors of the stages themselves, which no file is to be blamed for.
+const OURS: &[&str] = &["Stage.BadReport", "Stage.Panicked"];
+
 /// A file, and how it was damaged.
 struct Dropped {
     seed: u64,
@@ -111,6 +114,9 @@ fn verdict(folder: &Path, dropped: &Dropped, row: &Value) -> Result<String, Stri
     }
     match house::judge(folder, &dropped.name, &dropped.bytes, row)? {
         Verdict::Published => Ok("published".into()),
+        Verdict::Quarantined(error) if OURS.contains(&error.as_str()) => {
+            Err(format!("it is in quarantine for {error}, which is a fault of this program's and not the file's"))
+        }
         Verdict::Quarantined(error) => Ok(format!("quarantined {error}")),
         Verdict::Kept(error) if MAY_STAY.contains(&error.as_str()) => Ok(format!("waits {error}")),
         Verdict::Kept(error) => {
