@@ -4,6 +4,8 @@
 #   make serve   run the appliance on http://127.0.0.1:8080 with a data directory under var/
 #   make test    build and run every test
 #   make bench   run the benchmarks
+#   make soak MINUTES=n    seeded harm, side by side, for so long; RELIABILITY.md gets the figures
+#   make soak SEED=rot:17  one of its cases again
 #   make kernel  build and test the kernel and its simulator alone: no GStreamer, no Node, no browser
 
 SHELL := /bin/bash
@@ -18,7 +20,7 @@ RUNNER  := $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run |
 # The kernel and what builds without media beside it; tests/tidy.rs reads this list and looks.
 WITHOUT_MEDIA := base aws jsonata job asl interpreter store run services logs settings
 
-.PHONY: demo serve test bench kernel build web lint deps test-deps clean
+.PHONY: demo serve test bench soak kernel build web lint deps test-deps clean
 
 demo: build
 	target/release/conveyor demo
@@ -45,6 +47,11 @@ lint:
 
 bench: deps web
 	cargo bench --workspace --locked
+
+soak: deps web
+	@scripts/install-deps test
+	CONVEYOR_SOAK_MINUTES="$(if $(SEED),,$(or $(MINUTES),10))" CONVEYOR_SOAK_SEED="$(SEED)" CONVEYOR_SOAK_ONLY="$(ONLY)" \
+	  cargo bench --locked -p conveyor --bench soak
 
 deps:
 	@scripts/install-deps build

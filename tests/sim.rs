@@ -101,22 +101,13 @@ fn no_setting_of_the_clock_shortens_or_stops_what_lasts() {
     }
 }
 
-fn powers(rng: &mut ChaCha8Rng) -> Powers {
-    Powers {
-        hang_ups: rng.random_range(0..3) > 0,
-        clock: rng.random_range(0..3) == 0,
-        deaths: [0, 0, 1, 4][rng.random_range(0..4)],
-        files: rng.random_range(0..2) == 0,
-    }
-}
-
 /// The services: queues, items, events, claims, approvals, notifications, schedules, uploads, watched folders, the audit
 /// log.
 #[test]
 fn services_do_each_thing_once() {
     for seed in seeds(6) {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let powers = powers(&mut rng);
+        let powers = Powers::drawn(&mut rng);
         let operations = ServiceLife::new(seed, powers, Size::WHOLE).live(&[]);
         let boots = rng.random_range(1..4);
         let offs: Vec<u64> = (0..boots).map(|_| rng.random_range(1..=operations)).collect();
@@ -131,7 +122,7 @@ fn a_power_cut_anywhere_spares_what_was_promised() {
     const SEEDS_PER_LIFE: u64 = 12;
     for seed in seeds(1) {
         let (life, first) = (seed / SEEDS_PER_LIFE, 1 + seed % SEEDS_PER_LIFE);
-        let powers = powers(&mut ChaCha8Rng::seed_from_u64(life));
+        let powers = Powers::drawn(&mut ChaCha8Rng::seed_from_u64(life));
         let operations = ServiceLife::new(life, powers, Size::SMALL).live(&[]);
         for operation in (first..=operations).step_by(SEEDS_PER_LIFE as usize) {
             ServiceLife::new(life, powers, Size::SMALL).live(&[operation]);

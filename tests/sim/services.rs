@@ -11,6 +11,8 @@ mod files;
 mod ledger;
 #[path = "people.rs"]
 mod people;
+#[path = "powers.rs"]
+mod powers;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,6 +43,7 @@ use tokio::time::{Instant, sleep};
 use crate::disk_time::stores;
 use ledger::Told;
 use people::{Person, Shared};
+pub use powers::Powers;
 
 /// 2026-01-01.
 const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
@@ -49,19 +52,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(3_600);
 const STALL_MS_MAX: u64 = 300;
 /// How far off the clock is set at most.
 const CLOCK_STEP_MS: i64 = 5 * 3_600_000;
-
-/// How bad the world is to the box.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Powers {
-    /// Callers hang up.
-    pub hang_ups: bool,
-    /// Somebody sets the clock.
-    pub clock: bool,
-    /// An actor dies at some of its messages: of a hundred, at so many.
-    pub deaths: u64,
-    /// Somebody uploads files and drops them into a watched folder. Those are real folders, whose threads nobody orders.
-    pub files: bool,
-}
 
 /// How much goes on in a life.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +81,8 @@ pub struct ServiceLife {
     disk: SimDisk,
     folder: tempfile::TempDir,
     offs: Vec<u64>,
+    /// How often the power did go.
+    pub cuts: u64,
     checkpoint_every: u64,
     now: Timestamp,
 }
@@ -99,7 +91,10 @@ pub struct ServiceLife {
 impl Drop for ServiceLife {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("in the services' simulation with seed {}, {:?}, off at {:?}", self.seed, self.powers, self.offs);
+            let ServiceLife { seed, powers, offs, cuts, .. } = self;
+            eprintln!(
+                "in the services' simulation with seed {seed}, {powers:?}, off at {offs:?}, after {cuts} power cuts"
+            );
         }
     }
 }
@@ -291,6 +286,7 @@ impl ServiceLife {
             disk: SimDisk::new(seed),
             folder: folder(),
             offs: Vec::new(),
+            cuts: 0,
             checkpoint_every,
             now: BEGIN,
         }
@@ -305,6 +301,7 @@ impl ServiceLife {
             match self.boot() {
                 Ended::Well(_) => return self.disk.operations(),
                 Ended::Crashed(at) => {
+                    self.cuts += 1;
                     let off_ms = {
                         let mut rng = self.rng.lock();
                         if rng.random_range(0..2) == 0 { 0 } else { rng.random_range(0..60_000) }
