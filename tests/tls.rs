@@ -45,8 +45,9 @@ fn client(dir: &Path) -> Client {
     client.pool_max_idle_per_host(0).build().unwrap()
 }
 
-async fn shown_certificate(client: &Client, url: &str) -> Vec<u8> {
-    let answer = client.get(format!("{url}/healthz")).send().await.unwrap();
+/// By a client of its own: a session that is resumed shows the certificate that it began with.
+async fn shown_certificate(dir: &Path, url: &str) -> Vec<u8> {
+    let answer = client(dir).get(format!("{url}/healthz")).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     answer.extensions().get::<TlsInfo>().unwrap().peer_certificate().unwrap().to_owned()
 }
@@ -95,17 +96,17 @@ async fn a_box_with_a_certificate_of_its_own_serves_who_trusts_it_and_renews_it_
         assert!(std::env::var_os("CI").is_none(), "target/venv is missing: run `make test`");
     }
 
-    let before = shown_certificate(&client, &url).await;
+    let before = shown_certificate(&tls, &url).await;
     make_certificate(&tls);
     let until = Instant::now() + RENEWED_WITHIN;
-    while shown_certificate(&client, &url).await == before {
+    while shown_certificate(&tls, &url).await == before {
         assert!(Instant::now() < until, "the new certificate is not taken up");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     // One that cannot be used costs nobody the box.
     std::fs::write(tls.join("certificate.pem"), "no certificate").unwrap();
     tokio::time::sleep(Duration::from_secs(6)).await;
-    shown_certificate(&client, &url).await;
+    shown_certificate(&tls, &url).await;
     assert!(std::fs::read_to_string(dir.path().join("log")).unwrap().contains("former certificate"));
 }
 
