@@ -29,7 +29,7 @@ impl Bed {
     }
 
     fn step(&self, execution: &Execution, event: Event) -> Step {
-        step(&self.machine, execution, &Entry { at: Timestamp(0), seed: 7, event }, &self.env)
+        step(&self.machine, execution, &Entry { at: Timestamp(0), box_at: Timestamp(0), seed: 7, event }, &self.env)
     }
 
     /// Runs to the end: timers fire and tasks succeed at once. How many steps it took.
