@@ -291,6 +291,7 @@ async fn a_packed_bomb_ends_its_map_in_seconds_and_costs_the_box_nothing() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{name}: {:?}", begun.elapsed());
         let held = held_mib(served.id());
         println!("{name}: {:?}, {before} MiB before, {held} MiB at most", begun.elapsed());
-        assert!(held < before + 128, "{name}: {before} MiB before, {held} MiB at most");
+        // Of three gibibytes.
+        assert!(held < before + 256, "{name}: {before} MiB before, {held} MiB at most");
     }
 }

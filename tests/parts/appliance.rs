@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::Request;
 use conveyor_api::{Auth, Credentials};
 use conveyor_appliance::{Appliance, Config};
-use conveyor_base::{Clock, ExecutionId, Timestamp};
+use conveyor_base::{Clock, ExecutionId, Running, Timestamp};
 use conveyor_interpreter::{Header, Status};
 use conveyor_run::{NewMachine, StartRequest, current_part};
 use conveyor_services::alarms;
@@ -78,6 +78,11 @@ impl Clock for FailingClock {
     fn now(&self) -> Timestamp {
         assert!(!self.must_panic(), "the test said so");
         BEGIN.plus_ms(self.since.elapsed().as_millis() as i64 + self.ahead_ms.load(Ordering::SeqCst))
+    }
+
+    fn running(&self) -> Running {
+        assert!(!self.must_panic(), "the test said so");
+        Running { boot: 0, ms: self.since.elapsed().as_millis() as i64 }
     }
 }
 
