@@ -28,6 +28,14 @@ unsafe impl GlobalAlloc for Counted {
         unsafe { System.alloc(layout) }
     }
 
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let held = HELD.fetch_add(size, Ordering::Relaxed).wrapping_add(size).wrapping_sub(layout.size());
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        PEAK.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: as above. What is large is moved by its pages and never there twice.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as above.

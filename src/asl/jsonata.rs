@@ -15,7 +15,7 @@ pub struct Jsonata {
     /// Where in the state: `Output/items[0]`.
     field: Box<str>,
     /// The fields of `$states` that it reads, and of each the fields below, unless it reads it whole.
-    parts: Vec<(&'static str, Option<Vec<String>>)>,
+    parts: Box<[(&'static str, Option<Vec<Box<str>>>)]>,
 }
 
 /// Of a field from which more is read it gets the whole.
@@ -44,12 +44,12 @@ impl Jsonata {
         if let Some(name) = expression.top_level_reference() {
             return Err(unsupported(format!("Reference to '{name}' at the top level is not supported.")));
         }
-        for variable in expression.variables().iter().filter(|variable| variable.name == "states") {
-            if let Some(field) = variable.fields.first().filter(|field| !reads.contains(&field.as_str())) {
+        for variable in expression.variables().iter().filter(|variable| &*variable.name == "states") {
+            if let Some(field) = variable.fields.first().filter(|field| !reads.contains(&&***field)) {
                 return Err(unsupported(format!("Reference to '$states.{field}' is not supported here.")));
             }
         }
-        let parts = parts_of(&expression);
+        let parts = parts_of(&expression).into();
         Ok(Jsonata { expression, field: field.into(), parts })
     }
 
@@ -67,7 +67,7 @@ impl Jsonata {
     pub fn context_use(&self) -> ContextUse {
         let of_context = self.parts.iter().filter(|(part, _)| *part == "context");
         ContextUse::most(of_context.map(|(_, fields)| match fields {
-            Some(fields) if fields.iter().all(|field| field != "Execution") => ContextUse::Parts,
+            Some(fields) if fields.iter().all(|field| &**field != "Execution") => ContextUse::Parts,
             _ => ContextUse::Whole,
         }))
     }
@@ -84,7 +84,7 @@ impl Jsonata {
             let value = whole(part)?;
             let binding = match (fields, value) {
                 (Some(fields), Value::Object(object)) => {
-                    let field = |name: &'s String| Some((name.as_str(), Binding::Json(object.get(name)?)));
+                    let field = |name: &'s Box<str>| Some((&**name, Binding::Json(object.get(&**name)?)));
                     Binding::Object(fields.iter().filter_map(field).collect())
                 }
                 _ => Binding::Json(value),
@@ -116,7 +116,7 @@ impl Jsonata {
 
     /// The variables that it reads of those that a state machine may assign.
     pub(super) fn free_variables(&self) -> impl Iterator<Item = &str> {
-        let names = self.expression.variables().iter().map(|variable| variable.name.as_str());
+        let names = self.expression.variables().iter().map(|variable| &*variable.name);
         let is_name = |name: &&str| name.chars().next().is_some_and(|first| first.is_alphabetic() || first == '_');
         names.filter(is_name).filter(|name| *name != "states" && !conveyor_jsonata::is_function(name))
     }
@@ -129,7 +129,7 @@ impl Jsonata {
     }
 
     fn reads(&self, name: &str) -> bool {
-        self.expression.variables().iter().any(|variable| variable.name == name)
+        self.expression.variables().iter().any(|variable| &*variable.name == name)
     }
 
     /// The value, if it is of the kind that the field takes.
@@ -155,13 +155,13 @@ impl Jsonata {
     }
 }
 
-fn parts_of(expression: &Expression) -> Vec<(&'static str, Option<Vec<String>>)> {
-    let reads: Vec<&[String]> =
-        expression.variables().iter().filter(|v| v.name == "states").map(|v| v.fields.as_slice()).collect();
-    let of = |part: &'static str| -> Option<(&'static str, Option<Vec<String>>)> {
+fn parts_of(expression: &Expression) -> Vec<(&'static str, Option<Vec<Box<str>>>)> {
+    let reads: Vec<&[Box<str>]> =
+        expression.variables().iter().filter(|v| &*v.name == "states").map(|v| &*v.fields).collect();
+    let of = |part: &'static str| -> Option<(&'static str, Option<Vec<Box<str>>>)> {
         let mut below = Some(Vec::new());
         let mut read = false;
-        for fields in reads.iter().filter(|fields| fields.first().is_none_or(|first| first == part)) {
+        for fields in reads.iter().filter(|fields| fields.first().is_none_or(|first| &**first == part)) {
             read = true;
             if below.is_none() {
                 break;

@@ -232,7 +232,7 @@ impl<'a> Eval<'a> {
 
     /// The last place of a function's body.
     fn tail(&mut self, node: &'a Node, input: &Val<'a>, env: &Rc<Frame<'a>>) -> Result<Tail<'a>> {
-        if !node.predicates.is_empty() || node.group.is_some() || node.keep_array {
+        if !node.hung.predicates.is_empty() || node.hung.group.is_some() || node.keep_array {
             return self.evaluate(node, input, env).map(Tail::Value);
         }
         match &node.kind {
@@ -254,8 +254,8 @@ impl<'a> Eval<'a> {
                 self.tail(last, input, &frame)
             }
             Kind::Call(procedure, arguments) => {
-                let (function, arguments) = self.ready(node.at, procedure, arguments, None, input, env)?;
-                Ok(Tail::Call { function, arguments, name: name_shown(procedure), at: node.at })
+                let (function, arguments) = self.ready(node.at(), procedure, arguments, None, input, env)?;
+                Ok(Tail::Call { function, arguments, name: name_shown(procedure), at: node.at() })
             }
             _ => self.evaluate(node, input, env).map(Tail::Value),
         }
@@ -271,7 +271,7 @@ impl<'a> Eval<'a> {
     ) -> Result<Val<'a>> {
         let value = self.evaluate(left, input, env)?;
         if let Kind::Call(procedure, arguments) = &right.kind {
-            return self.call(right.at, procedure, arguments, Some(value), input, env);
+            return self.call(right.at(), procedure, arguments, Some(value), input, env);
         }
         let function = self.evaluate(right, input, env)?;
         if !function.is_function() {

@@ -114,10 +114,10 @@ impl<'a> Eval<'a> {
         self.work(1)?;
         let result = self.deeper(|eval| {
             let mut result = eval.kind(node, input, env)?;
-            for predicate in &node.predicates {
+            for predicate in &node.hung.predicates {
                 result = eval.filter(predicate, &result, env)?;
             }
-            match &node.group {
+            match &node.hung.group {
                 Some(group) if !matches!(node.kind, Kind::Path { .. }) => eval.group(group, &result, env),
                 _ => Ok(result),
             }
@@ -150,8 +150,8 @@ impl<'a> Eval<'a> {
             Kind::Wildcard => return self.wildcard(input),
             Kind::Descendants => return self.descendants(input),
             Kind::Parent(slot) => env.get(&self.labels[*slot]).unwrap_or(Val::Undefined),
-            Kind::Binary(operator, left, right) => return self.binary(node.at, operator, (left, right), input, env),
-            Kind::Negate(inner) => return self.negate(node.at, inner, input, env),
+            Kind::Binary(operator, sides) => return self.binary(node.at(), operator, (&sides.0, &sides.1), input, env),
+            Kind::Negate(inner) => return self.negate(node.at(), inner, input, env),
             Kind::Array(items) => return self.array(node, items, input, env),
             Kind::Object(group) => return self.group(group, input, env),
             Kind::Block(items) => return self.block(items, input, env),
@@ -161,9 +161,9 @@ impl<'a> Eval<'a> {
                 value
             }
             Kind::Condition(condition, then, other) => return self.condition((condition, then, other), input, env),
-            Kind::Apply(left, right) => return self.apply_operator(node.at, left, right, input, env),
-            Kind::Call(procedure, arguments) => return self.call(node.at, procedure, arguments, None, input, env),
-            Kind::Partial(procedure, arguments) => return self.partial(node.at, procedure, arguments, input, env),
+            Kind::Apply(left, right) => return self.apply_operator(node.at(), left, right, input, env),
+            Kind::Call(procedure, arguments) => return self.call(node.at(), procedure, arguments, None, input, env),
+            Kind::Partial(procedure, arguments) => return self.partial(node.at(), procedure, arguments, input, env),
             Kind::Lambda(lambda) => self.lambda(lambda, input, env),
             Kind::Transform(transform) => Val::Func(Rc::new(Func::Transform(transform, env.clone()))),
             Kind::Sort(_) => Val::Undefined,

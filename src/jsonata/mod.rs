@@ -45,16 +45,16 @@ pub use regular::{Regular, RegularFlags};
 pub struct Expression {
     text: Box<str>,
     tree: tree::Tree,
-    variables: Vec<Variable>,
+    variables: Box<[Variable]>,
 }
 
 /// A variable that an expression reads, with the fields behind it as far as they are plain names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
     /// Without its `$`; empty for `$` itself.
-    pub name: String,
+    pub name: Box<str>,
     /// `["input", "a"]` of `$states.input.a[0].x`: nothing but what is below is looked at.
-    pub fields: Vec<String>,
+    pub fields: Box<[Box<str>]>,
     /// In bytes.
     pub at: usize,
 }
@@ -88,7 +88,7 @@ impl Expression {
     /// Reads an expression. The fault says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Expression, Fault> {
         let tree = syntax::parse(text).and_then(tree::lower).map_err(|fault| *fault)?;
-        let variables = names::variables(&tree);
+        let variables = names::variables(&tree).into();
         Ok(Expression { text: text.into(), tree, variables })
     }
 

@@ -5,19 +5,19 @@ use super::tree::{Group, Kind, Node, Stage, Tree};
 
 /// A step from which nothing but the next one is taken.
 fn is_plain(step: &Node) -> bool {
-    step.stages.is_empty()
-        && step.predicates.is_empty()
-        && step.group.is_none()
-        && step.focus.is_none()
-        && step.index.is_none()
-        && step.ancestor.is_none()
+    step.hung.stages.is_empty()
+        && step.hung.predicates.is_empty()
+        && step.hung.group.is_none()
+        && step.hung.focus.is_none()
+        && step.hung.index.is_none()
+        && step.hung.ancestor.is_none()
 }
 
 /// The variables that a tree reads, in order.
 pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
     fn name(node: &Node) -> Option<(&str, usize)> {
         match &node.kind {
-            Kind::Variable(name) => Some((name, node.at)),
+            Kind::Variable(name) => Some((name, node.at())),
             _ => None,
         }
     }
@@ -31,21 +31,21 @@ pub(super) fn variables(tree: &Tree) -> Vec<Variable> {
                 for step in &steps[1..] {
                     // What is bound, filtered or asked for as a parent on the way is seen whole.
                     let (Kind::Name(name), true) = (&step.kind, before.is_some_and(is_plain)) else { break };
-                    if step.focus.is_some() || step.ancestor.is_some() {
+                    if step.hung.focus.is_some() || step.hung.ancestor.is_some() {
                         break;
                     }
-                    fields.push(name.clone());
+                    fields.push(name.as_str().into());
                     before = Some(step);
                 }
                 seen.insert(at);
-                found.push(Variable { name: variable.to_owned(), fields, at });
+                found.push(Variable { name: variable.into(), fields: fields.into(), at });
             }
         }
         _ => {
             if let Some((variable, at)) = name(node)
                 && seen.insert(at)
             {
-                found.push(Variable { name: variable.to_owned(), fields: Vec::new(), at });
+                found.push(Variable { name: variable.into(), fields: Box::default(), at });
             }
         }
     });
@@ -65,7 +65,8 @@ pub(super) fn top_level_reference(node: &Node) -> Option<&str> {
         Kind::Object(group) => {
             group.pairs.iter().find_map(|(key, value)| top_level_reference(key).or_else(|| top_level_reference(value)))
         }
-        Kind::Binary(_, a, b) | Kind::Apply(a, b) => top_level_reference(a).or_else(|| top_level_reference(b)),
+        Kind::Binary(_, sides) => top_level_reference(&sides.0).or_else(|| top_level_reference(&sides.1)),
+        Kind::Apply(a, b) => top_level_reference(a).or_else(|| top_level_reference(b)),
         Kind::Negate(inner) | Kind::Bind(_, inner) => top_level_reference(inner),
         Kind::Lambda(lambda) => top_level_reference(&lambda.body),
         Kind::Call(procedure, nodes) | Kind::Partial(procedure, nodes) => {
@@ -92,13 +93,13 @@ pub(super) fn walk<'n>(node: &'n Node, see: &mut dyn FnMut(&'n Node)) {
     if let Kind::Object(group) = &node.kind {
         pairs(group);
     }
-    if let Some(group) = &node.group {
+    if let Some(group) = &node.hung.group {
         pairs(group);
     }
-    for predicate in &node.predicates {
+    for predicate in &node.hung.predicates {
         walk(predicate, see);
     }
-    for stage in &node.stages {
+    for stage in &node.hung.stages {
         if let Stage::Filter(filter) = stage {
             walk(filter, see);
         }
@@ -107,7 +108,11 @@ pub(super) fn walk<'n>(node: &'n Node, see: &mut dyn FnMut(&'n Node)) {
         Kind::Path { steps: nodes, .. } | Kind::Array(nodes) | Kind::Block(nodes) => {
             nodes.iter().for_each(|node| walk(node, see));
         }
-        Kind::Binary(_, a, b) | Kind::Apply(a, b) => {
+        Kind::Binary(_, sides) => {
+            walk(&sides.0, see);
+            walk(&sides.1, see);
+        }
+        Kind::Apply(a, b) => {
             walk(a, see);
             walk(b, see);
         }

@@ -34,7 +34,7 @@ impl<'a> Eval<'a> {
             if !streaming && result.items().is_empty() {
                 break;
             }
-            if step.focus.is_none() {
+            if step.hung.focus.is_none() {
                 current = result.clone();
             }
         }
@@ -52,7 +52,7 @@ impl<'a> Eval<'a> {
             };
             result = Val::Arr(Rc::new(Arr { keep_singleton: true, ..kept }));
         }
-        match &node.group {
+        match &node.hung.group {
             Some(group) => self.group(group, stream.as_ref().unwrap_or(&result), env),
             None => Ok(result),
         }
@@ -60,13 +60,13 @@ impl<'a> Eval<'a> {
 
     fn step(&mut self, step: &'a Node, input: &Val<'a>, env: &Rc<Frame<'a>>, last: bool) -> Result<Val<'a>> {
         if let Kind::Sort(terms) = &step.kind {
-            let sorted = self.sort(step.at, terms, input, env)?;
-            return self.stages(&step.stages, sorted, env);
+            let sorted = self.sort(step.at(), terms, input, env)?;
+            return self.stages(&step.hung.stages, sorted, env);
         }
         let mut results = Vec::new();
         for item in input.items() {
             let mut result = self.evaluate(step, item, env)?;
-            for stage in &step.stages {
+            for stage in &step.hung.stages {
                 if let Stage::Filter(filter) = stage {
                     result = self.filter(filter, &result, env)?;
                 }
@@ -123,12 +123,12 @@ impl<'a> Eval<'a> {
         let stream = |rows| Val::Arr(Rc::new(Arr { sequence: true, tuples: true, ..Arr::of(rows) }));
         if let Kind::Sort(terms) = &step.kind {
             let sorted = match rows {
-                Some(rows) => self.sort(step.at, terms, &stream(rows), env)?,
+                Some(rows) => self.sort(step.at(), terms, &stream(rows), env)?,
                 None => {
-                    let sorted = self.sort(step.at, terms, input, env)?;
+                    let sorted = self.sort(step.at(), terms, input, env)?;
                     let rows = sorted.items().iter().enumerate().map(|(at, item)| {
                         let mut row: Tuple = vec![("@", item.clone())];
-                        if let Some(name) = &step.index {
+                        if let Some(name) = &step.hung.index {
                             bind(&mut row, name, Val::Num(at as f64));
                         }
                         Val::Tuple(Rc::new(row))
@@ -136,7 +136,7 @@ impl<'a> Eval<'a> {
                     stream(rows.collect())
                 }
             };
-            return Ok(self.stages(&step.stages, sorted, env)?.items().to_vec());
+            return Ok(self.stages(&step.hung.stages, sorted, env)?.items().to_vec());
         }
         let rows = rows.unwrap_or_else(|| input.items().iter().map(|item| Val::Tuple(Rc::new(as_row(item)))).collect());
         let mut results = Vec::new();
@@ -150,21 +150,21 @@ impl<'a> Eval<'a> {
                 if let (true, Val::Tuple(inner)) = (nested, item) {
                     inner.iter().for_each(|(name, value)| bind(&mut made, name, value.clone()));
                 } else {
-                    match &step.focus {
+                    match &step.hung.focus {
                         Some(name) => bind(&mut made, name, item.clone()),
                         None => bind(&mut made, "@", item.clone()),
                     }
-                    if let Some(name) = &step.index {
+                    if let Some(name) = &step.hung.index {
                         bind(&mut made, name, Val::Num(at as f64));
                     }
-                    if let Some(label) = step.ancestor.and_then(|slot| self.labels.get(slot)) {
+                    if let Some(label) = step.hung.ancestor.and_then(|slot| self.labels.get(slot)) {
                         bind(&mut made, label, context.clone());
                     }
                 }
                 results.push(Val::Tuple(Rc::new(made)));
             }
         }
-        Ok(self.stages(&step.stages, stream(results), env)?.items().to_vec())
+        Ok(self.stages(&step.hung.stages, stream(results), env)?.items().to_vec())
     }
 
     /// What a predicate leaves: the item at an index, or the items for which it holds.

@@ -32,7 +32,7 @@ impl<'a> Eval<'a> {
                 Val::Obj(update) => update.iter().for_each(|(key, value)| made.insert(key.clone(), value.clone())),
                 other => {
                     let before = "The insert/update clause of the transform expression must evaluate to an object: ";
-                    return Err(Fault::of("T2011", transform.update.at, before, &other, ""));
+                    return Err(Fault::of("T2011", transform.update.at(), before, &other, ""));
                 }
             }
             if let Some(delete) = &transform.delete {
@@ -40,7 +40,7 @@ impl<'a> Eval<'a> {
                 for key in doomed.items() {
                     let Val::Str(key) = key else {
                         let before = "The delete clause of the transform expression must evaluate to a string or array of strings: ";
-                        return Err(Fault::of("T2012", delete.at, before, &doomed, ""));
+                        return Err(Fault::of("T2012", delete.at(), before, &doomed, ""));
                     };
                     made.remove(key);
                 }

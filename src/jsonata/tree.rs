@@ -10,26 +10,60 @@ use super::syntax::{Pairs, Raw, RawKind};
 
 #[derive(Debug)]
 pub(super) struct Node {
-    pub at: usize,
+    at: u32,
     pub kind: Kind,
     pub keep_array: bool,
+    /// Its results are tuples.
+    pub tuple: bool,
+    /// An array constructor that a path keeps whole.
+    pub cons_array: bool,
+    /// What few nodes have. A definition may hold some hundred thousand nodes, so that the size of one counts.
+    pub hung: Hung,
+}
+
+/// What hangs on a node, made with the first thing that does.
+#[derive(Debug, Default)]
+pub(super) struct Hung(Option<Box<Things>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Things {
     /// On what is no step of a path.
     pub predicates: Vec<Node>,
     /// On a step.
     pub stages: Vec<Stage>,
     pub group: Option<Box<Group>>,
-    /// Its results are tuples.
-    pub tuple: bool,
     /// `@$name`.
-    pub focus: Option<String>,
+    pub focus: Option<Box<str>>,
     /// `#$name`.
-    pub index: Option<String>,
+    pub index: Option<Box<str>>,
     /// The slot that its item fills.
     pub ancestor: Option<usize>,
-    /// An array constructor that a path keeps whole.
-    pub cons_array: bool,
     /// Slots of `%` below it whose step is not found yet.
     seeking: Vec<usize>,
+}
+
+static NOTHING: Things = Things {
+    predicates: Vec::new(),
+    stages: Vec::new(),
+    group: None,
+    focus: None,
+    index: None,
+    ancestor: None,
+    seeking: Vec::new(),
+};
+
+impl std::ops::Deref for Hung {
+    type Target = Things;
+
+    fn deref(&self) -> &Things {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl std::ops::DerefMut for Hung {
+    fn deref_mut(&mut self) -> &mut Things {
+        self.0.get_or_insert_default()
+    }
 }
 
 pub(super) type NodePairs = Vec<(Node, Node)>;
@@ -64,16 +98,16 @@ pub(super) enum Kind {
     Descendants,
     /// With its slot.
     Parent(usize),
-    Binary(&'static str, Box<Node>, Box<Node>),
+    Binary(&'static str, Box<(Node, Node)>),
     Negate(Box<Node>),
     Array(Vec<Node>),
-    Object(Group),
+    Object(Box<Group>),
     Block(Vec<Node>),
-    Bind(String, Box<Node>),
+    Bind(Box<str>, Box<Node>),
     Apply(Box<Node>, Box<Node>),
-    Call(Box<Node>, Vec<Node>),
-    Partial(Box<Node>, Vec<Node>),
-    Lambda(Lambda),
+    Call(Box<Node>, Box<[Node]>),
+    Partial(Box<Node>, Box<[Node]>),
+    Lambda(Box<Lambda>),
     Condition(Box<Node>, Box<Node>, Option<Box<Node>>),
     Transform(Box<Transform>),
     Sort(Vec<(bool, Node)>),
@@ -83,7 +117,7 @@ pub(super) enum Kind {
 pub(super) struct Lambda {
     pub parameters: Vec<String>,
     pub signature: Option<Box<Signature>>,
-    pub body: Box<Node>,
+    pub body: Node,
 }
 
 #[derive(Debug)]
@@ -93,18 +127,28 @@ pub(super) struct Transform {
     pub delete: Option<Node>,
 }
 
+impl Hung {
+    /// Predicates of what becomes a step are its stages.
+    fn filter(&mut self) {
+        if let Some(things) = &mut self.0 {
+            things.stages = std::mem::take(&mut things.predicates).into_iter().map(Stage::Filter).collect();
+        }
+    }
+}
+
 /// An expression ready to run.
 #[derive(Debug)]
 pub(super) struct Tree {
     pub root: Node,
     /// Under which name tuples carry the item of each slot.
-    pub labels: Vec<String>,
+    pub labels: Box<[String]>,
 }
 
 pub(super) fn lower(raw: Raw) -> Result<Tree> {
     let mut lowering = Lowering { slots: Vec::new() };
-    let root = lowering.node(raw)?;
-    if matches!(root.kind, Kind::Parent(_)) || !root.seeking.is_empty() {
+    let mut root = lowering.node(raw)?;
+    root.fit();
+    if matches!(root.kind, Kind::Parent(_)) || !root.hung.seeking.is_empty() {
         return Err(underivable(&root));
     }
     Ok(Tree { root, labels: lowering.slots.into_iter().map(|slot| format!("!{}", slot.label)).collect() })
@@ -123,27 +167,83 @@ struct Lowering {
 impl Node {
     fn new(at: usize, kind: Kind) -> Node {
         Node {
-            at,
+            // A definition has a mebibyte.
+            at: u32::try_from(at).unwrap_or(u32::MAX),
             kind,
             keep_array: false,
-            predicates: Vec::new(),
-            stages: Vec::new(),
-            group: None,
             tuple: false,
-            focus: None,
-            index: None,
-            ancestor: None,
             cons_array: false,
-            seeking: Vec::new(),
+            hung: Hung::default(),
+        }
+    }
+
+    /// Where it stands, in bytes.
+    pub fn at(&self) -> usize {
+        self.at as usize
+    }
+
+    /// Gives back what its lists have room for beyond what they hold, at every depth.
+    fn fit(&mut self) {
+        let all = |nodes: &mut Vec<Node>| {
+            nodes.shrink_to_fit();
+            nodes.iter_mut().for_each(Node::fit);
+        };
+        let both = |group: &mut Group| {
+            group.pairs.shrink_to_fit();
+            group.pairs.iter_mut().for_each(|(key, value)| {
+                key.fit();
+                value.fit();
+            });
+        };
+        if let Some(things) = &mut self.hung.0 {
+            all(&mut things.predicates);
+            things.stages.shrink_to_fit();
+            things.stages.iter_mut().for_each(|stage| {
+                if let Stage::Filter(node) = stage {
+                    node.fit();
+                }
+            });
+            things.group.iter_mut().for_each(|group| both(group));
+        }
+        match &mut self.kind {
+            Kind::Path { steps: nodes, .. } | Kind::Array(nodes) | Kind::Block(nodes) => all(nodes),
+            Kind::Object(group) => both(group),
+            Kind::Negate(node) | Kind::Bind(_, node) => node.fit(),
+            Kind::Binary(_, sides) => {
+                sides.0.fit();
+                sides.1.fit();
+            }
+            Kind::Apply(a, b) => {
+                a.fit();
+                b.fit();
+            }
+            Kind::Call(procedure, arguments) | Kind::Partial(procedure, arguments) => {
+                procedure.fit();
+                arguments.iter_mut().for_each(Node::fit);
+            }
+            Kind::Condition(a, b, c) => {
+                [Some(a), Some(b), c.as_mut()].into_iter().flatten().for_each(|node| node.fit())
+            }
+            Kind::Lambda(lambda) => lambda.body.fit(),
+            Kind::Sort(terms) => terms.iter_mut().for_each(|(_, node)| node.fit()),
+            Kind::Transform(change) => {
+                change.pattern.fit();
+                change.update.fit();
+                change.delete.iter_mut().for_each(Node::fit);
+            }
+            _ => {}
         }
     }
 
     /// Takes over what a node below still seeks.
     fn inherit(&mut self, below: &Node) {
-        self.seeking
-            .extend(below.seeking.iter().copied().filter(|slot| !self.seeking.contains(slot)).collect::<Vec<_>>());
+        for slot in &below.hung.seeking {
+            if !self.hung.seeking.contains(slot) {
+                self.hung.seeking.push(*slot);
+            }
+        }
         if let Kind::Parent(slot) = below.kind {
-            self.seeking.push(slot);
+            self.hung.seeking.push(slot);
         }
     }
 
@@ -164,7 +264,7 @@ impl Node {
 
 fn underivable(node: &Node) -> Box<Fault> {
     let message = "The object representing the 'parent' cannot be derived from this expression";
-    Fault::new("S0217", node.at, message)
+    Fault::new("S0217", node.at(), message)
 }
 
 impl Lowering {
@@ -174,10 +274,10 @@ impl Lowering {
             RawKind::Binary(operator, left, right) => self.binary(at, operator, *left, *right)?,
             RawKind::Group(left, pairs) => {
                 let mut node = self.node(*left)?;
-                if node.group.is_some() {
+                if node.hung.group.is_some() {
                     return Err(Fault::new("S0210", at, "Each step can only have one grouping expression"));
                 }
-                node.group = Some(Box::new(Group { at, pairs: self.pairs(pairs)?.0 }));
+                node.hung.group = Some(Box::new(Group { at, pairs: self.pairs(pairs)?.0 }));
                 node
             }
             RawKind::Sort(left, terms) => self.sort(at, *left, terms)?,
@@ -213,14 +313,16 @@ impl Lowering {
             RawKind::Block(items) => return self.block(at, items),
             RawKind::Object(pairs) => {
                 let (pairs, seeking) = self.pairs(pairs)?;
-                let mut node = Node::new(at, Kind::Object(Group { at, pairs }));
-                node.seeking = seeking;
+                let mut node = Node::new(at, Kind::Object(Box::new(Group { at, pairs })));
+                if !seeking.is_empty() {
+                    node.hung.seeking = seeking;
+                }
                 return Ok(node);
             }
             RawKind::Call(procedure, arguments) => return self.call(at, *procedure, arguments, Kind::Call),
             RawKind::Partial(procedure, arguments) => return self.call(at, *procedure, arguments, Kind::Partial),
             RawKind::Lambda(parameters, signature, body) => {
-                Kind::Lambda(Lambda { parameters, signature, body: Box::new(self.node(*body)?) })
+                Kind::Lambda(Box::new(Lambda { parameters, signature, body: self.node(*body)? }))
             }
             RawKind::Condition(condition, then, other) => return self.condition(at, *condition, *then, other),
             RawKind::Transform(pattern, update, delete) => Kind::Transform(Box::new(Transform {
@@ -242,7 +344,7 @@ impl Lowering {
             heir.inherit(&value);
             lowered.push((key, value));
         }
-        Ok((lowered, heir.seeking))
+        Ok((lowered, heir.hung.seeking.clone()))
     }
 
     fn listed(&mut self, at: usize, items: Vec<Raw>, kind: impl FnOnce(Vec<Node>) -> Kind) -> Result<Node> {
@@ -281,12 +383,12 @@ impl Lowering {
         at: usize,
         procedure: Raw,
         arguments: Vec<Raw>,
-        kind: impl FnOnce(Box<Node>, Vec<Node>) -> Kind,
+        kind: impl FnOnce(Box<Node>, Box<[Node]>) -> Kind,
     ) -> Result<Node> {
         let mut heir = Node::new(at, Kind::Null);
         let arguments = arguments.into_iter().map(|raw| self.node(raw)).collect::<Result<Vec<_>>>()?;
         arguments.iter().for_each(|argument| heir.inherit(argument));
-        heir.kind = kind(Box::new(self.node(procedure)?), arguments);
+        heir.kind = kind(Box::new(self.node(procedure)?), arguments.into());
         Ok(heir)
     }
 
@@ -313,7 +415,7 @@ impl Lowering {
                 let value = self.node(right)?;
                 let mut node = Node::new(at, Kind::Null);
                 node.inherit(&value);
-                node.kind = Kind::Bind(name, Box::new(value));
+                node.kind = Kind::Bind(name.into(), Box::new(value));
                 Ok(node)
             }
             _ => {
@@ -323,10 +425,10 @@ impl Lowering {
                 node.inherit(&right);
                 if operator == "~>" {
                     node.keep_array = left.keep_array || right.keep_array;
-                    node.seeking.clear();
+                    node.hung = Hung::default();
                     node.kind = Kind::Apply(Box::new(left), Box::new(right));
                 } else {
-                    node.kind = Kind::Binary(operator, Box::new(left), Box::new(right));
+                    node.kind = Kind::Binary(operator, Box::new((left, right)));
                 }
                 Ok(node)
             }
@@ -354,7 +456,7 @@ impl Lowering {
             // The path behind gives its steps away; what else hangs on it is the reference's to lose too.
             Kind::Path { steps: more, .. } => steps.extend(more),
             _ => {
-                rest.stages = std::mem::take(&mut rest.predicates).into_iter().map(Stage::Filter).collect();
+                rest.hung.filter();
                 steps.push(rest);
             }
         }
@@ -370,7 +472,7 @@ impl Lowering {
                 _ => continue,
             };
             let message = format!("The literal value {shown} cannot be used as a step within a path expression");
-            return Err(Fault::new("S0213", step.at, message));
+            return Err(Fault::new("S0213", step.at(), message));
         }
         *keep_singleton |= steps.iter().any(|step| step.keep_array);
         let last = steps.len() - 1;
@@ -389,9 +491,9 @@ impl Lowering {
         if node.is_path() {
             return Ok(node);
         }
-        let mut path = Node::new(node.at, Kind::Null);
+        let mut path = Node::new(node.at(), Kind::Null);
         if let Kind::Parent(slot) = node.kind {
-            path.seeking = vec![slot];
+            path.hung.seeking = vec![slot];
         }
         path.kind = Kind::Path { steps: vec![node], keep_singleton: false };
         Ok(path)
@@ -401,11 +503,11 @@ impl Lowering {
         let mut node = self.node(left)?;
         let is_path = node.is_path();
         node.at_last_step(|step| {
-            if step.group.is_some() {
+            if step.hung.group.is_some() {
                 return Err(Fault::new("S0209", at, "A predicate cannot follow a grouping expression in a step"));
             }
             let predicate = self.node(right)?;
-            for slot in predicate.seeking.clone() {
+            for slot in predicate.hung.seeking.clone() {
                 if self.slots[slot].level == 1 {
                     self.seek(step, slot)?;
                 } else {
@@ -414,8 +516,8 @@ impl Lowering {
             }
             step.inherit(&predicate);
             match is_path {
-                true => step.stages.push(Stage::Filter(predicate)),
-                false => step.predicates.push(predicate),
+                true => step.hung.stages.push(Stage::Filter(predicate)),
+                false => step.hung.predicates.push(predicate),
             }
             Ok(())
         })?;
@@ -425,7 +527,7 @@ impl Lowering {
     fn sort(&mut self, at: usize, left: Raw, terms: Vec<(bool, Raw)>) -> Result<Node> {
         let mut path = self.node(left)?;
         if !path.is_path() {
-            path = Node::new(path.at, Kind::Path { steps: vec![path], keep_singleton: false });
+            path = Node::new(path.at(), Kind::Path { steps: vec![path], keep_singleton: false });
         }
         let mut sort = Node::new(at, Kind::Null);
         let mut lowered = Vec::with_capacity(terms.len());
@@ -445,7 +547,7 @@ impl Lowering {
     fn focus(&mut self, at: usize, left: Raw, right: Raw) -> Result<Node> {
         let mut node = self.node(left)?;
         node.at_last_step(|step| {
-            if !step.stages.is_empty() || !step.predicates.is_empty() {
+            if !step.hung.stages.is_empty() || !step.hung.predicates.is_empty() {
                 let message = "A context variable binding must precede any predicates on a step";
                 return Err(Fault::new("S0215", at, message));
             }
@@ -454,7 +556,7 @@ impl Lowering {
                 return Err(Fault::new("S0216", at, message));
             }
             if let RawKind::Variable(name) = right.kind {
-                step.focus = Some(name);
+                step.hung.focus = Some(name.into());
             }
             step.tuple = true;
             Ok(())
@@ -466,13 +568,13 @@ impl Lowering {
         let RawKind::Variable(name) = right.kind else { return self.node(left) };
         let mut node = self.node(left)?;
         if !node.is_path() {
-            node.stages = std::mem::take(&mut node.predicates).into_iter().map(Stage::Filter).collect();
-            node = Node::new(node.at, Kind::Path { steps: vec![node], keep_singleton: false });
+            node.hung.filter();
+            node = Node::new(node.at(), Kind::Path { steps: vec![node], keep_singleton: false });
         }
         node.at_last_step(|step| {
-            match step.stages.is_empty() {
-                true => step.index = Some(name),
-                false => step.stages.push(Stage::Index(name)),
+            match step.hung.stages.is_empty() {
+                true => step.hung.index = Some(name.into()),
+                false => step.hung.stages.push(Stage::Index(name)),
             }
             step.tuple = true;
         });
@@ -483,7 +585,7 @@ impl Lowering {
     fn resolve(&mut self, path: &mut Node) -> Result<()> {
         let Kind::Path { steps, .. } = &mut path.kind else { return Ok(()) };
         let Some(last) = steps.last() else { return Ok(()) };
-        let mut slots = last.seeking.clone();
+        let mut slots = last.hung.seeking.clone();
         if let Kind::Parent(slot) = last.kind {
             slots.push(slot);
         }
@@ -491,11 +593,11 @@ impl Lowering {
             let mut index = steps.len().checked_sub(2);
             while self.slots[slot].level > 0 {
                 let Some(mut at) = index else {
-                    path.seeking.push(slot);
+                    path.hung.seeking.push(slot);
                     break;
                 };
                 // Bindings on neighbouring steps share one context.
-                while at > 0 && steps[at].focus.is_some() && steps[at - 1].focus.is_some() {
+                while at > 0 && steps[at].hung.focus.is_some() && steps[at - 1].hung.focus.is_some() {
                     at -= 1;
                 }
                 self.seek(&mut steps[at], slot)?;
@@ -511,10 +613,10 @@ impl Lowering {
             Kind::Name(_) | Kind::Wildcard => {
                 self.slots[slot].level -= 1;
                 if self.slots[slot].level == 0 {
-                    if let Some(before) = node.ancestor {
+                    if let Some(before) = node.hung.ancestor {
                         self.slots[slot].label = self.slots[before].label;
                     }
-                    node.ancestor = Some(slot);
+                    node.hung.ancestor = Some(slot);
                     node.tuple = true;
                 }
             }

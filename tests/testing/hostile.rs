@@ -50,7 +50,15 @@ pub fn shapes(bytes: usize) -> Vec<(&'static str, String)> {
         ("escapes", result(bytes, "[", "]", |_| r#""\u00e9""#.to_owned())),
         ("a number of many digits", result(bytes, "[", "]", |_| "1".repeat(100_000))),
         ("brackets", "[".repeat(bytes)),
-        ("expressions", jsonata_list(bytes)),
+        ("expressions", jsonata_list(bytes, "1")),
+        ("expressions of a variable", jsonata_list(bytes, "$a")),
+        ("expressions of a field", jsonata_list(bytes, "$a.b")),
+        ("expressions of $states", jsonata_list(bytes, "$states.input.a")),
+        ("expressions of nothing", jsonata_list(bytes, "[]")),
+        ("expressions of objects", jsonata_list(bytes, "{}")),
+        ("expressions that negate", jsonata_list(bytes, "-$a")),
+        ("expressions that filter", jsonata_list(bytes, "$a[0]")),
+        ("expressions that call", jsonata_list(bytes, "$now()")),
         ("expressions deep under a long name", jsonata_deep(bytes)),
         ("one expression of many variables", jsonata_of_variables(bytes)),
         ("one expression of many fields", jsonata_of_fields(bytes)),
@@ -297,8 +305,8 @@ fn rules_under_a_name(bytes: usize) -> String {
 
 const JSONATA: &str = r#""Type":"Pass","QueryLanguage":"JSONata","Output":"#;
 
-fn jsonata_list(bytes: usize) -> String {
-    alone(bytes, &format!("{JSONATA}["), "]", |_| r#""{%1%}""#.to_owned())
+fn jsonata_list(bytes: usize, expression: &str) -> String {
+    alone(bytes, &format!("{JSONATA}["), "]", |_| format!(r#""{{%{expression}%}}""#))
 }
 
 fn jsonata_deep(bytes: usize) -> String {
