@@ -58,13 +58,21 @@ pub struct Changed {
     pub version: Option<u64>,
 }
 
-/// Parsed definitions kept in memory; beyond this many, all are dropped and parsed again when needed.
-const PARSED_MAX: usize = 4_096;
+/// Parsed definitions kept in memory, in bytes of their texts: parsed, the worst take some fifty times as much. Beyond it all
+/// are dropped and parsed again when needed.
+const PARSED_TEXT_BYTES_MAX: usize = 8 << 20;
+
+/// Parsed definitions by machine and revision.
+#[derive(Default)]
+struct Parsed {
+    machines: HashMap<(String, u64), Arc<Machine>>,
+    text_bytes: usize,
+}
 
 pub(super) struct Catalog {
     account: String,
     region: String,
-    parsed: Mutex<HashMap<(String, u64), Arc<Machine>>>,
+    parsed: Mutex<Parsed>,
     /// Changes of machines happen one after another.
     pub(super) changing: tokio::sync::Mutex<()>,
     /// Machines that go when their last execution has ended.
@@ -114,7 +122,7 @@ impl Core {
     /// The definition that an execution is pinned to.
     pub fn machine(&self, machine: &MachineRef) -> Result<Arc<Machine>, Fault> {
         let key = (machine.name.clone(), machine.revision);
-        if let Some(known) = self.catalog.parsed.lock().get(&key) {
+        if let Some(known) = self.catalog.parsed.lock().machines.get(&key) {
             return Ok(known.clone());
         }
         let gone =
@@ -134,7 +142,8 @@ impl Core {
             // Deleted while its executions run on.
             None => Env::new(&self.region, &self.account, &machine.name, &row.role_arn),
         };
-        Ok(self.keep(key, Machine { definition, env, logging: LogTarget::of(&row.settings) }))
+        let machine = Machine { definition, env, logging: LogTarget::of(&row.settings) };
+        Ok(self.keep(key, machine, row.definition.len()))
     }
 
     /// What can never happen is looked for too, which may take seconds.
@@ -143,13 +152,15 @@ impl Core {
         self.analyses.run(move || parse(&text, kind)).await?
     }
 
-    fn keep(&self, key: (String, u64), machine: Machine) -> Arc<Machine> {
+    fn keep(&self, key: (String, u64), machine: Machine, text_bytes: usize) -> Arc<Machine> {
         let machine = Arc::new(machine);
         let mut parsed = self.catalog.parsed.lock();
-        if parsed.len() >= PARSED_MAX {
-            parsed.clear();
+        if parsed.text_bytes + text_bytes > PARSED_TEXT_BYTES_MAX {
+            *parsed = Parsed::default();
         }
-        parsed.insert(key, machine.clone());
+        if parsed.machines.insert(key, machine.clone()).is_none() {
+            parsed.text_bytes += text_bytes;
+        }
         machine
     }
 
@@ -299,7 +310,8 @@ impl Core {
         commit.put_machine(row).put_revision(&row.name, row.revision, &revision);
         self.commit_for(commit, by).await?;
         let logging = LogTarget::of(&revision.settings);
-        self.keep((row.name.clone(), row.revision), Machine { definition: parsed, env, logging });
+        let machine = Machine { definition: parsed, env, logging };
+        self.keep((row.name.clone(), row.revision), machine, revision.definition.len());
         Ok(version)
     }
 
