@@ -247,9 +247,11 @@ fn a_stage_that_its_jail_ends_is_named_so() {
 fn processes_that_take_too_much_together_are_ended() {
     let mut house = House::new();
     house.sandbox.memory_mib = Some(512);
-    house.targets(&["eat"]);
-    let error = house.probe().unwrap_err();
-    assert!(error.error == "Stage.LimitExceeded" && error.cause.contains("512 MiB"), "{error}");
+    for how in ["eat", "eat shared"] {
+        house.targets(&[how]);
+        let error = house.probe().unwrap_err();
+        assert!(error.error == "Stage.LimitExceeded" && error.cause.contains("512 MiB"), "{how}: {error}");
+    }
 }
 
 #[test]

@@ -63,7 +63,12 @@ impl Appliance {
         let _ = std::fs::remove_file(data_dir.join("gstreamer.registry"));
         let (logs_dir, express_dir) = (data_dir.join("logs"), data_dir.join("express"));
         let aws = config.aws.clone().or_environment(|name| std::env::var(name).ok());
-        let spawn = Arc::new(ChildProcesses::new(OWN_BINARY.into(), Some(gstreamer), config.sandbox.clone()));
+        let spawn = ChildProcesses::new(OWN_BINARY.into(), Some(gstreamer), config.sandbox.clone());
+        let (spawn, grouped) = spawn.with_cgroups();
+        if let Err(why) = grouped {
+            tracing::warn!("stages run without control groups of their own: {why}");
+        }
+        let spawn = Arc::new(spawn);
         let children = spawn.clone();
         Appliance::check_jail(children.clone(), data_dir.join("jail"));
         let hidden = [&data_dir.join("store"), &express_dir].into_iter().cloned().chain(config.file.clone()).collect();

@@ -17,12 +17,14 @@
 //! child lives no longer than the attempt it was started for.
 
 mod affinity;
+mod cgroup;
 mod child;
 mod function;
 mod jail;
 pub mod process;
 mod protocol;
 mod registries;
+mod said;
 mod spawn;
 
 pub use child::child_main;

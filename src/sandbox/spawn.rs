@@ -1,29 +1,28 @@
 //! The appliance's side: start a child for a job, listen, and see to it that it ends.
 
-use std::os::unix::process::ExitStatusExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::limits::REPORT_LINE_BYTES_MAX;
-use conveyor_base::{Shares, TaskError, Uri};
+use conveyor_base::limits::quotas;
+use conveyor_base::{Shares, TaskError};
 use conveyor_job::{Access, Device, Job, Placing, Progress};
 use futures::future::BoxFuture;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::jail::{Denied, Jail, Sandbox};
-use conveyor_base::limits::quotas;
-
+use super::cgroup::{Cgroup, Cgroups};
+use super::jail::{Jail, Sandbox, limits};
 use super::process::{self, Group};
 use super::registries::Registries;
+use super::said::{Heard, ended_without_result, foreign, listen, may_say, quoted};
 use super::{CHECK, NOT_CLOSED, REGISTRY, Report, affinity};
 
 /// Called for every progress that a child reports.
@@ -45,6 +44,7 @@ pub struct ChildProcesses {
     program: PathBuf,
     sandbox: Sandbox,
     registries: Option<Registries>,
+    cgroups: Option<Arc<Cgroups>>,
     /// What the child said that made the list of plug-ins.
     tools: Arc<Mutex<Option<String>>>,
     jail: Arc<Mutex<Standing>>,
@@ -57,14 +57,6 @@ const KEPT_VARIABLES: &[&str] =
 const NICE: i32 = 5;
 /// Files that a child may have open at once: inputs, outputs, segments and what libraries need.
 const OPEN_FILES_MAX: u64 = 4_096;
-
-/// Files that a stage may make: a day of segments of two seconds in eight renditions is less.
-const FILES_MAX: usize = 500_000;
-
-/// Bytes of the lines that name them.
-const MADE_BYTES_MAX: usize = 128 << 20;
-/// Characters of what a stage says that it is doing.
-const DOING_CHARS_MAX: usize = 80;
 
 /// How long a child may take to exit once it has said its last word.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
@@ -114,9 +106,22 @@ impl ChildProcesses {
             program,
             sandbox,
             registries: plugins.map(Registries::new),
+            cgroups: None,
             tools: Arc::default(),
             jail: Arc::default(),
         }
+    }
+
+    /// Stages get control groups of their own where this process's group was delegated to it, from which it moves. For whoever
+    /// has a unit of his own; must not be called twice in a process.
+    ///
+    /// # Errors
+    ///
+    /// It was delegated, but stages get no groups: why not, and what to change. They run without.
+    pub fn with_cgroups(mut self) -> (ChildProcesses, Result<(), String>) {
+        let taken = Cgroups::take_over(limits::memory_bytes(&self.sandbox));
+        let end = taken.map(|cgroups| self.cgroups = cgroups);
+        (self, end)
     }
 
     /// Puts a child in jail that opens nothing. How the jail stands after that, and after each stage, `standing` says.
@@ -198,7 +203,10 @@ impl ChildProcesses {
     async fn child(&self, job: &Job, registry: Option<&Path>, on_progress: &OnProgress) -> Result<Done, TaskError> {
         let stage = job.stage.clone();
         let failed = |what: String| TaskError::new("Stage.Failed", format!("stage '{stage}': {what}"));
-        let (mut child, group) = process::start(self.command(job, registry))
+        let cgroup = self.cgroup(job);
+        let entrance = cgroup.as_ref().map(Cgroup::entrance).transpose();
+        let entrance = entrance.map_err(|e| failed(format!("its control group cannot be entered: {e}")))?;
+        let (mut child, group) = process::start(self.command(job, registry, entrance))
             .await
             .map_err(|e| failed(format!("{} does not start: {e}", self.program.display())))?;
         let (Some(mut stdin), Some(stdout), Some(stderr)) =
@@ -228,6 +236,9 @@ impl ChildProcesses {
             Some(status) => status,
             None => leave(&mut child, &group, &last).await,
         };
+        if let (Some(jail), Some(_)) = (&mut jail, &cgroup) {
+            jail.closed.push("control group".to_owned());
+        }
         if let Some(jail) = &jail {
             *self.jail.lock() = Standing { jail: jail.clone(), refused: None };
         }
@@ -250,12 +261,27 @@ impl ChildProcesses {
                 Err(error)
             }
 
-            Ok(_) => Err(ended_without_result(&stage, status, &log)),
+            Ok(_) => {
+                if let Some(cgroup) = cgroup.filter(Cgroup::ran_out_of_memory) {
+                    return Err(TaskError::new(
+                        "Stage.LimitExceeded",
+                        format!("stage '{stage}' {}", cgroup.too_much()),
+                    ));
+                }
+                Err(ended_without_result(&stage, status, &log))
+            }
             Err(what) => Err(TaskError::new("Stage.BadReport", format!("stage '{stage}' {what}{}", quoted(&log)))),
         }
     }
 
-    fn command(&self, job: &Job, registry: Option<&Path>) -> Command {
+    /// A control group for a stage's child. One without is held by the other locks.
+    fn cgroup(&self, job: &Job) -> Option<Cgroup> {
+        let made = self.cgroups.as_ref()?.stage();
+        made.inspect_err(|e| tracing::warn!("stage '{}' runs without a control group: {e}", job.stage)).ok()
+    }
+
+    /// `entrance`: of the control group that the child goes to.
+    fn command(&self, job: &Job, registry: Option<&Path>, entrance: Option<File>) -> Command {
         let device = job.device.as_ref();
         let mut command = Command::new(&self.program);
         command
@@ -286,6 +312,9 @@ impl ChildProcesses {
             command.pre_exec(move || {
                 prctl::set_no_new_privs()?;
                 setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+                if let Some(entrance) = &entrance {
+                    nix::unistd::write(entrance, b"0")?;
+                }
                 // Both are kindness to the rest of the box, and may be refused.
                 let _ = setrlimit(Resource::RLIMIT_NOFILE, OPEN_FILES_MAX, OPEN_FILES_MAX);
                 nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, NICE);
@@ -328,111 +357,6 @@ async fn leave(child: &mut Child, group: &Group, last: &Result<Option<Report>, S
         Err(_) => group.kill(),
     }
     child.wait().await
-}
-
-/// Where what a child says before its end goes.
-struct Heard<'a> {
-    on_progress: &'a OnProgress,
-    files: &'a mut Vec<Placing>,
-    jail: &'a mut Option<Jail>,
-}
-
-/// Reads reports until the last one or the end of the pipe.
-async fn listen(mut pipe: impl AsyncBufRead + Unpin, heard: Heard<'_>) -> Result<Option<Report>, String> {
-    let Heard { on_progress, files, jail } = heard;
-    let (mut line, mut lines, mut made_bytes) = (Vec::new(), 0u64, 0usize);
-    loop {
-        line.clear();
-        let limit = REPORT_LINE_BYTES_MAX as u64;
-        let read =
-            (&mut pipe).take(limit).read_until(b'\n', &mut line).await.map_err(|e| format!("broke its pipe: {e}"))?;
-        if read == 0 {
-            return Ok(None);
-        }
-        if line.last() != Some(&b'\n') && line.len() >= REPORT_LINE_BYTES_MAX {
-            return Err(format!("reported a line of more than {REPORT_LINE_BYTES_MAX} bytes"));
-        }
-        lines += 1;
-        made_bytes += if line.starts_with(br#"{"made""#) { line.len() } else { 0 };
-        match serde_json::from_slice(&line) {
-            Ok(Report::Progress(progress)) => on_progress(plain(progress)),
-            // Said before the file is opened; later it could be anybody's word.
-            Ok(Report::Jailed(closed)) if lines == 1 => *jail = Some(closed),
-            Ok(Report::Jailed(_)) => return Err("said twice that it is in jail".to_owned()),
-            Ok(Report::Made(_)) if files.len() >= FILES_MAX || made_bytes > MADE_BYTES_MAX => {
-                return Err(format!("made more than {FILES_MAX} files, or files of endless names"));
-            }
-            Ok(Report::Made(file)) => files.push(file),
-            Ok(last) => return Ok(Some(last)),
-            Err(e) => return Err(format!("reported what is no report ({e})")),
-        }
-    }
-}
-
-/// Progress as it may be shown, whoever said it.
-fn plain(progress: Progress) -> Progress {
-    let number = |value: f64, most: f64| if value.is_finite() { value.clamp(0.0, most) } else { 0.0 };
-    Progress {
-        fraction: number(progress.fraction, 1.0),
-        fps: progress.fps.map(|fps| number(fps, 1e6)),
-        speed: progress.speed.map(|speed| number(speed, 1e6)),
-        doing: progress.doing.chars().take(DOING_CHARS_MAX).collect(),
-    }
-}
-
-/// Whether an error is one that this stage may have: no device's without one.
-fn may_say(job: &Job, error: &TaskError) -> bool {
-    let of_device = job.device.is_some() && error.error.starts_with("Device.");
-    of_device || ["Media.", "Files.", "Quality.", "Stage."].iter().any(|kind| error.error.starts_with(kind))
-}
-
-/// The first file that a result names and that is neither read nor made by the stage. The next stage sees what the results
-/// before it name, so that a decoder that was taken over could show it somebody else's. What moves files names theirs.
-fn foreign(result: &Value, access: &Access) -> Option<Uri> {
-    match result {
-        Value::String(text) => text.parse().ok().filter(|uri| access.shares.is_empty() && !access.may_name(uri)),
-        Value::Array(items) => items.iter().find_map(|item| foreign(item, access)),
-        Value::Object(fields) => fields.values().find_map(|field| foreign(field, access)),
-        _ => None,
-    }
-}
-
-fn ended_without_result(stage: &str, status: ExitStatus, log: &str) -> TaskError {
-    match status.signal() {
-        Some(signal) => {
-            if signal == Denied::SIGNAL as i32 {
-                let what = format!(
-                    "stage '{stage}' was ended by its jail: it made a system call that no decoder and no encoder makes. \
-                     Either its file took it over, or this release's list is wrong: keep the file apart, and report it"
-                );
-                return TaskError::new("Stage.Jail", format!("{what}{}", quoted(log)));
-            }
-            let name = Signal::try_from(signal).map_or(format!("signal {signal}"), |s| s.as_str().to_owned());
-            // No decoder ends itself so: the file is not to blame.
-            let (error, hint) = match signal {
-                nix::libc::SIGKILL => (
-                    "Stage.Killed",
-                    " It was killed from outside: by an operator, or by the kernel when memory ran out (see the kernel's log).",
-                ),
-                _ => (
-                    "Stage.Crashed",
-                    " The decoder or encoder crashed on this file; the appliance and its other work are not affected.",
-                ),
-            };
-            TaskError::new(error, format!("stage '{stage}' was ended by {name}.{hint}{}", quoted(log)))
-        }
-        None => {
-            let code = status.code().map_or("no exit code".to_owned(), |code| format!("exit code {code}"));
-            TaskError::new(
-                "Stage.Failed",
-                format!("stage '{stage}' ended with {code} and without a result.{}", quoted(log)),
-            )
-        }
-    }
-}
-
-fn quoted(log: &str) -> String {
-    if log.is_empty() { String::new() } else { format!(" The end of its log:\n{log}") }
 }
 
 #[cfg(test)]

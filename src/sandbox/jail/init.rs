@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
+use super::limits;
 use super::namespaces::{SIGNALLED, Side};
 
 /// How often it looks.
@@ -83,11 +84,15 @@ fn wait_a_little(ended: &SigSet) {
 
 /// What all processes of the namespace take beyond what they may.
 fn excess(memory_max: u64) -> Option<String> {
-    let pages = |pid: &str| -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-        let mut fields = text.split(' ').skip(1).map_while(|field| field.trim().parse::<u64>().ok());
-        // What is resident and no file's: pages of files are the kernel's to take back.
-        Some(fields.next()?.saturating_sub(fields.next()?))
+    let kib = |pid: &str| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        // Pages of files are the kernel's to take back; what is shared between processes and no file's is not.
+        let counted = ["RssAnon:", "RssShmem:", "VmSwap:"];
+        let value = |line: &str| {
+            let rest = counted.iter().find_map(|name| line.strip_prefix(name))?;
+            rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+        };
+        Some(text.lines().filter_map(value).sum())
     };
     let names = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let processes: Vec<String> = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
@@ -96,12 +101,6 @@ fn excess(memory_max: u64) -> Option<String> {
             "started more than {PROCESSES_MAX} processes, which no stage needs: its file may be an attack"
         ));
     }
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4_096);
-    let taken = processes.iter().filter_map(|pid| pages(pid)).sum::<u64>() * page.unsigned_abs();
-    (taken > memory_max).then(|| {
-        format!(
-            "took more than the {} MiB of memory that it may ([sandbox] memory_mib); its pictures may be larger than this box is made for",
-            memory_max >> 20
-        )
-    })
+    let taken = processes.iter().filter_map(|pid| kib(pid)).sum::<u64>() << 10;
+    (taken > memory_max).then(|| limits::too_much_memory(memory_max))
 }

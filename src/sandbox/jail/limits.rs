@@ -10,7 +10,7 @@ use nix::sys::signal::{SigHandler, Signal};
 use super::Sandbox;
 
 /// Threads and processes: a ladder of many renditions has hundreds of threads.
-const TASKS_MAX: u64 = 2_048;
+pub const TASKS_MAX: u64 = 2_048;
 /// Inputs, outputs, segments and what libraries need.
 const OPEN_FILES_MAX: u64 = 4_096;
 /// Seconds of one process's computing: a film of four hours in the slowest settings takes a tenth of it.
@@ -31,6 +31,14 @@ pub fn memory_bytes(sandbox: &Sandbox) -> u64 {
         (pages.unsigned_abs() * page.unsigned_abs() / 2).max(MEMORY_BYTES_MIN)
     };
     sandbox.memory_mib.map_or_else(half, |mib| mib << 20)
+}
+
+/// How a stage that takes more is told of.
+pub fn too_much_memory(memory_bytes: u64) -> String {
+    format!(
+        "took more than the {} MiB of memory that it may ([sandbox] memory_mib); its pictures may be larger than this box is made for",
+        memory_bytes >> 20
+    )
 }
 
 /// # Errors

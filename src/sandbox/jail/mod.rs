@@ -31,7 +31,7 @@ mod filter;
 pub mod function;
 mod init;
 mod landlock;
-mod limits;
+pub mod limits;
 mod namespaces;
 mod root;
 mod system;
