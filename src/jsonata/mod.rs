@@ -4,7 +4,7 @@
 //! `$random(seed)`, `$uuid` and `$parse`. Codes and texts of faults are those of the reference implementation.
 //!
 //! ```text
-//! token -> syntax -> tree        text to tokens, to what is written, to paths and steps (once, with the definition)
+//! token, syntax, lower -> tree      text to tokens, to what is written, to paths and steps (once, with the definition)
 //! evaluate, path, call, transform   the tree against values
 //! functions/                     what expressions may call
 //! names                          which variables a tree reads
@@ -21,6 +21,7 @@ mod effort;
 mod evaluate;
 mod fault;
 mod functions;
+mod lower;
 mod names;
 mod path;
 mod pattern;
@@ -87,7 +88,7 @@ pub enum Outcome {
 impl Expression {
     /// Reads an expression. The fault says what is wrong with the text.
     pub fn parse(text: &str) -> Result<Expression, Fault> {
-        let tree = syntax::parse(text).and_then(tree::lower).map_err(|fault| *fault)?;
+        let tree = syntax::parse(text).and_then(lower::lower).map_err(|fault| *fault)?;
         let variables = names::variables(&tree).into();
         Ok(Expression { text: text.into(), tree, variables })
     }
