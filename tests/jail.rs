@@ -80,13 +80,23 @@ impl House {
 
     /// Runs a stage through whatever surrounds the program.
     fn run(&self, stage: &str, parameters: Value, access: Access, answers: &str) -> Result<Value, TaskError> {
+        let children = ChildProcesses::new(self.program(&self.surroundings, answers), None, self.sandbox.clone());
+        self.run_by(&children, stage, parameters, access)
+    }
+
+    fn run_by(
+        &self,
+        children: &ChildProcesses,
+        stage: &str,
+        parameters: Value,
+        access: Access,
+    ) -> Result<Value, TaskError> {
         let work_dir = self.path("work");
         let _ = fs::remove_dir_all(&work_dir);
         fs::create_dir(&work_dir).unwrap();
         if self.surroundings.contains("setpriv") {
             std::os::unix::fs::chown(&work_dir, Some(USER), Some(USER)).unwrap();
         }
-        let program = self.program(&self.surroundings, answers);
         let shares = ["in", "other"].map(|name| (name.to_owned(), self.path(name)));
         let job = Job {
             stage: stage.into(),
@@ -97,7 +107,6 @@ impl House {
             threads: 1,
             device: None,
         };
-        let children = ChildProcesses::new(program, None, self.sandbox.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(children.spawn(job, Box::new(|_| {})))
     }
@@ -252,6 +261,27 @@ fn processes_that_take_too_much_together_are_ended() {
         let error = house.probe().unwrap_err();
         assert!(error.error == "Stage.LimitExceeded" && error.cause.contains("512 MiB"), "{how}: {error}");
     }
+}
+
+/// Needs a group of its own that is delegated, as a unit with `Delegate=memory pids` has it.
+#[test]
+fn a_control_group_holds_what_no_process_has_in_sight() {
+    let mut house = House::new();
+    house.sandbox.memory_mib = Some(512);
+    house.targets(&["eat hidden"]);
+    let children = ChildProcesses::new(house.program("", ""), None, house.sandbox.clone());
+    let (children, grouped) = children.with_cgroups();
+    grouped.unwrap();
+    let access = Access::reading([Uri::new("in", "a.mp4")]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    fs::create_dir(house.path("check")).unwrap();
+    runtime.block_on(children.check(house.path("check"))).unwrap();
+    if !children.standing().jail.closed.contains(&"control group".to_owned()) {
+        eprintln!("skipped: no control group is delegated to this process");
+        return;
+    }
+    let error = house.run_by(&children, "probe", json!({ "input": "s3://in/a.mp4" }), access).unwrap_err();
+    assert!(error.error == "Stage.LimitExceeded" && error.cause.contains("512 MiB"), "{error}");
 }
 
 #[test]

@@ -64,6 +64,12 @@ impl Cgroups {
         let appliance = folder.join(APPLIANCE);
         let moved = make(&appliance).and_then(|()| fs::write(appliance.join("cgroup.procs"), "0"));
         moved.map_err(|e| cannot("takes no group for the appliance", &e))?;
+        // Whoever started it, such as a shell of the unit, comes along.
+        let others = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        for other in others.lines() {
+            // It may have ended; what stays is told of below.
+            let _ = fs::write(appliance.join("cgroup.procs"), other);
+        }
         let handed_on = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
         fs::write(folder.join("cgroup.subtree_control"), handed_on)
             .map_err(|e| cannot("hands no controller on, as other processes may be in it", &e))?;

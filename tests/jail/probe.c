@@ -3,7 +3,7 @@
  * current folder: "name held <why>" or "name OPEN". Each attempt is a process of its own, as some end by a signal.
  *
  * The file "targets" beside it says what to reach for; or, in its first line, to do one thing alone: "eat" memory in several
- * processes, each of which takes little, "eat shared" memory there, or "trace" another process. */
+ * processes, each of which takes little, "eat shared" memory there, "eat hidden" memory, which nobody has in sight, or "trace" another process. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -292,11 +292,13 @@ static void linger(void) {
     _exit(0);
 }
 
-static void eat(int sharing) {
+static void eat(int sharing, int hidden) {
     for (int n = 0; n < 8; n++) {
         if (fork()) continue;
         char *taken = mmap(NULL, 100 << 20, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
         if (taken != MAP_FAILED) memset(taken, 1, 100 << 20);
+        /* What is shared stays, though no process has it in sight any more. */
+        if (hidden) madvise(taken, 100 << 20, MADV_DONTNEED);
         /* Or the compiler sees that nobody reads it. */
         __asm__ volatile("" ::"r"(taken) : "memory");
         sleep(60);
@@ -314,8 +316,9 @@ __attribute__((constructor)) static void probe(void) {
     if (!targets || !report) return;
     target(targets, port, sizeof port);
     if (!strcmp(port, "trace")) ptrace(PTRACE_ATTACH, 1, 0, 0);
-    if (!strcmp(port, "eat")) eat(MAP_PRIVATE);
-    if (!strcmp(port, "eat shared")) eat(MAP_SHARED);
+    if (!strcmp(port, "eat")) eat(MAP_PRIVATE, 0);
+    if (!strcmp(port, "eat shared")) eat(MAP_SHARED, 0);
+    if (!strcmp(port, "eat hidden")) eat(MAP_SHARED, 1);
     target(targets, secret, sizeof secret);
     target(targets, input, sizeof input);
     target(targets, share, sizeof share);
