@@ -115,6 +115,11 @@ impl OnBehalf {
         along.entry.as_ref().map(|entry| OnBehalf::of(AuditEntry { to, ..entry.clone() }))
     }
 
+    /// The name of the caller's credential. None once a commit took it along.
+    pub fn who(&self) -> Option<String> {
+        self.0.lock().action.as_ref().map(|action| action.who.clone())
+    }
+
     /// The entry, where no commit took it along: nothing was changed.
     pub fn left_over(&self) -> Option<AuditEntry> {
         self.0.lock().entry.take()

@@ -227,8 +227,8 @@ impl Handle {
 
     /// StartSyncExecution: resolves with the express execution as it ended.
     pub async fn start_sync(&self, request: StartRequest) -> Result<Header, Refused> {
-        let core = self.core.clone();
-        to_its_end(async move { super::express::start_sync(&core, request).await }).await
+        let (core, on_behalf) = (self.core.clone(), self.on_behalf.clone());
+        to_its_end(async move { super::express::start_sync(&core, request, on_behalf.as_ref()).await }).await
     }
 
     /// What runs of express executions, and what ended lately.
@@ -238,7 +238,7 @@ impl Handle {
 
     /// Stops an express execution that runs. False where there is none of that id.
     pub async fn stop_express(&self, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
-        super::express::stop(&self.core, id, error, cause).await
+        super::express::stop(&self.core, id, error, cause, self.on_behalf.as_ref()).await
     }
 
     /// Runs express executions anew that were in flight when the former process ended, as the record of starts says

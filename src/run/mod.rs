@@ -51,7 +51,7 @@ pub use catalog::{Changed, Machine, MachineChange, NewMachine};
 pub use completion::{Completion, Settle};
 pub use core::{Config, priority_of};
 pub use deliver::OWNED;
-pub use express::{Counts, Ended, ExpressBoard, Running};
+pub use express::{By as ExpressBy, Counts, Ended, ExpressBoard, Running};
 pub use handle::{Handle, StartRequest, Started};
 pub use lanes::demand::Demand;
 pub use lanes::spec::Lanes;

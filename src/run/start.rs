@@ -67,7 +67,7 @@ pub(super) async fn start(
     }
     let row = core.reader.machine(&request.machine)?;
     if let Some(row) = row.as_ref().filter(|row| express::is_meant(row, &request)) {
-        return express::start(core, request, row).await;
+        return express::start(core, request, row, by).await;
     }
     match request.name.clone() {
         None => begin(core, request, row, uuid::Uuid::new_v4().to_string(), by, task).await,

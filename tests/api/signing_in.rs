@@ -151,4 +151,19 @@ async fn an_execution_keeps_who_started_and_who_stopped_it() {
     };
     assert_eq!(action(0), (OPS.0, "operator", "POST /executions"), "{shown}");
     assert_eq!(action(1), (BOSS.0, "admin", "POST /executions/{id}/stop"), "{shown}");
+    // An express one is on the board alone, and so is whose doing it was.
+    let express = json!({"name": "fast", "definition": waits, "express": true});
+    assert_eq!(status(post("machines", BOSS, express)).await, 200);
+    assert_eq!(status(post("executions", OPS, json!({"machine": "fast", "input": {}}))).await, 200);
+    let board = async || -> Value {
+        let shown = get(&appliance, "express", "").basic_auth(OPS.0, Some(OPS.1));
+        shown.send().await.unwrap().json().await.unwrap()
+    };
+    let running = board().await["running"][0].clone();
+    assert_eq!(running["startedBy"], OPS.0, "{running}");
+    let id = running["id"].as_str().unwrap();
+    assert_eq!(status(post(&format!("express/{id}/stop"), BOSS, json!({}))).await, 200);
+    let ended = async || board().await["ended"].get(0).cloned().ok_or("none has ended");
+    let ended = conveyor_testing::until::until_ok("it has ended", ended).await;
+    assert_eq!((&ended["startedBy"], &ended["stoppedBy"]), (&json!(OPS.0), &json!(BOSS.0)), "{ended}");
 }

@@ -24,13 +24,13 @@ pub async fn board(State(app): State<AppState>, Query(query): Query<BoardQuery>)
     let only_failed = query.status.as_deref() == Some("FAILED");
     let running = board.running.iter().filter(|one| of(&one.machine)).map(|one| {
         json!({"id": one.id.to_string(), "arn": one.arn, "machine": one.machine, "name": one.name,
-            "startedAt": one.started_at.0, "sync": one.sync})
+            "startedAt": one.started_at.0, "sync": one.sync, "startedBy": one.by.started})
     });
     let ended = board.ended.iter().filter(|one| of(&one.machine) && !(only_failed && one.status == Status::Succeeded));
     let ended = ended.map(|one| {
         json!({"arn": one.arn, "machine": one.machine, "name": one.name, "status": one.status.name(),
             "startedAt": one.started_at.0, "stoppedAt": one.stopped_at.0, "events": one.events,
-            "error": one.error, "cause": one.cause})
+            "error": one.error, "cause": one.cause, "startedBy": one.by.started, "stoppedBy": one.by.stopped})
     });
     let counts: Map<String, Value> = board
         .counts

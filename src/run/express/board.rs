@@ -22,6 +22,15 @@ pub struct Running {
     pub started_at: Timestamp,
     /// Somebody waits for its answer.
     pub sync: bool,
+    pub by: By,
+}
+
+/// Whose doing it was: names of credentials. Nobody's where a rule, a watch or another execution did it, or it runs anew
+/// after a restart.
+#[derive(Clone, Debug, Default)]
+pub struct By {
+    pub started: Option<String>,
+    pub stopped: Option<String>,
 }
 
 /// One that ended.
@@ -37,6 +46,7 @@ pub struct Ended {
     pub cause: Option<String>,
     /// How many steps its history had.
     pub events: u64,
+    pub by: By,
 }
 
 /// Executions of one machine since the appliance started.
@@ -82,7 +92,7 @@ impl Board {
         }
     }
 
-    pub fn runs(&self, machine: &Machine, header: &Header, sync: bool) {
+    pub fn runs(&self, machine: &Machine, header: &Header, sync: bool, by: By) {
         let running = Running {
             id: header.id,
             arn: machine.env.execution_arn(header),
@@ -90,13 +100,22 @@ impl Board {
             name: header.name.clone(),
             started_at: header.started_at,
             sync,
+            by,
         };
         self.state.lock().running.insert(header.id, running);
     }
 
-    pub fn ended(&self, machine: &Machine, header: &Header) {
+    /// Notes who is about to stop one that runs.
+    pub fn stops(&self, id: ExecutionId, who: Option<String>) {
+        if let Some(running) = self.state.lock().running.get_mut(&id) {
+            running.by.stopped = who;
+        }
+    }
+
+    /// `by`: of one that never ran.
+    pub fn ended(&self, machine: &Machine, header: &Header, by: By) {
         let (error, cause) = header.failure();
-        let ended = Ended {
+        let mut ended = Ended {
             arn: machine.env.execution_arn(header),
             machine: header.machine.name.clone(),
             name: header.name.clone(),
@@ -106,10 +125,17 @@ impl Board {
             error: error.map(str::to_owned),
             cause: cause.map(|cause| cause.chars().take(CAUSE_SHOWN_CHARS_MAX).collect()),
             events: header.last_event.0,
+            by,
         };
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        state.running.remove(&header.id);
+        if let Some(running) = state.running.remove(&header.id) {
+            ended.by = running.by;
+        }
+        if header.status != Status::Aborted {
+            // It ended before it could be stopped.
+            ended.by.stopped = None;
+        }
         if let Some(counts) = state.counts.get_mut(&header.machine.name) {
             match header.status {
                 Status::Succeeded => counts.succeeded += 1,

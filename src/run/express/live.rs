@@ -22,6 +22,7 @@ use super::super::execution::Message;
 use super::super::lanes::Lease;
 use super::super::stage::{AttemptLabels, End, Stage};
 use super::super::{events, guarded};
+use super::board::By;
 
 /// How long the wall clock is not looked at, at most.
 const LOOK_MS: u64 = 1_000;
@@ -110,7 +111,7 @@ impl LiveExecution {
             record.ended(header.id).await;
         }
         self.core.express.inboxes.lock().remove(&header.id);
-        self.core.express.ended(&self.machine, &header);
+        self.core.express.ended(&self.machine, &header, By::default());
         if let Some(end) = self.end.take() {
             // Who waited may have hung up.
             let _ = end.send(header);

@@ -32,8 +32,9 @@ use conveyor_store::{MachineKind, MachineRow};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-pub use board::{Counts, Ended, ExpressBoard, Running};
+pub use board::{By, Counts, Ended, ExpressBoard, Running};
 
+use super::audit::{self, OnBehalf};
 use super::core::{Core, SharedCore};
 use super::execution::Message;
 use super::handle::{StartRequest, Started};
@@ -91,9 +92,14 @@ pub(super) fn is_meant(row: &MachineRow, request: &StartRequest) -> bool {
 }
 
 /// StartExecution.
-pub(super) async fn start(core: &SharedCore, request: StartRequest, row: &MachineRow) -> Result<Started, Refused> {
+pub(super) async fn start(
+    core: &SharedCore,
+    request: StartRequest,
+    row: &MachineRow,
+    by: audit::By<'_>,
+) -> Result<Started, Refused> {
     let must_not_get_lost = request.once;
-    let begun = Begun::new(core, request, row, None)?;
+    let begun = Begun::new(core, request, row, None)?.by(by);
     let header = &begun.execution.header;
     let arn = begun.machine.env.execution_arn(header);
     let (id, started_at) = (header.id, header.started_at);
@@ -110,9 +116,9 @@ pub(super) async fn start(core: &SharedCore, request: StartRequest, row: &Machin
 }
 
 /// StartSyncExecution: resolves with the execution as it ended.
-pub(super) async fn start_sync(core: &SharedCore, request: StartRequest) -> Result<Header, Refused> {
+pub(super) async fn start_sync(core: &SharedCore, request: StartRequest, by: audit::By<'_>) -> Result<Header, Refused> {
     let row = machine_row(core, &request)?;
-    let begun = Begun::new(core, request, &row, None)?;
+    let begun = Begun::new(core, request, &row, None)?.by(by);
     if begun.is_over() {
         return Ok(begun.end_at_once(core));
     }
@@ -127,7 +133,14 @@ fn machine_row(core: &Core, request: &StartRequest) -> Result<MachineRow, Refuse
 }
 
 /// Stops one that runs. False where there is none of that id.
-pub(super) async fn stop(core: &SharedCore, id: ExecutionId, error: Option<String>, cause: Option<String>) -> bool {
+pub(super) async fn stop(
+    core: &SharedCore,
+    id: ExecutionId,
+    error: Option<String>,
+    cause: Option<String>,
+    by: audit::By<'_>,
+) -> bool {
+    core.express.board.stops(id, by.and_then(OnBehalf::who));
     let (answer, stopped) = oneshot::channel();
     let event = Event::Stopped { error, cause };
     let message = Message::Event { event, answer: Some(answer), on_behalf: None };
@@ -195,6 +208,7 @@ struct Begun {
     machine: Arc<Machine>,
     execution: Execution,
     commands: Vec<conveyor_interpreter::Command>,
+    by: By,
 }
 
 impl Begun {
@@ -241,7 +255,12 @@ impl Begun {
         events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();
         core.express.board.started(&header.machine.name);
         core.logs.push(&machine, &execution.header, step.history);
-        Ok(Begun { machine, execution, commands: step.commands })
+        Ok(Begun { machine, execution, commands: step.commands, by: By::default() })
+    }
+
+    fn by(mut self, by: audit::By<'_>) -> Begun {
+        self.by.started = by.and_then(OnBehalf::who);
+        self
     }
 
     fn is_over(&self) -> bool {
@@ -249,7 +268,7 @@ impl Begun {
     }
 
     fn end_at_once(self, core: &SharedCore) -> Header {
-        core.express.ended(&self.machine, &self.execution.header);
+        core.express.ended(&self.machine, &self.execution.header, self.by);
         self.execution.header
     }
 
@@ -258,7 +277,7 @@ impl Begun {
         let (sender, inbox) = mpsc::unbounded_channel();
         let header = &self.execution.header;
         core.express.inboxes.lock().insert(header.id, sender);
-        core.express.board.runs(&self.machine, header, end.is_some());
+        core.express.board.runs(&self.machine, header, end.is_some(), self.by);
         let live = LiveExecution::new(core.clone(), self.machine, self.execution, inbox, end);
         tokio::spawn(within_part(&core.express.part, live.run(self.commands)));
     }
@@ -266,8 +285,8 @@ impl Begun {
 
 impl Express {
     /// Tells logs, metrics and the board of an execution that ended.
-    fn ended(&self, machine: &Machine, header: &Header) {
+    fn ended(&self, machine: &Machine, header: &Header, by: By) {
         events::ExecutionEnded::of(header, header.stopped_at.unwrap_or(header.started_at)).emit();
-        self.board.ended(machine, header);
+        self.board.ended(machine, header, by);
     }
 }

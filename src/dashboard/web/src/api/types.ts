@@ -377,7 +377,15 @@ export interface BenchmarkReport {
 }
 
 export interface ExpressBoard {
-  running: { id: string; arn: string; machine: string; name: string; startedAt: number; sync: boolean }[];
+  running: {
+    id: string;
+    arn: string;
+    machine: string;
+    name: string;
+    startedAt: number;
+    sync: boolean;
+    startedBy: string | null;
+  }[];
   runningTotal: number;
   ended: {
     arn: string;
@@ -389,6 +397,8 @@ export interface ExpressBoard {
     events: number;
     error: string | null;
     cause: string | null;
+    startedBy: string | null;
+    stoppedBy: string | null;
   }[];
   machines: Record<string, { started: number; succeeded: number; failed: number; timedOut: number; aborted: number }>;
 }

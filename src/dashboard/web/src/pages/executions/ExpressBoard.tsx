@@ -42,7 +42,7 @@ export function ExpressBoard() {
       <ul class="plain-list">
         {value.running.map((e) => (
           <li key={e.id} class="card pad">
-            <b>{e.machine}</b> {e.name} <small>{duration(now - e.startedAt)}{e.sync ? ' · somebody waits for it' : ''}</small>{' '}
+            <b>{e.machine}</b> {e.name} <small>{duration(now - e.startedAt)}{by('started', e.startedBy)}{e.sync ? ' · somebody waits for it' : ''}</small>{' '}
             {may ? (
               <button type="button" disabled={busy} onClick={() => void act(() => api.stopExpress(e.id)).then(reload)}>
                 Stop
@@ -70,10 +70,16 @@ export function ExpressBoard() {
             <td>{duration(e.stoppedAt - e.startedAt)}</td>
             <td class="long">
               {e.error ? <span class="error-name">{e.error}</span> : null} <small>{e.cause}</small>
+              <small>{by('started', e.startedBy)}{by('stopped', e.stoppedBy)}</small>
             </td>
           </tr>
         ))}
       </Table>
     </>
   );
+}
+
+/** Whose doing it was; of what nobody did by hand, nothing. */
+function by(what: string, who: string | null): string {
+  return who ? ` · ${what} by ${who}` : '';
 }
