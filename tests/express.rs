@@ -84,7 +84,7 @@ impl Appliance {
         .await
         .unwrap();
         let queue = handle.take_logs().unwrap();
-        let logs = Delivery::new(queue, dir.join("logs"), LogSettings::default(), Arc::new(SystemClock));
+        let logs = Delivery::new(queue, dir.join("logs"), LogSettings::default(), handle.clock().clone());
         Appliance { handle, logs }
     }
 

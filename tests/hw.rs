@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use conveyor_testing::driver::FakeDriver;
 use serde_json::Value;
@@ -68,4 +68,20 @@ fn programs_get_the_same_as_json_with_the_shares_of_the_configuration() {
     let [incoming, outputs] = &json["shares"].as_array().unwrap()[..] else { panic!("{text}") };
     assert!(incoming["file_system"]["free"].as_u64().unwrap() > 0 && incoming["file_system"]["network"].is_boolean());
     assert!(outputs["file_system"]["unknown"].as_str().unwrap().contains("No such file"), "{outputs}");
+}
+
+/// As behind `| head`, which goes once it has seen enough.
+#[test]
+fn no_command_minds_that_nobody_reads_on() {
+    let driver = FakeDriver::new(BOX);
+    // The first line is in vain, and what it would ask an appliance for is not asked.
+    for arguments in [&["hw"][..], &["executions", "list"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(conveyor_testing::binary());
+        let command = command.args(arguments).env("LD_LIBRARY_PATH", driver.path()).stdout(writer);
+        let output = command.stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {} {said}", output.status);
+    }
 }

@@ -89,20 +89,77 @@ async fn a_schedule_goes_on() {
     comes_back("the schedules", wait, goes_on).await;
 }
 
+/// A clock that runs ahead by a year, is put right and then set back: neither does a time start twice, nor a schedule stand
+/// still.
 #[tokio::test(start_paused = true)]
-async fn a_schedule_is_not_silenced_by_a_clock_that_ran_ahead() {
+async fn a_schedule_is_neither_silenced_nor_doubled_by_a_clock_that_is_set() {
+    const MINUTE_MS: i64 = 60_000;
     const YEAR_MS: i64 = 365 * 86_400_000;
     let this = Served::start().await;
-    this.clock.set_ahead(YEAR_MS);
-    let last = || this.appliance.handle.reader().schedule("often").unwrap().map(|row| row.last.0);
-    this.until("the wrong time is believed", async || last().filter(|at| *at > BEGIN.0 + YEAR_MS)).await;
+    let due = |of: &str| -> Vec<i64> {
+        let taken = taken(&this);
+        let times = taken.iter().filter(|(name, _)| name.starts_with(of));
+        let time = |input: &Value| input["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let mut due: Vec<i64> = times.map(|(_, input)| time(input).as_millisecond()).collect();
+        due.sort_unstable();
+        due
+    };
+    let times = || due("each-");
+    let newest = |of: &str| this.appliance.handle.reader().schedule(of).unwrap().map(|row| row.last.0);
+    this.until("the wrong time is believed", async || {
+        this.clock.set_ahead(YEAR_MS);
+        times().into_iter().max().filter(|at| *at > BEGIN.0 + YEAR_MS)
+    })
+    .await;
     this.clock.set_ahead(0);
-    let set_at = this.appliance.handle.wall();
-    // What comes again by the clock that was put right has a name that says so: `often--1-…`.
-    let due = |name: &str| name.strip_prefix("often-")?.rsplit('-').next()?.parse::<i64>().ok();
-    let is_on_time = |at: i64| (set_at.0..BEGIN.0 + YEAR_MS).contains(&at);
-    let started = || taken(&this).iter().any(|(name, _)| due(name).is_some_and(is_on_time));
-    this.until("a run by the right time", async || started().then_some(())).await;
+    let set_at = this.appliance.handle.wall().0;
+    let on_time = || times().into_iter().filter(|at| (set_at..BEGIN.0 + YEAR_MS).contains(at)).max();
+    let twice = async || on_time().filter(|at| *at > set_at + 2 * MINUTE_MS);
+    let seen = this.until("runs by the right time", twice).await;
+    // They come by again, and are not run again; then others come.
+    this.clock.set_ahead(-2 * MINUTE_MS);
+    this.until("a run of what was not run", async || on_time().filter(|at| *at > seen)).await;
+    assert!(times().is_sorted_by(|one, next| one < next), "a time started twice: {:?}", times());
+    // A rate goes on evenly: by the minute of the box's own time.
+    let now = this.appliance.handle.now().0;
+    this.until("the next of a rate", async || newest("often").filter(|at| *at > now)).await;
+    let taken = taken(&this);
+    let mut rate: Vec<i64> = taken.iter().filter_map(|(name, _)| name.strip_prefix("often-")?.parse().ok()).collect();
+    rate.sort_unstable();
+    assert!(rate.iter().all(|at| *at <= now + 2 * MINUTE_MS), "a rate goes by the wall clock: {rate:?}");
+    assert!(rate.is_sorted_by(|one, next| one < next), "{rate:?}");
+    this.stop().await;
+}
+
+/// The box's own time stays as it was when somebody sets the clock; people see what that shows.
+#[tokio::test(start_paused = true)]
+async fn what_people_read_is_dated_by_the_wall_clock() {
+    let this = Served::start().await;
+    this.clock.set_ahead(-3 * 3_600_000);
+    let begun = this.appliance.handle.wall().0;
+    let event = json!({"Source": "test", "DetailType": "t", "Detail": "{}"});
+    this.call("AWSEvents.PutEvents", json!({"Entries": [event]})).await;
+    let ask = json!({"QueueUrl": "heard", "AttributeNames": ["All"], "WaitTimeSeconds": 20});
+    let heard = this.call("AmazonSQS.ReceiveMessage", ask).await;
+    let message = &heard["Messages"][0];
+    let of = |name: &str| message["Attributes"][name].as_str().unwrap().parse::<i64>().unwrap();
+    let event: Value = serde_json::from_str(message["Body"].as_str().unwrap()).unwrap();
+    let put = event["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+    let mut dates = vec![put, of("SentTimestamp"), of("ApproximateFirstReceiveTimestamp")];
+    let (asked, stored) = Requester::caller();
+    this.appliance.parts.notifications.publish(vec![json!({"event": "test", "id": 1})], asked);
+    stored.await.unwrap();
+    this.clock.arm("the watch of", 1, 1);
+    let shown = async |path: &str| -> Value { serde_json::from_str(&this.get(path).await.1).unwrap() };
+    let delivered = async || shown("/api/v1/notifications").await["delivered"][0]["createdAt"].as_i64();
+    dates.push(this.until("it is delivered", delivered).await);
+    let raised = async || shown("/api/v1/alarms").await["alarms"][0]["since"].as_i64();
+    dates.push(this.until("an alarm", raised).await);
+    dates.push(shown("/api/v1/alarms").await["alarms"][0]["history"][0]["at"].as_i64().unwrap());
+    let scanned = || this.appliance.watches[0].lock().last_scan_ms.filter(|at| *at < BEGIN.0);
+    dates.push(this.until("a scan", async || scanned()).await);
+    let now = this.appliance.handle.wall().0;
+    assert!(dates.iter().all(|at| (begun - 1_000..=now).contains(at)), "{dates:?} are not from {begun} to {now}");
     this.stop().await;
 }
 

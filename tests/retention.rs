@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use conveyor_base::{Clock, EventId, ExecutionId, Span, TaskError, Timestamp};
+use conveyor_base::{Clock, EventId, ExecutionId, Running, Span, TaskError, Timestamp};
 use conveyor_interpreter::{Header, Json, Status, run_list};
 use conveyor_run::{
     self as run, Config, Handle, NewMachine, Resource, Resources, RetentionPeriods, Retired, StartRequest,
@@ -18,18 +18,26 @@ use conveyor_testing::until::until;
 const DAY_MS: i64 = 86_400_000;
 const AGES: RetentionPeriods = RetentionPeriods { archive: Span::days(1), forget: Span::days(90) };
 
-/// A clock that stands still until it is told to move.
-struct StillClock(AtomicI64);
+/// A clock that stands still until it is told to move, and a wall clock that is ahead of it.
+struct StillClock(AtomicI64, AtomicI64);
 
 impl StillClock {
     fn advance_to(&self, to: Timestamp) {
         self.0.fetch_max(to.0, Ordering::SeqCst);
     }
+
+    fn set_ahead(&self, ms: i64) {
+        self.1.store(ms, Ordering::SeqCst);
+    }
 }
 
 impl Clock for StillClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.0.load(Ordering::SeqCst) + self.1.load(Ordering::SeqCst))
+    }
+
+    fn running(&self) -> Running {
+        Running { boot: 0, ms: self.0.load(Ordering::SeqCst) }
     }
 }
 
@@ -57,7 +65,7 @@ impl World {
     async fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let (writer, reader) = store::open(store::Options::at(dir.path())).unwrap();
-        let clock = Arc::new(StillClock(AtomicI64::new(20_000 * DAY_MS)));
+        let clock = Arc::new(StillClock(AtomicI64::new(20_000 * DAY_MS), AtomicI64::new(0)));
         let config = Config {
             writer: writer.clone(),
             reader,
@@ -169,6 +177,29 @@ async fn ended_executions_are_archived_redriven_in_time_and_forgotten() {
     let report = world.checked().await;
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.rows["executions"], report.rows["archived"]), (2, 1));
+}
+
+/// The machine's clock has a dead battery: it shows 1970 until the network sets it. What ran meanwhile is dated so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_in_1970_is_kept_as_long_as_anything_else() {
+    let world = World::new().await;
+    world.clock.set_ahead(-20_000 * DAY_MS);
+    let (passed, failed) = (world.start("passes", "one").await, world.start("fails", "one").await);
+    assert!(world.describe(passed).unwrap().stopped_at.unwrap() < Timestamp(DAY_MS));
+    assert_eq!(world.days_later(0).await, Retired::default());
+    world.clock.set_ahead(0);
+    assert_eq!(world.days_later(0).await, Retired::default(), "they look as if they were decades old");
+    assert_eq!(world.days_later(2).await, Retired { archived: 1, forgotten: 0 });
+    assert_eq!(world.days_later(11).await, Retired::default());
+    world.handle.redrive(failed).await.unwrap();
+    world.ended(failed).await;
+    assert_eq!(world.days_later(76).await, Retired { archived: 1, forgotten: 0 });
+    assert!(world.describe(passed).is_some());
+    assert_eq!(world.days_later(3).await, Retired { archived: 0, forgotten: 1 });
+    assert_eq!((world.describe(passed), world.describe(failed).is_some()), (None, true));
+    world.handle.shut_down().await;
+    let report = world.checked().await;
+    assert!(report.is_clean(), "{report}");
 }
 
 /// They have no history, so no archive has them: what would else stay of them is their headers, inputs and branches.

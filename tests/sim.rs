@@ -33,7 +33,7 @@ mod services;
 #[path = "sim/world.rs"]
 mod world;
 
-use life::{Life, Off};
+use life::{Life, Off, Starts};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use services::{Powers, ServiceLife, Size};
@@ -98,6 +98,19 @@ fn no_setting_of_the_clock_shortens_or_stops_what_lasts() {
         let mut rng = ChaCha8Rng::seed_from_u64(!seed);
         let offs = [Off::Power(rng.random_range(150..1_200)), Off::Order(rng.random_range(1_000..60_000))];
         Life::with_a_clock_that_is_set(seed).live(&offs);
+    }
+}
+
+/// The machine starts in 1970, or a year ahead, and its clock is set right a while later.
+#[test]
+fn a_machine_that_starts_with_a_wrong_clock_does_all_it_should() {
+    for seed in seeds(3) {
+        for starts in [Starts::In1970, Starts::AYearAhead] {
+            Life::with_a_clock_that_starts_wrong(seed, starts).live(&[]);
+            let mut rng = ChaCha8Rng::seed_from_u64(!seed);
+            let offs = [Off::Power(rng.random_range(150..1_200)), Off::Order(rng.random_range(1_000..60_000))];
+            Life::with_a_clock_that_starts_wrong(seed, starts).live(&offs);
+        }
     }
 }
 

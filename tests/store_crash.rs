@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use conveyor_base::{BranchId, EventId, ExecutionId, TimerId, Timestamp};
+use conveyor_base::{BranchId, EventId, ExecutionId, Older, TimerId, Timestamp};
 use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
 };
@@ -323,7 +323,7 @@ fn after_an_error_of_the_disk_every_commit_is_refused() {
 #[test]
 fn archives_survive_a_crash_at_every_operation() {
     const EXECUTIONS: u128 = 5;
-    let day_after = Timestamp(86_400_000);
+    let day_after = Older::than(Timestamp(86_400_000));
     let fill = |disk: &SimDisk| {
         let (writer, reader) = open(options(disk, 4)).unwrap();
         for id in 1..=EXECUTIONS {
@@ -333,8 +333,12 @@ fn archives_survive_a_crash_at_every_operation() {
         (writer, reader)
     };
     let keep_house = |writer: &Writer| {
-        writer.archive_ended(EndedBefore { succeeded: day_after, unsuccessful: day_after }, None, 100)?;
-        writer.forget_archived(day_after)
+        writer.archive_ended(
+            &EndedBefore { succeeded: day_after.clone(), unsuccessful: day_after.clone() },
+            None,
+            100,
+        )?;
+        writer.forget_archived(&day_after)
     };
     let disk = SimDisk::new(0);
     let (writer, _reader) = fill(&disk);

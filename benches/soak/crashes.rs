@@ -5,7 +5,7 @@ use std::ops::Range;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::life::{Life, Off};
+use crate::life::{Life, Off, Starts};
 use crate::lots::Tell;
 use crate::services::{Powers, ServiceLife, Size};
 
@@ -41,13 +41,16 @@ fn executions(seed: u64) -> u64 {
     cuts
 }
 
-/// The clock goes back and forth by hours.
+/// The clock goes back and forth by hours, or is wrong whenever the machine starts.
 fn set_clocks(seed: u64) -> u64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut cuts = 0;
-    for _ in 0..3 {
+    for starts in [None, Some(Starts::In1970), Some(Starts::AYearAhead)] {
         let offs = [Off::Power(rng.random_range(150..1_200)), Off::Order(rng.random_range(1_000..60_000))];
-        let mut life = Life::with_a_clock_that_is_set(seed);
+        let mut life = match starts {
+            None => Life::with_a_clock_that_is_set(seed),
+            Some(starts) => Life::with_a_clock_that_starts_wrong(seed, starts),
+        };
         life.live(&offs);
         cuts += life.world.0.lock().outages.len() as u64;
     }

@@ -78,7 +78,7 @@ impl Appliance {
             writer: writer.clone(),
             reader: reader.clone(),
             resources: Arc::new(parts.registry()?),
-            clock: clock.clone(),
+            clock,
             lanes: lanes::read(config, &data_dir).await,
             account: config.account.clone(),
             region: config.region.clone(),
@@ -86,7 +86,7 @@ impl Appliance {
         })
         .await?;
         parts.start(&handle).await?;
-        let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, clock));
+        let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, handle.clock().clone()));
         let schedules = schedules(config);
         let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());
         let mut appliance = Appliance {

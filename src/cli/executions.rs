@@ -9,6 +9,8 @@ use conveyor_base::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::out;
+
 #[derive(Debug, Args)]
 pub struct Executions {
     /// The appliance.
@@ -158,7 +160,7 @@ const PAGE_ROWS_MAX: usize = 500;
 async fn list(api: &Api, filter: &[(&str, String)], limit: usize) -> anyhow::Result<()> {
     println!("{:<36}  {:<9}  {:<24}  {:<14}  {:<24}  FILE", "ID", "STATUS", "STARTED", "WORKFLOW", "ERROR");
     let (mut left, mut next) = (limit, None);
-    while left > 0 {
+    while left > 0 && !out::is_closed() {
         let mut query = filter.to_vec();
         query.push(("limit", left.min(PAGE_ROWS_MAX).to_string()));
         query.extend(next.take().map(|next| ("next", next)));
@@ -263,8 +265,8 @@ async fn history(api: &Api, id: &str) -> anyhow::Result<()> {
             println!("{event}");
         }
         match page["next"].as_u64() {
-            Some(next) => from = next,
-            None => return Ok(()),
+            Some(next) if !out::is_closed() => from = next,
+            _ => return Ok(()),
         }
     }
 }

@@ -16,6 +16,8 @@ use conveyor_base::Timestamp;
 use conveyor_logs::{self as logs, LogFile};
 use serde_json::Value;
 
+use super::out;
+
 /// How often files are looked at again while they are followed.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// Longest detail that a line for people shows, in characters.
@@ -69,26 +71,22 @@ pub fn run(asked: &Logs) -> anyhow::Result<ExitCode> {
     }
     let mut seen: HashMap<PathBuf, u64> = HashMap::new();
     let lines = newest(&files, asked, &mut seen)?;
-    let mut out = std::io::stdout().lock();
     for (_, line) in &lines {
-        if !show(&mut out, line, asked)? {
-            return Ok(ExitCode::SUCCESS);
-        }
+        show(line, asked);
     }
     if !asked.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    loop {
+    while !out::is_closed() {
         std::thread::sleep(LOOK_EVERY);
         for file in of_group(&root, asked)? {
             let place = seen.entry(file.path.clone()).or_insert(0);
             for line in more(&file.path, place)?.iter().filter(|line| wanted(line, asked)) {
-                if !show(&mut out, line, asked)? {
-                    return Ok(ExitCode::SUCCESS);
-                }
+                show(line, asked);
             }
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn of_group(root: &Path, asked: &Logs) -> anyhow::Result<Vec<LogFile>> {
@@ -166,14 +164,9 @@ fn number(line: &Value) -> u64 {
     line["id"].as_str().and_then(|id| id.parse().ok()).unwrap_or(0)
 }
 
-/// False where nobody reads any more.
-fn show(out: &mut impl std::io::Write, line: &Value, asked: &Logs) -> anyhow::Result<bool> {
+fn show(line: &Value, asked: &Logs) {
     let text = if asked.json { line.to_string() } else { for_people(line) };
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(e) => Err(e.into()),
-    }
+    println!("{text}");
 }
 
 /// `2026-01-31T09:30:00.123Z  main/clip.mp4  #7 TaskFailed  Media.Truncated: …`

@@ -4,6 +4,9 @@
 //! more of a running one than its HTTP side tells. Holds: what fails says why on standard error and ends with a code that is
 //! not 0; the stage's child, which is this binary too, says nothing but its reports.
 
+#[macro_use]
+mod out;
+
 mod bench;
 mod demo;
 mod executions;
@@ -110,10 +113,11 @@ pub fn main() -> ExitCode {
             Ok(conveyor_sandbox::function_main(mode, &hide, &command))
         }
     };
-    end.unwrap_or_else(|error| {
+    let end = end.unwrap_or_else(|error| {
         eprintln!("conveyor: {error:#}");
         ExitCode::FAILURE
-    })
+    });
+    if out::is_whole() { end } else { ExitCode::FAILURE }
 }
 
 /// The child's side. What it is told of its jail comes from the appliance; by hand it is the strictest.

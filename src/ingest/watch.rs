@@ -294,7 +294,7 @@ impl Watcher {
             unreadable.chain(&scan.foreign).any(|met| met.display().to_string() == path)
         };
         self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
-        self.status.lock().last_scan_ms = Some(now.0);
+        self.status.lock().last_scan_ms = Some(self.starter.wall().0);
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
         if is_complete {
             self.again.keep_only(&seen);

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use conveyor_base::{Attempt, BranchId, TimerId};
+use conveyor_base::{Attempt, BranchId, TimerId, Timestamp};
 use serde_json::Value;
 
 use super::execution::{Branch, Execution, Header, Item, Step};
@@ -74,6 +74,8 @@ pub struct Partial {
     execution: Execution,
     /// What is known of the others; `None` where there are none.
     others: Option<Others>,
+    /// The date of the newest event, where it is known.
+    last_event_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -94,7 +96,18 @@ impl Partial {
     /// An execution of which nothing else was read.
     pub fn of(header: Header) -> Partial {
         let execution = Execution::load(header, BTreeMap::new(), BTreeMap::new());
-        Partial { execution, others: Some(Others::default()) }
+        Partial { execution, others: Some(Others::default()), last_event_at: None }
+    }
+
+    /// One that has just begun: all of its events are of that moment.
+    pub fn begun(execution: Execution) -> Partial {
+        let last_event_at = Some(execution.header.started_at);
+        Partial { last_event_at, ..Partial::from(execution) }
+    }
+
+    /// The date of the newest event. `None`: nobody has recorded one since this was read.
+    pub fn last_event_at(&self) -> Option<Timestamp> {
+        self.last_event_at
     }
 
     pub fn header(&self) -> &Header {
@@ -102,7 +115,7 @@ impl Partial {
     }
 
     pub fn branch(&self, id: BranchId) -> Known<&Branch> {
-        let Partial { execution, others } = self;
+        let Partial { execution, others, .. } = self;
         match (execution.branches.get(&id), others) {
             (Some(branch), _) => Known::There(branch),
             // Numbers are given out in order.
@@ -119,7 +132,7 @@ impl Partial {
 
     /// The branch that waits for the attempt's outcome.
     pub fn branch_of_attempt(&self, attempt: Attempt) -> Known<BranchId> {
-        let Partial { execution, others } = self;
+        let Partial { execution, others, .. } = self;
         match (execution.branch_of_attempt(attempt), others) {
             (Some(id), _) => Known::There(id),
             (None, Some(others))
@@ -134,7 +147,7 @@ impl Partial {
     }
 
     pub(super) fn branch_of_timer(&self, timer: TimerId) -> Known<BranchId> {
-        let Partial { execution, others } = self;
+        let Partial { execution, others, .. } = self;
         match (execution.branch_of_timer(timer), others) {
             (Some(id), _) => Known::There(id),
             (None, Some(others))
@@ -167,6 +180,7 @@ impl Partial {
     /// Makes the step's changes. Costs what the step touched.
     pub fn apply(&mut self, step: &Step) {
         self.execution.apply(step);
+        self.last_event_at = step.history.last().map(|event| event.at).or(self.last_event_at);
         let Some(others) = &mut self.others else { return };
         for (id, row) in &step.branches {
             match row {
@@ -269,7 +283,7 @@ fn known<T>(read: Option<&Option<T>>) -> Known<&T> {
 /// An execution that is in memory whole.
 impl From<Execution> for Partial {
     fn from(execution: Execution) -> Partial {
-        Partial { execution, others: None }
+        Partial { execution, others: None, last_event_at: None }
     }
 }
 

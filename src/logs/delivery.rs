@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use conveyor_base::{Clock, Timestamp};
+use conveyor_base::{BoxClock, Timestamp};
 use conveyor_interpreter::HistoryEvent;
 use conveyor_run::LogBatch;
 use parking_lot::Mutex;
@@ -26,7 +26,8 @@ const COMPLAINT_EVERY_MS: i64 = 60_000;
 pub struct Delivery {
     queue: Arc<tokio::sync::Mutex<Queue>>,
     files: Arc<Mutex<LogFiles>>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<BoxClock>,
+    keep_ms: i64,
 }
 
 struct Queue {
@@ -42,11 +43,12 @@ impl Delivery {
         queue: mpsc::UnboundedReceiver<LogBatch>,
         root: PathBuf,
         settings: LogSettings,
-        clock: Arc<dyn Clock>,
+        clock: Arc<BoxClock>,
     ) -> Delivery {
         let queue = Queue { receiver: queue, taken: Vec::new(), complained_at: None };
+        let keep_ms = i64::try_from(settings.keep.ms).unwrap_or(i64::MAX);
         let files = Arc::new(Mutex::new(LogFiles::new(root, settings)));
-        Delivery { queue: Arc::new(tokio::sync::Mutex::new(queue)), files, clock }
+        Delivery { queue: Arc::new(tokio::sync::Mutex::new(queue)), files, clock, keep_ms }
     }
 
     /// Until the queue is closed and empty.
@@ -67,7 +69,7 @@ impl Delivery {
     }
 
     async fn write(&self, queue: &mut Queue) {
-        let (files, now) = (self.files.clone(), self.clock.now());
+        let (files, now, old) = (self.files.clone(), self.clock.wall(), self.clock.older_than(self.keep_ms));
         let batches = std::mem::take(&mut queue.taken);
         let written = tokio::task::spawn_blocking(move || {
             let mut files = files.lock();
@@ -78,7 +80,7 @@ impl Delivery {
                     text.push_str(&line(event, &batch).to_string());
                     text.push('\n');
                 }
-                if let Err(fault) = files.append(&batch.target.group, &text, now) {
+                if let Err(fault) = files.append(&batch.target.group, &text, now, &old) {
                     lost = (lost.0 + batch.events.len(), Some(fault));
                 }
             }

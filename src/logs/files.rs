@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use conveyor_base::{Span, Timestamp};
+use conveyor_base::{Older, Span, Timestamp};
 use serde::Deserialize;
 
 /// Files kept open at once.
@@ -145,16 +146,17 @@ impl LogFiles {
     }
 
     /// Appends whole lines to the group's file of that moment.
-    pub fn append(&mut self, group: &str, lines: &str, now: Timestamp) -> Result<(), WriteFault> {
+    /// `old`: what is older than files are kept.
+    pub fn append(&mut self, group: &str, lines: &str, now: Timestamp, old: &Older) -> Result<(), WriteFault> {
         let today = day_of(now);
         if self.tidied_on != today {
             self.tidied_on.clone_from(&today);
-            self.tidy(now);
+            self.tidy(old);
         }
         let fits = self.open.get(group).is_some_and(|open| open.day == today && open.bytes < self.limit());
         if !fits {
             self.begin(group, &today)?;
-            self.tidy(now);
+            self.tidy(old);
         }
         let Some(open) = self.open.get_mut(group) else { return Ok(()) };
         let failed = |source| WriteFault { path: open.path.clone(), source };
@@ -203,9 +205,8 @@ impl LogFiles {
     }
 
     /// Removes what is too old, and the oldest of what is too much. What cannot be removed stays for the next time.
-    fn tidy(&self, now: Timestamp) {
+    fn tidy(&self, old: &Older) {
         let Ok(files) = list(&self.root) else { return };
-        let oldest = day_of(now.plus_ms(-i64::try_from(self.settings.keep.duration().as_millis()).unwrap_or(i64::MAX)));
         let mut sizes: Vec<(&LogFile, u64)> =
             files.iter().map(|file| (file, fs::metadata(&file.path).map_or(0, |m| m.len()))).collect();
         let mut total: u64 = sizes.iter().map(|(_, bytes)| bytes).sum();
@@ -213,7 +214,9 @@ impl LogFiles {
         let written = |file: &LogFile| self.open.values().any(|open| open.path == file.path);
         sizes.retain(|(file, _)| !written(file));
         for (file, bytes) in sizes {
-            if (file.day < oldest || total > most) && fs::remove_file(&file.path).is_ok() {
+            if (dates_of(&file.day).is_some_and(|dates| old.has_all(dates)) || total > most)
+                && fs::remove_file(&file.path).is_ok()
+            {
                 total -= bytes;
             }
         }
@@ -224,11 +227,18 @@ fn day_of(at: Timestamp) -> String {
     at.to_string().chars().take(10).collect()
 }
 
+const DAY_MS: i64 = 86_400_000;
+
+/// The dates of a day, as `2026-01-31`.
+fn dates_of(day: &str) -> Option<Range<Timestamp>> {
+    let date: jiff::civil::Date = day.parse().ok()?;
+    let begin = Timestamp(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond());
+    Some(begin..begin.plus_ms(DAY_MS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DAY_MS: i64 = 86_400_000;
 
     #[test]
     fn files_follow_the_days_and_old_ones_go() {
@@ -236,11 +246,13 @@ mod tests {
         let settings = LogSettings { keep: Span::days(2), file_mib: 1, total_mib: 100 };
         let mut files = LogFiles::new(root.path().to_owned(), settings);
         let start = Timestamp(1_767_225_600_000); // 2026-01-01
+        let old = |now: Timestamp| Older::than(now.plus_ms(-2 * DAY_MS));
         let long = format!("{}\n", "x".repeat(700_000));
         for _ in 0..3 {
-            files.append("/aws/vendedlogs/A", &long, start).unwrap();
+            files.append("/aws/vendedlogs/A", &long, start, &old(start)).unwrap();
         }
-        files.append("B", "{}\n", start.plus_ms(DAY_MS)).unwrap();
+        let next = start.plus_ms(DAY_MS);
+        files.append("B", "{}\n", next, &old(next)).unwrap();
         let names =
             |files: &[LogFile]| files.iter().map(|f| (f.day.clone(), f.number, f.group.clone())).collect::<Vec<_>>();
         let owned = |day: &str, number, group: &str| (day.to_owned(), number, group.to_owned());
@@ -252,9 +264,11 @@ mod tests {
         assert_eq!(names(&list(root.path()).unwrap()), all);
         // A restart goes on where the last file ended.
         let mut files = LogFiles::new(root.path().to_owned(), settings);
-        files.append("B", "{}\n", start.plus_ms(DAY_MS)).unwrap();
+        let next = start.plus_ms(DAY_MS);
+        files.append("B", "{}\n", next, &old(next)).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("B/2026-01-02.jsonl")).unwrap(), "{}\n{}\n");
-        files.append("B", "{}\n", start.plus_ms(3 * DAY_MS)).unwrap();
+        let later = start.plus_ms(3 * DAY_MS);
+        files.append("B", "{}\n", later, &old(later)).unwrap();
         let left = [owned("2026-01-02", 0, "B"), owned("2026-01-04", 0, "B")];
         assert_eq!(names(&list(root.path()).unwrap()), left);
     }

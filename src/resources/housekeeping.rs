@@ -5,10 +5,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use conveyor_base::beneath::{Entry, Folder, Links, Meta};
-use conveyor_base::{Attempt, ExecutionId, ShareIo, Shares, Span, TaskError, Timestamp, Uri};
+use conveyor_base::{Attempt, ExecutionId, Older, ShareIo, Shares, Span, TaskError, Timestamp, Uri};
 use conveyor_interpreter::{RunTask, Status};
 use conveyor_run::{Demand, RetentionPeriods};
 use conveyor_store::{Reader, Scans};
@@ -82,16 +81,16 @@ impl Housekeeping {
         let retired = call.handle.retire(periods).await.map_err(|e| fault(&e));
         let p = &call.parameters;
         // Files are dated by the wall clock; what it shows by mistake must cost nobody his.
-        let now = call.handle.clock().settled();
-        let before = |key: &str, default: u64, seconds: u64| {
-            ago(now, p.get(key).and_then(Value::as_u64).unwrap_or(default).saturating_mul(seconds))
+        let older = |key: &str, default: u64, unit_ms: u64| {
+            let ms = p.get(key).and_then(Value::as_u64).unwrap_or(default).saturating_mul(unit_ms);
+            call.handle.clock().older_than(i64::try_from(ms).unwrap_or(i64::MAX))
         };
-        let work = self.sweep_work(before("workDirHours", 24, 3_600)).await;
-        let since = before("stagingDays", 30, 86_400);
-        let sweep_staging = move |folder: &Arc<Folder>, rows: &Scans| sweep(folder, since, |name| !runs(rows, name));
+        let work = self.sweep_work(older("workDirHours", 24, 3_600_000)).await;
+        let old = older("stagingDays", 30, 86_400_000);
+        let sweep_staging = move |folder: &Arc<Folder>, rows: &Scans| sweep(folder, &old, |name| !runs(rows, name));
         let staging = self.on_share(p, "staging", sweep_staging).await;
-        let since = before("reasonDays", 90, 86_400);
-        let reasons = self.on_share(p, "quarantine", move |folder, _| sweep_reasons(folder, since)).await;
+        let old = older("reasonDays", 90, 86_400_000);
+        let reasons = self.on_share(p, "quarantine", move |folder, _| sweep_reasons(folder, &old)).await;
         let retired = retired?;
         Ok(CallOutcome::done(json!({
             "executionsArchived": retired.archived,
@@ -103,12 +102,12 @@ impl Housekeeping {
     }
 
     /// The folders of attempts that are over.
-    async fn sweep_work(&self, before: SystemTime) -> Result<u64, TaskError> {
+    async fn sweep_work(&self, old: Older) -> Result<u64, TaskError> {
         let (root, reader) = (media::work_root(&self.data_dir), self.reader.clone());
         let swept = tokio::task::spawn_blocking(move || {
             let rows = reader.on_this_thread();
             match Folder::top(&root) {
-                Ok(folder) => sweep(&Arc::new(folder), before, |name| is_dead(&rows, name)),
+                Ok(folder) => sweep(&Arc::new(folder), &old, |name| is_dead(&rows, name)),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
                 Err(e) => Err(failed(&root, &e)),
             }
@@ -148,29 +147,24 @@ fn in_folder(
     }
 }
 
-fn ago(now: Timestamp, seconds: u64) -> SystemTime {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now.0.max(0).unsigned_abs());
-    now.checked_sub(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
 fn failed(place: &Path, e: &io::Error) -> TaskError {
     TaskError::new("Files.Failed", format!("cannot tidy {}: {e}", place.display()))
 }
 
-/// What is in a folder and has not been touched since then: names that are text, each with what it stands for.
-fn untouched(folder: &Arc<Folder>, before: SystemTime) -> Result<Vec<(Entry, String, Meta)>, TaskError> {
+/// What is in a folder and has not been touched for so long: names that are text, each with what it stands for.
+fn untouched(folder: &Arc<Folder>, old: &Older) -> Result<Vec<(Entry, String, Meta)>, TaskError> {
     let listing = folder.list(Path::new(""), Links::Refused).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let names =
         listing.map_err(|e| failed(folder.path(), &e))?.into_iter().filter_map(|listed| listed.name.into_string().ok());
     let entries = names.map(|name| (folder.entry(&name), name));
     let looked = entries.filter_map(|(entry, name)| entry.meta().ok().map(|meta| (entry, name, meta)));
-    Ok(looked.filter(|(_, _, meta)| meta.modified().is_some_and(|at| at < before)).collect())
+    Ok(looked.filter(|(_, _, meta)| meta.modified().is_some() && old.has(Timestamp(meta.modified_ms()))).collect())
 }
 
-/// Removes the folders in `root` that were not touched since then and that `dead` allows to go.
-fn sweep(root: &Arc<Folder>, before: SystemTime, dead: impl Fn(&str) -> bool) -> Result<u64, TaskError> {
+/// Removes the folders in `root` that were not touched for so long and that `dead` allows to go.
+fn sweep(root: &Arc<Folder>, old: &Older, dead: impl Fn(&str) -> bool) -> Result<u64, TaskError> {
     let mut removed = 0;
-    for (entry, name, meta) in untouched(root, before)? {
+    for (entry, name, meta) in untouched(root, old)? {
         if meta.is_folder() && dead(&name) {
             entry.remove_all().map_err(|e| failed(&entry.path(), &e))?;
             removed += 1;
@@ -180,9 +174,9 @@ fn sweep(root: &Arc<Folder>, before: SystemTime, dead: impl Fn(&str) -> bool) ->
 }
 
 /// Removes the reasons in a quarantine folder whose files people have taken away since. A file is never removed.
-fn sweep_reasons(root: &Arc<Folder>, before: SystemTime) -> Result<u64, TaskError> {
+fn sweep_reasons(root: &Arc<Folder>, old: &Older) -> Result<u64, TaskError> {
     let mut removed = 0;
-    for (entry, name, meta) in untouched(root, before)? {
+    for (entry, name, meta) in untouched(root, old)? {
         let Some(of) = name.strip_suffix(REASON_SUFFIX) else { continue };
         if meta.is_file() && root.entry(of).is_free() {
             entry.remove_file().map_err(|e| failed(&entry.path(), &e))?;
@@ -223,12 +217,17 @@ fn runs(rows: &Scans, name: &str) -> bool {
 mod tests {
     use std::fs;
 
+    use conveyor_base::{Clock as _, SystemClock};
     use conveyor_testing::exchange::Exchange;
 
     use super::*;
 
     fn opened(path: &Path) -> Arc<Folder> {
         Arc::new(Folder::top(path).unwrap())
+    }
+
+    fn before(ms: i64) -> Older {
+        Older::than(SystemClock.now().plus_ms(ms))
     }
 
     #[test]
@@ -238,10 +237,8 @@ mod tests {
             fs::write(dir.path().join(name), "{}").unwrap();
         }
         let folder = opened(dir.path());
-        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
-        assert_eq!(sweep_reasons(&folder, hour_ago).unwrap(), 0, "it is young");
-        let later = SystemTime::now() + Duration::from_secs(5);
-        assert_eq!(sweep_reasons(&folder, later).unwrap(), 1);
+        assert_eq!(sweep_reasons(&folder, &before(-3_600_000)).unwrap(), 0, "it is young");
+        assert_eq!(sweep_reasons(&folder, &before(5_000)).unwrap(), 1);
         assert!(!dir.path().join("taken.mp4.error.json").exists());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
     }
@@ -254,7 +251,7 @@ mod tests {
         fs::create_dir_all(outside.path().join("kept")).unwrap();
         fs::write(outside.path().join("kept/file"), "kept").unwrap();
         let shares = Shares::new([("outputs".to_owned(), share.path().to_owned())]);
-        let (staging, later) = (Uri::new("outputs", ".staging"), SystemTime::now() + Duration::from_secs(3600));
+        let (staging, later) = (Uri::new("outputs", ".staging"), before(3_600_000));
         let mut removed = 0;
         let job = share.path().join(".staging/job");
         fs::create_dir_all(&job).unwrap();
@@ -262,7 +259,7 @@ mod tests {
         let _outer = Exchange::with_link(share.path().join(".staging"), outside.path());
         for _ in 0..ROUNDS {
             let _ = fs::create_dir(&job);
-            let tidied = in_folder(&shares, &staging, |folder| sweep(folder, later, |_| true));
+            let tidied = in_folder(&shares, &staging, |folder| sweep(folder, &later, |_| true));
             removed += tidied.unwrap_or_default();
             assert_eq!(fs::read_to_string(outside.path().join("kept/file")).unwrap(), "kept");
         }

@@ -133,7 +133,7 @@ async fn events(messaging: &Messaging, handle: &Handle, operation: &str, p: &Val
         return refused("UnknownOperationException", &what, 400);
     }
     let entries = p["Entries"].as_array().cloned().unwrap_or_default();
-    let put = match put(&messaging.events, &entries, &Origin::default(), handle.now()) {
+    let put = match put(&messaging.events, &entries, &Origin::default(), handle.clock()) {
         Ok(put) => put,
         Err(what) => return refused("ValidationException", &what, 400),
     };

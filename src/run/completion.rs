@@ -127,7 +127,7 @@ impl Completion {
             return true;
         };
         let event = stage::event(lent.attempt, outcome.clone()).0;
-        let entry = match lent.core.entry_of(execution.header(), event) {
+        let entry = match lent.core.entry_of(execution, event) {
             Ok(entry) => entry,
             Err(fault) => {
                 lent.core.note(&fault);

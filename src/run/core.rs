@@ -11,7 +11,7 @@ use conveyor_base::{
     fault,
 };
 use conveyor_interpreter::map_run::run_of;
-use conveyor_interpreter::{Command, Entry, Event, Execution, Header, RunTask, Step};
+use conveyor_interpreter::{Command, Entry, Event, Execution, Header, Partial, RunTask, Step};
 use conveyor_store::{Commit, Reader, Threads, Writer};
 use parking_lot::Mutex;
 use ractor::{ActorCell, ActorRef, MessagingErr};
@@ -165,12 +165,14 @@ impl Core {
     }
 
     /// The same for an execution that has events already: none is dated before the last one, though the clock was set back.
-    pub fn entry_of(&self, header: &Header, event: Event) -> Result<Entry, Fault> {
+    /// Where the clock was later before, that one's date is read unless it is in memory.
+    pub fn entry_of(&self, execution: &Partial, event: Event) -> Result<Entry, Fault> {
         let mut entry = self.entry(event);
-        if self.clock.was_later_than(entry.at) {
-            let last = self.reader.last_event(header.id)?;
-            entry.at = last.map_or(entry.at, |last| entry.at.max(last.at));
-        }
+        let last = match execution.last_event_at() {
+            None if self.clock.was_later_than(entry.at) => self.reader.last_event_at(execution.header().id)?,
+            known => known,
+        };
+        entry.at = last.map_or(entry.at, |last| entry.at.max(last));
         Ok(entry)
     }
 

@@ -92,7 +92,7 @@ impl Actor for ExecutionActor {
             id: a.id,
             core: a.core,
             pending: a.pending,
-            execution: a.known.map(|known| Box::new(Partial::from(*known))),
+            execution: a.known.map(|known| Box::new(Partial::begun(*known))),
             machine: None,
             stages: HashMap::new(),
             early: Vec::new(),
@@ -305,10 +305,10 @@ impl State {
     async fn decide(&mut self, event: Event, on_behalf: Option<OnBehalf>) -> Result<bool, Refused> {
         let core = self.core.clone();
         self.load().await?;
-        let Some(header) = self.execution.as_ref().map(|execution| execution.header()) else {
+        let Some(execution) = &self.execution else {
             return Err(Refused::no_execution(self.id));
         };
-        let entry = core.entry_of(header, event).inspect_err(|fault| core.note(fault))?;
+        let entry = core.entry_of(execution, event).inspect_err(|fault| core.note(fault))?;
         let step = self.step(&entry).await?;
         let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
             return Err(Refused::no_execution(self.id));

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use conveyor_base::limits::REDRIVABLE_MS;
 use conveyor_base::{Attempt, BoxClock, ExecutionId, Fault, TaskError, TaskToken, Timestamp};
 use conveyor_interpreter::Json;
 use conveyor_interpreter::map_run::run_of;
@@ -282,7 +283,7 @@ impl Handle {
         if header.child.is_some() {
             return Err(refused("it is a child of a Map run: redrive the execution that started the run."));
         }
-        if let Some(why) = super::not_redrivable(&header, self.clock().settled()) {
+        if let Some(why) = super::not_redrivable(&header, &self.clock().older_than(REDRIVABLE_MS)) {
             return Err(refused(&format!("{why}.")));
         }
         if self.core.reader.is_archived(id)? {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use conveyor_base::limits::REDRIVABLE_MS;
-use conveyor_base::{Fault, Span, Timestamp};
+use conveyor_base::{Fault, Older, Span};
 use conveyor_interpreter::{Header, Status};
 use conveyor_store::{EndedBefore, Writer};
 
@@ -32,12 +32,10 @@ pub struct Retired {
     pub forgotten: usize,
 }
 
-/// Why the execution cannot be redriven, in AWS's words; `None` where it can.
-pub fn not_redrivable(header: &Header, now: Timestamp) -> Option<String> {
+/// Why the execution cannot be redriven, in AWS's words; `None` where it can. `over`: what is older than [`REDRIVABLE_MS`].
+pub fn not_redrivable(header: &Header, over: &Older) -> Option<String> {
     match (header.status, header.stopped_at) {
-        (Status::Failed | Status::TimedOut | Status::Aborted, Some(ended)) if now.since_ms(ended) < REDRIVABLE_MS => {
-            None
-        }
+        (Status::Failed | Status::TimedOut | Status::Aborted, Some(ended)) if !over.has(ended) => None,
         (Status::Failed | Status::TimedOut | Status::Aborted, _) => {
             Some("Execution redrivable period exceeded".to_owned())
         }
@@ -47,11 +45,14 @@ pub fn not_redrivable(header: &Header, now: Timestamp) -> Option<String> {
 
 impl RetentionPeriods {
     /// What may be archived: of what failed nothing that could be redriven, unless it is forgotten by then anyhow.
-    fn archivable(&self, now: Timestamp) -> EndedBefore {
-        let before = |ms: u64| now.plus_ms(-i64::try_from(ms).unwrap_or(i64::MAX));
+    fn archivable(&self, older_than: impl Fn(i64) -> Older) -> EndedBefore {
         let unsuccessful = self.archive.ms.max(REDRIVABLE_MS.unsigned_abs()).min(self.forget.ms);
-        EndedBefore { succeeded: before(self.archive.ms), unsuccessful: before(unsuccessful) }
+        EndedBefore { succeeded: older_than(signed(self.archive.ms)), unsuccessful: older_than(signed(unsuccessful)) }
     }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
 impl Handle {
@@ -59,20 +60,20 @@ impl Handle {
     pub async fn retire(&self, periods: RetentionPeriods) -> Result<Retired, Fault> {
         let core = self.core();
         // Not the wall clock itself: what it shows by mistake must not cost anybody his executions.
-        let now = core.clock.settled();
-        let before = periods.archivable(now);
+        let before = periods.archivable(|ms| core.clock.older_than(ms));
         let mut retired = Retired::default();
         let mut reached = None;
         loop {
-            let pass = undisturbed(core, move |writer| writer.archive_ended(before, reached, PER_TURN)).await?;
+            let ended = before.clone();
+            let pass = undisturbed(core, move |writer| writer.archive_ended(&ended, reached, PER_TURN)).await?;
             retired.archived += pass.archived;
             reached = pass.reached;
             if reached.is_none() {
                 break;
             }
         }
-        let forget_before = now.plus_ms(-i64::try_from(periods.forget.ms).unwrap_or(i64::MAX));
-        retired.forgotten = blocking(core, move |writer| writer.forget_archived(forget_before)).await?;
+        let forgettable = core.clock.older_than(signed(periods.forget.ms));
+        retired.forgotten = blocking(core, move |writer| writer.forget_archived(&forgettable)).await?;
         Ok(retired)
     }
 }
@@ -104,14 +105,17 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use conveyor_base::Timestamp;
+
     use super::*;
 
     #[test]
     fn what_failed_waits_for_the_end_of_its_redrivable_period() {
         let now = Timestamp(1_000 * 86_400_000);
-        let days_ago = |days: i64| now.plus_ms(-days * 86_400_000);
+        let days_ago = |days: i64| Older::than(now.plus_ms(-days * 86_400_000));
         let before = |archive, forget| {
-            RetentionPeriods { archive: Span::days(archive), forget: Span::days(forget) }.archivable(now)
+            let periods = RetentionPeriods { archive: Span::days(archive), forget: Span::days(forget) };
+            periods.archivable(|ms| Older::than(now.plus_ms(-ms)))
         };
         assert_eq!(before(1, 90), EndedBefore { succeeded: days_ago(1), unsuccessful: days_ago(14) });
         assert_eq!(before(30, 90), EndedBefore { succeeded: days_ago(30), unsuccessful: days_ago(30) });

@@ -358,6 +358,8 @@ impl Handle {
 
     /// The parts of the appliance that are down, or failed within the last minute.
     pub fn failed_parts(&self) -> Vec<FailedPart> {
-        self.core().supervision.failed(self.now())
+        let mut failed = self.core().supervision.failed(self.now());
+        failed.iter_mut().for_each(|part| part.failed_at = self.clock().shown(part.failed_at));
+        failed
     }
 }

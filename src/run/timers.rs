@@ -19,7 +19,7 @@ use conveyor_base::{Backoff, ExecutionId, Fault, TimerId, Timestamp};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::core::Core;
 
@@ -29,8 +29,12 @@ const HORIZON_MS: i64 = 120_000;
 const LOOK_MS: i64 = 1_000;
 /// A look that comes so much too late was held up: the process stood still, or the machine.
 const HELD_UP_MS: i64 = 3_000;
-/// What had come while all stood still, such as signs of life, goes first for so long.
-const COME_FIRST: Duration = Duration::from_millis(1_000);
+/// What had come while all stood still, such as signs of life, goes first for so many pauses that are none too long: one that is
+/// says that the machine has not caught up yet.
+const COME_FIRST_PAUSES: u32 = 10;
+const COME_FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The same at most, however busy the machine is.
+const COME_FIRST_MAX: Duration = Duration::from_secs(10);
 /// The row in which the clocks' standing is kept.
 pub(super) const CLOCK: &str = "run.clock";
 /// How often it is stored.
@@ -271,7 +275,7 @@ pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
     while !core.is_closing() {
         kept.keep(&core);
         if core.clock.now().since_ms(looked_at) > LOOK_MS + HELD_UP_MS {
-            tokio::time::sleep(COME_FIRST).await;
+            catch_up().await;
         }
         looked_at = core.clock.now();
         let mut wait_ms = LOOK_MS;
@@ -291,6 +295,17 @@ pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Until what had come has been taken up.
+async fn catch_up() {
+    let (begun, mut on_time) = (Instant::now(), 0);
+    while on_time < COME_FIRST_PAUSES && begun.elapsed() < COME_FIRST_MAX {
+        let paused_at = Instant::now();
+        tokio::time::sleep(COME_FIRST_PAUSE).await;
+        let is_on_time = paused_at.elapsed() < COME_FIRST_PAUSE * 2;
+        on_time = if is_on_time { on_time + 1 } else { 0 };
+    }
 }
 
 /// How the clocks stood when that was stored last.

@@ -13,10 +13,10 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 
-use conveyor_base::{EventId, ExecutionId, Fault, Timestamp};
+use conveyor_base::{EventId, ExecutionId, Fault, Older, Timestamp};
 use conveyor_interpreter::{HistoryEvent, Json, Status, run_list};
 
-use super::archive::{Kept, day_of, file_name};
+use super::archive::{Kept, dates_of, day_of, file_name};
 use super::commit::{Commit, Forgotten};
 use super::envelope::Sealed;
 use super::overlay::{Direction, Snapshot};
@@ -31,12 +31,12 @@ const PER_COMMIT: usize = 200;
 /// Bytes of payloads and history above which a commit takes no further execution.
 const BYTES_PER_COMMIT: usize = 8 << 20;
 
-/// Which executions to archive: those that ended before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which executions to archive: those whose end is older.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndedBefore {
-    pub succeeded: Timestamp,
+    pub succeeded: Older,
     /// Those that a redrive could continue for a while.
-    pub unsuccessful: Timestamp,
+    pub unsuccessful: Older,
 }
 
 /// How far a pass of [`Writer::archive_ended`] came.
@@ -52,7 +52,7 @@ impl Writer {
     /// earlier call reached and looking at no more than `limit`.
     ///
     /// For threads that may block, while nobody redrives an execution.
-    pub fn archive_ended(&self, before: EndedBefore, after: Option<ExecutionId>, limit: usize) -> Result<Pass, Fault> {
+    pub fn archive_ended(&self, before: &EndedBefore, after: Option<ExecutionId>, limit: usize) -> Result<Pass, Fault> {
         let rows = Reader::new(self.engine().clone()).on_this_thread();
         let (mut reached, mut group) = (after, Group::default());
         let mut archived = 0;
@@ -77,15 +77,15 @@ impl Writer {
         self.commit_blocking(group.commit)
     }
 
-    /// Forgets the executions that ended on a day before `ended_before`'s and are archived, and removes those days'
-    /// files. Says how many it forgot.
+    /// Forgets the archived executions of days that are older, all of each, and removes those days' files. Says how many
+    /// it forgot.
     ///
     /// A day is kept while one of its executions has a parent that was not told yet. For threads that may block.
-    pub fn forget_archived(&self, ended_before: Timestamp) -> Result<usize, Fault> {
+    pub fn forget_archived(&self, older: &Older) -> Result<usize, Fault> {
         let rows = Reader::new(self.engine().clone()).on_this_thread();
         let mut forgotten = 0;
         for day in self.engine().archives.days()? {
-            if day < day_of(ended_before) {
+            if older.has_all(dates_of(day)) {
                 forgotten += self.forget_day(&rows, day)?;
             }
         }
@@ -195,8 +195,9 @@ struct Ended {
 }
 
 impl Ended {
-    fn is_before(&self, before: EndedBefore) -> bool {
-        self.stopped_at < if self.succeeded { before.succeeded } else { before.unsuccessful }
+    fn is_before(&self, before: &EndedBefore) -> bool {
+        let older = if self.succeeded { &before.succeeded } else { &before.unsuccessful };
+        older.has(self.stopped_at)
     }
 }
 

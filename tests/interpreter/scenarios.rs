@@ -242,6 +242,8 @@ fn paced(machine: &StateMachine, input: &str) -> (Execution, Vec<HistoryKind>, u
         }
         partial.apply(&step);
         whole.apply(&step);
+        // Nobody has to read it.
+        assert!(step.history.is_empty() || partial.last_event_at() == Some(at));
         history.extend(step.history.into_iter().map(|event| event.kind));
     }
     (whole, history, briefly, long)

@@ -101,6 +101,7 @@ pub fn config(dir: &Path) -> Config {
          [[watch]]\nshare = 'incoming'\nworkflow = 'taken'\nsettle = '100ms'\nscan = '5s'\nin_flight = 2000\n\
          [tables.counts]\nkey = 'Id'\n[queues.jobs]\n[queues.heard]\n[rules.told]\npattern = {{ source = ['test'] }}\n[[rules.told.targets]]\nqueue = 'heard'\n\
          [schedules.often]\nrule = 'rate(1 minute)'\nworkflow = 'taken'\n\
+         [schedules.each]\nrule = '* * * * *'\nworkflow = 'taken'\n\
          [notify]\nlog = '{0}/notifications.jsonl'\n",
         dir.display()
     );
@@ -179,7 +180,19 @@ impl Served {
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let request = Request::get(path).header("host", "127.0.0.1").body(Body::empty()).unwrap();
+        self.ask(Request::get(path).header("host", "127.0.0.1").body(Body::empty()).unwrap()).await
+    }
+
+    /// A call as AWS's SDKs make it, of a target such as `AmazonSQS.SendMessage`.
+    pub async fn call(&self, target: &str, body: Value) -> Value {
+        let request = Request::post("/").header("host", "127.0.0.1").header("x-amz-target", target);
+        let request = request.header("content-type", "application/x-amz-json-1.0");
+        let (status, answer) = self.ask(request.body(Body::from(body.to_string())).unwrap()).await;
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    async fn ask(&self, request: Request<Body>) -> (u16, String) {
         // Tokio's paused time stands while something blocks: a commit's wait for the disk is no minute of the box.
         let (done, answered) = std::sync::mpsc::channel::<()>();
         let blocking = tokio::task::spawn_blocking(move || answered.recv());

@@ -57,6 +57,15 @@ pub struct Life {
     now: Timestamp,
     /// Somebody sets the clock, and the machine sleeps now and then.
     pub clock_is_set: bool,
+    /// The machine starts with a wrong clock each time.
+    pub starts: Option<Starts>,
+}
+
+/// The clock with which a machine starts, until somebody sets it right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Starts {
+    In1970,
+    AYearAhead,
 }
 
 /// Says how to find the failure again.
@@ -107,6 +116,7 @@ impl Life {
             checkpoint_every,
             now: BEGIN,
             clock_is_set: false,
+            starts: None,
         }
     }
 
@@ -114,6 +124,13 @@ impl Life {
     pub fn with_a_clock_that_is_set(seed: u64) -> Life {
         let mut life = Life::new(seed, usize::MAX);
         life.clock_is_set = true;
+        life
+    }
+
+    /// The same on a machine that starts with a wrong clock, which is set right a while later.
+    pub fn with_a_clock_that_starts_wrong(seed: u64, starts: Starts) -> Life {
+        let mut life = Life::with_a_clock_that_is_set(seed);
+        life.starts = Some(starts);
         life
     }
 
@@ -165,7 +182,13 @@ impl Life {
     }
 
     async fn serve(&self, order: Option<Duration>) -> Ended {
-        let clock = Arc::new(PausedClock::at(self.now, self.world.clone()));
+        let boot = self.starts.map_or(1, |_| self.offs.len() as u128);
+        let clock = Arc::new(PausedClock::at(self.now, boot, self.world.clone()));
+        match self.starts {
+            None => {}
+            Some(Starts::In1970) => clock.set(-self.now.0),
+            Some(Starts::AYearAhead) => clock.set(YEAR_MS),
+        }
         let threads = Threads::Turns { checkpoint_every: self.checkpoint_every };
         let opened = open(Options { threads, segment_bytes: 32 << 10, ..Options::on(Arc::new(self.disk.clone())) });
         let now = || clock.passed();
@@ -189,7 +212,10 @@ impl Life {
         };
         let handle = run::start(config).await.unwrap();
         if self.clock_is_set {
-            tokio::spawn(sets(clock.clone(), self.world.clone()));
+            match self.starts {
+                None => tokio::spawn(sets(clock.clone(), self.world.clone())),
+                Some(_) => tokio::spawn(sets_right(clock.clone(), self.world.clone())),
+            };
         }
         let ended = tokio::select! {
             ended = self.use_box(&handle) => ended,
@@ -281,6 +307,14 @@ const SET_UNTIL: Timestamp = Timestamp(BEGIN.0 + 300_000);
 /// How far off the clock is set at most.
 const SET_MS_MAX: u64 = 5 * 3_600_000;
 
+const YEAR_MS: i64 = 365 * 86_400_000;
+
+/// The network has answered.
+async fn sets_right(clock: Arc<PausedClock>, world: World) {
+    sleep(Duration::from_millis(1 + world.random(100_000))).await;
+    clock.set(0);
+}
+
 /// Somebody sets the wall clock back and forth; now and then the machine sleeps.
 async fn sets(clock: Arc<PausedClock>, world: World) {
     // What the box knows of its own time is stored by then.
@@ -306,7 +340,7 @@ async fn broken(handle: &Handle) {
 
 /// Starts an execution, and does to it what the plan says, until it has ended.
 async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledged) -> Result<(), Refused> {
-    let early_ms = plan.start_at.since_ms(handle.now()).max(0) as u64;
+    let early_ms = plan.start_at.since_ms(world.now()).max(0) as u64;
     sleep(Duration::from_millis(early_ms)).await;
     world.jitter().await;
     let start = StartRequest {
@@ -318,7 +352,7 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
     };
     let (started, ()) = tokio::join!(handle.start(start), stop_young(&handle, &plan));
     let id = started?.id;
-    let began = handle.now();
+    let began = world.now();
     world.0.lock().seen.entry(plan.name.clone()).or_insert((began, None));
     let first = *acknowledged.0.lock().started.entry(plan.name.clone()).or_insert(id);
     assert_eq!(first, id, "one name, two executions");
@@ -340,7 +374,8 @@ async fn want(handle: Handle, world: World, plan: Plan, acknowledged: Acknowledg
             }
             (_, Status::Running) => sleep(Duration::from_millis(200)).await,
             _ => {
-                let (now, mut inner) = (handle.now(), world.0.lock());
+                let now = world.now();
+                let mut inner = world.0.lock();
                 inner.seen.get_mut(&plan.name).expect("its start").1.get_or_insert(now);
                 return Ok(());
             }
@@ -366,7 +401,7 @@ async fn stop_young(handle: &Handle, plan: &Plan) {
 /// Those who hold tokens report, once, when it is time; after a crash they do not know, and report again.
 async fn report_tokens(handle: Handle, world: World) -> Result<(), Refused> {
     loop {
-        let now = handle.now();
+        let now = world.now();
         let due: Vec<String> = {
             let inner = world.0.lock();
             let open = inner.tokens.iter().filter(|(_, t)| t.answer.is_none() && t.report_at <= now);
@@ -398,7 +433,8 @@ async fn take_activities(handle: Handle, world: World) -> Result<(), Refused> {
         if let Some(task) = handle.activity_task("crop", Some("worker".into())).await? {
             let parameters: serde_json::Value = serde_json::from_str(&task.input).unwrap();
             let report_ms = parameters["report_ms"].as_i64().unwrap();
-            world.hold(task.token.to_string(), handle.now().plus_ms(report_ms));
+            let report_at = world.now().plus_ms(report_ms);
+            world.hold(task.token.to_string(), report_at);
         }
     }
 }

@@ -210,6 +210,10 @@ fn configuration(folder: &Path) -> Config {
         workflow = "ingested"
         settle = "300ms"
         scan = "1s"
+        [schedules.strike]
+        rule = "* * * * *"
+        workflow = "beat"
+        timezone = "UTC"
         [schedules.beat]
         rule = "rate(1 minute)"
         workflow = "beat"
@@ -403,7 +407,7 @@ impl ServiceLife {
                     return Ended::Crashed(clock.passed());
                 }
                 self.told.lock().lived_ms = clock.passed().since_ms(BEGIN);
-                self.told.lock().over_at = Some(clock.passed()).filter(|_| !self.powers.clock);
+                self.told.lock().over_at = Some(clock.passed());
                 if let Err(what) = self.check(&reader, &parts).await {
                     crashed(&what);
                     return Ended::Crashed(clock.passed());
@@ -577,12 +581,17 @@ async fn broken(handle: &Handle) {
     }
 }
 
-/// Somebody sets the clock back and forth.
+/// Somebody sets the clock back and forth, now and then to 1970 or to next year.
 async fn sets(clock: Arc<SetClock>, rng: Arc<Mutex<ChaCha8Rng>>, told: Arc<Mutex<Told>>) -> Result<(), String> {
     loop {
         let (pause, to) = {
             let mut rng = rng.lock();
-            (rng.random_range(50..4_000), rng.random_range(-CLOCK_STEP_MS..CLOCK_STEP_MS))
+            let to = match rng.random_range(0..12) {
+                0 => -clock.passed().0,
+                1 => 365 * 86_400_000,
+                _ => rng.random_range(-CLOCK_STEP_MS..CLOCK_STEP_MS),
+            };
+            (rng.random_range(50..4_000), to)
         };
         sleep(Duration::from_millis(pause)).await;
         clock.set_by_ms.store(to, Ordering::Relaxed);

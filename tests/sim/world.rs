@@ -25,6 +25,8 @@ pub struct Inner {
     pub rng: ChaCha8Rng,
     /// The boot that runs now, from 1.
     pub boot: u32,
+    /// When it began.
+    begun: (Timestamp, Instant),
     /// Every attempt that was begun, with the boot in which.
     pub runs: Vec<(ExecutionId, Attempt, u32)>,
     /// Tokens that somebody holds, when he will report, and what was answered.
@@ -56,6 +58,7 @@ impl World {
         World(Arc::new(Mutex::new(Inner {
             rng: ChaCha8Rng::seed_from_u64(seed),
             boot: 0,
+            begun: (Timestamp(0), Instant::now()),
             runs: Vec::new(),
             tokens: BTreeMap::new(),
             repaired: BTreeSet::new(),
@@ -64,6 +67,14 @@ impl World {
             suspensions: Vec::new(),
             seen: BTreeMap::new(),
         })))
+    }
+
+    /// The time that it really is.
+    pub fn now(&self) -> Timestamp {
+        let inner = self.0.lock();
+        let (at, since) = inner.begun;
+        let slept = inner.suspensions.iter().filter(|(from, _)| *from >= at).map(|(from, to)| to.since_ms(*from));
+        at.plus_ms(since.elapsed().as_millis() as i64 + slept.sum::<i64>())
     }
 
     pub fn random(&self, below: u64) -> u64 {
@@ -89,23 +100,20 @@ impl World {
 /// The box's clocks: both go with tokio's paused time, so that timers and timestamps agree; the wall clock is off by as much
 /// as the world has set it, and what it shows counts for nothing but what people see.
 pub struct PausedClock {
-    at: Timestamp,
-    since: Instant,
+    /// Another one where the machine starts anew, and not only the process.
+    boot: u128,
     world: World,
 }
 
 impl PausedClock {
-    pub fn at(at: Timestamp, world: World) -> PausedClock {
-        PausedClock { at, since: Instant::now(), world }
+    pub fn at(at: Timestamp, boot: u128, world: World) -> PausedClock {
+        world.0.lock().begun = (at, Instant::now());
+        PausedClock { boot, world }
     }
 
     /// The time that it really is.
     pub fn passed(&self) -> Timestamp {
-        let slept: i64 = {
-            let inner = self.world.0.lock();
-            inner.suspensions.iter().filter(|(from, _)| *from >= self.at).map(|(from, to)| to.since_ms(*from)).sum()
-        };
-        self.at.plus_ms(self.since.elapsed().as_millis() as i64 + slept)
+        self.world.now()
     }
 
     /// The machine sleeps for so long.
@@ -128,7 +136,7 @@ impl Clock for PausedClock {
     }
 
     fn running(&self) -> Running {
-        Running { boot: 1, ms: self.passed().0 }
+        Running { boot: self.boot, ms: self.passed().0 }
     }
 }
 
@@ -224,7 +232,8 @@ async fn submit(world: World, context: TaskContext) -> TaskOutcome {
     let token = context.task.token.expect("the resource waits for a token").to_string();
     assert_eq!(parameters["token"], token.as_str());
     let report_ms = parameters["report_ms"].as_i64().unwrap();
-    world.hold(token, context.handle.now().plus_ms(report_ms));
+    let report_at = world.now().plus_ms(report_ms);
+    world.hold(token, report_at);
     wait_ms(&parameters, "submit_ms").await;
     TaskOutcome::Submitted { output: "{}".into() }
 }

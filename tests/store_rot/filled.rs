@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use conveyor_base::{BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
+use conveyor_base::{BranchId, EventId, ExecutionId, Fault, Older, TimerId, Timestamp};
 use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
 };
@@ -142,8 +142,10 @@ fn fill(writer: &Writer) {
     };
     (1..=EXECUTIONS * 8 / 10).for_each(run);
     writer.checkpoint().unwrap();
-    let day_after = Timestamp(2 * DAY_MS);
-    writer.archive_ended(EndedBefore { succeeded: day_after, unsuccessful: day_after }, None, 1_000).unwrap();
+    let day_after = Older::than(Timestamp(2 * DAY_MS));
+    writer
+        .archive_ended(&EndedBefore { succeeded: day_after.clone(), unsuccessful: day_after.clone() }, None, 1_000)
+        .unwrap();
     writer.checkpoint().unwrap();
     (EXECUTIONS * 8 / 10 + 1..=EXECUTIONS).for_each(run);
 }

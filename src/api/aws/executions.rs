@@ -1,6 +1,6 @@
 //! Executions: start, stop, redrive, describe, list, history.
 
-use conveyor_base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX};
+use conveyor_base::limits::{CAUSE_CHARS_MAX, ERROR_CHARS_MAX, NAME_CHARS_MAX, REDRIVABLE_MS};
 use conveyor_base::{EventId, ExecutionId, Timestamp};
 use conveyor_interpreter::{Header, MachineRef, Outcome, Qualifier, Status};
 use conveyor_run::{self as run, StartRequest};
@@ -94,7 +94,7 @@ pub async fn describe(app: &AppState, mut fields: Fields) -> Result<Value, ApiEr
         answer["mapRunArn"] = map_runs::arn_of(app, &header.machine.name, child).into();
         answer["itemCount"] = child.items.into();
     }
-    match run::not_redrivable(&header, app.handle.clock().settled()) {
+    match run::not_redrivable(&header, &app.handle.clock().older_than(REDRIVABLE_MS)) {
         None if header.child.is_some() => answer["redriveStatus"] = "REDRIVABLE_BY_MAP_RUN".into(),
         None => answer["redriveStatus"] = "REDRIVABLE".into(),
         Some(reason) => {

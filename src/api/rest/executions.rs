@@ -1,7 +1,7 @@
 //! One execution over REST: its states, its failure, its outputs; start, stop, redrive. Lists stand in `list`.
 
 use axum::extract::{Json, State};
-use conveyor_base::limits::quotas;
+use conveyor_base::limits::{REDRIVABLE_MS, quotas};
 use conveyor_base::{EventId, ExecutionId, JOB_MACHINE, Uri};
 use conveyor_interpreter::{Header, HistoryEvent, StateType};
 use conveyor_run::{self as run, StartRequest};
@@ -240,7 +240,7 @@ pub(super) fn summary(app: &AppState, header: &Header) -> Value {
         "thumbnail": header.output().and_then(|text| outputs::thumbnail(app, text)),
         "mediaMs": header.output().and_then(outputs::duration_ms),
         "events": header.last_event.0,
-        "redrivable": run::not_redrivable(header, app.handle.clock().settled()).is_none() && header.parent.is_none(),
+        "redrivable": run::not_redrivable(header, &app.handle.clock().older_than(REDRIVABLE_MS)).is_none() && header.parent.is_none(),
     })
 }
 

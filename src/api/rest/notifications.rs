@@ -1,7 +1,8 @@
 //! Notifications: what waits for its target and why, and what was delivered lately.
 
 use axum::extract::State;
-use conveyor_store::Scans;
+use conveyor_base::BoxClock;
+use conveyor_store::{Scans, Stamp};
 use serde_json::{Value, json};
 
 use super::{JsonResult, NoStoreJson};
@@ -10,19 +11,21 @@ use crate::AppState;
 const ROWS_MAX: usize = 500;
 
 pub async fn all(State(app): State<AppState>) -> JsonResult {
-    app.reading(|_, rows| listed(rows)).await
+    app.reading(|app, rows| listed(rows, app.handle.clock())).await
 }
 
-fn listed(rows: &Scans) -> JsonResult {
+fn listed(rows: &Scans, clock: &BoxClock) -> JsonResult {
+    // What waits is dated by the box's own time.
+    let shown = |at: Stamp| clock.shown(at.into()).0;
     let waiting = rows.outbox(None, ROWS_MAX)?.into_iter().map(|(number, row)| {
         json!({
             "number": number,
             "target": row.target,
             "event": event_of(&row.body),
             "body": row.body,
-            "createdAt": row.created_at.0,
+            "createdAt": shown(row.created_at),
             "attempts": row.attempts,
-            "nextAt": row.next_at.0,
+            "nextAt": shown(row.next_at),
             "error": row.last_error,
         })
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Status;
-use conveyor_services::alarms;
+use conveyor_services::{alarms, schedules as schedule_rules};
 use conveyor_store::{ExecutionFilter, Scans};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -58,7 +58,11 @@ fn glance(app: &AppState, rows: &Scans, since: Option<i64>) -> Result<Value, cra
     let since = since.unwrap_or(now.0 - 24 * HOUR_MS).clamp(now.0 - 48 * HOUR_MS, now.0);
     let (running, more) = running(app, rows)?;
     let today = today(app, rows, since, now)?;
-    let alarms: Vec<_> = alarms::read(rows)?.into_values().filter(|alarm| alarm.raised).collect();
+    let alarms: Vec<_> = alarms::read(rows)?
+        .into_values()
+        .filter(|alarm| alarm.raised)
+        .map(|alarm| alarm.shown(app.handle.clock()))
+        .collect();
     Ok(json!({
         "now": now.0,
         "running": running,
@@ -196,14 +200,15 @@ pub async fn schedules(State(app): State<AppState>) -> JsonResult {
     let mut shown = app.effective["schedules"].clone();
     for (name, row) in app.reading(|_, rows| Ok(rows.schedules()?)).await? {
         for schedule in shown.as_array_mut().into_iter().flatten().filter(|s| s["name"] == name) {
-            schedule["lastAt"] = row.last.0.into();
+            let rule = schedule["rule"].as_str().unwrap_or_default();
+            schedule["lastAt"] = schedule_rules::last_due(rule, row.last.into(), app.handle.clock()).0.into();
         }
     }
     for schedule in shown.as_array_mut().into_iter().flatten() {
         let rule = schedule["rule"].as_str().unwrap_or_default();
         let zone = schedule["timezone"].as_str();
         schedule["nextAt"] = match schedule["enabled"] == true {
-            true => conveyor_services::schedules::next_due(rule, zone, app.handle.wall()).map(|at| at.0).into(),
+            true => schedule_rules::next_due(rule, zone, app.handle.clock()).map(|at| at.0).into(),
             false => Value::Null,
         };
     }

@@ -1,6 +1,6 @@
 //! EventBridge's PutEvents: what a request's fields mean and which are refused, for Tasks and for clients outside.
 
-use conveyor_base::Timestamp;
+use conveyor_base::{BoxClock, Timestamp};
 use conveyor_services::events::{DEFAULT_BUS, Events, Lineage, NewEvent, Undelivered, bus_name, event_id};
 use serde_json::{Value, json};
 
@@ -33,11 +33,12 @@ pub(super) fn has_all(events: &Events, request: &Value) -> bool {
 }
 
 /// Reads a request. The error is why it does nothing at all, in the words of a ValidationException.
-pub fn put(events: &Events, entries: &[Value], origin: &Origin<'_>, now: Timestamp) -> Result<Put, String> {
+pub fn put(events: &Events, entries: &[Value], origin: &Origin<'_>, clock: &BoxClock) -> Result<Put, String> {
+    let (now, wall) = (clock.now(), clock.wall());
     check(entries)?;
     let (mut answers, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
     for (n, entry) in entries.iter().enumerate() {
-        match read(events, entry, now) {
+        match read(events, entry, wall) {
             Ok(mut event) => {
                 let made = || uuid::Uuid::new_v4().to_string();
                 event.id = origin.seed.map_or_else(made, |seed| event_id(&format!("{seed}/{n}")));
@@ -121,6 +122,8 @@ fn time_of(value: Option<&Value>) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use conveyor_base::SystemClock;
+
     use super::*;
 
     #[test]
@@ -139,7 +142,8 @@ mod tests {
             entry(json!({"Source": "aws.s3"})),
         ];
         let origin = Origin { seed: Some("s"), ..Origin::default() };
-        let put = |entries: &[Value]| super::put(&events, entries, &origin, Timestamp(0));
+        let clock = BoxClock::new(std::sync::Arc::new(SystemClock), None);
+        let put = |entries: &[Value]| super::put(&events, entries, &origin, &clock);
         let said = put(&entries).unwrap().answer;
         let codes: Vec<&str> = (1..5).filter_map(|n| said["Entries"][n]["ErrorCode"].as_str()).collect();
         let expected = ["InvalidArgument", "MalformedDetail", "InvalidArgument", "NotAuthorizedForSourceException"];

@@ -55,7 +55,7 @@ impl Putting {
         let lineage = Lineage::of_trace_header(call.trace_header.as_deref());
         let origin = Origin { seed: Some(&seed), resources, lineage };
         let (integration, id, at) = (self.integration, aws::request_id(call), call.handle.wall());
-        let put = put(&self.events, &entries, &origin, call.handle.now())
+        let put = put(&self.events, &entries, &origin, call.handle.clock())
             .map_err(|what| forward::refused("events", integration, "ValidationException", &what, 400, &id))?;
         if put.rows.is_empty() {
             return Ok(ended(integration, put.answer, &id, at)?.into());

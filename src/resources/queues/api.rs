@@ -1,14 +1,17 @@
 //! SQS's operations on the queues, as both Tasks and clients outside call them: fields of the API in, its answer out.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use conveyor_base::Timestamp;
+use conveyor_base::BoxClock;
 use conveyor_base::escape::hex;
 use conveyor_run::Handle;
 use conveyor_run::service::Unavailable;
 use conveyor_services::queues::{
     NewMessage, QueueSettings, Queues, Receipt, Received, Reply, Request, Sent, Visibility,
 };
+use conveyor_store::Stamp;
 use serde_json::{Map, Value, json};
 
 use super::message::{attributes_md5, md5_hex};
@@ -80,7 +83,7 @@ pub type Shape = Box<dyn FnOnce(&Reply) -> Result<Value, SqsError> + Send>;
 
 /// One call of a client outside.
 pub async fn call(queues: &Queues, handle: &Handle, operation: &str, p: &Value) -> Result<Value, SqsError> {
-    match plan(queues, operation, p, handle.now())? {
+    match plan(queues, operation, p, handle.clock())? {
         Plan::Answered(answer) => Ok(answer),
         Plan::Ask(Question { queue, request, shape }) => {
             let reply = queues.ask(&queue, request, handle.entry()).await;
@@ -89,8 +92,8 @@ pub async fn call(queues: &Queues, handle: &Handle, operation: &str, p: &Value) 
     }
 }
 
-/// Reads a call's fields. `now`: from when on a receiver waits.
-pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Result<Plan, SqsError> {
+/// Reads a call's fields.
+pub fn plan(queues: &Queues, operation: &str, p: &Value, clock: &Arc<BoxClock>) -> Result<Plan, SqsError> {
     match operation {
         "GetQueueUrl" => {
             let name = p["QueueName"].as_str().ok_or_else(|| SqsError::missing("QueueName"))?;
@@ -112,7 +115,7 @@ pub fn plan(queues: &Queues, operation: &str, p: &Value, now: Timestamp) -> Resu
     match operation {
         "SendMessage" => at.send(p),
         "SendMessageBatch" => at.send_batch(p),
-        "ReceiveMessage" => at.receive(p, now),
+        "ReceiveMessage" => at.receive(p, clock),
         "DeleteMessage" => at.delete(p),
         "DeleteMessageBatch" => at.delete_batch(p),
         "ChangeMessageVisibility" => at.change_visibility(p),
@@ -249,7 +252,7 @@ impl At<'_> {
         }))
     }
 
-    fn receive(&self, p: &Value, now: Timestamp) -> Result<Plan, SqsError> {
+    fn receive(&self, p: &Value, clock: &Arc<BoxClock>) -> Result<Plan, SqsError> {
         let most = number(p, "MaxNumberOfMessages", 1, BATCH_MAX as i64)?.unwrap_or(1) as usize;
         let visibility_ms = match number(p, "VisibilityTimeout", 0, 43_200)? {
             Some(seconds) => seconds * 1000,
@@ -259,8 +262,10 @@ impl At<'_> {
             Some(seconds) => seconds * 1000,
             None => i64::try_from(self.settings.receive_wait.unwrap_or_default().ms).unwrap_or(0),
         };
-        let shown = Shown { account: self.queues.account().to_owned(), is_fifo: self.is_fifo(), asked: p.clone() };
-        let request = Request::Receive { most, visibility_ms, until: now.plus_ms(wait_ms) };
+        let (account, clock) = (self.queues.account().to_owned(), clock.clone());
+        let until = clock.now().plus_ms(wait_ms);
+        let shown = Shown { account, is_fifo: self.is_fifo(), asked: p.clone(), clock };
+        let request = Request::Receive { most, visibility_ms, until };
         Ok(self.ask(request, move |reply| match reply {
             Reply::Received(received) if received.is_empty() => Ok(json!({})),
             Reply::Received(received) => {
@@ -416,6 +421,8 @@ struct Shown {
     account: String,
     is_fifo: bool,
     asked: Value,
+    /// Rows are dated by the box's own time, and clients go by the wall clock.
+    clock: Arc<BoxClock>,
 }
 
 impl Shown {
@@ -432,9 +439,10 @@ impl Shown {
             system.insert(name.to_owned(), value.into());
         };
         put("SenderId", self.account.clone());
-        put("SentTimestamp", row.sent_at.0.to_string());
+        let date = |at: Stamp| self.clock.shown(at.into()).0.to_string();
+        put("SentTimestamp", date(row.sent_at));
         put("ApproximateReceiveCount", row.received.to_string());
-        put("ApproximateFirstReceiveTimestamp", row.first_received_at.0.to_string());
+        put("ApproximateFirstReceiveTimestamp", date(row.first_received_at));
         if self.is_fifo {
             put("SequenceNumber", shown(received.receipt.sequence));
             put("MessageDeduplicationId", row.deduplication.clone());

@@ -74,7 +74,7 @@ impl Operating {
             return answer;
         }
         let words = Words { integration: self.integration, id: aws::request_id(call), at: call.handle.wall() };
-        match plan(&self.queues, self.operation, &call.parameters, call.handle.now()) {
+        match plan(&self.queues, self.operation, &call.parameters, call.handle.clock()) {
             Ok(Plan::Answered(answer)) => Ok(words.ended(Ok(answer))?.into()),
             Ok(Plan::Ask(question)) => {
                 if let Request::Receive { until, .. } = question.request {

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use conveyor_asl::{ResultForm, Transformation};
-use conveyor_base::limits::quotas;
-use conveyor_base::{ExecutionId, Fault, arn, fault};
+use conveyor_base::limits::{REDRIVABLE_MS, quotas};
+use conveyor_base::{ExecutionId, Fault, Older, arn, fault};
 use conveyor_interpreter::{Failure, Header, Json, Outcome, Status};
 use conveyor_store::Scans;
 use serde_json::{Map, Value, json};
@@ -190,7 +190,8 @@ struct View {
     account: Arc<str>,
     machine: String,
     express: bool,
-    now: conveyor_base::Timestamp,
+    /// What can be redriven no more.
+    over: Older,
 }
 
 impl View {
@@ -200,7 +201,7 @@ impl View {
             account: run.core.account.as_str().into(),
             machine: format!("{}/{}", run.row.machine, run.row.label),
             express: run.row.express,
-            now: run.core.clock.wall(),
+            over: run.core.clock.older_than(REDRIVABLE_MS),
         }
     }
 
@@ -258,7 +259,7 @@ impl View {
         }
         if !self.express {
             put("RedriveCount", json!(header.redrive_count));
-            match not_redrivable(header, self.now) {
+            match not_redrivable(header, &self.over) {
                 None => put("RedriveStatus", json!("REDRIVABLE_BY_MAP_RUN")),
                 Some(reason) => {
                     put("RedriveStatus", json!("NOT_REDRIVABLE"));

@@ -1,6 +1,6 @@
 //! One alarm: when it is raised and cleared. Pure.
 
-use conveyor_base::Timestamp;
+use conveyor_base::{BoxClock, Timestamp};
 use conveyor_store::{AlarmChangeRow, AlarmRow, Stamp};
 use serde::Serialize;
 
@@ -31,6 +31,14 @@ impl Alarm {
         let change = |row: AlarmChangeRow| Change { at: row.at.0, raised: row.raised, reason: row.reason };
         let history = row.history.into_iter().map(change).collect();
         Alarm { name, raised: row.raised, reason: row.reason, since: row.since.0, history }
+    }
+
+    /// The same with its dates as the wall clock shows them; they are kept by the box's own time.
+    pub fn shown(mut self, clock: &BoxClock) -> Alarm {
+        let shown = |at: i64| clock.shown(Timestamp(at)).0;
+        self.since = shown(self.since);
+        self.history.iter_mut().for_each(|change| change.at = shown(change.at));
+        self
     }
 
     pub fn row(&self) -> AlarmRow {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use conveyor_base::{JOB_MACHINE, Timestamp, arn};
+use conveyor_base::limits::REDRIVABLE_MS;
+use conveyor_base::{JOB_MACHINE, Older, Timestamp, arn};
 use conveyor_interpreter::{Header, Status};
 use conveyor_store::EventRow;
 use serde_json::{Value, json};
@@ -142,7 +143,7 @@ impl Bus {
         let output_bytes = output.map_or(0, escaped);
         let (gives_input, gives_output) =
             (escaped(&header.input) + output_bytes <= PAYLOADS_BYTES_MAX, output_bytes <= PAYLOADS_BYTES_MAX);
-        let reason = conveyor_run::not_redrivable(header, now);
+        let reason = conveyor_run::not_redrivable(header, &Older::than(now.plus_ms(-REDRIVABLE_MS)));
         json!({
             "executionArn": arn::execution(&self.region, &self.account, machine, &header.name),
             "stateMachineArn": machine_arn,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use conveyor_base::Fault;
+use conveyor_base::{Fault, Timestamp};
 use conveyor_run::Announced;
 use conveyor_run::service::{Requester, Service, Turn};
 use conveyor_store::{Commit, EventRow, Scans};
@@ -17,6 +17,8 @@ use crate::notifications::Notifications;
 
 /// Rows read at once when they are taken up.
 const ROWS_PER_PAGE: usize = 500;
+/// Before all dates that there are.
+const LONG_AGO_MS: i64 = 1 << 60;
 
 pub(super) struct Dispatcher {
     events: Events,
@@ -58,7 +60,7 @@ impl Dispatcher {
             after = Some(last.clone());
             for ((event, target), row) in rows {
                 match workers.get_mut(&target) {
-                    Some(worker) => worker.backlog.add(event, row.next_at.into(), row.attempts),
+                    Some(worker) => worker.backlog.add(event, due(&row), row.attempts),
                     None => lost += 1,
                 }
             }
@@ -127,6 +129,13 @@ impl Dispatcher {
             }
         }
     }
+}
+
+/// When a stored event is to be delivered. One that was never tried is due at once and in its place, by whichever clock it is
+/// dated: what tells of executions goes by the wall clock.
+fn due(row: &EventRow) -> Timestamp {
+    let at = Timestamp::from(row.next_at);
+    if row.attempts == 0 { at.plus_ms(-LONG_AGO_MS) } else { at }
 }
 
 /// What came of an event that was under way.

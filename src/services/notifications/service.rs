@@ -151,7 +151,7 @@ impl NotificationService {
         let delivered = DeliveredRow {
             target: row.target,
             body: row.body,
-            created_at: row.created_at,
+            created_at: turn.handle().clock().shown(row.created_at.into()).into(),
             delivered_at: turn.wall().into(),
             attempts: row.attempts + 1,
         };

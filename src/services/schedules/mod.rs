@@ -4,17 +4,19 @@
 //! (rule, last run) ──last_within──▶ due ──start by name `<schedule>-<due>`──▶ row of the last run
 //! ```
 //!
-//! Invariants: a due time starts once, since the execution's name follows from it; the last run is a row, so that a
-//! restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up. Due times are the
-//! wall clock's: one that is set on passes some by, which counts as missed, and by one that is set back (by more than what is
-//! on time) they come again and are due again.
+//! Invariants: a due time starts once, since the execution's name follows from it and what was run is noted; the last run is a
+//! row, so that a restart knows what was missed; what was missed is run once or skipped, as the schedule says, never piled up.
+//! A rate's due times are of the box's own time, which no setting of the clock moves. Those of a cron rule are the wall
+//! clock's: one that is set on passes some by, which counts as missed; by one that is set back they come again, and those are
+//! run that were not.
 
+mod ran;
 mod rule;
 mod service;
 
 use std::collections::BTreeMap;
 
-use conveyor_base::{Fault, Timestamp};
+use conveyor_base::{BoxClock, Fault, Timestamp};
 use conveyor_run::Handle;
 use conveyor_run::service::Address;
 use jiff::tz::TimeZone;
@@ -112,8 +114,18 @@ impl Schedules {
     }
 }
 
-/// When a rule, as its text, is due next; `None` for never and for what is no rule or no zone.
-pub fn next_due(rule: &str, timezone: Option<&str>, now: Timestamp) -> Option<Timestamp> {
+/// When a rule, as its text, is due next, as the wall clock shows it; `None` for never and for what is no rule or no zone.
+pub fn next_due(rule: &str, timezone: Option<&str>, clock: &BoxClock) -> Option<Timestamp> {
     let zone = timezone.map_or_else(|| Ok(TimeZone::system()), TimeZone::get).ok()?;
-    rule.parse::<Rule>().ok()?.next_after(now, &zone)
+    let rule: Rule = rule.parse().ok()?;
+    match rule.is_by_wall() {
+        true => rule.next_after(clock.wall(), &zone),
+        false => rule.next_after(clock.now(), &zone).map(|due| clock.shown(due)),
+    }
+}
+
+/// When a rule, as its text, was due last, as the wall clock shows it. `last`: what its row says.
+pub fn last_due(rule: &str, last: Timestamp, clock: &BoxClock) -> Timestamp {
+    let is_rate = rule.parse::<Rule>().is_ok_and(|rule| !rule.is_by_wall());
+    if is_rate { clock.shown(last) } else { last }
 }

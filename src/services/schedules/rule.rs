@@ -50,6 +50,11 @@ impl Rule {
         Rule { text: "rate(1 day)".to_owned(), kind: Kind::EveryMs(86_400_000) }
     }
 
+    /// Whether it goes by the wall clock: a rate is a length of time and goes by the box's own, which nobody sets.
+    pub fn is_by_wall(&self) -> bool {
+        matches!(self.kind, Kind::Cron(_))
+    }
+
     /// The first moment after `after` at which the rule is due; `None` where there is none within nine years.
     pub fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.kind {

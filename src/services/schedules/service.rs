@@ -9,6 +9,7 @@ use conveyor_run::{Handle, Refused, StartRequest};
 use conveyor_store::{Commit, Scans, ScheduleRow};
 use jiff::tz::TimeZone;
 
+use super::ran::Ran;
 use super::{Missed, ON_TIME_MS, ScheduleSettings};
 
 /// Before a start is tried again that the box could not take.
@@ -30,14 +31,15 @@ struct Schedule {
     zone: TimeZone,
     /// The newest due time that is settled: run or skipped. `None`: the schedule is new.
     last: Option<Timestamp>,
-    /// How often the clock was set back so far that due times come again.
-    rounds: u64,
+    /// What must not be run again where the clock is set back. Of a rate nothing comes again.
+    ran: Ran,
     /// A start is under way, or waits for its next try.
     starting: Option<Starting>,
 }
 
 enum Starting {
     UnderWay,
+    /// By the box's own time.
     Again(Timestamp),
 }
 
@@ -51,9 +53,9 @@ impl ScheduleService {
             // The configuration's check has refused a zone that there is not.
             let Ok(zone) = settings.zone() else { continue };
             let last = rows.schedule(name)?.map(|row| row.last.into());
-            let rounds = rows.setting(&rounds_key(name))?.and_then(|bytes| bytes.try_into().ok());
-            let rounds = rounds.map_or(0, u64::from_be_bytes);
-            let schedule = Schedule { settings: settings.clone(), zone, last, rounds, starting: None };
+            let rule = format!("{} {}", settings.rule, settings.timezone.as_deref().unwrap_or_default());
+            let ran = Ran::read(rows.setting(&ran_key(name))?.as_deref(), rule);
+            let schedule = Schedule { settings: settings.clone(), zone, last, ran, starting: None };
             schedules.insert(name.clone(), schedule);
         }
         Ok(ScheduleService { schedules })
@@ -69,13 +71,13 @@ impl Service for ScheduleService {
         let workflow = &schedule.settings.workflow;
         match end {
             Ok(()) => {
-                let late = turn.wall().since_ms(due) > ON_TIME_MS;
+                let late = schedule.now(turn).since_ms(due) > ON_TIME_MS;
                 tracing::info!(schedule = name, due = %due, late, "a schedule started its workflow");
             }
             Err(refused) if refused.is_transient() => {
                 let why = refused.message;
                 tracing::warn!(schedule = name, why, "a schedule could not start its workflow; trying again");
-                schedule.starting = Some(Starting::Again(turn.wall().plus_ms(AGAIN_MS)));
+                schedule.starting = Some(Starting::Again(turn.now().plus_ms(AGAIN_MS)));
                 return schedule.look(turn, &name);
             }
             Err(refused) => {
@@ -83,6 +85,7 @@ impl Service for ScheduleService {
                 tracing::error!(schedule = name, workflow, why, "a schedule cannot start its workflow");
             }
         }
+        schedule.add_ran(due);
         schedule.settle(turn, &name, due);
         schedule.look(turn, &name);
     }
@@ -97,11 +100,10 @@ impl Service for ScheduleService {
 impl Schedule {
     /// Starts what is due, and asks to be woken for what will be.
     fn look(&mut self, turn: &mut Deciding<'_>, name: &str) {
-        let now = turn.wall();
+        let now = self.now(turn);
         match self.starting {
             Some(Starting::UnderWay) => return,
-            // Further away it is only where the clock was set back.
-            Some(Starting::Again(at)) if at > now && at <= now.plus_ms(AGAIN_MS) => return turn.wake_at_wall(at),
+            Some(Starting::Again(at)) if at > turn.now() => return turn.wake_at(at),
             _ => self.starting = None,
         }
         let Some(last) = self.last else {
@@ -110,22 +112,24 @@ impl Schedule {
             return self.look_later(turn, now);
         };
         if last > now.plus_ms(ON_TIME_MS) {
-            // It was settled by a clock that ran ahead, and would be silent until then. What was due by that clock is due
-            // again by this one, and has another name.
-            self.rounds += 1;
+            // It was settled by a clock that ran ahead, and would be silent until then.
             self.settle(turn, name, now);
             return self.look_later(turn, now);
         }
         let Some(due) = self.settings.rule.last_within(last, now, &self.zone) else {
             return self.look_later(turn, last);
         };
+        if self.ran.has(due) {
+            self.settle(turn, name, due);
+            return self.look_later(turn, due);
+        }
         if now.since_ms(due) > ON_TIME_MS && self.settings.missed == Missed::Skip {
             tracing::warn!(schedule = name, due = %due, "a run was missed while the box was off and is skipped, as configured");
             self.settle(turn, name, due);
             return self.look_later(turn, due);
         }
         self.starting = Some(Starting::UnderWay);
-        let (start, handle) = (self.start(name, due), turn.handle());
+        let (start, handle) = (self.start(turn, name, due), turn.handle());
         let (schedule, panicked) = (name.to_owned(), name.to_owned());
         turn.act(async move { Started { schedule, due, end: begin(&handle, start).await } }, move |text| {
             let end = Err(Refused::new("InternalFailure", text));
@@ -133,23 +137,34 @@ impl Schedule {
         });
     }
 
+    /// The time that its rule goes by.
+    fn now(&self, turn: &Deciding<'_>) -> Timestamp {
+        if self.settings.rule.is_by_wall() { turn.wall() } else { turn.now() }
+    }
+
     fn look_later(&self, turn: &mut Deciding<'_>, from: Timestamp) {
-        if let Some(next) = self.settings.rule.next_after(from, &self.zone) {
-            turn.wake_at_wall(next);
+        match self.settings.rule.next_after(from, &self.zone) {
+            Some(next) if self.settings.rule.is_by_wall() => turn.wake_at_wall(next),
+            Some(next) => turn.wake_at(next),
+            None => {}
+        }
+    }
+
+    fn add_ran(&mut self, due: Timestamp) {
+        let (rule, zone) = (&self.settings.rule, &self.zone);
+        if rule.is_by_wall() {
+            self.ran.add(due, |at| rule.next_after(at, zone));
         }
     }
 
     /// The execution's name follows from the due time, so that it starts once, whatever happens before it is settled.
-    fn start(&self, name: &str, due: Timestamp) -> StartRequest {
-        let name_of = match self.rounds {
-            0 => format!("{name}-{}", due.0),
-            rounds => format!("{name}--{rounds}-{}", due.0),
-        };
-        let execution: String = name_of.chars().rev().take(NAME_CHARS_MAX).collect();
+    fn start(&self, turn: &Deciding<'_>, name: &str, due: Timestamp) -> StartRequest {
+        let execution: String = format!("{name}-{}", due.0).chars().rev().take(NAME_CHARS_MAX).collect();
+        let shown = if self.settings.rule.is_by_wall() { due } else { turn.handle().clock().shown(due) };
         StartRequest {
             machine: self.settings.workflow.clone(),
             name: Some(execution.chars().rev().collect()),
-            input: self.settings.input(name, due).into(),
+            input: self.settings.input(name, shown).into(),
             once: true,
             ..StartRequest::default()
         }
@@ -158,19 +173,23 @@ impl Schedule {
     fn settle(&mut self, turn: &mut Deciding<'_>, name: &str, due: Timestamp) {
         let mut commit = Commit::new();
         commit.put_schedule(name, &ScheduleRow { last: due.into() });
-        if self.rounds > 0 {
-            commit.put_setting(&rounds_key(name), &self.rounds.to_be_bytes());
+        if self.settings.rule.is_by_wall() {
+            commit.put_setting(&ran_key(name), &self.ran.row());
         }
         turn.commit(commit, || ());
         self.last = Some(due);
     }
 }
 
-/// The row of its rounds.
-fn rounds_key(name: &str) -> String {
-    format!("schedules.rounds.{name}")
+/// The row of what was run.
+fn ran_key(name: &str) -> String {
+    format!("schedules.ran.{name}")
 }
 
 async fn begin(handle: &Handle, start: StartRequest) -> Result<(), Refused> {
-    handle.start(start).await.map(drop)
+    match handle.start(start).await {
+        // By this name nobody starts but this schedule: it was run, when its input said something else.
+        Err(refused) if refused.code == "ExecutionAlreadyExists" => Ok(()),
+        started => started.map(drop),
+    }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use conveyor_base::beneath::{Entry, Meta};
 use conveyor_base::shares::ShareError;
-use conveyor_base::{ShareIo, Shares, Timestamp, Uri};
+use conveyor_base::{Older, ShareIo, Shares, Timestamp, Uri};
 use conveyor_run::Refused;
 use conveyor_store::UploadRow;
 use tokio::sync::{mpsc, oneshot};
@@ -166,16 +166,16 @@ pub enum Removal {
     Kept,
 }
 
-/// Removes a part, or, where a time is given, one that nothing was written to since. One that is gone already is what was
+/// Removes a part, or, where an age is given, one that was not written to since then. One that is gone already is what was
 /// asked for.
-pub fn remove(shares: &Shares, upload: &UploadRow, idle_since: Option<Timestamp>) -> Result<Removal, Refused> {
+pub fn remove(shares: &Shares, upload: &UploadRow, idle: Option<&Older>) -> Result<Removal, Refused> {
     let failed = |e| Refused::new("ServiceUnavailable", format!("what came of {} cannot be removed: {e}", upload.key));
     let part = match part(shares, upload) {
         Err(refused) if refused.code == "ResourceNotFound" => return Ok(Removal::Gone),
         part => part?,
     };
-    if let Some(since) = idle_since
-        && written_at(&part).map_err(failed)?.is_some_and(|at| at >= since)
+    if let Some(idle) = idle
+        && written_at(&part).map_err(failed)?.is_some_and(|at| !idle.has(at))
     {
         return Ok(Removal::Kept);
     }
@@ -198,21 +198,21 @@ fn written_at(part: &Entry) -> io::Result<Option<Timestamp>> {
 /// removes parts that belong to none of them, where they are as old: what a crash left between the part and its row. Of
 /// folders it knows the share's root and those of the uploads, and goes into no other. Nothing is said of a share that is
 /// away.
-pub fn sweep(shares: &Shares, share: &str, uploads: &[(String, UploadRow)], since: Timestamp) -> Vec<String> {
+pub fn sweep(shares: &Shares, share: &str, uploads: &[(String, UploadRow)], old: &Older) -> Vec<String> {
     let root = shares.place(&Uri::new(share, ""));
     // What is an empty folder may be a share that is not mounted.
     if root.and_then(|root| root.list()).map_or(true, |mut listing| listing.next().is_none()) {
         return Vec::new();
     }
     let is_idle = |row: &UploadRow| match part(shares, row) {
-        Ok(part) => written_at(&part).is_ok_and(|at| at.is_none_or(|at| at < since)),
+        Ok(part) => written_at(&part).is_ok_and(|at| at.is_none_or(|at| old.has(at))),
         Err(refused) => refused.code == "ResourceNotFound",
     };
     let idle = uploads.iter().filter(|(_, row)| is_idle(row)).map(|(id, _)| id.clone()).collect();
     let known: BTreeSet<&OsStr> = uploads.iter().filter_map(|(_, row)| Path::new(&row.part).file_name()).collect();
     let folders = uploads.iter().map(|(_, row)| row.key.rsplit_once('/').map_or("", |(folder, _)| folder));
     for folder in folders.chain([""]).collect::<BTreeSet<&str>>() {
-        for part in strays(shares, &Uri::new(share, folder), &known, since) {
+        for part in strays(shares, &Uri::new(share, folder), &known, old) {
             match part.remove_file() {
                 Ok(()) => {
                     tracing::info!(part = %part.path().display(), "a part of an upload that nobody knows of was removed")
@@ -226,14 +226,14 @@ pub fn sweep(shares: &Shares, share: &str, uploads: &[(String, UploadRow)], sinc
     idle
 }
 
-/// Parts in a folder that are none of those, and that nothing was written to since then.
-fn strays(shares: &Shares, folder: &Uri, known: &BTreeSet<&OsStr>, since: Timestamp) -> Vec<Entry> {
+/// Parts in a folder that are none of those, and that were not written to for so long.
+fn strays(shares: &Shares, folder: &Uri, known: &BTreeSet<&OsStr>, old: &Older) -> Vec<Entry> {
     let Ok(place) = shares.place(folder) else { return Vec::new() };
     let (Ok(opened), Ok(listing)) = (place.folder(), place.list()) else { return Vec::new() };
     let names = listing.flatten().map(|listed| listed.name);
     let names = names.filter(|name| name.to_str().is_some_and(is_part_name) && !known.contains(name.as_os_str()));
     let parts = names.map(|name| opened.entry(name));
-    parts.filter(|part| matches!(written_at(part), Ok(Some(written_at)) if written_at < since)).collect()
+    parts.filter(|part| matches!(written_at(part), Ok(Some(written_at)) if old.has(written_at))).collect()
 }
 
 /// The name of the part of an upload of that id.
@@ -374,7 +374,7 @@ mod tests {
             let untouched = BTreeSet::from([&kept, &stray].map(|path| path.file_name().unwrap().to_owned()));
             assert_eq!((std::fs::read_to_string(&kept).unwrap(), there()), (String::new(), untouched.clone()));
             for _ in 0..ROUNDS {
-                sweep(&shares, "incoming", &[("id".to_owned(), row.clone())], Timestamp(i64::MAX));
+                sweep(&shares, "incoming", &[("id".to_owned(), row.clone())], &Older::than(Timestamp::MAX));
                 let _ = remove(&shares, &row, None);
             }
             assert_eq!(there(), untouched, "nothing is removed there either");

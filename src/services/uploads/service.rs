@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use conveyor_base::limits::UPLOAD_IDLE_MS;
-use conveyor_base::{Fault, ShareIo, Shares, Timestamp, Uri};
+use conveyor_base::{Fault, Older, ShareIo, Shares, Timestamp, Uri};
 use conveyor_run::Refused;
 use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_store::{Commit, UploadRow};
@@ -214,19 +214,19 @@ impl UploadService {
         }
     }
 
-    /// The part goes before the row: what a crash leaves can be terminated again. `idle_since`: only if nothing was written
-    /// to it since then.
+    /// The part goes before the row: what a crash leaves can be terminated again. `idle`: only if it was written to
+    /// that long ago.
     fn leave(
         &mut self,
         turn: &mut Deciding<'_>,
         id: String,
         row: UploadRow,
-        idle_since: Option<Timestamp>,
+        idle: Option<Older>,
         waiting: Vec<Requester<Result<(), Refused>>>,
     ) {
         self.busy.insert(id.clone(), Busy::Leaving(waiting));
         let (io, share, of) = (self.io.clone(), row.share.clone(), id.clone());
-        let remove = move |shares: &Shares| files::remove(shares, &row, idle_since);
+        let remove = move |shares: &Shares| files::remove(shares, &row, idle.as_ref());
         let removed = async move { Message::Removed { id, outcome: joined(io.run(&[&share], remove).await) } };
         turn.act(removed, |what| Message::Removed { id: of, outcome: Err(broken(what)) });
     }
@@ -264,7 +264,7 @@ impl UploadService {
     }
 
     fn look(&mut self, turn: &mut Deciding<'_>, uploads: Vec<(String, UploadRow)>) {
-        let since = idle_since(turn);
+        let idle = idle_for(turn);
         let mut by_share: BTreeMap<String, Vec<(String, UploadRow)>> =
             self.io.shares().names().map(|share| (share.to_owned(), Vec::new())).collect();
         for (id, row) in uploads {
@@ -276,8 +276,8 @@ impl UploadService {
             if !self.sweeping.insert(share.clone()) {
                 continue;
             }
-            let (io, of, panicked) = (self.io.clone(), share.clone(), share.clone());
-            let look = move |shares: &Shares| files::sweep(shares, &of, &uploads, since);
+            let (io, of, panicked, idle) = (self.io.clone(), share.clone(), share.clone(), idle.clone());
+            let look = move |shares: &Shares| files::sweep(shares, &of, &uploads, &idle);
             let looked = async move {
                 let idle = io.run_long(&[&share], look).await;
                 Message::Looked { share, idle: idle.unwrap_or_default() }
@@ -296,7 +296,7 @@ impl UploadService {
             let Some(row) = self.row(turn, &id) else { return };
             if let Some(row) = row {
                 tracing::info!(file = row.key, share, by = row.by, "an upload that nobody went on with is given up");
-                self.leave(turn, id, row, Some(idle_since(turn)), Vec::new());
+                self.leave(turn, id, row, Some(idle_for(turn)), Vec::new());
             }
         }
     }
@@ -323,8 +323,7 @@ fn joined<T>(done: Result<Result<T, Refused>, Fault>) -> Result<T, Refused> {
     done?
 }
 
-/// Nothing came of an upload since then that is idle, by the date of its part. What is removed by it is gone: a clock that is
-/// ahead by mistake does not count.
-fn idle_since(turn: &Deciding<'_>) -> Timestamp {
-    turn.handle().clock().settled().plus_ms(-UPLOAD_IDLE_MS)
+/// How old the part of an upload is that is idle. What is removed by it is gone: a clock that is wrong does not count.
+fn idle_for(turn: &Deciding<'_>) -> Older {
+    turn.handle().clock().older_than(UPLOAD_IDLE_MS)
 }

@@ -11,6 +11,7 @@ mod anew;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use conveyor_base::{ExecutionId, Fault, Timestamp};
@@ -82,6 +83,12 @@ struct Day {
 
 pub(super) fn day_of(at: Timestamp) -> u32 {
     u32::try_from(at.0.max(0) / DAY_MS).unwrap_or(u32::MAX)
+}
+
+/// The dates of a day.
+pub(super) fn dates_of(day: u32) -> Range<Timestamp> {
+    let begin = i64::from(day) * DAY_MS;
+    Timestamp(begin)..Timestamp(begin + DAY_MS)
 }
 
 pub(super) fn file_name(day: u32) -> String {

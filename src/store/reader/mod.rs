@@ -405,9 +405,16 @@ fn header_from(
 }
 
 impl Reader {
-    /// The newest event of an execution that is not archived, which is in one row.
-    pub fn last_event(&self, id: ExecutionId) -> Result<Option<HistoryEvent>, Fault> {
-        Ok(live_history(&self.0.snapshot(), id, EventId(u64::MAX), 1, usize::MAX, Direction::Backward)?.0.pop())
+    /// When the newest event of an execution was that is not archived. Reads one row.
+    pub fn last_event_at(&self, id: ExecutionId) -> Result<Option<Timestamp>, Fault> {
+        let (first, last) = (tables::history(id, EventId(0)), tables::history(id, EventId(u64::MAX)));
+        let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
+        let mut newest = None;
+        self.0.snapshot().scan(Table::History, range, Direction::Backward, |_, row| {
+            newest = rows::newest_at(row.access::<HistoryRow>()?);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(newest)
     }
 }
 

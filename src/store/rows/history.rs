@@ -122,6 +122,11 @@ pub(crate) fn events_from(row: &ArchivedHistoryRow) -> Result<Vec<HistoryEvent>,
     events.collect()
 }
 
+/// When the newest event of a row was.
+pub(crate) fn newest_at(row: &ArchivedHistoryRow) -> Option<Timestamp> {
+    row.events.last().map(|event| Timestamp(event.at.to_native()))
+}
+
 /// Collects the fields of the events.
 #[derive(Default)]
 struct Fields {

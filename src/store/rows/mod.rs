@@ -58,7 +58,7 @@ pub use events::EventRow;
 pub(super) use execution::{
     ArchivedHeaderRow, BranchRow, HeaderRow, PayloadsRow, branch_from, child, child_from, header_from, payloads_from,
 };
-pub(super) use history::{HistoryRow, events_from};
+pub(super) use history::{HistoryRow, events_from, newest_at};
 pub use items::{ItemRow, TableRow};
 pub use landings::LandingRow;
 pub use machines::{AliasRow, MachineKind, MachineRow, RevisionRow, Route, VersionRow};

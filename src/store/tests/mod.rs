@@ -7,7 +7,7 @@ mod walks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, TaskToken, TimerId, Timestamp};
+use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, Older, TaskToken, TimerId, Timestamp};
 use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Failure, Header, HistoryEvent, HistoryKind, Item, MachineRef, MapChild,
     MapItems, Outcome, Parent, Qualifier, Rows as _, RunTask, StateType, Status, Step, TaskPhase,
@@ -447,10 +447,13 @@ fn three_days(writer: &Writer) -> BTreeMap<ExecutionId, i64> {
 }
 
 fn archive(writer: &Writer, succeeded: i64, unsuccessful: i64) -> usize {
-    let before = EndedBefore { succeeded: Timestamp(succeeded), unsuccessful: Timestamp(unsuccessful) };
+    let before = EndedBefore {
+        succeeded: Older::than(Timestamp(succeeded)),
+        unsuccessful: Older::than(Timestamp(unsuccessful)),
+    };
     let (mut archived, mut reached) = (0, None);
     loop {
-        let pass = writer.archive_ended(before, reached, 3).unwrap();
+        let pass = writer.archive_ended(&before, reached, 3).unwrap();
         archived += pass.archived;
         reached = pass.reached;
         if reached.is_none() {
@@ -493,7 +496,7 @@ fn ended_executions_move_into_archives_and_old_days_are_dropped_whole() {
 
     let (writer, reader) = opened(on_caller(dir.path()));
     assert_eq!(look(&reader), everything);
-    assert_eq!(writer.forget_archived(Timestamp(DAY_MS + 1)).unwrap(), 4);
+    assert_eq!(writer.forget_archived(&Older::than(Timestamp(DAY_MS + 1))).unwrap(), 4);
     for (n, (id, day)) in days.iter().enumerate() {
         assert_eq!(reader.header(*id).unwrap().is_none(), *day == 0 && n > 0);
         assert_eq!(reader.history(*id, EventId(1), 99, Direction::Forward).unwrap().is_empty(), *day == 0 && n > 0);
