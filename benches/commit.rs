@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "verified.rs"]
+mod verified;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +28,8 @@ fn main() {
     let raw = yardstick::print_raw();
     let redb = yardstick::redb_commit(1_000);
     println!("redb, one row                  p50 {:6.0} µs   p99 {:6.0} µs", redb.at(50), redb.at(99));
+
+    verified::commits(1_000);
 
     let folder = yardstick::folder("commit");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();

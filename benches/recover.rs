@@ -61,6 +61,10 @@ async fn sleep_and_die(folder: &Path, count: usize) {
     served.kill();
     tokio::time::sleep(DUE_AFTER + Duration::from_secs(1)).await;
 
+    // The yardstick of a start: all of the store's bytes, read once.
+    let begun = Instant::now();
+    let bytes = read_all(&folder.join("data/store"));
+    let read = begun.elapsed();
     let begun = Instant::now();
     let served = Served::start(folder);
     let listening = begun.elapsed();
@@ -75,6 +79,12 @@ async fn sleep_and_die(folder: &Path, count: usize) {
             first = Some(begun.elapsed());
         }
     }
+    println!(
+        "reading the store's {:.0} MiB    {:.0} ms; until it listens {:.1} × that",
+        bytes as f64 / 1048576.0,
+        read.as_secs_f64() * 1e3,
+        listening.as_secs_f64() / read.as_secs_f64(),
+    );
     println!(
         "after kill -9                  listening {:.0} ms   first durable answer {:.0} ms   first due timer fired {:.0} \
          ms   all {DUE} fired {:.0} ms   resident {:.0} MiB",
@@ -107,4 +117,10 @@ async fn start(address: SocketAddr, machine: &str, count: usize, time: Duration)
 /// What the file takes on the disk.
 fn size(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |m| m.blocks() * 512)
+}
+
+/// How many bytes there are.
+fn read_all(store: &Path) -> usize {
+    let files = std::fs::read_dir(store).unwrap().map(Result::unwrap).filter(|file| file.path().is_file());
+    files.map(|file| std::fs::read(file.path()).unwrap().len()).sum()
 }

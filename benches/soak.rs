@@ -4,7 +4,7 @@
 //! crashes  the whole box in simulation, whose power goes
 //! kills    kill -9 of the served binary with executions, messages, uploads and media in flight
 //! media    damaged files of ten containers, dropped on a served box's share
-//! rot      damage to the files of a store
+//! rot      damage to the files of a store, and to those of a simulated box between its lives
 //! disks    disks that are full or gone, under a served box
 //! ```
 //!
@@ -29,6 +29,8 @@ mod life;
 mod machines;
 #[path = "../tests/sim/oracle.rs"]
 mod oracle;
+#[path = "../tests/sim/rot.rs"]
+mod rotting;
 #[path = "../tests/sim/services.rs"]
 mod services;
 #[path = "../tests/sim/world.rs"]

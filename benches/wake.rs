@@ -4,11 +4,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "verified.rs"]
+mod verified;
+
+use std::path::Path;
 use std::time::Instant;
 
 use conveyor_base::{ExecutionId, Timestamp};
 use conveyor_interpreter::Command;
-use conveyor_store::{Commit, Options, Threads, open};
+use conveyor_store::{Commit, Options, Scans, Threads, Writer, open};
 use conveyor_testing::yardstick;
 
 /// As the appliance has it.
@@ -20,10 +24,9 @@ const WOKEN: usize = 1_000;
 
 fn main() {
     let count = std::env::var("CONVEYOR_BENCH_EXECUTIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(100_000usize);
+    verified::reads(count as u64, 10_000);
     let folder = yardstick::folder("wake");
-    let options = Options { threads: Threads::Caller { checkpoint_every: 0 }, ..Options::at(&folder) };
-    let (writer, reader) = open(options).unwrap();
-    let reader = reader.on_this_thread();
+    let (writer, reader) = opened(&folder);
     for first in (0..count).step_by(PER_COMMIT) {
         let mut commit = Commit::new();
         for n in first..count.min(first + PER_COMMIT) {
@@ -46,6 +49,19 @@ fn main() {
         }
     });
     println!("find and load, each      {:9.2} µs", load.at(50) / WOKEN as f64);
+    // The same out of the file, where each page is verified again: opened anew, the store has nothing in memory.
+    drop((writer, reader));
+    let (writer, reader) = opened(&folder);
+    let cold = yardstick::measure(1, |_| {
+        for (_, id, _) in reader.timers(Timestamp::MAX, WOKEN).unwrap() {
+            assert!(reader.execution(id).unwrap().is_some());
+        }
+    });
+    println!(
+        "the same, opened anew    {:9.2} µs   {:.1} × what is in memory",
+        cold.at(50) / WOKEN as f64,
+        cold.at(50) / load.at(50)
+    );
 
     let start = Instant::now();
     let mut woken = 0;
@@ -64,4 +80,10 @@ fn main() {
     println!("wake, step and commit    {:9.2} µs each, {:.0} a second", each * 1e6, 1.0 / each);
     drop((writer, reader));
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn opened(folder: &Path) -> (Writer, Scans) {
+    let threads = Threads::Caller { checkpoint_every: 0 };
+    let (writer, reader) = open(Options { threads, ..Options::at(folder) }).unwrap();
+    (writer, reader.on_this_thread())
 }

@@ -6,7 +6,8 @@
 //! end to others. In the lives of `services` the resources are the box's own, and people also send, receive, decide,
 //! create, upload and drop files, hang up at any await, and set the clock, while actors die at any message. The power goes
 //! at a given write, sync, length change or rename; after an outage the next boot starts on what survived; the last boot
-//! runs to the end, and `oracle` and `ledger` read what is stored and share no code with the interpreter and the services.
+//! runs to the end, and `oracle` and `ledger` read what is stored and share no code with the interpreter and the services. In the lives
+//! of `rot` bytes of the disk are others when it is on again.
 //! Not in it: media, HTTP, log delivery, jobs at other services, the record of express starts (a thread of its own), and
 //! shares that lose power (uploads and watched folders are real folders, which keep all).
 //!
@@ -28,6 +29,8 @@ mod life;
 mod machines;
 #[path = "sim/oracle.rs"]
 mod oracle;
+#[path = "sim/rot.rs"]
+mod rotting;
 #[path = "sim/services.rs"]
 mod services;
 #[path = "sim/world.rs"]
@@ -111,6 +114,14 @@ fn a_machine_that_starts_with_a_wrong_clock_does_all_it_should() {
             let offs = [Off::Power(rng.random_range(150..1_200)), Off::Order(rng.random_range(1_000..60_000))];
             Life::with_a_clock_that_starts_wrong(seed, starts).live(&offs);
         }
+    }
+}
+
+/// Bytes rot while the box is off: what was true is told, or it is an error by name.
+#[test]
+fn what_rots_between_lives_is_told_and_never_taken_for_true() {
+    for seed in seeds(12) {
+        println!("seed {seed}: {}", rotting::live(seed));
     }
 }
 

@@ -5,19 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "store_rot/steps.rs"]
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use conveyor_base::{BranchId, EventId, ExecutionId, Older, TimerId, Timestamp};
-use conveyor_interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
-};
+use conveyor_base::{EventId, Older, Timestamp};
+use conveyor_interpreter::Status;
 use conveyor_store::sim::SimDisk;
-use conveyor_store::{
-    Backends, Commit, Direction, EndedBefore, Options, Reader, RevisionRow, Scans, Threads, Writer, check, open,
-};
+use conveyor_store::{Backends, Commit, Direction, EndedBefore, Options, Reader, Scans, Threads, Writer, check, open};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+use steps::{Sleeper, revision};
 
 const COMMITS: usize = 24;
 const TABLES: [&str; 2] = ["jobs", "jobs-2"];
@@ -96,87 +97,9 @@ fn script(rng: &mut ChaCha8Rng) -> Vec<Vec<Change>> {
     commits
 }
 
-fn header(id: u128) -> Header {
-    Header {
-        child: None,
-        id: ExecutionId(id),
-        name: format!("run-{id}"),
-        machine: MachineRef { name: format!("m{}", id % 3), revision: 1, qualifier: None },
-        status: Status::Running,
-        started_at: Timestamp(1),
-        stopped_at: None,
-        input: Arc::from("{}"),
-        outcome: None,
-        last_event: EventId(1),
-        next_branch: BranchId(1),
-        next_attempt: Default::default(),
-        next_timer: TimerId(1),
-        timeout_timer: None,
-        parent: None,
-        redrive_count: 0,
-        redriven_at: None,
-        trace_header: None,
-    }
-}
-
-fn due(id: u128) -> Timestamp {
-    Timestamp(1_000 - (id as i64 * 37) % 100)
-}
-
-fn event(number: u64, kind: HistoryKind) -> HistoryEvent {
-    HistoryEvent { id: EventId(number), previous: EventId(number - 1), at: Timestamp(1), kind }
-}
-
-fn start(id: u128) -> Step {
-    let branch = Branch {
-        parent: None,
-        state: Arc::from("Wait"),
-        state_entered_at: Timestamp(1),
-        state_entered_event: EventId(1),
-        input: Arc::new(serde_json::json!({})),
-        previous_event: EventId(1),
-        variables: BTreeMap::new(),
-        map_item: None,
-        retries: Vec::new(),
-        doing: Doing::Wait { timer: TimerId(0), due: due(id) },
-    };
-    Step {
-        header: Some(header(id)),
-        branches: BTreeMap::from([(BranchId(0), Some(branch))]),
-        history: vec![event(1, HistoryKind::ParallelStateStarted)],
-        commands: vec![Command::SetTimer { timer: TimerId(0), due: due(id) }],
-        ..Step::default()
-    }
-}
-
-fn end(id: u128) -> (Execution, Step) {
-    let started = start(id);
-    let mut before = Execution::load(header(id), BTreeMap::new(), BTreeMap::new());
-    before.apply(&started);
-    let mut header = header(id);
-    header.status = Status::Succeeded;
-    header.stopped_at = Some(Timestamp(5));
-    header.outcome = Some(Outcome::Succeeded { output: Arc::from("[]") });
-    header.last_event = EventId(2);
-    let step = Step {
-        header: Some(header),
-        branches: BTreeMap::from([(BranchId(0), None)]),
-        history: vec![event(2, HistoryKind::ExecutionSucceeded { output: Arc::from("[]") })],
-        commands: vec![Command::ClearTimer { timer: TimerId(0), due: due(id) }],
-        ..Step::default()
-    };
-    (before, step)
-}
-
-fn revision() -> RevisionRow {
-    let text = String::new;
-    RevisionRow {
-        definition: text(),
-        role_arn: text(),
-        settings: text(),
-        revision_id: None,
-        created_at: Timestamp(1).into(),
-    }
+fn sleeper(id: u128) -> Sleeper {
+    let due = Timestamp(1_000 - (id as i64 * 37) % 100);
+    Sleeper { id, input: "{}".into(), due, output: "[]".into(), stopped_at: Timestamp(5) }
 }
 
 fn build(changes: &[Change]) -> Commit {
@@ -186,11 +109,11 @@ fn build(changes: &[Change]) -> Commit {
             Change::Put(table, key, json) => commit.put_item(table, key, json),
             Change::Delete(table, key) => commit.delete_item(table, key),
             Change::Start(id) => {
-                let step = start(*id);
-                commit.put_revision(&header(*id).machine.name, 1, &revision()).step(None, &step)
+                let sleeper = sleeper(*id);
+                commit.put_revision(&sleeper.header().machine.name, 1, &revision()).step(None, &sleeper.start())
             }
             Change::End(id) => {
-                let (before, step) = end(*id);
+                let (before, step) = sleeper(*id).end();
                 commit.step(Some(&before), &step)
             }
         };

@@ -23,7 +23,7 @@ const CONFIGURATION: &str = r#"
     access_key_id = "AKIDOPS"
     secret_access_key = "a secret of some length"
 "#;
-/// The box looks at its files every 5 s.
+/// The box looks at its files every 2 s.
 const RENEWED_WITHIN: Duration = Duration::from_secs(30);
 
 fn conveyor(arguments: &[&str], envs: &[(&str, &str)]) -> String {
@@ -101,13 +101,16 @@ async fn a_box_with_a_certificate_of_its_own_serves_who_trusts_it_and_renews_it_
     let until = Instant::now() + RENEWED_WITHIN;
     while shown_certificate(&tls, &url).await == before {
         assert!(Instant::now() < until, "the new certificate is not taken up");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // One that cannot be used costs nobody the box.
     std::fs::write(tls.join("certificate.pem"), "no certificate").unwrap();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    let until = Instant::now() + RENEWED_WITHIN;
+    while !std::fs::read_to_string(dir.path().join("log")).unwrap().contains("former certificate") {
+        assert!(Instant::now() < until, "nobody hears of a certificate that cannot be used");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     shown_certificate(&tls, &url).await;
-    assert!(std::fs::read_to_string(dir.path().join("log")).unwrap().contains("former certificate"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Damage to the files of a store: the damage and the judge are those of `tests/store_rot.rs`, with ever new seeds.
+//! Damage to the files of a store: the damage and the judge are those of `tests/store_rot.rs`, with ever new seeds; and, now
+//! and then, to those of a whole box that is off: `tests/sim/rot.rs`.
 
 #[path = "../../tests/store_rot/filled.rs"]
 mod filled;
@@ -13,6 +14,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::lots::Tell;
 
+/// One of so many seeds is a life of the simulated box.
+const LIFE_EVERY: u64 = 8;
+
 pub fn run(seeds: Range<u64>, tell: &Tell) {
     let (images, mut truth) = filled::images();
     if crate::is_planted() {
@@ -21,6 +25,11 @@ pub fn run(seeds: Range<u64>, tell: &Tell) {
         answers.insert("counts".into(), Ok("none".into()));
     }
     for seed in seeds {
+        // A life costs as much as many stores.
+        if seed % LIFE_EVERY == LIFE_EVERY - 1 && !crate::is_planted() {
+            tell.guarded(seed, || (1, format!("a life: {}", crate::rotting::live(seed))));
+            continue;
+        }
         tell.guarded(seed, || {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut files = images[usize::from(seed % 2 == 1)].clone();

@@ -66,9 +66,10 @@ pub fn look(
         workflows(&handle, &named, &mut conditions);
         // A store that cannot be read ends the appliance by itself.
         let rows = handle.reader().on_this_thread();
-        damages(&rows, &mut conditions);
         let _ = notifications(&rows, &mut conditions);
         let _ = failures(&rows, handle.wall(), &mut conditions);
+        // Last: those before may have come upon some.
+        damages(&rows, &mut conditions);
         conditions
     }
 }

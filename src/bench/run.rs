@@ -23,6 +23,8 @@ const ORDER: [SectionKind; 5] =
 /// What to measure, and where.
 pub struct Request {
     pub mode: Mode,
+    /// A quick run leaves out what it has not come to after this part of its usual time: 1 is all of it.
+    pub patience: f64,
     /// Empty for all.
     pub only: Vec<SectionKind>,
     pub data_dir: PathBuf,
@@ -62,7 +64,8 @@ pub async fn run(request: Request) -> Result<Report, BenchError> {
     // Drivers may take their time, and a broken one never answers: not on a thread of the runtime.
     let gpus = tokio::task::spawn_blocking(Engines::look).await.map_err(|e| folder(std::io::Error::other(e)))?;
     let children = |plugins| ChildProcesses::new(request.program.clone(), Some(plugins), request.sandbox.clone());
-    let work = Work::begin(request.mode, &request.data_dir, children, also, request.on_tick.clone()).map_err(folder)?;
+    let work = Work::begin(request.mode, request.patience, &request.data_dir, children, also, request.on_tick.clone())
+        .map_err(folder)?;
     let mut report = Report {
         format: FORMAT,
         id: id(started_at),

@@ -129,6 +129,8 @@ pub struct Work {
     children: ChildProcesses,
     on_tick: OnTick,
     begun: Instant,
+    /// How long a quick run may take, of what it takes on a fast box.
+    patience: f64,
     pace: Mutex<Pace>,
     jobs: AtomicU64,
     stopper: Stopper,
@@ -139,6 +141,7 @@ impl Work {
     /// folders that they may read, as shares.
     pub fn begin(
         mode: Mode,
+        patience: f64,
         data_dir: &Path,
         children: impl FnOnce(PathBuf) -> ChildProcesses,
         also: Vec<(String, PathBuf)>,
@@ -157,6 +160,7 @@ impl Work {
             children,
             on_tick,
             begun: Instant::now(),
+            patience,
             pace: Mutex::default(),
             jobs: AtomicU64::new(0),
             stopper: Stopper::default(),
@@ -204,7 +208,7 @@ impl Work {
 
     /// Whether a quick run has used up so many of its seconds: a slow or busy box is measured less, never for long.
     pub fn is_late(&self, quick_seconds: f64) -> bool {
-        self.mode == Mode::Quick && self.begun.elapsed().as_secs_f64() > quick_seconds
+        self.mode == Mode::Quick && self.begun.elapsed().as_secs_f64() > quick_seconds * self.patience
     }
 
     /// Says how long the sections that are to come will take.

@@ -23,6 +23,9 @@ pub struct Bench {
     /// All presets, sizes and numbers of files, with more repetitions; takes as long as it needs.
     #[arg(long)]
     full: bool,
+    /// A quick run leaves out what it has not come to after this part of its usual time.
+    #[arg(long, hide = true, default_value_t = 1.0, value_name = "PART")]
+    patience: f64,
     /// Only these sections, with commas between them.
     #[arg(long, value_delimiter = ',', value_name = "SECTIONS")]
     only: Vec<SectionKind>,
@@ -60,6 +63,7 @@ pub async fn run(arguments: Bench) -> anyhow::Result<ExitCode> {
     let showing = bar.clone();
     let request = Request {
         mode: if arguments.full { Mode::Full } else { Mode::Quick },
+        patience: arguments.patience,
         only: arguments.only,
         data_dir: data_dir.clone(),
         shares: config.shares.into_iter().map(|(name, share)| (name, share.path)).collect(),

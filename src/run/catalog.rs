@@ -7,7 +7,7 @@ use conveyor_asl::{self as asl, Severity, StateMachine, WorkflowType};
 use conveyor_base::Fault;
 use conveyor_base::limits::quotas;
 use conveyor_interpreter::{Env, MachineRef, Status};
-use conveyor_store::{Commit, MachineKind, MachineRow, RevisionRow, Scans, Tag};
+use conveyor_store::{Commit, MachineKind, MachineRow, RevisionRow, Scans, Tag, unless_damaged};
 use parking_lot::Mutex;
 
 use super::audit::By;
@@ -125,8 +125,11 @@ impl Core {
         if let Some(known) = self.catalog.parsed.lock().machines.get(&key) {
             return Ok(known.clone());
         }
-        let gone =
-            || Fault::fatal_plain(format!("revision {} of state machine '{}' is gone", machine.revision, machine.name));
+        // A repair of the store may have had to leave it out.
+        let gone = || {
+            let what = format!("revision {} of state machine '{}' is gone", machine.revision, machine.name);
+            Fault::damaged_plain(format!("{what}: a repair of the store says so, or restore it from a backup"))
+        };
         let row = self.reader.revision(&machine.name, machine.revision)?.ok_or_else(gone)?;
         let definition = asl::parse(&row.definition).map_err(|problems| {
             let problems = asl::describe(&problems);
@@ -144,6 +147,13 @@ impl Core {
         };
         let machine = Machine { definition, env, logging: LogTarget::of(&row.settings) };
         Ok(self.keep(key, machine, row.definition.len()))
+    }
+
+    /// Something to fail executions with whose own definition cannot be read.
+    pub fn stand_in(&self, name: &str) -> Option<Arc<Machine>> {
+        let definition = asl::parse(r#"{"StartAt": "Unread", "States": {"Unread": {"Type": "Fail"}}}"#).ok()?;
+        let env = Env::new(&self.region, &self.account, name, "");
+        Some(Arc::new(Machine { definition, env, logging: None }))
     }
 
     /// What can never happen is looked for too, which may take seconds.
@@ -380,7 +390,7 @@ impl Core {
         let machines = self.reader.blocking(|rows| rows.machines(None, usize::MAX)).await?;
         for row in machines.into_iter().filter(|row| row.deleting) {
             self.catalog.leaving.lock().insert(row.name.clone());
-            self.leave(&row.name).await?;
+            unless_damaged(self.leave(&row.name).await)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conveyor_base::{Attempt, ExecutionId, Fault};
 use conveyor_interpreter::{Event, Header, Parent, Status};
-use conveyor_store::{Child, Commit, Scans};
+use conveyor_store::{Child, Commit, Scans, unless_damaged};
 
 use super::core::{Core, SharedCore};
 use super::guarded::resource_panicked;
@@ -29,9 +29,10 @@ impl Core {
         tokio::spawn(async move {
             if parent.shape != OWNED {
                 let event = core.outcome_for_parent(&child, parent.attempt, &parent.shape);
-                // An error other than the appliance's end means that the parent is no more: nobody is left to tell.
+                // An error other than the appliance's end means that the parent is no more, and nobody is left to tell;
+                // or that it is damaged: then the row stays for whatever a repair makes of it.
                 let told = core.post_until_heard(parent.execution, event).await;
-                if told.is_err_and(|refused| refused.is_transient()) {
+                if told.is_err_and(|refused| refused.is_transient() || refused.is_damage()) {
                     return;
                 }
             }
@@ -101,11 +102,14 @@ fn orphans(rows: &Scans) -> Result<Vec<ExecutionId>, Fault> {
     for child in rows.children() {
         let Child { id, parent } = child?;
         let wanted = match last {
-            _ if parent.shape != OWNED => rows.branch_of_attempt(parent.execution, parent.attempt)?.is_some(),
+            // Of a parent that is damaged nobody knows; it meets that by itself.
+            _ if parent.shape != OWNED => {
+                unless_damaged(rows.branch_of_attempt(parent.execution, parent.attempt))?.is_none_or(|of| of.is_some())
+            }
             // The children of one parent follow each other.
             Some((of, wanted)) if of == parent.execution => wanted,
             _ => {
-                let header = rows.header(parent.execution)?;
+                let header = unless_damaged(rows.header(parent.execution))?.flatten();
                 // An owned child may outlive even the memory of the parent that succeeded.
                 header.is_none_or(|header| matches!(header.status, Status::Running | Status::Succeeded))
             }

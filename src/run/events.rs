@@ -149,6 +149,21 @@ impl StepPanicked<'_> {
     }
 }
 
+/// Stored bytes of an execution are damaged. Where even its header is, it stands as it is; else it has failed.
+pub(super) struct ExecutionDamaged<'a> {
+    pub id: ExecutionId,
+    pub what: &'a str,
+    pub stands: bool,
+}
+
+impl ExecutionDamaged<'_> {
+    pub fn emit(self) {
+        counter!("conveyor_executions_damaged_total").increment(1);
+        let end = if self.stands { "it stands still until the store is repaired" } else { "it fails" };
+        error!(id = %self.id, "stored bytes of an execution are damaged, and {end}: {}", self.what);
+    }
+}
+
 /// An execution's actor panicked outside `step`: a bug of ours. An operator must look where it is not resumed.
 pub(super) struct ActorPanicked<'a> {
     pub id: ExecutionId,

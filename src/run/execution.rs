@@ -9,10 +9,13 @@
 //! Invariants: one actor per execution at a time (`Core::send` sees to it); nothing is acted on before its
 //! commit; what is in memory is what the store holds. When a commit fails the memory is dropped, never trusted.
 
+mod damaged;
+
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId, fault};
 use conveyor_interpreter::{
@@ -56,6 +59,8 @@ pub(super) enum Message {
     Fired { timer: TimerId, of: Option<BranchId>, answer: ReplySender },
     /// A stage's actor is no more. Comes after whatever that stage had to say.
     StageGone { stage: ActorId },
+    /// Somebody else could not read what is stored of it.
+    Damaged { what: String },
 }
 
 pub(super) struct ExecutionActor;
@@ -80,6 +85,8 @@ pub(super) struct State {
     early: Vec<(Attempt, Event, Option<ReplySender>, Option<OnBehalf>)>,
     /// Attempts that need no lane, in the order in which they were commanded.
     ready: VecDeque<Box<RunTask>>,
+    /// Why rows could not be read that the message which is handled now needs.
+    unread: Option<Fault>,
 }
 
 impl Actor for ExecutionActor {
@@ -97,6 +104,7 @@ impl Actor for ExecutionActor {
             stages: HashMap::new(),
             early: Vec::new(),
             ready: VecDeque::new(),
+            unread: None,
         })
     }
 
@@ -149,22 +157,29 @@ impl State {
                 reply(Some(answer), done);
             }
             Message::StageGone { stage } => self.stage_gone(stage).await,
+            Message::Damaged { what } => self.unread = Some(Fault::damaged_plain(what)),
         }
         self.handle_early().await;
         self.run_ready(myself).await;
+        self.after_unread().await;
     }
 
-    /// Drops what is in memory and has the execution resumed from its rows, as a restart would; later each time that it
-    /// panics again.
     fn reload(&mut self, panic: &str) {
+        let after = self.resume_anew();
+        events::ActorPanicked { id: self.id, text: panic, after: Some(after) }.emit();
+    }
+
+    /// Drops what is in memory and has the execution resumed from its rows, as a restart would; later each time that this
+    /// happens again. Says after which pause.
+    fn resume_anew(&mut self) -> Duration {
         self.execution = None;
         self.machine = None;
         self.early.clear();
         self.ready.clear();
         self.stages.drain().for_each(|(_, stage)| stage.kill());
         let after = self.core.reload_after(self.id);
-        events::ActorPanicked { id: self.id, text: panic, after: Some(after) }.emit();
         recover::reload_execution(&self.core, self.id, after);
+        after
     }
 
     fn passivate_if_idle(&mut self, myself: &ActorRef<Message>) {
@@ -206,7 +221,8 @@ impl State {
         if let Some(execution) = &mut self.execution
             && let Err(NotRead::Fault(fault)) = execution.read_timer(timer, of, &self.core.reader.rows(self.id))
         {
-            self.core.note(&fault);
+            self.execution = None;
+            self.met(&fault);
             return Err(fault.into());
         }
         self.decide(Event::TimerFired { timer }, None).await
@@ -297,7 +313,7 @@ impl State {
         match self.core.reader.outstanding_task(self.id, attempt) {
             Ok(Some(task)) => self.ready.push_back(Box::new(task)),
             Ok(None) => {}
-            Err(fault) => self.core.note(&fault),
+            Err(fault) => self.met(&fault),
         }
     }
 
@@ -308,7 +324,7 @@ impl State {
         let Some(execution) = &self.execution else {
             return Err(Refused::no_execution(self.id));
         };
-        let entry = core.entry_of(execution, event).inspect_err(|fault| core.note(fault))?;
+        let entry = core.entry_of(execution, event).inspect_err(|fault| self.met(fault))?;
         let step = self.step(&entry).await?;
         let (Some(execution), Some(machine)) = (&self.execution, &self.machine) else {
             return Err(Refused::no_execution(self.id));
@@ -423,20 +439,25 @@ impl State {
                 reader.blocking(walk).await
             }
         };
-        self.execution = Some(read.inspect_err(|fault| self.core.note(fault))?);
+        self.execution = Some(read.inspect_err(|fault| self.met(fault))?);
         Ok(())
     }
 
     async fn load(&mut self) -> Result<(), Fault> {
         if self.execution.is_none() {
             let read = self.core.reader.partial(self.id).await;
-            self.execution = read.inspect_err(|fault| self.core.note(fault))?.map(Box::new);
+            self.execution = read.inspect_err(|fault| self.met(fault))?.map(Box::new);
         }
         if self.machine.is_none()
             && let Some(execution) = &self.execution
         {
             let machine = self.core.machine(&execution.header().machine);
-            self.machine = Some(machine.inspect_err(|fault| self.core.note(fault))?);
+            let machine = machine.inspect_err(|fault| match fault {
+                Fault::Damaged { .. } => self.met(fault),
+                // This release does not know the definition, and will not in a moment.
+                fault => self.core.note(fault),
+            });
+            self.machine = Some(machine?);
         }
         Ok(())
     }

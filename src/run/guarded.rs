@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conveyor_base::limits::CAUSE_CHARS_MAX;
-use conveyor_base::{BranchId, EventId, TaskError, Timestamp, fault};
+use conveyor_base::{Attempt, BranchId, EventId, TaskError, Timestamp, fault};
 use conveyor_interpreter::{
     self as interpreter, Branch, Command, Doing, Entry, Execution, Failure, Header, HistoryEvent, HistoryKind, Lacks,
     Outcome, Pace, Partial, RunPhase, RunTask, Status, Step, Unread,
 };
+use conveyor_store::STORE_DAMAGED;
 
 use super::catalog::Machine;
 use super::resource::Resource;
@@ -72,17 +73,27 @@ fn panicked(machine: &Machine, header: &Header, branches: &Branches, at: Timesta
         // It has its end, and a redrive that cannot be decided changes nothing about that.
         return Step::default();
     }
-    failing(header, branches, at, &text, &machine.env.role_arn)
-}
-
-/// The step that ends the execution with `States.Runtime`: no timer stays, no task, nothing that could wake it.
-fn failing(header: &Header, branches: &Branches, at: Timestamp, panic: &str, role_arn: &str) -> Step {
-    let mut header = header.clone();
-    let error = Some("States.Runtime".to_owned());
     let cause = format!(
         "Deciding the execution's next step failed inside the appliance; please report it with the definition and the \
-         input, and redrive the execution once it is mended: {panic}"
+         input, and redrive the execution once it is mended: {text}"
     );
+    failing(header, branches, at, "States.Runtime", &cause, &machine.env.role_arn)
+}
+
+/// The step that ends an execution of which something stored is damaged. Its branches stay as they are stored: nobody knows
+/// them all. `attempts`: those that are known to be under way.
+pub(super) fn damaged(machine: &Machine, header: &Header, attempts: &[Attempt], at: Timestamp, what: &str) -> Step {
+    let cause = format!("Stored bytes of this execution are damaged, so it cannot go on: {what}");
+    let mut step = failing(header, &Branches::new(), at, STORE_DAMAGED, &cause, &machine.env.role_arn);
+    let cancel = attempts.iter().map(|attempt| Command::CancelTask { attempt: *attempt });
+    step.commands.splice(0..0, cancel);
+    step
+}
+
+/// The step that ends the execution with that error: no timer stays, no task, nothing that could wake it.
+fn failing(header: &Header, branches: &Branches, at: Timestamp, error: &str, cause: &str, role_arn: &str) -> Step {
+    let mut header = header.clone();
+    let error = Some(error.to_owned());
     let cause = Some(cause.chars().take(CAUSE_CHARS_MAX).collect::<String>());
     let (mut history, mut commands) = (Vec::new(), Vec::new());
     let mut add = |header: &mut Header, kind| {
@@ -154,7 +165,7 @@ mod tests {
         let timers = execution.branches.values().flat_map(|b| b.doing.timers()).count() + 1;
         let last = execution.header.last_event;
 
-        let end = failing(&execution.header, &execution.branches, Timestamp(2), "boom", "");
+        let end = failing(&execution.header, &execution.branches, Timestamp(2), "States.Runtime", "boom", "");
         execution.apply(&end);
         let cleared = end.commands.iter().filter(|c| matches!(c, Command::ClearTimer { .. })).count();
         assert_eq!(cleared, timers);

@@ -389,6 +389,8 @@ impl Handle {
                 match core.post_and_wait(id, event).await {
                     Ok(true) => Ok(Some(task)),
                     Ok(false) => Ok(None),
+                    // The worker is given another's: this one's execution has met its damage.
+                    Err(refused) if refused.is_damage() => Ok(None),
                     Err(refused) => {
                         core.activities.offer(id, task);
                         Err(refused)

@@ -1,18 +1,20 @@
 //! The start of the appliance: actors, lanes, timers, and resuming what was in flight.
 //!
 //! Recovery looks at what was in flight and at nothing else: outstanding tasks and untold endings are tables of
-//! their own. Executions that only wait stay rows.
+//! their own. Executions that only wait stay rows. What is damaged of one execution is that one's, and keeps no other from
+//! being resumed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use conveyor_base::{Attempt, Backoff, BoxClock, ClockMark, ExecutionId, Fault};
+use conveyor_base::{Attempt, Backoff, BoxClock, ClockMark, ExecutionId, Fault, fault};
 use conveyor_interpreter::Json;
 use conveyor_interpreter::{Doing, RunTask, TaskPhase};
-use conveyor_store::Scans;
+use conveyor_store::{Scans, unless_damaged};
 use ractor::Actor;
 
 use super::core::{Config, Core, SharedCore};
+use super::execution::Message;
 use super::lanes::{self, LanesActor};
 use super::supervise::{OnFailure, Root, StartedPart, run_supervised, supervise};
 use super::{Handle, activities, events, express, timers};
@@ -20,6 +22,9 @@ use super::{Handle, activities, events, express, timers};
 const LANES: &str = "the lanes";
 /// How long an attempt waits whose service failed under it, or is away.
 const RESUME_AFTER: Backoff = Backoff { min_ms: 100, max_ms: 5_000 };
+/// How often, and after which pauses, reads are tried whose error passes.
+const PASSES_MAX: u32 = 10;
+const PASSES_AFTER: Backoff = Backoff { min_ms: 5, max_ms: 500 };
 /// Tasks resumed between two reads.
 const RESUMED_PER_TURN: usize = 256;
 
@@ -64,18 +69,38 @@ pub async fn start(mut config: Config) -> Result<Handle, Fault> {
 
 async fn resume_all(core: SharedCore) -> Result<(), Fault> {
     let begun = core.clock.now();
-    let (tasks, deliveries) = issue_again(&core).await?;
+    // What is issued twice is done once.
+    let (tasks, deliveries) = passing(|| issue_again(&core)).await?;
     if (tasks, deliveries) != (0, 0) {
         events::Recovered { tasks, deliveries, took_ms: core.clock.now().since_ms(begun) }.emit();
     }
     Ok(())
 }
 
+/// Does it again while the state file is being opened anew, because somebody came upon damage in it.
+pub(super) async fn passing<T, W>(mut work: impl FnMut() -> W) -> Result<T, Fault>
+where
+    W: Future<Output = Result<T, Fault>>,
+{
+    for times in 1..PASSES_MAX {
+        match work().await {
+            Err(Fault::Retryable { .. }) => tokio::time::sleep(PASSES_AFTER.pause(times)).await,
+            done => return done,
+        }
+    }
+    work().await
+}
+
 async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
     let (mut tasks, mut reached) = (0, None);
     loop {
         let (reading, after) = (core.clone(), reached);
-        let turn = core.reader.blocking(move |rows| next_to_issue(&reading, rows, after)).await?;
+        let turn = core.reader.blocking(move |rows| next_to_issue(&reading, rows, after)).await;
+        // The list is damaged: whoever runs is looked at.
+        let Some(turn) = unless_damaged(turn)? else {
+            tasks += resume_running(core).await?;
+            break;
+        };
         let issued = turn.issued.len();
         turn.issued.into_iter().for_each(|issued| issued.go(core));
         tasks += issued;
@@ -87,7 +112,7 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
     let mut deliveries = 0;
     let untold: Vec<ExecutionId> = core.reader.blocking(|rows| rows.deliveries().collect()).await?;
     for id in untold {
-        if let Some(header) = core.reader.header(id).await? {
+        if let Some(header) = unless_damaged(core.reader.header(id).await)?.flatten() {
             core.deliver(header);
             deliveries += 1;
         }
@@ -96,6 +121,20 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
     core.stop_orphan_runs().await?;
     core.leave_all().await?;
     Ok((tasks, deliveries))
+}
+
+/// Resumes each execution that runs, from its own rows. Says how many.
+async fn resume_running(core: &SharedCore) -> Result<usize, Fault> {
+    let running = core.reader.blocking(|rows| rows.running()).await?;
+    for id in &running {
+        match resume_execution(core, *id).await {
+            Err(fault @ Fault::Damaged { .. }) => {
+                core.send(*id, Message::Damaged { what: fault::chain(&fault) }, None);
+            }
+            resumed => resumed?,
+        }
+    }
+    Ok(running.len())
 }
 
 /// The tasks of one turn, and the one that it reached; `None` at the end.
@@ -126,10 +165,12 @@ struct Issued {
 impl Issued {
     /// `None`: a worker is at it.
     fn again(core: &SharedCore, rows: &Scans, id: ExecutionId, task: RunTask) -> Result<Option<Issued>, Fault> {
-        if activities::is_activity(&task.resource) && is_with_a_worker(rows, id, &task)? {
+        // What is damaged its own actor meets, as soon as it takes up the task.
+        let with_a_worker = || unless_damaged(is_with_a_worker(rows, id, &task));
+        if activities::is_activity(&task.resource) && with_a_worker()?.unwrap_or_default() {
             return Ok(None);
         }
-        let header = if core.needs_no_lane(&task) { None } else { rows.header(id)? };
+        let header = if core.needs_no_lane(&task) { None } else { unless_damaged(rows.header(id))?.flatten() };
         let input = header.map_or_else(|| Json::from(""), |header| header.input);
         Ok(Some(Issued { execution: id, task: Box::new(task), input }))
     }
@@ -161,6 +202,9 @@ pub(super) fn resume_attempt_later(core: &SharedCore, id: ExecutionId, attempt: 
             });
             match read.await {
                 Ok(issued) => return issued.into_iter().for_each(|issued| issued.go(&core)),
+                Err(fault @ Fault::Damaged { .. }) => {
+                    return core.send(id, Message::Damaged { what: fault::chain(&fault) }, None);
+                }
                 // One that ends the appliance is noted; any other may pass.
                 Err(fault) => core.note(&fault),
             }
@@ -181,6 +225,9 @@ pub(super) fn reload_execution(core: &SharedCore, id: ExecutionId, pause: Durati
             core.timers.read_anew();
             match resume_execution(&core, id).await {
                 Ok(()) => return,
+                Err(fault @ Fault::Damaged { .. }) => {
+                    return core.send(id, Message::Damaged { what: fault::chain(&fault) }, None);
+                }
                 // One that ends the appliance is noted; any other may pass.
                 Err(fault) => core.note(&fault),
             }

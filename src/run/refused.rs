@@ -22,6 +22,11 @@ impl Refused {
         matches!(self.code, "ServiceUnavailable" | "InternalFailure" | "ExecutionLimitExceeded")
     }
 
+    /// Whether stored bytes that the call needs are damaged: the same call is answered the same until they are repaired.
+    pub fn is_damage(&self) -> bool {
+        self.code == "StoreDamaged"
+    }
+
     /// Nothing begins any more, or who was to answer is gone: the same call is taken after the restart.
     pub fn closing() -> Refused {
         Refused::new("ServiceUnavailable", "the appliance is shutting down")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use conveyor_base::limits::REDRIVABLE_MS;
 use conveyor_base::{Fault, Older, Span};
 use conveyor_interpreter::{Header, Status};
-use conveyor_store::{EndedBefore, Writer};
+use conveyor_store::{EndedBefore, STORE_DAMAGED, Writer};
 
 use super::core::Core;
 use super::handle::Handle;
@@ -34,6 +34,9 @@ pub struct Retired {
 
 /// Why the execution cannot be redriven, in AWS's words; `None` where it can. `over`: what is older than [`REDRIVABLE_MS`].
 pub fn not_redrivable(header: &Header, over: &Older) -> Option<String> {
+    if header.failure().0 == Some(STORE_DAMAGED) {
+        return Some("Stored bytes of the execution are damaged, and it cannot go on; start it anew".to_owned());
+    }
     match (header.status, header.stopped_at) {
         (Status::Failed | Status::TimedOut | Status::Aborted, Some(ended)) if !over.has(ended) => None,
         (Status::Failed | Status::TimedOut | Status::Aborted, _) => {

@@ -15,13 +15,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
-use conveyor_base::{Backoff, ExecutionId, Fault, TimerId, Timestamp};
+use conveyor_base::{Backoff, ExecutionId, Fault, TimerId, Timestamp, fault};
+use conveyor_interpreter::Header;
+use conveyor_store::{Scans, unless_damaged};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Duration, Instant};
 
 use super::core::Core;
+use super::execution::Message;
+use super::recover::passing;
 
 /// How far ahead timers are held in memory.
 const HORIZON_MS: i64 = 120_000;
@@ -280,9 +284,8 @@ pub(super) async fn run(core: Arc<Core>) -> Result<(), Fault> {
         looked_at = core.clock.now();
         let mut wait_ms = LOOK_MS;
         for (line, now) in [(&core.timers.lasting, looked_at), (&core.timers.by_wall, core.clock.wall().by_wall())] {
-            let read =
-                |after, until| core.reader.blocking(move |rows| rows.timers_after(Some(after), until, ROWS_PER_READ));
-            line.load(now, read).await?;
+            let read = |after, until| core.reader.blocking(move |rows| next_rows(rows, after, until));
+            passing(|| line.load(now, read)).await?;
             firing.extend(line.take_due(now).into_iter().map(|id| fire_all(&core, line, id, &slots)));
             wait_ms = wait_ms.min(line.next_look().since_ms(now));
         }
@@ -306,6 +309,23 @@ async fn catch_up() {
         let is_on_time = paused_at.elapsed() < COME_FIRST_PAUSE * 2;
         on_time = if is_on_time { on_time + 1 } else { 0 };
     }
+}
+
+/// The rows behind a key that are due until a moment. Where their table is damaged, as the executions have them that run: what
+/// is due then is told once more, which changes nothing.
+fn next_rows(rows: &Scans, after: Key, until: Timestamp) -> Result<Vec<Key>, Fault> {
+    if let Some(found) = unless_damaged(rows.timers_after(Some(after), until, ROWS_PER_READ))? {
+        return Ok(found);
+    }
+    let mut found = BTreeSet::new();
+    for id in rows.running()? {
+        // One that is damaged fails as soon as anything comes to it.
+        let Some(execution) = unless_damaged(rows.execution(id))?.flatten() else { continue };
+        let of_branches = execution.branches.values().flat_map(|branch| branch.doing.timers());
+        found.extend(of_branches.chain(execution.header.timeout_timer).map(|(timer, due)| (due, id, timer)));
+    }
+    let last = (until, ExecutionId(u128::MAX), TimerId(u32::MAX));
+    Ok(found.into_iter().filter(|key| *key > after && *key <= last).take(ROWS_PER_READ).collect())
 }
 
 /// How the clocks stood when that was stored last.
@@ -352,11 +372,22 @@ async fn fire(core: &Arc<Core>, (due, id, timer): Key, slots: &Semaphore) {
             Ok(Some(of)) => core.fire(id, timer, of).await,
             // Its execution does not wait for it any more.
             Ok(None) => return,
+            Err(fault @ Fault::Damaged { .. }) => {
+                return core.send(id, Message::Damaged { what: fault::chain(&fault) }, None);
+            }
             Err(fault) => return core.note(&fault),
         };
         drop(slot);
         match told {
             Ok(false) => return drop_row(core, due, id, timer).await,
+            // It has failed over this, unless not even that can be stored.
+            Err(refused) if refused.is_damage() => {
+                let over = |header: Header| header.stopped_at.is_some();
+                if core.reader.header(id).await.is_ok_and(|header| header.is_some_and(over)) {
+                    drop_row(core, due, id, timer).await;
+                }
+                return;
+            }
             // Its actor failed over this or over another message, and is on its way back.
             Err(refused) if refused.is_transient() && !core.is_closing() => {
                 tokio::time::sleep(BACKOFF.pause(failures)).await;

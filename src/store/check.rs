@@ -2,6 +2,8 @@
 //!
 //! It does not run beside an open store, whose lock it takes, and changes nothing but what recovery itself does.
 
+mod unread;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Bound, ControlFlow};
@@ -19,6 +21,7 @@ use super::overlay::{Direction, Snapshot};
 use super::retention::archived_day;
 use super::rows::{self, ArchivedHeaderRow, Catalog, HeaderRow, HistoryRow, TaskRow};
 use super::tables::{self, Payload, Table};
+use unread::name_what_is_damaged;
 
 /// Most problems that a report lists; it counts all.
 const LISTED_MAX: usize = 100;
@@ -74,12 +77,19 @@ pub fn check(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
 pub(super) fn check_locked(backends: &Arc<dyn Backends>) -> Result<Report, Fault> {
     let Files { mut state, journal: _, tail } = open_files(backends, 0)?;
     let mut report = Report::default();
-    if !state.database.check_integrity().map_err(state_fault)? {
-        report.problem("redb repaired the state file while checking it");
-    }
-    let snapshot = recover(&state, tail, &Arc::default())?.0.snapshot();
     let archives = Archives::new(backends.clone(), Arc::default());
     archive_files(&archives, &mut report)?;
+    match state.database.check_integrity().map_err(state_fault) {
+        Ok(true) => {}
+        Ok(false) => report.problem("redb repaired the state file while checking it"),
+        Err(fault @ Fault::Damaged { .. }) => {
+            drop(state);
+            name_what_is_damaged(backends, &fault, &mut report);
+            return Ok(report);
+        }
+        Err(fault) => return Err(fault),
+    }
+    let snapshot = recover(&state, tail, &Arc::default())?.0.snapshot();
     let mut check = Check { snapshot, archives, report, expected: Expected::default() };
     check.envelopes()?;
     check.executions()?;

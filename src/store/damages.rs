@@ -9,6 +9,18 @@ use parking_lot::Mutex;
 /// Most findings that are kept. More do not tell more: the files need a repair.
 const KEPT_MAX: usize = 100;
 
+/// The error of executions that failed because stored bytes of them are damaged. They never go on, so that of what they had
+/// under way nothing needs to be kept.
+pub const STORE_DAMAGED: &str = "Store.Damaged";
+
+/// What was read, or `None` where it is damaged: an alarm says so, and what else there is goes on.
+pub fn unless_damaged<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match read {
+        Err(Fault::Damaged { .. }) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Damages {
     /// Each once.

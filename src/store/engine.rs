@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use conveyor_base::{Blocking, Fault};
 use conveyor_interpreter::Status;
@@ -22,13 +22,17 @@ use super::open::{Opened, State, open_state};
 use super::overlay::{Change, Counts, Direction, Found, Generation, Overlay, Snapshot, StateView};
 use super::reader::READS_MAX;
 use super::scrub;
-use super::tables::Table;
+use super::tables::{self, Table};
 use super::writer::Threads;
 
 /// Number of the newest journal batch that the state file holds.
 pub(super) const APPLIED: &[u8] = b"store.applied";
 /// Commits that become visible under one lock: readers wait for no more, some 100 µs.
 const PUBLISHED_AT_ONCE: usize = 64;
+/// Uncheckpointed bytes up to which a checkpoint that comes upon damage is put off; above twice as many, commits would wait.
+const PUT_OFF_BYTES_MAX: usize = 128 << 20;
+/// Looks at a row whose file others have opened anew under it, before that is told.
+const LOOKS_MAX: u32 = 32;
 
 pub(super) struct Engine {
     overlay: RwLock<Overlay>,
@@ -41,6 +45,8 @@ pub(super) struct Engine {
     /// Batches up to here may leave the journal.
     cut: AtomicU64,
     pub outbox_next: AtomicU64,
+    /// The last checkpoint came upon damage, and is to be tried again.
+    put_off: AtomicBool,
     pub archives: Archives,
     /// Where reads are done that may take their time.
     pub reads: Blocking,
@@ -66,6 +72,7 @@ impl Engine {
             journal: Mutex::new(journal),
             cut: AtomicU64::new(0),
             outbox_next: AtomicU64::new(1),
+            put_off: AtomicBool::new(false),
             archives: Archives::new(disk, damages),
             reads: match threads {
                 Threads::Own => Blocking::at_most(READS_MAX),
@@ -112,10 +119,24 @@ impl Engine {
         &self,
         table: Table,
         key: &[u8],
-        look: impl FnOnce(Sealed<'_>) -> Result<T, Fault>,
+        look: impl Fn(Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<Option<T>, Fault> {
-        let [found] = self.find([(table, key)]);
-        found.look(table, key, look)
+        self.again(|| {
+            let [found] = self.find([(table, key)]);
+            found.look(table, key, &look)
+        })
+    }
+
+    /// Looks at rows, once more where the state file was being opened anew, since somebody else came upon damage in it:
+    /// nobody is to hear of what is not his.
+    pub fn again<T>(&self, look: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
+        for _ in 1..LOOKS_MAX {
+            match look() {
+                Err(Fault::Retryable { .. }) => {}
+                done => return done,
+            }
+        }
+        look()
     }
 
     /// What memory knows of some rows at one moment.
@@ -180,12 +201,23 @@ impl Engine {
         self.readable().snapshot()
     }
 
-    /// Carries what the overlay holds over to the state file. Says whether there was anything.
+    /// Carries what the overlay holds over to the state file. Says whether that was done: there may be nothing, or damage where
+    /// a row belongs, and then all of it stays where it is until the next time.
     pub fn checkpoint(&self) -> Result<bool, Fault> {
         let mut state = self.state.lock();
         self.alive()?;
         let Some(frozen) = self.freeze() else { return Ok(false) };
-        let view = self.carry_over(&mut state, &frozen).map_err(|fault| self.fail(fault))?;
+        let view = match self.carry_over(&mut state, &frozen) {
+            Ok(view) => view,
+            // A page is damaged that a row belongs on. What is in the journal and in memory is as good, for so long.
+            Err(fault @ Fault::Damaged { .. }) if self.waiting_bytes() < PUT_OFF_BYTES_MAX => {
+                self.damages.note(&fault);
+                self.put_off.store(true, Ordering::Relaxed);
+                return Ok(false);
+            }
+            Err(fault) => return Err(self.fail(fault)),
+        };
+        self.put_off.store(false, Ordering::Relaxed);
         let done = self.overlay.write().carried_over(view);
         self.cut.store(frozen.newest, Ordering::Release);
         // Many rows are freed here, outside the lock.
@@ -223,10 +255,12 @@ impl Engine {
     /// Once more where a reader came upon damage meanwhile, over which redb lets nobody write either. Twice carried over
     /// is as good as once.
     fn carry_over(&self, state: &mut Option<State>, frozen: &Generation) -> Result<StateView, Fault> {
-        self.open_anew(state)?;
-        let done = self.write(state, frozen);
-        if done.is_ok() || !state.as_ref().is_some_and(|state| state.file.reading_failed()) {
-            return done;
+        for _ in 1..LOOKS_MAX {
+            self.open_anew(state)?;
+            match self.write(state, frozen) {
+                Err(Fault::Retryable { .. }) if state.as_ref().is_some_and(|state| state.file.reading_failed()) => {}
+                done => return done,
+            }
         }
         self.open_anew(state)?;
         self.write(state, frozen)
@@ -241,14 +275,14 @@ impl Engine {
             if rows.is_empty() {
                 continue;
             }
-            let mut stored = transaction.open_table(table.definition()).map_err(state_fault)?;
+            let mut stored = transaction.open_table(table.definition()).map_err(|e| not_written(table, &[], e))?;
             for (key, change) in rows {
                 match change {
                     Change::Put(value) | Change::PutNew(value) => {
-                        stored.insert(key.bytes(), value.bytes()).map_err(state_fault)?;
+                        stored.insert(key.bytes(), value.bytes()).map_err(|e| not_written(table, key.bytes(), e))?;
                     }
                     Change::Deleted => {
-                        stored.remove(key.bytes()).map_err(state_fault)?;
+                        stored.remove(key.bytes()).map_err(|e| not_written(table, key.bytes(), e))?;
                     }
                 }
             }
@@ -277,8 +311,25 @@ impl Engine {
         self.journal.lock().tidy(self.cut.load(Ordering::Acquire)).map_err(|fault| self.fail(fault))
     }
 
+    /// Whether the last checkpoint could not be made, because it came upon damage.
+    pub fn is_put_off(&self) -> bool {
+        self.put_off.load(Ordering::Relaxed)
+    }
+
     /// How much waits for a checkpoint, in bytes.
     pub fn waiting_bytes(&self) -> usize {
         self.overlay.read().waiting_bytes()
+    }
+}
+
+/// A row that cannot be put in its place, with whose it is: the page that it belongs on may be damaged.
+fn not_written(table: Table, key: &[u8], error: impl Into<redb::Error>) -> Fault {
+    match state_fault(error) {
+        Fault::Damaged { source, .. } => {
+            let whose = tables::whose(table, key);
+            let what = format!("{whose} cannot be written, because the state file {STATE} is damaged there; {REPAIR}");
+            Fault::Damaged { what, source }
+        }
+        fault => fault,
     }
 }

@@ -16,7 +16,9 @@
 //!
 //! Stored bytes are verified whenever they are read ([`Blocks`] under redb's pages, sectors of the journal, envelopes of rows) and
 //! once a day in any case (`scrub`). What has rotted is a [`Fault::Damaged`](conveyor_base::Fault) of whoever reads it, and
-//! [`Reader::damages`] has it for the alarm; others go on, and what nobody can do without ends the process in order.
+//! [`Reader::damages`] has it for the alarm; others go on, and what nobody can do without ends the process in order. A
+//! checkpoint that comes upon damage where a row belongs is put off: all that is new stays in the journal and in memory
+//! until there is so much of it that the process ends in order, or a repair has taken it along.
 //!
 //! Ended executions leave the state file for compressed files of their days (`archive`), and after their time leave
 //! altogether (`retention`): the files stop growing.
@@ -53,6 +55,7 @@ mod tests;
 pub use blocks::Blocks;
 pub use check::{Report, check};
 pub use commit::Commit;
+pub use damages::{STORE_DAMAGED, unless_damaged};
 pub use disk::{Backends, Directory};
 pub use open::{Options, open};
 pub use overlay::Direction;

@@ -274,7 +274,7 @@ fn value(state: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
 pub(super) fn recover(state: &State, tail: Tail, damages: &Arc<Damages>) -> Result<(Overlay, u64), Fault> {
     let view = StateView::open(state, damages)?;
     let mut counts = Counts::new();
-    for row in view.table(Table::Counts).iter().map_err(state_fault)? {
+    for row in view.table(Table::Counts, &[])?.iter().map_err(state_fault)? {
         let (key, value) = row.map_err(state_fault)?;
         let row = Sealed::new(Table::Counts, key.value(), value.value());
         row.verify()?;
@@ -294,8 +294,8 @@ pub(super) fn recover(state: &State, tail: Tail, damages: &Arc<Damages>) -> Resu
 fn newest_outbox(overlay: &Overlay) -> Result<u64, Fault> {
     let recovered = overlay.snapshot();
     let waiting = |key: &[u8]| key.try_into().ok().map(u64::from_be_bytes);
-    let last = recovered.state.table(Table::Outbox).last().map_err(state_fault)?;
-    let first = recovered.state.table(Table::Delivered).first().map_err(state_fault)?;
+    let last = recovered.state.table(Table::Outbox, &[])?.last().map_err(state_fault)?;
+    let first = recovered.state.table(Table::Delivered, &[])?.first().map_err(state_fault)?;
     let stored = [
         last.and_then(|(key, _)| waiting(key.value())),
         first.and_then(|(key, _)| tables::split_newest_first(key.value())),

@@ -18,6 +18,7 @@ use conveyor_interpreter::{HistoryEvent, Json, Status, run_list};
 
 use super::archive::{Kept, dates_of, day_of, file_name};
 use super::commit::{Commit, Forgotten};
+use super::damages::unless_damaged;
 use super::envelope::Sealed;
 use super::overlay::{Direction, Snapshot};
 use super::reader::{Reader, Scans};
@@ -59,9 +60,14 @@ impl Writer {
         for _ in 0..limit {
             reached = rows.next_with_history(reached)?;
             let Some(id) = reached else { break };
-            let Some(ended) = rows.ended(id)?.filter(|ended| ended.is_before(before)) else { continue };
+            // One that is damaged stays where it is, and keeps nobody else from leaving.
+            let Some(ended) = unless_damaged(rows.ended(id))?.flatten().filter(|ended| ended.is_before(before)) else {
+                continue;
+            };
+            if unless_damaged(group.take(&rows, &ended))?.is_none() {
+                continue;
+            }
             archived += 1;
-            group.take(&rows, &ended)?;
             if group.is_full() {
                 self.move_out(std::mem::take(&mut group))?;
             }
@@ -165,18 +171,21 @@ struct Group {
 impl Group {
     fn take(&mut self, rows: &Scans, ended: &Ended) -> Result<(), Fault> {
         let (id, day) = (ended.id, day_of(ended.stopped_at));
-        let record = &mut self.commit.record;
+        // All is read before anything is taken out.
+        let events = rows.history(id, EventId(1), usize::MAX, Direction::Forward)?;
+        let payloads = rows.payloads(id)?;
+        let mut leaving = Vec::new();
         for table in
             [Table::History, Table::Branches, Table::MapItems, Table::MapPages, Table::Payloads, Table::ItemPages]
         {
-            for (key, bytes) in rows.keys_under(table, id)? {
-                record.delete(table, &key);
-                self.bytes += bytes;
-            }
+            leaving.extend(rows.keys_under(table, id)?.into_iter().map(|(key, bytes)| (table, key, bytes)));
+        }
+        let record = &mut self.commit.record;
+        for (table, key, bytes) in leaving {
+            record.delete(table, &key);
+            self.bytes += bytes;
         }
         record.plain(Op::Put, Table::Archived, &id.to_bytes(), &day.to_be_bytes());
-        let events = rows.history(id, EventId(1), usize::MAX, Direction::Forward)?;
-        let payloads = rows.payloads(id)?;
         self.days.entry(day).or_default().push(Kept { id, payloads, events });
         self.executions += 1;
         Ok(())

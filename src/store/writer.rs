@@ -29,6 +29,8 @@ const LITTLE_BYTES: usize = 4 << 20;
 const LITTLE_WAITS: Duration = Duration::from_secs(1);
 /// Uncheckpointed bytes above which the checkpointer does not wait for its time.
 const HASTE_BYTES: usize = 32 << 20;
+/// From one checkpoint that comes upon damage to the next.
+const PUT_OFF_WAITS: Duration = Duration::from_secs(10);
 /// Uncheckpointed bytes above which commits wait for the checkpointer.
 const WAITING_BYTES_MAX: usize = 256 << 20;
 /// How long nothing must have been appended before the journal's old batches are taken out on their own.
@@ -438,5 +440,9 @@ fn checkpoint_all(shared: &Shared, every: Duration) {
             return;
         }
         shared.relieved.notify_all();
+        if shared.engine.is_put_off() {
+            let (mut queue, until) = (shared.queue.lock(), Instant::now() + PUT_OFF_WAITS);
+            while !queue.closing && !shared.checkpoint.wait_until(&mut queue, until).timed_out() {}
+        }
     }
 }

@@ -155,6 +155,26 @@ impl Life {
         }
     }
 
+    /// Lives until it is switched off like that. `None`: it was through before; else the disk as it is found then.
+    pub fn until(&mut self, off: Off) -> Option<SimDisk> {
+        self.offs.push(off);
+        let order = match off {
+            Off::Power(operation) => {
+                self.disk.crash_at(operation);
+                None
+            }
+            Off::Order(ms) => Some(Duration::from_millis(ms)),
+        };
+        let Ended::Crashed(at) = self.boot(order) else { return None };
+        self.restart(at);
+        Some(self.disk.clone())
+    }
+
+    /// When it is switched on again.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
     fn restart(&mut self, crashed_at: Timestamp) {
         // Often at once, sometimes after most of what was waited for should have happened.
         let off_ms = [0, self.world.random(5_000), self.world.random(5_000), self.world.random(500_000)];

@@ -1,17 +1,19 @@
 //! A store with something of everything in it, the questions that it is asked, and its files as bytes.
 
+#[path = "steps.rs"]
+mod steps;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use conveyor_base::{BranchId, EventId, ExecutionId, Fault, Older, TimerId, Timestamp};
-use conveyor_interpreter::{
-    Branch, Command, Doing, Execution, Header, HistoryEvent, HistoryKind, MachineRef, Outcome, Status, Step,
-};
+use conveyor_base::{EventId, ExecutionId, Fault, Older, Timestamp};
 use conveyor_store::sim::SimDisk;
 use conveyor_store::{
-    Backends, Commit, Direction, EndedBefore, MessageRow, Options, RevisionRow, Scans, Stamp, Threads, Writer, open,
+    Backends, Commit, Direction, EndedBefore, MessageRow, Options, Scans, Stamp, Threads, Writer, open,
 };
+
+use steps::{Sleeper, revision};
 
 const DAY_MS: i64 = 86_400_000;
 const EXECUTIONS: u128 = 90;
@@ -30,75 +32,14 @@ pub fn options(disk: &SimDisk) -> Options {
     Options { threads, segment_bytes: 64 << 10, ..Options::on(Arc::new(disk.clone())) }
 }
 
-fn header(id: u128) -> Header {
-    Header {
-        child: None,
-        id: ExecutionId(id),
-        name: format!("run-{id}"),
-        machine: MachineRef { name: format!("m{}", id % 3), revision: 1, qualifier: None },
-        status: Status::Running,
-        started_at: Timestamp(1),
-        stopped_at: None,
-        input: Arc::from(format!("\"{}\"", "in ".repeat(id as usize * 7 % 300))),
-        outcome: None,
-        last_event: EventId(1),
-        next_branch: BranchId(1),
-        next_attempt: Default::default(),
-        next_timer: TimerId(1),
-        timeout_timer: None,
-        parent: None,
-        redrive_count: 0,
-        redriven_at: None,
-        trace_header: None,
+fn sleeper(id: u128) -> Sleeper {
+    Sleeper {
+        id,
+        input: format!("\"{}\"", "in ".repeat(id as usize * 7 % 300)),
+        due: Timestamp(1_000 + id as i64),
+        output: format!("[{id}]"),
+        stopped_at: Timestamp((id as i64 % 3) * DAY_MS + 5),
     }
-}
-
-fn event(number: u64, kind: HistoryKind) -> HistoryEvent {
-    HistoryEvent { id: EventId(number), previous: EventId(number - 1), at: Timestamp(1), kind }
-}
-
-fn start(id: u128) -> Step {
-    let due = Timestamp(1_000 + id as i64);
-    let branch = Branch {
-        parent: None,
-        state: Arc::from("Wait"),
-        state_entered_at: Timestamp(1),
-        state_entered_event: EventId(1),
-        input: Arc::new(serde_json::json!({ "n": id as u64 })),
-        previous_event: EventId(1),
-        variables: BTreeMap::new(),
-        map_item: None,
-        retries: Vec::new(),
-        doing: Doing::Wait { timer: TimerId(0), due },
-    };
-    Step {
-        header: Some(header(id)),
-        branches: BTreeMap::from([(BranchId(0), Some(branch))]),
-        history: vec![event(1, HistoryKind::ParallelStateStarted)],
-        commands: vec![Command::SetTimer { timer: TimerId(0), due }],
-        ..Step::default()
-    }
-}
-
-fn end(id: u128) -> (Execution, Step) {
-    let started = start(id);
-    let mut before = Execution::load(header(id), BTreeMap::new(), BTreeMap::new());
-    before.apply(&started);
-    let mut header = header(id);
-    let output: Arc<str> = Arc::from(format!("[{id}]"));
-    header.status = Status::Succeeded;
-    header.stopped_at = Some(Timestamp((id as i64 % 3) * DAY_MS + 5));
-    header.outcome = Some(Outcome::Succeeded { output: output.clone() });
-    header.last_event = EventId(2);
-    let due = Timestamp(1_000 + id as i64);
-    let step = Step {
-        header: Some(header),
-        branches: BTreeMap::from([(BranchId(0), None)]),
-        history: vec![event(2, HistoryKind::ExecutionSucceeded { output })],
-        commands: vec![Command::ClearTimer { timer: TimerId(0), due }],
-        ..Step::default()
-    };
-    (before, step)
 }
 
 pub fn commit(writer: &Writer, build: impl FnOnce(&mut Commit) -> &mut Commit) {
@@ -125,16 +66,13 @@ fn message(n: u64) -> MessageRow {
 
 /// Executions that run, that ended and that are archived, items and a queue; the newest of it only in the journal.
 fn fill(writer: &Writer) {
-    let text = String::new;
-    let revision =
-        RevisionRow { definition: text(), role_arn: text(), settings: text(), revision_id: None, created_at: Stamp(1) };
     for machine in 0..3 {
-        commit(writer, |c| c.put_revision(&format!("m{machine}"), 1, &revision));
+        commit(writer, |c| c.put_revision(&format!("m{machine}"), 1, &revision()));
     }
     let run = |id: u128| {
-        commit(writer, |c| c.step(None, &start(id)));
+        commit(writer, |c| c.step(None, &sleeper(id).start()));
         if !id.is_multiple_of(5) {
-            let (before, step) = end(id);
+            let (before, step) = sleeper(id).end();
             commit(writer, |c| c.step(Some(&before), &step));
         }
         commit(writer, |c| c.put_item("films", &format!("k{id:03}"), &format!("{{\"n\":\"{}\"}}", "é".repeat(99))));

@@ -171,7 +171,11 @@ impl LiveExecution {
             }
             Message::Leased { task, lease } => self.begin(*task, lease).await,
             // What the actors of stages tell, and rows of timers; an express execution has none.
-            Message::Moved { .. } | Message::StageGone { .. } | Message::Settle { .. } | Message::Fired { .. } => {}
+            Message::Moved { .. }
+            | Message::StageGone { .. }
+            | Message::Settle { .. }
+            | Message::Fired { .. }
+            | Message::Damaged { .. } => {}
         }
     }
 

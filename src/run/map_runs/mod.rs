@@ -18,15 +18,16 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use conveyor_base::{Attempt, ExecutionId, Fault};
+use conveyor_base::{Attempt, ExecutionId, Fault, fault};
 use conveyor_interpreter::{Event, MapChild, RunTask};
-use conveyor_store::{Commit, MapRunRow, RunStatus};
+use conveyor_store::{Commit, MapRunRow, RunStatus, unless_damaged};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 use super::Refused;
 use super::core::{Core, SharedCore};
+use super::execution::Message;
 use super::handle::Handle;
 use super::supervise::{self, OnFailure};
 
@@ -125,7 +126,15 @@ impl Core {
                 if failures >= FAILURES_MAX {
                     return give_up(&core, parent, attempt, &driven, failures).await;
                 }
-                let Some(event) = drive::drive(&core, parent, *task, &driven).await? else { return Ok(()) };
+                let event = match drive::drive(&core, parent, *task, &driven).await {
+                    // As often as it is tried.
+                    Err(fault @ Fault::Damaged { .. }) => {
+                        core.send(parent, Message::Damaged { what: fault::chain(&fault) }, None);
+                        return Ok(());
+                    }
+                    driven => driven?,
+                };
+                let Some(event) = event else { return Ok(()) };
                 // What is refused because the appliance ends is told after its next start.
                 match core.post_until_heard(parent, event).await {
                     Ok(true) => drive::forget_express(&core, parent, attempt).await,
@@ -191,7 +200,7 @@ impl Core {
             if row.status != RunStatus::Running && row.ended.is_some() {
                 continue;
             }
-            if self.reader.branch_of_attempt(parent, attempt)?.is_none() {
+            if let Some(None) = unless_damaged(self.reader.branch_of_attempt(parent, attempt))? {
                 self.end_orphan(parent, attempt);
             }
         }

@@ -12,17 +12,20 @@ use crate::notifications::Added;
 
 /// From one look's end to the next.
 const LOOK_EVERY_MS: i64 = 15_000;
+/// The first time: what takes up its work again at a start shows then what is wrong with it.
+const LOOK_AGAIN_MS: i64 = 2_000;
 
 pub(super) struct AlarmService {
     settings: Alarms,
     /// All that were ever raised, by name.
     alarms: BTreeMap<String, Alarm>,
     looking: bool,
+    has_looked: bool,
 }
 
 impl AlarmService {
     pub fn load(settings: &Alarms, rows: &Scans) -> Result<AlarmService, Fault> {
-        Ok(AlarmService { settings: settings.clone(), alarms: read(rows)?, looking: false })
+        Ok(AlarmService { settings: settings.clone(), alarms: read(rows)?, looking: false, has_looked: false })
     }
 
     fn saw(&mut self, turn: &mut Turn<'_, Looked>, conditions: &Conditions) {
@@ -57,7 +60,8 @@ impl Service for AlarmService {
         if let Some(conditions) = conditions {
             self.saw(turn, &conditions);
         }
-        turn.wake_at(turn.now().plus_ms(LOOK_EVERY_MS));
+        let pause_ms = if std::mem::replace(&mut self.has_looked, true) { LOOK_EVERY_MS } else { LOOK_AGAIN_MS };
+        turn.wake_at(turn.now().plus_ms(pause_ms));
     }
 
     fn wake(&mut self, turn: &mut Turn<'_, Looked>) {

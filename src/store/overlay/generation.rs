@@ -143,6 +143,17 @@ impl Generation {
         Generation { tables: vec![Changes::new(); Table::COUNT], counts: Counts::new(), newest, bytes: 0 }
     }
 
+    /// Both as one, where this one is the newer.
+    pub(super) fn over(&self, older: &Generation) -> Generation {
+        let both = self.tables.iter().zip(&older.tables);
+        Generation {
+            tables: both.map(|(newer, older)| newer.clone().union(older.clone())).collect(),
+            counts: self.counts.clone().union(older.counts.clone()),
+            newest: self.newest,
+            bytes: self.bytes + older.bytes,
+        }
+    }
+
     /// Each change goes down the tree once where it can. A key's first record stays alive until the next checkpoint,
     /// which `bytes` has counted.
     pub(super) fn apply(&mut self, record: &Arc<Vec<u8>>, change: record::Change) {

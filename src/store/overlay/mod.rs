@@ -21,9 +21,9 @@
 mod generation;
 mod scan;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use redb::{AccessGuard, ReadOnlyTable, ReadableDatabase};
+use redb::{AccessGuard, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 pub(super) use generation::{Change, Counts, Generation, Slice};
 
@@ -40,9 +40,14 @@ use super::rows::{STATUSES, status_code};
 use super::tables::{self, Table};
 use generation::Sought;
 
-/// The state file as of one checkpoint, its tables opened.
+type StoredTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+/// The state file as of one checkpoint.
 pub(super) struct StateView {
-    tables: Vec<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    transaction: ReadTransaction,
+    /// Opened when they are looked into: redb reads a table's uppermost page then, which may be damaged, and is nobody's
+    /// business who looks into others.
+    tables: Vec<OnceLock<StoredTable>>,
     file: Blocks,
     damages: Arc<Damages>,
 }
@@ -50,17 +55,22 @@ pub(super) struct StateView {
 impl StateView {
     pub fn open(state: &State, damages: &Arc<Damages>) -> Result<StateView, Fault> {
         let transaction = state.database.begin_read().map_err(state_fault)?;
-        let open = |table: &Table| transaction.open_table(table.definition()).map_err(state_fault);
-        let tables = Table::ALL.iter().map(open).collect::<Result<_, _>>()?;
-        Ok(StateView { tables, file: state.file.clone(), damages: damages.clone() })
+        let tables = Table::ALL.iter().map(|_| OnceLock::new()).collect();
+        Ok(StateView { transaction, tables, file: state.file.clone(), damages: damages.clone() })
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<AccessGuard<'_, &'static [u8]>>, Fault> {
-        self.tables[table as usize].get(key).map_err(|e| self.fault(table, key, e))
+        self.table(table, key)?.get(key).map_err(|e| self.fault(table, key, e))
     }
 
-    pub fn table(&self, table: Table) -> &ReadOnlyTable<&'static [u8], &'static [u8]> {
-        &self.tables[table as usize]
+    /// The table, for whoever looks for that row, or for what is behind it.
+    pub fn table(&self, table: Table, key: &[u8]) -> Result<&StoredTable, Fault> {
+        let place = &self.tables[table as usize];
+        if let Some(open) = place.get() {
+            return Ok(open);
+        }
+        let open = self.transaction.open_table(table.definition()).map_err(|e| self.fault(table, key, e))?;
+        Ok(place.get_or_init(|| open))
     }
 
     /// Whether redb gives nothing more out of the file: [`super::engine`] opens it anew then.
@@ -69,10 +79,18 @@ impl StateView {
     }
 
     /// What an error means for whoever wanted the row, or the rows from there on.
-    fn fault(&self, table: Table, key: &[u8], error: redb::StorageError) -> Fault {
+    fn fault(&self, table: Table, key: &[u8], error: impl Into<redb::Error>) -> Fault {
+        self.fault_of(&tables::whose(table, key), error)
+    }
+
+    /// The same of the rows behind that one.
+    fn fault_behind(&self, table: Table, key: &[u8], error: impl Into<redb::Error>) -> Fault {
+        self.fault_of(&tables::whose(table, key).replacen(" has of ", " has behind ", 1), error)
+    }
+
+    fn fault_of(&self, whose: &str, error: impl Into<redb::Error>) -> Fault {
         match state_fault(error) {
             Fault::Damaged { source, .. } => {
-                let whose = tables::whose(table, key);
                 let what = format!("{whose} cannot be read, because the state file {STATE} is damaged there; {REPAIR}");
                 self.noted(Fault::Damaged { what, source })
             }
@@ -154,13 +172,17 @@ impl Overlay {
         self.now.generations().map(|generation| generation.bytes).sum()
     }
 
-    /// Ends the active generation, so that it can be carried over. `None`: nothing is in it.
+    /// Ends the active generation, so that it can be carried over, with one that was not the last time. `None`: there is
+    /// nothing.
     pub fn freeze(&mut self) -> Option<Arc<Generation>> {
-        if self.now.active.bytes == 0 {
+        if self.now.active.bytes == 0 && self.now.frozen.is_none() {
             return None;
         }
         let next = Arc::new(Generation::after(self.now.active.newest));
-        let frozen = std::mem::replace(&mut self.now.active, next);
+        let mut frozen = std::mem::replace(&mut self.now.active, next);
+        if let Some(older) = self.now.frozen.take() {
+            frozen = Arc::new(frozen.over(&older));
+        }
         self.now.frozen = Some(frozen.clone());
         Some(frozen)
     }

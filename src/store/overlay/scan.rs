@@ -29,14 +29,18 @@ impl Snapshot {
             | (Direction::Backward, (_, Bound::Included(key) | Bound::Excluded(key))) => key,
             _ => &[],
         };
-        let mut stored = self.state.table(table).range::<&[u8]>(range).map_err(|e| self.state.fault(table, from, e))?;
+        let stored = self.state.table(table, from)?;
+        let mut stored = stored.range::<&[u8]>(range).map_err(|e| self.state.fault(table, from, e))?;
         let mut state = Ahead::new(|passed: Option<Stored>| {
             let next = match direction {
                 Direction::Forward => stored.next(),
                 Direction::Backward => stored.next_back(),
             };
-            let near = || passed.as_ref().map_or(from, |(key, _)| key.value());
-            next.transpose().map_err(|e| self.state.fault(table, near(), e))
+            next.transpose().map_err(|e| match &passed {
+                // Whose the next row is nobody knows.
+                Some((key, _)) => self.state.fault_behind(table, key.value(), e),
+                None => self.state.fault(table, from, e),
+            })
         })?;
         let mut newer: Vec<Lane<'_>> =
             self.generations().map(|g| Lane::new(&g.tables[table as usize], range, direction)).collect();

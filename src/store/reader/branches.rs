@@ -37,13 +37,15 @@ impl Reader {
     /// The branch that waits for the attempt's outcome; `None` where nobody does any more.
     pub fn branch_of_attempt(&self, id: ExecutionId, attempt: Attempt) -> Result<Option<BranchId>, Fault> {
         let key = tables::attempt(id, attempt);
-        // At one moment: a submission moves the attempt from one table to the other.
-        let [submitted, outstanding] = self.engine().find([(Table::Submitted, &key), (Table::Outstanding, &key)]);
-        match submitted.look(Table::Submitted, &key, waiter)? {
-            Some(branch) => Ok(Some(branch)),
-            None => outstanding
-                .look(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()))),
-        }
+        self.engine().again(|| {
+            // At one moment: a submission moves the attempt from one table to the other.
+            let [submitted, outstanding] = self.engine().find([(Table::Submitted, &key), (Table::Outstanding, &key)]);
+            match submitted.look(Table::Submitted, &key, waiter)? {
+                Some(branch) => Ok(Some(branch)),
+                None => outstanding
+                    .look(Table::Outstanding, &key, |row| Ok(BranchId(row.access::<TaskRow>()?.branch.to_native()))),
+            }
+        })
     }
 
     /// Whom a timer wakes: a branch, or (the inner `None`) the execution itself. The outer `None` where the timer is not

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use conveyor_base::{EventId, ExecutionId, Fault, Timestamp};
 use conveyor_interpreter::{MachineRef, MapChild, Parent, Status};
 
-use super::{Reader, Scans};
+use super::{Reader, Scans, each};
 use crate::envelope::Sealed;
 use crate::overlay::{Direction, Snapshot};
 use crate::rows::{ArchivedHeaderRow, HeaderRow};
@@ -72,6 +72,21 @@ impl Reader {
 }
 
 impl Scans {
+    /// Every execution that runs, children of Map runs as well.
+    pub fn running(&self) -> Result<Vec<ExecutionId>, Fault> {
+        let (snapshot, mut found) = (self.engine().snapshot(), Vec::new());
+        let is_running = |count: &&Arc<[u8]>| count.last() == Some(&status_code(Status::Running));
+        for prefix in snapshot.counts.keys().filter(is_running) {
+            each(&snapshot, Table::ByMachine, prefix, |key, _| {
+                let id = key.get(prefix.len()..).and_then(tables::split_id);
+                let (id, _) = id.ok_or_else(|| damaged(Table::ByMachine, "a key holds no id"))?;
+                found.push(id);
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
     /// Executions, newest first, from where the page token of an earlier call says.
     pub fn executions(
         &self,

@@ -63,6 +63,10 @@ impl Reader {
     }
 
     fn look_up(&self, id: ExecutionId) -> Result<Whereabouts, Fault> {
+        self.0.again(|| self.look_up_once(id))
+    }
+
+    fn look_up_once(&self, id: ExecutionId) -> Result<Whereabouts, Fault> {
         let (key, input) = (id.to_bytes(), tables::payload(id, Payload::Input));
         let output = tables::payload(id, Payload::Output);
         let [of_header, of_input, of_output, of_day] = self.0.find([
@@ -205,16 +209,10 @@ impl Scans {
                 events.reverse();
             }
         }
-        let mut left = bytes;
-        let fits = events.iter().take_while(|event| {
-            let fits = left > 0;
-            left = left.saturating_sub(event.kind.bytes());
-            fits
-        });
-        let count = fits.count().min(limit);
-        let next = events.get(count).map(|event| event.id);
-        events.truncate(count);
-        Ok((events, next))
+        let mut page = HistoryPage::new(limit, bytes);
+        // One more than a page has says where the next begins.
+        let _ = events.into_iter().try_for_each(|event| page.add(event));
+        Ok((page.events, page.next))
     }
 
     /// Timers due until then, soonest first.
@@ -268,6 +266,18 @@ impl Scans {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
+    }
+
+    /// The attempts of an execution that must be issued again after a crash.
+    pub fn outstanding_of(&self, id: ExecutionId) -> Result<Vec<Attempt>, Fault> {
+        let mut attempts = Vec::new();
+        each(&self.0.snapshot(), Table::Outstanding, &id.to_bytes(), |key, _| {
+            let (_, attempt) =
+                tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
+            attempts.push(Attempt(attempt));
+            Ok(())
+        })?;
+        Ok(attempts)
     }
 
     /// Every ended execution whose parent has not been told yet.
@@ -440,7 +450,7 @@ fn live_history(
         })?;
         first = begin.unwrap_or(at);
     }
-    let (mut events, mut left, mut next) = (Vec::<HistoryEvent>::new(), bytes, None);
+    let mut page = HistoryPage::new(limit, bytes);
     let range = (Bound::Included(first.as_slice()), Bound::Included(last.as_slice()));
     snapshot.scan(Table::History, range, direction, |_, row| {
         let mut step = rows::events_from(row.access::<HistoryRow>()?)?;
@@ -451,17 +461,34 @@ fn live_history(
                 step.reverse();
             }
         }
-        for event in step {
-            // One more than a page has says where the next begins.
-            if events.len() == limit || left == 0 && !events.is_empty() {
-                next = Some(event.id);
-                return Ok(ControlFlow::Break(()));
-            }
-            // Not the row's: in it what several events say stands once.
-            left = left.saturating_sub(event.kind.bytes());
-            events.push(event);
-        }
-        Ok(ControlFlow::Continue(()))
+        Ok(step.into_iter().try_for_each(|event| page.add(event)))
     })?;
-    Ok((events, next))
+    Ok((page.events, page.next))
+}
+
+/// Events up to so many and about so many bytes, but one at least.
+struct HistoryPage {
+    events: Vec<HistoryEvent>,
+    limit: usize,
+    bytes_left: usize,
+    /// The first event that is not in it.
+    next: Option<EventId>,
+}
+
+impl HistoryPage {
+    fn new(limit: usize, bytes: usize) -> HistoryPage {
+        HistoryPage { events: Vec::new(), limit, bytes_left: bytes, next: None }
+    }
+
+    /// Breaks once the page is full.
+    fn add(&mut self, event: HistoryEvent) -> ControlFlow<()> {
+        if self.events.len() == self.limit || self.bytes_left == 0 && !self.events.is_empty() {
+            self.next = Some(event.id);
+            return ControlFlow::Break(());
+        }
+        // Not the row's: in it what several events say stands once.
+        self.bytes_left = self.bytes_left.saturating_sub(event.kind.bytes());
+        self.events.push(event);
+        ControlFlow::Continue(())
+    }
 }

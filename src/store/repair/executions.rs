@@ -7,6 +7,7 @@ use conveyor_interpreter::{Doing, Status};
 
 use super::super::archive::{day_of, file_name};
 use super::super::commit::{issued, submitted};
+use super::super::damages::STORE_DAMAGED;
 use super::super::envelope::Sealed;
 use super::super::retention::day_from;
 use super::super::rows::{self, BranchRow, HeaderRow, HistoryRow};
@@ -65,6 +66,8 @@ pub(super) struct About {
     day: Option<u32>,
     last_event: u64,
     keeps_history: bool,
+    /// It has ended, and never goes on from there.
+    is_over: bool,
 }
 
 /// What a branch waits for.
@@ -73,6 +76,13 @@ pub(super) struct Waits {
     pub submitted: Option<Attempt>,
     issued: Option<Attempt>,
     map: Option<u32>,
+}
+
+impl Known {
+    /// What it had under way is not whole, and never goes on.
+    fn failed_by_damage(&self) -> bool {
+        self.header.as_ref().is_some_and(|about| about.is_over && about.status == Status::Failed)
+    }
 }
 
 /// Executions, as the rows that could be read tell of them.
@@ -120,6 +130,7 @@ impl Executions {
                     day: row.stopped_at().map(day_of),
                     last_event: row.last_event.to_native(),
                     keeps_history: row.keeps_history(),
+                    is_over: row.succeeded() || row.error() == Some(STORE_DAMAGED),
                 });
             }
             Table::Payloads => {
@@ -181,8 +192,10 @@ impl Executions {
         let near = |(table, after, before): &&(Table, ExecutionId, ExecutionId)| {
             OF_UNFINISHED.contains(table) && (*after..=*before).contains(&id)
         };
-        let finished = about.status == Status::Succeeded;
-        if let Some((table, ..)) = self.holes.iter().find(near).filter(|_| !finished) {
+        if about.is_over {
+            return None;
+        }
+        if let Some((table, ..)) = self.holes.iter().find(near) {
             return Some(format!("perhaps a part of what the table '{}' had of it", table.name()));
         }
         known.branches.iter().find_map(|(number, waits)| {
@@ -229,11 +242,15 @@ impl Executions {
         self.known.iter().filter_map(|(id, known)| {
             let about = known.header.as_ref()?;
             let archived = known.archived.or(about.day.filter(|_| !known.payloads[0]));
-            Some((*id, about, known.branches.as_slice(), archived))
+            let branches = if known.failed_by_damage() { &[] } else { known.branches.as_slice() };
+            Some((*id, about, branches, archived))
         })
     }
 
-    pub fn contains(&self, id: ExecutionId) -> bool {
-        self.known.contains_key(&id)
+    /// Whether the execution's rows in that table are kept.
+    pub fn keeps(&self, table: Table, id: ExecutionId) -> bool {
+        let known = self.known.get(&id);
+        let is_record = !OF_UNFINISHED.contains(&table) || table == Table::MapRuns;
+        known.is_some_and(|known| is_record || !known.failed_by_damage())
     }
 }

@@ -333,16 +333,18 @@ impl<'f> Old<'f> {
         for &table in Table::ALL.iter().filter(|table| !DERIVED.contains(table)) {
             self.rows(table, &mut |row| {
                 let Row::Whole(key, value) = row else { return };
-                let of = match table {
+                let is_kept = match table {
                     Table::Settings if [FORMAT, STORE_ID, APPLIED].contains(&key) => return,
                     // A child is found from its parent for as long as there is the child.
                     Table::Children => {
                         let content = Sealed::new(table, key, value).plain();
-                        content.and_then(rows::child_from).ok().map(|(child, _)| child)
+                        content.and_then(rows::child_from).ok().is_none_or(|(child, _)| executions.keeps(table, child))
                     }
-                    _ => tables::split_id(key).filter(|_| OF_EXECUTIONS.contains(&table)).map(|(id, _)| id),
+                    _ => tables::split_id(key)
+                        .filter(|_| OF_EXECUTIONS.contains(&table))
+                        .is_none_or(|(id, _)| executions.keeps(table, id)),
                 };
-                if of.is_none_or(|id| executions.contains(id)) && written.is_ok() {
+                if is_kept && written.is_ok() {
                     written = batch.put(NewRow { table, key: key.to_vec(), value: value.to_vec() });
                 }
             });

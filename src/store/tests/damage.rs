@@ -79,6 +79,69 @@ fn a_state_file_that_is_cut_is_refused_and_left_as_it_is() {
     open(on_caller(cut.path())).unwrap();
 }
 
+/// What is damaged is an error of whoever reads it, and of nobody who reads or writes something else at that moment: redb
+/// gives nothing more out of a file after an error, and it is opened anew under everybody.
+#[test]
+fn nobody_hears_of_anothers_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { checkpoint_ms: 1, ..Options::at(dir.path()) };
+    let (writer, reader) = open(options()).unwrap();
+    let text = |name: &str| format!("\"{}\"", name.repeat(2_000));
+    commit(&writer, |c| c.put_item("t", "bad", &text("bad")).put_item("t", "good", &text("good")));
+    writer.close().unwrap();
+    drop(reader);
+    let path = dir.path().join("state.redb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(9).position(|bytes| bytes == b"badbadbad").unwrap();
+    bytes[at + 3_000] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let (writer, reader) = open(options()).unwrap();
+    let (stop, rows) = (std::sync::atomic::AtomicBool::new(false), &reader);
+    std::thread::scope(|scope| {
+        let bad = scope.spawn(|| {
+            let rows = rows.on_this_thread();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let read = rows.item("t", "bad");
+                assert!(matches!(read, Err(conveyor_base::Fault::Damaged { .. })), "{read:?}");
+            }
+        });
+        let good = scope.spawn(|| {
+            let rows = rows.on_this_thread();
+            (0..300).for_each(|_| assert_eq!(rows.item("t", "good").unwrap(), Some(text("good"))));
+        });
+        for n in 0..100 {
+            commit(&writer, |c| c.put_item("t", &format!("new-{n}"), "{}"));
+        }
+        let good = good.join();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        bad.join().unwrap();
+        good.unwrap();
+    });
+    // What belongs on a page that is damaged stays in the journal, and in memory, with all that comes after it.
+    commit(&writer, |c| c.put_item("t", "bad", "\"new\"").put_item("t", "other", "1"));
+    let holds = |reader: &Reader| {
+        let rows = reader.on_this_thread();
+        for (key, json) in [("bad", "\"new\""), ("other", "1"), ("good", &*text("good")), ("new-99", "{}")] {
+            assert_eq!(rows.item("t", key).unwrap().as_deref(), Some(json));
+        }
+    };
+    writer.checkpoint().unwrap();
+    commit(&writer, |c| c.put_item("t", "new-99", "{}"));
+    writer.checkpoint().unwrap();
+    holds(&reader);
+    assert!(reader.damages().iter().any(|what| what.contains("cannot be written")), "{:?}", reader.damages());
+    writer.close().unwrap();
+    drop(reader);
+    let (writer, reader) = open(options()).unwrap();
+    holds(&reader);
+    drop((writer, reader));
+    let disk: Arc<dyn Backends> = Arc::new(Directory::new(dir.path()));
+    let done = repair(&disk).unwrap();
+    assert!(done.report.is_clean() && !done.nothing_to_do, "{done}");
+    holds(&open(options()).unwrap().1);
+}
+
 pub(super) type Raw = (String, Vec<u8>, Vec<u8>);
 
 fn database(path: &Path) -> redb::Database {
