@@ -16,6 +16,7 @@ pub mod escape;
 pub mod fault;
 mod ids;
 pub mod limits;
+pub mod names;
 mod place;
 mod share_io;
 pub mod shares;
