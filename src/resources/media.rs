@@ -151,7 +151,7 @@ impl Stage {
             fields.insert("tools".to_owned(), json!(stages.spawn.tools().await));
             fields.insert("watched".to_owned(), json!(stages.watched));
             if stage == "quarantine"
-                && let Some(input) = dropped(call)?
+                && let Some(input) = dropped(call).await?
             {
                 for name in ["version", "tried"] {
                     fields.entry(name).or_insert_with(|| input[name].clone());
@@ -207,10 +207,11 @@ impl Stage {
 }
 
 /// The input of the execution that gives a file up, where that is of this file: it has what the watch saw of it.
-fn dropped(call: &Call) -> Result<Option<Value>, TaskError> {
+async fn dropped(call: &Call) -> Result<Option<Value>, TaskError> {
     let (reader, arn) = (call.handle.reader(), call.text("execution").unwrap_or(&call.execution_arn));
     let Some(id) = claims::named(reader, arn).map_err(|e| fault(&e))? else { return Ok(None) };
-    let Some(header) = reader.on_this_thread().header(id).map_err(|e| fault(&e))? else { return Ok(None) };
+    let header = reader.blocking(move |rows| rows.header(id)).await.map_err(|e| fault(&e))?;
+    let Some(header) = header else { return Ok(None) };
     let input: Value = serde_json::from_str(&header.input).unwrap_or_default();
     let text = |name: &str| input[name].as_str().unwrap_or_default();
     let is_of_it = call.text("input") == Some(&format!("s3://{}/{}", text("bucket"), text("key")));
