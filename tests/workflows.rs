@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "workflows/again.rs"]
+mod again;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
@@ -67,6 +70,7 @@ fn script(job: &Job) -> Result<Value, TaskError> {
             let from = job.shares.resolve(&input.parse().unwrap()).unwrap();
             let to = job.shares.resolve(&input.replace("source", "quarantine").parse().unwrap()).unwrap();
             fs::write(format!("{}.error.json", to.display()), p["error"].as_str().unwrap()).unwrap();
+            fs::write(format!("{}.parameters.json", to.display()), p.to_string()).unwrap();
             fs::rename(from, to).unwrap();
             Ok(json!({ "uri": input.replace("source", "quarantine"), "moved": true }))
         }
@@ -397,6 +401,7 @@ async fn hurry(conveyor: &Appliance) {
             ("\"IntervalSeconds\": 5", "\"IntervalSeconds\": 1"),
             ("\"IntervalSeconds\": 10", "\"IntervalSeconds\": 1"),
             ("\"MaxAttempts\": 150", "\"MaxAttempts\": 1"),
+            ("\"seconds\": 5", "\"seconds\": 1"),
         ] {
             text = text.replace(slow, fast);
         }
@@ -418,7 +423,7 @@ async fn every_file_that_a_run_gives_up_has_its_reason_beside_it() {
         "Media.Failed",
         "Media.NoVideo",
         "Media.NotMedia",
-        "Media.Stalled",
+        "Media.MissingElement",
         "Media.StillImage",
         "Media.TooLarge",
         "Media.TooLong",
@@ -431,8 +436,10 @@ async fn every_file_that_a_run_gives_up_has_its_reason_beside_it() {
         "Stage.Crashed",
         "Stage.LimitExceeded",
         "Stage.Panicked",
+        "Device.Unsupported",
     ];
     let boxes = [
+        "Media.Stalled",
         "Stage.Killed",
         "Media.DiskFull",
         "Media.WorkDir",

@@ -17,6 +17,7 @@ pub mod escape;
 pub mod fault;
 mod ids;
 pub mod limits;
+pub mod names;
 mod place;
 mod share_io;
 pub mod shares;

@@ -2,24 +2,49 @@
 //! in quarantine. They are tried again, with growing pauses, until they go.
 //!
 //! ```text
-//! run n failed, the file still there ──pause(n)──▶ run n+1     pause: 1, 2, 4 … minutes, up to `retry`
+//! run n failed, the file still there ──pause(n)──▶ run n+1     pause: some 1, 2, 4 … minutes, up to `retry`
+//!    `tries` runs with the same error, over `tried_for` ──────▶ run n+1, which is told so (`tried`)
+//!    that failed so as well, and the file still there ──1 day──▶ run n+2
 //! ```
 //!
-//! Nothing of it is stored: which run was the last stands in the file's landing, when it ended in the store.
+//! What is told so belongs to the workflow: ours then puts the file to quarantine. Errors that are of the surroundings
+//! whatever the file is count for none.
+//!
+//! Nothing of it is stored: which run was the last stands in the file's landing, when it ended and with what in the store.
 
 use std::collections::{BTreeMap, HashSet};
 
+use conveyor_base::names::name_of;
 use conveyor_base::{ExecutionId, Fault, Span, Timestamp, digest};
 use conveyor_interpreter::Status;
 use conveyor_store::{ExecutionSummary, Scans};
+use serde_json::{Value, json};
+
+use super::settings::WatchSettings;
 
 /// Files that are kept in mind; what is beyond is found when the watch starts anew.
 const FILES_MAX: usize = 10_000;
 const FIRST_PAUSE_MS: u64 = 60_000;
+/// The pause after a run that was told that it was the last, where the file still lies there.
+const PAUSE_AFTER_LAST_MS: u64 = 24 * 3_600_000;
+/// Most runs of a file that are looked back on.
+const RUNS_MAX: u32 = 1_000;
+/// What an error ends in that says nothing of the file, however often it comes.
+const OF_SURROUNDINGS: &[&str] = &[
+    ".ShareUnreachable",
+    ".DiskFull",
+    ".PermissionDenied",
+    ".Unwritable",
+    ".Changed",
+    ".WorkDir",
+    ".NoGStreamer",
+    "Stage.Killed",
+    "Device.Lost",
+    "Device.Unusable",
+    CANCELED,
+];
 /// How a run ends whose transcode somebody stopped.
 const CANCELED: &str = "MediaConvert.JobCanceled";
-/// What an execution's name ends in.
-const HASH_CHARS: usize = 16;
 
 /// A file that is to be tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,21 +59,83 @@ pub struct Due {
 impl Due {
     /// When a file is tried again whose run ended so; none where that is no failure, or it is never to be. `now` and what
     /// comes of it are the box's own time, `wall` what dates the run's end: what a clock that was set makes of the age of a
-    /// run neither hurries a file nor holds it up.
-    pub fn after(
-        execution: &ExecutionSummary,
-        run: u32,
-        longest: Span,
-        (now, wall): (Timestamp, Timestamp),
-    ) -> Option<Due> {
+    /// run neither hurries a file nor holds it up. Of many files that failed at once not all are due at once, also where
+    /// their time is long over.
+    pub fn after(ended: &EndedRun, run: u32, longest: Span, (now, wall): (Timestamp, Timestamp)) -> Option<Due> {
+        let execution = &ended.execution;
         let failed = matches!(execution.status, Status::Failed | Status::TimedOut) && longest.ms > 0;
         // What a person stopped stays stopped.
         let stopped = execution.error.as_deref() == Some(CANCELED);
-        let ended = execution.stopped_at.filter(|_| failed && !stopped)?;
-        let pause = FIRST_PAUSE_MS.saturating_mul(1 << (run - 1).min(30)).min(longest.ms) as i64;
-        let error = execution.error.clone().unwrap_or_else(|| "States.Timeout".to_owned());
-        let left = pause - wall.since_ms(ended).clamp(0, pause);
-        Some(Due { at: now.plus_ms(left), execution: execution.id, run, error })
+        let ended_at = execution.stopped_at.filter(|_| failed && !stopped)?;
+        let pause = FIRST_PAUSE_MS.saturating_mul(1 << (run - 1).min(30)).min(longest.ms);
+        let pause = if ended.was_last { pause.max(PAUSE_AFTER_LAST_MS) } else { pause };
+        let share = |of: u64| (of / 1_024 * (digest(execution.name.as_bytes()) % 1_024)) as i64;
+        let (pause, floor) = (pause as i64 - share(pause / 4), share(pause.min(FIRST_PAUSE_MS)));
+        let left = (pause - wall.since_ms(ended_at).clamp(0, pause)).max(floor);
+        Some(Due { at: now.plus_ms(left), execution: execution.id, run, error: error_of(execution) })
+    }
+}
+
+/// A run that is over.
+pub struct EndedRun {
+    pub execution: ExecutionSummary,
+    /// It was told what the runs before it failed with, and failed so as well.
+    pub was_last: bool,
+}
+
+impl EndedRun {
+    pub fn of(rows: &Scans, execution: ExecutionSummary) -> Result<EndedRun, Fault> {
+        let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
+        let header = if failed { rows.header(execution.id)? } else { None };
+        let input = header.and_then(|header| serde_json::from_str::<Value>(&header.input).ok()).unwrap_or_default();
+        let was_last = input["tried"]["error"] == error_of(&execution).as_str();
+        Ok(EndedRun { execution, was_last })
+    }
+}
+
+fn error_of(execution: &ExecutionSummary) -> String {
+    execution.error.clone().unwrap_or_else(|| "States.Timeout".to_owned())
+}
+
+/// How often in a row a file failed with the same error, and since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    pub runs: u32,
+    pub error: String,
+    pub since: Timestamp,
+}
+
+impl Tried {
+    /// Of the runs up to this one; none where they are not enough, or say nothing of the file. `first`: the name of the first
+    /// one, which only runs on the same bytes have.
+    pub fn enough(
+        rows: &Scans,
+        settings: &WatchSettings,
+        (first, last): (&str, u32),
+        wall: Timestamp,
+    ) -> Result<Option<Tried>, Fault> {
+        let mut tried: Option<Tried> = None;
+        for run in (1..=last).rev().take(RUNS_MAX as usize) {
+            let Some(id) = rows.by_name(settings.machine(), &name_of(first, run))? else { break };
+            let Some(execution) = rows.summary(id)? else { break };
+            let error = error_of(&execution);
+            let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
+            if !failed || tried.as_ref().is_some_and(|tried| tried.error != error) {
+                break;
+            }
+            tried = Some(Tried { runs: tried.map_or(0, |tried| tried.runs) + 1, error, since: execution.started_at });
+        }
+        let is_enough = |tried: &Tried| {
+            settings.tries > 0
+                && tried.runs >= settings.tries
+                && wall.since_ms(tried.since) >= settings.tried_for.ms as i64
+                && !OF_SURROUNDINGS.iter().any(|end| tried.error.ends_with(end))
+        };
+        Ok(tried.filter(is_enough))
+    }
+
+    pub fn as_json(&self) -> Value {
+        json!({ "runs": self.runs, "error": self.error, "since": self.since.to_string() })
     }
 }
 
@@ -69,8 +156,9 @@ impl Again {
 
     /// Takes out what is due.
     pub fn take_due(&mut self, now: Timestamp, most: usize) -> Vec<(String, Due)> {
-        let due = self.0.iter().filter(|(_, due)| due.at <= now).take(most);
-        let due: Vec<_> = due.map(|(key, due)| (key.clone(), due.clone())).collect();
+        let mut due: Vec<_> = self.0.iter().filter(|(_, due)| due.at <= now).collect();
+        due.sort_by_key(|(_, due)| due.at);
+        let due: Vec<_> = due.into_iter().take(most).map(|(key, due)| (key.clone(), due.clone())).collect();
         due.iter().for_each(|(key, _)| drop(self.0.remove(key)));
         due
     }
@@ -90,22 +178,10 @@ impl Again {
         let count = self.0.len();
         Some(format!(
             "{count} of the files on '{share}' could not be done, such as '{key}' ({}): nothing says that it is the file's \
-             fault, so they stay and are tried again until they go. Their executions say what failed",
+             fault, so they stay and are tried again. Their executions say what failed",
             due.error
         ))
     }
-}
-
-/// The how manieth run of its file an execution is, from 1 on, by its name: `…-0123456789abcdef` is the first,
-/// `…-0123456789abcdef-2` the second.
-pub fn run_of_name(name: &str) -> u32 {
-    let last = name.rsplit('-').next().unwrap_or_default();
-    if last.len() < HASH_CHARS { last.parse().unwrap_or(1) } else { 1 }
-}
-
-/// The name of a file's run.
-pub fn name_of(first: &str, run: u32) -> String {
-    if run <= 1 { first.to_owned() } else { format!("{first}-{run}") }
 }
 
 /// The first run that has not been, and how the one before it ended: of a file that lies there again after its landing was
@@ -124,43 +200,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_a_file_are_told_apart_by_their_names() {
-        assert_eq!(name_of("clip-0123456789abcdef", 1), "clip-0123456789abcdef");
-        assert_eq!(name_of("clip-0123456789abcdef", 12), "clip-0123456789abcdef-12");
-        for run in [1, 2, 60, 1_234] {
-            assert_eq!(run_of_name(&name_of("clip-7-0123456789abcdef", run)), run);
-            assert_eq!(run_of_name(&name_of("clip-0123456789012345", run)), run);
-        }
-    }
-
-    #[test]
     fn a_clock_that_was_set_neither_hurries_a_file_nor_holds_it_up() {
         let hour = 3_600_000;
-        let failed = |stopped_at: i64, error: &str| ExecutionSummary {
-            id: ExecutionId(1),
-            name: "clip-0123456789abcdef".into(),
-            machine: conveyor_interpreter::MachineRef { name: "main".into(), revision: 1, qualifier: None },
-            status: Status::Failed,
-            started_at: Timestamp(0),
-            stopped_at: Some(Timestamp(stopped_at)),
-            error: Some(error.into()),
-            redrive_count: 0,
-            redriven_at: None,
-            last_event: conveyor_base::EventId(9),
-            parent: None,
-            child: None,
+        let failed = |stopped_at: i64, error: &str, was_last: bool| EndedRun {
+            was_last,
+            execution: ExecutionSummary {
+                id: ExecutionId(1),
+                name: "clip-0123456789abcdef".into(),
+                machine: conveyor_interpreter::MachineRef { name: "main".into(), revision: 1, qualifier: None },
+                status: Status::Failed,
+                started_at: Timestamp(0),
+                stopped_at: Some(Timestamp(stopped_at)),
+                error: Some(error.into()),
+                redrive_count: 0,
+                redriven_at: None,
+                last_event: conveyor_base::EventId(9),
+                parent: None,
+                child: None,
+            },
         };
-        let longest = Span { ms: 3_600_000 };
+        let (longest, day) = (Span { ms: 3_600_000 }, 24 * hour);
         let now = Timestamp(1_000 * hour);
         for ahead in [-5 * hour, 0, 26 * 365 * 24 * hour] {
             let wall = now.plus_ms(ahead);
-            let due = |age: i64, run| {
-                Due::after(&failed(wall.0 - age, "x"), run, longest, (now, wall)).unwrap().at.since_ms(now)
+            let due = |age: i64, run, last| {
+                Due::after(&failed(wall.0 - age, "x", last), run, longest, (now, wall)).unwrap().at.since_ms(now)
             };
-            assert_eq!((due(0, 1), due(20_000, 1), due(hour, 1), due(0, 9)), (60_000, 40_000, 0, hour), "{ahead}");
+            let is =
+                |due: i64, pause: i64| assert!((pause * 3 / 4..=pause).contains(&due), "{due} of {pause}, {ahead}");
+            is(due(0, 1, false), 60_000);
+            is(due(0, 9, false), hour);
+            is(due(0, 9, true), day);
+            assert_eq!(due(0, 1, false) - due(10_000, 1, false), 10_000);
+            // Its time is over, and that of a thousand others.
+            assert!((1..60_000).contains(&due(hour, 9, false)));
             // It ended by a clock that was put back since.
-            assert_eq!(due(-7 * hour, 1), 60_000);
+            is(due(-7 * hour, 1, false), 60_000);
         }
-        assert!(Due::after(&failed(0, CANCELED), 1, longest, (now, now)).is_none(), "a person stopped it");
+        assert!(Due::after(&failed(0, CANCELED, false), 1, longest, (now, now)).is_none(), "a person stopped it");
     }
 }

@@ -13,6 +13,7 @@ use conveyor_base::{Fault, Timestamp, digest};
 use conveyor_store::{Commit, LandingRow, Scans};
 use serde_json::json;
 
+use super::again::Tried;
 use super::name;
 use super::settle::{FileState, Settling};
 use super::{StartOutcome, Starter};
@@ -43,20 +44,31 @@ pub struct Start<'a> {
     pub key: &'a str,
     pub file_state: FileState,
     pub name: String,
+    /// The how manieth run of the file it is, from 1 on.
+    pub run: u32,
+    /// What the runs before it failed with, where this one is to be the last.
+    pub tried: Option<Tried>,
 }
 
 /// Starts the execution for a whole file, and stores the landing with it.
 pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutcome, Fault> {
-    let Start { place: (share, workflow, priority), key, file_state, name } = start;
+    let Start { place: (share, workflow, priority), key, file_state, name, run, tried } = start;
     let mut input = json!({
         "jobId": name,
         "bucket": share,
         "key": key,
         "size": file_state.size,
+        "version": file_state.version(),
         "requestedAt": starter.wall().to_string(),
     });
     if *priority != 0 {
         input["priority"] = (*priority).into();
+    }
+    if *run > 1 {
+        input["run"] = (*run).into();
+    }
+    if let Some(tried) = tried {
+        input["tried"] = tried.as_json();
     }
     let row = LandingRow { sight: file_state.digest(), execution: name.clone() };
     let landing = Landing { share: (*share).to_owned(), key: (*key).to_owned(), row };

@@ -101,6 +101,10 @@ pub enum PathState {
     Gone {
         key: String,
     },
+    /// It could not be looked at, as where the rights to a folder are missing: what is known of the file stays so.
+    Unreadable {
+        why: String,
+    },
     /// Nothing that counts.
     Other,
 }
@@ -120,6 +124,7 @@ pub fn inspect(root: &Path, path: &Path, suffixes: &[String]) -> PathState {
             PathState::File { key: key.to_owned(), file_state: file_state(&meta) }
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => PathState::Gone { key: key.to_owned() },
+        Err(e) if !is_gone(&e) => PathState::Unreadable { why: format!("{}: {e}", path.display()) },
         _ => PathState::Other,
     }
 }

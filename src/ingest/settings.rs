@@ -27,6 +27,12 @@ pub struct WatchSettings {
     /// The longest pause before a file is tried again that its failed run left where it was; zero: it is not.
     #[serde(default = "retry")]
     pub retry: Span,
+    /// So many runs of one file that failed with the same error, over at least `tried_for`, are enough: the next is told of it
+    /// (`tried` of its input), and the workflow puts the file away. Zero: they never are.
+    #[serde(default = "tries")]
+    pub tries: u32,
+    #[serde(default = "tried_for")]
+    pub tried_for: Span,
     /// The share that takes files whose name is no text; without it they stay where they are.
     pub quarantine: Option<String>,
 }
@@ -53,6 +59,14 @@ fn in_flight() -> usize {
 
 fn retry() -> Span {
     Span::seconds(3_600)
+}
+
+fn tries() -> u32 {
+    8
+}
+
+fn tried_for() -> Span {
+    Span::days(1)
 }
 
 impl WatchSettings {

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use conveyor_base::beneath::file_version;
 use conveyor_base::{Span, Timestamp, digest};
 
 /// What one look at a file showed of its state.
@@ -87,6 +88,13 @@ impl Settling {
         if now >= until { Observed::Whole } else { Observed::Growing { until } }
     }
 
+    /// The file could not be looked at: it waits once more.
+    pub fn wait_on(&mut self, key: &str, now: Timestamp) {
+        if let Some(waiting) = self.waiting.get_mut(key) {
+            waiting.since = now;
+        }
+    }
+
     /// The file is gone, or its name no longer counts.
     pub fn gone(&mut self, key: &str) {
         self.waiting.remove(key);
@@ -131,6 +139,11 @@ impl Settling {
 }
 
 impl FileState {
+    /// As [`conveyor_base::beneath::Meta::version`] has it of the file.
+    pub fn version(&self) -> String {
+        file_version(self.size, self.mtime_ns, self.inode)
+    }
+
     pub fn digest(&self) -> u64 {
         let mut bytes = [0u8; 32];
         bytes[..8].copy_from_slice(&self.size.to_le_bytes());

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use conveyor_base::names::{name_of, run_of_name};
 use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, fault, shares};
 use conveyor_interpreter::Status;
-use conveyor_store::{ExecutionFilter, ExecutionSummary, Reader, Scans};
+use conveyor_store::{ExecutionFilter, Reader, Scans};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::again::{self, Again, Due};
+use super::again::{self, Again, Due, EndedRun, Tried};
 use super::scan::{self, PathState, Scan};
 use super::settings::{WatchSettings, WatchStatus};
 use super::settle::{FileState, Settling};
@@ -33,6 +34,8 @@ const WAITING_MAX: usize = 10_000;
 const EVENTS_MAX: usize = 4_096;
 /// Problems that a status shows; the log has all of them.
 const PROBLEMS_MAX: usize = 20;
+/// Executions read at once.
+const PAGE: usize = 1_000;
 /// How soon whole files that found no room are tried again.
 const ROOM_MS: i64 = 500;
 
@@ -129,8 +132,9 @@ impl Watcher {
         let recall = move |rows: &Scans| {
             let mut see = |key: &str, name: &str| -> Result<(), Fault> {
                 let Some(id) = rows.by_name(settings.machine(), name)? else { return Ok(()) };
-                let Some(ended) = rows.summary(id)? else { return Ok(()) };
-                if let Some(due) = Due::after(&ended, again::run_of_name(name), settings.retry, clocks) {
+                let Some(execution) = rows.summary(id)? else { return Ok(()) };
+                let ended = EndedRun::of(rows, execution)?;
+                if let Some(due) = Due::after(&ended, run_of(name), settings.retry, clocks) {
                     again.put(key.to_owned(), due);
                 }
                 Ok(())
@@ -243,7 +247,8 @@ impl Watcher {
                 }
                 // A folder that was moved in brings files for which there are no events.
                 PathState::Folder => self.next_scan = self.next_scan.min(now),
-                PathState::Other => {}
+                // The next scan says what cannot be read.
+                PathState::Unreadable { .. } | PathState::Other => {}
             }
         }
     }
@@ -351,11 +356,12 @@ impl Watcher {
             };
             match look {
                 PathState::File { file_state: again, .. } if again == file_state => {
-                    self.land(&key, file_state, 1).await?;
+                    self.land(&key, file_state, 1, None).await?;
                 }
                 PathState::File { file_state: again, .. } => {
                     self.settling.observe(&key, again, now);
                 }
+                PathState::Unreadable { .. } => self.settling.wait_on(&key, now),
                 _ => self.settling.gone(&key),
             }
         }
@@ -375,15 +381,29 @@ impl Watcher {
                     return self.away(why);
                 }
             };
+            let file_state = match look {
+                PathState::File { file_state, .. } => file_state,
+                PathState::Unreadable { .. } => {
+                    let at = now.plus_ms(self.settings.scan.ms as i64);
+                    self.again.put(key, Due { at, ..due });
+                    continue;
+                }
+                _ => continue,
+            };
             // Another content under the name goes its own way.
-            let PathState::File { file_state, .. } = look else { continue };
             if !self.settling.has_landed(&key, file_state) {
                 continue;
             }
             // Somebody may have had it go on meanwhile.
             match self.reader.summary(due.execution)?.map(|execution| execution.status) {
                 Some(Status::Running) => drop(self.running.insert(due.execution, key)),
-                Some(Status::Failed | Status::TimedOut) => self.land(&key, file_state, due.run + 1).await?,
+                Some(Status::Failed | Status::TimedOut) => {
+                    let (settings, wall) = (self.settings.clone(), self.starter.wall());
+                    let first = name::execution_name(&settings.share, &key, file_state);
+                    let tried = move |rows: &Scans| Tried::enough(rows, &settings, (&first, due.run), wall);
+                    let tried = self.reader.blocking(tried).await?;
+                    self.land(&key, file_state, due.run + 1, tried).await?;
+                }
                 _ => {}
             }
         }
@@ -400,18 +420,18 @@ impl Watcher {
 
     /// Starts a run of the file. Where it has been, as of a file that was taken back out of quarantine, the next one
     /// is started, unless that of this very content runs or did what was wanted.
-    async fn land(&mut self, key: &str, file_state: FileState, run: u32) -> Result<(), Fault> {
+    async fn land(&mut self, key: &str, file_state: FileState, run: u32, tried: Option<Tried>) -> Result<(), Fault> {
         let priority = self.settings.priority;
         let place = (self.settings.share.clone(), self.settings.workflow.clone());
         let first = name::execution_name(&place.0, key, file_state);
-        let mut start = land::Start { place: (&place.0, &place.1, priority), key, file_state, name: String::new() };
-        start.name = again::name_of(&first, run);
+        let place = (place.0.as_str(), place.1.as_str(), priority);
+        let mut start = land::Start { place, key, file_state, name: name_of(&first, run), run, tried };
         let mut outcome = land::land(&*self.starter, &start).await;
         if matches!(outcome, Ok(StartOutcome::Existed)) {
             let (machine, of) = (self.settings.machine().to_owned(), first.clone());
             let look = self.reader.blocking(move |rows| again::next_run(rows, &machine, &of));
             if let (next, Some(Status::Failed | Status::TimedOut)) = look.await? {
-                start.name = again::name_of(&first, next);
+                (start.name, start.run) = (name_of(&first, next), next);
                 outcome = land::land(&*self.starter, &start).await;
             }
         }
@@ -445,25 +465,32 @@ impl Watcher {
     /// Leaves in `running` what still runs, and takes note of what failed and left its file where it was.
     async fn count_running(&mut self) -> Result<(), Fault> {
         let running: Vec<ExecutionId> = self.running.keys().copied().collect();
-        let look = move |rows: &Scans| -> Result<Vec<(ExecutionId, Option<ExecutionSummary>)>, Fault> {
-            let looks = running.into_iter().map(|id| rows.summary(id).map(|execution| (id, execution)));
-            let mut ended = looks.collect::<Result<Vec<_>, _>>()?;
-            ended.retain(|(_, execution)| execution.as_ref().is_none_or(|e| e.status != Status::Running));
+        let look = move |rows: &Scans| -> Result<Vec<(ExecutionId, Option<EndedRun>)>, Fault> {
+            let mut ended = Vec::new();
+            for id in running {
+                match rows.summary(id)? {
+                    Some(execution) if execution.status == Status::Running => {}
+                    Some(execution) => ended.push((id, Some(EndedRun::of(rows, execution)?))),
+                    None => ended.push((id, None)),
+                }
+            }
             Ok(ended)
         };
-        for (id, execution) in self.reader.blocking(look).await? {
+        for (id, ended) in self.reader.blocking(look).await? {
             let Some(key) = self.running.remove(&id) else { continue };
-            let Some(execution) = execution else { continue };
-            let run = again::run_of_name(&execution.name);
-            let Some(due) = Due::after(&execution, run, self.settings.retry, (self.starter.now(), self.starter.wall()))
-            else {
-                continue;
-            };
+            let Some(ended) = ended else { continue };
+            let run = run_of(&ended.execution.name);
+            let clocks = (self.starter.now(), self.starter.wall());
+            let Some(due) = Due::after(&ended, run, self.settings.retry, clocks) else { continue };
             let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
-            // Of a share that is away nobody knows; it is looked at when it is due.
+            // Of a share that is away nobody knows, nor of a file that cannot be looked at: it is when it is due.
             match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {
+                // The run was of what had the name before.
+                Ok(PathState::File { file_state, .. })
+                    if ended.execution.name
+                        != name_of(&name::execution_name(&self.settings.share, &key, file_state), run) => {}
                 Ok(PathState::File { file_state, .. }) if !self.settling.has_landed(&key, file_state) => {}
-                Ok(PathState::File { .. }) | Err(_) => self.again.put(key, due),
+                Ok(PathState::File { .. } | PathState::Unreadable { .. }) | Err(_) => self.again.put(key, due),
                 Ok(_) => {}
             }
         }
@@ -520,18 +547,30 @@ impl Watcher {
     }
 }
 
-/// What runs of a share's files, with their keys.
+/// The how manieth run of its file an execution of that name is.
+fn run_of(name: &str) -> u32 {
+    run_of_name(name).map_or(1, |(_, run)| run)
+}
+
+/// All that runs of a share's files, with their keys.
 fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
     let mut running = HashMap::new();
     let filter = ExecutionFilter { machine: Some(settings.machine().to_owned()), status: Some(Status::Running) };
-    for row in rows.executions(&filter, None, settings.in_flight)?.items {
-        let Some(header) = rows.header(row.id)? else { continue };
-        let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
-        if input["bucket"] == settings.share {
-            running.insert(row.id, input["key"].as_str().unwrap_or_default().to_owned());
+    let mut next = None;
+    loop {
+        let page = rows.executions(&filter, next.as_deref(), PAGE)?;
+        for row in page.items {
+            let Some(header) = rows.header(row.id)? else { continue };
+            let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
+            if input["bucket"] == settings.share {
+                running.insert(row.id, input["key"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        match page.next {
+            Some(token) => next = Some(token),
+            None => return Ok(running),
         }
     }
-    Ok(running)
 }
 
 /// A scan, and whether the root is a mount point; the error says why the share counts as away.

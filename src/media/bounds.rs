@@ -11,6 +11,7 @@ use conveyor_base::TaskError;
 use conveyor_base::limits::quotas;
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use parking_lot::Mutex;
 
 use super::input::Input;
 use super::probe::Media;
@@ -19,6 +20,8 @@ use super::probe::Media;
 const DETAILS: &str = "conveyor-too-large";
 /// Pictures from which a rate is told.
 const PICTURES_MIN: usize = 10;
+/// The time of a stream over which a rate that changes is told.
+const RATE_WINDOW_NS: u64 = 2_000_000_000;
 
 /// Watches over everything that a `decodebin` takes a file apart with. Ask [`exceeded`] of its errors.
 pub fn watch(decode: &gst::Element) {
@@ -42,6 +45,11 @@ pub fn watch(decode: &gst::Element) {
         if factory.has_type(Type::DECODER) || factory.has_type(Type::PARSER) {
             element.pads().iter().for_each(watch_pad);
         }
+        let is_of_pictures =
+            factory.metadata("klass").is_some_and(|klass| klass.contains("Video") || klass.contains("Image"));
+        if factory.has_type(Type::DECODER) && is_of_pictures {
+            element.src_pads().iter().for_each(watch_rate);
+        }
     });
 }
 
@@ -51,6 +59,35 @@ fn watch_pad(pad: &gst::Pad) {
             return gst::PadProbeReturn::Ok;
         };
         let Some(what) = caps.caps().structure(0).and_then(too_large) else { return gst::PadProbeReturn::Ok };
+        if let Some(element) = pad.parent_element() {
+            post(&element, &what);
+        }
+        gst::PadProbeReturn::Drop
+    });
+}
+
+/// Counts the pictures of each [`RATE_WINDOW_NS`] that comes out of a decoder: what a file has more than its beginning and its
+/// average say. Fewer than that, however close together, are a burst and no rate.
+fn watch_rate(pad: &gst::Pad) {
+    let window = Mutex::new((u64::MAX, 0_u64));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(at) = info.buffer().and_then(|buffer| buffer.pts()).map(gst::ClockTime::nseconds) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let (begin, pictures) = &mut *window.lock();
+        if at < *begin || at - *begin >= RATE_WINDOW_NS {
+            (*begin, *pictures) = (at, 0);
+        }
+        *pictures += 1;
+        let most = quotas().frames_per_second as f64;
+        if *pictures as f64 * 1e9 / RATE_WINDOW_NS as f64 <= most * 1.01 {
+            return gst::PadProbeReturn::Ok;
+        }
+        let what = format!(
+            "has more than {most} pictures a second from {:.1} s on, and at most {most} are done; raise 'frames_per_second' in \
+             [limits] and drop it again, or make it slower before",
+            *begin as f64 / 1e9
+        );
         if let Some(element) = pad.parent_element() {
             post(&element, &what);
         }

@@ -81,7 +81,7 @@ fn holder(call: &Call) -> Result<ExecutionId, TaskError> {
 }
 
 /// The execution that an ARN names.
-fn named(reader: &Reader, arn: &str) -> Result<Option<ExecutionId>, Fault> {
+pub(super) fn named(reader: &Reader, arn: &str) -> Result<Option<ExecutionId>, Fault> {
     let parts: Vec<&str> = arn.splitn(8, ':').collect();
     match parts.as_slice() {
         [_, _, _, _, _, _, machine, name] => reader.by_name(machine, name),

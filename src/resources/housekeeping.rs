@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder, Links, Meta};
+use conveyor_base::names::{name_of, run_of_name};
 use conveyor_base::{Attempt, ExecutionId, Older, ShareIo, Shares, Span, TaskError, Timestamp, Uri};
 use conveyor_interpreter::{RunTask, Status};
 use conveyor_run::{Demand, RetentionPeriods};
@@ -70,7 +71,10 @@ impl Adapter for Housekeeping {
     }
 
     fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
-        Box::pin(self.tidy(call))
+        match call.text("stagingOf") {
+            Some(job) => Box::pin(self.tidy_before(call, job)),
+            None => Box::pin(self.tidy(call)),
+        }
     }
 }
 
@@ -87,7 +91,11 @@ impl Housekeeping {
         };
         let work = self.sweep_work(older("workDirHours", 24, 3_600_000)).await;
         let old = older("stagingDays", 30, 86_400_000);
-        let sweep_staging = move |folder: &Arc<Folder>, rows: &Scans| sweep(folder, &old, |name| !runs(rows, name));
+        let sweep_staging = move |folder: &Arc<Folder>, rows: &Scans| {
+            // What was tried again has a folder of its own by now.
+            let replaced = sweep(folder, &whenever(), |name| !runs(rows, name) && was_tried_again(rows, name))?;
+            Ok(replaced + sweep(folder, &old, |name| !runs(rows, name))?)
+        };
         let staging = self.on_share(p, "staging", sweep_staging).await;
         let old = older("reasonDays", 90, 86_400_000);
         let reasons = self.on_share(p, "quarantine", move |folder, _| sweep_reasons(folder, &old)).await;
@@ -99,6 +107,20 @@ impl Housekeeping {
             "stagingFoldersRemoved": staging?,
             "reasonsRemoved": reasons?,
         })))
+    }
+
+    /// `{"staging", "stagingOf"}` to what was removed: what the earlier runs of the file that this job is of have staged. They
+    /// are over, and this one makes it anew; until then it is kept for who has one of them go on.
+    async fn tidy_before(&self, call: &Call, job: &str) -> Result<CallOutcome, TaskError> {
+        let Some((first, this)) = run_of_name(job).map(|(first, run)| (first.to_owned(), run)) else {
+            return Ok(CallOutcome::done(json!({ "stagingFoldersRemoved": 0 })));
+        };
+        let is_earlier = move |name: &str| run_of_name(name).is_some_and(|(of, run)| of == first && run < this);
+        let tidy = move |folder: &Arc<Folder>, rows: &Scans| {
+            sweep(folder, &whenever(), |name| is_earlier(name) && !runs(rows, name))
+        };
+        let removed = self.on_share(&call.parameters, "staging", tidy).await?;
+        Ok(CallOutcome::done(json!({ "stagingFoldersRemoved": removed })))
     }
 
     /// The folders of attempts that are over.
@@ -145,6 +167,11 @@ fn in_folder(
         Err(e) if e.is_missing() => Ok(0),
         Err(e) => Err(TaskError::new("Files.ShareUnreachable", e.to_string())),
     }
+}
+
+/// What was touched at any time.
+fn whenever() -> Older {
+    Older::than(Timestamp::MAX)
 }
 
 fn failed(place: &Path, e: &io::Error) -> TaskError {
@@ -211,6 +238,14 @@ fn runs(rows: &Scans, name: &str) -> bool {
         Ok::<_, conveyor_base::Fault>(false)
     };
     running().unwrap_or(true)
+}
+
+/// Whether there was a later run of the file whose execution has that name.
+fn was_tried_again(rows: &Scans, name: &str) -> bool {
+    let Some((first, run)) = run_of_name(name) else { return false };
+    let next = name_of(first, run + 1);
+    let machines = rows.machines(None, MACHINES_MAX).unwrap_or_default();
+    machines.iter().any(|machine| matches!(rows.by_name(&machine.name, &next), Ok(Some(_))))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use conveyor_settings::{self as settings, VideoCode};
 use serde_json::{Value, json};
 
 use super::predict::Predictor;
-use super::{Adapter, Call, CallFuture, CallOutcome, access, aws, mounts};
+use super::{Adapter, Call, CallFuture, CallOutcome, access, aws, claims, fault, mounts};
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -97,7 +97,10 @@ impl Adapter for Stage {
     }
 
     fn call<'a>(&'a self, call: &'a Call) -> CallFuture<'a> {
-        Box::pin(self.run(call))
+        Box::pin(async {
+            let ended = self.run(call).await;
+            if self.name == "quarantine" { ended.map_err(|error| with_reason(error, &call.parameters)) } else { ended }
+        })
     }
 }
 
@@ -147,6 +150,13 @@ impl Stage {
         {
             fields.insert("tools".to_owned(), json!(stages.spawn.tools().await));
             fields.insert("watched".to_owned(), json!(stages.watched));
+            if stage == "quarantine"
+                && let Some(input) = dropped(call).await?
+            {
+                for name in ["version", "tried"] {
+                    fields.entry(name).or_insert_with(|| input[name].clone());
+                }
+            }
         }
         let job = Job {
             stage: stage.to_owned(),
@@ -194,6 +204,32 @@ impl Stage {
         }
         Ok(CallOutcome::done(with_moves(result, &call.moved)))
     }
+}
+
+/// The input of the execution that gives a file up, where that is of this file: it has what the watch saw of it.
+async fn dropped(call: &Call) -> Result<Option<Value>, TaskError> {
+    let (reader, arn) = (call.handle.reader(), call.text("execution").unwrap_or(&call.execution_arn));
+    let Some(id) = claims::named(reader, arn).map_err(|e| fault(&e))? else { return Ok(None) };
+    let header = reader.blocking(move |rows| rows.header(id)).await.map_err(|e| fault(&e))?;
+    let Some(header) = header else { return Ok(None) };
+    let input: Value = serde_json::from_str(&header.input).unwrap_or_default();
+    let text = |name: &str| input[name].as_str().unwrap_or_default();
+    let is_of_it = call.text("input") == Some(&format!("s3://{}/{}", text("bucket"), text("key")));
+    Ok(is_of_it.then_some(input))
+}
+
+/// Why a file could not be put away, and why it was to be.
+fn with_reason(error: TaskError, parameters: &Value) -> TaskError {
+    let text = |name: &str| parameters.get(name).and_then(Value::as_str).unwrap_or_default();
+    let cause = format!(
+        "{}. '{}' was to go to quarantine at '{}' because of {}: {}",
+        error.cause,
+        text("input"),
+        text("destination"),
+        text("error"),
+        text("cause")
+    );
+    TaskError { cause, ..error }
 }
 
 /// A result that took more than one device says so.

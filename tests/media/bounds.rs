@@ -70,6 +70,13 @@ fn a_thousand_pictures_a_second_are_refused_and_slow_motion_is_not() {
         let done = house.run("sanitize", json!({ "input": format!("s3://in/{name}") })).unwrap();
         assert_eq!(done["accepted"], Value::Bool(true), "{name}");
     }
+    // Only its end is fast: neither its beginning nor the average say so, and whoever decodes it finds out.
+    let two =
+        "-f lavfi -i testsrc2=size=64x64:rate=25:duration=20 -f lavfi -i testsrc2=size=64x64:rate=1000:duration=3";
+    house.clip("late.mkv", &format!("{two} -filter_complex [0:v][1:v]concat=n=2:v=1 -fps_mode passthrough {coded}"));
+    refused(&house, "labels", "late.mkv", &["more than 300 pictures a second", "'frames_per_second'"]);
+    let error = house.run("transcode", super::small("late.mkv")).unwrap_err();
+    assert_eq!(error.error, "Media.TooLarge", "{error}");
     // The rate that a container claims is no work: a few pictures with the clock's tick for a rate go on.
     house.clip(
         "ticks.mp4",

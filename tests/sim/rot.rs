@@ -150,7 +150,11 @@ fn serve(life: &Life, disk: &SimDisk, truth: &Truth, lost: &str, at: &str) -> &'
             writer: writer.clone(),
             reader: reader.clone(),
             resources: Arc::new(life.world.clone()),
-            clock: Arc::new(PausedClock::at(life.now().plus_ms(i64::from(boot) * 10_000_000), u128::from(boot), life.world.clone())),
+            clock: Arc::new(PausedClock::at(
+                life.now().plus_ms(i64::from(boot) * 10_000_000),
+                u128::from(boot),
+                life.world.clone(),
+            )),
             lanes: Lanes::of_cores(2, 1),
             account: "000000000000".into(),
             region: "us-east-1".into(),

@@ -45,6 +45,11 @@ impl Meta {
         self.kind == Kind::Folder
     }
 
+    /// The state of a file, in a word that tells it from others of its name.
+    pub fn version(&self) -> String {
+        file_version(self.size, self.modified_ns, self.inode)
+    }
+
     /// Whether it is of the same file, in whatever state.
     pub fn is_same(&self, other: &Meta) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
@@ -59,6 +64,11 @@ impl Meta {
     pub fn modified(&self) -> Option<SystemTime> {
         UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(self.modified_ns).ok()?))
     }
+}
+
+/// A file's size in bytes, when it was changed in nanoseconds since 1970, and its inode, in one word.
+pub fn file_version(size: u64, modified_ns: i128, inode: u64) -> String {
+    format!("{size}-{modified_ns}-{inode}")
 }
 
 impl From<FileStat> for Meta {

@@ -21,7 +21,7 @@ use nix::sys::stat::Mode;
 
 pub use entry::Entry;
 pub use list::{Listed, Listing};
-pub use meta::{Kind, Meta};
+pub use meta::{Kind, Meta, file_version};
 
 /// How often a walk is begun anew that somebody's renaming disturbed: the kernel says so and means just that.
 const TRIES_MAX: usize = 64;

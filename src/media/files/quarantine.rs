@@ -1,15 +1,17 @@
 //! The stage `quarantine`: a rejected file leaves the incoming share, with the reason beside it.
 //!
 //! The reason (`<name>.error.json`) is written first, so that a file never lies in quarantine without one; the file
-//! follows by rename, or by copy, verification and removal where the shares are different disks. A file is never
-//! deleted: one that has vanished gets its reason all the same.
+//! follows by rename, or by copy, verification and removal where the shares are different disks. Where it cannot follow, the
+//! reason goes again. A file is never deleted: one that has vanished gets its reason all the same.
+//!
+//! What moves is the file that the watch saw (`version`), and no other that has its name by now.
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 
-use conveyor_base::beneath::{Entry, Folder};
-use conveyor_base::shares::ShareError;
+use conveyor_base::beneath::{Entry, Folder, Kind, Meta};
 use conveyor_base::{Clock, Place, SystemClock, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
@@ -29,8 +31,11 @@ pub(super) const REASON_BYTES_MAX: u64 = 1 << 20;
 /// What a reason says of a file that is at fault itself, and of one that another release may be able to do.
 const OF_THE_FILE: &str = "the file";
 pub(super) const BOX_CANNOT: &str = "this box cannot";
-/// Errors of files with which nothing may be wrong.
-const CANNOT: [&str; 2] = ["Media.UnsupportedCodec", "Media.UnsupportedHdr"];
+/// Errors of files with which nothing may be wrong. What is in no format that is known here is mostly no media at all, and then
+/// offered in vain, once to each release; a film in a new format is not given up for it.
+const CANNOT: [&str; 5] =
+    ["Media.UnsupportedCodec", "Media.UnsupportedHdr", "Media.NotMedia", "Media.MissingElement", "Device.Unsupported"];
+const CHANGED: &str = "Files.Changed";
 
 #[derive(Deserialize)]
 struct Parameters {
@@ -45,9 +50,22 @@ struct Parameters {
     execution: String,
     /// What this box can do, in a word that changes when that does: the box itself says it.
     tools: Option<String>,
+    /// What the watch saw of the file when it started the execution, as [`Meta::version`] has it; whatever has the name where
+    /// it is not known.
+    version: Option<String>,
+    /// How often, since when and with what error the watch saw it fail, where that was too often: no other file is worse for
+    /// it, and another release may do it.
+    tried: Option<Tried>,
 }
 
-/// `{"input", "destination", "error", "cause", "execution"}` to `{"uri", "reason", "moved", "vanished"}`.
+#[derive(Deserialize)]
+struct Tried {
+    runs: u32,
+    error: String,
+    since: String,
+}
+
+/// `{"input", "destination", "error", "cause", "execution", "version"?}` to `{"uri", "reason", "moved", "vanished"}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let p: Parameters = fault::parameters(job)?;
     let mut folder: Uri = match p.destination.strip_prefix("s3://") {
@@ -65,35 +83,53 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let name = short_enough(p.input.file_name());
     let (name, begun) = free_name(&root, &name, &p)?;
     let (place, reason) = (root.entry(&name), root.entry(format!("{name}{REASON_SUFFIX}")));
+    let is_it = |meta: &Meta| p.version.as_ref().is_none_or(|version| *version == meta.version());
     let mut vanished = false;
     if !begun {
         let size = there.and_then(|meta| Stamp::of(&meta).ok()).map(|stamp| stamp.size);
         vanished = size.is_none();
+        let tried = p.tried.as_ref().filter(|tried| tried.error == p.error);
+        let note = match (vanished, tried) {
+            (true, _) => Some("the file was gone when it was to be moved here".to_owned()),
+            (false, tried) => tried.map(|Tried { runs, since, .. }| {
+                format!("it failed so in each of {} runs since {since}, on the same bytes", runs + 1)
+            }),
+        };
+        let cannot = CANNOT.contains(&p.error.as_str()) || tried.is_some();
         let text = json!({
             "error": p.error,
             "cause": p.cause,
-            "kind": if CANNOT.contains(&p.error.as_str()) { BOX_CANNOT } else { OF_THE_FILE },
+            "kind": if cannot { BOX_CANNOT } else { OF_THE_FILE },
             "tools": p.tools,
             "when": SystemClock.now().to_string(),
             "execution": p.execution,
             "original": p.input,
             "file": (!vanished).then_some(&name),
             "size": size,
-            "note": vanished.then_some("the file was gone when it was to be moved here"),
+            "note": note,
         });
-        disk::write(&reason, format!("{text:#}\n").as_bytes()).about_path("write", &reason.path())?;
+        if there.is_none_or(|meta| is_it(&meta)) {
+            disk::write(&reason, format!("{text:#}\n").as_bytes()).about_path("write", &reason.path())?;
+        }
     }
-    let moved = if there.is_none() && !place.is_free() {
-        true
-    } else {
-        match move_into(&source, &place, reporter) {
+    let moved = match there {
+        // An earlier try came as far as that.
+        None if !place.is_free() => true,
+        Some(_) if !place.is_free() => remove_twin(&source, &place, reporter).map(|()| true)?,
+        _ => match move_into(&source, &place, &is_it, reporter) {
             Ok(()) => true,
-            Err(e) if e.is_missing() && matches!(source.check(), Ok(None)) => {
+            Err(e) if e.error == "Files.Vanished" && matches!(source.check(), Ok(None)) => {
                 vanished = true;
                 false
             }
-            Err(e) => return Err(e).about("move to quarantine", &p.input),
-        }
+            Err(e) => {
+                // It stays where it is: with the next reason it may come here under this very name.
+                if place.is_free() {
+                    let _ = reason.remove_file();
+                }
+                return Err(e);
+            }
+        },
     };
     let at = |name: &str| Uri::new(folder.share.clone(), format!("{}{name}", folder.key));
     Ok(json!({
@@ -134,26 +170,84 @@ fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, 
     ))
 }
 
-pub(super) fn move_into(source: &Place, place: &Entry, reporter: &dyn Reporter) -> Result<(), ShareError> {
-    let own = source.entry()?;
-    match disk::rename_new(&own, place) {
-        Err(e) if disk::crosses_devices(&e) => copy_into(source, &source.read()?, &own, place, reporter),
-        renamed => renamed,
+/// Moves a file to a name that is free, if it is the one that is meant.
+///
+/// # Errors
+/// `Files.Changed` where another file has its name; it is then where it was, or there again.
+pub(super) fn move_into(
+    source: &Place,
+    place: &Entry,
+    is_it: &dyn Fn(&Meta) -> bool,
+    reporter: &dyn Reporter,
+) -> Result<(), TaskError> {
+    let path = source.path();
+    let own = source.entry().about_path("move", &path)?;
+    // A link is moved as one, and what it stands for is looked at.
+    let is_link = own.meta().about_path("move", &path)?.kind == Kind::Link;
+    let pinned = if is_link { None } else { Some(own.pin().about_path("move", &path)?) };
+    let meta = pinned
+        .as_ref()
+        .map_or_else(|| source.look().about_path("move", &path), |pinned| Meta::of(pinned).about_path("move", &path))?;
+    if !is_it(&meta) {
+        return Err(changed(&path));
     }
-    .map_err(|e| source.failed(e))
+    match disk::rename_new(&own, place) {
+        Err(e) if disk::crosses_devices(&e) => {
+            let file = source.read().about_path("move", &path)?;
+            if !is_it(&Meta::of(&file).about_path("move", &path)?) {
+                return Err(changed(&path));
+            }
+            return copy_into(source, &file, &own, place, reporter).about_path("move", &path);
+        }
+        renamed => renamed.about_path("move", &path)?,
+    }
+    if pinned.is_some_and(|pinned| disk::named(place, &pinned).is_err()) {
+        // Somebody was quicker; where that name is taken again the file stays here, beside its reason.
+        disk::rename_new(place, &own).about_path("give back", &path)?;
+        return Err(changed(&path));
+    }
+    Ok(())
+}
+
+fn changed(path: &Path) -> TaskError {
+    let what = "is not the file any more that failed: it was changed, or another has its name now. It stays where it is and \
+                runs as a file of its own";
+    TaskError::new(CHANGED, format!("'{}' {what}", path.display()))
 }
 
 fn copy_into(source: &Place, file: &File, own: &Entry, place: &Entry, reporter: &dyn Reporter) -> io::Result<()> {
     let stamp = Stamp::of_open(file)?;
     let mut meter = Meter::new(reporter, "moving", stamp.size * 2);
     let (part, read) = disk::copy_beside(file, place, &mut meter)?;
-    let unchanged = source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp));
-    if part.hash(&mut meter)? != read || !unchanged {
+    let unchanged = || source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp));
+    if part.hash(&mut meter)? != read || !unchanged() {
         return Err(io::Error::other("the copy differs from the file; the file was left where it is"));
     }
     part.rename_new(place)?;
     disk::sync_folder(place);
-    own.remove_file()
+    own.remove_file().inspect_err(|_| {
+        // It may not be removed there: each try would leave another copy here.
+        if unchanged() {
+            let _ = place.remove_file();
+        }
+    })
+}
+
+/// An earlier try was killed between the copy and the removal, if the source is the same; another file stays.
+fn remove_twin(source: &Place, place: &Entry, reporter: &dyn Reporter) -> Result<(), TaskError> {
+    let path = source.path();
+    let file = source.read().about_path("read", &path)?;
+    let twin = || -> io::Result<bool> {
+        let copy = place.read()?;
+        let (stamp, size) = (Stamp::of_open(&file)?, Stamp::of_open(&copy)?.size);
+        let mut meter = Meter::new(reporter, "verifying", size * 2);
+        let same = stamp.size == size && disk::hash(&file, &mut meter)? == disk::hash(&copy, &mut meter)?;
+        Ok(same && source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp)))
+    };
+    if twin().about_path("compare", &path)? {
+        source.entry().about_path("remove", &path)?.remove_file().about_path("remove", &path)?;
+    }
+    Ok(())
 }
 
 /// Cuts a name that leaves no room for the reason's suffix, and marks it so that two long names stay apart.

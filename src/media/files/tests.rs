@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conveyor_base::beneath::Folder;
+use conveyor_base::beneath::{Folder, Links};
 use conveyor_base::{Shares, TaskError};
 use conveyor_job::{Access, Job};
 use serde_json::{Value, json};
@@ -207,6 +207,32 @@ fn quarantine_keeps_every_file_and_every_reason() {
     let gone = go("e3");
     assert_eq!((&gone["vanished"], &gone["reason"]), (&json!(true), &json!("s3://quarantine/bad-2.mov.error.json")));
     assert_eq!((b.read("quarantine/bad.mov"), b.read("quarantine/bad-1.mov")), ("1".into(), "2".into()));
+    // Another file has its name by now: it stays, and no reason is left of what did not come.
+    let of = |version: &str| {
+        b.run(
+            "quarantine",
+            json!({ "input": "s3://in/bad.mov", "destination": "quarantine", "execution": "e5",
+                                    "error": "Nobody.KnowsThis", "version": version,
+                                    "tried": { "runs": 8, "error": "Nobody.KnowsThis", "since": "then" } }),
+        )
+    };
+    b.write("in/bad.mov", "another");
+    let version = Folder::top(&b.path("in")).unwrap().look("bad.mov".as_ref(), Links::Refused).unwrap().version();
+    let before = b.all("quarantine");
+    assert_eq!(of("7-0-1").unwrap_err().error, "Files.Changed");
+    assert_eq!((b.all("quarantine"), b.read("in/bad.mov")), (before.clone(), "another".into()));
+    // Killed between the copy and the removal, as where the shares are different disks.
+    assert_eq!(of(&version).unwrap()["uri"], "s3://quarantine/bad-3.mov");
+    b.write("in/bad.mov", "another");
+    assert_eq!(of("whichever").unwrap()["uri"], "s3://quarantine/bad-3.mov");
+    assert_eq!((b.all("quarantine").len(), b.all("in").len()), (before.len() + 2, 0));
+    let reason: Value = serde_json::from_str(&b.read("quarantine/bad-3.mov.error.json")).unwrap();
+    assert!(reason["kind"] == "this box cannot" && reason["note"].as_str().unwrap().contains("9 runs"), "{reason}");
+    // What cannot be moved, as on a disk that is full, leaves no reason.
+    fs::create_dir(b.path("in/d")).unwrap();
+    let into_itself = json!({ "input": "s3://in/d", "destination": "s3://in/d/", "execution": "e6" });
+    assert!(b.run("quarantine", into_itself).is_err());
+    assert_eq!(b.all("in"), Vec::<String>::new());
     // A name that leaves no room for the suffix.
     let long = format!("{}.mov", "é".repeat(120));
     b.write(&format!("in/{long}"), "3");

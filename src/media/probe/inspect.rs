@@ -150,20 +150,24 @@ pub fn open(input: &Input, threads: usize) -> Result<Opened, TaskError> {
                 ),
             ));
         }
-        // A missing decoder ends in a general error; say which codec it is.
-        Err(e) if !unknown_caps.is_empty() && !["Media.Unreadable", "Media.TooLarge"].contains(&e.error.as_str()) => {
-            return Err(input.error(
-                "Media.UnsupportedCodec",
-                format!(
-                    "holds only streams without a decoder here ({}); convert it to a common codec",
-                    unknown_caps.join("; ")
-                ),
-            ));
-        }
-        Err(e) => return Err(e),
+        Err(e) => return Err(of_opening(e, input, &unknown_caps, pads.lock().len())),
     }
     let pads = pads.lock().clone();
     Ok(Opened { pipeline, pads, unknown: unknown_caps, container_name, sample })
+}
+
+/// What an error at the opening means: a missing decoder ends in a general one, which then says which codec it is. What is
+/// damaged, encrypted or cannot be read is that, whatever else is in the file, and so is what fails beside a stream that is
+/// `decoded`.
+fn of_opening(error: TaskError, input: &Input, unknown: &[String], decoded: usize) -> TaskError {
+    const GENERAL: [&str; 3] = ["Media.Failed", "Media.NotMedia", "Media.UnsupportedCodec"];
+    if unknown.is_empty() || decoded > 0 || !GENERAL.contains(&error.error.as_str()) {
+        return error;
+    }
+    input.error(
+        "Media.UnsupportedCodec",
+        format!("holds only streams without a decoder here ({}); convert it to a common codec", unknown.join("; ")),
+    )
 }
 
 /// Gives decoders the leased cores and no more.
@@ -509,5 +513,20 @@ mod tests {
         assert_eq!(standard_rate(17.3), None);
         let even: Vec<u64> = (0..40).map(|i| i * 40_000_000).collect();
         assert_eq!(measured_rate(&even), Some((gst::Fraction::new(25, 1), false)));
+    }
+
+    #[test]
+    fn only_what_lacks_a_decoder_is_called_so() {
+        let input = Input { uri: conveyor_base::Uri::new("in", "a.mov"), path: "a.mov".into(), size: 1 };
+        let odd = ["video/x-odd".to_owned()];
+        let said = |error: &str, unknown: &[String], decoded| {
+            of_opening(TaskError::new(error, "why"), &input, unknown, decoded).error
+        };
+        assert_eq!(said("Media.Failed", &odd, 0), "Media.UnsupportedCodec");
+        assert_eq!(said("Media.Failed", &odd, 1), "Media.Failed", "another stream of it was opened");
+        assert_eq!(said("Media.Failed", &[], 0), "Media.Failed");
+        for error in ["Media.Corrupt", "Media.Encrypted", "Media.DiskFull", "Media.TooLarge", "Media.Vanished"] {
+            assert_eq!(said(error, &odd, 0), error);
+        }
     }
 }

@@ -26,6 +26,7 @@ pub fn csv(
     source: Option<&str>,
     out: &mut Out,
 ) -> Result<(), Stop> {
+    out.begin(meter);
     let content = meter.of(content);
     let delimiter = format.csv_delimiter.and_then(|c| u8::try_from(c).ok()).unwrap_or(b',');
     let mut rows =
@@ -63,6 +64,7 @@ fn distinct(header: &[String]) -> Result<(), Stop> {
 }
 
 pub fn json_lines(content: impl Read, meter: &Meter, source: Option<&str>, out: &mut Out) -> Result<(), Stop> {
+    out.begin(meter);
     let mut lines = Lines::of(content, meter);
     while let Some(line) = lines.next()? {
         if line.trim().is_empty() {
@@ -119,6 +121,7 @@ pub fn json(
             .map(|part| part.replace("~1", "/").replace("~0", "~"))
             .collect(),
     };
+    out.begin(meter);
     let (mut stop, mut found) = (None, false);
     let content = meter.of(BufReader::with_capacity(1 << 16, content));
     let mut texts = serde_json::Deserializer::from_reader(content);
@@ -348,6 +351,36 @@ mod tests {
         let beside = format!("{{\"x\":[{}0],\"items\":[7]}}", "\"a text of some length\",".repeat(1 << 19));
         assert!(beside.len() as u64 > ITEM_BYTES_MAX);
         assert_eq!(items(|out| json(beside.as_bytes(), &Meter::new(), Some("/items"), None, out), 9).unwrap(), ["[7]"]);
+    }
+
+    #[test]
+    fn a_long_header_over_short_rows_does_not_fill_the_store() {
+        let read = |content: &mut dyn Read, most: u64| -> (String, usize) {
+            let (sink, mut taken) = tokio::sync::mpsc::channel::<Vec<String>>(1);
+            let took = std::thread::spawn(move || {
+                let mut bytes = 0_usize;
+                while let Some(lines) = taken.blocking_recv() {
+                    bytes += lines.iter().map(String::len).sum::<usize>();
+                }
+                bytes
+            });
+            let mut out = Out::new(sink, most);
+            let end = csv(&Format::default(), content, &Meter::new(), None, &mut out);
+            drop(out);
+            let said = if let Err(Stop::Failed(what)) = end { what } else { String::new() };
+            (said, took.join().unwrap())
+        };
+        let header = (0..64).map(|n| format!("{n:0>120}")).collect::<Vec<_>>().join(",");
+        let mut wide = header.as_bytes().chain(Endless { begin: "\n", again: "1\n", read: 0 });
+        let (said, bytes) = read(&mut wide, u64::MAX);
+        assert!(said.contains("repeats the names of all columns"), "{said}");
+        assert!(bytes <= 66 << 20, "{bytes}");
+        // Rows of commas alone, under names of ten letters.
+        let header = (0..100).map(|n| format!("{n:0>10}")).collect::<Vec<_>>().join(",");
+        let row: &'static str = Box::leak(format!("{}\n", ",".repeat(99)).into_boxed_str());
+        let mut sparse = header.as_bytes().chain(Endless { begin: "\n", again: row, read: 0 });
+        let (said, bytes) = read(&mut sparse, 60_000);
+        assert!(said.is_empty() && bytes > 70 << 20, "{bytes}: {said}");
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Meter {
         self.next();
     }
 
+    /// The bytes that have come out of the file so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.file.get()
+    }
+
     /// Counts what comes out of a reader.
     pub fn of<R: Read>(&self, content: R) -> impl Read + use<R> {
         Metered { content, meter: self.clone() }

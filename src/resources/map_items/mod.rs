@@ -31,6 +31,11 @@ use meter::Meter;
 /// Items that are handed on together, and the bytes at which fewer are.
 const LINES_PER_BATCH: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
+/// How many bytes of items one byte that was read may become: each row of a CSV file repeats the header, each item the name of
+/// its file. A row of commas alone under names of ten letters becomes 15; what becomes more would fill the store.
+const GROWTH_MAX: u64 = 32;
+/// Bytes of items up to which that is not asked.
+const GROWTH_FREE_BYTES: u64 = 64 << 20;
 /// Most items of one Map (AWS: 100,000,000).
 const ITEMS_MAX: u64 = 100_000_000;
 
@@ -150,11 +155,34 @@ pub(super) struct Out {
     /// Items that are still wanted.
     left: u64,
     put: u64,
+    /// Bytes of all items, and those of all files before this one.
+    made: u64,
+    read_before: u64,
+    meter: Option<Meter>,
 }
 
 impl Out {
     fn new(sink: ItemSink, most: u64) -> Out {
-        Out { sink, lines: Vec::new(), bytes: 0, left: most, put: 0 }
+        Out { sink, lines: Vec::new(), bytes: 0, left: most, put: 0, made: 0, read_before: 0, meter: None }
+    }
+
+    /// From here on items are of the file that is counted there.
+    pub fn begin(&mut self, meter: &Meter) {
+        self.read_before += self.meter.replace(meter.clone()).map_or(0, |meter| meter.bytes());
+    }
+
+    fn check_growth(&self) -> Result<(), Stop> {
+        let Some(meter) = &self.meter else { return Ok(()) };
+        let read = self.read_before + meter.bytes();
+        if self.made > GROWTH_FREE_BYTES && self.made / GROWTH_MAX > read {
+            return Err(Stop::Failed(format!(
+                "{read} bytes became {} bytes of items, and at most {GROWTH_MAX} times as many are kept beyond {} MiB: each row \
+                 repeats the names of all columns. Shorten them, or leave out columns that are empty",
+                self.made,
+                GROWTH_FREE_BYTES >> 20
+            )));
+        }
+        Ok(())
     }
 
     pub fn put(&mut self, value: &Value, key: Option<&str>, source: Option<&str>) -> Result<(), Stop> {
@@ -171,6 +199,8 @@ impl Out {
             (key, source) => json!([value, key, source]).to_string(),
         };
         self.bytes += line.len();
+        self.made += line.len() as u64;
+        self.check_growth()?;
         self.lines.push(line);
         if self.lines.len() >= LINES_PER_BATCH || self.bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
     }

@@ -1,0 +1,154 @@
+//! What becomes of a file whose run failed, as its watch sees it.
+
+use conveyor_base::names::name_of;
+use conveyor_ingest::WatchStatus;
+use conveyor_store::ExecutionSummary;
+use parking_lot::Mutex;
+
+use super::*;
+
+struct Watched {
+    conveyor: Appliance,
+    watching: tokio::task::JoinHandle<()>,
+    status: Arc<Mutex<WatchStatus>>,
+    watcher: Watcher,
+}
+
+impl Watched {
+    async fn begin(conveyor: Appliance, more: Value) -> Watched {
+        let mut settings = json!({"share": "source", "settle": "100ms", "scan": "100ms", "retry": "100ms"});
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let watcher = Watcher::new(
+            serde_json::from_value(settings).unwrap(),
+            conveyor.parts.io.clone(),
+            Arc::new(conveyor.handle.clone()),
+            conveyor.handle.reader().clone(),
+        );
+        let (status, next) = (watcher.status(), watcher.anew());
+        let watching = tokio::spawn(async move { watcher.run().await.unwrap() });
+        Watched { conveyor, watching, status, watcher: next }
+    }
+
+    /// As a box that is started anew does.
+    async fn restart(&mut self) {
+        self.watching.abort();
+        *self.status.lock() = WatchStatus::default();
+        let next = self.watcher.anew();
+        let watcher = std::mem::replace(&mut self.watcher, next);
+        self.watching = tokio::spawn(async move { watcher.run().await.unwrap() });
+    }
+
+    fn runs(&self, machine: &str, file: &str) -> Vec<ExecutionSummary> {
+        let rows = self.conveyor.handle.reader().on_this_thread();
+        let filter = ExecutionFilter { machine: Some(machine.into()), status: None };
+        let all = rows.executions(&filter, None, 1_000).unwrap().items;
+        all.into_iter().rev().filter(|run| run.name.starts_with(file)).collect()
+    }
+
+    fn path(&self, place: &str) -> std::path::PathBuf {
+        self.conveyor.dir.path().join(place)
+    }
+}
+
+/// It fails so each time, and no other file does: it is put away with what was seen of it, and leaves nothing behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_alike_too_often_is_put_away() {
+    let conveyor = appliance(&[]).await;
+    let staged = |name: &str| conveyor.dir.path().join("outputs/.staging").join(name);
+    for other in ["job-1", "odd-0123456789abcdef"] {
+        fs::create_dir_all(staged(other)).unwrap();
+    }
+    let this = Watched::begin(conveyor, json!({"tries": 2, "tried_for": "0s"})).await;
+    let file = "odd-[labels~Nobody.KnowsThis].mp4";
+    fs::write(this.path("source").join(file), "odd").unwrap();
+    let version = conveyor_base::beneath::Folder::top(&this.path("source")).unwrap();
+    let version = version.look(file.as_ref(), conveyor_base::beneath::Links::Refused).unwrap().version();
+    let first = this.conveyor.until("a run", || Some(this.runs("main", "odd-labels").first()?.name.clone())).await;
+    let staged = |name: &str| this.path("outputs/.staging").join(name);
+    fs::create_dir_all(staged(&first).join("mp4")).unwrap();
+    let told = this.path("quarantine").join(format!("{file}.parameters.json"));
+    this.conveyor.until("it is put away", || told.exists().then_some(())).await;
+    let told: Value = serde_json::from_str(&fs::read_to_string(told).unwrap()).unwrap();
+    assert_eq!((&told["error"], &told["version"]), (&json!("Nobody.KnowsThis"), &json!(version)));
+    assert_eq!((&told["tried"]["runs"], &told["tried"]["error"]), (&json!(2), &told["error"]));
+    let names: Vec<String> = this.runs("main", "odd-labels").into_iter().map(|run| run.name).collect();
+    assert_eq!(names, [1, 2, 3].map(|run| name_of(&first, run)));
+    assert!(!staged(&first).exists(), "what its first run staged is gone");
+    assert!(staged("job-1").exists() && staged("odd-0123456789abcdef").exists(), "and nothing else");
+    this.watching.abort();
+}
+
+/// The share of the quarantine is full or gone: who looks is told of that, and of what was wrong at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_put_away_says_both_reasons_and_stays() {
+    for file in ["broken-[quarantine~Files.PermissionDenied].mp4", "ugly-[quarantine~Files.PermissionDenied].mp4"] {
+        let conveyor = appliance(&[file]).await;
+        let (header, _) = conveyor.run("main", "j", file).await;
+        let (error, cause) = failure(&header);
+        assert_eq!(error, "Files.PermissionDenied", "{cause}");
+        let at_first = if file.starts_with("broken") { "Media.Truncated" } else { "Quality.Failed" };
+        for part in ["it says why", "s3://quarantine/", file, at_first] {
+            assert!(cause.contains(part), "{part}: {cause}");
+        }
+        assert_eq!(conveyor.row("jobs", "j")["JobStatus"]["S"], "FAILED_PROCESSING");
+        assert!(conveyor.dir.path().join("source").join(file).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_file_that_fails_later_is_done_in_its_place() {
+    let conveyor = appliance(&[]).await;
+    hurry(&conveyor).await;
+    for file in ["waiting.mp4", "copy.mp4"] {
+        fs::write(conveyor.dir.path().join("source").join(file), "the same").unwrap();
+    }
+    let other = async {
+        let hash = blake3::hash(b"the same").to_hex().to_string();
+        let has_it = || conveyor.handle.reader().on_this_thread().claim(&hash).unwrap();
+        conveyor.until("the first has the content", has_it).await;
+        conveyor.run("main", "j-copy", "copy.mp4").await.0
+    };
+    let ((first, _), copy) = tokio::join!(conveyor.run("main", "j-first", "waiting.mp4"), other);
+    assert_eq!(failure(&first).0, "Media.DiskFull");
+    assert_eq!(output(&copy)["status"], "PUBLISHED");
+}
+
+/// A run counts however many have begun since, and that of what had the name before says nothing of what has it now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_knows_all_of_its_runs_and_of_which_file_each_is() {
+    let conveyor = appliance(&[]).await;
+    let end = json!({"StartAt": "Old?", "States": {
+        "Old?": {"Type": "Choice", "Choices": [{"Variable": "$.size", "NumericEquals": 3, "Next": "Soon"}],
+            "Default": "Long"},
+        "Soon": {"Type": "Wait", "Seconds": 1, "Next": "Fail"},
+        "Fail": {"Type": "Fail", "Error": "Nobody.KnowsThis"},
+        "Long": {"Type": "Wait", "Seconds": 3_600, "End": true}}});
+    conveyor.create("holds", &end.to_string()).await;
+    let mut this = Watched::begin(conveyor, json!({"workflow": "holds", "in_flight": 2})).await;
+    let (file, next) = (this.path("source/clip.mp4"), this.path("source/.next"));
+    fs::write(&file, "old").unwrap();
+    this.conveyor.until("its run", || (this.runs("holds", "clip").len() == 1).then_some(())).await;
+    fs::write(&next, "longer").unwrap();
+    fs::rename(&next, &file).unwrap();
+    let old_ended = || {
+        let runs = this.runs("holds", "clip");
+        (runs.len() == 2 && runs[0].status == Status::Failed).then_some(())
+    };
+    this.conveyor.until("the new one runs and the old one's run failed", old_ended).await;
+    for n in 0..4 {
+        let input = json!({"bucket": "another", "key": "a.mp4", "size": 9}).to_string();
+        let name = Some(format!("other-{n}"));
+        let start = StartRequest { machine: "holds".into(), name, input: input.into(), ..StartRequest::default() };
+        this.conveyor.handle.start(start).await.unwrap();
+    }
+    for _ in 0..2 {
+        let seen = this.status.lock().last_scan_ms;
+        let later = || (this.status.lock().last_scan_ms > seen.map(|ms| ms + 400)).then_some(());
+        this.conveyor.until("some scans", later).await;
+        assert_eq!(this.status.lock().in_flight, 1);
+        assert_eq!(this.runs("holds", "clip").len(), 2, "what runs is not started again");
+        this.restart().await;
+        this.conveyor.until("a scan", || this.status.lock().last_scan_ms).await;
+    }
+    this.watching.abort();
+}
