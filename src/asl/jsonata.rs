@@ -15,8 +15,11 @@ pub struct Jsonata {
     /// Where in the state: `Output/items[0]`.
     field: Box<str>,
     /// The fields of `$states` that it reads, and of each the fields below, unless it reads it whole.
-    parts: Box<[(&'static str, Option<Vec<Box<str>>>)]>,
+    parts: Box<[Part]>,
 }
+
+/// A field of `$states`, and which fields of it are read; none where it is read whole.
+type Part = (&'static str, Option<Vec<Box<str>>>);
 
 /// Of a field from which more is read it gets the whole.
 const PARTS_MAX: usize = 64;
@@ -84,8 +87,8 @@ impl Jsonata {
             let value = whole(part)?;
             let binding = match (fields, value) {
                 (Some(fields), Value::Object(object)) => {
-                    let field = |name: &'s Box<str>| Some((&**name, Binding::Json(object.get(&**name)?)));
-                    Binding::Object(fields.iter().filter_map(field).collect())
+                    let field = |name: &'s str| Some((name, Binding::Json(object.get(name)?)));
+                    Binding::Object(fields.iter().map(|name| &**name).filter_map(field).collect())
                 }
                 _ => Binding::Json(value),
             };
@@ -155,10 +158,10 @@ impl Jsonata {
     }
 }
 
-fn parts_of(expression: &Expression) -> Vec<(&'static str, Option<Vec<Box<str>>>)> {
+fn parts_of(expression: &Expression) -> Vec<Part> {
     let reads: Vec<&[Box<str>]> =
         expression.variables().iter().filter(|v| &*v.name == "states").map(|v| &*v.fields).collect();
-    let of = |part: &'static str| -> Option<(&'static str, Option<Vec<Box<str>>>)> {
+    let of = |part: &'static str| -> Option<Part> {
         let mut below = Some(Vec::new());
         let mut read = false;
         for fields in reads.iter().filter(|fields| fields.first().is_none_or(|first| &**first == part)) {
