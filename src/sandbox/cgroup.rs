@@ -236,7 +236,7 @@ mod tests {
         // Here it cannot go at once, as of a process that is still on its way out.
         let left = stage.folder.clone();
         drop(stage);
-        assert_eq!(*groups.left.lock(), [left.clone()]);
+        assert_eq!(*groups.left.lock(), std::slice::from_ref(&left));
         fs::read_dir(&left).unwrap().for_each(|file| fs::remove_file(file.unwrap().path()).unwrap());
         let _next = groups.stage().unwrap();
         assert!(!left.exists() && groups.left.lock().is_empty());
