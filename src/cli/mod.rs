@@ -88,6 +88,9 @@ enum Command {
 /// This very binary: children are started from it.
 const OWN_BINARY: &str = "/proc/self/exe";
 
+/// Turns of a thread until it looks at sockets and clocks again, though there is other work.
+const TURNS_BETWEEN_LOOKS: u32 = 7;
+
 /// Parses the command line and runs what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -129,7 +132,10 @@ fn stage(sandbox: Option<&str>, limits: Option<&str>) -> anyhow::Result<ExitCode
 }
 
 fn on_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Where every thread is busy, sockets are looked at after so many turns: at Tokio's 61, turns of a tenth of a second that
+    // large executions take keep whoever asks waiting for six.
+    runtime.event_interval(TURNS_BETWEEN_LOOKS).enable_all().build()?.block_on(work)
 }
 
 /// `RUST_LOG` says otherwise: by default a server tells what an operator may want to know, and the rest only warns.

@@ -180,9 +180,13 @@ impl Core {
         let kind = if new.express { MachineKind::Express } else { MachineKind::Standard };
         let definition = self.parse(&new.definition, kind).await?;
         let _one_at_a_time = self.catalog.changing.lock().await;
-        if let Some(there) = self.reader.machine(&new.name)? {
-            self.refuse_if_leaving(&there)?;
-            let row = self.current(&there)?;
+        let there = self.reader.machine(&new.name)?;
+        if let Some(there) = &there {
+            self.refuse_if_leaving(there)?;
+        }
+        // One whose definition was lost with damaged bytes is made anew.
+        let found = there.as_ref().map(|there| self.reader.revision(&there.name, there.revision)).transpose()?.flatten();
+        if let (Some(there), Some(row)) = (there, found) {
             let same = row.definition == new.definition && row.settings == new.settings && there.kind == kind;
             if !same {
                 let what = format!("State Machine Already Exists: '{}'", self.machine_arn(&new.name));
