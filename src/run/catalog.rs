@@ -185,7 +185,9 @@ impl Core {
             self.refuse_if_leaving(there)?;
         }
         // One whose definition was lost with damaged bytes is made anew.
-        let found = there.as_ref().map(|there| self.reader.revision(&there.name, there.revision)).transpose()?.flatten();
+        let found =
+            there.as_ref().map(|there| self.reader.revision(&there.name, there.revision)).transpose()?.flatten();
+        let lost = there.as_ref().map_or(0, |there| there.revision);
         if let (Some(there), Some(row)) = (there, found) {
             let same = row.definition == new.definition && row.settings == new.settings && there.kind == kind;
             if !same {
@@ -196,7 +198,7 @@ impl Core {
         }
         let now = self.clock.wall();
         // Revisions of an earlier machine of this name may still be run by its executions.
-        let revision = self.newest_revision(&new.name).await?.unwrap_or(0) + 1;
+        let revision = self.newest_revision(&new.name).await?.unwrap_or(0).max(lost) + 1;
         let mut row = MachineRow {
             name: new.name,
             kind,

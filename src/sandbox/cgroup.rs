@@ -34,6 +34,7 @@ const ASIDE_BYTES: u64 = 64 << 20;
 pub struct Cgroups {
     folder: PathBuf,
     memory_bytes: u64,
+    /// The number of the next stage, begun where no former appliance can have been.
     next: AtomicU64,
     /// Whose processes had not gone yet when they were to be removed.
     left: Mutex<Vec<PathBuf>>,
@@ -73,7 +74,9 @@ impl Cgroups {
         let handed_on = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
         fs::write(folder.join("cgroup.subtree_control"), handed_on)
             .map_err(|e| cannot("hands no controller on, as other processes may be in it", &e))?;
-        let cgroups = Cgroups { memory_bytes, next: AtomicU64::new(0), left: Mutex::new(stages_of(&folder)), folder };
+        let begun = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let next = AtomicU64::new(begun << 24);
+        let cgroups = Cgroups { memory_bytes, next, left: Mutex::new(stages_of(&folder)), folder };
         cgroups.remove_left();
         Ok(Arc::new(cgroups))
     }
@@ -86,7 +89,8 @@ impl Cgroups {
     pub fn stage(self: &Arc<Self>) -> io::Result<Cgroup> {
         self.remove_left();
         let folder = self.folder.join(format!("{STAGE}{}", self.next.fetch_add(1, Ordering::Relaxed)));
-        make(&folder)?;
+        // One that is there is somebody's who has not gone yet.
+        fs::create_dir(&folder)?;
         // From here on it is removed whatever happens.
         let group = Cgroup { folder, of: self.clone() };
         group.set("memory.max", &(self.memory_bytes + ASIDE_BYTES).to_string())?;
@@ -124,11 +128,14 @@ impl Cgroup {
         limits::too_much_memory(self.of.memory_bytes)
     }
 
-    /// Whether the kernel ended it for its memory.
+    /// Whether the kernel ended it because it had reached its own bound: where the box has run out, the stage is not to blame.
     pub fn ran_out_of_memory(&self) -> bool {
         let events = fs::read_to_string(self.folder.join("memory.events")).unwrap_or_default();
-        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        kills.is_some_and(|count| count.trim() != "0")
+        let counts = |name: &str| {
+            let mut lines = events.lines().filter_map(|line| line.split_once(' '));
+            lines.any(|(event, count)| event == name && count.trim() != "0")
+        };
+        counts("oom") && counts("oom_kill")
     }
 
     fn set(&self, name: &str, value: &str) -> io::Result<()> {
@@ -231,8 +238,11 @@ mod tests {
         assert_eq!(read(stage.folder.join("memory.max")), ((1u64 << 30) + ASIDE_BYTES).to_string());
         assert_eq!(read(stage.folder.join("memory.oom.group")), "1");
         assert!(!stage.ran_out_of_memory());
-        fs::write(stage.folder.join("memory.events"), "low 0\nmax 31\noom 1\noom_kill 2\n").unwrap();
+        let events = |text: &str| fs::write(stage.folder.join("memory.events"), text).unwrap();
+        events("low 0\nmax 31\noom 1\noom_kill 2\n");
         assert!(stage.ran_out_of_memory());
+        events("low 0\nmax 0\noom 0\noom_kill 2\n");
+        assert!(!stage.ran_out_of_memory(), "the box ran out");
         // Here it cannot go at once, as of a process that is still on its way out.
         let left = stage.folder.clone();
         drop(stage);

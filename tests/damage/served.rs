@@ -190,3 +190,26 @@ async fn an_operator_hears_of_rot_by_name_and_has_a_way_on() {
     .await;
     stop(served);
 }
+
+#[tokio::test]
+async fn a_built_in_workflow_whose_definition_is_lost_is_made_anew() {
+    let dir = folder(CONFIGURATION);
+    let store = dir.path().join("data/store");
+    let data = dir.path().join("data").display().to_string();
+    stop(Served::start(dir.path()));
+    let files = flip_where(&read(&store), "state.redb", None, |rows: &Scans| {
+        is_hurt(rows.revision("housekeeping", 1)) && !is_hurt(rows.machine("housekeeping"))
+    });
+    for (name, bytes) in files.expect("the definition has a page of its own") {
+        std::fs::write(store.join(name), bytes).unwrap();
+    }
+    let repair = conveyor(&["check", "--data-dir", &data, "--repair"]);
+    assert!(said(&repair).contains("revision 1 of state machine 'housekeeping'"), "{}", said(&repair));
+    let served = Served::start(dir.path());
+    let request = json!({"stateMachineArn": machine_arn("housekeeping"), "name": "now", "input": "{}"});
+    served.call("AWSStepFunctions.StartExecution", request).await;
+    assert_eq!(ended(&served, "housekeeping", "now").await["status"], "SUCCEEDED");
+    stop(served);
+    let check = conveyor(&["check", "--data-dir", &data]);
+    assert!(check.status.success(), "{}", said(&check));
+}

@@ -295,6 +295,7 @@ static void linger(void) {
 static void eat(int sharing, int hidden) {
     for (int n = 0; n < 8; n++) {
         if (fork()) continue;
+        prctl(PR_SET_NAME, "\xff");
         char *taken = mmap(NULL, 100 << 20, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
         if (taken != MAP_FAILED) memset(taken, 1, 100 << 20);
         /* What is shared stays, though no process has it in sight any more. */

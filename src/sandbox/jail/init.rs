@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -84,15 +85,25 @@ fn wait_a_little(ended: &SigSet) {
 
 /// What all processes of the namespace take beyond what they may.
 fn excess(memory_max: u64) -> Option<String> {
-    let kib = |pid: &str| -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib_of = |status: &Path| -> Option<u64> {
+        // Its name is its own to choose, whatever bytes it has.
+        let text = fs::read(status).ok()?;
+        let text = String::from_utf8_lossy(&text);
         // Pages of files are the kernel's to take back; what is shared between processes and no file's is not.
         let counted = ["RssAnon:", "RssShmem:", "VmSwap:"];
         let value = |line: &str| {
             let rest = counted.iter().find_map(|name| line.strip_prefix(name))?;
             rest.trim().strip_suffix(" kB")?.parse::<u64>().ok()
         };
-        Some(text.lines().filter_map(value).sum())
+        let mut values = text.lines().filter_map(value).peekable();
+        values.peek()?;
+        Some(values.sum())
+    };
+    // Where the first thread has ended, the others say what they all have.
+    let kib = |pid: &str| -> Option<u64> {
+        let threads =
+            || fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().find_map(|t| kib_of(&t.path().join("status")));
+        kib_of(Path::new(&format!("/proc/{pid}/status"))).or_else(threads)
     };
     let names = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let processes: Vec<String> = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
