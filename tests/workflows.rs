@@ -63,7 +63,7 @@ fn script(job: &Job) -> Result<Value, TaskError> {
         "quality" if wrong("ugly") => Ok(json!({ "score": 0.4, "passed": false, "reasons": ["SSIM is 0.61"] })),
         "quality" => Ok(json!({ "score": 0.97, "passed": true, "reasons": [] })),
         "publish" => Ok(json!({ "destination": p["destination"], "brief": p["brief"] })),
-        "archive" if wrong("unarchivable") => Err(TaskError::new("Files.PermissionDenied", "the archive is read-only")),
+        "archive" if wrong("unarchivable") => Err(TaskError::new("Media.Vanished", "the source is gone")),
         "archive" => Ok(json!({ "removed": true })),
         "quarantine" => {
             assert_eq!(p["destination"], "s3://quarantine/");
@@ -161,10 +161,7 @@ async fn every_failure_shows_its_own_error() {
     // A failed archive does not fail the job, and is not hidden.
     let (header, _) = conveyor.run("main", "j-archive", "unarchivable.mp4").await;
     let end = output(&header);
-    assert_eq!(
-        (end["status"].as_str(), &end["archive"]["Error"]),
-        (Some("PUBLISHED"), &json!("Files.PermissionDenied"))
-    );
+    assert_eq!((end["status"].as_str(), &end["archive"]["Error"]), (Some("PUBLISHED"), &json!("Media.Vanished")));
 
     // A failure gives the content free: the same file may be tried again.
     fs::write(conveyor.dir.path().join("source/ugly.mp4"), "ugly.mp4").unwrap();

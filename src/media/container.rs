@@ -144,9 +144,21 @@ fn not_media(head: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// What comes behind an ID3 tag, which players skip in front of anything (id3v2.4.0-structure, 3.1).
+fn behind_tag(head: &[u8]) -> &[u8] {
+    match head {
+        [b'I', b'D', b'3', _, _, _, a, b, c, d, rest @ ..] => {
+            let length = [a, b, c, d].iter().fold(0, |sum, part| sum << 7 | usize::from(**part & 0x7f));
+            rest.get(length..).unwrap_or(head)
+        }
+        _ => head,
+    }
+}
+
 /// A file that only names others. What is in front of its first word does not hide it: marks of an encoding, blanks, control
 /// characters.
 fn playlist(head: &[u8]) -> Option<&'static str> {
+    let head = behind_tag(head);
     const KNOWN: &[(&str, &str)] = &[
         ("#extm3u", "a playlist (M3U, HLS), which names other files"),
         ("<mpd", "an MPEG-DASH manifest, which names other files"),
@@ -168,9 +180,10 @@ fn playlist(head: &[u8]) -> Option<&'static str> {
     let text: String = head.iter().filter(|byte| **byte != 0).map(|byte| byte.to_ascii_lowercase() as char).collect();
     let from = text.find(|c: char| c.is_ascii_graphic())?;
     let named = KNOWN.iter().find(|(word, _)| text[from..].starts_with(word));
-    // Behind a declaration and comments of XML.
-    let within = || KNOWN.iter().find(|(word, _)| word.starts_with('<') && text.contains(word));
-    let is_xml = text[from..].starts_with("<?xml") || text[from..].starts_with("<!--");
+    // Behind a declaration and comments of XML, and with whatever prefix its names have.
+    let names = |word: &str| text.contains(word) || text.contains(&word.replace('<', ":"));
+    let within = || KNOWN.iter().find(|(word, _)| word.starts_with('<') && names(word));
+    let is_xml = text[from..].starts_with('<');
     // Cue sheets begin with what they please.
     let is_cue = || {
         text[from..].starts_with("rem ") || text[from..].starts_with("title ") || text[from..].starts_with("performer ")
@@ -262,6 +275,8 @@ mod tests {
             (&b"\x7f#EXTM3U\n#EXT-X-TARGETDURATION:4\n"[..], "a playlist (M3U, HLS)"),
             (b"\xff\xfe#\0E\0X\0T\0M\x003\0U\0\n\0", "a playlist (M3U, HLS)"),
             (b"<?xml version='1.0'?>\n<!-- \x01\x02 -->\n<MPD xmlns='urn'>", "an MPEG-DASH"),
+            (b"<\0d\0:\0M\0P\0D\0 \0x\0", "an MPEG-DASH"),
+            (b"ID3\x04\0\0\0\0\0\x05tag: #EXTM3U\n", "a playlist (M3U, HLS)"),
             (b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n", "an SDP"),
             (b"TITLE \"x\"\nFILE \"/etc/passwd\" WAVE\n", "a cue sheet"),
             (b"\0\0 file:///etc/passwd\n", "a list of addresses"),

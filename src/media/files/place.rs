@@ -16,6 +16,7 @@ use conveyor_base::beneath::{Entry, Folder, Links, Meta};
 use conveyor_base::{TaskError, Uri};
 use conveyor_job::{Job, Placing, Reporter};
 use nix::fcntl::AtFlags;
+use nix::sys::stat::{Mode, fchmod, fstat};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -63,6 +64,10 @@ fn find<'a>(work: &Folder, file: &'a Placing) -> Result<Found<'a>, TaskError> {
     }
 }
 
+/// Nobody runs what a stage made, and nobody gets its owner's rights by it, whatever mode it was made with.
+const BEYOND_READING_AND_WRITING: u32 = 0o7111;
+const PLAIN: Mode = Mode::from_bits_truncate(0o644);
+
 /// A stage may have run as another user than the appliance; what it made shall not stay that user's.
 fn own(work: &Folder, file: &Found<'_>) -> io::Result<(Entry, OwnedFd)> {
     let folder = work.folder(file.path.parent().unwrap_or(Path::new("")), Links::Refused)?;
@@ -74,6 +79,13 @@ fn own(work: &Folder, file: &Found<'_>) -> io::Result<(Entry, OwnedFd)> {
     let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if (file.meta.user, file.meta.group) != (user.as_raw(), group.as_raw()) {
         nix::unistd::fchownat(&pinned, "", Some(user), Some(group), AtFlags::AT_EMPTY_PATH)?;
+    }
+    if fstat(&pinned)?.st_mode & BEYOND_READING_AND_WRITING != 0 {
+        let opened = entry.read()?;
+        if !Meta::of(&opened)?.is_same(&Meta::of(&pinned)?) {
+            return Err(exchanged());
+        }
+        fchmod(&opened, PLAIN)?;
     }
     Ok((entry, pinned))
 }

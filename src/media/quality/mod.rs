@@ -27,6 +27,8 @@ use super::analysis::report::{self, Ticker, round};
 use super::input::Input;
 
 /// Points of a plot in the stage's result; the file under `destination` has them all.
+/// How opening fails what is not there.
+const VANISHED: &str = "Media.Vanished";
 const SERIES_POINTS_MAX: usize = 120;
 /// Spans of one kind in the stage's result.
 const SPANS_MAX: usize = 20;
@@ -168,6 +170,7 @@ impl Plan {
         } else if kind == "hls" || name.ends_with(".m3u8") {
             match playlist::read(job, &output.uri) {
                 Ok(hls) => self.add_hls(&output.uri, hls, output.audio),
+                Err(e) if e.error == VANISHED => return Err(gone(&output.uri)),
                 Err(e) => {
                     sheet.add("playlist", true, false, json!(e.error), json!("readable"), e.cause);
                     page(sheet, nothing, None, None);
@@ -179,6 +182,7 @@ impl Plan {
                     page(sheet, Expect { video: true, audio: output.audio }, Some(self.targets.len()), size);
                     self.targets.push(Source::File(input));
                 }
+                Err(e) if e.error == VANISHED => return Err(gone(&output.uri)),
                 Err(e) => {
                     sheet.add("decodes", true, false, json!(e.error), json!("readable"), e.cause);
                     page(sheet, nothing, None, None);
@@ -226,6 +230,15 @@ impl Plan {
             }
         }
     }
+}
+
+/// What has gone since it was staged says nothing of the file that it was made from.
+fn gone(output: &Uri) -> TaskError {
+    let what = format!(
+        "{output} was staged to be judged and is not there any more: its share was away or was emptied meanwhile. \
+         Look after the share; the file is worked on again"
+    );
+    TaskError::new("Media.OutputIncomplete", what)
 }
 
 fn breaches(sheet: &mut Sheet, breaches: &[playlist::Breach]) {

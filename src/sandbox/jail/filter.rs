@@ -204,7 +204,8 @@ fn allowed(job: &Job) -> Result<Rules, seccompiler::BackendError> {
     } else {
         rules.extend(self::rules(MOVING.iter()));
     }
-    // No program with its owner's rights is made, whichever way.
+    // No program with its owner's rights is made, but by `openat2`, whose mode is in memory: there the jail's own mounts,
+    // which give nobody rights, and who places what was made take them off.
     for (call, mode) in [(libc::SYS_fchmodat, 2), (libc::SYS_openat, 3), (libc::SYS_mkdirat, 2)] {
         rules.insert(call, vec![one(mode, plain.clone(), 0)?]);
     }
