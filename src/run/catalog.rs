@@ -185,7 +185,8 @@ impl Core {
             self.refuse_if_leaving(there)?;
         }
         // One whose definition was lost with damaged bytes is made anew.
-        let found = there.as_ref().map(|there| self.reader.revision(&there.name, there.revision)).transpose()?.flatten();
+        let found =
+            there.as_ref().map(|there| self.reader.revision(&there.name, there.revision)).transpose()?.flatten();
         if let (Some(there), Some(row)) = (there, found) {
             let same = row.definition == new.definition && row.settings == new.settings && there.kind == kind;
             if !same {
