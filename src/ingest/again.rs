@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashSet};
 use conveyor_base::names::name_of;
 use conveyor_base::{ExecutionId, Fault, Span, Timestamp, digest};
 use conveyor_interpreter::Status;
-use conveyor_store::{ExecutionSummary, Scans};
+use conveyor_store::{ExecutionSummary, Scans, unless_damaged};
 use serde_json::{Value, json};
 
 use super::settings::WatchSettings;
@@ -86,11 +86,16 @@ pub struct EndedRun {
 impl EndedRun {
     pub fn of(rows: &Scans, execution: ExecutionSummary) -> Result<EndedRun, Fault> {
         let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
-        let header = if failed { rows.header(execution.id)? } else { None };
+        // What cannot be read says nothing, and holds up no other file.
+        let header = if failed { unless_damaged(rows.header(execution.id))?.flatten() } else { None };
         let input = header.and_then(|header| serde_json::from_str::<Value>(&header.input).ok()).unwrap_or_default();
         let was_last = input["tried"]["error"] == error_of(&execution).as_str();
         Ok(EndedRun { execution, was_last })
     }
+}
+
+fn is_of_surroundings(error: &str) -> bool {
+    OF_SURROUNDINGS.iter().any(|end| error.ends_with(end))
 }
 
 fn error_of(execution: &ExecutionSummary) -> String {
@@ -117,9 +122,12 @@ impl Tried {
         let mut tried: Option<Tried> = None;
         for run in (1..=last).rev().take(RUNS_MAX as usize) {
             let Some(id) = rows.by_name(settings.machine(), &name_of(first, run))? else { break };
-            let Some(execution) = rows.summary(id)? else { break };
+            let Some(execution) = unless_damaged(rows.summary(id))?.flatten() else { break };
             let error = error_of(&execution);
             let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
+            if failed && is_of_surroundings(&error) {
+                continue;
+            }
             if !failed || tried.as_ref().is_some_and(|tried| tried.error != error) {
                 break;
             }
@@ -129,7 +137,6 @@ impl Tried {
             settings.tries > 0
                 && tried.runs >= settings.tries
                 && wall.since_ms(tried.since) >= settings.tried_for.ms as i64
-                && !OF_SURROUNDINGS.iter().any(|end| tried.error.ends_with(end))
         };
         Ok(tried.filter(is_enough))
     }

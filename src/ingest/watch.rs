@@ -18,7 +18,7 @@ use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use conveyor_base::names::{name_of, run_of_name};
 use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, fault, shares};
 use conveyor_interpreter::Status;
-use conveyor_store::{ExecutionFilter, Reader, Scans};
+use conveyor_store::{ExecutionFilter, Reader, Scans, unless_damaged};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -132,7 +132,7 @@ impl Watcher {
         let recall = move |rows: &Scans| {
             let mut see = |key: &str, name: &str| -> Result<(), Fault> {
                 let Some(id) = rows.by_name(settings.machine(), name)? else { return Ok(()) };
-                let Some(execution) = rows.summary(id)? else { return Ok(()) };
+                let Some(execution) = unless_damaged(rows.summary(id))?.flatten() else { return Ok(()) };
                 let ended = EndedRun::of(rows, execution)?;
                 if let Some(due) = Due::after(&ended, run_of(name), settings.retry, clocks) {
                     again.put(key.to_owned(), due);
@@ -468,7 +468,7 @@ impl Watcher {
         let look = move |rows: &Scans| -> Result<Vec<(ExecutionId, Option<EndedRun>)>, Fault> {
             let mut ended = Vec::new();
             for id in running {
-                match rows.summary(id)? {
+                match unless_damaged(rows.summary(id))?.flatten() {
                     Some(execution) if execution.status == Status::Running => {}
                     Some(execution) => ended.push((id, Some(EndedRun::of(rows, execution)?))),
                     None => ended.push((id, None)),
@@ -560,7 +560,7 @@ fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId
     loop {
         let page = rows.executions(&filter, next.as_deref(), PAGE)?;
         for row in page.items {
-            let Some(header) = rows.header(row.id)? else { continue };
+            let Some(header) = unless_damaged(rows.header(row.id))?.flatten() else { continue };
             let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
             if input["bucket"] == settings.share {
                 running.insert(row.id, input["key"].as_str().unwrap_or_default().to_owned());

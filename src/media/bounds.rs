@@ -69,13 +69,21 @@ fn watch_pad(pad: &gst::Pad) {
 /// Counts the pictures of each [`RATE_WINDOW_NS`] that comes out of a decoder: what a file has more than its beginning and its
 /// average say. Fewer than that, however close together, are a burst and no rate.
 fn watch_rate(pad: &gst::Pad) {
-    let window = Mutex::new((u64::MAX, 0_u64));
+    const NONE: (u64, u64) = (u64::MAX, 0);
+    let window = Arc::new(Mutex::new(NONE));
+    // Whoever jumps in the file sees the same pictures again.
+    let jumped = window.clone();
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH, move |_, info| {
+        if let Some(gst::EventView::FlushStop(_)) = info.event().map(|event| event.view()) {
+            *jumped.lock() = NONE;
+        }
+        gst::PadProbeReturn::Ok
+    });
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let Some(at) = info.buffer().and_then(|buffer| buffer.pts()).map(gst::ClockTime::nseconds) else {
-            return gst::PadProbeReturn::Ok;
-        };
         let (begin, pictures) = &mut *window.lock();
-        if at < *begin || at - *begin >= RATE_WINDOW_NS {
+        // One without a time, or of a little earlier, came in this window all the same.
+        let at = info.buffer().and_then(|buffer| buffer.pts()).map_or(*begin, gst::ClockTime::nseconds);
+        if *begin == NONE.0 || at.abs_diff(*begin) >= RATE_WINDOW_NS {
             (*begin, *pictures) = (at, 0);
         }
         *pictures += 1;

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use conveyor_base::{Attempt, TaskError};
+use conveyor_base::{Attempt, Fault, TaskError};
 use conveyor_interpreter::{Lacks, Pace, Partial, Step, Unread};
 use conveyor_store::{Commit, NotRead};
 use tokio::sync::oneshot;
@@ -41,6 +41,8 @@ struct Lent {
     on_behalf: Option<OnBehalf>,
     /// What the step looks at that is too much to be read where the service decides.
     lacks: Option<Unread>,
+    /// Why rows that the step looks at cannot be read.
+    unread: Option<Fault>,
     /// Set once the end is part of a commit.
     joined: Option<Joined>,
     back: oneshot::Sender<Completed>,
@@ -67,16 +69,19 @@ pub(super) enum Completed {
     Lost,
     /// Nothing was stored: this is to be read first, and then the service asked again.
     Lacks { execution: Box<Partial>, unread: Unread },
+    /// Nothing was stored: rows of the execution that the step looks at cannot be read.
+    Unread(Fault),
 }
 
 /// A panic over the question is told from a service that is away just now, or failed over somebody else's question: that
 /// asks for patience only.
 impl Drop for Completion {
     fn drop(&mut self) {
-        let Some(Lent { stored, lacks, back, .. }) = self.0.take().map(|lent| *lent) else { return };
+        let Some(Lent { stored, lacks, unread, back, .. }) = self.0.take().map(|lent| *lent) else { return };
         // The actor that waits is gone only with the appliance.
-        let _ = match (stored, lacks) {
-            (Some(Stored { execution, .. }), Some(unread)) => back.send(Completed::Lacks { execution, unread }),
+        let _ = match (unread, stored, lacks) {
+            (Some(fault), ..) => back.send(Completed::Unread(fault)),
+            (None, Some(Stored { execution, .. }), Some(unread)) => back.send(Completed::Lacks { execution, unread }),
             _ if std::thread::panicking() => back.send(Completed::Lost),
             _ => return,
         };
@@ -111,7 +116,8 @@ impl Completion {
         on_behalf: Option<OnBehalf>,
     ) -> (Completion, oneshot::Receiver<Completed>) {
         let (back, ended) = oneshot::channel();
-        let lent = Lent { core: core.clone(), attempt, stored, on_behalf, lacks: None, joined: None, back };
+        let lent =
+            Lent { core: core.clone(), attempt, stored, on_behalf, lacks: None, unread: None, joined: None, back };
         (Completion(Some(Box::new(lent))), ended)
     }
 
@@ -130,7 +136,7 @@ impl Completion {
         let entry = match lent.core.entry_of(execution, event) {
             Ok(entry) => entry,
             Err(fault) => {
-                lent.core.note(&fault);
+                lent.unread = Some(fault);
                 return false;
             }
         };
@@ -153,9 +159,9 @@ impl Completion {
                     lent.lacks = Some(unread);
                     return false;
                 }
-                // One that ends the appliance is noted, and then nothing is stored any more.
+                // Its actor takes note of it.
                 Err(NotRead::Fault(fault)) => {
-                    lent.core.note(&fault);
+                    lent.unread = Some(fault);
                     return false;
                 }
             }

@@ -100,7 +100,7 @@ impl Core {
 fn orphans(rows: &Scans) -> Result<Vec<ExecutionId>, Fault> {
     let (mut orphans, mut last) = (Vec::new(), None::<(ExecutionId, bool)>);
     for child in rows.children() {
-        let Child { id, parent } = child?;
+        let Some(Child { id, parent }) = unless_damaged(child)? else { continue };
         let wanted = match last {
             // Of a parent that is damaged nobody knows; it meets that by itself.
             _ if parent.shape != OWNED => {

@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use conveyor_base::{Attempt, BranchId, ExecutionId, Fault, TaskError, TimerId, fault};
 use conveyor_interpreter::{
-    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Lacks, Outcome, Pace, Partial, RunTask, Step,
-    TaskPhase, Unread,
+    Branch, Command, Doing, Entry, Event, Execution, Header, Known, Lacks, Outcome, Pace, Partial, RunTask, Status,
+    Step, TaskPhase, Unread,
 };
 use conveyor_store::{Commit, NotRead, Scans};
 use futures::FutureExt as _;
+use parking_lot::Mutex;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 use super::audit::OnBehalf;
@@ -172,11 +173,16 @@ impl State {
     /// Drops what is in memory and has the execution resumed from its rows, as a restart would; later each time that this
     /// happens again. Says after which pause.
     fn resume_anew(&mut self) -> Duration {
+        self.stages.drain().for_each(|(_, stage)| stage.kill());
+        self.resume_from_rows()
+    }
+
+    /// The same, and lets the stages that run go on: what they work on is not in doubt.
+    fn resume_from_rows(&mut self) -> Duration {
         self.execution = None;
         self.machine = None;
         self.early.clear();
         self.ready.clear();
-        self.stages.drain().for_each(|(_, stage)| stage.kill());
         let after = self.core.reload_after(self.id);
         recover::reload_execution(&self.core, self.id, after);
         after
@@ -294,6 +300,8 @@ impl State {
                 }
                 return;
             }
+            // What becomes of it is decided as where this actor itself had read.
+            Ok(Completed::Unread(fault)) => return self.met(&fault),
             // The service failed, or there is none just now; nothing was stored. The attempt is issued again.
             lost => {
                 let losses = core.lost(self.id, attempt, lost.is_ok());
@@ -426,26 +434,31 @@ impl State {
     /// Reads what a step lacked: where that is very much, on a thread that may block. What comes of a fault is not known,
     /// and the memory is dropped.
     async fn read(&mut self, unread: Unread) -> Result<(), Fault> {
-        let Some(mut execution) = self.execution.take() else { return Ok(()) };
-        let (id, reader) = (self.id, &self.core.reader);
-        let read = match execution.read(unread, &reader.rows(id)) {
-            Ok(()) => Ok(execution),
-            Err(NotRead::Fault(fault)) => Err(fault),
-            Err(NotRead::TooMany) => {
-                let walk = move |rows: &Scans| {
-                    execution.read(unread, &rows.rows(id))?;
-                    Ok::<_, Fault>(execution)
-                };
-                reader.blocking(walk).await
+        let Some(execution) = self.execution.take() else { return Ok(()) };
+        let (id, reader, execution) = (self.id, &self.core.reader, Mutex::new(execution));
+        let execution = Arc::new(execution);
+        let read = recover::passing(|| async {
+            let near = execution.lock().read(unread, &reader.rows(id));
+            match near {
+                Err(NotRead::TooMany) => {
+                    let walked = execution.clone();
+                    reader
+                        .blocking(move |rows: &Scans| Ok::<_, Fault>(walked.lock().read(unread, &rows.rows(id))?))
+                        .await
+                }
+                near => Ok::<_, Fault>(near?),
             }
-        };
-        self.execution = Some(read.inspect_err(|fault| self.met(fault))?);
+        })
+        .await;
+        read.inspect_err(|fault| self.met(fault))?;
+        self.execution = Arc::into_inner(execution).map(Mutex::into_inner);
         Ok(())
     }
 
     async fn load(&mut self) -> Result<(), Fault> {
         if self.execution.is_none() {
-            let read = self.core.reader.partial(self.id).await;
+            let (reader, id) = (&self.core.reader, self.id);
+            let read = recover::passing(|| reader.partial(id)).await;
             self.execution = read.inspect_err(|fault| self.met(fault))?.map(Box::new);
         }
         if self.machine.is_none()
@@ -472,10 +485,12 @@ impl State {
             return;
         }
         let Some(execution) = &mut self.execution else { return };
+        let is_running = execution.header().status == Status::Running;
         let current = match execution.branch(task.branch) {
-            // Issued twice, as when recovery reads what was just started, it is submitted once.
+            // Issued twice, as when recovery reads what was just started, it is submitted once. Of one that failed by
+            // damage the branches stay.
             Known::There(Branch { doing: Doing::Task { attempt: now, phase, .. }, .. }) => {
-                *now == attempt && *phase != TaskPhase::Submitted
+                is_running && *now == attempt && *phase != TaskPhase::Submitted
             }
             _ => false,
         };

@@ -446,7 +446,7 @@ impl Handle {
                 settle(completion);
                 match ended.await {
                     Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
-                    Ok(Completed::Lost | Completed::Lacks { .. }) | Err(_) => completion::lost(),
+                    Ok(Completed::Lost | Completed::Lacks { .. } | Completed::Unread(_)) | Err(_) => completion::lost(),
                 }
             }
         })

@@ -110,16 +110,20 @@ async fn issue_again(core: &SharedCore) -> Result<(usize, usize), Fault> {
         }
     }
     let mut deliveries = 0;
-    let untold: Vec<ExecutionId> = core.reader.blocking(|rows| rows.deliveries().collect()).await?;
+    // What lies behind a damaged row nobody knows; each of what comes is one execution's, and none of the box's.
+    let untold: Vec<ExecutionId> = core
+        .reader
+        .blocking(|rows| rows.deliveries().filter_map(|id| unless_damaged(id).transpose()).collect())
+        .await?;
     for id in untold {
         if let Some(header) = unless_damaged(core.reader.header(id).await)?.flatten() {
             core.deliver(header);
             deliveries += 1;
         }
     }
-    core.stop_orphans().await?;
-    core.stop_orphan_runs().await?;
-    core.leave_all().await?;
+    unless_damaged(core.stop_orphans().await)?;
+    unless_damaged(core.stop_orphan_runs().await)?;
+    unless_damaged(core.leave_all().await)?;
     Ok((tasks, deliveries))
 }
 

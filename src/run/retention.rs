@@ -65,19 +65,24 @@ impl Handle {
         // Not the wall clock itself: what it shows by mistake must not cost anybody his executions.
         let before = periods.archivable(|ms| core.clock.older_than(ms));
         let mut retired = Retired::default();
-        let mut reached = None;
-        loop {
-            let ended = before.clone();
-            let pass = undisturbed(core, move |writer| writer.archive_ended(&ended, reached, PER_TURN)).await?;
-            retired.archived += pass.archived;
-            reached = pass.reached;
-            if reached.is_none() {
-                break;
-            }
-        }
+        let archived = archive(core, &before, &mut retired.archived).await;
+        // Whatever kept the others from being archived: what has been, goes when its time has come.
         let forgettable = core.clock.older_than(signed(periods.forget.ms));
         retired.forgotten = blocking(core, move |writer| writer.forget_archived(&forgettable)).await?;
-        Ok(retired)
+        archived.map(|()| retired)
+    }
+}
+
+async fn archive(core: &Arc<Core>, before: &EndedBefore, archived: &mut usize) -> Result<(), Fault> {
+    let mut reached = None;
+    loop {
+        let ended = before.clone();
+        let pass = undisturbed(core, move |writer| writer.archive_ended(&ended, reached, PER_TURN)).await?;
+        *archived += pass.archived;
+        reached = pass.reached;
+        if reached.is_none() {
+            return Ok(());
+        }
     }
 }
 

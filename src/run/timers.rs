@@ -15,8 +15,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
-use conveyor_base::{Backoff, ExecutionId, Fault, TimerId, Timestamp, fault};
-use conveyor_interpreter::Header;
+use conveyor_base::{Backoff, BranchId, ExecutionId, Fault, TimerId, Timestamp, fault};
+use conveyor_interpreter::{Execution, Header};
 use conveyor_store::{Scans, unless_damaged};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
@@ -368,12 +368,24 @@ async fn fire_all(core: &Arc<Core>, line: &Line, id: ExecutionId, slots: &Semaph
 async fn fire(core: &Arc<Core>, (due, id, timer): Key, slots: &Semaphore) {
     for failures in 0.. {
         let slot = slots.acquire().await;
-        let told = match core.reader.timer(due, id, timer) {
+        let wakes = match core.reader.timer(due, id, timer) {
+            // The row only repeats what its execution has.
+            Err(Fault::Damaged { .. }) => {
+                core.reader.blocking(move |rows| Ok(rows.execution(id)?.and_then(|it| woken(&it, due, timer)))).await
+            }
+            wakes => wakes,
+        };
+        let told = match wakes {
             Ok(Some(of)) => core.fire(id, timer, of).await,
             // Its execution does not wait for it any more.
             Ok(None) => return,
             Err(fault @ Fault::Damaged { .. }) => {
                 return core.send(id, Message::Damaged { what: fault::chain(&fault) }, None);
+            }
+            Err(Fault::Retryable { .. }) if !core.is_closing() => {
+                drop(slot);
+                tokio::time::sleep(BACKOFF.pause(failures)).await;
+                continue;
             }
             Err(fault) => return core.note(&fault),
         };
@@ -396,6 +408,16 @@ async fn fire(core: &Arc<Core>, (due, id, timer): Key, slots: &Semaphore) {
             Ok(true) | Err(_) => return,
         }
     }
+}
+
+/// Whom the timer wakes, as the execution itself has it: a branch, or (the inner `None`) the execution.
+fn woken(execution: &Execution, due: Timestamp, timer: TimerId) -> Option<Option<BranchId>> {
+    let is_it = |(its, at): (TimerId, Timestamp)| (its, at) == (timer, due);
+    if execution.header.timeout_timer.is_some_and(is_it) {
+        return Some(None);
+    }
+    let mut branches = execution.branches.iter();
+    branches.find(|(_, branch)| branch.doing.timers().any(is_it)).map(|(id, _)| Some(*id))
 }
 
 /// The event changed nothing: the row is a straggler's.

@@ -12,6 +12,7 @@ use conveyor_interpreter::{
     Branch, Command, Doing, Execution, Header, Known, MapItems, Outcome, Partial, RunPhase, Status, Step, TaskPhase,
 };
 
+use super::damages::STORE_DAMAGED;
 use super::record::{Op, Record};
 use super::rows::{self, BranchRow, HeaderRow, HistoryRow, MapRunRow, TaskRow};
 use super::tables::{self, Payload, Table};
@@ -227,6 +228,10 @@ impl Commit {
                 }
                 Command::CancelTask { attempt } => {
                     self.outstanding_done(id, *attempt);
+                    // Of a branch that cannot be read nobody else says whom it waited for.
+                    if header.failure().0 == Some(STORE_DAMAGED) {
+                        self.record.delete(Table::Submitted, &tables::attempt(id, *attempt));
+                    }
                 }
                 // Their rows come and go with what the branch, or the execution, waits for.
                 Command::SetTimer { .. } | Command::ClearTimer { .. } => {}

@@ -58,7 +58,7 @@ impl Writer {
         let (mut reached, mut group) = (after, Group::default());
         let mut archived = 0;
         for _ in 0..limit {
-            reached = rows.next_with_history(reached)?;
+            reached = rows.next_to_archive(reached)?;
             let Some(id) = reached else { break };
             // One that is damaged stays where it is, and keeps nobody else from leaving.
             let Some(ended) = unless_damaged(rows.ended(id))?.flatten().filter(|ended| ended.is_before(before)) else {
@@ -92,7 +92,8 @@ impl Writer {
         let mut forgotten = 0;
         for day in self.engine().archives.days()? {
             if older.has_all(dates_of(day)) {
-                forgotten += self.forget_day(&rows, day)?;
+                // A day whose file or rows are damaged stays, and keeps no other day.
+                forgotten += unless_damaged(self.forget_day(&rows, day))?.unwrap_or_default();
             }
         }
         Ok(forgotten)
@@ -103,23 +104,11 @@ impl Writer {
         for group in self.engine().archives.ids(day)?.chunks(PER_COMMIT) {
             let mut commit = Commit::new();
             for &id in group {
-                match rows.disposition_of(id, day)? {
-                    // A crash came between writing the file and taking the rows out.
-                    Disposition::NotInThisFile => {}
-                    Disposition::Needed => needed = true,
-                    Disposition::Forgettable(gone) => {
-                        self.erase_express_children(rows, id)?;
-                        commit.forget(id, &gone);
-                        for table in [Table::MapRuns, Table::Actions] {
-                            for (key, _) in rows.keys_under(table, id)? {
-                                commit.record.delete(table, &key);
-                            }
-                        }
-                        for (_, row) in rows.map_runs_of(id)? {
-                            commit.record.delete(Table::MapRunNames, &row.run.0.to_be_bytes());
-                        }
-                        forgotten += 1;
-                    }
+                match unless_damaged(self.forget(rows, id, day, &mut commit))? {
+                    Some(Disposition::NotInThisFile) => {}
+                    // One that is damaged stays, and the file with it: a repair may still need that.
+                    Some(Disposition::Needed) | None => needed = true,
+                    Some(Disposition::Forgettable(_)) => forgotten += 1,
                 }
             }
             self.commit_blocking(commit)?;
@@ -128,6 +117,24 @@ impl Writer {
             self.engine().archives.remove(day)?;
         }
         Ok(forgotten)
+    }
+
+    /// Adds to the commit that the execution goes, where it may. On an error nothing is added.
+    fn forget(&self, rows: &Scans, id: ExecutionId, day: u32, commit: &mut Commit) -> Result<Disposition, Fault> {
+        let disposition = rows.disposition_of(id, day)?;
+        if let Disposition::Forgettable(gone) = &disposition {
+            // All is read before anything is taken out.
+            let mut keys = Vec::new();
+            for table in [Table::MapRuns, Table::Actions] {
+                keys.extend(rows.keys_under(table, id)?.into_iter().map(|(key, _)| (table, key)));
+            }
+            let names = rows.map_runs_of(id)?.into_iter().map(|(_, row)| row.run.0.to_be_bytes().to_vec());
+            keys.extend(names.map(|key| (Table::MapRunNames, key)));
+            self.erase_express_children(rows, id)?;
+            commit.forget(id, gone);
+            keys.iter().for_each(|(table, key)| commit.record.delete(*table, key));
+        }
+        Ok(disposition)
     }
 
     /// Express children of an execution's Map runs are in no archive: with the rows of the runs goes what names them. In
@@ -214,6 +221,7 @@ impl Ended {
 enum Disposition {
     Forgettable(Forgotten),
     Needed,
+    /// A crash came between writing the file and taking the rows out.
     NotInThisFile,
 }
 
@@ -266,7 +274,32 @@ impl Scans {
         }
     }
 
-    /// The next execution that has rows in the history table.
+    /// The next execution that may be archived: one that has rows in the history table. Where that is damaged, the next
+    /// one that there is at all and that was not archived.
+    fn next_to_archive(&self, after: Option<ExecutionId>) -> Result<Option<ExecutionId>, Fault> {
+        match unless_damaged(self.next_with_history(after))? {
+            Some(next) => Ok(next),
+            None => Ok(unless_damaged(self.next_unarchived(after))?.flatten()),
+        }
+    }
+
+    fn next_unarchived(&self, after: Option<ExecutionId>) -> Result<Option<ExecutionId>, Fault> {
+        let start = after.map(|id| id.to_bytes());
+        let start = start.as_ref().map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_slice()));
+        let (snapshot, mut next) = (self.engine().snapshot(), None);
+        snapshot.scan(Table::Executions, (start, Bound::Unbounded), Direction::Forward, |key, row| {
+            let Some((id, _)) = tables::split_id(key) else { return Ok(ControlFlow::Continue(())) };
+            let is_express = unless_damaged(row.access::<HeaderRow>())?
+                .is_none_or(|row| row.child().is_some_and(|child| child.express));
+            if is_express || archived_day(&snapshot, id)?.is_some() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            next = Some(id);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(next)
+    }
+
     fn next_with_history(&self, after: Option<ExecutionId>) -> Result<Option<ExecutionId>, Fault> {
         let start = after.map(|id| tables::history(id, EventId(u64::MAX)));
         let start = start.as_deref().map_or(Bound::Unbounded, Bound::Excluded);

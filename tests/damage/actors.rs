@@ -266,6 +266,8 @@ async fn goes_on(
                 assert_eq!((header.status, error), (Status::Failed, Some("Store.Damaged")), "{at:?}");
                 let cause = cause.unwrap();
                 assert!(cause.contains("'branches'") && cause.contains("conveyor check --repair"), "{at:?}: {cause}");
+                let rows = reader.on_this_thread();
+                assert_eq!(rows.attempts_of(*id).unwrap(), [], "{at:?}: nothing of it stays under way");
             }
             Some((_, Rot::Input)) => {
                 let Err(Fault::Damaged { what, .. }) = header else { panic!("{at:?}: {header:?}") };

@@ -29,7 +29,7 @@ impl State {
             Some(Fault::Damaged { what, .. }) => self.fail_damaged(&what).await,
             // What was to be decided is decided anew from the rows.
             Some(Fault::Retryable { .. }) if !self.core.is_closing() => {
-                self.resume_anew();
+                self.resume_from_rows();
             }
             _ => {}
         }
@@ -44,12 +44,15 @@ impl State {
         let loaded = self.load().await;
         self.unread = None;
         if self.execution.is_none() {
-            if loaded.is_err() {
+            if let Err(Fault::Retryable { .. }) = &loaded {
+                // That passes, and then the damage is met once more.
+                self.resume_from_rows();
+            } else if loaded.is_err() {
                 events::ExecutionDamaged { id, what, stands: true }.emit();
             }
             return;
         }
-        let known = core.reader.blocking(move |rows| rows.outstanding_of(id)).await;
+        let known = core.reader.blocking(move |rows| rows.attempts_of(id)).await;
         let running: Vec<Attempt> = self.stages.keys().copied().collect();
         self.stages.drain().for_each(|(_, stage)| stage.kill());
         let Some(execution) = &self.execution else { return };

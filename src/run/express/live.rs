@@ -193,7 +193,9 @@ impl LiveExecution {
         settle(completion);
         let outcome = match ended.await {
             Ok(Completed::Outcome { outcome, .. } | Completed::Durable { outcome, .. }) => outcome,
-            Ok(Completed::Lost | Completed::Lacks { .. }) | Err(_) => super::super::completion::lost(),
+            Ok(Completed::Lost | Completed::Lacks { .. } | Completed::Unread(_)) | Err(_) => {
+                super::super::completion::lost()
+            }
         };
         self.decide(labels.ended(&self.core, outcome)).await;
     }

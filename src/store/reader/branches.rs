@@ -16,6 +16,8 @@ use crate::tables::{self, Table};
 
 /// Branches that are read one by one: as many as a Parallel state may well have.
 const BRANCHES_NEAR: u32 = 64;
+/// Branches that are read one by one where a walk came upon damage.
+const BRANCHES_CONFIRMED: u32 = 100_000;
 
 impl Reader {
     /// The execution's header; the rest of it is read as steps need it, from [`Reader::rows`]. One that is archived is
@@ -102,25 +104,8 @@ impl From<Fault> for NotRead {
     }
 }
 
-impl Rows for StoredRows<'_> {
-    type Fault = NotRead;
-
-    fn branch(&self, id: BranchId) -> Result<Option<Branch>, NotRead> {
-        Ok(self.reader.branch(self.id, id)?)
-    }
-
-    fn branches(&self, first: BranchId, count: u32) -> Result<Vec<(BranchId, Branch)>, NotRead> {
-        let end = BranchId(first.0.saturating_add(count));
-        if count <= BRANCHES_NEAR {
-            let there = |number| {
-                let id = BranchId(number);
-                self.reader.branch(self.id, id).map(|branch| Some((id, branch?))).transpose()
-            };
-            return Ok((first.0..end.0).filter_map(there).collect::<Result<_, Fault>>()?);
-        }
-        if !self.walks {
-            return Err(NotRead::TooMany);
-        }
+impl StoredRows<'_> {
+    fn walk(&self, first: BranchId, end: BranchId) -> Result<Vec<(BranchId, Branch)>, Fault> {
         let (first, end) = (tables::branch(self.id, first), tables::branch(self.id, end));
         let range = (Bound::Included(first.as_slice()), Bound::Excluded(end.as_slice()));
         let mut branches = Vec::new();
@@ -130,6 +115,36 @@ impl Rows for StoredRows<'_> {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(branches)
+    }
+}
+
+impl Rows for StoredRows<'_> {
+    type Fault = NotRead;
+
+    fn branch(&self, id: BranchId) -> Result<Option<Branch>, NotRead> {
+        Ok(self.reader.branch(self.id, id)?)
+    }
+
+    fn branches(&self, first: BranchId, count: u32) -> Result<Vec<(BranchId, Branch)>, NotRead> {
+        let end = BranchId(first.0.saturating_add(count));
+        let one_by_one = || {
+            let there = |number| {
+                let id = BranchId(number);
+                self.reader.branch(self.id, id).map(|branch| Some((id, branch?))).transpose()
+            };
+            (first.0..end.0).filter_map(there).collect::<Result<Vec<_>, Fault>>()
+        };
+        if count <= BRANCHES_NEAR {
+            return Ok(one_by_one()?);
+        }
+        if !self.walks {
+            return Err(NotRead::TooMany);
+        }
+        match self.walk(first, end) {
+            // A walk looks at the page behind the last row as well, which may be another execution's.
+            Err(Fault::Damaged { .. }) if count <= BRANCHES_CONFIRMED => Ok(one_by_one()?),
+            walked => Ok(walked?),
+        }
     }
 
     fn awaits(&self, attempt: Attempt) -> Result<Option<BranchId>, NotRead> {

@@ -6,6 +6,7 @@ use conveyor_base::{Attempt, ExecutionId, Fault};
 use conveyor_interpreter::Status;
 
 use super::{Reader, Scans, each};
+use crate::damages::unless_damaged;
 use crate::envelope::Sealed;
 use crate::overlay::Direction;
 use crate::rows::{Catalog, HeaderRow, MapRunRow, RunCounts, STATUSES, damaged};
@@ -88,15 +89,17 @@ impl Scans {
         Ok(runs)
     }
 
-    /// Every run there is, by the execution and attempt it belongs to.
+    /// Every run whose row is not damaged, nor behind a page that is, by the execution and attempt it belongs to.
     pub fn map_runs(&self) -> Result<Vec<(ExecutionId, Attempt, MapRunRow)>, Fault> {
         let mut runs = Vec::new();
-        each(&self.engine().snapshot(), Table::MapRuns, &[], |key, row| {
-            let (id, attempt) =
-                tables::split_id_number(key).ok_or_else(|| damaged(Table::MapRuns, "a key is no attempt"))?;
-            runs.push((id, Attempt(attempt), MapRunRow::read(row)?));
+        let walked = each(&self.engine().snapshot(), Table::MapRuns, &[], |key, row| {
+            let row = MapRunRow::read(row).inspect_err(|fault| self.engine().damages.note(fault));
+            if let (Some((id, attempt)), Some(row)) = (tables::split_id_number(key), unless_damaged(row)?) {
+                runs.push((id, Attempt(attempt), row));
+            }
             Ok(())
-        })?;
+        });
+        unless_damaged(walked)?;
         Ok(runs)
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use conveyor_base::{Attempt, BranchId, EventId, ExecutionId, Fault, TimerId, Timestamp};
 use conveyor_interpreter::{Execution, Header, HistoryEvent, Json, MapItems, RunTask, Status};
 
+use super::damages::unless_damaged;
 use super::engine::Engine;
 use super::envelope::Sealed;
 use super::overlay::{Direction, Found, Snapshot};
@@ -268,15 +269,17 @@ impl Scans {
         Ok(found)
     }
 
-    /// The attempts of an execution that must be issued again after a crash.
-    pub fn outstanding_of(&self, id: ExecutionId) -> Result<Vec<Attempt>, Fault> {
-        let mut attempts = Vec::new();
-        each(&self.0.snapshot(), Table::Outstanding, &id.to_bytes(), |key, _| {
-            let (_, attempt) =
-                tables::split_id_number(key).ok_or_else(|| damaged(Table::Outstanding, "a key is no attempt"))?;
-            attempts.push(Attempt(attempt));
-            Ok(())
-        })?;
+    /// The attempts of an execution that are under way: to be issued again after a crash, or submitted. Those that are not
+    /// damaged.
+    pub fn attempts_of(&self, id: ExecutionId) -> Result<Vec<Attempt>, Fault> {
+        let (snapshot, mut attempts) = (self.0.snapshot(), Vec::new());
+        for table in [Table::Outstanding, Table::Submitted] {
+            let found = each(&snapshot, table, &id.to_bytes(), |key, _| {
+                attempts.extend(tables::split_id_number(key).map(|(_, attempt)| Attempt(attempt)));
+                Ok(())
+            });
+            unless_damaged(found)?;
+        }
         Ok(attempts)
     }
 
@@ -312,16 +315,21 @@ impl Scans {
         mut read: impl FnMut(&[u8], Sealed<'_>) -> Result<T, Fault>,
     ) -> Result<(Vec<T>, Option<Vec<u8>>), Fault> {
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let (mut found, mut reached) = (Vec::new(), None);
-        self.0.snapshot().scan(table, (start, Bound::Unbounded), Direction::Forward, |key, row| {
+        let (mut found, mut last, mut reached) = (Vec::new(), None, None);
+        let scanned = self.0.snapshot().scan(table, (start, Bound::Unbounded), Direction::Forward, |key, row| {
             found.push(read(key, row)?);
+            last = Some(key.to_vec());
             if found.len() < SCAN_ROWS {
                 return Ok(ControlFlow::Continue(()));
             }
             reached = Some(key.to_vec());
             Ok(ControlFlow::Break(()))
-        })?;
-        Ok((found, reached))
+        });
+        match scanned {
+            // Those before the damage are not lost over it. It is met at the begin of the next page.
+            Err(Fault::Damaged { .. }) if !found.is_empty() => Ok((found, last)),
+            scanned => scanned.map(|()| (found, reached)),
+        }
     }
 }
 
