@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use conveyor_api::Role;
 use conveyor_testing::api::Appliance;
+use conveyor_testing::served::{Served, folder};
 use futures::StreamExt as _;
 use reqwest::header::{COOKIE, RETRY_AFTER, SET_COOKIE};
 use reqwest::{RequestBuilder, Response};
@@ -74,6 +75,37 @@ async fn a_session_is_random_and_over_once_its_holder_says_so() {
     let kept = audited(&appliance).await;
     let sign_ins = kept.iter().filter(|e| **e == entry("sign in")).count();
     assert_eq!((sign_ins, kept.contains(&entry("sign out"))), (2, true), "{kept:?}");
+}
+
+/// Of three starts with a cookie of the first: nobody's, once the password was another one meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_stays_over_a_restart_and_does_not_come_back_with_its_password() {
+    let configuration = |password: &str| {
+        let credential = |(id, secret): (&str, &str)| {
+            format!("[[credentials]]\naccess_key_id = \"{id}\"\nsecret_access_key = \"{secret}\"\n")
+        };
+        format!("data_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n{}{}", credential((OPS.0, password)), credential(BOSS))
+    };
+    let (dir, client) = (folder(&configuration(OPS.1)), reqwest::Client::new());
+    let mut served = Served::start(dir.path());
+    let mut cookies = Vec::new();
+    for (user, password) in [OPS, BOSS] {
+        let body = json!({"user": user, "password": password});
+        let answer = client.post(format!("{}/api/v1/session", served.url())).json(&body).send().await.unwrap();
+        cookies.push(cookie(&answer));
+    }
+    // Nobody shows it while there is the other password.
+    for (password, of_ops) in [(OPS.1, Some(200)), ("another of some length", None), (OPS.1, Some(401))] {
+        served.kill();
+        std::fs::write(dir.path().join("conveyor.toml"), configuration(password)).unwrap();
+        served = Served::start(dir.path());
+        let overview =
+            |cookie: &str| status(client.get(format!("{}/api/v1/overview", served.url())).header(COOKIE, cookie));
+        if let Some(expected) = of_ops {
+            assert_eq!(overview(&cookies[0]).await, expected, "{password}");
+        }
+        assert_eq!(overview(&cookies[1]).await, 200, "who has the same password all the time");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
