@@ -11,10 +11,16 @@ use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 const OPS: (&str, &str) = ("ops", "correct horse battery");
+const NOBODY: (&str, &str) = ("watcher", "looks and does nothing");
 const BOSS: (&str, &str) = ("boss", "a staple of some length");
 
 async fn appliance() -> Appliance {
-    Appliance::start_for(&[(OPS.0, OPS.1, Role::Operator), (BOSS.0, BOSS.1, Role::Admin)]).await
+    Appliance::start_for(&[
+        (OPS.0, OPS.1, Role::Operator),
+        (BOSS.0, BOSS.1, Role::Admin),
+        (NOBODY.0, NOBODY.1, Role::Viewer),
+    ])
+    .await
 }
 
 fn path(appliance: &Appliance, path: &str) -> String {
@@ -38,6 +44,15 @@ fn get(appliance: &Appliance, what: &str, cookie: &str) -> RequestBuilder {
 
 async fn status(request: RequestBuilder) -> u16 {
     request.send().await.unwrap().status().as_u16()
+}
+
+/// Who tried a state out, what it calls, and the status.
+async fn tried(appliance: &Appliance) -> Vec<(String, String, u64)> {
+    let asked = appliance.client.get(path(appliance, "audit")).basic_auth(BOSS.0, Some(BOSS.1));
+    let shown: Value = asked.send().await.unwrap().json().await.unwrap();
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
+    let entries = shown["entries"].as_array().unwrap().iter().filter(|e| text(e, "what").ends_with("/test-state"));
+    entries.map(|e| (text(e, "who"), text(e, "to"), e["status"].as_u64().unwrap())).collect()
 }
 
 /// The newest audit entries: who, what, status.
@@ -159,8 +174,24 @@ async fn an_operator_tries_a_task_out_with_a_mock_only() {
     assert_eq!(try_out(OPS, with_mock.clone()).await, 200);
     assert_eq!(try_out(OPS, json!({"definition": pass})).await, 200);
     assert_eq!(try_out(BOSS, json!({"definition": task})).await, 200);
-    let kept = audited(&appliance).await;
-    assert!(kept.iter().any(|(who, what, s)| who == OPS.0 && what.ends_with("/test-state") && *s == 403), "{kept:?}");
+    // What was tried is kept, also where it was refused, and also of a state that is one of many.
+    let long = json!({"StartAt": "P", "States": {"P": {"Type": "Parallel", "End": true, "Branches": [
+        {"StartAt": "T", "States": {"T": {"Type": "Task", "Resource": "x".repeat(9_000), "End": true}}}]}}});
+    assert_eq!(try_out(BOSS, json!({"definition": long.to_string(), "stateName": "T"})).await, 400);
+    assert_eq!(try_out(NOBODY, json!({"definition": task})).await, 403);
+    let called = "arn:aws:states:::conveyor:scripted".to_owned();
+    let mut kept = tried(&appliance).await;
+    kept.sort();
+    let entry = |who: &str, to: &str, status| (who.to_owned(), to.to_owned(), status);
+    let expected = [
+        entry(BOSS.0, &called, 200),
+        entry(BOSS.0, &"x".repeat(256), 400),
+        entry(OPS.0, "/test-state", 200),
+        entry(OPS.0, &called, 200),
+        entry(OPS.0, &called, 403),
+        entry(NOBODY.0, &called, 403),
+    ];
+    assert_eq!(kept, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
