@@ -294,8 +294,11 @@ async fn the_audit_log_says_which_executions_and_knows_of_what_panicked() {
     assert_eq!(post("/test-state", tried(json!({"Type": "Pass", "End": true}))).await, 200);
     let panics = json!({"Type": "Task", "Resource": "arn:aws:states:::conveyor:scripted", "Parameters": {"panic": true},
         "End": true});
-    assert_eq!(post("/test-state", tried(panics)).await, 500);
+    assert_eq!(post("/test-state", tried(panics.clone())).await, 500);
+    assert_eq!(appliance.aws("TestState", tried(panics)).await.0, 500);
     let audit: Value = appliance.get("/api/v1/audit").await.json().await.unwrap();
+    let at_aws = audit["entries"].as_array().unwrap().iter().find(|entry| entry["what"] == "TestState").unwrap();
+    assert_eq!(at_aws["to"], "arn:aws:states:::conveyor:scripted");
     let mut entries: Vec<(String, u64)> = Vec::new();
     for entry in audit["entries"].as_array().unwrap() {
         if entry["api"] == "rest" {
@@ -313,7 +316,7 @@ async fn the_audit_log_says_which_executions_and_knows_of_what_panicked() {
         (format!("POST /executions/redrive of /executions/{}", ids[0]), 200),
         (stop("/executions/stop"), 400),
         ("POST /test-state of /test-state".to_owned(), 200),
-        ("POST /test-state of /test-state".to_owned(), 500),
+        ("POST /test-state of arn:aws:states:::conveyor:scripted".to_owned(), 500),
     ];
     expected.sort();
     assert_eq!(entries, expected);

@@ -8,7 +8,8 @@
 //! entry of its own before it is answered. What is done to several executions at once has an entry for each.
 //!
 //! Invariants: a change runs to its end, with its entry, whether or not its caller still listens, and one that ends in a
-//! panic has its entry too; newest first by key; a body is never kept, since it may hold a secret.
+//! panic has its entry too; newest first by key; a body is never kept, since it may hold a secret; of a
+//! state that is tried out its Resource is.
 
 use std::future::Future;
 use std::net::IpAddr;

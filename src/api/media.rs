@@ -1,8 +1,8 @@
 //! `/media/{share}/{key}`: results, to play and to download. Reads only.
 //!
 //! Invariants: only shares that are listed as servable are served; no key leads out of its share, and what is answered is
-//! all of the one file that was opened; nothing is handed out before it is published; what a file holds is never run as a
-//! page of this origin.
+//! all of the one file that was opened; nothing is handed out before it is published, which is told by the key, so that no
+//! symbolic link is followed; what a file holds is never run as a page of this origin.
 
 use std::fs::File;
 use std::io;
@@ -66,13 +66,14 @@ pub async fn file(
         let missing = |what: String| (StatusCode::NOT_FOUND, what);
         let cannot = |e: io::Error| (StatusCode::SERVICE_UNAVAILABLE, format!("{asked} cannot be read: {e}"));
         let nothing = || missing(format!("There is no file {asked}."));
-        let place = shares.place(&asked).map_err(|e| missing(e.to_string()))?;
+        let place = shares.place(&asked).map_err(|e| missing(e.to_string()))?.itself();
         if !is_published(&asked.key) {
             return Err(nothing());
         }
         let file = place.read().map_err(|e| match e {
             _ if e.is_missing() => nothing(),
             ShareError::Io { source, .. } => cannot(source),
+            ShareError::Escapes(_) => missing(format!("{asked} is behind a symbolic link, and none is followed here.")),
             other => missing(other.to_string()),
         })?;
         // Not folders, nor pipes that would hold the request for ever.
@@ -191,7 +192,12 @@ pub fn url(app: &AppState, uri: &Uri) -> Option<String> {
 /// Whether a key may be one of a result: staged and unfinished ones stand under hidden names, as what other programs keep
 /// for themselves does.
 fn is_published(key: &str) -> bool {
-    !key.split('/').any(|part| part.starts_with('.')) && !key.rsplit('/').next().is_some_and(is_under_way)
+    !is_hidden(key) && !key.rsplit('/').next().is_some_and(is_under_way)
+}
+
+/// Whether a key's file, or a folder on its way, has a hidden name.
+pub fn is_hidden(key: &str) -> bool {
+    key.split('/').any(|part| part.starts_with('.'))
 }
 
 fn content_type(name: &str) -> Option<&'static str> {

@@ -42,9 +42,14 @@ fn shown(headers: &HeaderMap, peer: Peer) -> Option<&str> {
 pub struct Session(String);
 
 /// Who the session's cookie says it is.
-pub fn read(app: &AppState, headers: &HeaderMap, peer: Peer, credentials: &Credentials) -> Option<(Caller, Session)> {
+pub async fn read(
+    app: &AppState,
+    headers: &HeaderMap,
+    peer: Peer,
+    credentials: &Credentials,
+) -> Option<(Caller, Session)> {
     let shown = shown(headers, peer)?;
-    let user = app.sessions.user(shown, app.handle.now(), |user| credentials.secret(user))?;
+    let user = app.sessions.user(&app.handle, shown, |user| credentials.secret(user)).await?;
     Some((credentials.caller(&user)?, Session(shown.to_owned())))
 }
 
@@ -104,7 +109,7 @@ pub async fn sign_out(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if let Auth::Needed(credentials) = &app.auth
-        && let Some((caller, Session(shown))) = read(&app, &headers, peer, credentials)
+        && let Some((caller, Session(shown))) = read(&app, &headers, peer, credentials).await
     {
         let action =
             Action { api: "rest", what: SIGN_OUT.to_owned(), to: peer.address.to_string(), success: StatusCode::OK };

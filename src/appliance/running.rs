@@ -86,6 +86,11 @@ impl Appliance {
         })
         .await?;
         parts.start(&handle).await?;
+        let secret = |user: &str| {
+            let credential = config.credentials.iter().find(|credential| credential.access_key_id == user);
+            credential.map(|credential| credential.secret_access_key.clone())
+        };
+        parts.sessions.end_of_former_passwords(&handle, secret).await?;
         let logs = handle.take_logs().map(|queue| Delivery::new(queue, logs_dir, config.logs, handle.clock().clone()));
         let schedules = schedules(config);
         let effective = super::effective::of(config, &schedules.iter().collect::<Vec<_>>());

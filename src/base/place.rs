@@ -16,6 +16,7 @@ use super::shares::{ShareError, Shares, Uri};
 pub struct Place {
     uri: Uri,
     top: Arc<Folder>,
+    links: Links,
 }
 
 impl Shares {
@@ -39,7 +40,7 @@ impl Shares {
         if !is_plain(&uri.key) {
             return Err(ShareError::Escapes(uri.clone()));
         }
-        Ok(Place { top: self.top(&uri.share)?, uri: uri.clone() })
+        Ok(Place { top: self.top(&uri.share)?, uri: uri.clone(), links: Links::Followed })
     }
 }
 
@@ -50,6 +51,11 @@ pub(crate) fn is_plain(key: &str) -> bool {
 }
 
 impl Place {
+    /// The same, where the key alone says what is read: any symbolic link below the root is refused, as what leads out is.
+    pub fn itself(self) -> Place {
+        Place { links: Links::Refused, ..self }
+    }
+
     /// The path that the key has below the share's root, for messages and comparisons: a name, and no more.
     pub fn path(&self) -> PathBuf {
         self.top.path().join(&self.uri.key)
@@ -60,7 +66,7 @@ impl Place {
     /// # Errors
     /// `Escapes`, or `Io` with what the system says.
     pub fn read(&self) -> Result<File, ShareError> {
-        self.top.read(self.key(), Links::Followed).map_err(|e| self.failed(e))
+        self.top.read(self.key(), self.links).map_err(|e| self.failed(e))
     }
 
     /// What is there, after all links.
@@ -68,7 +74,7 @@ impl Place {
     /// # Errors
     /// As [`Place::read`].
     pub fn look(&self) -> Result<Meta, ShareError> {
-        self.top.look(self.key(), Links::Followed).map_err(|e| self.failed(e))
+        self.top.look(self.key(), self.links).map_err(|e| self.failed(e))
     }
 
     /// Refuses a place that leads out of its share. One that is not there does not.
@@ -87,7 +93,7 @@ impl Place {
     /// # Errors
     /// As [`Place::read`].
     pub fn folder(&self) -> Result<Arc<Folder>, ShareError> {
-        self.top.folder(self.key(), Links::Followed).map(Arc::new).map_err(|e| self.failed(e))
+        self.top.folder(self.key(), self.links).map(Arc::new).map_err(|e| self.failed(e))
     }
 
     /// The same, and makes the folders that are missing.
@@ -103,7 +109,7 @@ impl Place {
     /// # Errors
     /// As [`Place::read`].
     pub fn list(&self) -> Result<Listing, ShareError> {
-        self.top.list(self.key(), Links::Followed).map_err(|e| self.failed(e))
+        self.top.list(self.key(), self.links).map_err(|e| self.failed(e))
     }
 
     /// The key's last part in its folder, which is there.

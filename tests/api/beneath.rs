@@ -47,6 +47,20 @@ async fn nothing_is_served_before_it_is_published() {
         let status = appliance.get(&format!("/media/outputs/{key}")).await.status();
         assert_eq!(status, if key == "clip/clip.mp4" { 200 } else { 404 }, "{key}");
     }
+    // Nor by another name, which a link within the share is.
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, appliance.outputs.join(name)).unwrap();
+    link(".staging/clip/clip.mp4", "l.mp4");
+    link(".staging/clip", "ld");
+    link("clip.mp4.part", "clip/part.mp4");
+    link("l.mp4", "clip/twice.mp4");
+    for key in ["l.mp4", "ld/clip.mp4", "clip/part.mp4", "clip/twice.mp4"] {
+        let answer = appliance.get(&format!("/media/outputs/{key}")).await;
+        assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().contains("0123")), (404, false), "{key}");
+    }
+    for under in ["ld", ".staging/clip", "clip/../.staging/clip"] {
+        let listed = appliance.get(&format!("/api/v1/shares/outputs/files?under={under}")).await;
+        assert_eq!(listed.status(), 404, "{under}");
+    }
     let listed: serde_json::Value = appliance.get("/api/v1/shares/outputs/files").await.json().await.unwrap();
     let part = listed["files"].as_array().unwrap().iter().find(|file| file["name"] == "clip.mp4.part").unwrap();
     assert_eq!(part["url"], serde_json::Value::Null, "{part}");

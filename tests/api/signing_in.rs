@@ -4,16 +4,23 @@ use std::time::Duration;
 
 use conveyor_api::Role;
 use conveyor_testing::api::Appliance;
+use conveyor_testing::served::{Served, folder};
 use futures::StreamExt as _;
 use reqwest::header::{COOKIE, RETRY_AFTER, SET_COOKIE};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
 const OPS: (&str, &str) = ("ops", "correct horse battery");
+const NOBODY: (&str, &str) = ("watcher", "looks and does nothing");
 const BOSS: (&str, &str) = ("boss", "a staple of some length");
 
 async fn appliance() -> Appliance {
-    Appliance::start_for(&[(OPS.0, OPS.1, Role::Operator), (BOSS.0, BOSS.1, Role::Admin)]).await
+    Appliance::start_for(&[
+        (OPS.0, OPS.1, Role::Operator),
+        (BOSS.0, BOSS.1, Role::Admin),
+        (NOBODY.0, NOBODY.1, Role::Viewer),
+    ])
+    .await
 }
 
 fn path(appliance: &Appliance, path: &str) -> String {
@@ -37,6 +44,15 @@ fn get(appliance: &Appliance, what: &str, cookie: &str) -> RequestBuilder {
 
 async fn status(request: RequestBuilder) -> u16 {
     request.send().await.unwrap().status().as_u16()
+}
+
+/// Who tried a state out, what it calls, and the status.
+async fn tried(appliance: &Appliance) -> Vec<(String, String, u64)> {
+    let asked = appliance.client.get(path(appliance, "audit")).basic_auth(BOSS.0, Some(BOSS.1));
+    let shown: Value = asked.send().await.unwrap().json().await.unwrap();
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
+    let entries = shown["entries"].as_array().unwrap().iter().filter(|e| text(e, "what").ends_with("/test-state"));
+    entries.map(|e| (text(e, "who"), text(e, "to"), e["status"].as_u64().unwrap())).collect()
 }
 
 /// The newest audit entries: who, what, status.
@@ -74,6 +90,37 @@ async fn a_session_is_random_and_over_once_its_holder_says_so() {
     let kept = audited(&appliance).await;
     let sign_ins = kept.iter().filter(|e| **e == entry("sign in")).count();
     assert_eq!((sign_ins, kept.contains(&entry("sign out"))), (2, true), "{kept:?}");
+}
+
+/// Of three starts with a cookie of the first: nobody's, once the password was another one meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_stays_over_a_restart_and_does_not_come_back_with_its_password() {
+    let configuration = |password: &str| {
+        let credential = |(id, secret): (&str, &str)| {
+            format!("[[credentials]]\naccess_key_id = \"{id}\"\nsecret_access_key = \"{secret}\"\n")
+        };
+        format!("data_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n{}{}", credential((OPS.0, password)), credential(BOSS))
+    };
+    let (dir, client) = (folder(&configuration(OPS.1)), reqwest::Client::new());
+    let mut served = Served::start(dir.path());
+    let mut cookies = Vec::new();
+    for (user, password) in [OPS, BOSS] {
+        let body = json!({"user": user, "password": password});
+        let answer = client.post(format!("{}/api/v1/session", served.url())).json(&body).send().await.unwrap();
+        cookies.push(cookie(&answer));
+    }
+    // Nobody shows it while there is the other password.
+    for (password, of_ops) in [(OPS.1, Some(200)), ("another of some length", None), (OPS.1, Some(401))] {
+        served.kill();
+        std::fs::write(dir.path().join("conveyor.toml"), configuration(password)).unwrap();
+        served = Served::start(dir.path());
+        let overview =
+            |cookie: &str| status(client.get(format!("{}/api/v1/overview", served.url())).header(COOKIE, cookie));
+        if let Some(expected) = of_ops {
+            assert_eq!(overview(&cookies[0]).await, expected, "{password}");
+        }
+        assert_eq!(overview(&cookies[1]).await, 200, "who has the same password all the time");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,8 +174,24 @@ async fn an_operator_tries_a_task_out_with_a_mock_only() {
     assert_eq!(try_out(OPS, with_mock.clone()).await, 200);
     assert_eq!(try_out(OPS, json!({"definition": pass})).await, 200);
     assert_eq!(try_out(BOSS, json!({"definition": task})).await, 200);
-    let kept = audited(&appliance).await;
-    assert!(kept.iter().any(|(who, what, s)| who == OPS.0 && what.ends_with("/test-state") && *s == 403), "{kept:?}");
+    // What was tried is kept, also where it was refused, and also of a state that is one of many.
+    let long = json!({"StartAt": "P", "States": {"P": {"Type": "Parallel", "End": true, "Branches": [
+        {"StartAt": "T", "States": {"T": {"Type": "Task", "Resource": "x".repeat(9_000), "End": true}}}]}}});
+    assert_eq!(try_out(BOSS, json!({"definition": long.to_string(), "stateName": "T"})).await, 400);
+    assert_eq!(try_out(NOBODY, json!({"definition": task})).await, 403);
+    let called = "arn:aws:states:::conveyor:scripted".to_owned();
+    let mut kept = tried(&appliance).await;
+    kept.sort();
+    let entry = |who: &str, to: &str, status| (who.to_owned(), to.to_owned(), status);
+    let expected = [
+        entry(BOSS.0, &called, 200),
+        entry(BOSS.0, &"x".repeat(256), 400),
+        entry(OPS.0, "/test-state", 200),
+        entry(OPS.0, &called, 200),
+        entry(OPS.0, &called, 403),
+        entry(NOBODY.0, &called, 403),
+    ];
+    assert_eq!(kept, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -59,7 +59,7 @@ pub async fn handle(
     if is_read(operation) {
         return answered(call(&app, operation, &body).await);
     }
-    let (what, to, success) = (operation.to_owned(), meant(&body), StatusCode::OK);
+    let (what, to, success) = (operation.to_owned(), meant(operation, &body), StatusCode::OK);
     let entry = audit::entry(&app, &caller, Action { api: "aws", what: what.clone(), to, success });
     let on_behalf = app.on_behalf(&entry);
     let change = async move { answered(call(&on_behalf, &what, &body).await) };
@@ -77,9 +77,12 @@ fn refused(refusal: ApiError) -> Response {
     refuse(&refusal)
 }
 
-/// What a request is about: the ARN or the name in it.
-fn meant(body: &[u8]) -> String {
+/// What a request is about: the ARN or the name in it; of a state that is tried out, what it would call.
+fn meant(operation: &str, body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    if operation == "TestState" {
+        return shortened(&test_state::resource(&body).unwrap_or_default());
+    }
     let named = body.as_object().into_iter().flatten().find(|(key, _)| key.ends_with("Arn") && *key != "roleArn");
     let named = named.map(|(_, value)| value).unwrap_or(&body["name"]);
     shortened(named.as_str().unwrap_or_default())
@@ -112,7 +115,8 @@ pub fn required_role(headers: &HeaderMap) -> Role {
 /// What a call is, for the audit log: the API, the operation, what it is done to.
 pub fn action(headers: &HeaderMap, body: &[u8]) -> (&'static str, String, String) {
     let target = target(headers);
-    ("aws", shortened(target.strip_prefix(TARGET).unwrap_or(target)), meant(body))
+    let operation = target.strip_prefix(TARGET).unwrap_or(target);
+    ("aws", shortened(operation), meant(operation, body))
 }
 
 /// Whether the call waits for something to happen: a task, a message, an execution's end.
@@ -122,6 +126,12 @@ pub fn may_wait(headers: &HeaderMap, body: &[u8]) -> bool {
         // The older protocol of SQS names it in the form.
         None => body.windows(RECEIVES.len()).any(|part| part == RECEIVES),
     }
+}
+
+/// What a request to try a state out would call, as the audit log keeps it; `None` for a state that calls nothing, and for
+/// what cannot be read.
+pub fn tried(body: &[u8]) -> Option<String> {
+    Some(meant("TestState", body)).filter(|resource| !resource.is_empty())
 }
 
 fn is_read(operation: &str) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! Counted are the address that tries, the user that is tried, and the two together. Nobody may lock out a person who comes
 //! from where that person has come in before: of such a pair only its own wrong attempts count. Nor whoever is on the box
-//! itself: there, what others tried from elsewhere does not count. What comes too early is not looked at, right or wrong, so
+//! itself: there, what others tried from elsewhere does not count; all addresses of the box's loopback are one. What comes too early is not looked at, right or wrong, so
 //! that it says nothing.
 //!
 //! In memory alone: a restart gives a few attempts more, and forgets who has come in from where.
@@ -97,7 +97,7 @@ impl Attempts {
         }
         if let Some(user) = user.filter(|_| is_right) {
             make_room(&mut state.known, |at| *at);
-            state.known.insert((address.to_canonical(), user.to_owned()), now);
+            state.known.insert((Peer::plain(address), user.to_owned()), now);
             return Judged::Right { is_new: !is_known };
         }
         make_room(&mut state.pairs, |tally| tally.last.max(tally.closed_until));
@@ -137,7 +137,7 @@ impl Attempts {
 
 impl State {
     fn knows(&self, address: IpAddr, user: &str, now: Instant) -> bool {
-        let at = self.known.get(&(address.to_canonical(), user.to_owned()));
+        let at = self.known.get(&(Peer::plain(address), user.to_owned()));
         at.is_some_and(|at| now.saturating_duration_since(*at) < KNOWN_FOR)
     }
 
@@ -156,7 +156,7 @@ impl State {
                 None => all.get_mut(&who),
             }
         }
-        let whose = if is_known { address.to_canonical() } else { Peer::whose(address) };
+        let whose = if is_known { Peer::plain(address) } else { Peer::whose(address) };
         if let Some(user) = user {
             of(&mut self.pairs, (whose, user.to_owned()), begin)
                 .into_iter()
@@ -298,6 +298,19 @@ mod tests {
         }
         let early = attempts.judge(of("2001:db8::ffff"), None, false, now);
         assert!(matches!(early, Judged::TooEarly { .. }), "{early:?}");
+        // The whole loopback too, however it is written: who is on the box has all of its addresses.
+        let on_box = Attempts::default();
+        let here = |n: u32| match n % 3 {
+            0 => IpAddr::V4((0x7f00_0000 + n * 257).into()),
+            1 => of(&format!("::ffff:127.9.{}.{}", n / 256, n % 256)),
+            _ => of("::1"),
+        };
+        let looked_at =
+            (0..2_000).filter(|n| on_box.judge(here(*n), Some("boss"), false, now) == Judged::Wrong).count();
+        assert_eq!(looked_at, FREE_OF_PAIR as usize);
+        let guesses = (0..2_000).map(|n| on_box.judge(here(n), Some(&format!("user {n}")), false, now));
+        let looked_at = guesses.filter(|judged| *judged == Judged::Wrong).count();
+        assert_eq!(looked_at, (FREE_OF_ADDRESS - FREE_OF_PAIR) as usize);
         // But a neighbour is not known for somebody who came in.
         attempts.judge(of("2001:db8:1::1"), Some("boss"), true, now);
         assert!(!attempts.0.lock().knows(of("2001:db8:1::2"), "boss", now));

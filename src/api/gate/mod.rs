@@ -190,7 +190,7 @@ pub async fn known(
     headers: &HeaderMap,
     peer: Peer,
 ) -> Result<Option<(Caller, Option<Session>)>, ApiError> {
-    if let Some((caller, session)) = session::read(app, headers, peer, credentials) {
+    if let Some((caller, session)) = session::read(app, headers, peer, credentials).await {
         return Ok(Some((caller, Some(session))));
     }
     let Some((user, password)) = basic(headers) else { return Ok(None) };

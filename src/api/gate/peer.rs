@@ -36,9 +36,16 @@ impl Peer {
         Peer { address: said.map_or(address, |said| said.to_canonical()), is_tls: !is_plain }
     }
 
+    /// The address in the one way in which it is compared: whoever is on the box has all of its loopback addresses
+    /// (127.0.0.0/8 and ::1), so they are one.
+    pub fn plain(address: IpAddr) -> IpAddr {
+        let address = address.to_canonical();
+        if address.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { address }
+    }
+
     /// Whom the address stands for: of IPv6 whoever has one address has all behind its first 64 bits.
     pub fn whose(address: IpAddr) -> IpAddr {
-        match address.to_canonical() {
+        match Peer::plain(address) {
             IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
             v4 => v4,
         }

@@ -19,7 +19,8 @@ const OUTPUTS_MAX: usize = 200;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Output {
     pub uri: String,
-    /// Where it can be fetched; `None` where its share is not served, or the file is gone or cannot be looked for.
+    /// Where it can be fetched; `None` where its share is not served, or the file is gone, behind a symbolic link, or cannot be looked
+    /// for.
     pub url: Option<String>,
     /// False where its share does not answer: whether the file is there is not known.
     pub reachable: bool,
@@ -62,7 +63,7 @@ pub async fn outputs(app: &AppState, named: Vec<Uri>) -> Vec<Output> {
 }
 
 fn size(shares: &Shares, uri: &Uri) -> Option<u64> {
-    let meta = shares.place(uri).ok()?.look().ok()?;
+    let meta = shares.place(uri).ok()?.itself().look().ok()?;
     meta.is_file().then_some(meta.size)
 }
 

@@ -56,13 +56,17 @@ pub async fn files(
 }
 
 fn listed(app: &AppState, share: &str, under: &str) -> JsonResult {
-    let place = app.io.shares().place(&Uri::new(share, under));
-    let place = place.map_err(|e| ApiError::new("ResourceNotFound", e.to_string()))?;
-    let unread =
-        |e: std::io::Error| ApiError::new("ResourceNotFound", format!("s3://{share}/{under} cannot be read: {e}"));
+    let not_here = |what: String| ApiError::new("ResourceNotFound", what);
+    // A folder that is hidden is not listed by another name either: what is said of its files holds by the key.
+    if media::is_hidden(under) {
+        return Err(not_here(format!("There is no folder s3://{share}/{under}")));
+    }
+    let place = app.io.shares().place(&Uri::new(share, under)).map_err(|e| not_here(e.to_string()))?.itself();
+    let unread = |e: std::io::Error| not_here(format!("s3://{share}/{under} cannot be read: {e}"));
     let mut listing = place.list().map_err(|e| match e {
         ShareError::Io { source, .. } => unread(source),
-        other => ApiError::new("ResourceNotFound", other.to_string()),
+        ShareError::Escapes(uri) => not_here(format!("{uri} is behind a symbolic link, and none is followed here")),
+        other => not_here(other.to_string()),
     })?;
     let (mut entries, mut more) = (Vec::new(), false);
     while let Some(listed) = listing.next() {

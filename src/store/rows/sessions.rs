@@ -18,7 +18,7 @@ super::catalog!(SessionRow);
 pub type SessionKey = [u8; 32];
 
 /// Somebody who signed in. Who reads the row can neither come in with it nor try passwords on it: for both it takes what
-/// only the holder has.
+/// only the holder has. A slow hash of the password lies beside it, in a setting.
 #[derive(Clone, PartialEq, Eq, Debug, Archive, Serialize, Deserialize)]
 pub struct SessionRow {
     pub user: String,

@@ -61,6 +61,28 @@ pub async fn test(app: &AppState, fields: Fields) -> Result<Value, ApiError> {
     Ok(answer(&found, with_inspection))
 }
 
+/// The Resource of the state that a request tries, as it stands there: also where the request is refused.
+pub fn resource(asked: &Value) -> Option<String> {
+    let definition: Value = serde_json::from_str(asked["definition"].as_str()?).ok()?;
+    let state = match asked["stateName"].as_str() {
+        Some(name) => named(&definition, name)?,
+        None => &definition,
+    };
+    state["Resource"].as_str().map(str::to_owned)
+}
+
+/// The state of that name, at the top or within a Parallel or a Map. A request's JSON is not nested deeper than its reader
+/// goes.
+fn named<'d>(machine: &'d Value, name: &str) -> Option<&'d Value> {
+    let states = machine["States"].as_object()?;
+    states.get(name).or_else(|| {
+        states.values().find_map(|state| {
+            let within = ["ItemProcessor", "Iterator"].iter().map(|key| &state[*key]);
+            within.chain(state["Branches"].as_array().into_iter().flatten()).find_map(|inner| named(inner, name))
+        })
+    })
+}
+
 /// A state that is being tried, with everything around it.
 struct Tested {
     asked: TestStateInput,
