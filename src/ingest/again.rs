@@ -15,9 +15,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use conveyor_base::names::name_of;
-use conveyor_base::{ExecutionId, Fault, Span, Timestamp, digest};
+use conveyor_base::{ExecutionId, Fault, Older, Span, Timestamp, digest};
 use conveyor_interpreter::Status;
-use conveyor_store::{ExecutionSummary, Scans};
+use conveyor_store::{ExecutionSummary, Scans, unless_damaged};
 use serde_json::{Value, json};
 
 use super::settings::WatchSettings;
@@ -41,8 +41,11 @@ const OF_SURROUNDINGS: &[&str] = &[
     "Stage.Killed",
     "Device.Lost",
     "Device.Unusable",
+    IN_PROGRESS,
     CANCELED,
 ];
+/// How a run ends whose content another one is at work on.
+const IN_PROGRESS: &str = "Content.InProgress";
 /// How a run ends whose transcode somebody stopped.
 const CANCELED: &str = "MediaConvert.JobCanceled";
 
@@ -84,13 +87,20 @@ pub struct EndedRun {
 }
 
 impl EndedRun {
+    /// Of one whose input is damaged nobody knows what it was told: it was not the last.
     pub fn of(rows: &Scans, execution: ExecutionSummary) -> Result<EndedRun, Fault> {
         let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
-        let header = if failed { rows.header(execution.id)? } else { None };
+        let header = if failed { unless_damaged(rows.header(execution.id))?.flatten() } else { None };
         let input = header.and_then(|header| serde_json::from_str::<Value>(&header.input).ok()).unwrap_or_default();
         let was_last = input["tried"]["error"] == error_of(&execution).as_str();
         Ok(EndedRun { execution, was_last })
     }
+}
+
+/// An execution by its name, where there is one and it can be read.
+fn of_name(rows: &Scans, workflow: &str, name: &str) -> Result<Option<ExecutionSummary>, Fault> {
+    let summary = |id| unless_damaged(rows.summary(id));
+    Ok(rows.by_name(workflow, name)?.map(summary).transpose()?.flatten().flatten())
 }
 
 fn error_of(execution: &ExecutionSummary) -> String {
@@ -106,19 +116,22 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// Of the runs up to this one; none where they are not enough, or say nothing of the file. `first`: the name of the first
-    /// one, which only runs on the same bytes have.
+    /// Of the runs up to this one; none where they are not enough. Those that say nothing of the file count for none, and
+    /// end no row. `first`: the name of the first one, which only runs on the same bytes have. `over`: what is older than
+    /// `tried_for`.
     pub fn enough(
         rows: &Scans,
         settings: &WatchSettings,
         (first, last): (&str, u32),
-        wall: Timestamp,
+        over: &Older,
     ) -> Result<Option<Tried>, Fault> {
         let mut tried: Option<Tried> = None;
         for run in (1..=last).rev().take(RUNS_MAX as usize) {
-            let Some(id) = rows.by_name(settings.machine(), &name_of(first, run))? else { break };
-            let Some(execution) = rows.summary(id)? else { break };
+            let Some(execution) = of_name(rows, settings.machine(), &name_of(first, run))? else { break };
             let error = error_of(&execution);
+            if OF_SURROUNDINGS.iter().any(|end| error.ends_with(end)) {
+                continue;
+            }
             let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
             if !failed || tried.as_ref().is_some_and(|tried| tried.error != error) {
                 break;
@@ -126,10 +139,7 @@ impl Tried {
             tried = Some(Tried { runs: tried.map_or(0, |tried| tried.runs) + 1, error, since: execution.started_at });
         }
         let is_enough = |tried: &Tried| {
-            settings.tries > 0
-                && tried.runs >= settings.tries
-                && wall.since_ms(tried.since) >= settings.tried_for.ms as i64
-                && !OF_SURROUNDINGS.iter().any(|end| tried.error.ends_with(end))
+            settings.tries > 0 && tried.runs >= settings.tries && (settings.tried_for.ms == 0 || over.has(tried.since))
         };
         Ok(tried.filter(is_enough))
     }
@@ -174,8 +184,10 @@ impl Again {
 
     /// What a person should know, in a sentence that stays the same while nothing changes.
     pub fn problem(&self, share: &str) -> Option<String> {
-        let (key, due) = self.0.iter().next()?;
-        let count = self.0.len();
+        // A copy of what is being done is no trouble.
+        let mut failed = self.0.iter().filter(|(_, due)| due.error != IN_PROGRESS);
+        let (key, due) = failed.next()?;
+        let count = failed.count() + 1;
         Some(format!(
             "{count} of the files on '{share}' could not be done, such as '{key}' ({}): nothing says that it is the file's \
              fault, so they stay and are tried again. Their executions say what failed",
@@ -190,7 +202,7 @@ pub fn next_run(rows: &Scans, workflow: &str, first: &str) -> Result<(u32, Optio
     let mut last = None;
     for run in 1.. {
         let Some(id) = rows.by_name(workflow, &name_of(first, run))? else { return Ok((run, last)) };
-        last = rows.summary(id)?.map(|execution| execution.status);
+        last = unless_damaged(rows.summary(id))?.flatten().map(|execution| execution.status);
     }
     Ok((u32::MAX, last))
 }
