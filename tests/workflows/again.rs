@@ -72,7 +72,7 @@ async fn what_fails_alike_too_often_is_put_away() {
     assert_eq!((&told["error"], &told["version"]), (&json!("Nobody.KnowsThis"), &json!(version)));
     assert_eq!((&told["tried"]["runs"], &told["tried"]["error"]), (&json!(2), &told["error"]));
     let names: Vec<String> = this.runs("main", "odd-labels").into_iter().map(|run| run.name).collect();
-    assert_eq!(names, [1, 2, 3].map(|run| name_of(&first, run)));
+    assert_eq!(names, [1, 2, 3, 4].map(|run| name_of(&first, run)), "one run said nothing of the file");
     assert!(!staged(&first).exists(), "what its first run staged is gone");
     assert!(staged("job-1").exists() && staged("odd-0123456789abcdef").exists(), "and nothing else");
     this.watching.abort();
@@ -95,22 +95,41 @@ async fn what_cannot_be_put_away_says_both_reasons_and_stays() {
     }
 }
 
+/// It takes up no room of the watch meanwhile, and what lies there is looked at anew each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_file_that_fails_later_is_done_in_its_place() {
-    let conveyor = appliance(&[]).await;
+    let conveyor = appliance(&["waiting.avi"]).await;
     hurry(&conveyor).await;
-    for file in ["waiting.mp4", "copy.mp4"] {
-        fs::write(conveyor.dir.path().join("source").join(file), "the same").unwrap();
+    let hash = |content: &str| blake3::hash(content.as_bytes()).to_hex().to_string();
+    let input = json!({"jobId": "j-first", "bucket": "source", "key": "waiting.avi"}).to_string();
+    let start = StartRequest { machine: "main".into(), input: input.into(), ..StartRequest::default() };
+    let first = conveyor.handle.start(start).await.unwrap().id;
+    let has_it = || conveyor.handle.reader().on_this_thread().claim(&hash("waiting.avi")).unwrap();
+    conveyor.until("the first has the content", has_it).await;
+    let this = Watched::begin(conveyor, json!({"in_flight": 1, "tries": 1, "tried_for": "0s"})).await;
+    for (file, content) in [("copy.mp4", "waiting.avi"), ("replaced.mp4", "waiting.avi"), ("zebra.mp4", "zebra")] {
+        fs::write(this.path("source").join(file), content).unwrap();
     }
-    let other = async {
-        let hash = blake3::hash(b"the same").to_hex().to_string();
-        let has_it = || conveyor.handle.reader().on_this_thread().claim(&hash).unwrap();
-        conveyor.until("the first has the content", has_it).await;
-        conveyor.run("main", "j-copy", "copy.mp4").await.0
-    };
-    let ((first, _), copy) = tokio::join!(conveyor.run("main", "j-first", "waiting.mp4"), other);
-    assert_eq!(failure(&first).0, "Media.DiskFull");
-    assert_eq!(output(&copy)["status"], "PUBLISHED");
+    let last = |file: &str, status: Status| this.runs("main", file).into_iter().rfind(|run| run.status == status);
+    let at_first = || Some((last("copy", Status::Failed)?, last("replaced", Status::Failed)?));
+    let (copy, replaced) = this.conveyor.until("both copies were tried", at_first).await;
+    for run in [copy, replaced] {
+        assert_eq!(run.error.as_deref(), Some("Content.InProgress"));
+        assert_eq!(this.conveyor.row("jobs", &run.name)["JobStatus"]["S"], "WAITING");
+    }
+    this.conveyor.until("another is done meanwhile", || last("zebra", Status::Succeeded)).await;
+    let next = this.path("source/.next");
+    fs::write(&next, "something else").unwrap();
+    fs::rename(&next, this.path("source/replaced.mp4")).unwrap();
+    let replaced = this.conveyor.until("it is done as what it is", || last("replaced", Status::Succeeded)).await;
+    let header = this.conveyor.ended(replaced.id).await;
+    assert_eq!(output(&header)["status"], "PUBLISHED");
+    assert_eq!(this.conveyor.row("jobs", &header.name)["Blake3"]["S"], json!(hash("something else")));
+    this.conveyor.handle.stop(first, None, None).await.unwrap();
+    let copy = this.conveyor.until("the copy is done", || last("copy", Status::Succeeded)).await;
+    assert_eq!(output(&this.conveyor.ended(copy.id).await)["status"], "PUBLISHED");
+    assert!(fs::read_dir(this.path("quarantine")).unwrap().next().is_none());
+    this.watching.abort();
 }
 
 /// A run counts however many have begun since, and that of what had the name before says nothing of what has it now.
