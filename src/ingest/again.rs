@@ -98,9 +98,9 @@ impl EndedRun {
 }
 
 /// An execution by its name, where there is one and it can be read.
-fn of_name(rows: &Scans, workflow: &str, name: &str) -> Result<Option<ExecutionSummary>, Fault> {
+pub fn of_name(rows: &Scans, workflow: &str, name: &str) -> Result<Option<ExecutionSummary>, Fault> {
     let summary = |id| unless_damaged(rows.summary(id));
-    Ok(rows.by_name(workflow, name)?.map(summary).transpose()?.flatten().flatten())
+    Ok(unless_damaged(rows.by_name(workflow, name))?.flatten().map(summary).transpose()?.flatten().flatten())
 }
 
 fn error_of(execution: &ExecutionSummary) -> String {
@@ -184,7 +184,7 @@ impl Again {
 
     /// What a person should know, in a sentence that stays the same while nothing changes.
     pub fn problem(&self, share: &str) -> Option<String> {
-        // A copy of what is being done is no trouble.
+        // Nothing is wrong with a copy of what is being done.
         let mut failed = self.0.iter().filter(|(_, due)| due.error != IN_PROGRESS);
         let (key, due) = failed.next()?;
         let count = failed.count() + 1;
