@@ -98,11 +98,15 @@ async fn what_cannot_be_put_away_says_both_reasons_and_stays() {
 /// It takes up no room of the watch meanwhile, and what lies there is looked at anew each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_file_that_fails_later_is_done_in_its_place() {
-    let conveyor = appliance(&["waiting.avi"]).await;
+    let conveyor = appliance(&[]).await;
     hurry(&conveyor).await;
     let hash = |content: &str| blake3::hash(content.as_bytes()).to_hex().to_string();
-    let input = json!({"jobId": "j-first", "bucket": "source", "key": "waiting.avi"}).to_string();
-    let start = StartRequest { machine: "main".into(), input: input.into(), ..StartRequest::default() };
+    let claim = json!({"blake3": hash("waiting.avi"), "input": "s3://source/waiting.avi", "size": 11});
+    let holds = json!({"StartAt": "Claim", "States": {
+        "Claim": {"Type": "Task", "Resource": "arn:aws:states:::conveyor:claim", "Parameters": claim, "Next": "Long"},
+        "Long": {"Type": "Wait", "Seconds": 3_600, "End": true}}});
+    conveyor.create("holds", &holds.to_string()).await;
+    let start = StartRequest { machine: "holds".into(), input: "{}".into(), ..StartRequest::default() };
     let first = conveyor.handle.start(start).await.unwrap().id;
     let has_it = || conveyor.handle.reader().on_this_thread().claim(&hash("waiting.avi")).unwrap();
     conveyor.until("the first has the content", has_it).await;
