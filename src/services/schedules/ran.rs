@@ -11,7 +11,7 @@ const RUNS_MAX: usize = 16;
 pub struct Ran {
     /// Of what rule: of another one other times are due.
     of: String,
-    /// From the first to the last of due times of which none between was left out; the newest run last.
+    /// From the first to the last of due times of which none between was left out; the one that grew last is the last.
     runs: Vec<(Timestamp, Timestamp)>,
 }
 
@@ -36,10 +36,17 @@ impl Ran {
         if self.has(due) {
             return;
         }
-        match self.runs.last_mut() {
-            Some((_, last)) if *last < due && next_after(*last) == Some(due) => *last = due,
-            _ => self.runs.push((due, due)),
+        // Grown together with what it touches on either side, so that going over old times leaves one piece and not two.
+        let (mut first, mut last) = (due, due);
+        if let Some(before) = self.runs.iter().position(|(_, last)| *last < due && next_after(*last) == Some(due)) {
+            first = self.runs.remove(before).0;
         }
+        if let Some(next) = next_after(due) {
+            if let Some(after) = self.runs.iter().position(|(first, _)| *first == next) {
+                last = self.runs.remove(after).1;
+            }
+        }
+        self.runs.push((first, last));
         let many = self.runs.len().saturating_sub(RUNS_MAX);
         self.runs.drain(..many);
     }
