@@ -22,6 +22,8 @@ const DETAILS: &str = "conveyor-too-large";
 const PICTURES_MIN: usize = 10;
 /// The time of a stream over which a rate that changes is told.
 const RATE_WINDOW_NS: u64 = 2_000_000_000;
+/// How often the time of a stream may fall back by more than that without a seek.
+const RESTARTS_MAX: u32 = 100;
 
 /// Watches over everything that a `decodebin` takes a file apart with. Ask [`exceeded`] of its errors.
 pub fn watch(decode: &gst::Element) {
@@ -69,38 +71,65 @@ fn watch_pad(pad: &gst::Pad) {
 /// Counts the pictures of each [`RATE_WINDOW_NS`] that comes out of a decoder: what a file has more than its beginning and its
 /// average say. Fewer than that, however close together, are a burst and no rate.
 fn watch_rate(pad: &gst::Pad) {
-    const NONE: (u64, u64) = (u64::MAX, 0);
-    let window = Arc::new(Mutex::new(NONE));
-    // Whoever jumps in the file sees the same pictures again.
-    let jumped = window.clone();
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH, move |_, info| {
-        if let Some(gst::EventView::FlushStop(_)) = info.event().map(|event| event.view()) {
-            *jumped.lock() = NONE;
+    let window = Mutex::new(Window::default());
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_FLUSH, move |pad, info| {
+        let mut window = window.lock();
+        if info.event().is_some_and(|event| event.type_() == gst::EventType::FlushStop) {
+            // Whoever reads the file seeks, and may see the same pictures again.
+            *window = Window::default();
         }
-        gst::PadProbeReturn::Ok
-    });
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let (begin, pictures) = &mut *window.lock();
-        // One without a time, or of a little earlier, came in this window all the same.
-        let at = info.buffer().and_then(|buffer| buffer.pts()).map_or(*begin, gst::ClockTime::nseconds);
-        if *begin == NONE.0 || at.abs_diff(*begin) >= RATE_WINDOW_NS {
-            (*begin, *pictures) = (at, 0);
-        }
-        *pictures += 1;
+        let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+        window.add(buffer.pts().map(gst::ClockTime::nseconds));
         let most = quotas().frames_per_second as f64;
-        if *pictures as f64 * 1e9 / RATE_WINDOW_NS as f64 <= most * 1.01 {
+        if window.rate() <= most * 1.01 {
             return gst::PadProbeReturn::Ok;
         }
         let what = format!(
             "has more than {most} pictures a second from {:.1} s on, and at most {most} are done; raise 'frames_per_second' in \
              [limits] and drop it again, or make it slower before",
-            *begin as f64 / 1e9
+            window.begin.unwrap_or_default() as f64 / 1e9
         );
         if let Some(element) = pad.parent_element() {
             post(&element, &what);
         }
         gst::PadProbeReturn::Drop
     });
+}
+
+/// A stretch of [`RATE_WINDOW_NS`] of a stream, and the pictures that came while it was the newest, in the order of decoding.
+#[derive(Default)]
+struct Window {
+    /// Nanoseconds of the stream; `None` before the first picture that has a time. What never has one has no rate.
+    begin: Option<u64>,
+    pictures: u64,
+    /// How often the time fell back.
+    restarts: u32,
+}
+
+impl Window {
+    /// `at`: nanoseconds of the stream. A picture without a time, and one that is before the stretch, counts for it: else a
+    /// file would escape the bound with times that are missing, or that fall.
+    fn add(&mut self, at: Option<u64>) {
+        if let Some(at) = at {
+            let falls = self.begin.is_some_and(|begin| begin.saturating_sub(at) >= RATE_WINDOW_NS);
+            let begins = match self.begin {
+                None => true,
+                // Recordings that were joined begin anew in mid-stream.
+                Some(_) if falls => self.restarts < RESTARTS_MAX,
+                Some(begin) => at >= begin.saturating_add(RATE_WINDOW_NS),
+            };
+            self.restarts += u32::from(begins && falls);
+            if begins {
+                (self.begin, self.pictures) = (Some(at), 0);
+            }
+        }
+        self.pictures += 1;
+    }
+
+    /// Pictures a second.
+    fn rate(&self) -> f64 {
+        if self.begin.is_none() { 0.0 } else { self.pictures as f64 * 1e9 / RATE_WINDOW_NS as f64 }
+    }
 }
 
 fn too_large(caps: &gst::StructureRef) -> Option<String> {
@@ -189,6 +218,26 @@ fn rate(indexed: Option<u64>, duration_ns: Option<u64>, sample_ns: &[u64], windo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_that_fall_or_are_missing_do_not_hide_a_rate() {
+        const S: u64 = 1_000_000_000;
+        let most = |times: &mut dyn Iterator<Item = Option<u64>>| {
+            let mut window = Window::default();
+            times.fold(0.0_f64, |most, at| {
+                window.add(at);
+                most.max(window.rate())
+            })
+        };
+        let thousand = |n: u64| n * S / 1_000;
+        assert!(most(&mut (0..4_000).map(|n| Some(thousand(n)))) > 900.0);
+        assert!(most(&mut (0..4_000).map(|n| Some(thousand(4_000 - n)))) > 900.0);
+        assert!(most(&mut (0..4_000).map(|n| (n % 50 == 0).then(|| thousand(n)))) > 900.0);
+        assert!(most(&mut (0..4_000).map(|n| Some((4_000 - n) * 3 * S))) > 900.0, "each far before the last");
+        // Ten recordings of 240 pictures a second, one behind the other.
+        assert!(most(&mut (0..10 * 2_400).map(|n| Some(n % 2_400 * S / 240))) < 250.0);
+        assert!(most(&mut (0..4_000).map(|_| None)) < 1.0, "what has no times has no rate");
+    }
 
     #[test]
     fn neither_an_index_of_a_part_nor_a_burst_is_a_rate() {

@@ -71,6 +71,10 @@ fn a_thousand_pictures_a_second_are_refused_and_slow_motion_is_not() {
         let done = house.run("sanitize", json!({ "input": format!("s3://in/{name}") })).unwrap();
         assert_eq!(done["accepted"], Value::Bool(true), "{name}");
     }
+    // Its start, its middle and its end are sampled from the one keyframe, and are the same pictures.
+    house.clip("short.mp4", &format!("-f lavfi -i testsrc2=size=64x64:rate=240:duration=1 {coded} -g 1000"));
+    let done = house.run("sanitize", json!({ "input": "s3://in/short.mp4" })).unwrap();
+    assert_eq!(done["sampledFrames"], json!([240, 240, 240]));
     // Only its end is fast: neither its beginning nor the average say so, and whoever decodes it finds out.
     let two =
         "-f lavfi -i testsrc2=size=64x64:rate=25:duration=20 -f lavfi -i testsrc2=size=64x64:rate=1000:duration=3";
