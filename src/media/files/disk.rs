@@ -157,13 +157,27 @@ pub fn copy_beside(mut from: &File, to: &Entry, meter: &mut Meter<'_>) -> io::Re
 
 /// Writes a small file whole: temporary name, sync, rename, sync of the folder.
 pub fn write(to: &Entry, bytes: &[u8]) -> io::Result<()> {
+    written(to, bytes)?.rename(to)?;
+    sync_folder(to);
+    Ok(())
+}
+
+/// The same unless the name is taken.
+///
+/// # Errors
+/// `AlreadyExists` where it is.
+pub fn write_new(to: &Entry, bytes: &[u8]) -> io::Result<()> {
+    written(to, bytes)?.rename_new(to)?;
+    sync_folder(to);
+    Ok(())
+}
+
+fn written(to: &Entry, bytes: &[u8]) -> io::Result<Part> {
     let entry = hidden(to, "part");
     let mut part = Part { file: entry.create()?, entry, named: false };
     part.file.write_all(bytes)?;
     part.file.sync_all()?;
-    part.rename(to)?;
-    sync_folder(to);
-    Ok(())
+    Ok(part)
 }
 
 /// Renames and makes the new name durable.

@@ -84,7 +84,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let (name, begun) = free_name(&root, &name, &p)?;
     let (place, reason) = (root.entry(&name), root.entry(format!("{name}{REASON_SUFFIX}")));
     let is_it = |meta: &Meta| p.version.as_ref().is_none_or(|version| *version == meta.version());
-    let mut vanished = false;
+    let (mut vanished, mut written) = (false, false);
     if !begun {
         let size = there.and_then(|meta| Stamp::of(&meta).ok()).map(|stamp| stamp.size);
         vanished = size.is_none();
@@ -109,7 +109,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             "note": note,
         });
         if there.is_none_or(|meta| is_it(&meta)) {
-            disk::write(&reason, format!("{text:#}\n").as_bytes()).about_path("write", &reason.path())?;
+            // Of two that put a file of one name away at once, the other tries again and finds the next name.
+            disk::write_new(&reason, format!("{text:#}\n").as_bytes()).about_path("write", &reason.path())?;
+            written = true;
         }
     }
     let moved = match there {
@@ -124,7 +126,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             }
             Err(e) => {
                 // It stays where it is: with the next reason it may come here under this very name.
-                if place.is_free() {
+                if written && place.is_free() {
                     let _ = reason.remove_file();
                 }
                 return Err(e);
@@ -225,12 +227,23 @@ fn copy_into(source: &Place, file: &File, own: &Entry, place: &Entry, reporter: 
     }
     part.rename_new(place)?;
     disk::sync_folder(place);
-    own.remove_file().inspect_err(|_| {
-        // It may not be removed there: each try would leave another copy here.
-        if unchanged() {
+    let removed = match own.remove_file() {
+        // As where the answer of a server got lost, and it was asked once more.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
+    removed.inspect_err(|e| {
+        // It may not be removed there: each try would leave another copy here. Of any other error nobody knows whether it is
+        // removed: the answer of a server that did it may be lost, and what is read of it be old.
+        if refuses(e) && unchanged() {
             let _ = place.remove_file();
         }
     })
+}
+
+/// Whether nothing was done for certain.
+fn refuses(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// An earlier try was killed between the copy and the removal, if the source is the same; another file stays.

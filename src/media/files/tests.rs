@@ -227,6 +227,13 @@ fn quarantine_keeps_every_file_and_every_reason() {
     assert_eq!(of("whichever").unwrap()["uri"], "s3://quarantine/bad-3.mov");
     assert_eq!((b.all("quarantine").len(), b.all("in").len()), (before.len() + 2, 0));
     let reason: Value = serde_json::from_str(&b.read("quarantine/bad-3.mov.error.json")).unwrap();
+    // What an earlier run told stays, whatever becomes of this one.
+    fs::rename(b.path("quarantine/bad-3.mov"), b.path("quarantine/kept.mov")).unwrap();
+    b.write("in/bad.mov", "yet another");
+    assert_eq!(of("7-0-1").unwrap_err().error, "Files.Changed");
+    assert_eq!(b.read("in/bad.mov"), "yet another");
+    assert!(b.path("quarantine/bad-3.mov.error.json").exists());
+    fs::remove_file(b.path("in/bad.mov")).unwrap();
     assert!(reason["kind"] == "this box cannot" && reason["note"].as_str().unwrap().contains("9 runs"), "{reason}");
     // What cannot be moved, as on a disk that is full, leaves no reason.
     fs::create_dir(b.path("in/d")).unwrap();
