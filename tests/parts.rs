@@ -81,7 +81,7 @@ async fn a_schedule_goes_on() {
     let goes_on = async |this: &Served| {
         let now = this.appliance.handle.now();
         let newest =
-            || taken(this).iter().filter_map(|(name, _)| name.strip_prefix("often-")?.parse::<i64>().ok()).max();
+            || taken(this).iter().filter_map(|(name, _)| name.strip_prefix("often-b")?.parse::<i64>().ok()).max();
         this.until("the next due time", async || newest().is_some_and(|due| due >= now.0).then_some(())).await;
         let last = this.appliance.handle.reader().schedule("often").unwrap().unwrap().last;
         assert!(last.0 <= newest().unwrap(), "what is settled was started");
@@ -124,7 +124,7 @@ async fn a_schedule_is_neither_silenced_nor_doubled_by_a_clock_that_is_set() {
     let now = this.appliance.handle.now().0;
     this.until("the next of a rate", async || newest("often").filter(|at| *at > now)).await;
     let taken = taken(&this);
-    let mut rate: Vec<i64> = taken.iter().filter_map(|(name, _)| name.strip_prefix("often-")?.parse().ok()).collect();
+    let mut rate: Vec<i64> = taken.iter().filter_map(|(name, _)| name.strip_prefix("often-b")?.parse().ok()).collect();
     rate.sort_unstable();
     assert!(rate.iter().all(|at| *at <= now + 2 * MINUTE_MS), "a rate goes by the wall clock: {rate:?}");
     assert!(rate.is_sorted_by(|one, next| one < next), "{rate:?}");

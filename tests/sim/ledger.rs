@@ -384,7 +384,8 @@ fn check_schedules(reader: &Scans, told: &Told) {
     let beats = executions(reader, "beat");
     let rows = reader.schedules().unwrap();
     for (schedule, goes_by_wall) in [("beat", false), ("strike", true)] {
-        let of = |name: &str| name.strip_prefix(schedule)?.strip_prefix('-')?.parse::<i64>().ok();
+        let mark = if goes_by_wall { "-" } else { "-b" };
+        let of = |name: &str| name.strip_prefix(schedule)?.strip_prefix(mark)?.parse::<i64>().ok();
         let mut due: Vec<i64> = beats.iter().filter_map(|summary| of(&summary.name)).collect();
         due.sort_unstable();
         assert!(due.is_sorted_by(|one, next| one < next), "a due time started twice: {due:?}");

@@ -19,7 +19,13 @@ const AGAIN_MS: i64 = 30_000;
 pub(crate) struct Started {
     schedule: String,
     due: Timestamp,
-    end: Result<(), Refused>,
+    end: Result<Begun, Refused>,
+}
+
+enum Begun {
+    Now,
+    /// An execution of that name exists, which was told something else.
+    Taken(String),
 }
 
 pub(super) struct ScheduleService {
@@ -70,7 +76,13 @@ impl Service for ScheduleService {
         schedule.starting = None;
         let workflow = &schedule.settings.workflow;
         match end {
-            Ok(()) => {
+            Ok(Begun::Taken(execution)) => {
+                tracing::warn!(
+                    schedule = name, due = %due, execution,
+                    "a schedule started nothing: an execution has that name already, with another input"
+                );
+            }
+            Ok(Begun::Now) => {
                 let late = schedule.now(turn).since_ms(due) > ON_TIME_MS;
                 tracing::info!(schedule = name, due = %due, late, "a schedule started its workflow");
             }
@@ -157,10 +169,13 @@ impl Schedule {
         }
     }
 
-    /// The execution's name follows from the due time, so that it starts once, whatever happens before it is settled.
+    /// The execution's name follows from the due time, so that it starts once, whatever happens before it is settled. The
+    /// box's own time has a mark: by the wall clock, which rates went by once, the same number was another moment.
     fn start(&self, turn: &Deciding<'_>, name: &str, due: Timestamp) -> StartRequest {
-        let execution: String = format!("{name}-{}", due.0).chars().rev().take(NAME_CHARS_MAX).collect();
-        let shown = if self.settings.rule.is_by_wall() { due } else { turn.handle().clock().shown(due) };
+        let by_wall = self.settings.rule.is_by_wall();
+        let execution = format!("{name}-{}{}", if by_wall { "" } else { "b" }, due.0);
+        let execution: String = execution.chars().rev().take(NAME_CHARS_MAX).collect();
+        let shown = if by_wall { due } else { turn.handle().clock().shown(due) };
         StartRequest {
             machine: self.settings.workflow.clone(),
             name: Some(execution.chars().rev().collect()),
@@ -186,10 +201,11 @@ fn ran_key(name: &str) -> String {
     format!("schedules.ran.{name}")
 }
 
-async fn begin(handle: &Handle, start: StartRequest) -> Result<(), Refused> {
+async fn begin(handle: &Handle, start: StartRequest) -> Result<Begun, Refused> {
+    let name = start.name.clone().unwrap_or_default();
     match handle.start(start).await {
         // By this name nobody starts but this schedule: it was run, when its input said something else.
-        Err(refused) if refused.code == "ExecutionAlreadyExists" => Ok(()),
-        started => started.map(drop),
+        Err(refused) if refused.code == "ExecutionAlreadyExists" => Ok(Begun::Taken(name)),
+        started => started.map(|_| Begun::Now),
     }
 }
