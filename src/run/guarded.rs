@@ -14,7 +14,7 @@ use conveyor_interpreter::{
     self as interpreter, Branch, Command, Doing, Entry, Execution, Failure, Header, HistoryEvent, HistoryKind, Lacks,
     Outcome, Pace, Partial, RunPhase, RunTask, Status, Step, Unread,
 };
-use conveyor_store::STORE_DAMAGED;
+use conveyor_store::{STORE_DAMAGED, damage_cause};
 
 use super::catalog::Machine;
 use super::resource::Resource;
@@ -83,7 +83,7 @@ fn panicked(machine: &Machine, header: &Header, branches: &Branches, at: Timesta
 /// The step that ends an execution of which something stored is damaged. Its branches stay as they are stored: nobody knows
 /// them all. `attempts`: those that are known to be under way.
 pub(super) fn damaged(machine: &Machine, header: &Header, attempts: &[Attempt], at: Timestamp, what: &str) -> Step {
-    let cause = format!("Stored bytes of this execution are damaged, so it cannot go on: {what}");
+    let cause = damage_cause(header.id, what);
     let mut step = failing(header, &Branches::new(), at, STORE_DAMAGED, &cause, &machine.env.role_arn);
     let cancel = attempts.iter().map(|attempt| Command::CancelTask { attempt: *attempt });
     step.commands.splice(0..0, cancel);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use conveyor_base::limits::REDRIVABLE_MS;
 use conveyor_base::{Fault, Older, Span};
 use conveyor_interpreter::{Header, Status};
-use conveyor_store::{EndedBefore, STORE_DAMAGED, Writer};
+use conveyor_store::{EndedBefore, Writer, is_damaged};
 
 use super::core::Core;
 use super::handle::Handle;
@@ -34,7 +34,8 @@ pub struct Retired {
 
 /// Why the execution cannot be redriven, in AWS's words; `None` where it can. `over`: what is older than [`REDRIVABLE_MS`].
 pub fn not_redrivable(header: &Header, over: &Older) -> Option<String> {
-    if header.failure().0 == Some(STORE_DAMAGED) {
+    let (error, cause) = header.failure();
+    if is_damaged(header.id, error, cause) {
         return Some("Stored bytes of the execution are damaged, and it cannot go on; start it anew".to_owned());
     }
     match (header.status, header.stopped_at) {
@@ -113,9 +114,25 @@ async fn blocking<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use conveyor_base::Timestamp;
+    use conveyor_base::{ExecutionId, Timestamp};
+    use conveyor_interpreter::{Execution, MachineRef, Outcome};
+    use conveyor_store::{STORE_DAMAGED, damage_cause};
 
     use super::*;
+
+    #[test]
+    fn one_that_fails_with_the_damage_of_another_can_be_redriven() {
+        let pinned = MachineRef { name: "m".into(), revision: 1, qualifier: None };
+        let mut header = Execution::start(ExecutionId(7), "e".into(), pinned, "{}".into(), Timestamp(1)).header;
+        (header.status, header.stopped_at) = (Status::Failed, Some(Timestamp(2)));
+        let mut of = |id| {
+            let (error, cause) = (Some(STORE_DAMAGED.to_owned()), Some(damage_cause(ExecutionId(id), "a branch")));
+            header.outcome = Some(Outcome::Failed { error, cause });
+            not_redrivable(&header, &Older::than(Timestamp(0)))
+        };
+        assert!(of(7).is_some());
+        assert_eq!(of(8), None);
+    }
 
     #[test]
     fn what_failed_waits_for_the_end_of_its_redrivable_period() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use conveyor_base::{Fault, fault};
+use conveyor_base::{ExecutionId, Fault, fault};
 use parking_lot::Mutex;
 
 /// Most findings that are kept. More do not tell more: the files need a repair.
@@ -12,6 +12,20 @@ const KEPT_MAX: usize = 100;
 /// The error of executions that failed because stored bytes of them are damaged. They never go on, so that of what they had
 /// under way nothing needs to be kept.
 pub const STORE_DAMAGED: &str = "Store.Damaged";
+
+/// The cause beside [`STORE_DAMAGED`]. It names the execution: a workflow may fail with the error and the cause of another.
+pub fn damage_cause(id: ExecutionId, what: &str) -> String {
+    format!("{}: {what}", damage_of(id))
+}
+
+/// Whether an execution that failed so is damaged itself.
+pub fn is_damaged(id: ExecutionId, error: Option<&str>, cause: Option<&str>) -> bool {
+    error == Some(STORE_DAMAGED) && cause.is_some_and(|cause| cause.starts_with(&damage_of(id)))
+}
+
+fn damage_of(id: ExecutionId) -> String {
+    format!("Stored bytes of the execution {id} are damaged, so it cannot go on")
+}
 
 /// What was read, or `None` where it is damaged: an alarm says so, and what else there is goes on.
 pub fn unless_damaged<T>(read: Result<T, Fault>) -> Result<Option<T>, Fault> {

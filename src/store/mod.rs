@@ -55,7 +55,7 @@ mod tests;
 pub use blocks::Blocks;
 pub use check::{Report, check};
 pub use commit::Commit;
-pub use damages::{STORE_DAMAGED, unless_damaged};
+pub use damages::{STORE_DAMAGED, damage_cause, is_damaged, unless_damaged};
 pub use disk::{Backends, Directory};
 pub use open::{Options, open};
 pub use overlay::Direction;

@@ -7,7 +7,7 @@ use conveyor_interpreter::{Doing, Status};
 
 use super::super::archive::{day_of, file_name};
 use super::super::commit::{issued, submitted};
-use super::super::damages::STORE_DAMAGED;
+use super::super::damages::is_damaged;
 use super::super::envelope::Sealed;
 use super::super::retention::day_from;
 use super::super::rows::{self, BranchRow, HeaderRow, HistoryRow};
@@ -130,7 +130,7 @@ impl Executions {
                     day: row.stopped_at().map(day_of),
                     last_event: row.last_event.to_native(),
                     keeps_history: row.keeps_history(),
-                    is_over: row.succeeded() || row.error() == Some(STORE_DAMAGED),
+                    is_over: row.succeeded() || is_damaged(id, row.error(), row.cause()),
                 });
             }
             Table::Payloads => {

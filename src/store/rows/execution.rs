@@ -318,6 +318,10 @@ impl ArchivedHeaderRow {
         self.ended.as_ref()?.error.as_ref().map(|error| error.as_str())
     }
 
+    pub(crate) fn cause(&self) -> Option<&str> {
+        self.ended.as_ref()?.cause.as_ref().map(|cause| cause.as_str())
+    }
+
     pub(crate) fn child(&self) -> Option<MapChild> {
         self.rare()?.child.as_ref().map(ArchivedChildRow::get)
     }
