@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use conveyor_base::{Clock, ExecutionId, Fault, ShareIo, Shares, SystemClock, Timestamp};
+use conveyor_base::{Clock, ExecutionId, Fault, Older, ShareIo, Shares, Span, SystemClock, Timestamp};
 use conveyor_ingest::{Landing, StartOutcome, Starter, WatchSettings, WatchStatus, Watcher};
 use conveyor_store::{self as store, Commit, Reader, Writer};
 use futures::future::BoxFuture;
@@ -32,6 +32,10 @@ impl Starter for Recorder {
 
     fn wall(&self) -> Timestamp {
         self.now()
+    }
+
+    fn older_than(&self, age: Span) -> Older {
+        Older::than(self.now().plus_ms(-(age.ms as i64)))
     }
 
     fn start(

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use conveyor_base::names::name_of;
-use conveyor_base::{ExecutionId, Fault, Span, Timestamp, digest};
+use conveyor_base::{ExecutionId, Fault, Older, Span, Timestamp, digest};
 use conveyor_interpreter::Status;
 use conveyor_store::{ExecutionSummary, Scans, unless_damaged};
 use serde_json::{Value, json};
@@ -84,9 +84,9 @@ pub struct EndedRun {
 }
 
 impl EndedRun {
+    /// Of one whose input is damaged nobody knows what it was told: it was not the last.
     pub fn of(rows: &Scans, execution: ExecutionSummary) -> Result<EndedRun, Fault> {
         let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
-        // What cannot be read says nothing, and holds up no other file.
         let header = if failed { unless_damaged(rows.header(execution.id))?.flatten() } else { None };
         let input = header.and_then(|header| serde_json::from_str::<Value>(&header.input).ok()).unwrap_or_default();
         let was_last = input["tried"]["error"] == error_of(&execution).as_str();
@@ -94,8 +94,10 @@ impl EndedRun {
     }
 }
 
-fn is_of_surroundings(error: &str) -> bool {
-    OF_SURROUNDINGS.iter().any(|end| error.ends_with(end))
+/// An execution by its name, where there is one and it can be read.
+fn of_name(rows: &Scans, workflow: &str, name: &str) -> Result<Option<ExecutionSummary>, Fault> {
+    let summary = |id| unless_damaged(rows.summary(id));
+    Ok(rows.by_name(workflow, name)?.map(summary).transpose()?.flatten().flatten())
 }
 
 fn error_of(execution: &ExecutionSummary) -> String {
@@ -111,21 +113,21 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// Of the runs up to this one; none where they are not enough, or say nothing of the file. `first`: the name of the first
-    /// one, which only runs on the same bytes have.
+    /// Of the runs up to this one; none where they are not enough. Those that say nothing of the file count for none, and
+    /// end no row. `first`: the name of the first one, which only runs on the same bytes have. `over`: what is older than
+    /// `tried_for`.
     pub fn enough(
         rows: &Scans,
         settings: &WatchSettings,
         (first, last): (&str, u32),
-        wall: Timestamp,
+        over: &Older,
     ) -> Result<Option<Tried>, Fault> {
         let mut tried: Option<Tried> = None;
         for run in (1..=last).rev().take(RUNS_MAX as usize) {
-            let Some(id) = rows.by_name(settings.machine(), &name_of(first, run))? else { break };
-            let Some(execution) = unless_damaged(rows.summary(id))?.flatten() else { break };
+            let Some(execution) = of_name(rows, settings.machine(), &name_of(first, run))? else { break };
             let error = error_of(&execution);
             let failed = matches!(execution.status, Status::Failed | Status::TimedOut);
-            if failed && is_of_surroundings(&error) {
+            if failed && OF_SURROUNDINGS.iter().any(|end| error.ends_with(end)) {
                 continue;
             }
             if !failed || tried.as_ref().is_some_and(|tried| tried.error != error) {
@@ -134,9 +136,7 @@ impl Tried {
             tried = Some(Tried { runs: tried.map_or(0, |tried| tried.runs) + 1, error, since: execution.started_at });
         }
         let is_enough = |tried: &Tried| {
-            settings.tries > 0
-                && tried.runs >= settings.tries
-                && wall.since_ms(tried.since) >= settings.tried_for.ms as i64
+            settings.tries > 0 && tried.runs >= settings.tries && (settings.tried_for.ms == 0 || over.has(tried.since))
         };
         Ok(tried.filter(is_enough))
     }
@@ -197,7 +197,7 @@ pub fn next_run(rows: &Scans, workflow: &str, first: &str) -> Result<(u32, Optio
     let mut last = None;
     for run in 1.. {
         let Some(id) = rows.by_name(workflow, &name_of(first, run))? else { return Ok((run, last)) };
-        last = rows.summary(id)?.map(|execution| execution.status);
+        last = unless_damaged(rows.summary(id))?.flatten().map(|execution| execution.status);
     }
     Ok((u32::MAX, last))
 }

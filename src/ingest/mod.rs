@@ -20,7 +20,7 @@ mod settings;
 mod settle;
 mod watch;
 
-use conveyor_base::{ExecutionId, Fault, Timestamp};
+use conveyor_base::{ExecutionId, Fault, Older, Span, Timestamp};
 use conveyor_run::{self as run, Handle, OnBehalf};
 use conveyor_store::Commit;
 use futures::future::BoxFuture;
@@ -35,6 +35,8 @@ pub trait Starter: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// By the wall clock.
     fn wall(&self) -> Timestamp;
+    /// What is older than so long, whatever the wall clock showed meanwhile.
+    fn older_than(&self, age: Span) -> Older;
     /// Starts the newest revision of the workflow, in one commit with the landing; resolves once both are durable. Where
     /// the execution exists the landing is stored by itself, and where the start is refused it is not.
     fn start(
@@ -64,6 +66,10 @@ impl Starter for Handle {
 
     fn wall(&self) -> Timestamp {
         Handle::wall(self)
+    }
+
+    fn older_than(&self, age: Span) -> Older {
+        self.clock().older_than(i64::try_from(age.ms).unwrap_or(i64::MAX))
     }
 
     fn start(

@@ -18,7 +18,7 @@ use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use conveyor_base::names::{name_of, run_of_name};
 use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, fault, shares};
 use conveyor_interpreter::Status;
-use conveyor_store::{ExecutionFilter, Reader, Scans, unless_damaged};
+use conveyor_store::{Reader, Scans, unless_damaged};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -34,8 +34,6 @@ const WAITING_MAX: usize = 10_000;
 const EVENTS_MAX: usize = 4_096;
 /// Problems that a status shows; the log has all of them.
 const PROBLEMS_MAX: usize = 20;
-/// Executions read at once.
-const PAGE: usize = 1_000;
 /// How soon whole files that found no room are tried again.
 const ROOM_MS: i64 = 500;
 
@@ -395,12 +393,13 @@ impl Watcher {
                 continue;
             }
             // Somebody may have had it go on meanwhile.
-            match self.reader.summary(due.execution)?.map(|execution| execution.status) {
+            let summary = unless_damaged(self.reader.summary(due.execution))?.flatten();
+            match summary.map(|execution| execution.status) {
                 Some(Status::Running) => drop(self.running.insert(due.execution, key)),
                 Some(Status::Failed | Status::TimedOut) => {
-                    let (settings, wall) = (self.settings.clone(), self.starter.wall());
+                    let (settings, over) = (self.settings.clone(), self.starter.older_than(self.settings.tried_for));
                     let first = name::execution_name(&settings.share, &key, file_state);
-                    let tried = move |rows: &Scans| Tried::enough(rows, &settings, (&first, due.run), wall);
+                    let tried = move |rows: &Scans| Tried::enough(rows, &settings, (&first, due.run), &over);
                     let tried = self.reader.blocking(tried).await?;
                     self.land(&key, file_state, due.run + 1, tried).await?;
                 }
@@ -468,6 +467,7 @@ impl Watcher {
         let look = move |rows: &Scans| -> Result<Vec<(ExecutionId, Option<EndedRun>)>, Fault> {
             let mut ended = Vec::new();
             for id in running {
+                // One that is damaged takes up no room for ever.
                 match unless_damaged(rows.summary(id))?.flatten() {
                     Some(execution) if execution.status == Status::Running => {}
                     Some(execution) => ended.push((id, Some(EndedRun::of(rows, execution)?))),
@@ -552,25 +552,21 @@ fn run_of(name: &str) -> u32 {
     run_of_name(name).map_or(1, |(_, run)| run)
 }
 
-/// All that runs of a share's files, with their keys.
+/// All that runs of a share's files, with their keys; without what of it is damaged.
 fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
     let mut running = HashMap::new();
-    let filter = ExecutionFilter { machine: Some(settings.machine().to_owned()), status: Some(Status::Running) };
-    let mut next = None;
-    loop {
-        let page = rows.executions(&filter, next.as_deref(), PAGE)?;
-        for row in page.items {
-            let Some(header) = unless_damaged(rows.header(row.id))?.flatten() else { continue };
-            let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
-            if input["bucket"] == settings.share {
-                running.insert(row.id, input["key"].as_str().unwrap_or_default().to_owned());
-            }
+    for id in rows.running()? {
+        let execution = unless_damaged(rows.summary(id))?.flatten();
+        if !execution.is_some_and(|of| of.machine.name == settings.machine() && of.child.is_none()) {
+            continue;
         }
-        match page.next {
-            Some(token) => next = Some(token),
-            None => return Ok(running),
+        let Some(header) = unless_damaged(rows.header(id))?.flatten() else { continue };
+        let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
+        if input["bucket"] == settings.share {
+            running.insert(id, input["key"].as_str().unwrap_or_default().to_owned());
         }
     }
+    Ok(running)
 }
 
 /// A scan, and whether the root is a mount point; the error says why the share counts as away.

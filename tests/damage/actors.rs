@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use conveyor_base::{BranchId, Clock, ExecutionId, Fault, TaskError, Timestamp};
+use conveyor_base::{BranchId, Clock, ExecutionId, Fault, ShareIo, Shares, TaskError, Timestamp};
+use conveyor_ingest::Watcher;
 use conveyor_interpreter::{Header, Json, Outcome, Parent, RunTask, Status};
 use conveyor_run::{
     self as run, Attempted, Config, Demand, Handle, Lanes, NewMachine, Resource, Resources, StartRequest, TaskContext,
@@ -241,6 +242,16 @@ async fn answer(handle: Handle) {
     }
 }
 
+/// A watch on the workflow goes on.
+async fn watches(handle: &Handle, reader: &Reader, workflow: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let io = ShareIo::new(Shares::new([("in".to_owned(), dir.path().to_owned())]));
+    let settings = serde_json::from_value(json!({"share": "in", "workflow": workflow})).unwrap();
+    let watcher = Watcher::new(settings, io, Arc::new(handle.clone()), reader.clone());
+    let ended = tokio::time::timeout(Duration::from_secs(10), watcher.run()).await;
+    assert!(ended.is_err(), "the watch on '{workflow}' ended: {ended:?}");
+}
+
 async fn goes_on(
     files: &Files,
     all: &BTreeMap<ExecutionId, (&'static str, usize)>,
@@ -255,6 +266,9 @@ async fn goes_on(
     assert_eq!(*handle.fatal().borrow(), None, "{at:?}: the box ended");
     assert!(handle.failed_parts().is_empty(), "{at:?}: {:?}", handle.failed_parts());
     assert!(!people.is_finished(), "{at:?}");
+    for id in hurt.into_iter().flat_map(|(ids, _)| ids) {
+        watches(&handle, &reader, all[id].0).await;
+    }
     people.abort();
     for (id, kind) in all {
         let header = reader.header(*id).await;
