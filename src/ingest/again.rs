@@ -95,9 +95,9 @@ impl EndedRun {
 }
 
 /// An execution by its name, where there is one and it can be read.
-fn of_name(rows: &Scans, workflow: &str, name: &str) -> Result<Option<ExecutionSummary>, Fault> {
+pub fn of_name(rows: &Scans, workflow: &str, name: &str) -> Result<Option<ExecutionSummary>, Fault> {
     let summary = |id| unless_damaged(rows.summary(id));
-    Ok(rows.by_name(workflow, name)?.map(summary).transpose()?.flatten().flatten())
+    Ok(unless_damaged(rows.by_name(workflow, name))?.flatten().map(summary).transpose()?.flatten().flatten())
 }
 
 fn error_of(execution: &ExecutionSummary) -> String {

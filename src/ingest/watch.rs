@@ -129,8 +129,7 @@ impl Watcher {
         let (mut again, clocks) = (Again::default(), (self.starter.now(), self.starter.wall()));
         let recall = move |rows: &Scans| {
             let mut see = |key: &str, name: &str| -> Result<(), Fault> {
-                let Some(id) = rows.by_name(settings.machine(), name)? else { return Ok(()) };
-                let Some(execution) = unless_damaged(rows.summary(id))?.flatten() else { return Ok(()) };
+                let Some(execution) = again::of_name(rows, settings.machine(), name)? else { return Ok(()) };
                 let ended = EndedRun::of(rows, execution)?;
                 if let Some(due) = Due::after(&ended, run_of(name), settings.retry, clocks) {
                     again.put(key.to_owned(), due);
