@@ -64,6 +64,12 @@ impl Quotas {
         self.payload_kib.saturating_mul(KIB)
     }
 
+    /// Most that the variables of one line of control may make, in bytes of JSON (AWS: 10 MiB, 40 payloads, of all lines of an
+    /// execution).
+    pub fn variables_bytes(&self) -> usize {
+        self.payload_bytes().saturating_mul(40)
+    }
+
     pub fn definition_bytes(&self) -> usize {
         self.definition_kib.saturating_mul(KIB)
     }

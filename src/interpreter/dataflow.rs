@@ -2,6 +2,7 @@
 //! (specification, "Input and Output Processing").
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Arc;
 
 use conveyor_asl::{Effort, EvalError, InputPath, Query, QueryLanguage, ResultPath, Scope, State, Template, Variables};
@@ -210,7 +211,8 @@ impl<'e> Surroundings<'e> {
         }
     }
 
-    /// What Assign assigns; all of it together is no larger than a payload may be.
+    /// What Assign assigns; all of it together is no larger than a payload may be, and what the line of control then has is
+    /// bounded too: each of its steps stores it anew.
     pub fn assigned(&self, state: &State, assign: Option<&Template>, scope: &Scope) -> Result<Vec<Assigned>, Raised> {
         let Some(template) = assign else { return Ok(Vec::new()) };
         let Value::Object(fields) = self.evaluated(state, template.eval(scope))? else { return Ok(Vec::new()) };
@@ -225,9 +227,15 @@ impl<'e> Surroundings<'e> {
             })
             .collect();
         let bytes: usize = assigned.iter().map(|(_, _, text)| text.len()).sum();
-        match bytes <= limits::quotas().payload_bytes() {
+        if bytes > limits::quotas().payload_bytes() {
+            return Err(Raised::too_large(&state.name));
+        }
+        let kept = self.variables.iter().filter(|(name, _)| assigned.iter().all(|(new, ..)| new != *name));
+        let bytes = kept.fold(bytes, |sum, (_, value)| sum + text_len(value));
+        self.effort.spend(bytes as u64 / BYTES_PER_UNIT);
+        match bytes <= limits::quotas().variables_bytes() {
             true => Ok(assigned),
-            false => Err(Raised::too_large(&state.name)),
+            false => Err(Raised::too_many_variables(&state.name, bytes)),
         }
     }
 
@@ -277,6 +285,25 @@ impl<'e> Surroundings<'e> {
             false => Err(Raised::too_large(&state.name)),
         }
     }
+}
+
+/// Bytes of the value's text, which is not made.
+fn text_len(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // A value is always JSON.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 /// Whether the value is nested deeper than what may be stored. Looks no deeper than that.

@@ -84,6 +84,14 @@ impl Raised {
         Raised::new(Some(DATA_LIMIT_EXCEEDED.into()), Some(cause))
     }
 
+    pub fn too_many_variables(state: &str, bytes: usize) -> Raised {
+        let most = limits::quotas().variables_bytes();
+        let cause = format!(
+            "The state '{state}' assigns variables that make {bytes} bytes with those that there are, and at most {most} are kept."
+        );
+        Raised::new(Some(DATA_LIMIT_EXCEEDED.into()), Some(cause))
+    }
+
     pub fn too_deep(state: &str) -> Raised {
         let most = limits::PAYLOAD_DEPTH_MAX;
         let cause = format!("The state/task '{state}' returned a result that is nested more than {most} deep.");

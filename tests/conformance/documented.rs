@@ -292,6 +292,24 @@ fn errors_are_caught_by_the_names_that_the_guide_gives_them() {
     }
 }
 
+/// "Passing data between states with variables": 256 KiB in one Assign, and 10 MiB in all.
+#[test]
+fn variables_are_bounded_together() {
+    let assigns = |name: &dyn Fn(usize) -> String| {
+        let mut states = serde_json::Map::new();
+        for n in 0..50 {
+            let variables = json!({name(n): "{% $pad('', 250000, 'x') %}"});
+            let state = json!({"Type": "Pass", "Assign": variables, "Output": n, "Next": format!("S{}", n + 1)});
+            states.insert(format!("S{n}"), state);
+        }
+        states.insert("S50".into(), json!({"Type": "Succeed"}));
+        json!({"QueryLanguage": "JSONata", "StartAt": "S0", "States": states})
+    };
+    assert_eq!(outcome(&assigns(&|_| "again".to_owned()), "{}"), "49");
+    let told = outcome(&assigns(&|n| format!("v{n}")), "{}");
+    assert!(told.starts_with("States.DataLimitExceeded: The state 'S41' assigns"), "{told}");
+}
+
 #[test]
 fn retries_wait_as_long_as_they_say() {
     let script = json!({"error": "E", "cause": ""});
