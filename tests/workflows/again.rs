@@ -72,7 +72,7 @@ async fn what_fails_alike_too_often_is_put_away() {
     assert_eq!((&told["error"], &told["version"]), (&json!("Nobody.KnowsThis"), &json!(version)));
     assert_eq!((&told["tried"]["runs"], &told["tried"]["error"]), (&json!(2), &told["error"]));
     let names: Vec<String> = this.runs("main", "odd-labels").into_iter().map(|run| run.name).collect();
-    assert_eq!(names, [1, 2, 3].map(|run| name_of(&first, run)));
+    assert_eq!(names, [1, 2, 3, 4].map(|run| name_of(&first, run)), "one run said nothing of the file");
     assert!(!staged(&first).exists(), "what its first run staged is gone");
     assert!(staged("job-1").exists() && staged("odd-0123456789abcdef").exists(), "and nothing else");
     this.watching.abort();
@@ -95,22 +95,53 @@ async fn what_cannot_be_put_away_says_both_reasons_and_stays() {
     }
 }
 
+/// What lies there by then is looked at anew: what came in its place is another file, and its content belongs to nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_file_that_fails_later_is_done_in_its_place() {
-    let conveyor = appliance(&[]).await;
+    let conveyor = appliance(&["copy.mp4", "replaced.mp4"]).await;
     hurry(&conveyor).await;
-    for file in ["waiting.mp4", "copy.mp4"] {
-        fs::write(conveyor.dir.path().join("source").join(file), "the same").unwrap();
+    let holds = json!({"StartAt": "Claim", "States": {
+        "Claim": {"Type": "Task", "Resource": "arn:aws:states:::conveyor:claim", "Next": "Long"},
+        "Long": {"Type": "Wait", "Seconds": 3_600, "End": true}}});
+    conveyor.create("holds", &holds.to_string()).await;
+    let rows = conveyor.handle.reader().on_this_thread();
+    let mut first = Vec::new();
+    for content in ["copy.mp4", "replaced.mp4"] {
+        let hash = blake3::hash(content.as_bytes()).to_hex().to_string();
+        let input = json!({"blake3": hash, "input": "s3://source/first", "size": 8}).to_string();
+        let start = StartRequest { machine: "holds".into(), input: input.into(), ..StartRequest::default() };
+        first.push(conveyor.handle.start(start).await.unwrap().id);
+        conveyor.until("the first has the content", || rows.claim(&hash).unwrap()).await;
     }
-    let other = async {
-        let hash = blake3::hash(b"the same").to_hex().to_string();
-        let has_it = || conveyor.handle.reader().on_this_thread().claim(&hash).unwrap();
-        conveyor.until("the first has the content", has_it).await;
-        conveyor.run("main", "j-copy", "copy.mp4").await.0
+    let first_end = async {
+        let filter = ExecutionFilter { machine: Some("sanitize".into()), status: Some(Status::Running) };
+        let waits = |id| {
+            let events = rows.history(id, EventId(1), 99, Direction::Forward).unwrap();
+            format!("{events:?}").contains("Wait for the other")
+        };
+        let both = || {
+            let all = rows.executions(&filter, None, 9).unwrap().items;
+            (all.iter().filter(|run| waits(run.id)).count() == 2).then_some(())
+        };
+        conveyor.until("both copies wait", both).await;
+        fs::write(conveyor.dir.path().join("source/replaced.mp4"), "something else").unwrap();
+        for id in first {
+            conveyor.handle.stop(id, None, None).await.unwrap();
+        }
     };
-    let ((first, _), copy) = tokio::join!(conveyor.run("main", "j-first", "waiting.mp4"), other);
-    assert_eq!(failure(&first).0, "Media.DiskFull");
+    let (copy, replaced) =
+        (conveyor.run("main", "j-copy", "copy.mp4"), conveyor.run("main", "j-replaced", "replaced.mp4"));
+    let ((copy, _), (replaced, _), ()) = tokio::join!(copy, replaced, first_end);
     assert_eq!(output(&copy)["status"], "PUBLISHED");
+    let (error, cause) = failure(&replaced);
+    assert_eq!(error, "Files.Changed", "{cause}");
+    assert!(cause.contains("s3://source/replaced.mp4 has other content"), "{cause}");
+    assert!(conveyor.dir.path().join("source/replaced.mp4").exists(), "it runs by itself");
+    fs::write(conveyor.dir.path().join("source/later.mp4"), "replaced.mp4").unwrap();
+    for file in ["replaced.mp4", "later.mp4"] {
+        let (done, _) = conveyor.run("main", &format!("again-{file}"), file).await;
+        assert_eq!(output(&done)["status"], "PUBLISHED", "{file}");
+    }
 }
 
 /// A run counts however many have begun since, and that of what had the name before says nothing of what has it now.
