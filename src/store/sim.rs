@@ -57,6 +57,21 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(World { seed, ..World::default() })))
     }
 
+    /// A disk on which these files lie, by their names.
+    pub fn of(files: &BTreeMap<String, Vec<u8>>) -> SimDisk {
+        let names = files.keys().enumerate().map(|(number, name)| (name.clone(), number)).collect();
+        let on_disk =
+            |bytes: &Vec<u8>| SimFile { durable: bytes.clone(), current: bytes.clone(), ..SimFile::default() };
+        let files = files.values().map(on_disk).collect();
+        SimDisk(Arc::new(Mutex::new(World { names, files, seed: 1, ..World::default() })))
+    }
+
+    /// What a reader sees of it now.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let world = self.0.lock();
+        world.names.iter().map(|(name, number)| (name.clone(), world.files[*number].current.clone())).collect()
+    }
+
     /// How many operations there were that a crash could fall on.
     pub fn operations(&self) -> u64 {
         self.0.lock().operations

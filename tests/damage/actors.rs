@@ -145,27 +145,7 @@ async fn begin() -> (Files, BTreeMap<ExecutionId, (&'static str, usize)>) {
     handle.shut_down().await;
     writer.close().unwrap();
     drop(reader);
-    (files(&disk), all)
-}
-
-fn files(disk: &SimDisk) -> Files {
-    let read = |name: String| {
-        let file = disk.open(&name).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read(0, &mut bytes).unwrap();
-        (name, bytes)
-    };
-    disk.names().unwrap().into_iter().map(read).collect()
-}
-
-fn on_disk(files: &Files) -> SimDisk {
-    let disk = SimDisk::new(1);
-    for (name, bytes) in files {
-        let file = disk.open(name).unwrap();
-        file.write(0, bytes).unwrap();
-        file.sync_data().unwrap();
-    }
-    disk
+    (disk.files(), all)
 }
 
 /// Which row of an execution is damaged, and nothing else of anybody's.
@@ -197,7 +177,9 @@ pub fn flip_where(
         let mut hurt = files.clone();
         hurt.get_mut(name).unwrap()[block * BLOCK + 100] ^= 4;
         let threads = Threads::Caller { checkpoint_every: 0 };
-        let Ok((writer, reader)) = open(Options { threads, ..Options::on(Arc::new(on_disk(&hurt))) }) else { continue };
+        let Ok((writer, reader)) = open(Options { threads, ..Options::on(Arc::new(SimDisk::of(&hurt))) }) else {
+            continue;
+        };
         let found = is_it(&reader.on_this_thread());
         drop((writer, reader));
         if found {
@@ -257,7 +239,7 @@ async fn goes_on(
     all: &BTreeMap<ExecutionId, (&'static str, usize)>,
     hurt: Option<(&BTreeSet<ExecutionId>, Rot)>,
 ) {
-    let disk = on_disk(files);
+    let disk = SimDisk::of(files);
     let work = Work { ends: Arc::new(AtomicBool::new(true)) };
     let (handle, writer, reader) = boot(&disk, BEGIN.plus_ms(10_000), work).await;
     let people = tokio::spawn(answer(handle.clone()));

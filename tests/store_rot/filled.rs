@@ -89,22 +89,11 @@ fn fill(writer: &Writer) {
 }
 
 fn files(disk: &SimDisk) -> Files {
-    let read = |name: String| {
-        let file = disk.open(&name).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read(0, &mut bytes).unwrap();
-        (name, bytes)
-    };
-    Files { files: disk.names().unwrap().into_iter().map(read).collect(), lost_sector: None }
+    Files { files: disk.files(), lost_sector: None }
 }
 
 pub fn on_disk(files: &Files) -> SimDisk {
-    let disk = SimDisk::new(1);
-    for (name, bytes) in &files.files {
-        let file = disk.open(name).unwrap();
-        file.write(0, bytes).unwrap();
-        file.sync_data().unwrap();
-    }
+    let disk = SimDisk::of(&files.files);
     if let Some((name, byte)) = &files.lost_sector {
         disk.lose_sector(name, *byte);
     }
