@@ -9,7 +9,7 @@
 //! definition that loops for ever holds no machine. A step at [`Pace::Brief`] leaves what takes longer to others.
 
 use conveyor_asl::{Effort, Kind, Name, State, StateMachine, Transition};
-use conveyor_base::{BranchId, EventId, TimerId, limits};
+use conveyor_base::{BranchId, EventId, TimerId, Timestamp, limits};
 
 use super::dataflow::Output;
 use super::draft::{Draft, Payload, Work};
@@ -111,6 +111,11 @@ fn take(draft: &mut Draft<impl Observer>, event: &Event) -> bool {
         | Event::TaskStartFailed { attempt, .. }
         | Event::HeartbeatSeen { attempt } => {
             let Some(id) = draft.branch_of_attempt(*attempt) else { return false };
+            // News that come after the time was over come too late, also where the box was off and nobody fired the timer.
+            if let Some(timer) = overdue(draft, id) {
+                draft.clear_timer(timer);
+                return fire(draft, timer.0);
+            }
             return match draft.branch(id).map(|branch| &branch.doing) {
                 Some(Doing::MapRun { .. }) => map_run::report(draft, id, event),
                 _ => task::report(draft, id, event),
@@ -151,6 +156,16 @@ fn start_of(draft: &Draft<impl Observer>) -> Name {
         Some(Kind::Map(map)) => map.processor.start_at.clone(),
         _ => draft.machine.root.start_at.clone(),
     }
+}
+
+/// The timer of the execution's own time or of the attempt's, where that is over; the first of both.
+fn overdue(draft: &Draft<impl Observer>, id: BranchId) -> Option<(TimerId, Timestamp)> {
+    let of_attempt = match draft.branch(id).map(|branch| &branch.doing) {
+        Some(Doing::Task { timeout, .. }) => *timeout,
+        _ => None,
+    };
+    let both = draft.header.timeout_timer.into_iter().chain(of_attempt);
+    both.filter(|(_, due)| *due <= draft.box_at).min_by_key(|(_, due)| *due)
 }
 
 fn fire(draft: &mut Draft<impl Observer>, timer: TimerId) -> bool {

@@ -101,6 +101,16 @@ fn a_lost_heartbeat_and_a_timeout_end_the_attempt() {
     oracle.fire_next();
     assert_eq!(oracle.now, START + 5_000);
     assert_eq!(oracle.delivered, [Outcome::Failed { error: Some("States.Timeout".into()), cause: None }]);
+
+    // The box was off when the time was over, and the outcome comes before the timer is fired.
+    for (ms, ends_in_time) in [(4_999, true), (5_000, false), (60_000, false)] {
+        let mut oracle = started(&machine, "{}");
+        oracle.now += ms;
+        succeeds(&mut oracle, "1");
+        let is_success = matches!(oracle.delivered[..], [Outcome::Succeeded { .. }]);
+        assert_eq!(is_success, ends_in_time, "{:?}", oracle.delivered);
+        assert!(oracle.timers.is_empty());
+    }
 }
 
 #[test]
