@@ -18,7 +18,7 @@ pub use alarm::{Alarm, Change};
 use conveyor_base::Fault;
 use conveyor_run::Handle;
 use conveyor_run::service::Address;
-use conveyor_store::Scans;
+use conveyor_store::{Scans, unless_damaged};
 
 use crate::notifications::Notifications;
 use service::AlarmService;
@@ -53,5 +53,6 @@ impl Alarms {
 
 /// All alarms that were ever raised, by name.
 pub fn read(rows: &Scans) -> Result<BTreeMap<String, Alarm>, Fault> {
-    Ok(rows.alarms()?.into_iter().map(|(name, row)| (name.clone(), Alarm::of_row(name, row))).collect())
+    let all = unless_damaged(rows.alarms())?.unwrap_or_default();
+    Ok(all.into_iter().map(|(name, row)| (name.clone(), Alarm::of_row(name, row))).collect())
 }

@@ -3,7 +3,7 @@
 use conveyor_base::Fault;
 use conveyor_run::service::{Pending, Requester, Service, Turn};
 use conveyor_run::{Handle, OnBehalf, Refused};
-use conveyor_store::{ApprovalRow, Commit, Scans};
+use conveyor_store::{ApprovalRow, Commit, Scans, unless_damaged};
 
 use super::{Decision, Key, Message, Verdict};
 
@@ -119,7 +119,7 @@ impl ApprovalService {
 fn gone(handle: &Handle, rows: &Scans) -> Result<Vec<Key>, Fault> {
     let (mut gone, mut after) = (Vec::new(), None);
     loop {
-        let page = rows.approvals(after, PAGE)?;
+        let page = unless_damaged(rows.approvals(after, PAGE))?.unwrap_or_default();
         let Some((id, attempt, _)) = page.last() else { return Ok(gone) };
         after = Some((*id, *attempt));
         for (id, attempt, row) in page {

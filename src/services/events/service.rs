@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conveyor_base::{Fault, Timestamp};
 use conveyor_run::Announced;
 use conveyor_run::service::{Requester, Service, Turn};
-use conveyor_store::{Commit, EventRow, Scans};
+use conveyor_store::{Commit, EventRow, Scans, unless_damaged};
 
 use super::backlog::{Backlog, Failure, Verdict, judge, pause_ms};
 use super::bus::UNATTENDED;
@@ -55,7 +55,8 @@ impl Dispatcher {
         }
         let (mut after, mut lost) = (None, 0u64);
         loop {
-            let rows = store.events(after.as_ref(), ROWS_PER_PAGE)?;
+            // Behind what is damaged nobody can look until it is repaired; the box goes on.
+            let rows = unless_damaged(store.events(after.as_ref(), ROWS_PER_PAGE))?.unwrap_or_default();
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             for ((event, target), row) in rows {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conveyor_base::Fault;
 use conveyor_run::service::{Requester, Service, Turn};
-use conveyor_store::{Commit, DeliveredRow, OutboxRow, Scans};
+use conveyor_store::{Commit, DeliveredRow, OutboxRow, Scans, unless_damaged};
 use serde_json::Value;
 
 use super::deliver::Deliverer;
@@ -37,7 +37,8 @@ impl NotificationService {
         let mut targets: BTreeMap<String, TargetOrder> = BTreeMap::new();
         let mut after = None;
         loop {
-            let rows = store.outbox(after, ROWS_PER_PAGE)?;
+            // Behind what is damaged nobody can look until it is repaired; the box goes on.
+            let rows = unless_damaged(store.outbox(after, ROWS_PER_PAGE))?.unwrap_or_default();
             let Some((last, _)) = rows.last() else { break };
             after = Some(*last);
             for (number, row) in rows {
@@ -45,7 +46,8 @@ impl NotificationService {
                 order.add(number, row.next_at.into(), row.attempts, &row.last_error);
             }
         }
-        let delivered = store.delivered(2 * DELIVERED_MAX)?.into_iter().map(|(number, _)| number).collect();
+        let delivered = unless_damaged(store.delivered(2 * DELIVERED_MAX))?.unwrap_or_default();
+        let delivered = delivered.into_iter().map(|(number, _)| number).collect();
         let (notifications, deliverer) = (notifications.clone(), deliverer.clone());
         Ok(NotificationService { notifications, deliverer, targets, delivered })
     }

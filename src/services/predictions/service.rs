@@ -2,7 +2,7 @@
 
 use conveyor_base::Fault;
 use conveyor_run::service::{Service, Turn};
-use conveyor_store::{CalibratedByRow, Commit, Scans};
+use conveyor_store::{CalibratedByRow, Commit, Scans, unless_damaged};
 
 use super::{Calibration, Message};
 
@@ -17,7 +17,7 @@ pub(super) struct PredictionService {
 
 impl PredictionService {
     pub fn load(rows: &Scans) -> Result<PredictionService, Fault> {
-        let Some(row) = rows.calibration()? else { return Ok(PredictionService::default()) };
+        let Some(row) = unless_damaged(rows.calibration())?.flatten() else { return Ok(PredictionService::default()) };
         Ok(PredictionService { calibration: Calibration::of_row(&row), newest: row.newest })
     }
 }

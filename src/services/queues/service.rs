@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use conveyor_base::{Fault, Timestamp};
 use conveyor_run::service::{Pending, Requester, Service, Turn};
-use conveyor_store::{Commit, MessageRow, Scans, Stamp};
+use conveyor_store::{Commit, MessageRow, Scans, Stamp, unless_damaged};
 
 use super::index::QueueIndex;
 use super::{
@@ -53,7 +53,8 @@ impl QueueService {
         for (name, settings) in settings {
             let (mut index, mut from) = (QueueIndex::default(), 0);
             loop {
-                let rows = store.messages(name, from, ROWS_PER_PAGE)?;
+                // Behind what is damaged nobody can look until it is repaired; the box goes on.
+                let rows = unless_damaged(store.messages(name, from, ROWS_PER_PAGE))?.unwrap_or_default();
                 let Some((last, _)) = rows.last() else { break };
                 from = last + 1;
                 rows.iter().for_each(|(sequence, row)| index.put(*sequence, row));

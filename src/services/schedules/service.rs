@@ -6,7 +6,7 @@ use conveyor_base::limits::NAME_CHARS_MAX;
 use conveyor_base::{Fault, Timestamp};
 use conveyor_run::service::{Service, Turn};
 use conveyor_run::{Handle, Refused, StartRequest};
-use conveyor_store::{Commit, Scans, ScheduleRow};
+use conveyor_store::{Commit, Scans, ScheduleRow, unless_damaged};
 use jiff::tz::TimeZone;
 
 use super::ran::Ran;
@@ -58,9 +58,10 @@ impl ScheduleService {
         for (name, settings) in settings.iter().filter(|(_, settings)| settings.enabled) {
             // The configuration's check has refused a zone that there is not.
             let Ok(zone) = settings.zone() else { continue };
-            let last = rows.schedule(name)?.map(|row| row.last.into());
+            let last = unless_damaged(rows.schedule(name))?.flatten().map(|row| row.last.into());
             let rule = format!("{} {}", settings.rule, settings.timezone.as_deref().unwrap_or_default());
-            let ran = Ran::read(rows.setting(&ran_key(name))?.as_deref(), rule);
+            let ran = unless_damaged(rows.setting(&ran_key(name)))?.flatten();
+            let ran = Ran::read(ran.as_deref(), rule);
             let schedule = Schedule { settings: settings.clone(), zone, last, ran, starting: None };
             schedules.insert(name.clone(), schedule);
         }
