@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use conveyor_base::beneath::Meta;
 use conveyor_base::shares::ShareError;
 use conveyor_base::{TaskError, Uri};
 use conveyor_job::Job;
@@ -49,6 +50,10 @@ impl Input {
         Ok(input)
     }
 
+    pub fn meta(&self) -> Result<Meta, TaskError> {
+        File::open(&self.path).and_then(Meta::of).map_err(|e| self.io_error(&e))
+    }
+
     /// Up to `length` bytes from `offset` on; fewer at the end of the file.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, TaskError> {
         let read = || -> io::Result<Vec<u8>> {
@@ -80,6 +85,24 @@ impl Input {
             _ => self.error("Media.Unreadable", format!("cannot be read ({error}); check the share and its network")),
         }
     }
+}
+
+/// Whether this is still the file that `sanitize` described.
+///
+/// # Errors
+/// `Files.Changed`
+pub fn same_file(uri: &Uri, meta: &Meta, metadata: &Value) -> Result<(), TaskError> {
+    let Some(version) = metadata["version"].as_str() else { return Ok(()) };
+    // Size and time; some file systems give another inode after they were mounted anew.
+    let of = |version: &str| version.rsplit_once('-').map(|(of, _)| of.to_owned());
+    if of(&meta.version()) == of(version) {
+        return Ok(());
+    }
+    let what = format!(
+        "'{uri}' was changed or replaced while this worked on it, so nothing is published of it. What lies there now runs by \
+         itself where a watch is on it; else start it anew"
+    );
+    Err(TaskError::new("Files.Changed", what))
 }
 
 /// The path of a file on a share, with the share's problems told apart.

@@ -39,6 +39,9 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     if !media.unknown.is_empty() {
         warnings.push(format!("streams without a decoder are left out: {}", media.unknown.join(", ")));
     }
+    let mut metadata = describe::describe(&input, &media);
+    // Of which file all of this is: what is published hours later is compared with it.
+    metadata["version"] = json!(input.meta()?.version());
     Ok(json!({
         "accepted": true,
         "input": input.uri,
@@ -46,7 +49,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         "sampledFrames": samples,
         "surveyed": { "units": survey.units, "damaged": survey.damaged },
         "warnings": warnings,
-        "metadata": describe::describe(&input, &media),
+        "metadata": metadata,
     }))
 }
 

@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
 use super::{LISTED_MAX, manifest};
+use crate::input::same_file;
 
 /// Most earlier versions of one destination.
 const VERSIONS_MAX: u32 = 10_000;
@@ -48,7 +49,7 @@ struct Parameters {
     others: Map<String, Value>,
 }
 
-/// `{"staging" or "outputs", "destination", "manifest"?, "execution"?}` to
+/// `{"staging" or "outputs", "destination", "manifest"?, "execution"?, "input"?, "metadata"?}` to
 /// `{"manifest", "destination", "count", "bytes", "files", "kept"?}`.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let mut p: Parameters = fault::parameters(job)?;
@@ -70,6 +71,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let kept = match gather(job, &p, &place, reporter)? {
         Gathered::Nothing => return already_done(&p, &place),
         Gathered::Folder(entry) => {
+            check_source(job, &p.manifest)?;
             let folder = Arc::new(entry.open_folder().about_path("list", &entry.path())?);
             let files = disk::files_below(&folder).about_path("list", folder.path())?;
             let sizes = files.iter().filter_map(|file| folder.look(file, Links::Refused).ok()).map(|meta| meta.size);
@@ -80,6 +82,17 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     };
     remove_leftovers(job, &p, &place);
     result(&p, &place, kept)
+}
+
+/// Whether the outputs are of the file that was looked at first, which may have lain in queues for hours. Of one that is gone
+/// nobody knows otherwise.
+fn check_source(job: &Job, told: &Map<String, Value>) -> Result<(), TaskError> {
+    let input = told.get("input").and_then(Value::as_str).and_then(|input| input.parse::<Uri>().ok());
+    let (Some(metadata), Some(input)) = (told.get("metadata"), input) else { return Ok(()) };
+    match fault::place(job, &input)?.check().about("look at", &input)? {
+        Some(meta) => same_file(&input, &meta, metadata),
+        None => Ok(()),
+    }
 }
 
 /// Takes the workflow's records into the manifest; names of staged files in them become those of the published ones.

@@ -123,6 +123,27 @@ fn archiving_ends_in_one_file_wherever_it_was_killed() {
     assert_eq!(b.read("in/a b.mov"), "replaced meanwhile");
 }
 
+/// It lay in a queue for hours, and another came in its place: what was made of that one is not this one's.
+#[test]
+fn outputs_of_a_file_that_was_replaced_are_not_published() {
+    let b = Appliance::new();
+    b.write("in/a.mov", "first");
+    b.write("outputs/.staging/j/a.mp4", "of it");
+    let version = Folder::top(&b.path("in")).unwrap().look("a.mov".as_ref(), Links::Refused).unwrap().version();
+    let publish = |execution: &str| {
+        let told = json!({"staging": "s3://outputs/.staging/j/", "destination": "s3://outputs/j/", "execution": execution,
+            "input": "s3://in/a.mov", "metadata": {"version": version}});
+        b.run("publish", told)
+    };
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    b.write("in/a.mov", "other");
+    assert_eq!(publish("e").unwrap_err().error, "Files.Changed");
+    assert!(!b.path("outputs/j").exists() && b.path("outputs/.staging/j/a.mp4").exists());
+    fs::remove_file(b.path("in/a.mov")).unwrap();
+    publish("e").unwrap();
+    assert_eq!(b.read("outputs/j/a.mp4"), "of it");
+}
+
 #[test]
 fn publishing_ends_in_one_folder_wherever_it_was_killed() {
     let b = Appliance::new();

@@ -24,7 +24,7 @@ use self::pass::Found;
 use self::playlist::{Hls, Rendition};
 use super::analysis::decode::{Decoder, Picture, Source, Want};
 use super::analysis::report::{self, Ticker, round};
-use super::input::Input;
+use super::input::{Input, same_file};
 
 /// Points of a plot in the stage's result; the file under `destination` has them all.
 /// How opening fails what is not there.
@@ -49,6 +49,9 @@ struct Parameters {
     /// Short for `thresholds.scoreMin`.
     #[serde(default)]
     pass_score: Option<f64>,
+    /// What `sanitize` said of the source.
+    #[serde(default)]
+    metadata: Value,
 }
 
 #[derive(Clone, Deserialize)]
@@ -96,6 +99,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
         ));
     }
     let source = Input::open(job, &p.source.to_string())?;
+    // Else outputs that are right are judged by another file.
+    same_file(&source.uri, &source.meta()?, &p.metadata)?;
     let mut plan = Plan::default();
     for output in &outputs {
         plan.add(job, output)?;
