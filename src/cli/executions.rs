@@ -142,8 +142,13 @@ impl Api {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let response = request.send().await.with_context(|| {
-            format!("no appliance answers at {}; start one with `conveyor serve`, or name it with --url", self.url)
+        let response = request.send().await.map_err(|e| {
+            let e = anyhow::Error::from(e);
+            let what = match format!("{e:#}").contains("certificate") {
+                true => "shows a certificate that this machine does not trust; name the authority's file with --ca",
+                false => "does not answer; start one with `conveyor serve`, or name it with --url",
+            };
+            e.context(format!("the appliance at {} {what}", self.url))
         })?;
         let status = response.status();
         let text = response.text().await?;

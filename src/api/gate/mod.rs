@@ -250,7 +250,8 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 
 /// A page's own requests get no challenge: the browser would cover the page with a question of its own.
 fn unauthorized(headers: &HeaderMap) -> Response {
-    let mut response = rest::refuse(&ApiError::new("Unauthorized", "Sign in first"));
+    let what = if basic(headers).is_some() { "The user or the password is wrong" } else { "Sign in first" };
+    let mut response = rest::refuse(&ApiError::new("Unauthorized", what));
     *response.status_mut() = StatusCode::UNAUTHORIZED;
     if !headers.contains_key("sec-fetch-mode") {
         let challenge = HeaderValue::from_static("Basic realm=\"Conveyor\", charset=\"UTF-8\"");
