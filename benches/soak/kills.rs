@@ -97,9 +97,11 @@ async fn one(seed: u64) -> (u64, String) {
         house::executions(&served, "status=RUNNING&nested=true").await.is_empty().then_some(())
     });
     none.await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let left = [house::leftovers(folder), house::staged(folder)].concat();
-    assert!(left.is_empty(), "left behind: {left:?}");
+    // Folders are removed after their attempt has ended.
+    let tidied = house::until(Duration::from_secs(60), "the last leftover's removal", async || {
+        [house::leftovers(folder), house::staged(folder)].concat().is_empty().then_some(())
+    });
+    tidied.await;
     served.kill();
     house::check(folder);
     (KILLS, "all there".into())
