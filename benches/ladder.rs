@@ -201,7 +201,7 @@ fn transcode(source: &Path, out: &Path) {
         "stage": "transcode",
         "parameters": { "Settings": ladder_settings() },
         "work_dir": work,
-        "shares": { "incoming": incoming, "outputs": out },
+        "shares": { "roots": { "incoming": incoming, "outputs": out } },
         "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
     });
     let mut child = Command::new(conveyor_testing::binary())

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conveyor_api::certificate_ends;
+use conveyor_base::shares::mounted_setting;
 use conveyor_base::{Timestamp, fault};
 use conveyor_hw::Share;
 use conveyor_ingest::WatchStatus;
@@ -44,9 +45,15 @@ pub fn look(
     places.push(("store".to_owned(), data_dir.to_path_buf()));
     let watches = watches.to_vec();
     let (named, tls) = (named_workflows(config), config.tls.clone());
+    let shares = config.shares();
     move || {
         let mut conditions = Conditions::new();
-        disks(&places, &mut conditions);
+        let away = |share: &str, is_mounted: bool| {
+            // A store that cannot be read ends the appliance by itself.
+            let was_mounted = handle.reader().setting(&mounted_setting(share)).is_ok_and(|row| row.is_some());
+            shares.away(share, was_mounted, is_mounted)
+        };
+        disks(&places, &away, &mut conditions);
         for watch in &watches {
             let watch = watch.lock();
             if let Some(away) = &watch.away {
@@ -90,7 +97,8 @@ fn certificate(path: &Path, now: Timestamp, conditions: &mut Conditions) {
     conditions.insert("certificate".to_owned(), what);
 }
 
-fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
+/// `away`: why a share counts as away, by its name and whether its root is a mount point.
+fn disks(places: &[(String, PathBuf)], away: &dyn Fn(&str, bool) -> Option<String>, conditions: &mut Conditions) {
     for place in Share::read_all(places) {
         let path = place.path.display();
         let Some(disk) = place.file_system.known() else {
@@ -98,6 +106,12 @@ fn disks(places: &[(String, PathBuf)], conditions: &mut Conditions) {
             conditions.insert(place.name, format!("{path} cannot be reached: {why}. Mount or make it."));
             continue;
         };
+        // It has answered, so that its path can be looked at.
+        let is_mounted = place.path.canonicalize().is_ok_and(|root| root == disk.mounted_at);
+        if let Some(why) = place.name.strip_prefix("share ").and_then(|share| away(share, is_mounted)) {
+            conditions.insert(place.name, format!("{why}."));
+            continue;
+        }
         let percent = 100.0 * disk.free as f64 / disk.total.max(1) as f64;
         let low = percent < FREE_PERCENT_MIN && disk.free < FREE_BYTES_ENOUGH;
         if disk.total > 0 && (low || disk.free < FREE_BYTES_MIN) {

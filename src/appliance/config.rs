@@ -77,6 +77,8 @@ pub struct ShareSettings {
     /// Whether `/media` hands out its files; the share `outputs` always is.
     #[serde(default)]
     pub serve: bool,
+    /// Whether the path must be a mount point. Where nobody says, it must be once it was seen to be one.
+    pub mounted: Option<bool>,
 }
 
 /// One way in: the same pair is a user and password for the dashboard, and an access key for AWS clients.
@@ -187,7 +189,8 @@ impl Config {
     }
 
     pub fn shares(&self) -> Shares {
-        Shares::new(self.shares.iter().map(|(name, share)| (name.clone(), share.path.clone())))
+        let mounted = self.shares.iter().filter_map(|(name, share)| Some((name.clone(), share.mounted?)));
+        Shares::new(self.shares.iter().map(|(name, share)| (name.clone(), share.path.clone()))).with_mounted(mounted)
     }
 
     /// What stands for the placeholders of the built-in definitions.

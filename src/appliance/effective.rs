@@ -8,7 +8,8 @@ use super::config::Config;
 
 pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value {
     let shares = config.shares.iter().map(|(name, share)| {
-        json!({"name": name, "path": share.path.display().to_string(), "served": config.served().contains(name)})
+        json!({"name": name, "path": share.path.display().to_string(), "served": config.served().contains(name),
+            "mounted": share.mounted})
     });
     let watches = config.watch.iter().map(|watch| {
         json!({"share": watch.share, "workflow": watch.workflow, "suffixes": watch.suffixes,

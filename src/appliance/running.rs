@@ -13,7 +13,7 @@ use conveyor_base::limits::set_quotas;
 use conveyor_base::{Clock, Fault};
 use conveyor_ingest::{WatchStatus, Watcher};
 use conveyor_logs::Delivery;
-use conveyor_resources::builtin;
+use conveyor_resources::{builtin, mounts};
 use conveyor_run::{self as run, Handle, OnFailure, StartRequest};
 use conveyor_sandbox::{ChildProcesses, Functions, Spawn as _};
 use conveyor_services::alarms::Alarms;
@@ -116,6 +116,12 @@ impl Appliance {
         for (name, share) in config.shares.iter().filter(|(_, share)| !share.path.is_dir()) {
             tracing::warn!("the share '{name}' is not there: {} is no folder; mount or make it", share.path.display());
         }
+        let io = appliance.parts.io.clone();
+        let learn = {
+            let handle = handle.clone();
+            move || mounts::learn(handle.clone(), io.clone())
+        };
+        appliance.run_supervised("the look at the shares' mounts", learn).await?;
         builtin::install_all(&handle, &config.substitutions(), !config.shares.is_empty()).await?;
         if !config.watch.is_empty() {
             tokio::spawn(offer_again(handle.clone(), children.clone()));

@@ -23,12 +23,18 @@ impl Shares {
     /// Opens a share's root. Nothing of it is kept: the next call finds what is mounted there by then.
     ///
     /// # Errors
-    /// `Unknown`, and `Unreachable` where there is no folder that may be opened.
+    /// `Unknown`, and `Unreachable` where there is no folder that may be opened, or not the one of [`Shares::held_to`].
     pub fn top(&self, share: &str) -> Result<Arc<Folder>, ShareError> {
         let root = self.root(share)?;
         let unreachable =
             |source| ShareError::Unreachable { share: share.to_owned(), path: root.display().to_string(), source };
-        Folder::top(root).map(Arc::new).map_err(unreachable)
+        let top = Folder::top(root).map_err(unreachable)?;
+        if let Some(device) = self.device(share)
+            && Meta::of(&top).map_err(unreachable)?.device != device
+        {
+            return Err(unreachable(io::Error::other("it was mounted when this began, and is not any more")));
+        }
+        Ok(Arc::new(top))
     }
 
     /// The place of a file that may or may not exist.

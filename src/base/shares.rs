@@ -97,28 +97,73 @@ impl ShareError {
     }
 }
 
-/// The configured shares: name to root folder.
+/// The configured shares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Shares(BTreeMap<String, PathBuf>);
+pub struct Shares {
+    /// Name to root folder.
+    roots: BTreeMap<String, PathBuf>,
+    /// Of those whose owner says so: whether the root must be a mount point.
+    #[serde(default)]
+    mounted: BTreeMap<String, bool>,
+    /// The file systems that were mounted when a piece of work began, by share: what is opened must lie on them.
+    #[serde(default)]
+    devices: BTreeMap<String, u64>,
+}
 
 impl Shares {
     pub fn new(roots: impl IntoIterator<Item = (String, PathBuf)>) -> Shares {
-        Shares(roots.into_iter().collect())
+        Shares { roots: roots.into_iter().collect(), ..Shares::default() }
+    }
+
+    /// The same, where the owner says of some shares whether their roots are mount points. Of the others it is learnt: one
+    /// that was seen mounted must be.
+    #[must_use]
+    pub fn with_mounted(self, mounted: impl IntoIterator<Item = (String, bool)>) -> Shares {
+        Shares { mounted: mounted.into_iter().collect(), ..self }
+    }
+
+    /// The same for a piece of work that ends where one of these is not mounted any more: [`Shares::top`] fails then.
+    #[must_use]
+    pub fn held_to(self, devices: BTreeMap<String, u64>) -> Shares {
+        Shares { devices, ..self }
+    }
+
+    /// The same, held to these shares alone: whoever sees no more than some files of a share cannot tell its root.
+    #[must_use]
+    pub fn held_to_only(mut self, shares: &[String]) -> Shares {
+        self.devices.retain(|share, _| shares.contains(share));
+        self
+    }
+
+    pub(crate) fn device(&self, share: &str) -> Option<u64> {
+        self.devices.get(share).copied()
+    }
+
+    /// Why a share counts as away whose root is there. An unmounted one leaves a folder of the box's own disk behind, on which
+    /// files seem to have vanished for good, and results would lie where nobody looks for them.
+    pub fn away(&self, share: &str, was_mounted: bool, is_mounted: bool) -> Option<String> {
+        let must_be = self.mounted.get(share).copied().unwrap_or(was_mounted);
+        (must_be && !is_mounted).then(|| {
+            let at = self.root(share).map(|root| format!(" at {}", root.display())).unwrap_or_default();
+            format!(
+                "the share '{share}'{at} was mounted and is a plain folder now; mount it again. Where it is meant to be one, set \
+                 mounted = false in [shares.{share}]. Nothing is written to it"
+            )
+        })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.roots.keys().map(String::as_str)
     }
 
     pub fn has(&self, share: &str) -> bool {
-        self.0.contains_key(share)
+        self.roots.contains_key(share)
     }
 
     pub fn root(&self, share: &str) -> Result<&Path, ShareError> {
-        self.0.get(share).map(PathBuf::as_path).ok_or_else(|| ShareError::Unknown {
+        self.roots.get(share).map(PathBuf::as_path).ok_or_else(|| ShareError::Unknown {
             share: share.to_owned(),
-            known: if self.0.is_empty() { "none".into() } else { self.names().collect::<Vec<_>>().join(", ") },
+            known: if self.roots.is_empty() { "none".into() } else { self.names().collect::<Vec<_>>().join(", ") },
         })
     }
 
@@ -163,11 +208,6 @@ pub fn is_mount_point(root: &Path) -> io::Result<bool> {
     Ok(fs::metadata(root)?.dev() != fs::metadata(parent)?.dev())
 }
 
-/// Whether the folder holds nothing at all. What was a mount point and is an empty folder now was unmounted.
-pub fn is_empty(root: &Path) -> io::Result<bool> {
-    Ok(fs::read_dir(root)?.next().is_none())
-}
-
 /// Whether a file's name says that it is not whole yet, or not meant for others: it is hidden, or has one of the suffixes.
 pub fn is_under_way(file_name: &str) -> bool {
     let lower = file_name.to_lowercase();
@@ -177,7 +217,7 @@ pub fn is_under_way(file_name: &str) -> bool {
         || UNDER_WAY.iter().any(|suffix| lower.ends_with(suffix))
 }
 
-/// The store's setting that is there for a share that was last seen mounted.
+/// The store's setting that is there for a share that was seen mounted.
 pub fn mounted_setting(share: &str) -> String {
     format!("ingest.mounted.{share}")
 }

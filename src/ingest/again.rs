@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use super::settings::WatchSettings;
 
-/// Files that are kept in mind; what is beyond is found when the watch starts anew.
-const FILES_MAX: usize = 10_000;
+/// Files that are kept in mind, some 20 MB; what is beyond is found when the watch starts anew.
+const FILES_MAX: usize = 100_000;
 const FIRST_PAUSE_MS: u64 = 60_000;
 /// The pause after a run that was told that it was the last, where the file still lies there.
 const PAUSE_AFTER_LAST_MS: u64 = 24 * 3_600_000;
@@ -196,8 +196,13 @@ impl Again {
 pub fn next_run(rows: &Scans, workflow: &str, first: &str) -> Result<(u32, Option<Status>), Fault> {
     let mut last = None;
     for run in 1.. {
-        let Some(id) = rows.by_name(workflow, &name_of(first, run))? else { return Ok((run, last)) };
-        last = unless_damaged(rows.summary(id))?.flatten().map(|execution| execution.status);
+        let id = unless_damaged(rows.by_name(workflow, &name_of(first, run)))?;
+        if id == Some(None) {
+            return Ok((run, last));
+        }
+        // Of what is damaged nobody knows that it did what was wanted.
+        let execution = id.flatten().map(|id| unless_damaged(rows.summary(id))).transpose()?.flatten().flatten();
+        last = Some(execution.map_or(Status::Failed, |execution| execution.status));
     }
     Ok((u32::MAX, last))
 }

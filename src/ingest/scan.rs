@@ -13,8 +13,10 @@ use super::settle::FileState;
 
 /// Deepest folder below a share's root that is looked into.
 const DEPTH_MAX: usize = 64;
-/// Files whose name is no text that one scan reports; the next one reports the rest.
+/// Files whose name is no text, or which are none, that one scan reports; the next one reports the rest.
 const FOREIGN_MAX: usize = 100;
+/// Folders and files that cannot be looked at, of which one scan says where they are; of the rest it says how many.
+const UNREADABLE_MAX: usize = 100;
 
 /// What a scan met besides files.
 #[derive(Debug, Default)]
@@ -23,14 +25,26 @@ pub struct Scan {
     pub seen: HashSet<u64>,
     /// Folders and files that could not be looked at, with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
+    /// How many more there are.
+    pub unreadable_more: usize,
     /// Files whose name is no UTF-8.
     pub foreign: Vec<PathBuf>,
+    /// Links, pipes and devices with a name that counts: they are no files of this share.
+    pub odd: Vec<PathBuf>,
 }
 
 impl Scan {
     /// Whether a file that was not seen is really gone.
     pub fn is_complete(&self) -> bool {
         self.unreadable.is_empty()
+    }
+
+    fn cannot_read(&mut self, path: impl FnOnce() -> PathBuf, why: &io::Error) {
+        if self.unreadable.len() < UNREADABLE_MAX {
+            self.unreadable.push((path(), why.to_string()));
+        } else {
+            self.unreadable_more += 1;
+        }
     }
 }
 
@@ -46,7 +60,7 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileStat
             // It was removed, renamed or exchanged while the walk was on its way.
             Err(e) if is_gone(&e) => continue,
             Err(e) => {
-                scan.unreadable.push((root.join(folder), e.to_string()));
+                scan.cannot_read(|| root.join(folder), &e);
                 continue;
             }
         };
@@ -55,7 +69,7 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileStat
                 Ok(listed) => listed,
                 Err(e) if depth == 0 => return Err(e),
                 Err(e) => {
-                    scan.unreadable.push((root.join(&folder), e.to_string()));
+                    scan.cannot_read(|| root.join(&folder), &e);
                     break;
                 }
             };
@@ -66,6 +80,10 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileStat
                 }
                 continue;
             };
+            let is_odd = matches!(listed.kind, Kind::Link | Kind::Other);
+            if is_odd && name::counts(file_name, suffixes) && scan.odd.len() < FOREIGN_MAX {
+                scan.odd.push(root.join(&folder).join(file_name));
+            }
             if listed.kind == Kind::Folder && depth < DEPTH_MAX && name::folder_counts(file_name) {
                 folders.push((folder.join(file_name), format!("{prefix}{file_name}/"), depth + 1));
             } else if is_file && name::counts(file_name, suffixes) {
@@ -78,7 +96,7 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileStat
                     // It was exchanged for something else.
                     Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => scan.unreadable.push((root.join(&folder).join(file_name), e.to_string())),
+                    Err(e) => scan.cannot_read(|| root.join(&folder).join(file_name), &e),
                 }
             }
         }

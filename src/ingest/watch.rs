@@ -9,7 +9,7 @@
 //! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share. A watch
 //! does one thing at a time with its share, however long that takes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,15 +176,27 @@ impl Watcher {
         Duration::from_millis(next.since_ms(now).clamp(1, 60_000) as u64)
     }
 
-    /// Does something below the root of the share. The error says why the share counts as away.
+    /// Does something below the root of the share. The error says why the share counts as away: what is not mounted looks
+    /// empty, also from the moment on that it goes.
     async fn on_share<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        let share = self.settings.share.clone();
+        let (share, was_mounted) = (self.settings.share.clone(), self.was_mounted);
         let work = move |shares: &Shares| {
             let root = shares.root(&share).map_err(|e| e.to_string())?;
-            work(&root.canonicalize().map_err(|e| format!("{}: {e}", root.display()))?)
+            let said = |e: std::io::Error| format!("{}: {e}", root.display());
+            let root = root.canonicalize().map_err(said)?;
+            let is_mounted = || shares::is_mount_point(&root).map_err(said);
+            let before = is_mounted()?;
+            if let Some(why) = shares.away(&share, was_mounted, before) {
+                return Err(why);
+            }
+            let done = work(&root)?;
+            match before && !is_mounted()? {
+                true => Err(format!("{} was unmounted while it was looked at", root.display())),
+                false => Ok(done),
+            }
         };
         self.io.run(&[&self.settings.share], work).await.map_err(|e| fault::chain(&e))?
     }
@@ -226,6 +238,12 @@ impl Watcher {
         }
     }
 
+    /// What lies under a key.
+    async fn look(&self, key: &str) -> Result<PathState, String> {
+        let (key, suffixes) = (key.to_owned(), self.settings.suffixes.clone());
+        self.on_share(move |root| Ok(scan::inspect(root, &root.join(key), &suffixes))).await
+    }
+
     async fn look_at(&mut self, paths: BTreeSet<PathBuf>) {
         let suffixes = self.settings.suffixes.clone();
         let looks = move |root: &Path| -> Result<Vec<PathState>, String> {
@@ -254,14 +272,17 @@ impl Watcher {
         let now = self.starter.now();
         self.next_scan = now.plus_ms(self.settings.scan.ms as i64);
         self.count_running().await?;
-        let (suffixes, was_mounted) = (self.settings.suffixes.clone(), self.was_mounted);
+        let suffixes = self.settings.suffixes.clone();
         let settling = Arc::new(Mutex::new(self.take_settling()));
         let lent = settling.clone();
         let walked = self.on_share(move |root| {
             let mut settling = lent.lock();
-            walk(root, &suffixes, was_mounted, |key, file_state| {
+            let see = |key: &str, file_state| {
                 settling.observe(key, file_state, now);
-            })
+            };
+            let scan = scan::scan(root, &suffixes, see);
+            let mounted = shares::is_mount_point(root);
+            scan.and_then(|scan| Ok((scan, mounted?))).map_err(|e| format!("{}: {e}", root.display()))
         });
         let scan = walked.await;
         std::mem::swap(&mut self.settling, &mut settling.lock());
@@ -290,12 +311,20 @@ impl Watcher {
                 format!("cannot read {}: {why}; it is tried again with every scan", path.display()),
             );
         }
+        for path in &scan.odd {
+            let what = format!("{} is a link, a pipe or a device, and is left alone; put a file there", path.display());
+            self.report(&format!("wrong {}", path.display()), what);
+        }
         // A problem with one file or folder is resolved when a scan does not meet it any more.
-        let met = |path: &str| {
-            let unreadable = scan.unreadable.iter().map(|(path, _)| path);
-            unreadable.chain(&scan.foreign).any(|met| met.display().to_string() == path)
-        };
-        self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met(path)));
+        let unreadable = scan.unreadable.iter().map(|(path, _)| path);
+        let met: HashSet<String> =
+            unreadable.chain(&scan.foreign).chain(&scan.odd).map(|path| path.display().to_string()).collect();
+        self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met.contains(path)));
+        match scan.unreadable_more {
+            0 => self.resolved("unreadable"),
+            more => self
+                .report("unreadable", format!("{more} more files and folders cannot be read; the log names the first")),
+        }
         self.status.lock().last_scan_ms = Some(self.starter.wall().0);
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
         if is_complete {
@@ -345,9 +374,7 @@ impl Watcher {
                 return Ok(());
             }
             // The last look before the start: it must still be what rested.
-            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
-            let look = self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await;
-            let look = match look {
+            let look = match self.look(&key).await {
                 Ok(look) => look,
                 Err(why) => return self.away(why),
             };
@@ -369,12 +396,12 @@ impl Watcher {
     async fn land_again(&mut self) -> Result<(), Fault> {
         let now = self.starter.now();
         let room = self.settings.in_flight.saturating_sub(self.running.len());
-        for (key, due) in self.again.take_due(now, room) {
-            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
-            let look = match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {
+        let mut all_due = self.again.take_due(now, room).into_iter();
+        while let Some((key, due)) = all_due.next() {
+            let look = match self.look(&key).await {
                 Ok(look) => look,
                 Err(why) => {
-                    self.again.put(key, due);
+                    std::iter::once((key, due)).chain(all_due).for_each(|(key, due)| self.again.put(key, due));
                     return self.away(why);
                 }
             };
@@ -402,7 +429,9 @@ impl Watcher {
                     let tried = self.reader.blocking(tried).await?;
                     self.land(&key, file_state, due.run + 1, tried).await?;
                 }
-                _ => {}
+                Some(_) => {}
+                // Nobody knows how it ended: the next scan finds the file, and its next run.
+                None => self.settling.gone(&key),
             }
         }
         self.say_again();
@@ -466,7 +495,7 @@ impl Watcher {
         let look = move |rows: &Scans| -> Result<Vec<(ExecutionId, Option<EndedRun>)>, Fault> {
             let mut ended = Vec::new();
             for id in running {
-                // One that is damaged takes up no room for ever.
+                // One that is damaged takes up no room for ever; the next scan finds its file, and the next run of it.
                 match unless_damaged(rows.summary(id))?.flatten() {
                     Some(execution) if execution.status == Status::Running => {}
                     Some(execution) => ended.push((id, Some(EndedRun::of(rows, execution)?))),
@@ -477,13 +506,15 @@ impl Watcher {
         };
         for (id, ended) in self.reader.blocking(look).await? {
             let Some(key) = self.running.remove(&id) else { continue };
-            let Some(ended) = ended else { continue };
+            let Some(ended) = ended else {
+                self.settling.gone(&key);
+                continue;
+            };
             let run = run_of(&ended.execution.name);
             let clocks = (self.starter.now(), self.starter.wall());
             let Some(due) = Due::after(&ended, run, self.settings.retry, clocks) else { continue };
-            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
             // Of a share that is away nobody knows, nor of a file that cannot be looked at: it is when it is due.
-            match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {
+            match self.look(&key).await {
                 // The run was of what had the name before.
                 Ok(PathState::File { file_state, .. })
                     if ended.execution.name
@@ -510,8 +541,11 @@ impl Watcher {
         let work = move |shares: &Shares| {
             let root = shares.root(&from).map_err(std::io::Error::other)?;
             let file = land::foreign(root, &path)?;
-            let modified = file.meta()?.modified();
-            let rests = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age >= settle.duration() * 2);
+            let Some(age) = file.meta()?.modified().and_then(|at| at.elapsed().ok()) else {
+                let why = "its date is in the future, so nobody knows whether it is still written; rename it";
+                return Err(std::io::Error::other(why));
+            };
+            let rests = age >= settle.duration() * 2;
             let quarantine = shares.top(&to).map_err(std::io::Error::other)?;
             if rests { land::quarantine_foreign(&file, &quarantine, now).map(Some) } else { Ok(None) }
         };
@@ -566,24 +600,4 @@ fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId
         }
     }
     Ok(running)
-}
-
-/// A scan, and whether the root is a mount point; the error says why the share counts as away.
-fn walk(
-    root: &Path,
-    suffixes: &[String],
-    was_mounted: bool,
-    see: impl FnMut(&str, FileState),
-) -> Result<(Scan, bool), String> {
-    let said = |e: std::io::Error| format!("{}: {e}", root.display());
-    let mounted = shares::is_mount_point(root).map_err(said)?;
-    if was_mounted && !mounted && shares::is_empty(root).map_err(said)? {
-        return Err(format!("{} was a mounted share and is an empty folder now; mount it again", root.display()));
-    }
-    let scan = scan::scan(root, suffixes, see).map_err(said)?;
-    // The last look: a share that went away during the walk looked empty from there on.
-    if mounted && !shares::is_mount_point(root).map_err(said)? {
-        return Err(format!("{} was unmounted during a scan", root.display()));
-    }
-    Ok((scan, mounted))
 }

@@ -142,7 +142,7 @@ impl Stage {
     async fn run(&self, call: &Call) -> Result<CallOutcome, TaskError> {
         let (stage, stages) = (self.name, &*self.stages);
         let more = if stage == "offer" { stages.watched.as_slice() } else { &[] };
-        mounts::check(call, &stages.io, more).await?;
+        let devices = mounts::check(call, &stages.io, more).await?;
         let folder = WorkDir::create(&stages.data_dir, format!("{}-{}", call.execution, call.task.attempt)).await?;
         let mut parameters = call.parameters.clone();
         if matches!(stage, "quarantine" | "offer")
@@ -163,7 +163,8 @@ impl Stage {
             access: access::of(stage, &parameters),
             parameters,
             work_dir: folder.path.clone(),
-            shares: stages.io.shares().clone(),
+            // One that is unmounted meanwhile is written to no more.
+            shares: stages.io.shares().clone().held_to(devices),
             threads: call.threads,
             device: call.device.clone(),
         };

@@ -31,7 +31,7 @@ pub mod items;
 pub mod jobs;
 pub mod map_items;
 pub mod media;
-mod mounts;
+pub mod mounts;
 pub mod notify;
 pub mod objects;
 pub mod predict;
