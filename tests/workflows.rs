@@ -53,6 +53,16 @@ fn script(job: &Job) -> Result<Value, TaskError> {
         }
         // It is tried again later, so the job runs on without a child.
         "transcode" if wrong("waiting") => Err(TaskError::new("Media.DiskFull", "no space")),
+        // It works on the file until somebody moves that.
+        "transcode" if wrong("day 1/") => {
+            let path = job.shares.resolve(&input.parse().unwrap()).unwrap();
+            tokio::task::block_in_place(|| {
+                while path.exists() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            Err(TaskError::new("Media.Vanished", format!("'{input}' is gone")))
+        }
         "transcode" if wrong("unencodable") => Err(TaskError::new("Media.UnsupportedHdr", "it is HDR")),
         "transcode" => {
             let place = p.pointer("/Settings/OutputGroups/0/OutputGroupSettings/FileGroupSettings/Destination");

@@ -113,6 +113,34 @@ async fn a_copy_of_a_file_that_fails_later_is_done_in_its_place() {
     assert_eq!(output(&copy)["status"], "PUBLISHED");
 }
 
+/// The film is done once, under the name that it has by then; the run that lost it says so and leaves nothing to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_film_whose_folder_is_renamed_under_its_run_is_published_once() {
+    let conveyor = appliance(&[]).await;
+    hurry(&conveyor).await;
+    let this = Watched::begin(conveyor, json!({})).await;
+    let (before, after) = (this.path("source/day 1"), this.path("source/day 2"));
+    fs::create_dir(&before).unwrap();
+    fs::write(before.join("clip.mp4"), "film").unwrap();
+    let hash = blake3::hash(b"film").to_hex().to_string();
+    let claimed = || this.conveyor.handle.reader().on_this_thread().claim(&hash).unwrap();
+    this.conveyor.until("the content is claimed", claimed).await;
+    fs::rename(&before, &after).unwrap();
+    let ended = || {
+        let runs = this.runs("main", "clip");
+        (runs.len() == 2 && runs.iter().all(|run| run.status != Status::Running)).then_some(runs)
+    };
+    let runs = this.conveyor.until("both runs end", ended).await;
+    assert_eq!(runs[0].error.as_deref(), Some("Media.Vanished"));
+    let header = this.conveyor.ended(runs[1].id).await;
+    assert!(header.input.contains("day 2/clip.mp4") && output(&header)["status"] == "PUBLISHED", "{header:?}");
+    let scanned = this.status.lock().last_scan_ms;
+    let later = || (this.status.lock().last_scan_ms > scanned.map(|ms| ms + 500)).then_some(());
+    this.conveyor.until("some scans", later).await;
+    assert_eq!((this.runs("main", "clip").len(), this.status.lock().problems.as_slice()), (2, [].as_slice()));
+    this.watching.abort();
+}
+
 /// A run counts however many have begun since, and that of what had the name before says nothing of what has it now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_knows_all_of_its_runs_and_of_which_file_each_is() {
