@@ -3,18 +3,19 @@
 //! The start and the landing's row are one commit. The start is idempotent by name: a file that landed before its row
 //! was forgotten, as when its share was replaced by an empty one, finds its execution again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder, Links, Meta};
-use conveyor_base::{Fault, Timestamp, digest};
-use conveyor_store::{Commit, LandingRow, Scans};
-use serde_json::json;
+use conveyor_base::{ExecutionId, Fault, Timestamp, digest};
+use conveyor_store::{Commit, LandingRow, Scans, unless_damaged};
+use serde_json::{Value, json};
 
 use super::again::Tried;
 use super::name;
+use super::settings::{Duplicates, WatchSettings};
 use super::settle::{FileState, Settling};
 use super::{StartOutcome, Starter};
 
@@ -39,8 +40,7 @@ impl Landing {
 /// The start of an execution for a whole file.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
-    /// Share, workflow and priority.
-    pub place: (&'a str, &'a str, i8),
+    pub settings: &'a WatchSettings,
     pub key: &'a str,
     pub file_state: FileState,
     pub name: String,
@@ -52,17 +52,20 @@ pub struct Start<'a> {
 
 /// Starts the execution for a whole file, and stores the landing with it.
 pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutcome, Fault> {
-    let Start { place: (share, workflow, priority), key, file_state, name, run, tried } = start;
+    let Start { settings, key, file_state, name, run, tried } = start;
     let mut input = json!({
         "jobId": name,
-        "bucket": share,
+        "bucket": settings.share,
         "key": key,
         "size": file_state.size,
         "version": file_state.version(),
         "requestedAt": starter.wall().to_string(),
     });
-    if *priority != 0 {
-        input["priority"] = (*priority).into();
+    if settings.priority != 0 {
+        input["priority"] = settings.priority.into();
+    }
+    if settings.duplicates != Duplicates::Leave {
+        input["duplicates"] = json!(settings.duplicates);
     }
     if *run > 1 {
         input["run"] = (*run).into();
@@ -71,8 +74,8 @@ pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutco
         input["tried"] = tried.as_json();
     }
     let row = LandingRow { sight: file_state.digest(), execution: name.clone() };
-    let landing = Landing { share: (*share).to_owned(), key: (*key).to_owned(), row };
-    starter.start(workflow, name, input.to_string(), landing).await
+    let landing = Landing { share: settings.share.clone(), key: (*key).to_owned(), row };
+    starter.start(&settings.workflow, name, input.to_string(), landing).await
 }
 
 /// Reads the stored landings of a share, and says which execution each file started. May take long: never on a thread
@@ -93,6 +96,23 @@ pub fn recall(
             see(&key, &row.execution)?;
         }
     }
+}
+
+/// All that runs of a share's files, with their keys; without what of it is damaged.
+pub fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
+    let mut running = HashMap::new();
+    for id in rows.running()? {
+        let execution = unless_damaged(rows.summary(id))?.flatten();
+        if !execution.is_some_and(|of| of.machine.name == settings.machine() && of.child.is_none()) {
+            continue;
+        }
+        let Some(header) = unless_damaged(rows.header(id))?.flatten() else { continue };
+        let input: Value = serde_json::from_str(&header.input).unwrap_or_default();
+        if input["bucket"] == settings.share {
+            running.insert(id, input["key"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(running)
 }
 
 /// The landings of files that a complete scan did not see, as commits that drop them. May take long, as [`recall`].

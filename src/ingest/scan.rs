@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use conveyor_base::beneath::{Folder, Kind, Links, Meta, leads_out};
-use conveyor_base::digest;
+use conveyor_base::{digest, shares};
 
 use super::name;
 use super::settle::FileState;
@@ -84,6 +84,26 @@ pub fn scan(root: &Path, suffixes: &[String], mut see: impl FnMut(&str, FileStat
         }
     }
     Ok(scan)
+}
+
+/// A scan, and whether the root is a mount point; the error says why the share counts as away.
+pub fn walk(
+    root: &Path,
+    suffixes: &[String],
+    was_mounted: bool,
+    see: impl FnMut(&str, FileState),
+) -> Result<(Scan, bool), String> {
+    let said = |e: io::Error| format!("{}: {e}", root.display());
+    let mounted = shares::is_mount_point(root).map_err(said)?;
+    if was_mounted && !mounted && shares::is_empty(root).map_err(said)? {
+        return Err(format!("{} was a mounted share and is an empty folder now; mount it again", root.display()));
+    }
+    let scan = scan(root, suffixes, see).map_err(said)?;
+    // The last look: a share that went away during the walk looked empty from there on.
+    if mounted && !shares::is_mount_point(root).map_err(said)? {
+        return Err(format!("{} was unmounted during a scan", root.display()));
+    }
+    Ok((scan, mounted))
 }
 
 fn is_gone(error: &io::Error) -> bool {

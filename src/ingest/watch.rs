@@ -141,7 +141,7 @@ impl Watcher {
         };
         (self.settling, self.again) = self.reader.blocking(recall).await?;
         let settings = self.settings.clone();
-        self.running = self.reader.blocking(move |rows| running(rows, &settings)).await?;
+        self.running = self.reader.blocking(move |rows| land::running(rows, &settings)).await?;
         self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Watcher {
         let lent = settling.clone();
         let walked = self.on_share(move |root| {
             let mut settling = lent.lock();
-            walk(root, &suffixes, was_mounted, |key, file_state| {
+            scan::walk(root, &suffixes, was_mounted, |key, file_state| {
                 settling.observe(key, file_state, now);
             })
         });
@@ -419,11 +419,9 @@ impl Watcher {
     /// Starts a run of the file. Where it has been, as of a file that was taken back out of quarantine, the next one
     /// is started, unless that of this very content runs or did what was wanted.
     async fn land(&mut self, key: &str, file_state: FileState, run: u32, tried: Option<Tried>) -> Result<(), Fault> {
-        let priority = self.settings.priority;
-        let place = (self.settings.share.clone(), self.settings.workflow.clone());
-        let first = name::execution_name(&place.0, key, file_state);
-        let place = (place.0.as_str(), place.1.as_str(), priority);
-        let mut start = land::Start { place, key, file_state, name: name_of(&first, run), run, tried };
+        let settings = self.settings.clone();
+        let first = name::execution_name(&settings.share, key, file_state);
+        let mut start = land::Start { settings: &settings, key, file_state, name: name_of(&first, run), run, tried };
         let mut outcome = land::land(&*self.starter, &start).await;
         if matches!(outcome, Ok(StartOutcome::Existed)) {
             let (machine, of) = (self.settings.machine().to_owned(), first.clone());
@@ -447,7 +445,7 @@ impl Watcher {
                     "start",
                     format!(
                         "files on '{}' cannot start '{}': {why}; it is tried again with every scan",
-                        place.0, place.1
+                        settings.share, settings.workflow
                     ),
                 );
             }
@@ -549,41 +547,4 @@ impl Watcher {
 /// The how manieth run of its file an execution of that name is.
 fn run_of(name: &str) -> u32 {
     run_of_name(name).map_or(1, |(_, run)| run)
-}
-
-/// All that runs of a share's files, with their keys; without what of it is damaged.
-fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
-    let mut running = HashMap::new();
-    for id in rows.running()? {
-        let execution = unless_damaged(rows.summary(id))?.flatten();
-        if !execution.is_some_and(|of| of.machine.name == settings.machine() && of.child.is_none()) {
-            continue;
-        }
-        let Some(header) = unless_damaged(rows.header(id))?.flatten() else { continue };
-        let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
-        if input["bucket"] == settings.share {
-            running.insert(id, input["key"].as_str().unwrap_or_default().to_owned());
-        }
-    }
-    Ok(running)
-}
-
-/// A scan, and whether the root is a mount point; the error says why the share counts as away.
-fn walk(
-    root: &Path,
-    suffixes: &[String],
-    was_mounted: bool,
-    see: impl FnMut(&str, FileState),
-) -> Result<(Scan, bool), String> {
-    let said = |e: std::io::Error| format!("{}: {e}", root.display());
-    let mounted = shares::is_mount_point(root).map_err(said)?;
-    if was_mounted && !mounted && shares::is_empty(root).map_err(said)? {
-        return Err(format!("{} was a mounted share and is an empty folder now; mount it again", root.display()));
-    }
-    let scan = scan::scan(root, suffixes, see).map_err(said)?;
-    // The last look: a share that went away during the walk looked empty from there on.
-    if mounted && !shares::is_mount_point(root).map_err(said)? {
-        return Err(format!("{} was unmounted during a scan", root.display()));
-    }
-    Ok((scan, mounted))
 }
