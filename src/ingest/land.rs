@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder, Links, Meta};
-use conveyor_base::{ExecutionId, Fault, Timestamp, digest};
+use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, digest, fault};
 use conveyor_store::{Commit, LandingRow, Scans, unless_damaged};
 use serde_json::{Value, json};
 
@@ -43,6 +43,8 @@ pub struct Start<'a> {
     pub settings: &'a WatchSettings,
     pub key: &'a str,
     pub file_state: FileState,
+    /// What a look at its content showed: the quarantine takes the file only while it shows that.
+    pub sample: Option<String>,
     pub name: String,
     /// The how manieth run of the file it is, from 1 on.
     pub run: u32,
@@ -52,7 +54,7 @@ pub struct Start<'a> {
 
 /// Starts the execution for a whole file, and stores the landing with it.
 pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutcome, Fault> {
-    let Start { settings, key, file_state, name, run, tried } = start;
+    let Start { settings, key, file_state, sample, name, run, tried } = start;
     let mut input = json!({
         "jobId": name,
         "bucket": settings.share,
@@ -61,6 +63,9 @@ pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutco
         "version": file_state.version(),
         "requestedAt": starter.wall().to_string(),
     });
+    if let Some(sample) = sample {
+        input["sample"] = sample.as_str().into();
+    }
     if settings.priority != 0 {
         input["priority"] = settings.priority.into();
     }
@@ -168,12 +173,45 @@ pub fn quarantine_foreign(file: &Entry, quarantine: &Arc<Folder>, at: Timestamp)
     let mut told = beside.create_new()?;
     told.write_all(reason.to_string().as_bytes())?;
     told.sync_all()?;
-    let moved = match file.rename_new(&place) {
-        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(file, &place),
-        renamed => renamed,
-    };
-    moved.inspect_err(|_| drop(beside.remove_file()))?;
+    move_new(file, &place).inspect_err(|_| drop(beside.remove_file()))?;
     Ok(new_name)
+}
+
+/// Moves a file whose name is no text to the quarantine of its watch once it rests. Returns its new name; none where it does
+/// not rest yet.
+///
+/// # Errors
+/// As [`quarantine_foreign`], and that a share is away.
+pub async fn put_away(
+    io: &ShareIo,
+    settings: &WatchSettings,
+    quarantine: &str,
+    path: PathBuf,
+    now: Timestamp,
+) -> io::Result<Option<String>> {
+    let settle = settings.settle;
+    let (from, to) = (settings.share.clone(), quarantine.to_owned());
+    let work = move |shares: &Shares| {
+        let root = shares.root(&from).map_err(io::Error::other)?;
+        let file = foreign(root, &path)?;
+        let modified = file.meta()?.modified();
+        let rests = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age >= settle.duration() * 2);
+        let quarantine = shares.top(&to).map_err(io::Error::other)?;
+        if rests { quarantine_foreign(&file, &quarantine, now).map(Some) } else { Ok(None) }
+    };
+    let moved = io.run(&[&settings.share, quarantine], work).await;
+    moved.unwrap_or_else(|e| Err(io::Error::other(fault::chain(&e))))
+}
+
+/// Moves a file to a name that is free, by a copy where that is on another disk.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken, and what the file systems say; the file is then where it was.
+pub fn move_new(file: &Entry, place: &Entry) -> io::Result<()> {
+    match file.rename_new(place) {
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(file, place),
+        renamed => renamed,
+    }
 }
 
 /// Copies under a hidden name, syncs, and only then renames and removes.

@@ -6,11 +6,12 @@
 //! own scan ──────┘
 //! ```
 //!
-//! [`settle`] says when a file is whole, [`name`] which names count and what an execution for a file is called,
-//! [`land`] starts it, [`again`] says which are tried again, and [`watch`] runs one share. Invariants: a file starts once,
-//! since its execution's name follows from its name and content, and again only when that run failed and left it; a share that is away is never taken for an empty one; nothing is deleted.
+//! [`settle`] says when a file is whole, with [`whole`] where its content tells it, [`name`] which names count and what an
+//! execution for a file is called, [`land`] starts it, [`again`] says which are tried again, and [`watch`] runs one share.
+//! Invariants: a file starts once, since its execution's name follows from its name and content, and again only when that run
+//! failed and left it; a share that is away is never taken for an empty one; nothing is deleted.
 //!
-//! Must never: open what was dropped, or start anything but by the commit that also says so.
+//! Must never: decode what was dropped or read it through, or start anything but by the commit that also says so.
 
 mod again;
 mod land;
@@ -19,6 +20,7 @@ mod scan;
 mod settings;
 mod settle;
 mod watch;
+mod whole;
 
 use conveyor_base::{ExecutionId, Fault, Older, Span, Timestamp};
 use conveyor_run::{self as run, Handle, OnBehalf};

@@ -12,9 +12,13 @@ pub struct WatchSettings {
     pub suffixes: Vec<String>,
     #[serde(default = "workflow")]
     pub workflow: String,
-    /// Size and mtime must stay unchanged for this long.
+    /// Whatever the file system says of a file must stay unchanged for this long: its size, its times, its blocks.
     #[serde(default = "settle")]
     pub settle: Span,
+    /// How long a file that seems incomplete is waited for since it last changed: one whose container says that there is more to
+    /// come, with holes, or with nothing but zeros at its end. Then it is judged as it is. Zero: it is not waited for.
+    #[serde(default = "incomplete")]
+    pub incomplete: Span,
     /// How often the whole share is looked at: network shares raise no events for other hosts' writes.
     #[serde(default = "every")]
     pub scan: Span,
@@ -64,6 +68,10 @@ fn workflow() -> String {
 
 fn settle() -> Span {
     Span::seconds(2)
+}
+
+fn incomplete() -> Span {
+    Span::seconds(60)
 }
 
 fn every() -> Span {

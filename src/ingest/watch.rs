@@ -26,6 +26,7 @@ use super::again::{self, Again, Due, EndedRun, Tried};
 use super::scan::{self, PathState, Scan};
 use super::settings::{WatchSettings, WatchStatus};
 use super::settle::{FileState, Settling};
+use super::whole::Look;
 use super::{StartOutcome, Starter, land, name};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
@@ -57,7 +58,7 @@ pub struct Watcher {
 impl Watcher {
     pub fn new(settings: WatchSettings, io: ShareIo, starter: Arc<dyn Starter>, reader: Reader) -> Watcher {
         let status = WatchStatus { share: settings.share.clone(), ..WatchStatus::default() };
-        let settling = Settling::new(settings.settle, WAITING_MAX);
+        let settling = Settling::new(settings.settle, settings.incomplete, WAITING_MAX);
         Watcher {
             settings,
             io,
@@ -148,7 +149,10 @@ impl Watcher {
 
     /// The files that wait or landed; whoever takes them brings them back.
     fn take_settling(&mut self) -> Settling {
-        std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX))
+        std::mem::replace(
+            &mut self.settling,
+            Settling::new(self.settings.settle, self.settings.incomplete, WAITING_MAX),
+        )
     }
 
     /// A clock that was set back must not keep scans from being made until the old time comes round again.
@@ -345,15 +349,16 @@ impl Watcher {
                 return Ok(());
             }
             // The last look before the start: it must still be what rested.
-            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
-            let look = self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await;
-            let look = match look {
-                Ok(look) => look,
+            let (state, look) = match self.inspect_content(&key).await {
+                Ok(seen) => seen,
                 Err(why) => return self.away(why),
             };
-            match look {
+            match state {
                 PathState::File { file_state: again, .. } if again == file_state => {
-                    self.land(&key, file_state, 1, None).await?;
+                    if look.as_ref().is_some_and(|look| !self.settling.may_take(&key, look, now)) {
+                        continue;
+                    }
+                    self.land(&key, file_state, look, 1, None).await?;
                 }
                 PathState::File { file_state: again, .. } => {
                     self.settling.observe(&key, again, now);
@@ -370,15 +375,14 @@ impl Watcher {
         let now = self.starter.now();
         let room = self.settings.in_flight.saturating_sub(self.running.len());
         for (key, due) in self.again.take_due(now, room) {
-            let (file, suffixes) = (key.clone(), self.settings.suffixes.clone());
-            let look = match self.on_share(move |root| Ok(scan::inspect(root, &root.join(file), &suffixes))).await {
-                Ok(look) => look,
+            let (state, look) = match self.inspect_content(&key).await {
+                Ok(seen) => seen,
                 Err(why) => {
                     self.again.put(key, due);
                     return self.away(why);
                 }
             };
-            let file_state = match look {
+            let file_state = match state {
                 PathState::File { file_state, .. } => file_state,
                 PathState::Unreadable { .. } => {
                     let at = now.plus_ms(self.settings.scan.ms as i64);
@@ -391,6 +395,12 @@ impl Watcher {
             if !self.settling.has_landed(&key, file_state) {
                 continue;
             }
+            // It was found to change, and still does: it is waited for as at first.
+            if due.error.ends_with(".Changed") && look.as_ref().is_some_and(|look| look.missing.is_some()) {
+                self.settling.gone(&key);
+                self.settling.observe(&key, file_state, now);
+                continue;
+            }
             // Somebody may have had it go on meanwhile.
             let summary = unless_damaged(self.reader.summary(due.execution))?.flatten();
             match summary.map(|execution| execution.status) {
@@ -400,13 +410,19 @@ impl Watcher {
                     let first = name::execution_name(&settings.share, &key, file_state);
                     let tried = move |rows: &Scans| Tried::enough(rows, &settings, (&first, due.run), &over);
                     let tried = self.reader.blocking(tried).await?;
-                    self.land(&key, file_state, due.run + 1, tried).await?;
+                    self.land(&key, file_state, look, due.run + 1, tried).await?;
                 }
                 _ => {}
             }
         }
         self.say_again();
         Ok(())
+    }
+
+    /// A look at a file of the share, and at what it holds.
+    async fn inspect_content(&self, key: &str) -> Result<(PathState, Option<Look>), String> {
+        let (file, suffixes) = (key.to_owned(), self.settings.suffixes.clone());
+        self.on_share(move |root| Ok(scan::inspect_content(root, &root.join(file), &suffixes))).await
     }
 
     fn say_again(&mut self) {
@@ -418,10 +434,18 @@ impl Watcher {
 
     /// Starts a run of the file. Where it has been, as of a file that was taken back out of quarantine, the next one
     /// is started, unless that of this very content runs or did what was wanted.
-    async fn land(&mut self, key: &str, file_state: FileState, run: u32, tried: Option<Tried>) -> Result<(), Fault> {
+    async fn land(
+        &mut self,
+        key: &str,
+        file_state: FileState,
+        look: Option<Look>,
+        run: u32,
+        tried: Option<Tried>,
+    ) -> Result<(), Fault> {
         let settings = self.settings.clone();
         let first = name::execution_name(&settings.share, key, file_state);
-        let mut start = land::Start { settings: &settings, key, file_state, name: name_of(&first, run), run, tried };
+        let (sample, name) = (look.map(|look| look.sample.digest), name_of(&first, run));
+        let mut start = land::Start { settings: &settings, key, file_state, sample, name, run, tried };
         let mut outcome = land::land(&*self.starter, &start).await;
         if matches!(outcome, Ok(StartOutcome::Existed)) {
             let (machine, of) = (self.settings.machine().to_owned(), first.clone());
@@ -503,18 +527,7 @@ impl Watcher {
             );
             return self.report(&topic, what);
         };
-        let settle = self.settings.settle;
-        let (from, to) = (self.settings.share.clone(), share.clone());
-        let work = move |shares: &Shares| {
-            let root = shares.root(&from).map_err(std::io::Error::other)?;
-            let file = land::foreign(root, &path)?;
-            let modified = file.meta()?.modified();
-            let rests = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age >= settle.duration() * 2);
-            let quarantine = shares.top(&to).map_err(std::io::Error::other)?;
-            if rests { land::quarantine_foreign(&file, &quarantine, now).map(Some) } else { Ok(None) }
-        };
-        let moved = self.io.run(&[&self.settings.share, share], work).await;
-        match moved.unwrap_or_else(|e| Err(std::io::Error::other(fault::chain(&e)))) {
+        match land::put_away(&self.io, &self.settings, share, path, now).await {
             Ok(Some(name)) => tracing::warn!(
                 share = self.settings.share,
                 name,

@@ -123,6 +123,33 @@ fn archiving_ends_in_one_file_wherever_it_was_killed() {
     assert_eq!(b.read("in/a b.mov"), "replaced meanwhile");
 }
 
+/// A copy of reserved size and frozen times is not moved while it is written; what was seen of it stands in its reason.
+#[test]
+fn what_holds_something_else_than_what_was_judged_is_not_put_away() {
+    let b = Appliance::new();
+    b.write("in/x.mov", "half");
+    let sample = || conveyor_base::Sample::of(&fs::File::open(b.path("in/x.mov")).unwrap()).unwrap().digest;
+    let go = |sample: &str| {
+        let version = Folder::top(&b.path("in")).unwrap().look("x.mov".as_ref(), Links::Refused).unwrap().version();
+        b.run(
+            "quarantine",
+            json!({ "input": "s3://in/x.mov", "destination": "quarantine", "execution": "e",
+            "version": version, "sample": sample }),
+        )
+    };
+    let judged = sample();
+    let file = fs::OpenOptions::new().write(true).open(b.path("in/x.mov")).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"full", 0).unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(go(&judged).unwrap_err().error, "Files.Changed");
+    assert_eq!((b.read("in/x.mov"), b.all("quarantine")), ("full".into(), vec![]));
+    let judged = sample();
+    go(&judged).unwrap();
+    let reason: Value = serde_json::from_str(&b.read("quarantine/x.mov.error.json")).unwrap();
+    assert_eq!((&reason["sample"], b.read("quarantine/x.mov")), (&json!(judged), "full".into()));
+}
+
 /// A duplicate goes where the archive surely has its content in another file, and is archived itself where not.
 #[test]
 fn a_duplicate_is_removed_only_where_the_archive_has_its_content() {
