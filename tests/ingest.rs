@@ -103,6 +103,7 @@ impl Bench {
             "share = 'incoming'\nsettle = '150ms'\nscan = '200ms'\nquarantine = 'quarantine'\nin_flight = 2000\n";
         let settings: WatchSettings = toml::from_str(&format!("{common}{more}")).unwrap();
         let watcher = Watcher::new(settings, self.io.clone(), self.recorder.clone(), self.reader.clone());
+        let watcher = watcher.rechecking("quarantine");
         let status = watcher.status();
         Watching { status, task: tokio::spawn(async move { watcher.run().await.unwrap() }) }
     }
@@ -308,4 +309,70 @@ async fn what_stays_incomplete_is_judged_as_it_is() {
     let _watching = bench.watch_with("incomplete = '700ms'");
     fs::write(bench.path("cut.mp4"), &film(9_000)[..5_000]).unwrap();
     until("it starts", || bench.keys() == ["cut.mp4"]).await;
+}
+
+/// What is judged again holds something else than what was judged, and the rest stays where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_in_quarantine_is_taken_up_again() {
+    let bench = Bench::new();
+    let quarantine = bench.dir.path().join("quarantine");
+    let reason = |name: &str| quarantine.join(format!("{name}.error.json"));
+    let put_away = |name: &str, original: &str, sample: Option<&str>| {
+        let told = serde_json::json!({"error": "Media.Truncated", "original": original, "sample": sample});
+        fs::write(reason(name), told.to_string()).unwrap();
+    };
+    let (film, at) = (film(1 << 20), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    // It landed, as a copy of reserved size and frozen times that stalled for too long.
+    let (path, aside) = (bench.path("day/film.mp4"), quarantine.join("film.mp4"));
+    fs::create_dir(bench.path("day")).unwrap();
+    fs::write(&path, [&film[..9_000], &vec![0; film.len() - 9_000]].concat()).unwrap();
+    let writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    writer.set_modified(at).unwrap();
+    let watching = bench.watch_with("incomplete = '0s'");
+    until("it starts", || bench.keys() == ["day/film.mp4"]).await;
+    let judged = bench.told("day/film.mp4").unwrap()["sample"].as_str().unwrap().to_owned();
+    for (name, original) in [
+        ("same.mp4", "s3://incoming/same.mp4"),
+        ("theirs.mp4", "s3://theirs/theirs.mp4"),
+        ("old.mp4", "s3://incoming/old.mp4"),
+        ("taken.mp4", "s3://incoming/taken.mp4"),
+    ] {
+        fs::write(quarantine.join(name), name).unwrap();
+        let sample = sample(&quarantine.join(name));
+        put_away(
+            name,
+            original,
+            match name {
+                "old.mp4" => None,
+                "same.mp4" => Some(&sample),
+                _ => Some("another"),
+            },
+        );
+    }
+    bench.drop_file("taken.mp4", "another file");
+    put_away("film.mp4", "s3://incoming/day/film.mp4", Some(&judged));
+    fs::rename(&path, &aside).unwrap();
+    fs::remove_dir(bench.path("day")).unwrap();
+    // The copy goes on where it is by now.
+    writer.write_all_at(&film, 0).unwrap();
+    writer.set_modified(at).unwrap();
+    until("it is back and starts", || bench.told("day/film.mp4").unwrap()["sample"] == sample_of(&film)).await;
+    assert_eq!((fs::read(&path).unwrap() == film, aside.exists(), reason("film.mp4").exists()), (true, false, false));
+    // Of one whose reason tells nothing only a change is known that is seen.
+    for _ in 0..6 {
+        two_scans(&watching).await;
+    }
+    for name in ["same.mp4", "theirs.mp4", "old.mp4", "taken.mp4"] {
+        assert_eq!((fs::read_to_string(quarantine.join(name)).unwrap().as_str(), reason(name).exists()), (name, true));
+    }
+    assert_eq!(bench.keys(), ["day/film.mp4", "taken.mp4"]);
+    fs::write(quarantine.join("old.mp4"), "mended").unwrap();
+    until("what was mended starts", || bench.keys().contains(&"old.mp4".to_owned())).await;
+    assert_eq!(bench.told("old.mp4").unwrap()["size"], 6);
+}
+
+fn sample_of(bytes: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    sample(file.path())
 }

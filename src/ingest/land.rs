@@ -21,7 +21,7 @@ use super::{StartOutcome, Starter};
 
 /// Rows read at once.
 const PAGE: usize = 1_000;
-const REASON_SUFFIX: &str = ".error.json";
+pub(super) const REASON_SUFFIX: &str = ".error.json";
 
 /// A file that starts its execution.
 #[derive(Clone, Debug, PartialEq, Eq)]

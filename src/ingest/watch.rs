@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 
 use super::again::{self, Again, Due, EndedRun, Tried};
 use super::scan::{self, PathState, Scan};
+use super::second::SecondLooks;
 use super::settings::{WatchSettings, WatchStatus};
 use super::settle::{FileState, Settling};
 use super::whole::Look;
@@ -49,6 +50,9 @@ pub struct Watcher {
     /// What runs, with the files' keys.
     running: HashMap<ExecutionId, String>,
     again: Again,
+    /// The quarantine of the workflows, and what is known of it.
+    rechecked: Option<String>,
+    second: SecondLooks,
     /// Problems that were reported and are not resolved.
     reported: BTreeMap<String, String>,
     next_scan: Timestamp,
@@ -68,16 +72,25 @@ impl Watcher {
             settling,
             running: HashMap::new(),
             again: Again::default(),
+            rechecked: None,
+            second: SecondLooks::default(),
             reported: BTreeMap::new(),
             next_scan: Timestamp(0),
             was_mounted: false,
         }
     }
 
+    /// The same watch, which also takes up again what has changed since it came to that quarantine.
+    #[must_use]
+    pub fn rechecking(self, quarantine: impl Into<String>) -> Watcher {
+        Watcher { rechecked: Some(quarantine.into()), ..self }
+    }
+
     /// The same watch with the same status, which remembers nothing but what the store holds.
     pub fn anew(&self) -> Watcher {
         let (io, starter, reader) = (self.io.clone(), self.starter.clone(), self.reader.clone());
-        Watcher { status: self.status.clone(), ..Watcher::new(self.settings.clone(), io, starter, reader) }
+        let (status, rechecked) = (self.status.clone(), self.rechecked.clone());
+        Watcher { status, rechecked, ..Watcher::new(self.settings.clone(), io, starter, reader) }
     }
 
     pub fn status(&self) -> Arc<Mutex<WatchStatus>> {
@@ -114,6 +127,7 @@ impl Watcher {
             } else {
                 self.land_whole().await?;
                 self.land_again().await?;
+                self.recheck().await?;
             }
             let mut status = self.status.lock();
             status.waiting = self.settling.waiting().count();
@@ -416,6 +430,20 @@ impl Watcher {
             }
         }
         self.say_again();
+        Ok(())
+    }
+
+    /// Gives what has changed in quarantine back to the share, and sees it there as though it was never taken.
+    async fn recheck(&mut self) -> Result<(), Fault> {
+        let now = self.starter.now();
+        let Some(quarantine) = self.rechecked.as_ref().filter(|_| self.second.is_due(self.settings.scan, now)) else {
+            return Ok(());
+        };
+        for key in self.second.round(&self.settings, quarantine, &self.io, &*self.starter).await? {
+            self.settling.gone(&key);
+            self.again.forget(&key);
+            self.next_scan = now;
+        }
         Ok(())
     }
 
