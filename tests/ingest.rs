@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use conveyor_base::{Clock, ExecutionId, Fault, Older, ShareIo, Shares, Span, SystemClock, Timestamp};
+use conveyor_base::{Clock, ExecutionId, Fault, Older, Sample, ShareIo, Shares, Span, SystemClock, Timestamp};
 use conveyor_ingest::{Landing, StartOutcome, Starter, WatchSettings, WatchStatus, Watcher};
 use conveyor_store::{self as store, Commit, Reader, Writer};
 use futures::future::BoxFuture;
@@ -94,13 +95,24 @@ impl Bench {
 
     /// Starts a watcher; it ends with the returned guard.
     fn watch(&self) -> Watching {
-        let settings: WatchSettings = toml::from_str(
-            "share = 'incoming'\nsettle = '150ms'\nscan = '200ms'\nquarantine = 'quarantine'\nin_flight = 2000",
-        )
-        .unwrap();
+        self.watch_with("")
+    }
+
+    fn watch_with(&self, more: &str) -> Watching {
+        let common =
+            "share = 'incoming'\nsettle = '150ms'\nscan = '200ms'\nquarantine = 'quarantine'\nin_flight = 2000\n";
+        let settings: WatchSettings = toml::from_str(&format!("{common}{more}")).unwrap();
         let watcher = Watcher::new(settings, self.io.clone(), self.recorder.clone(), self.reader.clone());
+        let watcher = watcher.rechecking("quarantine");
         let status = watcher.status();
         Watching { status, task: tokio::spawn(async move { watcher.run().await.unwrap() }) }
+    }
+
+    /// What was said of a file at its last start.
+    fn told(&self, key: &str) -> Option<serde_json::Value> {
+        let started = self.recorder.started.lock();
+        let inputs = started.values().map(|input| serde_json::from_str::<serde_json::Value>(input).unwrap());
+        inputs.into_iter().find(|input| input["key"] == key)
     }
 
     fn keys(&self) -> Vec<String> {
@@ -242,4 +254,125 @@ async fn a_clock_that_is_set_back_stops_no_scan() {
     two_scans(&watching).await;
     bench.drop_file("a.mp4", "a");
     until("the file", || bench.keys() == ["a.mp4"]).await;
+}
+
+fn sample(path: &Path) -> String {
+    Sample::of(&fs::File::open(path).unwrap()).unwrap().digest
+}
+
+/// Boxes of a film whose index comes last.
+fn film(bytes: usize) -> Vec<u8> {
+    let a_box = |kind: &[u8], body: &[u8]| [&(body.len() as u32 + 8).to_be_bytes()[..], kind, body].concat();
+    [a_box(b"ftyp", b"qt  "), a_box(b"mdat", &vec![7; bytes]), a_box(b"moov", &[7; 5_000])].concat()
+}
+
+/// Size and times of a copy may stand still while its bytes come, and it may stall for longer than files need to rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_starts_when_its_last_byte_is_there_however_it_comes() {
+    let bench = Bench::new();
+    let watching = bench.watch();
+    let (film, at) = (film(1 << 20), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    let (reserved, grows, other) = (bench.path("reserved.mp4"), bench.path("grows.mp4"), bench.path("other.mp4"));
+    let open = |path: &Path| fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+    let size_first = |path: &Path| {
+        let file = open(path);
+        file.set_len(film.len() as u64).unwrap();
+        file.set_modified(at).unwrap();
+        file
+    };
+    let (whole, half) = (film.len(), film.len() / 2);
+    for (from, to) in [(0, half), (half, whole)] {
+        size_first(&reserved).write_all_at(&film[from..to], from as u64).unwrap();
+        size_first(&reserved);
+        open(&grows).write_all_at(&film[from..to], from as u64).unwrap();
+        // Zeros that were written, and so no hole.
+        let zeros = vec![0; whole - to];
+        open(&other).write_all_at(&[&film[from..to], &zeros].concat(), from as u64).unwrap();
+        if to == half {
+            for _ in 0..4 {
+                two_scans(&watching).await;
+            }
+            assert_eq!(bench.keys(), [""; 0]);
+        }
+    }
+    until("all three start", || bench.keys().len() == 3).await;
+    two_scans(&watching).await;
+    assert_eq!(bench.keys(), ["grows.mp4", "other.mp4", "reserved.mp4"]);
+    for name in ["grows.mp4", "other.mp4", "reserved.mp4"] {
+        assert_eq!(bench.told(name).unwrap()["sample"], sample(&grows), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stays_incomplete_is_judged_as_it_is() {
+    let bench = Bench::new();
+    let _watching = bench.watch_with("incomplete = '700ms'");
+    fs::write(bench.path("cut.mp4"), &film(9_000)[..5_000]).unwrap();
+    until("it starts", || bench.keys() == ["cut.mp4"]).await;
+}
+
+/// What is judged again holds something else than what was judged, and the rest stays where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_in_quarantine_is_taken_up_again() {
+    let bench = Bench::new();
+    let quarantine = bench.dir.path().join("quarantine");
+    let reason = |name: &str| quarantine.join(format!("{name}.error.json"));
+    let put_away = |name: &str, original: &str, sample: Option<&str>| {
+        let told = serde_json::json!({"error": "Media.Truncated", "original": original, "sample": sample});
+        fs::write(reason(name), told.to_string()).unwrap();
+    };
+    let (film, at) = (film(1 << 20), SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000));
+    // It landed, as a copy of reserved size and frozen times that stalled for too long.
+    let (path, aside) = (bench.path("day/film.mp4"), quarantine.join("film.mp4"));
+    fs::create_dir(bench.path("day")).unwrap();
+    fs::write(&path, [&film[..9_000], &vec![0; film.len() - 9_000]].concat()).unwrap();
+    let writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    writer.set_modified(at).unwrap();
+    let watching = bench.watch_with("incomplete = '0s'");
+    until("it starts", || bench.keys() == ["day/film.mp4"]).await;
+    let judged = bench.told("day/film.mp4").unwrap()["sample"].as_str().unwrap().to_owned();
+    for (name, original) in [
+        ("same.mp4", "s3://incoming/same.mp4"),
+        ("theirs.mp4", "s3://theirs/theirs.mp4"),
+        ("old.mp4", "s3://incoming/old.mp4"),
+        ("taken.mp4", "s3://incoming/taken.mp4"),
+    ] {
+        fs::write(quarantine.join(name), name).unwrap();
+        let sample = sample(&quarantine.join(name));
+        put_away(
+            name,
+            original,
+            match name {
+                "old.mp4" => None,
+                "same.mp4" => Some(&sample),
+                _ => Some("another"),
+            },
+        );
+    }
+    bench.drop_file("taken.mp4", "another file");
+    put_away("film.mp4", "s3://incoming/day/film.mp4", Some(&judged));
+    fs::rename(&path, &aside).unwrap();
+    fs::remove_dir(bench.path("day")).unwrap();
+    // The copy goes on where it is by now.
+    writer.write_all_at(&film, 0).unwrap();
+    writer.set_modified(at).unwrap();
+    until("it is back and starts", || bench.told("day/film.mp4").unwrap()["sample"] == sample_of(&film)).await;
+    assert_eq!((fs::read(&path).unwrap() == film, aside.exists(), reason("film.mp4").exists()), (true, false, false));
+    // Of one whose reason tells nothing only a change is known that is seen.
+    for _ in 0..6 {
+        two_scans(&watching).await;
+    }
+    for name in ["same.mp4", "theirs.mp4", "old.mp4", "taken.mp4"] {
+        assert_eq!((fs::read_to_string(quarantine.join(name)).unwrap().as_str(), reason(name).exists()), (name, true));
+    }
+    assert_eq!(bench.keys(), ["day/film.mp4", "taken.mp4"]);
+    fs::write(quarantine.join("old.mp4"), "mended").unwrap();
+    until("what was mended starts", || bench.keys().contains(&"old.mp4".to_owned())).await;
+    assert_eq!(bench.told("old.mp4").unwrap()["size"], 6);
+}
+
+fn sample_of(bytes: &[u8]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), bytes).unwrap();
+    sample(file.path())
 }

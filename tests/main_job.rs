@@ -192,7 +192,7 @@ fn damaged(whole: &[u8], seed: u64, places: usize, keep: f64) -> Vec<u8> {
 fn of_damaged_files_none_is_left_without_a_word() {
     let mut conveyor = Box::new();
     let config = fs::read_to_string(conveyor.path("conveyor.toml")).unwrap();
-    let suffixes = "settle = \"1s\"\nsuffixes = [\".mp4\", \".mkv\", \".ts\", \".mxf\"]\n";
+    let suffixes = "settle = \"1s\"\nincomplete = \"2s\"\nsuffixes = [\".mp4\", \".mkv\", \".ts\", \".mxf\"]\n";
     fs::write(conveyor.path("conveyor.toml"), config.replacen("settle = \"1s\"\n", suffixes, 1)).unwrap();
     let film = "-f lavfi -i testsrc2=size=160x96:rate=25:duration=2 -f lavfi -i sine=duration=2:sample_rate=48000";
     let mut names = Vec::new();

@@ -59,6 +59,16 @@ fn script(job: &Job) -> Result<Value, TaskError> {
         }
         // It is tried again later, so the job runs on without a child.
         "transcode" if wrong("waiting") => Err(TaskError::new("Media.DiskFull", "no space")),
+        // It works on the file until somebody moves that.
+        "transcode" if wrong("day 1/clip") => {
+            let path = job.shares.resolve(&input.parse().unwrap()).unwrap();
+            tokio::task::block_in_place(|| {
+                while path.exists() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            });
+            Err(TaskError::new("Media.Vanished", format!("'{input}' is gone")))
+        }
         "transcode" if wrong("unencodable") => Err(TaskError::new("Media.UnsupportedHdr", "it is HDR")),
         "transcode" => {
             let place = p.pointer("/Settings/OutputGroups/0/OutputGroupSettings/FileGroupSettings/Destination");
@@ -68,7 +78,21 @@ fn script(job: &Job) -> Result<Value, TaskError> {
         "brief" => Ok(json!({ "merged": [p["labels"]["stage"], p["transcript"]["stage"], p["meaning"]["stage"]] })),
         "quality" if wrong("ugly") => Ok(json!({ "score": 0.4, "passed": false, "reasons": ["SSIM is 0.61"] })),
         "quality" => Ok(json!({ "score": 0.97, "passed": true, "reasons": [] })),
+        "publish" if wrong("day 1/late") => {
+            let before = job.shares.resolve(&input.parse().unwrap()).unwrap();
+            let folder = before.parent().unwrap();
+            fs::rename(folder, folder.with_file_name("day 2")).unwrap();
+            Ok(json!({ "destination": p["destination"] }))
+        }
         "publish" => Ok(json!({ "destination": p["destination"], "brief": p["brief"] })),
+        "archive" if !p["version"].is_null() || wrong("day 1/late") => {
+            let path = job.shares.resolve(&input.parse().unwrap()).unwrap();
+            if !path.exists() {
+                return Err(TaskError::new("Files.Vanished", "the source is gone"));
+            }
+            fs::remove_file(path).unwrap();
+            Ok(json!({ "removed": true, "told": p }))
+        }
         "archive" if wrong("unarchivable") => Err(TaskError::new("Media.Vanished", "the source is gone")),
         "archive" => Ok(json!({ "removed": true })),
         "quarantine" => {
@@ -214,8 +238,14 @@ async fn on_a_share_that_is_away_nothing_vanishes_for_good() {
         })
     };
     assert_eq!(conveyor.until("the stage is tried", tried).await, "Media.ShareUnreachable");
-    // It is back, and the execution goes on by itself.
+    // What lies in the folder by now makes no share of it.
     fs::write(conveyor.dir.path().join("source/clip.mp4"), "clip").unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(conveyor.handle.reader().header(main).await.unwrap().unwrap().status, Status::Running);
+    // It is one, as its owner says, and the execution goes on by itself.
+    let mut commit = Commit::new();
+    commit.delete_setting(&mounted_setting("source"));
+    conveyor.handle.commit(commit).await.unwrap();
     let end = conveyor.ended(main).await;
     assert_eq!(output(&end)["status"], "PUBLISHED");
 }

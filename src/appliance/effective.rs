@@ -13,8 +13,8 @@ pub fn of(config: &Config, schedules: &[(&String, &ScheduleSettings)]) -> Value 
     });
     let watches = config.watch.iter().map(|watch| {
         json!({"share": watch.share, "workflow": watch.workflow, "suffixes": watch.suffixes,
-            "settle": watch.settle.to_string(), "scan": watch.scan.to_string(), "in_flight": watch.in_flight,
-            "retry": watch.retry.to_string(), "quarantine": watch.quarantine})
+            "settle": watch.settle.to_string(), "incomplete": watch.incomplete.to_string(), "scan": watch.scan.to_string(), "in_flight": watch.in_flight,
+            "retry": watch.retry.to_string(), "duplicates": watch.duplicates, "quarantine": watch.quarantine})
     });
     let functions = config.functions.keys().map(String::as_str);
     let credentials = config.credentials.iter().map(|c| json!({"user": c.access_key_id, "role": c.role}));

@@ -133,6 +133,9 @@ impl Appliance {
         for watch in &config.watch {
             let watcher =
                 Watcher::new(watch.clone(), appliance.parts.io.clone(), Arc::new(handle.clone()), reader.clone());
+            let quarantine = config.substitutions().quarantine;
+            let has_one = config.shares.contains_key(&quarantine) && quarantine != watch.share;
+            let watcher = if has_one { watcher.rechecking(quarantine) } else { watcher };
             appliance.watches.push(watcher.status());
             appliance
                 .run_supervised(&format!("the watch of share '{}'", watch.share), move || watcher.anew().run())

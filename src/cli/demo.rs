@@ -73,7 +73,7 @@ pub async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&arguments.output)
         .with_context(|| format!("cannot make {}", arguments.output.display()))?;
     let output = arguments.output.canonicalize()?;
-    config.shares.insert("outputs".into(), ShareSettings { path: output.clone(), serve: false });
+    config.shares.insert("outputs".into(), ShareSettings { path: output.clone(), serve: false, mounted: None });
     // The workflow archives its source: it gets a copy.
     let copy = dir.join("shares/incoming").join(name);
     std::fs::copy(file, &copy).with_context(|| format!("cannot read {}", file.display()))?;
@@ -111,7 +111,7 @@ fn one_box(dir: &Path) -> anyhow::Result<Config> {
     for share in ["incoming", "outputs", "archive", "quarantine"] {
         let path = dir.join("shares").join(share);
         std::fs::create_dir_all(&path)?;
-        config.shares.insert(share.to_owned(), ShareSettings { path, serve: false });
+        config.shares.insert(share.to_owned(), ShareSettings { path, serve: false, mounted: None });
     }
     config.notify.log = Some(dir.join("notifications.jsonl"));
     Ok(config)

@@ -3,24 +3,25 @@
 //! The start and the landing's row are one commit. The start is idempotent by name: a file that landed before its row
 //! was forgotten, as when its share was replaced by an empty one, finds its execution again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder, Links, Meta};
-use conveyor_base::{Fault, Timestamp, digest};
+use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, digest, fault};
 use conveyor_store::{Commit, LandingRow, Scans, unless_damaged};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::again::Tried;
 use super::name;
+use super::settings::{Duplicates, WatchSettings};
 use super::settle::{FileState, Settling};
 use super::{StartOutcome, Starter};
 
 /// Rows read at once.
 const PAGE: usize = 1_000;
-const REASON_SUFFIX: &str = ".error.json";
+pub(super) const REASON_SUFFIX: &str = ".error.json";
 
 /// A file that starts its execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +40,11 @@ impl Landing {
 /// The start of an execution for a whole file.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
-    /// Share, workflow and priority.
-    pub place: (&'a str, &'a str, i8),
+    pub settings: &'a WatchSettings,
     pub key: &'a str,
     pub file_state: FileState,
+    /// What a look at its content showed: the quarantine takes the file only while it shows that.
+    pub sample: Option<String>,
     pub name: String,
     /// The how manieth run of the file it is, from 1 on.
     pub run: u32,
@@ -52,17 +54,23 @@ pub struct Start<'a> {
 
 /// Starts the execution for a whole file, and stores the landing with it.
 pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutcome, Fault> {
-    let Start { place: (share, workflow, priority), key, file_state, name, run, tried } = start;
+    let Start { settings, key, file_state, sample, name, run, tried } = start;
     let mut input = json!({
         "jobId": name,
-        "bucket": share,
+        "bucket": settings.share,
         "key": key,
         "size": file_state.size,
         "version": file_state.version(),
         "requestedAt": starter.wall().to_string(),
     });
-    if *priority != 0 {
-        input["priority"] = (*priority).into();
+    if let Some(sample) = sample {
+        input["sample"] = sample.as_str().into();
+    }
+    if settings.priority != 0 {
+        input["priority"] = settings.priority.into();
+    }
+    if settings.duplicates != Duplicates::Leave {
+        input["duplicates"] = json!(settings.duplicates);
     }
     if *run > 1 {
         input["run"] = (*run).into();
@@ -71,8 +79,8 @@ pub async fn land(starter: &dyn Starter, start: &Start<'_>) -> Result<StartOutco
         input["tried"] = tried.as_json();
     }
     let row = LandingRow { sight: file_state.digest(), execution: name.clone() };
-    let landing = Landing { share: (*share).to_owned(), key: (*key).to_owned(), row };
-    starter.start(workflow, name, input.to_string(), landing).await
+    let landing = Landing { share: settings.share.clone(), key: (*key).to_owned(), row };
+    starter.start(&settings.workflow, name, input.to_string(), landing).await
 }
 
 /// Reads the stored landings of a share, and says which execution each file started. May take long: never on a thread
@@ -94,6 +102,23 @@ pub fn recall(
             see(&key, &row.execution)?;
         }
     }
+}
+
+/// All that runs of a share's files, with their keys; without what of it is damaged.
+pub fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
+    let mut running = HashMap::new();
+    for id in rows.running()? {
+        let execution = unless_damaged(rows.summary(id))?.flatten();
+        if !execution.is_some_and(|of| of.machine.name == settings.machine() && of.child.is_none()) {
+            continue;
+        }
+        let Some(header) = unless_damaged(rows.header(id))?.flatten() else { continue };
+        let input: Value = serde_json::from_str(&header.input).unwrap_or_default();
+        if input["bucket"] == settings.share {
+            running.insert(id, input["key"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(running)
 }
 
 /// The landings of files that a complete scan did not see, as commits that drop them. May take long, as [`recall`].
@@ -149,12 +174,48 @@ pub fn quarantine_foreign(file: &Entry, quarantine: &Arc<Folder>, at: Timestamp)
     let mut told = beside.create_new()?;
     told.write_all(reason.to_string().as_bytes())?;
     told.sync_all()?;
-    let moved = match file.rename_new(&place) {
-        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(file, &place),
-        renamed => renamed,
-    };
-    moved.inspect_err(|_| drop(beside.remove_file()))?;
+    move_new(file, &place).inspect_err(|_| drop(beside.remove_file()))?;
     Ok(new_name)
+}
+
+/// Moves a file whose name is no text to the quarantine of its watch once it rests. Returns its new name; none where it does
+/// not rest yet.
+///
+/// # Errors
+/// As [`quarantine_foreign`], and that a share is away.
+pub async fn put_away(
+    io: &ShareIo,
+    settings: &WatchSettings,
+    quarantine: &str,
+    path: PathBuf,
+    now: Timestamp,
+) -> io::Result<Option<String>> {
+    let settle = settings.settle;
+    let (from, to) = (settings.share.clone(), quarantine.to_owned());
+    let work = move |shares: &Shares| {
+        let root = shares.root(&from).map_err(io::Error::other)?;
+        let file = foreign(root, &path)?;
+        let Some(age) = file.meta()?.modified().and_then(|at| at.elapsed().ok()) else {
+            let why = "its date is in the future, so nobody knows whether it is still written; rename it";
+            return Err(io::Error::other(why));
+        };
+        let rests = age >= settle.duration() * 2;
+        let quarantine = shares.top(&to).map_err(io::Error::other)?;
+        if rests { quarantine_foreign(&file, &quarantine, now).map(Some) } else { Ok(None) }
+    };
+    let moved = io.run(&[&settings.share, quarantine], work).await;
+    moved.unwrap_or_else(|e| Err(io::Error::other(fault::chain(&e))))
+}
+
+/// Moves a file to a name that is free, by a copy where that is on another disk.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken, and what the file systems say; the file is then where it was.
+pub fn move_new(file: &Entry, place: &Entry) -> io::Result<()> {
+    match file.rename_new(place) {
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(file, place),
+        renamed => renamed,
+    }
 }
 
 /// Copies under a hidden name, syncs, and only then renames and removes.

@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_executions_name_follows_the_file_and_is_legal() {
-        let file_state = FileState { size: 1, mtime_ns: 2, inode: 3 };
+        let file_state = FileState { size: 1, mtime_ns: 2, inode: 3, changed_ns: 4, blocks: 5 };
         let name = execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", file_state);
         assert_eq!(name, execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", file_state));
         assert!(name.starts_with("n-code-clip-2-"), "{name}");
@@ -114,6 +114,8 @@ mod tests {
             name,
             execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", FileState { size: 2, ..file_state })
         );
+        let touched = FileState { changed_ns: 9, blocks: 9, ..file_state };
+        assert_eq!(name, execution_name("incoming", "day 1/Ünïcode \"Clip\"\n#2.mp4", touched));
         assert!(execution_name("a", &"x".repeat(300), file_state).len() <= 80);
         assert!(execution_name("a", "…/….mp4", file_state).starts_with("file-"));
     }

@@ -10,6 +10,7 @@ use conveyor_base::digest;
 
 use super::name;
 use super::settle::FileState;
+use super::whole::Look;
 
 /// Deepest folder below a share's root that is looked into.
 const DEPTH_MAX: usize = 64;
@@ -127,6 +128,22 @@ pub enum PathState {
     Other,
 }
 
+/// Looks at a file and at what it holds. None of the latter where that cannot be read: who works on the file says why.
+pub fn inspect_content(root: &Path, path: &Path, suffixes: &[String]) -> (PathState, Option<Look>) {
+    let state = inspect(root, path, suffixes);
+    let PathState::File { file_state: seen, .. } = &state else { return (state, None) };
+    let look = || {
+        let file = Folder::top(root)?.read(path.strip_prefix(root).map_err(io::Error::other)?, Links::Refused)?;
+        let meta = Meta::of(&file)?;
+        if !meta.is_file() || file_state(&meta).version() != seen.version() {
+            return Err(io::Error::other("it was exchanged for another"));
+        }
+        Look::at(&file)
+    };
+    let look = look().ok();
+    (state, look)
+}
+
 /// Looks at one path below the root.
 pub fn inspect(root: &Path, path: &Path, suffixes: &[String]) -> PathState {
     let Ok(relative) = path.strip_prefix(root) else { return PathState::Other };
@@ -147,8 +164,14 @@ pub fn inspect(root: &Path, path: &Path, suffixes: &[String]) -> PathState {
     }
 }
 
-fn file_state(meta: &Meta) -> FileState {
-    FileState { size: meta.size, mtime_ns: meta.modified_ns, inode: meta.inode }
+pub fn file_state(meta: &Meta) -> FileState {
+    FileState {
+        size: meta.size,
+        mtime_ns: meta.modified_ns,
+        inode: meta.inode,
+        changed_ns: meta.changed_ns,
+        blocks: meta.blocks,
+    }
 }
 
 #[cfg(test)]

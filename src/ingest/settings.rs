@@ -1,7 +1,7 @@
 //! How a share is watched, and what is shown of it.
 
 use conveyor_base::{Shares, Span};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[[watch]]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -12,9 +12,13 @@ pub struct WatchSettings {
     pub suffixes: Vec<String>,
     #[serde(default = "workflow")]
     pub workflow: String,
-    /// Size and mtime must stay unchanged for this long.
+    /// Whatever the file system says of a file must stay unchanged for this long: its size, its times, its blocks.
     #[serde(default = "settle")]
     pub settle: Span,
+    /// How long a file that seems incomplete is waited for since it last changed: one whose container says that there is more to
+    /// come, with holes, or with nothing but zeros at its end. Then it is judged as it is. Zero: it is not waited for.
+    #[serde(default = "incomplete")]
+    pub incomplete: Span,
     /// How often the whole share is looked at: network shares raise no events for other hosts' writes.
     #[serde(default = "every")]
     pub scan: Span,
@@ -33,8 +37,25 @@ pub struct WatchSettings {
     pub tries: u32,
     #[serde(default = "tried_for")]
     pub tried_for: Span,
+    /// What becomes of a file whose content was processed before.
+    #[serde(default)]
+    pub duplicates: Duplicates,
     /// The share that takes files whose name is no text; without it they stay where they are.
     pub quarantine: Option<String>,
+}
+
+/// What becomes of a dropped file whose content was processed before. The workflow does it, told by its input: ours puts away
+/// the very file that the watch saw, and never the last copy of anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duplicates {
+    /// It stays where it was dropped.
+    #[default]
+    Leave,
+    /// It goes to the archive as a source of its own.
+    Archive,
+    /// It is removed where the archive has its content, read back; else it goes to the archive.
+    Remove,
 }
 
 fn suffixes() -> Vec<String> {
@@ -47,6 +68,10 @@ fn workflow() -> String {
 
 fn settle() -> Span {
     Span::seconds(2)
+}
+
+fn incomplete() -> Span {
+    Span::seconds(60)
 }
 
 fn every() -> Span {

@@ -9,12 +9,12 @@
 //! once when it begins and once when it ends. Work in flight is bounded: further whole files wait on the share. A watch
 //! does one thing at a time with its share, however long that takes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use ::notify::RecommendedWatcher;
 use conveyor_base::names::{name_of, run_of_name};
 use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, fault, shares};
 use conveyor_interpreter::Status;
@@ -23,17 +23,18 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::again::{self, Again, Due, EndedRun, Tried};
+use super::problems::Problems;
 use super::scan::{self, PathState, Scan};
+use super::second::SecondLooks;
 use super::settings::{WatchSettings, WatchStatus};
 use super::settle::{FileState, Settling};
-use super::{StartOutcome, Starter, land, name};
+use super::whole::Look;
+use super::{StartOutcome, Starter, events, land, name};
 
 /// Files that wait in memory for their time; the rest is found by later scans.
 const WAITING_MAX: usize = 10_000;
 /// Events kept between two rounds; beyond that a scan takes their place.
 const EVENTS_MAX: usize = 4_096;
-/// Problems that a status shows; the log has all of them.
-const PROBLEMS_MAX: usize = 20;
 /// How soon whole files that found no room are tried again.
 const ROOM_MS: i64 = 500;
 
@@ -48,8 +49,10 @@ pub struct Watcher {
     /// What runs, with the files' keys.
     running: HashMap<ExecutionId, String>,
     again: Again,
-    /// Problems that were reported and are not resolved.
-    reported: BTreeMap<String, String>,
+    /// The quarantine of the workflows, and what is known of it.
+    rechecked: Option<String>,
+    second: SecondLooks,
+    problems: Problems,
     next_scan: Timestamp,
     was_mounted: bool,
 }
@@ -57,8 +60,9 @@ pub struct Watcher {
 impl Watcher {
     pub fn new(settings: WatchSettings, io: ShareIo, starter: Arc<dyn Starter>, reader: Reader) -> Watcher {
         let status = WatchStatus { share: settings.share.clone(), ..WatchStatus::default() };
-        let settling = Settling::new(settings.settle, WAITING_MAX);
+        let settling = Settling::new(settings.settle, settings.incomplete, WAITING_MAX);
         Watcher {
+            problems: Problems::of(&settings.share),
             settings,
             io,
             starter,
@@ -67,16 +71,24 @@ impl Watcher {
             settling,
             running: HashMap::new(),
             again: Again::default(),
-            reported: BTreeMap::new(),
+            rechecked: None,
+            second: SecondLooks::default(),
             next_scan: Timestamp(0),
             was_mounted: false,
         }
     }
 
+    /// The same watch, which also takes up again what has changed since it came to that quarantine.
+    #[must_use]
+    pub fn rechecking(self, quarantine: impl Into<String>) -> Watcher {
+        Watcher { rechecked: Some(quarantine.into()), ..self }
+    }
+
     /// The same watch with the same status, which remembers nothing but what the store holds.
     pub fn anew(&self) -> Watcher {
         let (io, starter, reader) = (self.io.clone(), self.starter.clone(), self.reader.clone());
-        Watcher { status: self.status.clone(), ..Watcher::new(self.settings.clone(), io, starter, reader) }
+        let (status, rechecked) = (self.status.clone(), self.rechecked.clone());
+        Watcher { status, rechecked, ..Watcher::new(self.settings.clone(), io, starter, reader) }
     }
 
     pub fn status(&self) -> Arc<Mutex<WatchStatus>> {
@@ -113,11 +125,12 @@ impl Watcher {
             } else {
                 self.land_whole().await?;
                 self.land_again().await?;
+                self.recheck().await?;
             }
             let mut status = self.status.lock();
             status.waiting = self.settling.waiting().count();
             status.in_flight = self.running.len();
-            status.problems = self.reported.values().take(PROBLEMS_MAX).cloned().collect();
+            status.problems = self.problems.shown();
             status.troubles = status.problems.clone();
         }
     }
@@ -141,14 +154,17 @@ impl Watcher {
         };
         (self.settling, self.again) = self.reader.blocking(recall).await?;
         let settings = self.settings.clone();
-        self.running = self.reader.blocking(move |rows| running(rows, &settings)).await?;
+        self.running = self.reader.blocking(move |rows| land::running(rows, &settings)).await?;
         self.was_mounted = self.reader.setting(&self.mounted_key())?.is_some();
         Ok(())
     }
 
     /// The files that wait or landed; whoever takes them brings them back.
     fn take_settling(&mut self) -> Settling {
-        std::mem::replace(&mut self.settling, Settling::new(self.settings.settle, WAITING_MAX))
+        std::mem::replace(
+            &mut self.settling,
+            Settling::new(self.settings.settle, self.settings.incomplete, WAITING_MAX),
+        )
     }
 
     /// A clock that was set back must not keep scans from being made until the old time comes round again.
@@ -202,31 +218,15 @@ impl Watcher {
     }
 
     async fn open_fs_watcher(&mut self, sender: mpsc::Sender<PathBuf>) -> Option<RecommendedWatcher> {
-        let see = move |event: ::notify::Result<::notify::Event>| {
-            let Ok(event) = event else { return };
-            if event.kind.is_access() {
-                return;
-            }
-            for path in event.paths {
-                // A full queue loses nothing: the next scan sees the file.
-                let _ = sender.try_send(path);
-            }
-        };
-        // A link may lead out of the share, to folders that nobody may read.
-        let settings = ::notify::Config::default().with_follow_symlinks(false);
-        // It walks over all folders.
-        let opened = self.on_share(move |root| {
-            let opened = RecommendedWatcher::new(see, settings);
-            Ok(opened.and_then(|mut fs_watcher| fs_watcher.watch(root, RecursiveMode::Recursive).map(|()| fs_watcher)))
-        });
+        let opened = self.on_share(move |root| Ok(events::open(root, sender)));
         // Of a share that is away the next scan says so.
         match opened.await.ok()? {
             Ok(fs_watcher) => {
-                self.resolved("events");
+                self.problems.resolved("events");
                 Some(fs_watcher)
             }
             Err(error) => {
-                self.report(
+                self.problems.report(
                     "events",
                     format!(
                         "no events for the share '{}' ({error}); it is scanned every {}",
@@ -305,26 +305,7 @@ impl Watcher {
             self.starter.commit(commit).await?;
             self.was_mounted = mounted;
         }
-        for (path, why) in &scan.unreadable {
-            self.report(
-                &format!("unreadable {}", path.display()),
-                format!("cannot read {}: {why}; it is tried again with every scan", path.display()),
-            );
-        }
-        for path in &scan.odd {
-            let what = format!("{} is a link, a pipe or a device, and is left alone; put a file there", path.display());
-            self.report(&format!("wrong {}", path.display()), what);
-        }
-        // A problem with one file or folder is resolved when a scan does not meet it any more.
-        let unreadable = scan.unreadable.iter().map(|(path, _)| path);
-        let met: HashSet<String> =
-            unreadable.chain(&scan.foreign).chain(&scan.odd).map(|path| path.display().to_string()).collect();
-        self.reported.retain(|topic, _| topic.split_once(' ').is_none_or(|(_, path)| met.contains(path)));
-        match scan.unreadable_more {
-            0 => self.resolved("unreadable"),
-            more => self
-                .report("unreadable", format!("{more} more files and folders cannot be read; the log names the first")),
-        }
+        self.problems.met(&scan);
         self.status.lock().last_scan_ms = Some(self.starter.wall().0);
         let (is_complete, Scan { seen, foreign, .. }) = (scan.is_complete(), scan);
         if is_complete {
@@ -374,13 +355,16 @@ impl Watcher {
                 return Ok(());
             }
             // The last look before the start: it must still be what rested.
-            let look = match self.look(&key).await {
-                Ok(look) => look,
+            let (state, look) = match self.inspect_content(&key).await {
+                Ok(seen) => seen,
                 Err(why) => return self.away(why),
             };
-            match look {
+            match state {
                 PathState::File { file_state: again, .. } if again == file_state => {
-                    self.land(&key, file_state, 1, None).await?;
+                    if look.as_ref().is_some_and(|look| !self.settling.may_take(&key, look, now)) {
+                        continue;
+                    }
+                    self.land(&key, file_state, look, 1, None).await?;
                 }
                 PathState::File { file_state: again, .. } => {
                     self.settling.observe(&key, again, now);
@@ -398,14 +382,14 @@ impl Watcher {
         let room = self.settings.in_flight.saturating_sub(self.running.len());
         let mut all_due = self.again.take_due(now, room).into_iter();
         while let Some((key, due)) = all_due.next() {
-            let look = match self.look(&key).await {
-                Ok(look) => look,
+            let (state, look) = match self.inspect_content(&key).await {
+                Ok(seen) => seen,
                 Err(why) => {
                     std::iter::once((key, due)).chain(all_due).for_each(|(key, due)| self.again.put(key, due));
                     return self.away(why);
                 }
             };
-            let file_state = match look {
+            let file_state = match state {
                 PathState::File { file_state, .. } => file_state,
                 PathState::Unreadable { .. } => {
                     let at = now.plus_ms(self.settings.scan.ms as i64);
@@ -418,6 +402,12 @@ impl Watcher {
             if !self.settling.has_landed(&key, file_state) {
                 continue;
             }
+            // It was found to change, and still does: it is waited for as at first.
+            if due.error.ends_with(".Changed") && look.as_ref().is_some_and(|look| look.missing.is_some()) {
+                self.settling.gone(&key);
+                self.settling.observe(&key, file_state, now);
+                continue;
+            }
             // Somebody may have had it go on meanwhile.
             let summary = unless_damaged(self.reader.summary(due.execution))?.flatten();
             match summary.map(|execution| execution.status) {
@@ -427,7 +417,7 @@ impl Watcher {
                     let first = name::execution_name(&settings.share, &key, file_state);
                     let tried = move |rows: &Scans| Tried::enough(rows, &settings, (&first, due.run), &over);
                     let tried = self.reader.blocking(tried).await?;
-                    self.land(&key, file_state, due.run + 1, tried).await?;
+                    self.land(&key, file_state, look, due.run + 1, tried).await?;
                 }
                 Some(_) => {}
                 // Nobody knows how it ended: the next scan finds the file, and its next run.
@@ -438,21 +428,47 @@ impl Watcher {
         Ok(())
     }
 
+    /// Gives what has changed in quarantine back to the share, and sees it there as though it was never taken.
+    async fn recheck(&mut self) -> Result<(), Fault> {
+        let now = self.starter.now();
+        let Some(quarantine) = self.rechecked.as_ref().filter(|_| self.second.is_due(self.settings.scan, now)) else {
+            return Ok(());
+        };
+        for key in self.second.round(&self.settings, quarantine, &self.io, &*self.starter).await? {
+            self.settling.gone(&key);
+            self.again.forget(&key);
+            self.next_scan = now;
+        }
+        Ok(())
+    }
+
+    /// A look at a file of the share, and at what it holds.
+    async fn inspect_content(&self, key: &str) -> Result<(PathState, Option<Look>), String> {
+        let (file, suffixes) = (key.to_owned(), self.settings.suffixes.clone());
+        self.on_share(move |root| Ok(scan::inspect_content(root, &root.join(file), &suffixes))).await
+    }
+
     fn say_again(&mut self) {
         match self.again.problem(&self.settings.share) {
-            Some(what) => self.report("again", what),
-            None => self.resolved("again"),
+            Some(what) => self.problems.report("again", what),
+            None => self.problems.resolved("again"),
         }
     }
 
     /// Starts a run of the file. Where it has been, as of a file that was taken back out of quarantine, the next one
     /// is started, unless that of this very content runs or did what was wanted.
-    async fn land(&mut self, key: &str, file_state: FileState, run: u32, tried: Option<Tried>) -> Result<(), Fault> {
-        let priority = self.settings.priority;
-        let place = (self.settings.share.clone(), self.settings.workflow.clone());
-        let first = name::execution_name(&place.0, key, file_state);
-        let place = (place.0.as_str(), place.1.as_str(), priority);
-        let mut start = land::Start { place, key, file_state, name: name_of(&first, run), run, tried };
+    async fn land(
+        &mut self,
+        key: &str,
+        file_state: FileState,
+        look: Option<Look>,
+        run: u32,
+        tried: Option<Tried>,
+    ) -> Result<(), Fault> {
+        let settings = self.settings.clone();
+        let first = name::execution_name(&settings.share, key, file_state);
+        let (sample, name) = (look.map(|look| look.sample.digest), name_of(&first, run));
+        let mut start = land::Start { settings: &settings, key, file_state, sample, name, run, tried };
         let mut outcome = land::land(&*self.starter, &start).await;
         if matches!(outcome, Ok(StartOutcome::Existed)) {
             let (machine, of) = (self.settings.machine().to_owned(), first.clone());
@@ -467,23 +483,23 @@ impl Watcher {
                 tracing::info!(share = self.settings.share, key, execution = %id, "a file landed");
                 self.running.insert(id, key.to_owned());
                 self.settling.landed(key, file_state);
-                self.resolved("start");
+                self.problems.resolved("start");
             }
             Ok(StartOutcome::Existed) => self.settling.landed(key, file_state),
             Ok(StartOutcome::Refused(why)) => {
                 self.settling.gone(key);
-                self.report(
+                self.problems.report(
                     "start",
                     format!(
                         "files on '{}' cannot start '{}': {why}; it is tried again with every scan",
-                        place.0, place.1
+                        settings.share, settings.workflow
                     ),
                 );
             }
             Err(fault @ Fault::Fatal { .. }) => return Err(fault),
             Err(fault) => {
                 self.settling.gone(key);
-                self.report("start", fault::chain(&fault));
+                self.problems.report("start", fault::chain(&fault));
             }
         }
         Ok(())
@@ -534,70 +550,27 @@ impl Watcher {
                 "{} has a name that is not UTF-8 and stays where it is; rename it, or set quarantine",
                 path.display()
             );
-            return self.report(&topic, what);
+            return self.problems.report(&topic, what);
         };
-        let settle = self.settings.settle;
-        let (from, to) = (self.settings.share.clone(), share.clone());
-        let work = move |shares: &Shares| {
-            let root = shares.root(&from).map_err(std::io::Error::other)?;
-            let file = land::foreign(root, &path)?;
-            let Some(age) = file.meta()?.modified().and_then(|at| at.elapsed().ok()) else {
-                let why = "its date is in the future, so nobody knows whether it is still written; rename it";
-                return Err(std::io::Error::other(why));
-            };
-            let rests = age >= settle.duration() * 2;
-            let quarantine = shares.top(&to).map_err(std::io::Error::other)?;
-            if rests { land::quarantine_foreign(&file, &quarantine, now).map(Some) } else { Ok(None) }
-        };
-        let moved = self.io.run(&[&self.settings.share, share], work).await;
-        match moved.unwrap_or_else(|e| Err(std::io::Error::other(fault::chain(&e)))) {
+        match land::put_away(&self.io, &self.settings, share, path, now).await {
             Ok(Some(name)) => tracing::warn!(
                 share = self.settings.share,
                 name,
                 "a file with a name that is not UTF-8 went to quarantine"
             ),
             Ok(None) => {}
-            Err(error) => {
-                self.report(&topic, format!("a file whose name is not UTF-8 cannot be moved to quarantine: {error}"))
-            }
+            Err(error) => self
+                .problems
+                .report(&topic, format!("a file whose name is not UTF-8 cannot be moved to quarantine: {error}")),
         }
     }
 
     fn mounted_key(&self) -> String {
         shares::mounted_setting(&self.settings.share)
     }
-
-    /// Reports a problem when it begins.
-    fn report(&mut self, topic: &str, what: String) {
-        if self.reported.get(topic) != Some(&what) {
-            tracing::warn!(share = self.settings.share, "{what}");
-            self.reported.insert(topic.to_owned(), what);
-        }
-    }
-
-    fn resolved(&mut self, topic: &str) {
-        self.reported.remove(topic);
-    }
 }
 
 /// The how manieth run of its file an execution of that name is.
 fn run_of(name: &str) -> u32 {
     run_of_name(name).map_or(1, |(_, run)| run)
-}
-
-/// All that runs of a share's files, with their keys; without what of it is damaged.
-fn running(rows: &Scans, settings: &WatchSettings) -> Result<HashMap<ExecutionId, String>, Fault> {
-    let mut running = HashMap::new();
-    for id in rows.running()? {
-        let execution = unless_damaged(rows.summary(id))?.flatten();
-        if !execution.is_some_and(|of| of.machine.name == settings.machine() && of.child.is_none()) {
-            continue;
-        }
-        let Some(header) = unless_damaged(rows.header(id))?.flatten() else { continue };
-        let input: serde_json::Value = serde_json::from_str(&header.input).unwrap_or_default();
-        if input["bucket"] == settings.share {
-            running.insert(id, input["key"].as_str().unwrap_or_default().to_owned());
-        }
-    }
-    Ok(running)
 }

@@ -365,6 +365,11 @@ impl<'a, O: Observer> Draft<'a, O> {
         }
     }
 
+    /// The attempt needs no cancelling: it is over.
+    pub fn has_ended(&mut self, attempt: Attempt) {
+        self.undone.retain(|command| !matches!(command, Command::CancelTask { attempt: of } if *of == attempt));
+    }
+
     pub fn set_timer(&mut self, due: Timestamp) -> (TimerId, Timestamp) {
         let timer = self.header.next_timer;
         self.header.next_timer.0 = timer.0.saturating_add(1);

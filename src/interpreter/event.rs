@@ -72,6 +72,14 @@ pub enum Event {
     Redriven,
 }
 
+impl Event {
+    /// Whether nothing runs for the attempt any more.
+    pub(crate) fn ends_attempt(&self) -> bool {
+        use Event::{TaskFailed, TaskStartFailed, TaskSubmitFailed, TaskSucceeded};
+        matches!(self, TaskSucceeded { .. } | TaskFailed { .. } | TaskSubmitFailed { .. } | TaskStartFailed { .. })
+    }
+}
+
 /// An effect that is wanted once the step is durable.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {

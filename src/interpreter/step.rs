@@ -114,7 +114,11 @@ fn take(draft: &mut Draft<impl Observer>, event: &Event) -> bool {
             // News that come after the time was over come too late, also where the box was off and nobody fired the timer.
             if let Some(timer) = overdue(draft, id) {
                 draft.clear_timer(timer);
-                return fire(draft, timer.0);
+                let fired = fire(draft, timer.0);
+                if event.ends_attempt() {
+                    draft.has_ended(*attempt);
+                }
+                return fired;
             }
             return match draft.branch(id).map(|branch| &branch.doing) {
                 Some(Doing::MapRun { .. }) => map_run::report(draft, id, event),

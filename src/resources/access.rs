@@ -64,7 +64,7 @@ fn named(value: &Value, into: &mut Vec<Uri>) {
 
 fn shares(parameters: &Value, into: &mut Vec<String>) {
     let mut files = Vec::new();
-    for name in ["input", "destination", "staging", "from", "outputs"] {
+    for name in ["input", "destination", "staging", "from", "outputs", "held", "insteadOf"] {
         named(&parameters[name], &mut files);
     }
     into.extend(files.into_iter().map(|file| file.share));

@@ -153,7 +153,7 @@ impl Stage {
             if stage == "quarantine"
                 && let Some(input) = dropped(call).await?
             {
-                for name in ["version", "tried"] {
+                for name in ["version", "sample", "tried"] {
                     fields.entry(name).or_insert_with(|| input[name].clone());
                 }
             }

@@ -27,7 +27,7 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// The file systems of the shares that the parameters name, as far as they are mounted. The error where one has gone; others
 /// are for the stage itself to meet. `more`: shares that the stage writes to without being told.
-pub async fn check(call: &Call, io: &ShareIo, more: &[String]) -> Result<BTreeMap<String, u64>, TaskError> {
+pub(super) async fn check(call: &Call, io: &ShareIo, more: &[String]) -> Result<BTreeMap<String, u64>, TaskError> {
     let mut names: BTreeSet<String> = more.iter().cloned().collect();
     named(&call.parameters, &mut names);
     let unreachable = |what| TaskError::new("Media.ShareUnreachable", what);

@@ -215,8 +215,8 @@ impl ChildProcesses {
             return Err(failed("the child has no pipes".into()));
         };
         let tail = tokio::spawn(process::tail(stderr));
-        let job = Job { shares: job.shares.clone().held_to_only(&job.access.shares), ..job.clone() };
-        let text = serde_json::to_vec(&job).map_err(|e| failed(format!("the job is no JSON: {e}")))?;
+        let told = Job { shares: job.shares.clone().held_to_only(&job.access.shares), ..job.clone() };
+        let text = serde_json::to_vec(&told).map_err(|e| failed(format!("the job is no JSON: {e}")))?;
         // A child that dies before it has read its job is told of below, with what it said.
         let _ = stdin.write_all(&text).await;
         drop(stdin);

@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use conveyor_base::{EventId, ExecutionId, Fault, Older, Timestamp};
 use conveyor_store::sim::SimDisk;
-use conveyor_store::{
-    Backends, Commit, Direction, EndedBefore, MessageRow, Options, Scans, Stamp, Threads, Writer, open,
-};
+use conveyor_store::{Commit, Direction, EndedBefore, MessageRow, Options, Scans, Stamp, Threads, Writer, open};
 
 use steps::{Sleeper, revision};
 

@@ -56,7 +56,7 @@ impl Appliance {
         let share = |name: &str| -> (String, ShareSettings) {
             let path = dir.path().join(name);
             fs::create_dir_all(&path).unwrap();
-            (name.to_owned(), ShareSettings { path, serve: false })
+            (name.to_owned(), ShareSettings { path, serve: false, mounted: None })
         };
         let data_dir = dir.path().join("data");
         let (writer, reader) = store::open(store::Options::at(&data_dir)).unwrap();

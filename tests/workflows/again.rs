@@ -144,6 +144,86 @@ async fn a_copy_of_a_file_that_fails_later_is_done_in_its_place() {
     }
 }
 
+/// The film is done once, under the name that it has by then; the run that lost it says so and leaves nothing to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_film_whose_folder_is_renamed_under_its_run_is_published_once() {
+    let conveyor = appliance(&[]).await;
+    hurry(&conveyor).await;
+    let this = Watched::begin(conveyor, json!({})).await;
+    let (before, after) = (this.path("source/day 1"), this.path("source/day 2"));
+    fs::create_dir(&before).unwrap();
+    fs::write(before.join("clip.mp4"), "film").unwrap();
+    let hash = blake3::hash(b"film").to_hex().to_string();
+    let claimed = || this.conveyor.handle.reader().on_this_thread().claim(&hash).unwrap();
+    this.conveyor.until("the content is claimed", claimed).await;
+    fs::rename(&before, &after).unwrap();
+    let ended = || {
+        let runs = this.runs("main", "clip");
+        (runs.len() == 2 && runs.iter().all(|run| run.status != Status::Running)).then_some(runs)
+    };
+    let runs = this.conveyor.until("both runs end", ended).await;
+    assert_eq!(runs[0].error.as_deref(), Some("Media.Vanished"));
+    let header = this.conveyor.ended(runs[1].id).await;
+    assert!(header.input.contains("day 2/clip.mp4") && output(&header)["status"] == "PUBLISHED", "{header:?}");
+    let scanned = this.status.lock().last_scan_ms;
+    let later = || (this.status.lock().last_scan_ms > scanned.map(|ms| ms + 500)).then_some(());
+    this.conveyor.until("some scans", later).await;
+    assert_eq!((this.runs("main", "clip").len(), this.status.lock().problems.as_slice()), (2, [].as_slice()));
+    this.watching.abort();
+}
+
+/// It is published under its old name by then, and archived under its new one whatever becomes of duplicates.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_film_that_is_renamed_before_it_is_archived_is_archived_all_the_same() {
+    let this = Watched::begin(appliance(&[]).await, json!({})).await;
+    fs::create_dir(this.path("source/day 1")).unwrap();
+    fs::write(this.path("source/day 1/late.mp4"), "film").unwrap();
+    let gone = || {
+        let runs = this.runs("main", "late");
+        (runs.len() == 2 && !this.path("source/day 2/late.mp4").exists()).then_some(runs)
+    };
+    let runs = this.conveyor.until("its second run puts it away", gone).await;
+    let (first, second) = (this.conveyor.ended(runs[0].id).await, this.conveyor.ended(runs[1].id).await);
+    assert_eq!(
+        (&output(&first)["status"], &output(&first)["archive"]["Error"]),
+        (&json!("PUBLISHED"), &json!("Files.Vanished"))
+    );
+    let end = output(&second);
+    assert_eq!(end["status"], "ALREADY_PROCESSED", "{end}");
+    let told = &end["duplicate"]["told"];
+    let place = format!("s3://archive/archived/{}/day 2/late.mp4", runs[0].name);
+    assert_eq!((&told["destination"], &told["insteadOf"]), (&json!(place), &json!("s3://source/day 1/late.mp4")));
+    this.watching.abort();
+}
+
+/// What was done before stays, or goes as the watch says: the very file that it saw.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_says_what_becomes_of_duplicates() {
+    for duplicates in ["leave", "archive", "remove"] {
+        let this = Watched::begin(appliance(&[]).await, json!({"duplicates": duplicates})).await;
+        fs::write(this.path("source/film.mp4"), "film").unwrap();
+        let ended = |file: &str, count: usize| {
+            let runs = this.runs("main", file);
+            (runs.len() == count && runs.iter().all(|run| run.status != Status::Running)).then_some(runs)
+        };
+        let first = this.conveyor.until("the film is done", || ended("film", 1)).await.remove(0);
+        fs::write(this.path("source/copy.mp4"), "film").unwrap();
+        let copy = this.conveyor.until("its copy's run ends", || ended("copy", 1)).await.remove(0);
+        let end = output(&this.conveyor.ended(copy.id).await);
+        assert_eq!(end["status"], "ALREADY_PROCESSED", "{end}");
+        assert_eq!(this.path("source/copy.mp4").exists(), duplicates == "leave", "{duplicates}: {end}");
+        let told = &end["duplicate"]["told"];
+        let held = format!("s3://archive/archived/{}/", first.name);
+        assert_eq!(told["held"].as_str(), (duplicates == "remove").then_some(held.as_str()), "{duplicates}: {end}");
+        if duplicates != "leave" {
+            let place = format!("s3://archive/archived/{}/copy.mp4", copy.name);
+            assert_eq!((&told["destination"], told["version"].is_string()), (&json!(place), true));
+            assert_eq!(told["blake3"], blake3::hash(b"film").to_hex().to_string());
+        }
+        this.watching.abort();
+    }
+}
+
 /// A run counts however many have begun since, and that of what had the name before says nothing of what has it now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_knows_all_of_its_runs_and_of_which_file_each_is() {

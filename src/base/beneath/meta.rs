@@ -24,6 +24,10 @@ pub struct Meta {
     pub size: u64,
     /// Since 1970, in nanoseconds.
     pub modified_ns: i128,
+    /// When its content, its name or its rights were changed last, since 1970, in nanoseconds: nobody can set it.
+    pub changed_ns: i128,
+    /// What it takes on the disk, in blocks of 512 bytes.
+    pub blocks: u64,
     pub inode: u64,
     pub device: u64,
     pub user: u32,
@@ -83,6 +87,8 @@ impl From<FileStat> for Meta {
             kind,
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             modified_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            changed_ns: i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec),
+            blocks: u64::try_from(stat.st_blocks).unwrap_or_default(),
             inode: stat.st_ino,
             device: stat.st_dev,
             user: stat.st_uid,

@@ -10,11 +10,15 @@
 //!
 //! The source is opened once, and what is hashed and copied is what was opened; content that is not what was to be archived
 //! gets no name in the archive.
+//!
+//! A file whose content was done before (`held`: where the archive has that) is removed only where a copy that is surely
+//! another file there has its content, read back; else it is archived as a source of its own. So no last copy ever goes.
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
-use conveyor_base::beneath::{Entry, Meta};
+use conveyor_base::beneath::{Entry, Links, Meta};
 use conveyor_base::shares::ShareError;
 use conveyor_base::{Place, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
@@ -26,17 +30,30 @@ use super::fault::{self, About};
 
 /// Most files of one name and different content that an archive keeps.
 const SAME_NAME_MAX: u32 = 10_000;
+/// Most files of an execution's folder in the archive that are looked at: it has one, or a few of one name.
+const HELD_MAX: usize = 100;
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Parameters {
     input: Uri,
     /// A file, or a folder where it ends in `/`.
     destination: Uri,
     #[serde(default)]
     blake3: Option<String>,
+    /// What the watch saw of the file when it started the execution, as [`Meta::version`] has it; whatever has the name where
+    /// it is not given.
+    version: Option<String>,
+    /// The folder of the archive that may hold this content under another name, of the execution that did it. Where it does,
+    /// nothing is copied.
+    held: Option<Uri>,
+    /// The file that was to be archived and that this one is by now, under another name. While that is there, or `held` has the
+    /// content, nothing is done.
+    instead_of: Option<Uri>,
 }
 
-/// `{"input", "destination", "blake3"?}` to `{"uri", "blake3", "size", "removed", "alreadyArchived"}`.
+/// `{"input", "destination", "blake3"?, "version"?, "held"?, "insteadOf"?}` to
+/// `{"uri", "blake3", "size", "removed", "alreadyArchived"}`; with `held` the `blake3` must be told.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let mut p: Parameters = fault::parameters(job)?;
     if p.destination.key.is_empty() || p.destination.key.ends_with('/') {
@@ -45,13 +62,104 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let (source, target) = (fault::place(job, &p.input)?, fault::place(job, &p.destination)?);
     // A link at the name itself that leads out is refused, and not replaced.
     target.check().about("look at", &p.destination)?;
+    let folder = p.held.as_ref().map(|held| fault::place(job, held)).transpose()?;
     match source.read() {
-        Ok(file) => archive(&p, &source, &file, &target, reporter),
+        Ok(file) => {
+            let stamp = Stamp::of_open(&file).about("archive", &p.input)?;
+            let version = Meta::of(&file).about("archive", &p.input)?.version();
+            if p.version.as_ref().is_some_and(|seen| *seen != version) {
+                return Err(changed(&p, "was left where it is", "it is not the file that the watch saw"));
+            }
+            if let Some(instead_of) = &p.instead_of
+                && fault::place(job, instead_of)?.check().about("look at", instead_of)?.is_some()
+            {
+                return Ok(left(&p, stamp));
+            }
+            match held(&p, folder.as_ref(), Some(&file), reporter)? {
+                Some(_) if p.instead_of.is_some() => Ok(left(&p, stamp)),
+                Some(held) => remove_held(&p, &source, &file, stamp, &held, reporter),
+                None => archive(&p, &source, &file, &target, reporter),
+            }
+        }
         Err(ShareError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            already_gone(&p, &target, &source, reporter)
+            match held(&p, folder.as_ref(), None, reporter)? {
+                Some(held) => Ok(removed(&p, &held)),
+                None => already_gone(&p, &target, &source, reporter),
+            }
         }
         Err(e) => Err(e).about("archive", &p.input),
     }
+}
+
+/// A copy in the archive.
+struct Held {
+    uri: Uri,
+    size: u64,
+}
+
+/// The copy of the content that the archive holds for the execution that did it: read back, and no other name of the file that
+/// is to go.
+fn held(
+    p: &Parameters,
+    folder: Option<&Place>,
+    file: Option<&File>,
+    reporter: &dyn Reporter,
+) -> Result<Option<Held>, TaskError> {
+    let (Some(uri), Some(place), Some(blake3)) = (&p.held, folder, &p.blake3) else { return Ok(None) };
+    let folder = match place.folder() {
+        Err(e) if e.is_missing() => return Ok(None),
+        folder => folder.about("look at", uri)?,
+    };
+    let own = file.map(|file| Meta::of(file)).transpose().about("look at", &p.input)?;
+    for path in disk::files_below(&folder).about("list", uri)?.into_iter().take(HELD_MAX) {
+        let (Some(name), Some(key)) = (path.file_name(), path.to_str()) else { continue };
+        let Ok(within) = folder.folder(path.parent().unwrap_or_else(|| "".as_ref()), Links::Refused) else { continue };
+        let copy = Arc::new(within).entry(name);
+        let meta = copy.meta().about_path("look at", &copy.path())?;
+        let other = own.as_ref().is_none_or(|own| own.size == meta.size && !own.is_same(&meta));
+        if other && holds(&copy, None, blake3, reporter)? {
+            let key = format!("{}/{key}", uri.key.trim_end_matches('/'));
+            return Ok(Some(Held { uri: Uri::new(uri.share.clone(), key), size: meta.size }));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes a file whose content the archive holds, if it is what the execution worked on.
+fn remove_held(
+    p: &Parameters,
+    source: &Place,
+    file: &File,
+    stamp: Stamp,
+    held: &Held,
+    reporter: &dyn Reporter,
+) -> Result<Value, TaskError> {
+    let mut meter = Meter::new(reporter, "verifying", stamp.size);
+    let blake3 = disk::hash(file, &mut meter).about("read", &p.input)?;
+    expected(p, &blake3)?;
+    let now = source.look().about("look at", &p.input)?;
+    if Stamp::of(&now).about("look at", &p.input)? != stamp {
+        return Err(changed(p, "was not removed", "it was changed while it was read"));
+    }
+    let own = source.entry().about("remove", &p.input)?;
+    own.remove_file().about("remove", &p.input)?;
+    disk::sync_folder(&own);
+    Ok(removed(p, held))
+}
+
+fn removed(p: &Parameters, held: &Held) -> Value {
+    json!({
+        "uri": held.uri,
+        "source": p.input,
+        "blake3": p.blake3,
+        "size": held.size,
+        "removed": true,
+        "alreadyArchived": true,
+    })
+}
+
+fn left(p: &Parameters, stamp: Stamp) -> Value {
+    json!({ "source": p.input, "blake3": p.blake3, "size": stamp.size, "removed": false })
 }
 
 fn archive(

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Entry, Folder, Kind, Meta};
-use conveyor_base::{Clock, Place, SystemClock, TaskError, Uri};
+use conveyor_base::{Clock, Place, Sample, SystemClock, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -53,6 +53,9 @@ struct Parameters {
     /// What the watch saw of the file when it started the execution, as [`Meta::version`] has it; whatever has the name where
     /// it is not known.
     version: Option<String>,
+    /// What a look at its content showed the watch then, as [`Sample`] has it. While a copy comes into space that was reserved for it
+    /// the version stands still, and this does not.
+    sample: Option<String>,
     /// How often, since when and with what error the watch saw it fail, where that was too often: no other file is worse for
     /// it, and another release may do it.
     tried: Option<Tried>,
@@ -84,6 +87,11 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let (name, begun) = free_name(&root, &name, &p)?;
     let (place, reason) = (root.entry(&name), root.entry(format!("{name}{REASON_SUFFIX}")));
     let is_it = |meta: &Meta| p.version.as_ref().is_none_or(|version| *version == meta.version());
+    if let Some(sample) = p.sample.as_ref().filter(|_| there.is_some_and(|meta| is_it(&meta)))
+        && source.read().is_ok_and(|file| Sample::of(&file).is_ok_and(|now| now.digest != *sample))
+    {
+        return Err(changed(&source.path()));
+    }
     let (mut vanished, mut written) = (false, false);
     if !begun {
         let size = there.and_then(|meta| Stamp::of(&meta).ok()).map(|stamp| stamp.size);
@@ -106,6 +114,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             "original": p.input,
             "file": (!vanished).then_some(&name),
             "size": size,
+            "sample": p.sample,
             "note": note,
         });
         if there.is_none_or(|meta| is_it(&meta)) {

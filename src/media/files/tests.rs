@@ -144,6 +144,97 @@ fn outputs_of_a_file_that_was_replaced_are_not_published() {
     assert_eq!(b.read("outputs/j/a.mp4"), "of it");
 }
 
+/// A copy of reserved size and frozen times is not moved while it is written; what was seen of it stands in its reason.
+#[test]
+fn what_holds_something_else_than_what_was_judged_is_not_put_away() {
+    let b = Appliance::new();
+    b.write("in/x.mov", "half");
+    let sample = || conveyor_base::Sample::of(&fs::File::open(b.path("in/x.mov")).unwrap()).unwrap().digest;
+    let go = |sample: &str| {
+        let version = Folder::top(&b.path("in")).unwrap().look("x.mov".as_ref(), Links::Refused).unwrap().version();
+        b.run(
+            "quarantine",
+            json!({ "input": "s3://in/x.mov", "destination": "quarantine", "execution": "e",
+            "version": version, "sample": sample }),
+        )
+    };
+    let judged = sample();
+    let file = fs::OpenOptions::new().write(true).open(b.path("in/x.mov")).unwrap();
+    let before = file.metadata().unwrap().modified().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"full", 0).unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(go(&judged).unwrap_err().error, "Files.Changed");
+    assert_eq!((b.read("in/x.mov"), b.all("quarantine")), ("full".into(), vec![]));
+    let judged = sample();
+    go(&judged).unwrap();
+    let reason: Value = serde_json::from_str(&b.read("quarantine/x.mov.error.json")).unwrap();
+    assert_eq!((&reason["sample"], b.read("quarantine/x.mov")), (&json!(judged), "full".into()));
+}
+
+/// A duplicate goes where the archive surely has its content in another file, and is archived itself where not.
+#[test]
+fn a_duplicate_is_removed_only_where_the_archive_has_its_content() {
+    let b = Appliance::new();
+    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+    let version = |key: &str| {
+        let folder = Folder::top(&b.path("in")).unwrap();
+        folder.look(key.as_ref(), Links::Refused).unwrap().version()
+    };
+    let go = |version: &str, more: Value| {
+        let mut p = json!({ "input": "s3://in/copy.mov", "destination": "s3://archive/archived/job-2/copy.mov",
+            "blake3": hash("film"), "held": "s3://archive/archived/job-1/", "version": version });
+        p.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        b.run("archive", p)
+    };
+    let held = || b.write("archive/archived/job-1/day/film.mov", "film");
+    b.write("in/copy.mov", "film");
+    held();
+    // Not the file that was seen, or not what it was done for: it stays.
+    let seen = version("copy.mov");
+    assert_eq!(go("4-1-1", json!({})).unwrap_err().error, "Files.Changed");
+    b.write("archive/archived/job-1/day/film.mov", "mlif");
+    b.write("in/copy.mov", "mlif");
+    assert_eq!(go(&version("copy.mov"), json!({ "held": "s3://archive/none/" })).unwrap_err().error, "Files.Changed");
+    assert_eq!((b.read("in/copy.mov"), b.all("archive").len()), ("mlif".into(), 1));
+    // Rot in the archive, nothing there, or the file itself under another name: it is the last copy, and is kept.
+    for other in ["rot!", "", "itself"] {
+        let copy = b.path("archive/archived/job-1/day/film.mov");
+        fs::remove_file(&copy).unwrap();
+        b.write("in/copy.mov", "film");
+        match other {
+            "itself" => fs::hard_link(b.path("in/copy.mov"), &copy).unwrap(),
+            other => fs::write(&copy, other).unwrap(),
+        }
+        let end = go(&version("copy.mov"), json!({})).unwrap();
+        assert_eq!(
+            (&end["removed"], &end["uri"]),
+            (&json!(true), &json!("s3://archive/archived/job-2/copy.mov")),
+            "{other}"
+        );
+        assert_eq!(b.read("archive/archived/job-2/copy.mov"), "film", "{other}");
+        assert!(b.all("in").is_empty());
+        fs::remove_file(b.path("archive/archived/job-2/copy.mov")).unwrap();
+    }
+    fs::remove_file(b.path("archive/archived/job-1/day/film.mov")).unwrap();
+    b.write("in/copy.mov", "film");
+    held();
+    let seen_again = version("copy.mov");
+    assert_ne!(seen, seen_again);
+    // It stands for another file only once that is gone, and not where the archive has it.
+    b.write("in/film.mov", "film");
+    for _ in 0..2 {
+        let end = go(&seen_again, json!({ "insteadOf": "s3://in/film.mov" })).unwrap();
+        assert_eq!((&end["removed"], b.read("in/copy.mov")), (&json!(false), "film".into()));
+        let _ = fs::remove_file(b.path("in/film.mov"));
+    }
+    // Twice, as where the box was killed after it.
+    for _ in 0..2 {
+        let end = go(&seen_again, json!({})).unwrap();
+        assert_eq!(end["uri"], "s3://archive/archived/job-1/day/film.mov");
+        assert_eq!((b.all("in"), b.all("archive")), (vec![], vec!["archived/job-1/day/film.mov".to_owned()]));
+    }
+}
+
 #[test]
 fn publishing_ends_in_one_folder_wherever_it_was_killed() {
     let b = Appliance::new();
