@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+pub const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 /// redb's pages, and the blocks that are verified.
 const BLOCK: usize = 4096;
 /// Of each kind one may be damaged and one is not.
@@ -38,7 +38,7 @@ impl Clock for PausedClock {
 
 /// `test:work` takes a core and ends once the box is started again; `test:around` starts a child and waits for it.
 #[derive(Clone, Default)]
-struct Work {
+pub struct Work {
     ends: Arc<AtomicBool>,
 }
 
@@ -99,7 +99,7 @@ fn definition(kind: &str) -> Value {
     json!({"StartAt": "Do", "States": {"Do": state}})
 }
 
-async fn boot(disk: &SimDisk, at: Timestamp, work: Work) -> (Handle, Writer, Reader) {
+pub async fn boot(disk: &SimDisk, at: Timestamp, work: Work) -> (Handle, Writer, Reader) {
     let threads = Threads::Caller { checkpoint_every: 3 };
     let options = Options { threads, segment_bytes: 64 << 10, ..Options::on(Arc::new(disk.clone())) };
     let (writer, reader) = open(options).unwrap();
@@ -148,7 +148,7 @@ async fn begin() -> (Files, BTreeMap<ExecutionId, (&'static str, usize)>) {
     (files(&disk), all)
 }
 
-fn files(disk: &SimDisk) -> Files {
+pub fn files(disk: &SimDisk) -> Files {
     let read = |name: String| {
         let file = disk.open(&name).unwrap();
         let mut bytes = vec![0; file.len().unwrap() as usize];
@@ -158,7 +158,7 @@ fn files(disk: &SimDisk) -> Files {
     disk.names().unwrap().into_iter().map(read).collect()
 }
 
-fn on_disk(files: &Files) -> SimDisk {
+pub fn on_disk(files: &Files) -> SimDisk {
     let disk = SimDisk::new(1);
     for (name, bytes) in files {
         let file = disk.open(name).unwrap();
