@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conveyor_asl as asl;
+use conveyor_base::limits::{Quotas, set_quotas};
 use conveyor_base::{ExecutionId, SystemClock, TaskError, Timestamp};
 use conveyor_interpreter::{
     Command, Entry, Env, Event, Execution, Header, Json, MachineRef, Outcome, RunTask, Status, step,
@@ -194,6 +195,37 @@ async fn what_was_in_flight_runs_anew_after_a_restart() {
     assert_eq!(second.handle.express().counts["waits"].succeeded, 1);
     let third = start_on("c").await;
     assert_eq!(third.handle.resume_express().await, 0, "it has its end now");
+}
+
+/// Starts that come together wait for their record, and one whose record fails is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_run_than_may_and_of_one_that_is_refused_nothing_is_told() {
+    const MOST: usize = 4;
+    assert!(set_quotas(Quotas { express_executions: MOST, ..Quotas::default() }), "a test is a process of its own");
+    let (dir, records) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let record = records.path().join("record");
+    let conveyor = Appliance::recording(dir.path(), Some(&record)).await;
+    let waits = json!({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 200, "End": true}}});
+    conveyor.machine("waits", true, "ALL", waits).await;
+    let handle = &conveyor.handle;
+    let once = || StartRequest { once: true, ..start("waits", None, json!({})) };
+    std::fs::rename(&record, records.path().join("away")).unwrap();
+    handle.start(once()).await.unwrap_err();
+    std::fs::rename(records.path().join("away"), &record).unwrap();
+    let board = handle.express();
+    assert!(board.counts.is_empty() && board.running_total == 0, "{board:?}");
+
+    let all = futures::future::join_all((0..8 * MOST).map(|_| handle.start(once()))).await;
+    let (started, refused): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+    assert_eq!((started.len(), handle.express().running_total), (MOST, MOST));
+    assert!(refused.iter().all(|one| one.as_ref().is_err_and(|refused| refused.code == "ExecutionLimitExceeded")));
+    let one = started[0].as_ref().unwrap();
+    assert!(handle.stop_express(one.id, None, None).await);
+    until("its place is free", || (handle.express().running_total < MOST).then_some(())).await;
+    handle.start(once()).await.unwrap();
+    assert_eq!(handle.express().counts["waits"].started as usize, MOST + 1);
+    let lines = conveyor.lines(dir.path()).await;
+    assert_eq!(lines.iter().filter(|line| line["type"] == "ExecutionStarted").count(), MOST + 1);
 }
 
 /// Standard executions log at the level that was asked for.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use conveyor_base::{Shares, TaskError, Uri};
 use conveyor_job::{Access, Job};
 use conveyor_sandbox::{ChildProcesses, Mode, Sandbox, Spawn as _};
+use conveyor_testing::exchange::Exchange;
 use serde_json::{Value, json};
 
 /// A user without any rights, for tests that run as root.
@@ -210,6 +211,33 @@ fn a_link_out_of_a_share_is_the_file_s_fault_and_is_not_followed() {
     // A link that begins at the top leads out, whatever it leads to: what the top is changes with whoever looks.
     assert_eq!(run("beside.mp4").error, "Media.InvalidParameter");
     assert_eq!(run("none.mp4").error, "Media.Vanished");
+}
+
+/// Somebody who may write to a share exchanges a folder with a link, between the look at a file in it and its binding.
+#[test]
+fn nothing_is_made_where_an_exchanged_link_leads_to() {
+    let house = House::new();
+    // Not below /tmp, which the new root is made on and hides.
+    let outside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let sub = house.path("in/film/sub");
+    fs::create_dir_all(sub.join("deep")).unwrap();
+    for name in ["a.mp4", "deep/b.mp4"] {
+        fs::write(sub.join(name), "no film").unwrap();
+    }
+    let run = |key: &str| {
+        let access = Access::reading(["film", key].map(|key| Uri::new("in", key)));
+        house.run("fingerprint", json!({ "input": format!("s3://in/{key}") }), access, "")
+    };
+    let within = ["film/sub/a.mp4", "film/sub/deep/b.mp4"];
+    within.iter().for_each(|key| drop(run(key).unwrap()));
+    let exchange = Exchange::with_link(&sub, outside.path());
+    for _ in 0..30 {
+        // Their errors are those of whatever was there when it was looked at.
+        within.iter().for_each(|key| drop(run(key)));
+    }
+    drop(exchange);
+    let made: Vec<_> = fs::read_dir(outside.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(made.is_empty(), "{made:?}");
 }
 
 /// Whether the test can become somebody else.

@@ -97,7 +97,8 @@ struct Authorization<'a> {
     day: &'a str,
     region: &'a str,
     service: &'a str,
-    signed: Vec<&'a str>,
+    /// Names of headers, with semicolons between them.
+    signed: &'a str,
     signature: &'a str,
 }
 
@@ -117,14 +118,7 @@ impl<'a> Authorization<'a> {
         let _terminator = parts.next().filter(|t| *t == "aws4_request")?;
         let (service, region, day) = (parts.next()?, parts.next()?, parts.next()?);
         let key_id = parts.next()?;
-        Some(Authorization {
-            key_id,
-            day,
-            region,
-            service,
-            signed: signed?.split(';').collect(),
-            signature: signature?,
-        })
+        Some(Authorization { key_id, day, region, service, signed: signed?, signature: signature? })
     }
 
     /// When it was signed, where that is lately, and what must be signed is.
@@ -133,6 +127,14 @@ impl<'a> Authorization<'a> {
         check_date(date, now)?;
         if !date.starts_with(self.day) || self.day.len() != 8 {
             return Err(invalid("the credential's date is not the request's"));
+        }
+        // As AWS wants them, and each once: a header is copied for each time that it is named, before anything is known of
+        // who names it.
+        let (names, nexts) = (self.signed_names(), self.signed_names().skip(1));
+        if !names.clone().zip(nexts).all(|(name, next)| name < next)
+            || names.flat_map(str::bytes).any(|byte| byte.is_ascii_uppercase())
+        {
+            return Err(invalid("SignedHeaders must be in lower case, in alphabetical order, and each once"));
         }
         // What is not signed could be changed on the way: these three must be.
         if !["host", "x-amz-date"].iter().all(|must| self.signs(must))
@@ -143,8 +145,12 @@ impl<'a> Authorization<'a> {
         Ok(date)
     }
 
+    fn signed_names(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
+        self.signed.split(';')
+    }
+
     fn signs(&self, header: &str) -> bool {
-        self.signed.contains(&header)
+        self.signed_names().any(|name| name == header)
     }
 }
 
@@ -152,10 +158,10 @@ fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, 
     let mut query: Vec<&str> = request.uri.query().unwrap_or_default().split('&').filter(|p| !p.is_empty()).collect();
     query.sort_unstable();
     let mut headers = String::new();
-    for name in &authorization.signed {
+    for name in authorization.signed_names() {
         let values: Vec<String> = request
             .headers
-            .get_all(*name)
+            .get_all(name)
             .iter()
             .map(|v| String::from_utf8_lossy(v.as_bytes()).split_whitespace().collect::<Vec<_>>().join(" "))
             .collect();
@@ -169,7 +175,7 @@ fn canonical(request: &Signed, authorization: &Authorization) -> Result<String, 
         request.method,
         request.uri.path(),
         query.join("&"),
-        authorization.signed.join(";"),
+        authorization.signed,
         hex(&Sha256::digest(request.body)),
     ))
 }
@@ -232,5 +238,35 @@ mod tests {
         assert_eq!(refused(b"", late, &secret), (false, "InvalidSignatureException"), "old, and no guess");
         assert_eq!(refused(b"", now, &|_| None), (true, "UnrecognizedClientException"));
         assert_eq!(refused(b"", now, &|_| Some("another secret")), (true, "InvalidSignatureException"));
+    }
+
+    /// Each would be copied for as often as it is named, by anybody who knows a key id.
+    #[test]
+    fn headers_that_are_named_again_and_again_are_not_looked_at() {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", "example.amazonaws.com".parse().unwrap());
+        headers.insert("x-amz-date", "20150830T123600Z".parse().unwrap());
+        headers.insert("x-long", "x".repeat(16_000).parse().unwrap());
+        let mut said = |signed: &str| {
+            let authorization = format!(
+                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, \
+                 SignedHeaders={signed}, Signature=5fa0"
+            );
+            headers.insert("authorization", authorization.parse().unwrap());
+            let request = Signed { method: &Method::GET, uri: &Uri::from_static("/"), headers: &headers, body: b"" };
+            let now = Timestamp(1_440_938_160_000);
+            let before = can_hold(&headers, now, |_| true).is_ok();
+            match verify(&request, now, |_| Some("a secret")) {
+                Err(Unverified::Unreadable(refusal)) => (before, refusal.message),
+                Err(Unverified::Wrong(_)) => (before, String::new()),
+                Ok(()) => panic!("{signed}: nobody signed this"),
+            }
+        };
+        assert_eq!(said("host;x-amz-date;x-long"), (true, String::new()), "judged, and of another secret");
+        let often = format!("host;x-amz-date{}", ";x-long".repeat(2_000));
+        for signed in [&*often, "x-amz-date;host", "host;host;x-amz-date", "X-LONG;X-LONg;host;x-amz-date;x-long"] {
+            let (before, why) = said(signed);
+            assert!(!before && why.contains("each once"), "{}: {why}", &signed[..30.min(signed.len())]);
+        }
     }
 }

@@ -16,6 +16,7 @@ use conveyor_run::lanes::{Codec, Encodes, Pictures, Work};
 use conveyor_run::{Demand, OnForecast};
 use conveyor_sandbox::Spawn;
 use conveyor_settings::{self as settings, VideoCode};
+use nix::sys::statvfs::{Statvfs, statvfs};
 use serde_json::{Value, json};
 
 use super::predict::Predictor;
@@ -23,6 +24,9 @@ use super::{Adapter, Call, CallFuture, CallOutcome, access, aws, claims, fault, 
 
 /// What work folders leave of the disk that they share with the store.
 const RESERVE_BYTES: u64 = 64 << 20;
+/// Files that may still be made on it: a twentieth of all, and no more than a stage can make between two looks.
+const RESERVE_FILES: u64 = 100_000;
+const RESERVE_FILES_PART: u64 = 20;
 /// How often the disk is looked at while a stage writes.
 const DISK_EVERY: Duration = Duration::from_millis(500);
 
@@ -251,20 +255,44 @@ fn with_moves(mut result: Value, moved: &[String]) -> Value {
 /// appliance itself could not go on.
 async fn crowded(folder: &Path) -> TaskError {
     loop {
-        if let Ok(disk) = nix::sys::statvfs::statvfs(folder) {
-            let free = disk.blocks_available() * disk.fragment_size();
-            if free < RESERVE_BYTES {
-                let what = format!(
-                    "the disk of the work folder {} has {} MiB left, and {} MiB are kept for the appliance's own store; \
-                     free some space on the disk that holds data_dir",
-                    folder.display(),
-                    free >> 20,
-                    RESERVE_BYTES >> 20
-                );
-                return TaskError::new("Media.DiskFull", what);
-            }
+        if let Ok(disk) = statvfs(folder)
+            && let Some(error) = Room::of(&disk).lack(folder)
+        {
+            return error;
         }
         tokio::time::sleep(DISK_EVERY).await;
+    }
+}
+
+/// What a disk has left for the appliance's user.
+struct Room {
+    bytes: u64,
+    files: u64,
+    /// Files that it can have in all; 0 where it does not count them.
+    files_total: u64,
+}
+
+impl Room {
+    fn of(disk: &Statvfs) -> Room {
+        let bytes = disk.blocks_available() * disk.fragment_size();
+        Room { bytes, files: disk.files_available(), files_total: disk.files() }
+    }
+
+    fn lack(&self, folder: &Path) -> Option<TaskError> {
+        let files_kept = RESERVE_FILES.min(self.files_total / RESERVE_FILES_PART);
+        let (left, kept, advice) = if self.bytes < RESERVE_BYTES {
+            (format!("{} MiB", self.bytes >> 20), format!("{} MiB", RESERVE_BYTES >> 20), "free some space")
+        } else if self.files < files_kept {
+            (format!("room for {} files (inodes)", self.files), format!("{files_kept} of them"), "remove files")
+        } else {
+            return None;
+        };
+        let cause = format!(
+            "the disk of the work folder {} has {left} left, and {kept} are kept for the appliance's own store; {advice} \
+             on the disk that holds data_dir",
+            folder.display()
+        );
+        Some(TaskError::new("Media.DiskFull", cause))
     }
 }
 
@@ -351,6 +379,23 @@ mod tests {
         let Work::Pictures(Pictures { encodes: Some(encodes), .. }) = work(&job) else { panic!() };
         assert!(encodes.cores_only && encodes.sessions == 3, "{encodes:?}");
         assert_eq!(work(&json!({ "Settings": {} })), Work::Cores { weight: 4 }, "the stage itself refuses it");
+    }
+
+    #[test]
+    fn a_stage_leaves_the_store_bytes_and_files() {
+        let lack = |bytes, files, files_total| {
+            let error = Room { bytes, files, files_total }.lack(Path::new("/data/work/x"));
+            error.map(|error| (error.error, error.cause))
+        };
+        assert_eq!(lack(1 << 30, 1 << 20, 1 << 22), None);
+        assert_eq!(lack(1 << 30, 0, 0), None, "a disk that counts no files");
+        assert_eq!(lack(1 << 30, 60, 1_000), None, "a small one");
+        for (lacking, what) in
+            [(lack(1 << 20, 1 << 20, 1 << 22), "1 MiB"), (lack(1 << 30, 99_999, 1 << 22), "99999 files")]
+        {
+            let (error, cause) = lacking.unwrap();
+            assert!(error == "Media.DiskFull" && cause.contains(what) && cause.contains("/data/work/x"), "{cause}");
+        }
     }
 
     #[test]

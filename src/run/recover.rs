@@ -32,7 +32,9 @@ const RESUMED_PER_TURN: usize = 256;
 pub async fn start(mut config: Config) -> Result<Handle, Fault> {
     let lanes = std::mem::take(&mut config.lanes);
     let express_record = config.express_record.take();
-    let mark = config.reader.setting(timers::CLOCK)?.and_then(|mark| ClockMark::of_bytes(&mark));
+    // Where the mark is damaged the box's time is the wall clock's, as at its first start: so it is after a repair, too.
+    let mark = unless_damaged(config.reader.setting(timers::CLOCK))?.flatten();
+    let mark = mark.and_then(|mark| ClockMark::of_bytes(&mark));
     let clock = Arc::new(BoxClock::new(config.clock.clone(), mark));
     let core = Core::new(config, clock);
     // Before anything can be started: what runs unrecorded is lost with the process.

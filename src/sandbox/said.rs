@@ -46,16 +46,19 @@ pub async fn listen(mut pipe: impl AsyncBufRead + Unpin, heard: Heard<'_>) -> Re
             return Err(format!("reported a line of more than {REPORT_LINE_BYTES_MAX} bytes"));
         }
         lines += 1;
-        made_bytes += if line.starts_with(br#"{"made""#) { line.len() } else { 0 };
         match serde_json::from_slice(&line) {
             Ok(Report::Progress(progress)) => on_progress(plain(progress)),
             // Said before the file is opened; later it could be anybody's word.
             Ok(Report::Jailed(closed)) if lines == 1 => *jail = Some(closed),
             Ok(Report::Jailed(_)) => return Err("said twice that it is in jail".to_owned()),
-            Ok(Report::Made(_)) if files.len() >= FILES_MAX || made_bytes > MADE_BYTES_MAX => {
-                return Err(format!("made more than {FILES_MAX} files, or files of endless names"));
+            Ok(Report::Made(file)) => {
+                // By what the line was read as: the same can be written in many ways.
+                made_bytes += line.len();
+                if files.len() >= FILES_MAX || made_bytes > MADE_BYTES_MAX {
+                    return Err(format!("made more than {FILES_MAX} files, or files of endless names"));
+                }
+                files.push(file);
             }
-            Ok(Report::Made(file)) => files.push(file),
             Ok(last) => return Ok(Some(last)),
             Err(e) => return Err(format!("reported what is no report ({e})")),
         }
@@ -159,11 +162,13 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_names_files_without_end_is_not_listened_to() {
         let name = "n".repeat(REPORT_LINE_BYTES_MAX - 200);
-        let made = format!(r#"{{"made":{{"from":"a","to":"s3://outputs/{name}"}}}}"#);
-        let lines = format!("{made}\n").repeat(MADE_BYTES_MAX / made.len() + 2);
-        let (end, files, _) = hear(&lines).await;
-        assert!(end.is_err_and(|why| why.contains("endless names")));
-        assert!(!files.is_empty() && files.len() * made.len() <= MADE_BYTES_MAX, "{} files", files.len());
+        for begins in [r#"{"made""#, r#" {"made""#, r#"{ "made""#, r#"{"\u006dade""#] {
+            let made = format!(r#"{begins}:{{"from":"a","to":"s3://outputs/{name}"}}}}"#);
+            let lines = format!("{made}\n").repeat(MADE_BYTES_MAX / made.len() + 2);
+            let (end, files, _) = hear(&lines).await;
+            assert!(end.is_err_and(|why| why.contains("endless names")), "{begins}");
+            assert!(!files.is_empty() && files.len() * made.len() <= MADE_BYTES_MAX, "{begins}: {} files", files.len());
+        }
     }
 
     #[tokio::test]

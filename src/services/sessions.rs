@@ -6,7 +6,8 @@
 //! with: the box looks at it when it starts.
 //!
 //! Invariants: a session that was begun is durable before its holder hears of it, and one that was ended lets nobody in any
-//! more, also after a restart, and also when its password comes back; there are no more than so many of a user.
+//! more, also after a restart, and also when its password comes back; there are no more than so many of a user. A session whose
+//! row is damaged lets nobody in: its holder signs in again, and the box starts all the same.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conveyor_base::{Fault, Timestamp, fault};
 use conveyor_run::{Handle, OnFailure};
-use conveyor_store::{Commit, SessionKey, SessionRow};
+use conveyor_store::{Commit, SessionKey, SessionRow, unless_damaged};
 use hmac::{Hmac, Mac};
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
@@ -82,8 +83,10 @@ impl Sessions {
     ) -> Result<(), Fault> {
         let users: HashSet<String> = self.0.all.read().values().map(|row| row.user.clone()).collect();
         for user in users {
-            let hash = handle.reader().setting(&hash_setting(&user))?;
-            let is_same = match (password(&user), hash) {
+            let hash = unless_damaged(handle.reader().setting(&hash_setting(&user)))?;
+            // One that is damaged stays where it is: nothing can be written on its page.
+            let deletes_hash = hash.is_some();
+            let is_same = match (password(&user), hash.flatten()) {
                 (Some(password), Some(hash)) => slowly(move || is_hash_of(&hash, &password)).await?,
                 // Those that release 0.1 began have none.
                 _ => false,
@@ -94,9 +97,12 @@ impl Sessions {
             }
             let of_user = |(key, row): (&SessionKey, &SessionRow)| (row.user == user).then_some(*key);
             let keys: Vec<SessionKey> = self.0.all.read().iter().filter_map(of_user).collect();
-            tracing::info!(user, sessions = keys.len(), "ended the sessions that were begun with another password");
+            let why = if deletes_hash { "were begun with another password" } else { "have a damaged hash" };
+            tracing::info!(user, sessions = keys.len(), "ended the sessions that {why}");
             self.drop_all(handle, &keys, |commit| {
-                commit.delete_setting(&hash_setting(&user));
+                if deletes_hash {
+                    commit.delete_setting(&hash_setting(&user));
+                }
             })
             .await?;
         }

@@ -20,7 +20,7 @@ use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
+pub const BEGIN: Timestamp = Timestamp(1_767_225_600_000);
 /// redb's pages, and the blocks that are verified.
 const BLOCK: usize = 4096;
 /// Of each kind one may be damaged and one is not.
@@ -38,7 +38,7 @@ impl Clock for PausedClock {
 
 /// `test:work` takes a core and ends once the box is started again; `test:around` starts a child and waits for it.
 #[derive(Clone, Default)]
-struct Work {
+pub struct Work {
     ends: Arc<AtomicBool>,
 }
 
@@ -99,7 +99,7 @@ fn definition(kind: &str) -> Value {
     json!({"StartAt": "Do", "States": {"Do": state}})
 }
 
-async fn boot(disk: &SimDisk, at: Timestamp, work: Work) -> (Handle, Writer, Reader) {
+pub async fn boot(disk: &SimDisk, at: Timestamp, work: Work) -> (Handle, Writer, Reader) {
     let threads = Threads::Caller { checkpoint_every: 3 };
     let options = Options { threads, segment_bytes: 64 << 10, ..Options::on(Arc::new(disk.clone())) };
     let (writer, reader) = open(options).unwrap();

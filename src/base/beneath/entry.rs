@@ -202,45 +202,65 @@ impl Entry {
     }
 }
 
+/// Listings of a folder after which it is to be empty, where nobody puts anything into it.
+const LISTED_MAX: usize = 64;
+
 /// Removes a folder with all that is in it, however deep: folders within folders are brought up to it first, so that neither
 /// the stack nor a path nor the number of open files grows with the depth, which whoever made them chose.
 pub(super) fn remove_folder(parent: impl AsFd, name: &Path) -> io::Result<()> {
     let top = open_folder(&parent, name)?;
     let mut brought_up = 0u64;
-    loop {
-        // Opened anew each time: a folder that changes while it is listed may be listed in part.
-        let listed = Listing::of(open_folder(&parent, name)?)?.collect::<io::Result<Vec<_>>>()?;
-        if listed.is_empty() {
-            break;
-        }
-        for entry in listed {
+    // What is listed goes at once: whoever made the files chose how many. Listed until nothing is there: a folder that changes
+    // while it is listed may be listed in part.
+    let mut is_empty = false;
+    while !is_empty {
+        is_empty = true;
+        for entry in Listing::of(open_folder(&parent, name)?)? {
+            let entry = entry?;
+            is_empty = false;
             let own = Path::new(&entry.name);
             if entry.kind != Kind::Folder {
                 unless_gone(unlinkat(&top, own, UnlinkatFlags::NoRemoveDir))?;
                 continue;
             }
             let folder = open_folder(&top, own)?;
-            for inner in Listing::of(folder.try_clone()?)?.collect::<io::Result<Vec<_>>>()? {
-                let inner_name = Path::new(&inner.name);
-                if inner.kind != Kind::Folder {
-                    unless_gone(unlinkat(&folder, inner_name, UnlinkatFlags::NoRemoveDir))?;
-                    continue;
-                }
-                // Who moves a folder must be able to write it.
-                let _ = fchmodat(&folder, inner_name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink);
-                loop {
-                    brought_up += 1;
-                    let up = PathBuf::from(format!("{brought_up}.up"));
-                    match renameat2(&folder, inner_name, &top, &up, RenameFlags::RENAME_NOREPLACE) {
-                        Err(Errno::EEXIST) => {}
-                        moved => break unless_gone(moved)?,
+            for tries in 1.. {
+                empty_into(&folder, &top, &mut brought_up)?;
+                match unlinkat(&top, own, UnlinkatFlags::RemoveDir) {
+                    Err(Errno::ENOTEMPTY | Errno::EEXIST) if tries < LISTED_MAX => {}
+                    removed => {
+                        unless_gone(removed)?;
+                        break;
                     }
                 }
             }
-            unless_gone(unlinkat(&top, own, UnlinkatFlags::RemoveDir))?;
         }
     }
     Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// Removes what is listed of a folder's files, and brings its folders up to the top, under names by number.
+fn empty_into(folder: &OwnedFd, top: &OwnedFd, brought_up: &mut u64) -> io::Result<()> {
+    // By a descriptor of its own, which begins at the folder's begin.
+    for inner in Listing::of(open_folder(folder, Path::new("."))?)? {
+        let inner = inner?;
+        let name = Path::new(&inner.name);
+        if inner.kind != Kind::Folder {
+            unless_gone(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir))?;
+            continue;
+        }
+        // Who moves a folder must be able to write it.
+        let _ = fchmodat(folder, name, Mode::S_IRWXU, FchmodatFlags::NoFollowSymlink);
+        loop {
+            *brought_up += 1;
+            let up = PathBuf::from(format!("{brought_up}.up"));
+            match renameat2(folder, name, top, &up, RenameFlags::RENAME_NOREPLACE) {
+                Err(Errno::EEXIST) => {}
+                moved => break unless_gone(moved)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Opens a folder and no link to one; one that its owner has closed to himself is opened to him.
@@ -271,6 +291,32 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    /// Memory that this process has had at most, in KiB.
+    fn peak_kib() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn a_folder_goes_without_its_names_being_held_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir_all(top.join("within")).unwrap();
+        let file = top.join("file");
+        fs::write(&file, "").unwrap();
+        // 15 MiB of names, half of them one floor down.
+        for number in 0..60_000 {
+            let name = format!("{number:0>250}");
+            let folder = if number % 2 == 0 { top.join("within") } else { top.clone() };
+            fs::hard_link(&file, folder.join(name)).unwrap();
+        }
+        let before = peak_kib();
+        crate::beneath::remove_all(&top).unwrap();
+        assert!(!top.exists());
+        assert!(peak_kib() - before < 4 << 10, "{} KiB more", peak_kib() - before);
+    }
 
     type Rename = fn(&Entry, &Entry) -> io::Result<()>;
 

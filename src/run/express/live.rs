@@ -22,6 +22,7 @@ use super::super::execution::Message;
 use super::super::lanes::Lease;
 use super::super::stage::{AttemptLabels, End, Stage};
 use super::super::{events, guarded};
+use super::Place;
 use super::board::By;
 
 /// How long the wall clock is not looked at, at most.
@@ -31,6 +32,8 @@ const SLEEP_MS_MAX: u64 = 30_000;
 
 pub(super) struct LiveExecution {
     core: SharedCore,
+    /// Until it has ended, or is dropped.
+    place: Option<Place>,
     machine: Arc<Machine>,
     execution: Execution,
     inbox: mpsc::UnboundedReceiver<Message>,
@@ -46,7 +49,7 @@ pub(super) struct LiveExecution {
 
 impl LiveExecution {
     pub fn new(
-        core: SharedCore,
+        place: Place,
         machine: Arc<Machine>,
         execution: Execution,
         inbox: mpsc::UnboundedReceiver<Message>,
@@ -54,7 +57,8 @@ impl LiveExecution {
     ) -> LiveExecution {
         let last_at = execution.header.started_at;
         LiveExecution {
-            core,
+            core: place.core.clone(),
+            place: Some(place),
             machine,
             execution,
             inbox,
@@ -110,7 +114,7 @@ impl LiveExecution {
         {
             record.ended(header.id).await;
         }
-        self.core.express.inboxes.lock().remove(&header.id);
+        self.place = None;
         self.core.express.ended(&self.machine, &header, By::default());
         if let Some(end) = self.end.take() {
             // Who waited may have hung up.
@@ -294,9 +298,8 @@ impl LiveExecution {
 impl Drop for LiveExecution {
     /// Also where the task itself is dropped, at the end of the appliance.
     fn drop(&mut self) {
-        let id = self.execution.header.id;
-        if self.core.express.inboxes.lock().remove(&id).is_some() {
-            self.core.express.board.forget(id);
+        if self.place.take().is_some() {
+            self.core.express.board.forget(self.execution.header.id);
         }
     }
 }

@@ -13,7 +13,9 @@
 //! - Started by StartExecution they run *at least once*: a start that cannot end in its first step is a line in a file
 //!   before it is acknowledged, and what has no end in that file runs anew, from its start, when the appliance
 //!   starts again. The line is written and not synced: it survives the process and not a power cut. Starts of which the
-//!   caller says that they must not get lost (a file that was dropped) are synced.
+//!   caller says that they must not get lost (a file that was dropped) are synced. One that cannot be written, or not
+//!   be synced, is refused, and does not run: an end is written behind its line. Where that cannot be written either, or a power
+//!   cut comes before both are on the disk, it may run anew all the same.
 //! - Started by StartSyncExecution they run *at most once*: who waits for the answer sees that it does not come.
 //! - Children for whose end a Standard execution waits are not run here: they are stored like their parents.
 
@@ -27,7 +29,7 @@ use std::sync::Arc;
 
 use conveyor_base::limits::quotas;
 use conveyor_base::{ExecutionId, Fault};
-use conveyor_interpreter::{Event, Execution, Header, MachineRef, Status};
+use conveyor_interpreter::{Command, Event, Execution, Header, HistoryEvent, MachineRef, Status};
 use conveyor_store::{MachineKind, MachineRow};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -105,13 +107,13 @@ pub(super) async fn start(
     let (id, started_at) = (header.id, header.started_at);
     let started = Started { id, arn, name: header.name.clone(), started_at, existed: false };
     if begun.is_over() {
-        begun.end_at_once(core);
+        begun.end_at_once();
         return Ok(started);
     }
     if let Some(record) = core.express.record.get() {
         record.started(header, must_not_get_lost).await.inspect_err(|fault| core.note(fault))?;
     }
-    begun.go_on(core, None);
+    begun.go_on(None);
     Ok(started)
 }
 
@@ -120,10 +122,10 @@ pub(super) async fn start_sync(core: &SharedCore, request: StartRequest, by: aud
     let row = machine_row(core, &request)?;
     let begun = Begun::new(core, request, &row, None)?.by(by);
     if begun.is_over() {
-        return Ok(begun.end_at_once(core));
+        return Ok(begun.end_at_once());
     }
     let (end, ended) = oneshot::channel();
-    begun.go_on(core, Some(end));
+    begun.go_on(Some(end));
     ended.await.map_err(|_| Refused::closing())
 }
 
@@ -183,9 +185,9 @@ pub(super) async fn resume(core: &SharedCore) -> usize {
                 again += 1;
                 if begun.is_over() {
                     record.ended(recorded.id).await;
-                    begun.end_at_once(core);
+                    begun.end_at_once();
                 } else {
-                    begun.go_on(core, None);
+                    begun.go_on(None);
                 }
             }
             Err(refused) => {
@@ -203,12 +205,42 @@ fn begin_again(core: &SharedCore, recorded: &Recorded) -> Result<Begun, Refused>
     Begun::new(core, request, &row, Some(recorded))
 }
 
-/// An execution after its first step.
+/// The place of one execution among those that run. It is free again when this is dropped.
+struct Place {
+    core: SharedCore,
+    id: ExecutionId,
+}
+
+impl Place {
+    /// Looked for and taken in one, before anybody waits for a disk: of starts that come together none may be too many.
+    fn take(core: &SharedCore, id: ExecutionId) -> Result<(Place, mpsc::UnboundedReceiver<Message>), Refused> {
+        let most = quotas().express_executions;
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let mut inboxes = core.express.inboxes.lock();
+        if inboxes.len() >= most {
+            let what = format!("{most} express executions are running; wait until some have ended");
+            return Err(Refused::new("ExecutionLimitExceeded", what));
+        }
+        inboxes.insert(id, sender);
+        Ok((Place { core: core.clone(), id }, inbox))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.core.express.inboxes.lock().remove(&self.id);
+    }
+}
+
+/// An execution after its first step. Nothing is told of it until it ends or goes on: it may be refused.
 struct Begun {
     machine: Arc<Machine>,
     execution: Execution,
-    commands: Vec<conveyor_interpreter::Command>,
+    history: Vec<HistoryEvent>,
+    commands: Vec<Command>,
     by: By,
+    place: Place,
+    inbox: mpsc::UnboundedReceiver<Message>,
 }
 
 impl Begun {
@@ -229,13 +261,9 @@ impl Begun {
             let words = "This operation is not supported by this type of state machine";
             return Err(Refused::new("StateMachineTypeNotSupported", words));
         }
-        let most = quotas().express_executions;
-        if core.express.inboxes.lock().len() >= most {
-            let what = format!("{most} express executions are running; wait until some have ended");
-            return Err(Refused::new("ExecutionLimitExceeded", what));
-        }
         let entry = core.entry(Event::Started);
         let id = again.map_or_else(|| ExecutionId::generate(entry.at), |recorded| recorded.id);
+        let (place, inbox) = Place::take(core, id)?;
         let (qualifier, revision) = match (again, &request.qualifier) {
             (Some(recorded), _) => (recorded.qualifier(), recorded.revision()),
             (None, None) => (None, row.revision),
@@ -251,11 +279,8 @@ impl Begun {
         execution.header.trace_header = request.trace_header;
         let step = guarded::begin(&machine, &execution, &entry);
         execution.apply(&step);
-        let header = &execution.header;
-        events::ExecutionStarted { id, machine: &header.machine.name, name: &header.name }.emit();
-        core.express.board.started(&header.machine.name);
-        core.logs.push(&machine, &execution.header, step.history);
-        Ok(Begun { machine, execution, commands: step.commands, by: By::default() })
+        let (history, commands, by) = (step.history, step.commands, By::default());
+        Ok(Begun { machine, execution, history, commands, by, place, inbox })
     }
 
     fn by(mut self, by: audit::By<'_>) -> Begun {
@@ -267,18 +292,26 @@ impl Begun {
         self.execution.header.status != Status::Running
     }
 
-    fn end_at_once(self, core: &SharedCore) -> Header {
-        core.express.ended(&self.machine, &self.execution.header, self.by);
+    /// Tells logs, metrics and the board that it has started.
+    fn tell(&mut self) {
+        let (core, header) = (&self.place.core, &self.execution.header);
+        events::ExecutionStarted { id: header.id, machine: &header.machine.name, name: &header.name }.emit();
+        core.express.board.started(&header.machine.name);
+        core.logs.push(&self.machine, header, std::mem::take(&mut self.history));
+    }
+
+    fn end_at_once(mut self) -> Header {
+        self.tell();
+        self.place.core.express.ended(&self.machine, &self.execution.header, self.by);
         self.execution.header
     }
 
     /// Runs on in a task of its own.
-    fn go_on(self, core: &SharedCore, end: Option<oneshot::Sender<Header>>) {
-        let (sender, inbox) = mpsc::unbounded_channel();
-        let header = &self.execution.header;
-        core.express.inboxes.lock().insert(header.id, sender);
-        core.express.board.runs(&self.machine, header, end.is_some(), self.by);
-        let live = LiveExecution::new(core.clone(), self.machine, self.execution, inbox, end);
+    fn go_on(mut self, end: Option<oneshot::Sender<Header>>) {
+        self.tell();
+        let core = self.place.core.clone();
+        core.express.board.runs(&self.machine, &self.execution.header, end.is_some(), self.by);
+        let live = LiveExecution::new(self.place, self.machine, self.execution, self.inbox, end);
         tokio::spawn(within_part(&core.express.part, live.run(self.commands)));
     }
 }

@@ -2,22 +2,24 @@
 //! has outside. What is not bound is not there.
 //!
 //! Everything is opened and copied before the new root hides anything, so that what is bound is what was looked at; files of shares
-//! are reached from the share's root by the kernel's own walk ([`beneath`]), which no exchanged link leads out.
+//! are reached from the share's root by the kernel's own walk ([`beneath`]), which no exchanged link leads out. What they are bound
+//! onto is made in that memory alone: below what is bound already somebody may exchange links meanwhile, and until it is the root
+//! an absolute one would lead to the host's own files.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use conveyor_base::beneath::{self, Folder, Links};
 use conveyor_base::{TaskError, Uri};
 use conveyor_job::Job;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::{NotEntered, Sandbox, device, landlock, system};
 
@@ -31,6 +33,7 @@ const CAPTIONS_MAX: usize = 64;
 /// Of `open_tree` and `move_mount` (linux/mount.h).
 const OPEN_TREE_CLONE: libc::c_int = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_int = 0x40;
 /// Attributes of mounts (linux/mount.h).
 const RDONLY: u64 = 0x1;
 const NOSUID: u64 = 0x2;
@@ -66,11 +69,14 @@ pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, NotEntered> {
     for root in roots {
         fs::create_dir_all(below(base, &root)).map_err(|e| failed("a share's folder", e))?;
     }
+    let top = nix::fcntl::open(base, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| failed("a file system in memory", e.into()))?;
     for bind in &binds {
-        bind.onto(base).map_err(|e| failed(&bind.target.display().to_string(), e))?;
+        bind.onto(&top).map_err(|e| failed(&bind.target.display().to_string(), e))?;
     }
     for (link, to) in links {
         let place = below(base, &link);
+        // Folders of the system alone are in its way, which nobody exchanges.
         if !place.exists() {
             let made = fs::create_dir_all(place.parent().unwrap_or(base));
             made.and_then(|()| std::os::unix::fs::symlink(to, place)).map_err(|e| failed("links of the system", e))?;
@@ -78,8 +84,7 @@ pub fn enter(job: &Job, sandbox: &Sandbox) -> Result<bool, NotEntered> {
     }
     // What moves files runs as the appliance's user, to whom /proc would offer the kernel's settings.
     let proc = job.access.shares.is_empty() && mount_proc(&base.join("proc")).map_err(|e| failed("/proc", e))?;
-    let top = nix::fcntl::open(base, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(io::Error::from);
-    top.and_then(|top| set_attributes(&top, RDONLY, false)).map_err(|e| failed("read-only", e))?;
+    set_attributes(&top, RDONLY, false).map_err(|e| failed("read-only", e))?;
     let pivot = || -> nix::Result<()> {
         nix::unistd::chdir(base)?;
         nix::unistd::pivot_root(".", ".")?;
@@ -277,36 +282,65 @@ fn captions(job: &Job, uri: &Uri) -> Vec<Uri> {
 }
 
 impl Bind {
-    fn onto(&self, base: &Path) -> io::Result<()> {
-        let target = below(base, &self.target);
-        // Below something that is bound already it is there already, under the same name.
-        if !target.exists() {
-            if self.is_folder {
-                fs::create_dir_all(&target)?;
-            } else {
-                fs::create_dir_all(target.parent().unwrap_or(base))?;
-                fs::File::create(&target)?;
-            }
-        }
+    fn onto(&self, top: &OwnedFd) -> io::Result<()> {
+        let Some(place) = self.place(top)? else { return Ok(()) };
         set_attributes(&self.tree, self.attributes, true)?;
-        attach(&self.tree, &target)
+        attach(&self.tree, &place)
+    }
+
+    /// Opens what it is bound onto, and makes that where nothing has the name yet. `None`: it lies below something that is
+    /// bound already and shows the same, and what has its name there is gone meanwhile, or reached over a link.
+    fn place(&self, top: &OwnedFd) -> io::Result<Option<OwnedFd>> {
+        let path = self.target.strip_prefix("/").unwrap_or(&self.target);
+        let made = match below_top(top, path, OFlag::O_PATH, ResolveFlag::empty()) {
+            Err(Errno::ENOENT) => self.make(top, path),
+            opened => opened,
+        };
+        match made {
+            Ok(place) => Ok(Some(place)),
+            // What is to be written must be bound.
+            Err(Errno::EXDEV | Errno::ELOOP | Errno::ENOTDIR) if self.attributes & RDONLY != 0 => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Makes it in the file system in memory alone: `EXDEV` where the path goes over something that is bound.
+    fn make(&self, top: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+        let inside = |path: &Path, flags| below_top(top, path, flags, ResolveFlag::RESOLVE_NO_XDEV);
+        let (parts, mut made, mut folder) = (path.components(), PathBuf::new(), inside(Path::new(""), OFlag::O_PATH)?);
+        let folders = path.components().count().saturating_sub(usize::from(!self.is_folder));
+        for part in parts.take(folders) {
+            made.push(part);
+            folder = match (inside(&made, OFlag::O_PATH | OFlag::O_DIRECTORY), part) {
+                (Err(Errno::ENOENT), Component::Normal(name)) => {
+                    mkdirat(&folder, Path::new(name), Mode::from_bits_truncate(0o777))?;
+                    inside(&made, OFlag::O_PATH | OFlag::O_DIRECTORY)?
+                }
+                (opened, _) => opened?,
+            };
+        }
+        if self.is_folder {
+            return Ok(folder);
+        }
+        inside(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)
     }
 }
 
-/// Mounts what is nowhere yet (`move_mount(2)`).
-fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
-    let to = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())?;
-    // SAFETY: both paths are strings that end, the first of them empty.
-    let moved = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
-            to.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
-        )
-    };
+/// Opens what lies below the new root, over no link.
+fn below_top(top: &OwnedFd, path: &Path, flags: OFlag, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mode = if flags.contains(OFlag::O_CREAT) { Mode::from_bits_truncate(0o666) } else { Mode::empty() };
+    let resolve = resolve | ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    openat2(top, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(mode).resolve(resolve))
+}
+
+/// Mounts what is nowhere yet (`move_mount(2)`), onto what was opened.
+fn attach(tree: &OwnedFd, place: &OwnedFd) -> io::Result<()> {
+    let empty = c"".as_ptr();
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are empty strings.
+    let moved =
+        unsafe { libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), empty, place.as_raw_fd(), empty, flags) };
     Errno::result(moved).map(drop).map_err(Into::into)
 }
 
@@ -371,7 +405,7 @@ pub fn cover_read_only(path: &Path) -> nix::Result<()> {
     let place = nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let covered = clone_of(&place).and_then(|tree| {
         set_attributes(&tree, RDONLY, true)?;
-        attach(&tree, path)
+        attach(&tree, &place)
     });
     covered.map_err(|e| e.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))
 }

@@ -1,12 +1,13 @@
 //! Rows of the dashboard's sessions. Owned by the sessions.
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use conveyor_base::Fault;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::Stamp;
+use super::{Catalog as _, Stamp};
 use crate::commit::Commit;
+use crate::damages::unless_damaged;
 use crate::overlay::Direction;
 use crate::reader::Scans;
 use crate::record::Op;
@@ -41,8 +42,17 @@ impl Commit {
 }
 
 impl Scans {
+    /// Every session whose row is not damaged, nor behind a page that is: who had one of those signs in again.
     pub fn sessions(&self) -> Result<Vec<(SessionKey, SessionRow)>, Fault> {
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        self.collect(Table::Sessions, all, Direction::Forward, usize::MAX, |key| key.try_into().ok())
+        let (all, mut sessions) = ((Bound::Unbounded, Bound::Unbounded), Vec::new());
+        let walked = self.engine().snapshot().scan(Table::Sessions, all, Direction::Forward, |key, row| {
+            let row = SessionRow::read(row).inspect_err(|fault| self.engine().damages.note(fault));
+            if let (Ok(key), Some(row)) = (SessionKey::try_from(key), unless_damaged(row)?) {
+                sessions.push((key, row));
+            }
+            Ok(ControlFlow::Continue(()))
+        });
+        unless_damaged(walked)?;
+        Ok(sessions)
     }
 }

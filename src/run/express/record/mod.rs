@@ -81,8 +81,16 @@ impl Record {
     }
 
     /// Writes a start down; synced where that is asked for. A caller that goes away leaves open whether it is.
+    ///
+    /// # Errors
+    /// The line was not written, or not synced. It is then ended, for who is refused must not have it run after a restart: only
+    /// where the end cannot be written either it may.
     pub async fn started(&self, header: &Header, synced: bool) -> Result<(), Fault> {
-        self.change([What::Start(header.id, StartLine::of(header))], synced).await
+        let written = self.change([What::Start(header.id, StartLine::of(header))], synced).await;
+        if written.is_err() {
+            self.ended(header.id).await;
+        }
+        written
     }
 
     /// These are run anew.
@@ -318,6 +326,22 @@ mod tests {
         let (record, _) = Record::open(folder.path()).unwrap();
         record.ended(open.id).await;
         assert!(Record::open(folder.path()).unwrap().1.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_start_that_was_refused_does_not_run_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, away) = (dir.path().join("record"), dir.path().join("away"));
+        let (record, _) = Record::open(&folder).unwrap();
+        // What is written still reaches its file, and that it is there cannot be synced.
+        std::fs::rename(&folder, &away).unwrap();
+        let (refused, accepted) = (header("refused"), header("accepted"));
+        record.started(&accepted, false).await.unwrap();
+        record.started(&refused, true).await.unwrap_err();
+        std::fs::rename(&away, &folder).unwrap();
+        drop(record);
+        let (_, found) = Record::open(&folder).unwrap();
+        assert_eq!(found.iter().map(|one| one.id).collect::<Vec<_>>(), [accepted.id]);
     }
 
     #[tokio::test]
