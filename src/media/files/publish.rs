@@ -258,19 +258,24 @@ fn bring(from: &Place, to: &Entry, meter: &mut Meter<'_>) -> Result<(), TaskErro
 
 /// Makes `staged` be `place`. Returns where an earlier version was put, if there was one. `folder`: what `staged` is the name
 /// of, and what `place` is to be.
-fn put_in_place(staged: &Entry, folder: &Folder, place: &Entry, execution: &str) -> Result<Option<Entry>, TaskError> {
+pub(super) fn put_in_place(
+    staged: &Entry,
+    folder: &Folder,
+    place: &Entry,
+    execution: &str,
+) -> Result<Option<Entry>, TaskError> {
     let is_it = || disk::named(place, folder).about_path("publish as", &place.path());
     if place.is_free() {
         disk::rename_new(staged, place).about_path("publish as", &place.path())?;
         return is_it().map(|()| None);
     }
-    let theirs = is_foreign(place, execution);
+    // Whose it is that is replaced is asked of that itself, and not of what has the name before: others publish too.
     match staged.exchange(place) {
         // What was published before now lies at `staged`.
         Ok(()) => {
             disk::sync_folder(place);
             is_it()?;
-            if theirs {
+            if is_foreign(staged, execution) {
                 return set_aside(staged, place).map(Some);
             }
             staged.remove_all().about_path("remove the replaced", &staged.path())?;
@@ -281,7 +286,7 @@ fn put_in_place(staged: &Entry, folder: &Folder, place: &Entry, execution: &str)
             let aside = set_aside(place, place)?;
             disk::rename_new(staged, place).about_path("publish as", &place.path())?;
             is_it()?;
-            if theirs {
+            if is_foreign(&aside, execution) {
                 return Ok(Some(aside));
             }
             aside.remove_all().about_path("remove the replaced", &aside.path())?;

@@ -249,6 +249,33 @@ fn quarantine_keeps_every_file_and_every_reason() {
 }
 
 #[test]
+fn what_another_run_publishes_at_the_same_time_is_kept() {
+    let b = Appliance::new();
+    for round in 0..300 {
+        let share = format!("outputs/{round}");
+        for (folder, execution) in [("clip", "e1"), ("one", "e1"), ("other", "e2")] {
+            b.write(&format!("{share}/{folder}/manifest.json"), &json!({ "execution": execution }).to_string());
+        }
+        b.write(&format!("{share}/other/a.mp4"), "");
+        let top = Arc::new(Folder::top(&b.path(&share)).unwrap());
+        let start = std::sync::Barrier::new(2);
+        let publish = |staged: &str, execution: &str| {
+            let (staged, place) = (top.entry(staged), top.entry("clip"));
+            let folder = staged.open_folder().unwrap();
+            start.wait();
+            // One of them may not be what is published in the end.
+            let _ = super::publish::put_in_place(&staged, &folder, &place, execution);
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| publish("one", "e1"));
+            publish("other", "e2");
+        });
+        let left = b.all(&share);
+        assert!(left.iter().any(|file| file.ends_with("a.mp4")), "{left:?}");
+    }
+}
+
+#[test]
 fn what_the_box_could_not_open_is_offered_once_to_each_release() {
     let b = Appliance::new();
     let reject = |key: &str, error: &str, tools: &str, execution: &str| {
