@@ -133,7 +133,9 @@ pub fn quarantine_foreign(file: &Entry, quarantine: &Arc<Folder>, at: Timestamp)
     let mut number = 0;
     let new_name = loop {
         let candidate = if number == 0 { safe.clone() } else { format!("{number}-{safe}") };
-        if quarantine.entry(&candidate).is_free() && quarantine.entry(format!("{candidate}{REASON_SUFFIX}")).is_free() {
+        if quarantine.entry(&candidate).is_free()?
+            && quarantine.entry(format!("{candidate}{REASON_SUFFIX}")).is_free()?
+        {
             break candidate;
         }
         number += 1;

@@ -51,8 +51,14 @@ impl Entry {
     }
 
     /// Whether nothing has the name.
-    pub fn is_free(&self) -> bool {
-        self.meta().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    ///
+    /// # Errors
+    /// Those of `fstatat`: nobody knows then.
+    pub fn is_free(&self) -> io::Result<bool> {
+        match self.meta() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            found => found.map(|_| false),
+        }
     }
 
     /// Opens the file itself for reading.
@@ -142,9 +148,9 @@ impl Entry {
     fn link_new(&self, to: &Entry) -> io::Result<()> {
         if self.meta()?.is_folder() {
             // There are no links to folders. A folder replaces nothing but an empty folder.
-            return match to.meta() {
-                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(_) => self.rename(to),
+            return match to.is_free()? {
+                false => Err(io::ErrorKind::AlreadyExists.into()),
+                true => self.rename(to),
             };
         }
         match linkat(&self.folder, self.plain()?, &to.folder, to.plain()?, AtFlags::empty()) {
@@ -361,7 +367,7 @@ mod tests {
         io::Write::write_all(&mut top.entry("part").create().unwrap(), b"new").unwrap();
         assert!(top.entry("part").meta().unwrap().is_file());
         top.entry("a").remove_all().unwrap();
-        assert!(top.entry("a").is_free());
+        assert!(top.entry("a").is_free().unwrap());
         assert_eq!(fs::read_to_string(&kept).unwrap(), "kept");
         for name in ["", ".", "..", "../x", "a/b", "/x"] {
             assert!(top.entry(name).create().is_err() && top.entry(name).remove_all().is_err(), "{name}");

@@ -73,7 +73,7 @@ fn archive(
     let mut meter = Meter::new(reporter, "archiving", stamp.size * 2);
     // A run before this one may have come as far as the rename. Reading the source once more is the price of
     // knowing, and is paid only where the name is taken.
-    let (place, number, blake3) = if target.is_free() {
+    let (place, number, blake3) = if target.is_free().about("look at", &p.destination)? {
         (target, 0, None)
     } else {
         let blake3 = disk::hash(file, &mut meter).about("read", &p.input)?;
@@ -164,7 +164,7 @@ fn place_for(
 ) -> Result<(Entry, u32, bool), TaskError> {
     for number in 0..SAME_NAME_MAX {
         let place = numbered(target, number);
-        if place.is_free() {
+        if place.is_free().about_path("look at", &place.path())? {
             return Ok((place, number, false));
         }
         if holds(&place, Some(size), blake3, reporter)? {
@@ -182,6 +182,7 @@ fn holds(place: &Entry, size: Option<u64>, blake3: &str, reporter: &dyn Reporter
     // A link, a folder or a pipe holds nothing.
     match place.meta() {
         Ok(meta) if meta.is_file() && size.is_none_or(|size| size == meta.size) => {}
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).about_path("look at", &place.path()),
         _ => return Ok(false),
     }
     let file = place.read().about_path("read", &place.path())?;
@@ -206,7 +207,10 @@ fn already_gone(p: &Parameters, target: &Place, gone: &io::Error, reporter: &dyn
         entry => Some(entry.about("look at", &p.destination)?),
     };
     let places = target.iter().flat_map(|target| (0..SAME_NAME_MAX).map(|number| (number, numbered(target, number))));
-    for (number, place) in places.take_while(|(_, place)| !place.is_free()) {
+    for (number, place) in places {
+        if place.is_free().about_path("look at", &place.path())? {
+            break;
+        }
         if holds(&place, None, blake3, reporter)? {
             return Ok(json!({
                 "uri": numbered_uri(&p.destination, number),

@@ -120,7 +120,10 @@ enum Gathered {
 
 fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> Result<Gathered, TaskError> {
     let build = build_folder(place, &p.execution);
-    let begun = || if build.is_free() { Gathered::Nothing } else { Gathered::Folder(build.clone()) };
+    let begun = || match build.is_free().about_path("look at", &build.path())? {
+        true => Ok(Gathered::Nothing),
+        false => Ok(Gathered::Folder(build.clone())),
+    };
     let sources = match (&p.staging, p.outputs.is_empty()) {
         (Some(staging), true) => {
             let (from, to) = (fault::resolve(job, staging)?, fault::resolve(job, &p.destination)?);
@@ -129,7 +132,7 @@ fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> 
             }
             let staged = fault::place(job, staging)?;
             let folder = match staged.folder() {
-                Err(e) if e.is_missing() => return Ok(begun()),
+                Err(e) if e.is_missing() => return begun(),
                 folder => folder.about("list", staging)?,
             };
             // A share's root has no name that could be taken from it, and a link's is another one.
@@ -156,7 +159,7 @@ fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> 
             }
             let files = manifest::listed(&folder)?;
             if files.is_empty() {
-                return Ok(begun());
+                return begun();
             }
             match own {
                 Some(own) if is_same_disk(&folder, place.folder()) => return Ok(Gathered::Folder(own)),
@@ -265,7 +268,7 @@ pub(super) fn put_in_place(
     execution: &str,
 ) -> Result<Option<Entry>, TaskError> {
     let is_it = || disk::named(place, folder).about_path("publish as", &place.path());
-    if place.is_free() {
+    if place.is_free().about_path("look at", &place.path())? {
         disk::rename_new(staged, place).about_path("publish as", &place.path())?;
         return is_it().map(|()| None);
     }

@@ -83,6 +83,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let name = short_enough(p.input.file_name());
     let (name, begun) = free_name(&root, &name, &p)?;
     let (place, reason) = (root.entry(&name), root.entry(format!("{name}{REASON_SUFFIX}")));
+    let taken = !place.is_free().about_path("look at", &place.path())?;
     let is_it = |meta: &Meta| p.version.as_ref().is_none_or(|version| *version == meta.version());
     let (mut vanished, mut written) = (false, false);
     if !begun {
@@ -116,8 +117,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     let moved = match there {
         // An earlier try came as far as that.
-        None if !place.is_free() => true,
-        Some(_) if !place.is_free() => remove_twin(&source, &place, reporter).map(|()| true)?,
+        None if taken => true,
+        Some(_) if taken => remove_twin(&source, &place, reporter).map(|()| true)?,
         _ => match move_into(&source, &place, &is_it, reporter) {
             Ok(()) => true,
             Err(e) if e.error == "Files.Vanished" && matches!(source.check(), Ok(None)) => {
@@ -126,7 +127,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             }
             Err(e) => {
                 // It stays where it is: with the next reason it may come here under this very name.
-                if written && place.is_free() {
+                if written && place.is_free().unwrap_or(false) {
                     let _ = reason.remove_file();
                 }
                 return Err(e);
@@ -156,7 +157,8 @@ fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, 
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if root.entry(&candidate).is_free() {
+                let place = root.entry(&candidate);
+                if place.is_free().about_path("look at", &place.path())? {
                     return Ok((candidate, false));
                 }
             }

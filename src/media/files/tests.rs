@@ -276,6 +276,22 @@ fn what_another_run_publishes_at_the_same_time_is_kept() {
 }
 
 #[test]
+fn a_name_that_cannot_be_looked_at_is_not_a_taken_one() {
+    let b = Appliance::new();
+    // Numbered, it is longer than a name may be.
+    let name = format!("{}.mov", "n".repeat(250));
+    b.write(&format!("archive/{name}"), "film");
+    b.write(&format!("in/{name}"), "other");
+    let error = b.run("archive", json!({ "input": format!("s3://in/{name}"), "destination": "s3://archive/" }));
+    let cause = error.unwrap_err().cause;
+    assert!(cause.contains("cannot look at") && cause.contains("too long"), "{cause}");
+    assert_eq!(b.read(&format!("in/{name}")), "other");
+    // Nor does it tell that the archive holds nothing of what is gone.
+    let p = json!({ "input": format!("s3://in/gone/{name}"), "destination": "s3://archive/", "blake3": "0" });
+    assert!(b.run("archive", p).unwrap_err().cause.contains("too long"));
+}
+
+#[test]
 fn what_the_box_could_not_open_is_offered_once_to_each_release() {
     let b = Appliance::new();
     let reject = |key: &str, error: &str, tools: &str, execution: &str| {
