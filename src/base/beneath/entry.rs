@@ -61,6 +61,21 @@ impl Entry {
         }
     }
 
+    /// Whether the name is that of a file which is open.
+    ///
+    /// # Errors
+    /// Those of `fstatat`; `NotFound` where nothing has the name.
+    pub fn is_of(&self, file: impl AsFd) -> io::Result<bool> {
+        // Some file systems number a file by its path: what it is called by now counts.
+        Ok(self.meta()?.is_same(&Meta::of(file)?))
+    }
+
+    /// A hidden name in the same folder, short enough whatever the length of this one: watchers pass over leading dots.
+    pub fn hidden(&self, what: &str) -> Entry {
+        let tag = &blake3::hash(self.name.as_encoded_bytes()).to_hex()[..16];
+        self.beside(format!(".{tag}.{what}"))
+    }
+
     /// Opens the file itself for reading.
     ///
     /// # Errors

@@ -14,14 +14,14 @@
 use std::fs::File;
 use std::io;
 
-use conveyor_base::beneath::{Entry, Meta};
+use conveyor_base::beneath::{Entry, Meta, Part};
 use conveyor_base::shares::ShareError;
 use conveyor_base::{Place, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::disk::{self, Meter, Part, Stamp};
+use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
 
 /// Most files of one name and different content that an archive keeps.
@@ -143,7 +143,7 @@ fn copy_verified(
     meter: &mut Meter<'_>,
 ) -> Result<(Part, String), TaskError> {
     let (part, read) = disk::copy_beside(file, place, meter).about("copy to the archive", &p.input)?;
-    if part.hash(meter).about("read back the copy of", &p.input)? != read {
+    if part.hash(&mut |bytes| meter.add(bytes)).about("read back the copy of", &p.input)? != read {
         return Err(TaskError::new(
             "Files.ShareUnreachable",
             format!(

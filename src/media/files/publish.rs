@@ -248,7 +248,7 @@ fn bring(from: &Place, to: &Entry, meter: &mut Meter<'_>) -> Result<(), TaskErro
     let file = from.read().about_path("copy", &path)?;
     Stamp::of_open(&file).about_path("copy", &path)?;
     let (part, read) = disk::copy_beside(&file, to, meter).about_path("copy", &path)?;
-    if part.hash(meter).about_path("read back", &to.path())? != read {
+    if part.hash(&mut |bytes| meter.add(bytes)).about_path("read back", &to.path())? != read {
         return Err(TaskError::new(
             "Files.ShareUnreachable",
             format!("the copy of '{}' reads back differently; check the destination's disk", path.display()),
@@ -372,7 +372,7 @@ fn remove_leftovers(job: &Job, p: &Parameters, place: &Entry) {
 
 fn build_folder(place: &Entry, execution: &str) -> Entry {
     let tag = &blake3::hash(execution.as_bytes()).to_hex()[..12];
-    disk::hidden(place, &format!("{tag}.publishing"))
+    place.hidden(&format!("{tag}.publishing"))
 }
 
 /// Each file's place relative to the deepest folder that holds them all.

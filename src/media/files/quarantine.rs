@@ -224,7 +224,7 @@ fn copy_into(source: &Place, file: &File, own: &Entry, place: &Entry, reporter: 
     let mut meter = Meter::new(reporter, "moving", stamp.size * 2);
     let (part, read) = disk::copy_beside(file, place, &mut meter)?;
     let unchanged = || source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp));
-    if part.hash(&mut meter)? != read || !unchanged() {
+    if part.hash(&mut |bytes| meter.add(bytes))? != read || !unchanged() {
         return Err(io::Error::other("the copy differs from the file; the file was left where it is"));
     }
     part.rename_new(place)?;

@@ -40,7 +40,7 @@ impl Appliance {
         let path = self.path(key);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let folder = Arc::new(Folder::top(path.parent().unwrap()).unwrap());
-        super::disk::hidden(&folder.entry(path.file_name().unwrap()), what).path()
+        folder.entry(path.file_name().unwrap()).hidden(what).path()
     }
 
     pub fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
