@@ -12,6 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use super::moving::refuses;
 use super::{Folder, Kind, Links, Listing, Meta};
 
 /// A name in an open folder, whether or not anything has it. A link that has the name is itself meant.
@@ -151,7 +152,8 @@ impl Entry {
     /// Renames a file or a folder unless the new name is taken, whoever takes it and however late. Syncs nothing.
     ///
     /// # Errors
-    /// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were.
+    /// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were, but where
+    /// links do it, and the disk or the server fails in between: the file may have both names then.
     pub fn rename_new(&self, to: &Entry) -> io::Result<()> {
         match renameat2(&self.folder, self.plain()?, &to.folder, to.plain()?, RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => self.link_new(to),
@@ -168,27 +170,56 @@ impl Entry {
                 true => self.rename(to),
             };
         }
-        match linkat(&self.folder, self.plain()?, &to.folder, to.plain()?, AtFlags::empty()) {
+        let linked = linkat(&self.folder, self.plain()?, &to.folder, to.plain()?, AtFlags::empty());
+        match linked {
             Ok(()) => {}
             // The answer of a server may get lost, and the link be asked for once more.
             Err(Errno::EEXIST) if self.is_same(to) => {}
             Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EMLINK) => return self.claim_new(to),
             Err(e) => return Err(e.into()),
         }
-        self.remove_file()
+        match self.remove_file() {
+            // So may that of the removal.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) if linked.is_ok() && refuses(&e) && self.is_same(to) => {
+                // The old name stays for certain.
+                to.remove_file()?;
+                Err(e)
+            }
+            removed => removed,
+        }
     }
 
     /// The same for a file where there are no links either: an empty file takes the name first. A crash may leave that
     /// behind.
     fn claim_new(&self, to: &Entry) -> io::Result<()> {
         self.meta()?;
-        to.create_new()?;
+        let claimed = to.create_new()?;
         self.rename(to).inspect_err(|_| {
             // Where that went through and only its answer got lost, it is the file.
-            if self.meta().is_ok() {
-                let _ = to.remove_file();
-            }
+            let _ = to.give_up(&claimed);
         })
+    }
+
+    /// Removes the name if it is that of an empty file still.
+    fn give_up(&self, claimed: &File) -> io::Result<()> {
+        let known = self.meta()?;
+        if known.size == 0 {
+            self.remove_this(claimed, &known)?;
+        }
+        Ok(())
+    }
+
+    /// The same in one step, for names that nobody else gives: where a rename always replaces, the other name is looked for
+    /// before it.
+    pub(super) fn rename_over_none(&self, to: &Entry) -> io::Result<()> {
+        match renameat2(&self.folder, self.plain()?, &to.folder, to.plain()?, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match to.is_free()? {
+                true => self.rename(to),
+                false => Err(io::ErrorKind::AlreadyExists.into()),
+            },
+            renamed => Ok(renamed?),
+        }
     }
 
     /// Whether both names stand for one file.
@@ -369,6 +400,54 @@ mod tests {
             fs::remove_dir(place("folder")).unwrap();
             fs::remove_dir(place("moved")).unwrap();
         }
+    }
+
+    /// Does it as one who may not do whatever he likes.
+    fn as_anybody(does: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Of this thread alone, and to no effect where the tests are anybody's.
+                nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+                does();
+            });
+        });
+    }
+
+    #[test]
+    fn what_may_not_leave_its_folder_has_its_old_name_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        ["from", "to"].iter().for_each(|name| fs::create_dir(place(name)).unwrap());
+        fs::write(place("from/a.mov"), "it").unwrap();
+        for (name, allows) in [("", 0o755), ("from/a.mov", 0o666), ("from", 0o555), ("to", 0o777)] {
+            mode(&place(name), allows);
+        }
+        as_anybody(|| {
+            let top = |name| Arc::new(Folder::top(&place(name)).unwrap());
+            for rename in [Entry::rename_new as Rename, Entry::link_new, Entry::claim_new] {
+                let refused = rename(&top("from").entry("a.mov"), &top("to").entry("b.mov")).unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+                assert!(place("from/a.mov").exists() && !place("to/b.mov").exists());
+            }
+        });
+        mode(&place("from"), 0o755);
+    }
+
+    #[test]
+    fn only_the_empty_file_that_took_a_name_gives_it_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = folder(&dir).entry("name");
+        to.give_up(&to.create_new().unwrap()).unwrap();
+        assert!(to.is_free().unwrap());
+        // The rename that went through, and whose answer got lost.
+        let claimed = to.create_new().unwrap();
+        fs::write(dir.path().join("part"), "").unwrap();
+        fs::rename(dir.path().join("part"), to.path()).unwrap();
+        to.give_up(&claimed).unwrap();
+        assert!(!to.is_free().unwrap());
     }
 
     #[test]

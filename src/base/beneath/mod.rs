@@ -8,6 +8,7 @@
 mod entry;
 mod list;
 mod meta;
+mod moving;
 mod part;
 
 use std::fs::File;

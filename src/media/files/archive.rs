@@ -45,6 +45,10 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     let (source, target) = (fault::place(job, &p.input)?, fault::place(job, &p.destination)?);
     // A link at the name itself that leads out is refused, and not replaced.
     target.check().about("look at", &p.destination)?;
+    // An earlier run may have been killed at its very last step.
+    if let Ok(own) = source.entry() {
+        own.recover().about("look at", &p.input)?;
+    }
     match source.read() {
         Ok(file) => archive(&p, &source, &file, &target, reporter),
         Err(ShareError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -63,6 +67,7 @@ fn archive(
 ) -> Result<Value, TaskError> {
     let stamp = Stamp::of_open(file).about("archive", &p.input)?;
     let own = source.entry().about("archive", &p.input)?;
+    let known = own.meta().about("archive", &p.input)?;
     let target = target.make_entry().about("create the folder of", &p.destination)?;
     if own.name() == target.name() && is_same_folder(&own, &target).about("look at", &p.input)? {
         return Err(TaskError::new(
@@ -98,10 +103,9 @@ fn archive(
             blake3
         }
     };
-    if !as_it_was()? {
+    if !as_it_was()? || !own.remove_this(file, &known).about("remove", &p.input)? {
         return Err(changed(p, "was copied to the archive but not removed", "it was changed while it was archived"));
     }
-    own.remove_file().about("remove", &p.input)?;
     disk::sync_folder(&own);
     Ok(json!({
         "uri": numbered_uri(&p.destination, number),
