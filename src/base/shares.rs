@@ -244,7 +244,7 @@ mod tests {
         for good in ["a.mp4", "sub/b.mp4", "new/folder/c d'\"\n.mp4"] {
             let uri = Uri::new("in", good);
             assert!(shares.resolve(&uri).is_ok(), "{good}");
-            assert!(shares.place(&uri).unwrap().make_entry().unwrap().is_free(), "{good}");
+            assert!(shares.place(&uri).unwrap().make_entry().unwrap().is_free().unwrap(), "{good}");
         }
         assert!(shares.resolve(&Uri::new("other", "x")).is_err());
     }

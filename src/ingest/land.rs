@@ -4,11 +4,11 @@
 //! was forgotten, as when its share was replaced by an empty one, finds its execution again.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Write};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conveyor_base::beneath::{Entry, Folder, Links, Meta};
+use conveyor_base::beneath::{Entry, Folder, Links, Part};
 use conveyor_base::{ExecutionId, Fault, ShareIo, Shares, Timestamp, digest, fault};
 use conveyor_store::{Commit, LandingRow, Scans, unless_damaged};
 use serde_json::{Value, json};
@@ -22,6 +22,10 @@ use super::{StartOutcome, Starter};
 /// Rows read at once.
 const PAGE: usize = 1_000;
 pub(super) const REASON_SUFFIX: &str = ".error.json";
+/// How much of a reason is read, in bytes: those that are written here are shorter, and others are nobody's.
+const REASON_BYTES_MAX: u64 = 1 << 20;
+/// Most files of one name in quarantine.
+const SAME_NAME_MAX: u32 = 10_000;
 
 /// A file that starts its execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,29 +157,42 @@ pub fn foreign(root: &Path, path: &Path) -> io::Result<Entry> {
 /// Returns the new name.
 ///
 /// # Errors
-/// What the file systems say; the file is then where it was.
+/// What the file systems say; the file is then where it was. Its reason is left only with a copy of it, where nobody can know
+/// whether the file was removed: the next call for the file finds both again.
 pub fn quarantine_foreign(file: &Entry, quarantine: &Arc<Folder>, at: Timestamp) -> io::Result<String> {
-    let safe = name::safe_name(file.name());
-    let mut number = 0;
-    let new_name = loop {
-        let candidate = if number == 0 { safe.clone() } else { format!("{number}-{safe}") };
-        if quarantine.entry(&candidate).is_free() && quarantine.entry(format!("{candidate}{REASON_SUFFIX}")).is_free() {
-            break candidate;
+    let (safe, original) = (name::safe_name(file.name()), file.path().display().to_string());
+    for number in 0..SAME_NAME_MAX {
+        let new_name = if number == 0 { safe.clone() } else { format!("{number}-{safe}") };
+        let (place, beside) = (quarantine.entry(&new_name), quarantine.entry(format!("{new_name}{REASON_SUFFIX}")));
+        match (place.is_free()?, beside.is_free()?) {
+            (true, true) => {
+                let cause = format!(
+                    "the name of the file is not UTF-8; it was moved here as '{new_name}'. Rename it and drop it again"
+                );
+                let reason = json!({
+                    "error": "Files.InvalidName",
+                    "cause": cause,
+                    "original": original,
+                    "at": at.to_string(),
+                });
+                Part::write(&beside, reason.to_string().as_bytes())?.rename_new(&beside)?;
+                move_new(file, &place).inspect_err(|_| {
+                    if place.is_free().unwrap_or(false) {
+                        let _ = beside.remove_file();
+                    }
+                })?;
+                return Ok(new_name);
+            }
+            (false, false)
+                if is_of(&beside, &original) && file.remove_copied(&file.read()?, &place, &mut |_| {})? =>
+            {
+                return Ok(new_name);
+            }
+            _ => {}
         }
-        number += 1;
-    };
-    let reason = json!({
-        "error": "Files.InvalidName",
-        "cause": format!("the name of the file is not UTF-8; it was moved here as '{new_name}'. Rename it and drop it again"),
-        "original": file.path().display().to_string(),
-        "at": at.to_string(),
-    });
-    let (place, beside) = (quarantine.entry(&new_name), quarantine.entry(format!("{new_name}{REASON_SUFFIX}")));
-    let mut told = beside.create_new()?;
-    told.write_all(reason.to_string().as_bytes())?;
-    told.sync_all()?;
-    move_new(file, &place).inspect_err(|_| drop(beside.remove_file()))?;
-    Ok(new_name)
+    }
+    let what = format!("{} holds {SAME_NAME_MAX} files named '{safe}'; tidy it", quarantine.path().display());
+    Err(io::Error::other(what))
 }
 
 /// Moves a file whose name is no text to the quarantine of its watch once it rests. Returns its new name; none where it does
@@ -207,32 +224,130 @@ pub async fn put_away(
     moved.unwrap_or_else(|e| Err(io::Error::other(fault::chain(&e))))
 }
 
-/// Moves a file to a name that is free, by a copy where that is on another disk.
+/// Moves a file to a name that is free, by a copy where that is on another file system.
 ///
 /// # Errors
-/// `AlreadyExists` where the name is taken, and what the file systems say; the file is then where it was.
+/// `AlreadyExists` where the name is taken, and what the file systems say; see [`Entry::move_copied`] for where the file is
+/// then.
 pub fn move_new(file: &Entry, place: &Entry) -> io::Result<()> {
     match file.rename_new(place) {
-        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => copy_over(file, place),
+        Err(e) if e.kind() == io::ErrorKind::CrossesDevices => file.move_copied(&file.read()?, place, &mut |_| {}),
         renamed => renamed,
     }
 }
 
-/// Copies under a hidden name, syncs, and only then renames and removes.
-fn copy_over(from: &Entry, to: &Entry) -> io::Result<()> {
-    let part = to.beside(format!(".{}.part", &blake3::hash(to.name().as_encoded_bytes()).to_hex()[..16]));
-    let copied = from.read().and_then(|mut file| {
-        let (before, mut copy) = (Meta::of(&file)?, part.create()?);
-        if !before.is_file() {
-            return Err(io::Error::other("it is no plain file any more"));
+/// Whether a reason is of the file that was found at that path.
+fn is_of(reason: &Entry, original: &str) -> bool {
+    let text = reason.read().and_then(|file| io::read_to_string(file.take(REASON_BYTES_MAX)));
+    let told = text.ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    told.is_some_and(|told| told["original"] == original)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use conveyor_testing::rights;
+
+    use super::*;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let dir = tempfile::tempdir().unwrap();
+            ["in", "quarantine"].iter().for_each(|name| fs::create_dir(dir.path().join(name)).unwrap());
+            let bench = Bench { dir };
+            bench.write();
+            bench
         }
-        io::copy(&mut file, &mut copy)?;
-        copy.sync_all()?;
-        if from.meta()? != before {
-            return Err(io::Error::other("the file changed while it was moved"));
+
+        fn odd(&self) -> std::path::PathBuf {
+            self.dir.path().join("in").join(OsStr::from_bytes(b"caf\xe9.mp4"))
         }
-        part.rename_new(to)
-    });
-    copied.inspect_err(|_| drop(part.remove_file()))?;
-    from.remove_file()
+
+        fn write(&self) {
+            fs::write(self.odd(), "a film").unwrap();
+        }
+
+        fn quarantine(&self) -> std::path::PathBuf {
+            self.dir.path().join("quarantine")
+        }
+
+        /// What comes of a scan that found the file.
+        fn scanned(&self) -> io::Result<String> {
+            let file = foreign(&self.dir.path().join("in"), &self.odd())?;
+            quarantine_foreign(&file, &Arc::new(Folder::top(&self.quarantine())?), Timestamp(0))
+        }
+
+        fn names(&self) -> Vec<String> {
+            let listed = fs::read_dir(self.quarantine()).unwrap();
+            let mut names: Vec<_> = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn a_quarantine_that_cannot_be_looked_into_ends_the_move() {
+        let bench = Bench::new();
+        let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(bench.dir.path(), 0o755);
+        mode(&bench.quarantine(), 0o600);
+        rights::as_anybody(|| assert_eq!(bench.scanned().unwrap_err().kind(), io::ErrorKind::PermissionDenied));
+        mode(&bench.quarantine(), 0o700);
+        assert!(bench.odd().exists() && bench.names().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_moved_leaves_nothing_however_often_it_is_tried() {
+        let bench = Bench::new();
+        let allowed = rights::with_mounts(|| {
+            let (quarantine, file) = (bench.quarantine(), bench.odd());
+            rights::mount_small(&quarantine, 1 << 20);
+            rights::mount_over_itself(&file);
+            assert_eq!(bench.scanned().unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+            rights::unmount(&file);
+            rights::mount_read_only(&bench.dir.path().join("in"));
+            assert_eq!(bench.scanned().unwrap_err().kind(), io::ErrorKind::ReadOnlyFilesystem);
+            assert_eq!(bench.names(), Vec::<String>::new());
+            rights::unmount(&bench.dir.path().join("in"));
+            rights::unmount(&quarantine);
+            // No room for the reason, and then none for the file.
+            for bytes in [4 << 10, 8 << 10] {
+                fs::write(bench.odd(), "a film".repeat(2_000)).unwrap();
+                rights::mount_small(&quarantine, bytes);
+                fs::write(quarantine.join("other"), vec![0; 4 << 10]).unwrap();
+                for _ in 0..3 {
+                    assert_eq!(bench.scanned().unwrap_err().kind(), io::ErrorKind::StorageFull);
+                }
+                assert_eq!(bench.names(), ["other"]);
+                rights::unmount(&quarantine);
+            }
+            rights::mount_small(&quarantine, 1 << 20);
+            bench.write();
+            assert_eq!(bench.scanned().unwrap(), "caf%E9.mp4");
+            assert_eq!(fs::read_to_string(quarantine.join("caf%E9.mp4")).unwrap(), "a film");
+        });
+        assert!(!allowed || !bench.odd().exists());
+    }
+
+    #[test]
+    fn a_file_whose_removal_nobody_knew_of_is_known_again() {
+        let bench = Bench::new();
+        bench.scanned().unwrap();
+        bench.write();
+        assert_eq!(bench.scanned().unwrap(), "caf%E9.mp4");
+        assert_eq!(bench.names(), ["caf%E9.mp4", "caf%E9.mp4.error.json"]);
+        assert!(!bench.odd().exists());
+        // Another file of that name is another one.
+        fs::write(bench.odd(), "filmed").unwrap();
+        assert_eq!(bench.scanned().unwrap(), "1-caf%E9.mp4");
+        assert_eq!(fs::read_to_string(bench.quarantine().join("caf%E9.mp4")).unwrap(), "a film");
+    }
 }

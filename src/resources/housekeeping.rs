@@ -205,7 +205,7 @@ fn sweep_reasons(root: &Arc<Folder>, old: &Older) -> Result<u64, TaskError> {
     let mut removed = 0;
     for (entry, name, meta) in untouched(root, old)? {
         let Some(of) = name.strip_suffix(REASON_SUFFIX) else { continue };
-        if meta.is_file() && root.entry(of).is_free() {
+        if meta.is_file() && root.entry(of).is_free().map_err(|e| failed(root.path(), &e))? {
             entry.remove_file().map_err(|e| failed(&entry.path(), &e))?;
             removed += 1;
         }

@@ -8,6 +8,7 @@
 //! driver      an NVIDIA driver that does what a script says, for boxes without a GPU
 //! exchange    somebody who swaps a file for a link, over and over
 //! hostile     definitions that somebody could send to hurt a box
+//! rights      what is mounted for one test alone, and tests without the rights of root
 //! until       waiting with an end
 //! yardstick   what benchmarks measure against, and how
 //! ```
@@ -22,6 +23,7 @@ pub mod appliance;
 pub mod driver;
 pub mod exchange;
 pub mod hostile;
+pub mod rights;
 pub mod served;
 pub mod until;
 #[cfg(feature = "bench")]

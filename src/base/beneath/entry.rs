@@ -12,6 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use super::moving::refuses;
 use super::{Folder, Kind, Links, Listing, Meta};
 
 /// A name in an open folder, whether or not anything has it. A link that has the name is itself meant.
@@ -51,8 +52,29 @@ impl Entry {
     }
 
     /// Whether nothing has the name.
-    pub fn is_free(&self) -> bool {
-        self.meta().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    ///
+    /// # Errors
+    /// Those of `fstatat`: nobody knows then.
+    pub fn is_free(&self) -> io::Result<bool> {
+        match self.meta() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            found => found.map(|_| false),
+        }
+    }
+
+    /// Whether the name is that of a file which is open.
+    ///
+    /// # Errors
+    /// Those of `fstatat`; `NotFound` where nothing has the name.
+    pub fn is_of(&self, file: impl AsFd) -> io::Result<bool> {
+        // Some file systems number a file by its path: what it is called by now counts.
+        Ok(self.meta()?.is_same(&Meta::of(file)?))
+    }
+
+    /// A hidden name in the same folder, short enough whatever the length of this one: watchers pass over leading dots.
+    pub fn hidden(&self, what: &str) -> Entry {
+        let tag = &blake3::hash(self.name.as_encoded_bytes()).to_hex()[..16];
+        self.beside(format!(".{tag}.{what}"))
     }
 
     /// Opens the file itself for reading.
@@ -130,7 +152,8 @@ impl Entry {
     /// Renames a file or a folder unless the new name is taken, whoever takes it and however late. Syncs nothing.
     ///
     /// # Errors
-    /// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were.
+    /// `AlreadyExists` where the name is taken, and whatever a rename fails with. Both files are then as they were, but where
+    /// links do it, and the disk or the server fails in between: the file may have both names then.
     pub fn rename_new(&self, to: &Entry) -> io::Result<()> {
         match renameat2(&self.folder, self.plain()?, &to.folder, to.plain()?, RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => self.link_new(to),
@@ -142,32 +165,61 @@ impl Entry {
     fn link_new(&self, to: &Entry) -> io::Result<()> {
         if self.meta()?.is_folder() {
             // There are no links to folders. A folder replaces nothing but an empty folder.
-            return match to.meta() {
-                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(_) => self.rename(to),
+            return match to.is_free()? {
+                false => Err(io::ErrorKind::AlreadyExists.into()),
+                true => self.rename(to),
             };
         }
-        match linkat(&self.folder, self.plain()?, &to.folder, to.plain()?, AtFlags::empty()) {
+        let linked = linkat(&self.folder, self.plain()?, &to.folder, to.plain()?, AtFlags::empty());
+        match linked {
             Ok(()) => {}
             // The answer of a server may get lost, and the link be asked for once more.
             Err(Errno::EEXIST) if self.is_same(to) => {}
             Err(Errno::EPERM | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EMLINK) => return self.claim_new(to),
             Err(e) => return Err(e.into()),
         }
-        self.remove_file()
+        match self.remove_file() {
+            // So may that of the removal.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) if linked.is_ok() && refuses(&e) && self.is_same(to) => {
+                // The old name stays for certain.
+                to.remove_file()?;
+                Err(e)
+            }
+            removed => removed,
+        }
     }
 
     /// The same for a file where there are no links either: an empty file takes the name first. A crash may leave that
     /// behind.
     fn claim_new(&self, to: &Entry) -> io::Result<()> {
         self.meta()?;
-        to.create_new()?;
+        let claimed = to.create_new()?;
         self.rename(to).inspect_err(|_| {
             // Where that went through and only its answer got lost, it is the file.
-            if self.meta().is_ok() {
-                let _ = to.remove_file();
-            }
+            let _ = to.give_up(&claimed);
         })
+    }
+
+    /// Removes the name if it is that of an empty file still.
+    fn give_up(&self, claimed: &File) -> io::Result<()> {
+        let known = self.meta()?;
+        if known.size == 0 {
+            self.remove_this(claimed, &known)?;
+        }
+        Ok(())
+    }
+
+    /// The same in one step, for names that nobody else gives: where a rename always replaces, the other name is looked for
+    /// before it.
+    pub(super) fn rename_over_none(&self, to: &Entry) -> io::Result<()> {
+        match renameat2(&self.folder, self.plain()?, &to.folder, to.plain()?, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => match to.is_free()? {
+                true => self.rename(to),
+                false => Err(io::ErrorKind::AlreadyExists.into()),
+            },
+            renamed => Ok(renamed?),
+        }
     }
 
     /// Whether both names stand for one file.
@@ -396,6 +448,54 @@ mod tests {
         }
     }
 
+    /// Does it as one who may not do whatever he likes.
+    fn as_anybody(does: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // Of this thread alone, and to no effect where the tests are anybody's.
+                nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+                does();
+            });
+        });
+    }
+
+    #[test]
+    fn what_may_not_leave_its_folder_has_its_old_name_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        ["from", "to"].iter().for_each(|name| fs::create_dir(place(name)).unwrap());
+        fs::write(place("from/a.mov"), "it").unwrap();
+        for (name, allows) in [("", 0o755), ("from/a.mov", 0o666), ("from", 0o555), ("to", 0o777)] {
+            mode(&place(name), allows);
+        }
+        as_anybody(|| {
+            let top = |name| Arc::new(Folder::top(&place(name)).unwrap());
+            for rename in [Entry::rename_new as Rename, Entry::link_new, Entry::claim_new] {
+                let refused = rename(&top("from").entry("a.mov"), &top("to").entry("b.mov")).unwrap_err();
+                assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+                assert!(place("from/a.mov").exists() && !place("to/b.mov").exists());
+            }
+        });
+        mode(&place("from"), 0o755);
+    }
+
+    #[test]
+    fn only_the_empty_file_that_took_a_name_gives_it_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = folder(&dir).entry("name");
+        to.give_up(&to.create_new().unwrap()).unwrap();
+        assert!(to.is_free().unwrap());
+        // The rename that went through, and whose answer got lost.
+        let claimed = to.create_new().unwrap();
+        fs::write(dir.path().join("part"), "").unwrap();
+        fs::rename(dir.path().join("part"), to.path()).unwrap();
+        to.give_up(&claimed).unwrap();
+        assert!(!to.is_free().unwrap());
+    }
+
     #[test]
     fn what_is_removed_and_made_anew_is_the_name_and_not_what_a_link_points_at() {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -407,7 +507,7 @@ mod tests {
         io::Write::write_all(&mut top.entry("part").create().unwrap(), b"new").unwrap();
         assert!(top.entry("part").meta().unwrap().is_file());
         top.entry("a").remove_all().unwrap();
-        assert!(top.entry("a").is_free());
+        assert!(top.entry("a").is_free().unwrap());
         assert_eq!(fs::read_to_string(&kept).unwrap(), "kept");
         for name in ["", ".", "..", "../x", "a/b", "/x"] {
             assert!(top.entry(name).create().is_err() && top.entry(name).remove_all().is_err(), "{name}");

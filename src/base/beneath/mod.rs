@@ -8,6 +8,8 @@
 mod entry;
 mod list;
 mod meta;
+mod moving;
+mod part;
 
 use std::fs::File;
 use std::io;
@@ -22,6 +24,7 @@ use nix::sys::stat::Mode;
 pub use entry::Entry;
 pub use list::{Listed, Listing};
 pub use meta::{Kind, Meta, file_version};
+pub use part::{Part, hash};
 
 /// How often a walk is begun anew that somebody's renaming disturbed: the kernel says so and means just that.
 const TRIES_MAX: usize = 64;

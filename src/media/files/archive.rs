@@ -18,14 +18,14 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use conveyor_base::beneath::{Entry, Links, Meta};
+use conveyor_base::beneath::{Entry, Links, Meta, Part};
 use conveyor_base::shares::ShareError;
 use conveyor_base::{Place, TaskError, Uri};
 use conveyor_job::{Job, Reporter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::disk::{self, Meter, Part, Stamp};
+use super::disk::{self, Meter, Stamp};
 use super::fault::{self, About};
 
 /// Most files of one name and different content that an archive keeps.
@@ -63,6 +63,10 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     // A link at the name itself that leads out is refused, and not replaced.
     target.check().about("look at", &p.destination)?;
     let folder = p.held.as_ref().map(|held| fault::place(job, held)).transpose()?;
+    // An earlier run may have been killed at its very last step.
+    if let Ok(own) = source.entry() {
+        own.recover().about("look at", &p.input)?;
+    }
     match source.read() {
         Ok(file) => {
             let stamp = Stamp::of_open(&file).about("archive", &p.input)?;
@@ -171,6 +175,7 @@ fn archive(
 ) -> Result<Value, TaskError> {
     let stamp = Stamp::of_open(file).about("archive", &p.input)?;
     let own = source.entry().about("archive", &p.input)?;
+    let known = own.meta().about("archive", &p.input)?;
     let target = target.make_entry().about("create the folder of", &p.destination)?;
     if own.name() == target.name() && is_same_folder(&own, &target).about("look at", &p.input)? {
         return Err(TaskError::new(
@@ -181,7 +186,7 @@ fn archive(
     let mut meter = Meter::new(reporter, "archiving", stamp.size * 2);
     // A run before this one may have come as far as the rename. Reading the source once more is the price of
     // knowing, and is paid only where the name is taken.
-    let (place, number, blake3) = if target.is_free() {
+    let (place, number, blake3) = if target.is_free().about("look at", &p.destination)? {
         (target, 0, None)
     } else {
         let blake3 = disk::hash(file, &mut meter).about("read", &p.input)?;
@@ -206,10 +211,9 @@ fn archive(
             blake3
         }
     };
-    if !as_it_was()? {
+    if !as_it_was()? || !own.remove_this(file, &known).about("remove", &p.input)? {
         return Err(changed(p, "was copied to the archive but not removed", "it was changed while it was archived"));
     }
-    own.remove_file().about("remove", &p.input)?;
     disk::sync_folder(&own);
     Ok(json!({
         "uri": numbered_uri(&p.destination, number),
@@ -251,7 +255,7 @@ fn copy_verified(
     meter: &mut Meter<'_>,
 ) -> Result<(Part, String), TaskError> {
     let (part, read) = disk::copy_beside(file, place, meter).about("copy to the archive", &p.input)?;
-    if part.hash(meter).about("read back the copy of", &p.input)? != read {
+    if part.hash(&mut |bytes| meter.add(bytes)).about("read back the copy of", &p.input)? != read {
         return Err(TaskError::new(
             "Files.ShareUnreachable",
             format!(
@@ -272,7 +276,7 @@ fn place_for(
 ) -> Result<(Entry, u32, bool), TaskError> {
     for number in 0..SAME_NAME_MAX {
         let place = numbered(target, number);
-        if place.is_free() {
+        if place.is_free().about_path("look at", &place.path())? {
             return Ok((place, number, false));
         }
         if holds(&place, Some(size), blake3, reporter)? {
@@ -290,6 +294,7 @@ fn holds(place: &Entry, size: Option<u64>, blake3: &str, reporter: &dyn Reporter
     // A link, a folder or a pipe holds nothing.
     match place.meta() {
         Ok(meta) if meta.is_file() && size.is_none_or(|size| size == meta.size) => {}
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).about_path("look at", &place.path()),
         _ => return Ok(false),
     }
     let file = place.read().about_path("read", &place.path())?;
@@ -314,7 +319,10 @@ fn already_gone(p: &Parameters, target: &Place, gone: &io::Error, reporter: &dyn
         entry => Some(entry.about("look at", &p.destination)?),
     };
     let places = target.iter().flat_map(|target| (0..SAME_NAME_MAX).map(|number| (number, numbered(target, number))));
-    for (number, place) in places.take_while(|(_, place)| !place.is_free()) {
+    for (number, place) in places {
+        if place.is_free().about_path("look at", &place.path())? {
+            break;
+        }
         if holds(&place, None, blake3, reporter)? {
             return Ok(json!({
                 "uri": numbered_uri(&p.destination, number),

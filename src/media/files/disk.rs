@@ -5,15 +5,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use conveyor_base::beneath::{Entry, Folder, Meta};
+use conveyor_base::beneath::{self, Entry, Folder, Meta, Part};
 use conveyor_job::{Progress, Reporter};
-
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// What tells one state of a file from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +52,8 @@ impl<'a> Meter<'a> {
         Meter { reporter, doing, total, done: 0, start: Instant::now() }
     }
 
-    fn add(&mut self, bytes: u64) {
+    /// Tells of bytes that were read.
+    pub fn add(&mut self, bytes: u64) {
         self.done += bytes;
         let fraction = if self.total == 0 { 1.0 } else { (self.done as f64 / self.total as f64).min(1.0) };
         self.reporter.progress(Progress { fraction, doing: self.doing.into(), ..Progress::default() });
@@ -67,69 +66,13 @@ impl<'a> Meter<'a> {
 }
 
 /// The BLAKE3 hash of a file's content, streamed from its beginning.
-pub fn hash(mut file: &File, meter: &mut Meter<'_>) -> io::Result<String> {
-    file.rewind()?;
-    let mut hasher = blake3::Hasher::new();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let n = file.read(&mut chunk)?;
-        if n == 0 {
-            return Ok(hasher.finalize().to_hex().to_string());
-        }
-        hasher.update(&chunk[..n]);
-        meter.add(n as u64);
-    }
-}
-
-/// A copy that is whole and on the disk, and stands under a hidden name until it gets its own; removed when dropped before.
-pub struct Part {
-    entry: Entry,
-    file: File,
-    named: bool,
-}
-
-impl Part {
-    /// The hash of what was written, read back.
-    pub fn hash(&self, meter: &mut Meter<'_>) -> io::Result<String> {
-        hash(&self.file, meter)
-    }
-
-    /// Gives it its name in place of whatever file has that.
-    ///
-    /// # Errors
-    /// Those of a rename, and that something else got the name because it had taken the hidden one.
-    pub fn rename(self, to: &Entry) -> io::Result<()> {
-        self.name(to, Entry::rename)
-    }
-
-    /// The same unless the name is taken.
-    ///
-    /// # Errors
-    /// As [`Part::rename`]; `AlreadyExists` where the name is taken.
-    pub fn rename_new(self, to: &Entry) -> io::Result<()> {
-        self.name(to, Entry::rename_new)
-    }
-
-    fn name(mut self, to: &Entry, rename: fn(&Entry, &Entry) -> io::Result<()>) -> io::Result<()> {
-        rename(&self.entry, to)?;
-        self.named = true;
-        named(to, &self.file)
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // A disk that is full stays full while the half copy lies on it.
-        if !self.named {
-            let _ = self.entry.remove_file();
-        }
-    }
+pub fn hash(file: &File, meter: &mut Meter<'_>) -> io::Result<String> {
+    beneath::hash(file, &mut |bytes| meter.add(bytes))
 }
 
 /// Whether a name came to stand for this very file: whoever may write to a folder may exchange what is renamed there.
 pub fn named(name: &Entry, file: impl AsFd) -> io::Result<()> {
-    // Some file systems number a file by its path: what it is called by now counts.
-    match name.meta()?.is_same(&Meta::of(file)?) {
+    match name.is_of(file)? {
         true => Ok(()),
         false => Err(io::Error::other("another program put something else under its name meanwhile")),
     }
@@ -137,27 +80,13 @@ pub fn named(name: &Entry, file: impl AsFd) -> io::Result<()> {
 
 /// Copies a file under a temporary name beside its destination and syncs it; returns the copy and the hash of what was
 /// read. The caller verifies and renames.
-pub fn copy_beside(mut from: &File, to: &Entry, meter: &mut Meter<'_>) -> io::Result<(Part, String)> {
-    from.rewind()?;
-    let entry = hidden(to, "part");
-    let mut part = Part { file: entry.create()?, entry, named: false };
-    let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK_BYTES]);
-    loop {
-        let n = from.read(&mut chunk)?;
-        if n == 0 {
-            break;
-        }
-        hasher.update(&chunk[..n]);
-        part.file.write_all(&chunk[..n])?;
-        meter.add(n as u64);
-    }
-    part.file.sync_all()?;
-    Ok((part, hasher.finalize().to_hex().to_string()))
+pub fn copy_beside(from: &File, to: &Entry, meter: &mut Meter<'_>) -> io::Result<(Part, String)> {
+    Part::copy(from, to, &mut |bytes| meter.add(bytes))
 }
 
 /// Writes a small file whole: temporary name, sync, rename, sync of the folder.
 pub fn write(to: &Entry, bytes: &[u8]) -> io::Result<()> {
-    written(to, bytes)?.rename(to)?;
+    Part::write(to, bytes)?.rename(to)?;
     sync_folder(to);
     Ok(())
 }
@@ -167,17 +96,9 @@ pub fn write(to: &Entry, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `AlreadyExists` where it is.
 pub fn write_new(to: &Entry, bytes: &[u8]) -> io::Result<()> {
-    written(to, bytes)?.rename_new(to)?;
+    Part::write(to, bytes)?.rename_new(to)?;
     sync_folder(to);
     Ok(())
-}
-
-fn written(to: &Entry, bytes: &[u8]) -> io::Result<Part> {
-    let entry = hidden(to, "part");
-    let mut part = Part { file: entry.create()?, entry, named: false };
-    part.file.write_all(bytes)?;
-    part.file.sync_all()?;
-    Ok(part)
 }
 
 /// Renames and makes the new name durable.
@@ -203,12 +124,6 @@ pub fn sync_folder(of: &Entry) {
 /// Whether a rename failed only because the two names are on different file systems.
 pub fn crosses_devices(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::CrossesDevices
-}
-
-/// A hidden name beside an entry, short enough whatever the length of the name: watchers pass over leading dots.
-pub fn hidden(beside: &Entry, what: &str) -> Entry {
-    let tag = &blake3::hash(beside.name().as_encoded_bytes()).to_hex()[..16];
-    beside.beside(format!(".{tag}.{what}"))
 }
 
 /// All plain files below a folder, as paths relative to it, in order. Hidden names are left out.

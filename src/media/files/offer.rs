@@ -75,12 +75,12 @@ fn refused(root: &Arc<Folder>, name: &str, tools: &str) -> Option<Uri> {
     reason.take(REASON_BYTES_MAX).read_to_string(&mut text).ok()?;
     let reason: Reason = serde_json::from_str(&text).ok()?;
     let is_other = reason.kind.as_deref() == Some(BOX_CANNOT) && reason.tools.as_deref() != Some(tools);
-    (is_other && !root.entry(name).is_free()).then_some(reason.original)
+    (is_other && !root.entry(name).is_free().ok()?).then_some(reason.original)
 }
 
 fn give_back(job: &Job, from: &Uri, to: &Uri, reporter: &dyn Reporter) -> Result<(), TaskError> {
     let target = fault::place(job, to)?.make_entry().about("make the folder of", to)?;
-    if !target.is_free() {
+    if !target.is_free().about("look at", to)? {
         let taken = io::Error::from(io::ErrorKind::AlreadyExists);
         return Err(fault::io_fault("give back", to, &taken));
     }

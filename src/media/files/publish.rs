@@ -133,7 +133,10 @@ enum Gathered {
 
 fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> Result<Gathered, TaskError> {
     let build = build_folder(place, &p.execution);
-    let begun = || if build.is_free() { Gathered::Nothing } else { Gathered::Folder(build.clone()) };
+    let begun = || match build.is_free().about_path("look at", &build.path())? {
+        true => Ok(Gathered::Nothing),
+        false => Ok(Gathered::Folder(build.clone())),
+    };
     let sources = match (&p.staging, p.outputs.is_empty()) {
         (Some(staging), true) => {
             let (from, to) = (fault::resolve(job, staging)?, fault::resolve(job, &p.destination)?);
@@ -142,7 +145,7 @@ fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> 
             }
             let staged = fault::place(job, staging)?;
             let folder = match staged.folder() {
-                Err(e) if e.is_missing() => return Ok(begun()),
+                Err(e) if e.is_missing() => return begun(),
                 folder => folder.about("list", staging)?,
             };
             // A share's root has no name that could be taken from it, and a link's is another one.
@@ -169,7 +172,7 @@ fn gather(job: &Job, p: &Parameters, place: &Entry, reporter: &dyn Reporter) -> 
             }
             let files = manifest::listed(&folder)?;
             if files.is_empty() {
-                return Ok(begun());
+                return begun();
             }
             match own {
                 Some(own) if is_same_disk(&folder, place.folder()) => return Ok(Gathered::Folder(own)),
@@ -258,7 +261,7 @@ fn bring(from: &Place, to: &Entry, meter: &mut Meter<'_>) -> Result<(), TaskErro
     let file = from.read().about_path("copy", &path)?;
     Stamp::of_open(&file).about_path("copy", &path)?;
     let (part, read) = disk::copy_beside(&file, to, meter).about_path("copy", &path)?;
-    if part.hash(meter).about_path("read back", &to.path())? != read {
+    if part.hash(&mut |bytes| meter.add(bytes)).about_path("read back", &to.path())? != read {
         return Err(TaskError::new(
             "Files.ShareUnreachable",
             format!("the copy of '{}' reads back differently; check the destination's disk", path.display()),
@@ -271,19 +274,24 @@ fn bring(from: &Place, to: &Entry, meter: &mut Meter<'_>) -> Result<(), TaskErro
 
 /// Makes `staged` be `place`. Returns where an earlier version was put, if there was one. `folder`: what `staged` is the name
 /// of, and what `place` is to be.
-fn put_in_place(staged: &Entry, folder: &Folder, place: &Entry, execution: &str) -> Result<Option<Entry>, TaskError> {
+pub(super) fn put_in_place(
+    staged: &Entry,
+    folder: &Folder,
+    place: &Entry,
+    execution: &str,
+) -> Result<Option<Entry>, TaskError> {
     let is_it = || disk::named(place, folder).about_path("publish as", &place.path());
-    if place.is_free() {
+    if place.is_free().about_path("look at", &place.path())? {
         disk::rename_new(staged, place).about_path("publish as", &place.path())?;
         return is_it().map(|()| None);
     }
-    let theirs = is_foreign(place, execution);
+    // Whose it is that is replaced is asked of that itself, and not of what has the name before: others publish too.
     match staged.exchange(place) {
         // What was published before now lies at `staged`.
         Ok(()) => {
             disk::sync_folder(place);
             is_it()?;
-            if theirs {
+            if is_foreign(staged, execution) {
                 return set_aside(staged, place).map(Some);
             }
             staged.remove_all().about_path("remove the replaced", &staged.path())?;
@@ -294,7 +302,7 @@ fn put_in_place(staged: &Entry, folder: &Folder, place: &Entry, execution: &str)
             let aside = set_aside(place, place)?;
             disk::rename_new(staged, place).about_path("publish as", &place.path())?;
             is_it()?;
-            if theirs {
+            if is_foreign(&aside, execution) {
                 return Ok(Some(aside));
             }
             aside.remove_all().about_path("remove the replaced", &aside.path())?;
@@ -377,7 +385,7 @@ fn remove_leftovers(job: &Job, p: &Parameters, place: &Entry) {
 
 fn build_folder(place: &Entry, execution: &str) -> Entry {
     let tag = &blake3::hash(execution.as_bytes()).to_hex()[..12];
-    disk::hidden(place, &format!("{tag}.publishing"))
+    place.hidden(&format!("{tag}.publishing"))
 }
 
 /// Each file's place relative to the deepest folder that holds them all.

@@ -6,7 +6,6 @@
 //!
 //! What moves is the file that the watch saw (`version`), and no other that has its name by now.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,11 +80,16 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     let root = fault::place(job, &folder)?.make_folder().about("create", &folder)?;
     let source = fault::place(job, &p.input)?;
+    // An earlier run may have been killed at its very last step.
+    if let Ok(own) = source.entry() {
+        own.recover().about("look at", &p.input)?;
+    }
     let there = source.check().about("look at", &p.input)?;
 
     let name = short_enough(p.input.file_name());
     let (name, begun) = free_name(&root, &name, &p)?;
     let (place, reason) = (root.entry(&name), root.entry(format!("{name}{REASON_SUFFIX}")));
+    let taken = !place.is_free().about_path("look at", &place.path())?;
     let is_it = |meta: &Meta| p.version.as_ref().is_none_or(|version| *version == meta.version());
     if let Some(sample) = p.sample.as_ref().filter(|_| there.is_some_and(|meta| is_it(&meta)))
         && source.read().is_ok_and(|file| Sample::of(&file).is_ok_and(|now| now.digest != *sample))
@@ -125,8 +129,8 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
     }
     let moved = match there {
         // An earlier try came as far as that.
-        None if !place.is_free() => true,
-        Some(_) if !place.is_free() => remove_twin(&source, &place, reporter).map(|()| true)?,
+        None if taken => true,
+        Some(_) if taken => remove_twin(&source, &place, reporter).map(|()| true)?,
         _ => match move_into(&source, &place, &is_it, reporter) {
             Ok(()) => true,
             Err(e) if e.error == "Files.Vanished" && matches!(source.check(), Ok(None)) => {
@@ -135,7 +139,7 @@ pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
             }
             Err(e) => {
                 // It stays where it is: with the next reason it may come here under this very name.
-                if written && place.is_free() {
+                if written && place.is_free().unwrap_or(false) {
                     let _ = reason.remove_file();
                 }
                 return Err(e);
@@ -165,7 +169,8 @@ fn free_name(root: &Arc<Folder>, name: &str, p: &Parameters) -> Result<(String, 
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if root.entry(&candidate).is_free() {
+                let place = root.entry(&candidate);
+                if place.is_free().about_path("look at", &place.path())? {
                     return Ok((candidate, false));
                 }
             }
@@ -208,7 +213,9 @@ pub(super) fn move_into(
             if !is_it(&Meta::of(&file).about_path("move", &path)?) {
                 return Err(changed(&path));
             }
-            return copy_into(source, &file, &own, place, reporter).about_path("move", &path);
+            let size = Stamp::of_open(&file).about_path("move", &path)?.size;
+            let mut meter = Meter::new(reporter, "moving", size * 2);
+            return own.move_copied(&file, place, &mut |bytes| meter.add(bytes)).about_path("move", &path);
         }
         renamed => renamed.about_path("move", &path)?,
     }
@@ -226,49 +233,13 @@ fn changed(path: &Path) -> TaskError {
     TaskError::new(CHANGED, format!("'{}' {what}", path.display()))
 }
 
-fn copy_into(source: &Place, file: &File, own: &Entry, place: &Entry, reporter: &dyn Reporter) -> io::Result<()> {
-    let stamp = Stamp::of_open(file)?;
-    let mut meter = Meter::new(reporter, "moving", stamp.size * 2);
-    let (part, read) = disk::copy_beside(file, place, &mut meter)?;
-    let unchanged = || source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp));
-    if part.hash(&mut meter)? != read || !unchanged() {
-        return Err(io::Error::other("the copy differs from the file; the file was left where it is"));
-    }
-    part.rename_new(place)?;
-    disk::sync_folder(place);
-    let removed = match own.remove_file() {
-        // As where the answer of a server got lost, and it was asked once more.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    };
-    removed.inspect_err(|e| {
-        // It may not be removed there: each try would leave another copy here. Of any other error nobody knows whether it is
-        // removed: the answer of a server that did it may be lost, and what is read of it be old.
-        if refuses(e) && unchanged() {
-            let _ = place.remove_file();
-        }
-    })
-}
-
-/// Whether nothing was done for certain.
-fn refuses(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-}
-
 /// An earlier try was killed between the copy and the removal, if the source is the same; another file stays.
 fn remove_twin(source: &Place, place: &Entry, reporter: &dyn Reporter) -> Result<(), TaskError> {
     let path = source.path();
-    let file = source.read().about_path("read", &path)?;
-    let twin = || -> io::Result<bool> {
-        let copy = place.read()?;
-        let (stamp, size) = (Stamp::of_open(&file)?, Stamp::of_open(&copy)?.size);
-        let mut meter = Meter::new(reporter, "verifying", size * 2);
-        let same = stamp.size == size && disk::hash(&file, &mut meter)? == disk::hash(&copy, &mut meter)?;
-        Ok(same && source.look().is_ok_and(|meta| Stamp::of(&meta).is_ok_and(|now| now == stamp)))
-    };
-    if twin().about_path("compare", &path)? {
-        source.entry().about_path("remove", &path)?.remove_file().about_path("remove", &path)?;
-    }
+    let (file, own) = (source.read().about_path("read", &path)?, source.entry().about_path("remove", &path)?);
+    let size = Meta::of(&file).about_path("read", &path)?.size;
+    let mut meter = Meter::new(reporter, "verifying", size * 2);
+    own.remove_copied(&file, place, &mut |bytes| meter.add(bytes)).about_path("remove", &path)?;
     Ok(())
 }
 

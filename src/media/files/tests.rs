@@ -7,6 +7,7 @@ use std::sync::Arc;
 use conveyor_base::beneath::{Folder, Links};
 use conveyor_base::{Shares, TaskError};
 use conveyor_job::{Access, Job};
+use conveyor_testing::rights;
 use serde_json::{Value, json};
 
 pub struct Appliance {
@@ -40,7 +41,7 @@ impl Appliance {
         let path = self.path(key);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let folder = Arc::new(Folder::top(path.parent().unwrap()).unwrap());
-        super::disk::hidden(&folder.entry(path.file_name().unwrap()), what).path()
+        folder.entry(path.file_name().unwrap()).hidden(what).path()
     }
 
     pub fn run(&self, stage: &str, parameters: Value) -> Result<Value, TaskError> {
@@ -358,6 +359,71 @@ fn quarantine_keeps_every_file_and_every_reason() {
     let p = json!({ "input": format!("s3://in/{long}"), "destination": "s3://quarantine", "execution": "e4" });
     assert_eq!(b.run("quarantine", p).unwrap()["moved"], true);
     assert_eq!(b.all("in"), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_held_open_where_it_lies_leaves_no_copy() {
+    let b = Appliance::new();
+    b.write("in/bad.mov", "1");
+    let go = |execution: &str| {
+        let p = json!({ "input": "s3://in/bad.mov", "destination": "quarantine", "execution": execution });
+        b.run("quarantine", p)
+    };
+    let allowed = rights::with_mounts(|| {
+        rights::mount_small(&b.path("quarantine"), 1 << 20);
+        rights::mount_over_itself(&b.path("in/bad.mov"));
+        for execution in ["e1", "e2"] {
+            assert!(go(execution).unwrap_err().cause.contains("busy"));
+        }
+        assert_eq!((b.all("quarantine"), b.all("in")), (vec![], vec!["bad.mov".to_owned()]));
+        rights::unmount(&b.path("in/bad.mov"));
+        assert_eq!(go("e3").unwrap()["uri"], "s3://quarantine/bad.mov");
+        assert_eq!((b.read("quarantine/bad.mov"), b.all("in")), ("1".into(), vec![]));
+    });
+    assert!(!allowed || !b.path("in/bad.mov").exists());
+}
+
+#[test]
+fn a_name_that_cannot_be_looked_at_is_not_a_taken_one() {
+    let b = Appliance::new();
+    // Numbered, it is longer than a name may be.
+    let name = format!("{}.mov", "n".repeat(250));
+    b.write(&format!("archive/{name}"), "film");
+    b.write(&format!("in/{name}"), "other");
+    let error = b.run("archive", json!({ "input": format!("s3://in/{name}"), "destination": "s3://archive/" }));
+    let cause = error.unwrap_err().cause;
+    assert!(cause.contains("cannot look at") && cause.contains("too long"), "{cause}");
+    assert_eq!(b.read(&format!("in/{name}")), "other");
+    // Nor does it tell that the archive holds nothing of what is gone.
+    let p = json!({ "input": format!("s3://in/gone/{name}"), "destination": "s3://archive/", "blake3": "0" });
+    assert!(b.run("archive", p).unwrap_err().cause.contains("too long"));
+}
+
+#[test]
+fn what_another_run_publishes_at_the_same_time_is_kept() {
+    let b = Appliance::new();
+    for round in 0..300 {
+        let share = format!("outputs/{round}");
+        for (folder, execution) in [("clip", "e1"), ("one", "e1"), ("other", "e2")] {
+            b.write(&format!("{share}/{folder}/manifest.json"), &json!({ "execution": execution }).to_string());
+        }
+        b.write(&format!("{share}/other/a.mp4"), "");
+        let top = Arc::new(Folder::top(&b.path(&share)).unwrap());
+        let start = std::sync::Barrier::new(2);
+        let publish = |staged: &str, execution: &str| {
+            let (staged, place) = (top.entry(staged), top.entry("clip"));
+            let folder = staged.open_folder().unwrap();
+            start.wait();
+            // One of them may not be what is published in the end.
+            let _ = super::publish::put_in_place(&staged, &folder, &place, execution);
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| publish("one", "e1"));
+            publish("other", "e2");
+        });
+        let left = b.all(&share);
+        assert!(left.iter().any(|file| file.ends_with("a.mp4")), "{left:?}");
+    }
 }
 
 #[test]
