@@ -17,6 +17,7 @@ use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use conveyor_base::beneath::{Folder, Kind, Links, Meta};
+use conveyor_base::shares::is_mount_point;
 use conveyor_base::{Fault, ShareIo, Shares, Span, Timestamp, Uri, digest};
 use conveyor_store::Commit;
 use serde::Deserialize;
@@ -30,6 +31,8 @@ use super::whole::Look;
 
 /// Files that are kept in mind; what is beyond waits until there is room.
 const FILES_MAX: usize = 10_000;
+/// Files that one round looks at: the watch does nothing else meanwhile.
+const LOOKS_MAX: usize = 200;
 /// A round is made so many scans apart, and at least once in `EVERY_MS_MAX`.
 const EVERY_SCANS: u64 = 10;
 const EVERY_MS_MAX: u64 = 60_000;
@@ -62,7 +65,7 @@ struct Quarantined {
     again: Option<(Timestamp, i64)>,
 }
 
-/// A file that went back.
+/// When a file went back, or could not, and how long it then stays.
 #[derive(Clone, Copy, Debug)]
 struct Returned {
     at: Timestamp,
@@ -84,14 +87,15 @@ impl SecondLooks {
     }
 
     /// Looks at all of them, and gives back what has changed. Returns the keys under which the watch finds them again.
-    /// What cannot be looked at, or moved, is tried again with the next round.
+    /// What cannot be looked at is tried again with the next round, what cannot be moved after a pause. `was_mounted`: the
+    /// watch's share is one that was mounted when it was last looked at.
     ///
     /// # Errors
     /// The store's.
     pub async fn round(
         &mut self,
         settings: &WatchSettings,
-        quarantine: &str,
+        (quarantine, was_mounted): (&str, bool),
         io: &ShareIo,
         starter: &dyn Starter,
     ) -> Result<Vec<String>, Fault> {
@@ -116,7 +120,7 @@ impl SecondLooks {
             // The watch must not take it for what landed before: its landing goes first.
             let (own, place) = (settings.share.clone(), quarantine.to_owned());
             let (to, target) = (key.clone(), (own.clone(), key.clone()));
-            let is_free = move |shares: &Shares| is_free(shares, &target.0, &target.1);
+            let is_free = move |shares: &Shares| is_free(shares, &target.0, &target.1, was_mounted);
             if !matches!(io.run(&[&settings.share], is_free).await, Ok(Ok(true))) {
                 continue;
             }
@@ -125,6 +129,12 @@ impl SecondLooks {
             starter.commit(commit).await?;
             let file = name.clone();
             let back_to = move |shares: &Shares| give_back(shares, &own, &place, &file, &to);
+            // Also where it fails: it is not tried each round.
+            let pause_ms = before.map_or(PAUSE_MS[0], |before| (before.pause_ms * 2).min(PAUSE_MS[1]));
+            if self.returned.len() >= FILES_MAX {
+                self.returned.clear();
+            }
+            self.returned.insert(id, Returned { at: now, pause_ms });
             match io.run(&[&settings.share, quarantine], back_to).await {
                 Ok(Ok(())) => {
                     tracing::info!(
@@ -132,11 +142,6 @@ impl SecondLooks {
                         key,
                         "a file in quarantine has changed and is taken up again"
                     );
-                    let pause_ms = before.map_or(PAUSE_MS[0], |before| (before.pause_ms * 2).min(PAUSE_MS[1]));
-                    if self.returned.len() >= FILES_MAX {
-                        self.returned.clear();
-                    }
-                    self.returned.insert(id, Returned { at: now, pause_ms });
                     self.files.remove(&name);
                     back.push(key);
                 }
@@ -170,6 +175,7 @@ fn look(
         names.extend(name.filter(|_| listed.kind == Kind::File).map(str::to_owned));
     }
     known.retain(|name, _| names.contains(name));
+    let mut looks = 0;
     for name in names {
         let Ok(meta) = root.entry(&name).meta() else {
             known.remove(&name);
@@ -180,6 +186,10 @@ fn look(
         let rests = before.is_some_and(|before| before.file_state == file_state(&meta));
         if !meta.is_file() || (rests && !is_due) || (before.is_none() && known.len() >= FILES_MAX) {
             continue;
+        }
+        looks += 1;
+        if looks > LOOKS_MAX {
+            break;
         }
         // One that cannot be read now is with the next round.
         if let Ok(file) = look_at(&root, &name, file_state(&meta), before, own, now) {
@@ -226,7 +236,11 @@ fn look_at(
     Ok(Quarantined { file_state, key, sample, changed, again })
 }
 
-fn is_free(shares: &Shares, share: &str, key: &str) -> io::Result<bool> {
+/// Whether a file can go back: its share is there, and its name is free. What is under a mount is lost to sight with the next.
+fn is_free(shares: &Shares, share: &str, key: &str, was_mounted: bool) -> io::Result<bool> {
+    if was_mounted && !is_mount_point(&shares.root(share).map_err(io::Error::other)?.canonicalize()?)? {
+        return Ok(false);
+    }
     let place = shares.place(&Uri::new(share, key)).map_err(io::Error::other)?;
     Ok(place.check().map_err(io::Error::other)?.is_none())
 }
@@ -237,5 +251,7 @@ fn give_back(shares: &Shares, own: &str, quarantine: &str, name: &str, key: &str
     let target = shares.place(&Uri::new(own, key)).and_then(|place| place.make_entry()).map_err(io::Error::other)?;
     land::move_new(&root.entry(name), &target)?;
     let _ = target.folder().sync();
-    root.entry(format!("{name}{REASON_SUFFIX}")).remove_file()
+    // A reason that stays says of no file anything.
+    let _ = root.entry(format!("{name}{REASON_SUFFIX}")).remove_file();
+    Ok(())
 }

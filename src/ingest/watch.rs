@@ -434,7 +434,8 @@ impl Watcher {
         let Some(quarantine) = self.rechecked.as_ref().filter(|_| self.second.is_due(self.settings.scan, now)) else {
             return Ok(());
         };
-        for key in self.second.round(&self.settings, quarantine, &self.io, &*self.starter).await? {
+        let place = (quarantine.as_str(), self.was_mounted);
+        for key in self.second.round(&self.settings, place, &self.io, &*self.starter).await? {
             self.settling.gone(&key);
             self.again.forget(&key);
             self.next_scan = now;
