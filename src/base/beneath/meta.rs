@@ -16,7 +16,7 @@ pub enum Kind {
     Other,
 }
 
-/// What the file system says of a file. Two that are equal are of one file in one state.
+/// What the file system says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     pub kind: Kind,
@@ -57,6 +57,12 @@ impl Meta {
     /// Whether it is of the same file, in whatever state.
     pub fn is_same(&self, other: &Meta) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Whether it is of the same file with what it held then. Its name, rights and place on the disk may have changed.
+    pub fn is_unchanged(&self, since: &Meta) -> bool {
+        let of = |meta: &Meta| (meta.kind, meta.size, meta.modified_ns);
+        self.is_same(since) && of(self) == of(since)
     }
 
     /// Whole milliseconds since 1970.

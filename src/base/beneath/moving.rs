@@ -28,7 +28,7 @@ impl Entry {
         if !before.is_file() {
             return Err(io::Error::other("it is no plain file"));
         }
-        let is_changed = || Meta::of(file).is_ok_and(|now| now != before);
+        let is_changed = || Meta::of(file).is_ok_and(|now| !now.is_unchanged(&before));
         let changed = || io::Error::other("the file changed while it was moved; it was left where it is");
         let (part, read) = Part::copy(file, to, done)?;
         if is_changed() {
@@ -49,7 +49,7 @@ impl Entry {
             Err(e) => {
                 // It may not be removed there: each try would leave another copy here. Of any other error nobody knows whether
                 // it is removed: the answer of a server that did it may be lost, and what is read of it be old.
-                if refuses(&e) && self.meta().is_ok_and(|now| now == known) {
+                if refuses(&e) && self.meta().is_ok_and(|now| now.is_unchanged(&known)) {
                     let _ = to.remove_file();
                 }
                 Err(e)
@@ -84,7 +84,7 @@ impl Entry {
     pub fn remove_this(&self, file: &File, known: &Meta) -> io::Result<bool> {
         let is_it = |name: &Entry| -> io::Result<bool> {
             if known.kind == Kind::Link {
-                return Ok(name.meta()? == *known);
+                return Ok(name.meta()?.is_unchanged(known));
             }
             // Opened, a file on a network share is what the server has, and not what is remembered of it.
             let now = Meta::of(name.read()?)?;
