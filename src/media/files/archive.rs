@@ -114,7 +114,7 @@ fn held(
         Err(e) if e.is_missing() => return Ok(None),
         folder => folder.about("look at", uri)?,
     };
-    let own = file.map(|file| Meta::of(file)).transpose().about("look at", &p.input)?;
+    let own = file.map(Meta::of).transpose().about("look at", &p.input)?;
     for path in disk::files_below(&folder).about("list", uri)?.into_iter().take(HELD_MAX) {
         let (Some(name), Some(key)) = (path.file_name(), path.to_str()) else { continue };
         let Ok(within) = folder.folder(path.parent().unwrap_or_else(|| "".as_ref()), Links::Refused) else { continue };

@@ -41,10 +41,10 @@ impl Ran {
         if let Some(before) = self.runs.iter().position(|(_, last)| *last < due && next_after(*last) == Some(due)) {
             first = self.runs.remove(before).0;
         }
-        if let Some(next) = next_after(due) {
-            if let Some(after) = self.runs.iter().position(|(first, _)| *first == next) {
-                last = self.runs.remove(after).1;
-            }
+        if let Some(next) = next_after(due)
+            && let Some(after) = self.runs.iter().position(|(first, _)| *first == next)
+        {
+            last = self.runs.remove(after).1;
         }
         self.runs.push((first, last));
         let many = self.runs.len().saturating_sub(RUNS_MAX);
