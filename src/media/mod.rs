@@ -24,6 +24,7 @@ mod probe;
 mod quality;
 mod sanitize;
 mod survey;
+mod time;
 mod transcode;
 
 pub use transcode::outline;
@@ -106,6 +107,7 @@ pub fn init() -> Result<(), TaskError> {
             engines::hide();
             demuxers::restrict();
             transcode::scale::register().map_err(|e| format!("the scaler cannot be registered: {e}"))?;
+            time::register().map_err(|e| format!("the elements of time cannot be registered: {e}"))?;
             hdr::register().map_err(|e| format!("the tone mapper cannot be registered: {e}"))
         })
         .clone()
