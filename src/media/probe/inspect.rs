@@ -19,9 +19,12 @@ use super::super::input::Input;
 use super::super::pipeline::{Ended, Pipeline};
 use super::colour::Hdr;
 use crate::hdr;
+use crate::time;
 
 /// Longest time to open a file and decode its first frames.
 const OPEN_SECONDS_MAX: u64 = 45;
+/// How far into a file its first picture is looked for.
+const LATE_SECONDS_MAX: u64 = 20;
 /// Longest time for a sample from the middle.
 const SAMPLE_SECONDS_MAX: u64 = 30;
 
@@ -49,6 +52,8 @@ pub struct Video {
     /// Caps before decoding: codec, profile, level.
     pub coded: Option<gst::Caps>,
     pub tags: gst::TagList,
+    /// When its first picture comes, in nanoseconds of running time.
+    pub first_ns: Option<u64>,
     pub fps: gst::Fraction,
     /// None where neither index nor sample tells.
     pub variable: Option<bool>,
@@ -88,6 +93,9 @@ pub struct Sample {
     pub frames: u64,
     pub corrupted: u64,
     pub pts_ns: Vec<u64>,
+    /// Where the last picture and the last sound end.
+    pub end_ns: u64,
+    pub sound_end_ns: u64,
     pub captions: Vec<String>,
     pub timecode: Option<String>,
 }
@@ -99,7 +107,11 @@ pub struct Opened {
     unknown: Vec<String>,
     container_name: Option<String>,
     sample: Arc<Mutex<Sample>>,
+    firsts: Firsts,
 }
+
+/// When the first picture or sound of each stream comes, in nanoseconds of running time.
+type Firsts = Arc<Mutex<Vec<(gst::Pad, u64)>>>;
 
 /// Opens a file and describes it.
 pub fn inspect(input: &Input, threads: usize) -> Result<Media, TaskError> {
@@ -109,7 +121,11 @@ pub fn inspect(input: &Input, threads: usize) -> Result<Media, TaskError> {
     // An index tells the rate; without one it is measured, which takes more pictures.
     let indexed = container.mp4.as_ref().is_some_and(|m| !m.fragmented);
     let window_ns = if indexed { 400_000_000 } else { 2_000_000_000 };
-    let start = opened.sample(input, 0, window_ns)?;
+    let mut start = opened.sample(input, 0, window_ns)?;
+    // Sound may come first.
+    if start.frames == 0 && opened.pads.iter().any(|pad| is(pad, "video/")) {
+        start = opened.sample(input, 0, LATE_SECONDS_MAX * 1_000_000_000)?;
+    }
     let media = opened.describe(input, container, &start)?;
     bounds::check_rate(input, &media, &start.pts_ns, window_ns)?;
     Ok(media)
@@ -124,10 +140,12 @@ pub fn open(input: &Input, threads: usize) -> Result<Opened, TaskError> {
     source.link(&decode).map_err(|_| super::super::pipeline::bug("filesrc does not link to decodebin"))?;
     limit_decoders(&decode, threads);
     bounds::watch(&decode);
+    time::one_zero(&decode);
     let pads = Arc::new(Mutex::new(Vec::<gst::Pad>::new()));
     let unknown = Arc::new(Mutex::new(Vec::<String>::new()));
     let sample = Arc::new(Mutex::new(Sample::default()));
-    connect(&pipeline, &decode, &pads, &unknown, &sample);
+    let firsts = Firsts::default();
+    connect(&pipeline, &decode, &pads, &unknown, (&sample, &firsts));
     pipeline.set(gst::State::Paused, input)?;
     let mut container_name = None;
     let ended = pipeline.wait(input, true, Some(Duration::from_secs(OPEN_SECONDS_MAX)), |messages| {
@@ -153,7 +171,7 @@ pub fn open(input: &Input, threads: usize) -> Result<Opened, TaskError> {
         Err(e) => return Err(of_opening(e, input, &unknown_caps, pads.lock().len())),
     }
     let pads = pads.lock().clone();
-    Ok(Opened { pipeline, pads, unknown: unknown_caps, container_name, sample })
+    Ok(Opened { pipeline, pads, unknown: unknown_caps, container_name, sample, firsts })
 }
 
 /// What an error at the opening means: a missing decoder ends in a general one, which then says which codec it is. What is
@@ -186,19 +204,23 @@ fn connect(
     decode: &gst::Element,
     pads: &Arc<Mutex<Vec<gst::Pad>>>,
     unknown: &Arc<Mutex<Vec<String>>>,
-    sample: &Arc<Mutex<Sample>>,
+    (sample, firsts): (&Arc<Mutex<Sample>>, &Firsts),
 ) {
     let (bin, pulse) = (pipeline.gst.downgrade(), pipeline.pulse.clone());
-    let (pads, sample) = (pads.clone(), sample.clone());
+    let (pads, sample, firsts) = (pads.clone(), sample.clone(), firsts.clone());
     decode.connect_pad_added(move |_, pad| {
         let Some(bin) = bin.upgrade() else { return };
         let Ok(sink) = gst::ElementFactory::make("fakesink").property("sync", false).build() else { return };
         let Some(sink_pad) = sink.static_pad("sink") else { return };
         pulse.watch(pad);
+        watch_first(pad, firsts.clone());
         let mut known = pads.lock();
         let video = is(pad, "video/");
         if video && !known.iter().any(|p| is(p, "video/")) {
             watch_frames(pad, sample.clone());
+        }
+        if is(pad, "audio/") {
+            watch_sound(pad, sample.clone());
         }
         let timed = video || is(pad, "audio/");
         known.push(pad.clone());
@@ -226,11 +248,37 @@ fn caps_of(pad: &gst::Pad) -> Option<gst::Caps> {
     pad.current_caps().or_else(|| Some(pad.query_caps(None))).filter(|c| !c.is_empty() && !c.is_any())
 }
 
+/// Notes when the first buffer comes, before anything is sought.
+fn watch_first(pad: &gst::Pad, firsts: Firsts) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(at) = info.buffer().and_then(|buffer| time::running_ns(pad, buffer)) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        firsts.lock().push((pad.clone(), at));
+        gst::PadProbeReturn::Remove
+    });
+}
+
+fn watch_sound(pad: &gst::Pad, sample: Arc<Mutex<Sample>>) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(end) = info.buffer().and_then(|buffer| end_of(buffer)) {
+            let mut sample = sample.lock();
+            sample.sound_end_ns = sample.sound_end_ns.max(end);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn end_of(buffer: &gst::BufferRef) -> Option<u64> {
+    Some(buffer.pts()?.nseconds() + buffer.duration().map_or(0, |d| d.nseconds()))
+}
+
 fn watch_frames(pad: &gst::Pad, sample: Arc<Mutex<Sample>>) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer() {
             let mut sample = sample.lock();
             sample.frames += 1;
+            sample.end_ns = sample.end_ns.max(end_of(buffer).unwrap_or(0));
             sample.corrupted += u64::from(buffer.flags().contains(gst::BufferFlags::CORRUPTED));
             if let Some(pts) = buffer.pts()
                 && sample.pts_ns.len() < 4096
@@ -312,7 +360,10 @@ impl Opened {
             let stream_id = pad.stream_id().map(|s| s.to_string()).unwrap_or_default();
             let (tags, coded) = (tags_of(pad), coded_caps(pad));
             if let Ok(info) = gst_video::VideoInfo::from_caps(&caps) {
-                media.video.push(Video { grade: hdr::grade(&caps), ..video(stream_id, info, coded, tags, start) });
+                let firsts = self.firsts.lock();
+                let first_ns = firsts.iter().find(|(of, _)| of == pad).map(|(_, at)| *at);
+                let video = video(stream_id, info, coded, tags, start);
+                media.video.push(Video { grade: hdr::grade(&caps), first_ns, ..video });
             } else if let Ok(info) = gst_audio::AudioInfo::from_caps(&caps) {
                 media.audio.push(Audio { stream_id, info, coded, tags });
             } else {
@@ -351,6 +402,7 @@ fn video(
     let hdr = Hdr::of(&info.colorimetry());
     Video {
         stream_id,
+        first_ns: None,
         fps: info.fps(),
         variable: None,
         frames: None,

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! both engines, and nothing to be done to the pictures but scaling: they stay in the GPU's memory
-//!   parse - nvdec - queue - tee -+- videorate - tee -+- cudaconvertscale - nvenc - h264parse - tee
-//!                                |                   +- ...
+//!   parse - nvdec - queue - tee -+- pictures - tee -+- cudaconvertscale - nvenc - h264parse - tee
+//!                                |                  +- ...
 //!                                +- (due frames) - cudadownload - videoconvert - scale - jpegenc
 //! decoder alone, or pictures that are to be turned, graded, deinterlaced or framed:
 //!   parse - nvdec - cudadownload - queue - videoconvert - [as on cores] - scale - nvenc or x264

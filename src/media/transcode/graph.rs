@@ -1,11 +1,11 @@
 //! The one pipeline of a transcode: decode once, prepare once, encode each rendition once, mux it where it is wanted.
 //!
 //! ```text
-//! filesrc - decodebin -+- video - [tone map | convert] - [deinterlace] - [flip] - tee -+- videorate - tee -+- scale - x264 - tee -+- mp4mux
-//!                      |                                                    |                   +- ...               +- splitmuxsink
+//! filesrc - decodebin -+- video - [tone map | convert] - [deinterlace] - [flip] - tee -+- pictures - tee -+- scale - x264 - tee -+- mp4mux
+//!                      |                                                    |                  +- ...               +- splitmuxsink
 //!                      |                                                    +- (due frames) - scale - jpegenc - appsink
-//!                      +- audio - convert - resample - rate - aac - tee -+- mp4mux
-//!                                                                        +- splitmuxsink
+//!                      +- audio - convert - sound - resample - convert - aac - tee -+- mp4mux
+//!                                                                                   +- splitmuxsink
 //! ```
 //!
 //! Invariants: raw queues are bounded by buffers, queues in front of muxers are not bounded; parsers stand behind
@@ -23,15 +23,20 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
-use super::gpu::{self, CUDA_MEMORY, Route};
+use super::gpu::{self, Route};
 use super::plan::{AudioEncode, CaptureNames, Encode, Form, Make, Plan};
 use super::tally::{DecodeTally, EncodeTally};
-use super::{encoder, scale};
+use super::{encoder, priming, scale};
 use crate::bounds;
 use crate::engines::Engines;
 use crate::input::Input;
 use crate::pipeline::{Pipeline, bug, link, make};
 use crate::probe::inspect::limit_decoders;
+use crate::time;
+use crate::time::ends::Ends;
+use crate::time::picture_element::PictureTime;
+use crate::time::pictures::Due;
+use crate::time::sound_element::SoundTime;
 
 /// Raw pictures that may wait between two threads: enough to keep both busy, few enough for memory (3 MB each at 1080p).
 const RAW_BUFFERS_MAX: u32 = 6;
@@ -44,6 +49,11 @@ pub struct Graph {
     /// Paths of the captures of each output, in order, by index into the plan's outputs.
     pub captures: BTreeMap<usize, Arc<Mutex<Vec<PathBuf>>>>,
     pub route: Route,
+    /// What gives each rate, in the order of the plan's encodes.
+    pub rated: Vec<PictureTime>,
+    /// What places each sound, in the order of the plan's.
+    pub placed: Vec<SoundTime>,
+    ends: Ends,
 }
 
 /// What the graph may use of the box.
@@ -60,6 +70,9 @@ pub fn build(plan: &Plan, input: &Input, work: &Path, means: &Means) -> Result<G
         encoded: Vec::new(),
         captures: BTreeMap::new(),
         route: Route::of(plan, means.engines)?,
+        rated: Vec::new(),
+        placed: Vec::new(),
+        ends: Ends::default(),
     };
     let source = graph.pipeline.add("filesrc")?;
     source.set_property("location", &input.path);
@@ -67,6 +80,7 @@ pub fn build(plan: &Plan, input: &Input, work: &Path, means: &Means) -> Result<G
     link(&[&source, &decode])?;
     limit_decoders(&decode, means.threads);
     bounds::watch(&decode);
+    time::one_zero(&decode);
     if let Some(decoder) = graph.route.decoder {
         leave_coded(&decode, decoder.coded);
     }
@@ -87,7 +101,7 @@ pub fn build(plan: &Plan, input: &Input, work: &Path, means: &Means) -> Result<G
     }
     let mut audio_tees = Vec::new();
     for audio in &plan.audio {
-        let (entry, tee) = encode_audio(&graph, audio)?;
+        let (entry, tee) = encode_audio(&mut graph, plan, audio)?;
         entries.push((audio.stream_id.clone(), entry));
         audio_tees.push(tee);
     }
@@ -264,34 +278,38 @@ fn encode_all(
     tee: &gst::Element,
     means: &Means,
 ) -> Result<Vec<gst::Element>, TaskError> {
-    let mut rates: Vec<(gst::Fraction, gst::Element)> = Vec::new();
+    let mut rates: Vec<(gst::Fraction, PictureTime, gst::Element)> = Vec::new();
     let mut tees = Vec::new();
     for encode in &plan.encodes {
-        let rated = match rates.iter().find(|(rate, _)| *rate == encode.rate) {
-            Some((_, tee)) => tee.clone(),
+        let (rated, from) = match rates.iter().find(|(rate, ..)| *rate == encode.rate) {
+            Some((_, rated, tee)) => (rated.clone(), tee.clone()),
             None => {
-                let rated = constant_rate(graph, tee, encode.rate)?;
-                rates.push((encode.rate, rated.clone()));
-                rated
+                let (rated, out) = constant_rate(graph, tee, plan, encode.rate)?;
+                rates.push((encode.rate, rated.clone(), out.clone()));
+                (rated, out)
             }
         };
-        let (out, tally) = encode_one(graph, encode, &rated, means)?;
+        let (out, tally) = encode_one(graph, encode, &from, means)?;
         graph.encoded.push(tally);
+        graph.rated.push(rated);
         tees.push(out);
     }
     Ok(tees)
 }
 
-fn constant_rate(graph: &Graph, from: &gst::Element, rate: gst::Fraction) -> Result<gst::Element, TaskError> {
-    let videorate = graph.pipeline.add("videorate")?;
-    let caps = gst::Caps::builder("video/x-raw").field("framerate", rate);
-    let caps = match graph.route.resident {
-        Some(_) => caps.features([CUDA_MEMORY]).build(),
-        None => caps.build(),
-    };
-    let (filter, tee) = (caps_filter(graph, &caps)?, graph.pipeline.add("tee")?);
-    link(&[from, &videorate, &filter, &tee])?;
-    Ok(tee)
+fn constant_rate(
+    graph: &Graph,
+    from: &gst::Element,
+    plan: &Plan,
+    rate: gst::Fraction,
+) -> Result<(PictureTime, gst::Element), TaskError> {
+    let rated = PictureTime::new(rate, plan.has_rate(rate), graph.ends.clone());
+    let rated = rated.ok_or_else(|| bug(&format!("{rate} is no rate")))?;
+    let element: gst::Element = rated.clone().upcast();
+    graph.pipeline.gst.add(&element).map_err(|e| bug(&format!("the element of time cannot be added: {e}")))?;
+    let tee = graph.pipeline.add("tee")?;
+    link(&[from, &element, &tee])?;
+    Ok((rated, tee))
 }
 
 fn encode_one(
@@ -339,11 +357,15 @@ fn scale_into(
     Ok(())
 }
 
-fn encode_audio(graph: &Graph, audio: &AudioEncode) -> Result<(gst::Pad, gst::Element), TaskError> {
+/// Sound is placed before it is resampled: the resampler takes gaps of less than an eighth of a second for rounding.
+fn encode_audio(graph: &mut Graph, plan: &Plan, audio: &AudioEncode) -> Result<(gst::Pad, gst::Element), TaskError> {
     let add = |name: &str| graph.pipeline.add(name);
-    let (queue, convert, resample, rate) =
-        (add("queue")?, add("audioconvert")?, add("audioresample")?, add("audiorate")?);
+    let (queue, convert, resample, layout) =
+        (add("queue")?, add("audioconvert")?, add("audioresample")?, add("audioconvert")?);
     let (aac, tee) = (add("avenc_aac")?, add("tee")?);
+    let placed = SoundTime::new(plan.pictures_from_ns(), priming::ns(audio.code.rate), graph.ends.clone());
+    let place: gst::Element = placed.clone().upcast();
+    graph.pipeline.gst.add(&place).map_err(|e| bug(&format!("the element of time cannot be added: {e}")))?;
     let mut caps = gst::Caps::builder("audio/x-raw")
         .field("rate", audio.code.rate as i32)
         .field("channels", i32::from(audio.code.channels));
@@ -354,8 +376,9 @@ fn encode_audio(graph: &Graph, audio: &AudioEncode) -> Result<(gst::Pad, gst::El
     }
     aac.set_property("bitrate", audio.code.bitrate as i32);
     let filter = caps_filter(graph, &caps.build())?;
-    link(&[&queue, &convert, &resample, &rate, &filter, &aac, &tee])?;
+    link(&[&queue, &convert, &place, &resample, &layout, &filter, &aac, &tee])?;
     graph.pipeline.pulse.watch(&sink_pad(&tee)?);
+    graph.placed.push(placed);
     Ok((sink_pad(&queue)?, tee))
 }
 
@@ -408,22 +431,12 @@ fn capture_branch(
     Ok(written)
 }
 
-/// The first frame, then the first one at or after each further interval, up to the maximum.
+/// Lets through what [`Due`] takes.
 fn drop_undue(pad: &gst::Pad, capture: Capture) {
-    let mut taken = 0u64;
-    let mut first = None;
-    let state = Mutex::new(move |pts_ns: u64| {
-        let begin = *first.get_or_insert(pts_ns);
-        let elapsed = u128::from(pts_ns.saturating_sub(begin)) * u128::from(capture.seconds_d);
-        // Half a millisecond of grace, since timestamps are rounded.
-        let due = elapsed + 500_000 >= u128::from(taken) * u128::from(capture.seconds_n) * 1_000_000_000;
-        let take = due && taken < capture.captures_max;
-        taken += u64::from(take);
-        take
-    });
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        let pts = info.buffer().and_then(|b| b.pts()).map_or(0, |t| t.nseconds());
-        if (*state.lock())(pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+    let due = Mutex::new(Due::new((capture.seconds_n, capture.seconds_d), capture.captures_max));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let at = info.buffer().and_then(|buffer| time::running_ns(pad, buffer));
+        if due.lock().take(at.unwrap_or(0)) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
 }
 
@@ -464,6 +477,10 @@ fn mux(
         let (queue, parse) = (open_queue(graph)?, graph.pipeline.add("h264parse")?);
         if matches!(output.form, Form::Hls { .. }) {
             parse.set_property("config-interval", -1i32);
+            // MPEG-TS cannot say that sound begins with what the encoder put before it: pictures come later by as much.
+            if let (Some(audio), Some(pad)) = (output.audio, parse.static_pad("src")) {
+                pad.set_offset(i64::try_from(priming::ns(plan.audio[audio].code.rate)).unwrap_or(0));
+            }
         }
         link(&[tee, &queue, &parse])?;
         link_request(&parse, &sink, video_pad)?;

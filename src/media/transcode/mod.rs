@@ -9,11 +9,13 @@ mod gpu;
 mod graph;
 mod plan;
 mod playlist;
+mod priming;
 mod report;
 pub mod scale;
 mod tally;
 mod verify;
 
+use std::path::Path;
 use std::time::Instant;
 
 use conveyor_base::TaskError;
@@ -26,9 +28,11 @@ use super::engines::{self, Engines};
 use super::input::Input;
 use super::pipeline::Ended;
 use super::probe::{self, Media};
+use super::time::picture_element::PictureTime;
+use super::time::sound_element::SoundTime;
 use graph::{Graph, Means};
-use plan::Plan;
-use report::Move;
+use plan::{Form, Plan};
+use report::{Move, Starts};
 
 /// Decodes once, encodes each distinct rendition once, and puts the outputs where the job says.
 pub fn run(job: &Job, reporter: &dyn Reporter) -> Result<Value, TaskError> {
@@ -69,19 +73,40 @@ fn run_with(job: &Job, engines: Option<&Engines>, reporter: &dyn Reporter) -> Re
         eprintln!("{}", graph.route.describe());
     }
     play(&graph, &plan, &input, &media, reporter)?;
-    let Graph { pipeline, decoded, encoded, captures, .. } = graph;
+    let shown: Vec<_> = graph.rated.iter().map(PictureTime::tally).collect();
+    let starts = Starts::of(&graph);
+    let Graph { pipeline, decoded, encoded, captures, placed, .. } = graph;
     drop(pipeline);
     let decoded = decoded.lock().clone();
     let encoded: Vec<_> = encoded.iter().map(|t| t.lock().clone()).collect();
     plan.warnings.extend(verify::source(&plan, &input, &media, &decoded)?);
-    verify::encodes(&plan, &input, &decoded, &encoded)?;
+    verify::encodes(&plan, &input, &shown, &encoded)?;
+    prime(&plan, &input, &work, &placed)?;
     let captures = captures.into_iter().map(|(i, list)| (i, list.lock().clone())).collect();
-    let made = report::collect(&settings, &plan, &input, &work, &encoded, &captures)?;
+    let made = report::collect(&settings, &plan, &input, &work, &encoded, (&captures, &starts))?;
     for Move { from, to } in &made.moves {
         let from = from.strip_prefix(&job.work_dir).unwrap_or(from).to_owned();
         reporter.made(Placing { from, to: to.clone() });
     }
     Ok(report::result(&settings, &plan, &input, &media, &decoded, &made))
+}
+
+/// Says in each file what the encoder put before its sound.
+fn prime(plan: &Plan, input: &Input, work: &Path, placed: &[SoundTime]) -> Result<(), TaskError> {
+    for (index, make) in plan.makes.iter().enumerate() {
+        let (Form::File { name, .. }, Some(sound)) = (&make.form, make.audio) else { continue };
+        let Some(seconds) = placed.get(sound).map(SoundTime::seconds).filter(|seconds| *seconds > 0.0) else {
+            continue;
+        };
+        let path = graph::output_folder(work, index).join(name);
+        priming::write(&path, (priming::AAC_FRAMES, plan.audio[sound].code.rate), seconds).map_err(|e| {
+            input.error(
+                "Media.OutputIncomplete",
+                format!("did not give a complete output: {name} cannot be told where its sound begins ({e}); run it again, and report it if it stays"),
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs the pipeline to its end, saying about four times a second how far it is.

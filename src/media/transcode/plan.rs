@@ -17,6 +17,8 @@ use crate::probe::inspect::Video;
 
 /// Longest part of the source's name that outputs repeat: names have 255 bytes, and modifiers and numbers follow.
 const STEM_BYTES_MAX: usize = 160;
+/// Two rates that differ by less than this share are one.
+const RATES_APART_MAX: f64 = 0.005;
 
 /// Everything to be made of one source.
 #[derive(Debug)]
@@ -111,6 +113,17 @@ impl Plan {
         self.makes.iter().any(|m| m.encode.is_some() || matches!(m.form, Form::Captures { .. }))
     }
 
+    /// The source has this rate, by what is known of it: they differ by less than a rounding of either.
+    pub fn has_rate(&self, rate: gst::Fraction) -> bool {
+        let of = |rate: gst::Fraction| f64::from(rate.numer()) / f64::from(rate.denom());
+        self.video.as_ref().is_some_and(|video| (of(video.fps) / of(rate) - 1.0).abs() < RATES_APART_MAX)
+    }
+
+    /// When the pictures that are wanted begin, in nanoseconds of running time: sound is not to begin later.
+    pub fn pictures_from_ns(&self) -> Option<u64> {
+        self.video.as_ref().filter(|_| self.wants_video())?.first_ns
+    }
+
     fn make(
         &mut self,
         settings: &Settings,
@@ -151,7 +164,10 @@ impl Plan {
                 self.deinterlace = Some(self.deinterlace.map_or(spec.deinterlace, |d| d.min(spec.deinterlace)));
             }
             match &spec.code {
-                VideoCode::H264(code) => make.encode = Some(self.encode(geometry, code, &video)),
+                VideoCode::H264(code) => {
+                    let hls = matches!(group.kind, GroupKind::Hls { .. });
+                    make.encode = Some(self.encode(geometry, code, &video, hls));
+                }
                 VideoCode::Capture(capture) => {
                     let extension = output.extension.clone().unwrap_or_else(|| "jpg".into());
                     let base = make.base.file_name().to_owned();
@@ -181,8 +197,9 @@ impl Plan {
         Ok(make)
     }
 
-    fn encode(&mut self, geometry: Geometry, code: &H264, video: &Video) -> usize {
+    fn encode(&mut self, geometry: Geometry, code: &H264, video: &Video, hls: bool) -> usize {
         let rate = match code.rate {
+            Rate::Source if hls => often_enough(video.fps),
             Rate::Source => video.fps,
             Rate::Fixed { numerator, denominator } => gst::Fraction::new(numerator, denominator),
         };
@@ -369,6 +386,17 @@ fn short_enough(stem: &str) -> String {
     format!("{}~{tag}", &stem[..end])
 }
 
+/// The rate, or the least multiple of it at which the clock comes often enough: MPEG-TS sends it with the pictures, and has it
+/// at least every 0.1 s (ISO/IEC 13818-1, 2.7.2). Slides at a picture each few seconds lead receivers astray without.
+fn often_enough(rate: gst::Fraction) -> gst::Fraction {
+    let (pictures, seconds) = (i64::from(rate.numer().max(1)), i64::from(rate.denom().max(1)));
+    let times = (10 * seconds + pictures - 1) / pictures;
+    match i32::try_from(pictures * times.max(1)) {
+        Ok(numerator) => gst::Fraction::new(numerator, rate.denom().max(1)),
+        Err(_) => rate,
+    }
+}
+
 /// The source as the scaler sees it: after rotation.
 fn shape(video: &Video, rotate: u16) -> SourceShape {
     let (info, turned) = (&video.info, !rotate.is_multiple_of(180));
@@ -390,6 +418,13 @@ mod tests {
         let (one, other) = ("é".repeat(120) + "1", "é".repeat(120) + "2");
         assert!(short_enough(&one).len() <= STEM_BYTES_MAX && short_enough(&one) != short_enough(&other));
         assert_eq!(short_enough("a.b"), "a.b");
+    }
+
+    #[test]
+    fn slides_are_sent_often_enough_for_a_clock() {
+        let of = |n, d| often_enough(gst::Fraction::new(n, d));
+        assert_eq!((of(1, 5), of(4, 1)), (gst::Fraction::new(10, 1), gst::Fraction::new(12, 1)));
+        assert_eq!((of(25, 1), of(30_000, 1001)), (gst::Fraction::new(25, 1), gst::Fraction::new(30_000, 1001)));
     }
 
     #[test]

@@ -17,6 +17,18 @@ pub struct Segments {
     pub average: u64,
 }
 
+/// Sound before the first picture that is too short to be told in a playlist, in seconds.
+const LEAD_SECONDS_MIN: f64 = 0.1;
+
+impl Segments {
+    /// The first segment begins with so many seconds of sound alone.
+    pub fn lead_in(&mut self, seconds: f64) {
+        if let Some((_, first)) = self.list.first_mut().filter(|_| seconds > LEAD_SECONDS_MIN) {
+            *first += seconds;
+        }
+    }
+}
+
 /// Finds the segments `<stem>_00001.ts` ... in a folder. Their durations follow from the frames that were encoded:
 /// every segment holds `gops` GOPs but the last, which holds the rest.
 pub fn segments(folder: &Path, stem: &str, encode: &Encode, gops: u32, frames: u64) -> Result<Segments, String> {

@@ -9,13 +9,15 @@ use conveyor_pixels::hdr::{METHOD, REFERENCE_WHITE};
 use conveyor_settings::{GroupKind, Settings};
 use serde_json::{Value, json};
 
-use super::graph::output_folder;
+use super::graph::{Graph, output_folder};
 use super::plan::{Form, Make, Plan};
 use super::playlist::{self, Segments, Variant};
 use super::tally::{DecodeTally, EncodeTally};
 use crate::input::Input;
 use crate::mp4;
 use crate::probe::Media;
+use crate::time::picture_element::PictureTime;
+use crate::time::sound_element::SoundTime;
 
 /// Most files of one output that a result names.
 const LISTED_MAX: usize = 100;
@@ -36,6 +38,29 @@ pub struct Made {
     pub playlists: BTreeMap<usize, Vec<Uri>>,
 }
 
+/// When the pictures of each encode and each sound begin, in nanoseconds of running time.
+#[derive(Debug, Default)]
+pub struct Starts {
+    pictures: Vec<Option<u64>>,
+    sounds: Vec<Option<u64>>,
+}
+
+impl Starts {
+    pub fn of(graph: &Graph) -> Starts {
+        Starts {
+            pictures: graph.rated.iter().map(PictureTime::first_ns).collect(),
+            sounds: graph.placed.iter().map(SoundTime::first_ns).collect(),
+        }
+    }
+
+    /// Seconds of sound before the first picture of an output.
+    fn lead_seconds(&self, make: &Make) -> f64 {
+        let of = |list: &[Option<u64>], index: Option<usize>| *list.get(index?)?;
+        let (pictures, sound) = (of(&self.pictures, make.encode), of(&self.sounds, make.audio));
+        pictures.zip(sound).map_or(0.0, |(pictures, sound)| pictures.saturating_sub(sound) as f64 / 1e9)
+    }
+}
+
 /// One output of the job.
 #[derive(Debug, Default)]
 pub struct MadeOutput {
@@ -54,7 +79,7 @@ pub fn collect(
     input: &Input,
     work: &Path,
     encoded: &[EncodeTally],
-    captures: &BTreeMap<usize, Vec<PathBuf>>,
+    (captures, starts): (&BTreeMap<usize, Vec<PathBuf>>, &Starts),
 ) -> Result<Made, TaskError> {
     let mut made = Made::default();
     let mut renditions: Vec<(usize, Segments)> = Vec::new();
@@ -90,8 +115,9 @@ pub fn collect(
             }
             Form::Hls { stem, gops_per_segment } => {
                 let (Some(e), Some(tally)) = (make.encode, tally) else { continue };
-                let found = playlist::segments(&folder, stem, &plan.encodes[e], *gops_per_segment, tally.frames)
+                let mut found = playlist::segments(&folder, stem, &plan.encodes[e], *gops_per_segment, tally.frames)
                     .map_err(|what| incomplete(input, &what))?;
+                found.lead_in(starts.lead_seconds(make));
                 for (path, _) in &found.list {
                     add(&mut made, &mut output, make, path, input)?;
                 }

@@ -7,8 +7,9 @@ use gstreamer::prelude::*;
 use parking_lot::Mutex;
 
 use crate::pipeline::Pulse;
+use crate::time;
 
-/// What came out of the video decoder.
+/// What came out of the video decoder. Times are running times.
 #[derive(Clone, Debug, Default)]
 pub struct DecodeTally {
     pub frames: u64,
@@ -24,18 +25,18 @@ pub struct DecodeTally {
 impl DecodeTally {
     pub fn watch(tally: &Arc<Mutex<DecodeTally>>, pad: &gst::Pad) {
         let tally = tally.clone();
-        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             if let Some(buffer) = info.buffer() {
-                tally.lock().see(buffer);
+                tally.lock().see(buffer, time::running_ns(pad, buffer));
             }
             gst::PadProbeReturn::Ok
         });
     }
 
-    fn see(&mut self, buffer: &gst::BufferRef) {
+    fn see(&mut self, buffer: &gst::BufferRef, running_ns: Option<u64>) {
         self.frames += 1;
         self.corrupted += u64::from(buffer.flags().contains(gst::BufferFlags::CORRUPTED));
-        let Some(pts) = buffer.pts().map(|t| t.nseconds()) else { return };
+        let Some(pts) = running_ns else { return };
         if self.first_ns.is_none() {
             self.first_ns = Some(pts);
         } else if pts.saturating_sub(self.end_ns) > self.gap_ns_max {
@@ -55,9 +56,12 @@ pub struct EncodeTally {
     pub keyframes: Vec<u64>,
     /// Start of the last frame, from the first one on.
     pub last_ns: u64,
+    /// Frames whose time of decoding does not lie behind that of the one before.
+    pub disordered: u64,
     /// Profile, constraints and level from the stream's own header, as `avc1.` names them.
     pub codec: Option<String>,
     first_ns: Option<u64>,
+    last_dts: Option<gst::ClockTime>,
 }
 
 impl EncodeTally {
@@ -84,6 +88,9 @@ impl EncodeTally {
         }
         self.frames += 1;
         self.bytes += buffer.size() as u64;
+        let dts = buffer.dts().or(buffer.pts());
+        self.disordered += u64::from(self.last_dts.is_some() && dts <= self.last_dts);
+        self.last_dts = dts.or(self.last_dts);
         if let Some(pts) = buffer.pts().map(|t| t.nseconds()) {
             // The encoder moves all timestamps by a constant, so that none becomes negative.
             let first = *self.first_ns.get_or_insert(pts);

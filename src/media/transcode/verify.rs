@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::tally::{DecodeTally, EncodeTally};
 use crate::input::Input;
 use crate::probe::Media;
+use crate::time::pictures::Tally;
 
 /// Share of the frames that may be lost or broken before a file counts as damaged; fewer are a warning.
 const LOST_FRACTION_MAX: f64 = 0.005;
@@ -17,8 +18,6 @@ const LOST_FRAMES_FREE: u64 = 4;
 /// Share of the duration, and seconds, that may be missing at the end.
 const MISSING_FRACTION_MAX: f64 = 0.02;
 const MISSING_SECONDS_FREE: f64 = 1.0;
-/// Frames that rate conversion may add or drop at the ends.
-const RATE_FRAMES_FREE: f64 = 5.0;
 
 /// Stops a file whose timestamps run away: filling the hole with repeated frames could take for ever.
 pub fn running(plan: &Plan, input: &Input, media: &Media, decoded: &DecodeTally) -> Result<(), TaskError> {
@@ -94,19 +93,18 @@ fn duration(input: &Input, media: &Media, decoded: &DecodeTally, warnings: &mut 
     Ok(())
 }
 
-/// Compares what was encoded with what was decoded, and checks that keyframes stand where segments are cut.
-pub fn encodes(plan: &Plan, input: &Input, decoded: &DecodeTally, encoded: &[EncodeTally]) -> Result<(), TaskError> {
-    for (encode, tally) in plan.encodes.iter().zip(encoded) {
+/// Compares what was encoded with what was shown to the encoder, and checks that keyframes stand where segments are cut.
+pub fn encodes(plan: &Plan, input: &Input, shown: &[Tally], encoded: &[EncodeTally]) -> Result<(), TaskError> {
+    for ((encode, tally), shown) in plan.encodes.iter().zip(encoded).zip(shown) {
         let size = format!("{}x{}", encode.geometry.frame.0, encode.geometry.frame.1);
-        let expected = decoded.end_ns as f64 / 1e9 * encode.fps();
-        let got = tally.frames as f64;
-        // Sources that begin late are filled from the start or begin late as well: both are right.
-        let least = (decoded.end_ns - decoded.first_ns.unwrap_or(0)) as f64 / 1e9 * encode.fps();
-        let slack = RATE_FRAMES_FREE.max(expected * 0.01);
-        if got > expected + slack || got < least - slack {
+        let (got, due) = (tally.frames, shown.taken - shown.skipped + shown.held);
+        if got != due || tally.disordered > 0 {
             return Err(input.error(
                 "Media.EncodeMismatch",
-                format!("gave {got} encoded frames at {size} where {expected:.0} were due; run it again, and report it if it stays"),
+                format!(
+                    "gave {got} encoded frames at {size} where {due} were due, {} of them out of order; run it again, and report it if it stays",
+                    tally.disordered
+                ),
             ));
         }
         let gop = u64::from(encode.gop_frames);
