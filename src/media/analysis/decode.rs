@@ -26,6 +26,7 @@ use crate::hdr;
 use crate::input::Input;
 use crate::pipeline::{Pipeline, STALL_SECONDS_MAX, bug, error_of, link, make};
 use crate::probe::inspect::limit_decoders;
+use crate::time;
 
 /// How much of a chain of segments is handed on at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -97,6 +98,8 @@ pub struct Picture {
 pub struct Frame {
     /// Running time in seconds.
     pub at: f64,
+    /// How long it lasts by its own word, in seconds.
+    pub lasts: Option<f64>,
     pub picture: gst_video::VideoFrame<gst_video::video_frame::Readable>,
 }
 
@@ -140,6 +143,7 @@ impl Decoder {
         let (seen, video) = (Arc::new(Seen::default()), Arc::new(Mutex::new(None)));
         stop_at_unwanted(&decode, &want);
         bounds::watch(&decode);
+        time::one_zero(&decode);
         if want.threads > 0 {
             limit_decoders(&decode, want.threads);
         }
@@ -227,11 +231,12 @@ impl Decoder {
         let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
             return Err(bug("a picture without content"));
         };
+        let lasts = buffer.duration().map(|d| d.nseconds() as f64 / 1e9).filter(|seconds| *seconds > 0.0);
         let info =
             gst_video::VideoInfo::from_caps(caps).map_err(|e| bug(&format!("a picture of no known form: {e}")))?;
         let picture = gst_video::VideoFrame::from_buffer_readable(buffer, &info)
             .map_err(|_| bug("a picture that cannot be mapped"))?;
-        Ok(Frame { at, picture })
+        Ok(Frame { at, lasts, picture })
     }
 
     fn look_at_bus(&mut self) -> Result<(), TaskError> {

@@ -9,6 +9,8 @@ use super::spans::{Span, SpanFinder, round};
 /// Below this level a stretch counts as silent.
 const SILENT_DBFS: f32 = -60.0;
 const SILENT_SECONDS_MIN: f64 = 1.0;
+/// Time without samples that is more than rounding.
+const GAP_SECONDS_MIN: f64 = 0.02;
 /// Length of one piece that level is taken over.
 const WINDOW_SECONDS: f64 = 0.05;
 
@@ -42,6 +44,19 @@ pub struct Measured {
     pub series: Vec<f64>,
 }
 
+impl Measured {
+    /// Counts all times from `base` on. What lies between `from` and the sound, and between its end and `until`, counted so,
+    /// is silent too.
+    pub fn count_from(&mut self, base: f64, (from, until): (f64, f64)) {
+        self.start_seconds -= base;
+        self.end_seconds -= base;
+        let shifted = self.silence.iter().map(|s| Span { start: s.start - base, end: s.end - base });
+        let (before, behind) = ((from, self.start_seconds), (self.end_seconds, until));
+        let around = [before, behind].map(|(start, end)| Span { start, end });
+        self.silence = shifted.chain(around).filter(|s| s.seconds() > GAP_SECONDS_MIN).collect();
+    }
+}
+
 impl Default for SoundMeter {
     fn default() -> SoundMeter {
         SoundMeter {
@@ -66,6 +81,11 @@ impl SoundMeter {
             self.next_second = sound.at + 1.0;
             self.channels = sound.channels;
             self.loudness = EbuR128::new(sound.channels, sound.rate, Mode::I | Mode::LRA | Mode::TRUE_PEAK).ok();
+        }
+        // Where there are no samples nothing is heard.
+        if self.end_at > 0.0 && sound.at > self.end_at + GAP_SECONDS_MIN {
+            self.window.clear();
+            self.silence.feed(self.end_at, sound.at, true);
         }
         self.end_at = sound.at + (sound.samples.len() / channels) as f64 / f64::from(sound.rate);
         if let Some(loudness) = &mut self.loudness

@@ -22,7 +22,7 @@ use crate::analysis::spans::{self, Span};
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Thresholds {
     pub score_min: f64,
-    /// Pictures that videorate may add or drop at the ends.
+    /// Pictures that an encoder may add or drop at the ends.
     pub frames_off_max: f64,
     pub duration_off_ms_max: f64,
     pub psnr_db_min: f64,
@@ -48,6 +48,9 @@ impl Default for Thresholds {
         }
     }
 }
+
+/// Pictures that last long may not excuse more of a difference than this.
+const FRAMES_OFF_MS_MAX: f64 = 1_000.0;
 
 /// One question and its answer.
 #[derive(Clone, Debug, Serialize)]
@@ -142,9 +145,11 @@ pub fn decoded(sheet: &mut Sheet, source: &Found, out: &Found, expect: Expect, t
 }
 
 fn pictures(sheet: &mut Sheet, source: &Found, out: &Found, t: &Thresholds) {
-    let fps = if out.fps > 1.0 { out.fps } else { 25.0 };
-    let off_ms = (out.video_seconds - source.video_seconds) * 1000.0;
-    let limit_ms = t.duration_off_ms_max.max(t.frames_off_max * 1000.0 / fps);
+    let fps = if out.fps > 0.0 { out.fps } else { 25.0 };
+    // The last picture may stand for its own time or for as long as there is sound.
+    let beyond = |value: f64, from: f64, to: f64| (value - to).max(0.0) + (value - from).min(0.0);
+    let off_ms = beyond(out.video_seconds, source.video_seconds, source.shown_seconds) * 1000.0;
+    let limit_ms = t.duration_off_ms_max.max((t.frames_off_max * 1000.0 / fps).min(FRAMES_OFF_MS_MAX));
     let seconds = (out.video_seconds, source.video_seconds);
     sheet.add(
         "duration",
@@ -154,15 +159,23 @@ fn pictures(sheet: &mut Sheet, source: &Found, out: &Found, t: &Thresholds) {
         json!(round(limit_ms, 0)),
         format!("it shows {:.2} s of the source's {:.2} s", seconds.0, seconds.1),
     );
-    let expected = source.video_seconds * fps;
-    let limit = t.frames_off_max + expected * 0.001;
+    let (least, most) = (source.video_seconds * fps, source.shown_seconds * fps);
+    let limit = t.frames_off_max + most * 0.001;
     sheet.add(
         "frameCount",
         false,
-        (out.frames as f64 - expected).abs() <= limit,
+        beyond(out.frames as f64, least, most).abs() <= limit,
         json!(out.frames),
-        json!([round(expected - limit, 0), round(expected + limit, 0)]),
-        format!("it has {} pictures where {expected:.0} were expected at {fps:.3} a second", out.frames),
+        json!([round(least - limit, 0), round(most + limit, 0)]),
+        format!("it has {} pictures where {least:.0} were expected at {fps:.3} a second", out.frames),
+    );
+    sheet.add(
+        "order",
+        true,
+        out.disordered == 0,
+        json!(out.disordered),
+        json!(0),
+        format!("{} of its pictures do not come later than the one before; players stumble there", out.disordered),
     );
     if let Some(likeness) = &out.likeness {
         let (psnr, ssim) = (likeness.psnr_total().0, likeness.ssim_mean());
@@ -232,7 +245,8 @@ fn sound(sheet: &mut Sheet, source: &Found, out: &Found, expect: Expect, t: &Thr
     let Some(heard) = &out.sound else { return };
     let silent = spans::outside(&heard.silence, &own.silence, 0.3, 0.0);
     spans_check(sheet, "silence", "is silent where the source is not", &silent, t);
-    let off_ms = ((heard.end_seconds - heard.start_seconds) - (own.end_seconds - own.start_seconds)) * 1000.0;
+    // Silence in front, where the source has no sound yet, makes nothing longer.
+    let off_ms = (heard.end_seconds - own.end_seconds) * 1000.0;
     // Sound may be cut or filled up to the length of the pictures.
     let slack = ((own.end_seconds - own.start_seconds) - source.video_seconds).abs() * 1000.0;
     let limit = t.duration_off_ms_max.max(200.0) + slack;
@@ -242,7 +256,7 @@ fn sound(sheet: &mut Sheet, source: &Found, out: &Found, expect: Expect, t: &Thr
         off_ms.abs() <= limit,
         json!(round(off_ms, 0)),
         json!(round(limit, 0)),
-        format!("its sound lasts {off_ms:+.0} ms against the source's"),
+        format!("its sound ends {off_ms:+.0} ms off the source's"),
     );
     if let (Some(a), Some(b)) = (heard.loudness_lufs, own.loudness_lufs) {
         // A mix-down from more channels moves loudness by its nature.

@@ -360,7 +360,9 @@ impl Page {
     fn extra_checks(&mut self, out: &Found) {
         let fps = if out.fps > 1.0 { out.fps } else { 25.0 };
         if let (Some(seconds), true) = (self.playlist_seconds, out.frames > 0) {
-            let off = seconds - out.video_seconds;
+            // It begins with the sound, where that comes before the pictures.
+            let lead = out.first_seconds.max(0.0);
+            let off = seconds - out.video_seconds - lead.min((seconds - out.video_seconds).max(0.0));
             self.sheet.add(
                 "playlistDuration",
                 true,

@@ -17,6 +17,7 @@ use crate::analysis::report::Ticker;
 use crate::analysis::sound::{self, SoundMeter};
 use crate::analysis::spans::{Span, SpanFinder};
 use crate::analysis::thumb::{Rect, Thumb, plane};
+use crate::time::pictures;
 use crate::transcode::scale;
 
 /// Pictures of one output that are compared sample by sample; longer outputs are sampled evenly. Every picture is
@@ -37,6 +38,12 @@ pub struct Found {
     pub size: (u32, u32),
     /// From the first picture to the end of the last, in seconds.
     pub video_seconds: f64,
+    /// When the first picture comes, from the beginning on.
+    pub first_seconds: f64,
+    /// As `video_seconds`, where the last picture stands on while there is sound.
+    pub shown_seconds: f64,
+    /// Pictures whose time does not lie behind that of the one before.
+    pub disordered: u64,
     pub sound: Option<sound::Measured>,
     pub has_audio: bool,
     pub black: Vec<Span>,
@@ -106,6 +113,14 @@ pub fn measure(
     if let Some(error) = reference.lane.found.error.take() {
         return Err(error);
     }
+    // What encoders put before the sound makes a stream begin earlier than its source: times are counted from the first
+    // picture, which comes as late as it does in the source.
+    let lead = reference.lane.lead();
+    for lane in &mut lanes {
+        if let (Some(lead), Some(frame)) = (lead, &lane.pending) {
+            lane.base = frame.at - lead;
+        }
+    }
     ticker.lasting(reference.seconds());
     while let Some(lane) = next_lane(&mut lanes) {
         let Some(frame) = lane.pending.take() else { continue };
@@ -131,6 +146,7 @@ fn next_lane(lanes: &mut [Lane]) -> Option<&mut Lane> {
 
 /// One file being decoded.
 struct Lane {
+    chain: bool,
     decoder: Option<Decoder>,
     found: Found,
     pending: Option<Frame>,
@@ -142,6 +158,7 @@ struct Lane {
     still: Option<(Thumb, f64)>,
     last: Option<Thumb>,
     first_at: Option<f64>,
+    last_at: Option<f64>,
     active: Option<Rect>,
 }
 
@@ -156,6 +173,7 @@ impl Lane {
             ..Want::default()
         };
         let mut lane = Lane {
+            chain: matches!(source, Source::Chain(..)),
             decoder: None,
             found: Found::default(),
             pending: None,
@@ -166,6 +184,7 @@ impl Lane {
             still: None,
             last: None,
             first_at: None,
+            last_at: None,
             active: None,
         };
         match Decoder::open(source, want) {
@@ -197,6 +216,11 @@ impl Lane {
         };
     }
 
+    /// How long after the beginning the first picture comes, in seconds.
+    fn lead(&self) -> Option<f64> {
+        self.pending.as_ref().map(|frame| frame.at - self.base)
+    }
+
     fn frame_seconds(&self) -> f64 {
         if self.found.fps > 1.0 { 1.0 / self.found.fps } else { 0.04 }
     }
@@ -206,13 +230,16 @@ impl Lane {
         let (at, length) = (frame.at - self.base, self.frame_seconds());
         let first = *self.first_at.get_or_insert(at);
         self.found.frames += 1;
-        self.found.video_seconds = at + length - first;
+        self.found.disordered += u64::from(self.last_at.replace(at).is_some_and(|last| at <= last));
+        self.found.video_seconds = at + frame.lasts.unwrap_or(length) - first;
         self.black.feed(at, at + length, thumb.is_black());
         match &mut self.still {
             Some((reference, last_at)) => {
                 let same = thumb.same_as(reference);
-                self.freeze.feed(*last_at, at + if same { length } else { 0.0 }, same);
+                // The last one stood until now, however long that was.
+                self.freeze.feed(*last_at, at, true);
                 if !same {
+                    self.freeze.feed(at, at, false);
                     *reference = thumb.clone();
                 }
                 *last_at = at;
@@ -230,7 +257,8 @@ impl Lane {
         let thumb = Thumb::of(frame, inner);
         self.look(frame, &thumb);
         let at = frame.at - self.base;
-        let expected = reference.seconds() / self.frame_seconds();
+        let tick = self.frame_seconds();
+        let expected = reference.seconds() / tick;
         let likeness = self.found.likeness.get_or_insert_with(|| Likeness {
             every: (expected / COMPARED_MAX).ceil().max(1.0) as u64,
             ..Likeness::default()
@@ -239,7 +267,7 @@ impl Lane {
         let distance = mate.thumb.distance(&thumb);
         likeness.unlike += u64::from(distance > ALIKE_MAX);
         if (self.found.frames - 1).is_multiple_of(likeness.every) {
-            likeness.offsets.push(at - mate.at);
+            likeness.offsets.push(mate.off(at, tick));
             debug_assert!(inner.w <= whole.w && inner.h <= whole.h);
             let planes: [Plane; 3] = std::array::from_fn(|i| cut(frame, i, inner));
             let (error, ssim) = mate.compare(&planes);
@@ -268,6 +296,16 @@ impl Lane {
         self.found.black = self.black.finish();
         self.found.freeze = self.freeze.finish();
         self.found.sound = std::mem::take(&mut *self.sound.lock()).finish();
+        let first = self.first_at.unwrap_or(0.0);
+        let end = first + self.found.video_seconds;
+        (self.found.first_seconds, self.found.shown_seconds) = (first, self.found.video_seconds);
+        if let Some(sound) = &mut self.found.sound {
+            // The clock of a chain of segments comes with the pictures: sound before them is there, and is not demultiplexed.
+            let from = if self.chain { first } else { 0.0 };
+            sound.count_from(self.base, (from, end));
+            let until = pictures::stands_until((end * 1e9) as u64, Some((sound.end_seconds * 1e9) as u64));
+            self.found.shown_seconds = (until as f64 / 1e9 - first).max(self.found.video_seconds);
+        }
         self.found
     }
 }
@@ -278,6 +316,8 @@ type Key = (usize, usize, u32);
 /// A picture of the source, with what it was scaled to and compared with.
 struct Kept {
     at: f64,
+    /// Until when it stands: the next one's time; for ever as long as there is none.
+    until: f64,
     frame: Frame,
     thumb: Thumb,
     scaled: Vec<[Plane; 3]>,
@@ -286,6 +326,19 @@ struct Kept {
 }
 
 impl Kept {
+    /// How much later than in the source a picture is shown at `at`, in seconds. One that is held is late from the end of
+    /// its time on, less the tick that it lasts at least.
+    fn off(&self, at: f64, tick: f64) -> f64 {
+        let late = at - self.at;
+        if late < tick {
+            late
+        } else if at < self.until {
+            0.0
+        } else {
+            at - (self.until - tick).max(self.at)
+        }
+    }
+
     fn compare(&mut self, planes: &[Plane; 3]) -> ([u64; 3], f64) {
         let (w, h) = (planes[0].w, planes[0].h);
         let key = (w, h, crc32fast::hash(&planes[0].data) ^ crc32fast::hash(&planes[1].data).rotate_left(7));
@@ -353,7 +406,17 @@ impl Reference {
         let thumb = Thumb::of(&frame, Rect::of(&frame));
         self.lane.look(&frame, &thumb);
         let at = frame.at - self.lane.base;
-        self.window.push_back(Kept { at, frame, thumb, scaled: Vec::new(), compared: Vec::new() });
+        if let Some(before) = self.window.back_mut() {
+            before.until = at;
+        }
+        self.window.push_back(Kept {
+            at,
+            until: f64::INFINITY,
+            frame,
+            thumb,
+            scaled: Vec::new(),
+            compared: Vec::new(),
+        });
         // Bounded even while no output is left that moves it on.
         while self.window.len() > 64 {
             self.window.pop_front();
@@ -365,11 +428,13 @@ impl Reference {
         }
     }
 
-    /// The nearest picture in time, unless another nearby is clearly more alike.
+    /// The picture that stands at this time, unless another nearby is clearly more alike.
     fn most_alike(&mut self, at: f64, thumb: &Thumb) -> Option<&mut Kept> {
-        let reach = 2.2 * self.lane.frame_seconds();
-        let nearest = (0..self.window.len())
-            .min_by(|&a, &b| (self.window[a].at - at).abs().total_cmp(&(self.window[b].at - at).abs()))?;
+        let own = self.lane.frame_seconds();
+        let reach = 2.2 * own;
+        // Half a picture's time is forgiven: pictures of another rate come between those of the source.
+        let stands = self.window.iter().rposition(|kept| kept.at <= at + own / 2.0);
+        let nearest = stands.unwrap_or(0).min(self.window.len().checked_sub(1)?);
         let mut best = (nearest, self.window[nearest].thumb.distance(thumb));
         for (i, kept) in self.window.iter().enumerate() {
             let distance = kept.thumb.distance(thumb);

@@ -258,9 +258,16 @@ impl Rendition {
         let slack = if self.rounded { 0.6 } else { 0.1 };
         let times: Vec<_> = self.starts().map(|(_, at)| at).collect();
         let lasting = times.windows(2).enumerate().filter(|(i, _)| !self.jumps[i + 1]);
+        // The first one may begin with sound alone, which lasts as well.
+        let opened = self.openings.first().and_then(|o| o.as_ref().ok().copied().flatten());
+        let lead = opened.map_or(0.0, |o| o.lead);
+        let off = |i: usize, is: f64| match i {
+            0 => (is - self.seconds[0]).abs().min((is + lead - self.seconds[0]).abs()),
+            _ => (is - self.seconds[i]).abs(),
+        };
         lasting
             .filter_map(|(i, pair)| Some((i, pair[1]? - pair[0]?)))
-            .filter(|(i, is)| (is - self.seconds[*i]).abs() > slack)
+            .filter(|(i, is)| off(*i, *is) > slack)
             .map(|(i, is)| format!("segment {} lasts {is:.3} s, and its EXTINF says {:.3}", i + 1, self.seconds[i]))
             .collect()
     }

@@ -20,6 +20,8 @@ pub struct Opening {
     pub keyframe: bool,
     /// Its time of showing, in seconds on the stream's own clock.
     pub at: Option<f64>,
+    /// Seconds by which sound before it comes earlier.
+    pub lead: f64,
     /// After how many seconds that clock starts again; 0 for never.
     pub wraps_after: f64,
 }
@@ -109,7 +111,7 @@ fn fragment(bytes: &[u8], init: &Init) -> Result<Opening, String> {
     let start =
         child(traf, b"tfdt").map(|b| if b.first() == Some(&1) { u64_at(b, 4) } else { u64::from(u32_at(b, 4)) });
     let at = start.filter(|_| init.timescale > 0).map(|s| (s as f64 + offset as f64) / f64::from(init.timescale));
-    Ok(Opening { keyframe: flags & 0x1_0000 == 0, at, wraps_after: 0.0 })
+    Ok(Opening { keyframe: flags & 0x1_0000 == 0, at, lead: 0.0, wraps_after: 0.0 })
 }
 
 /// The codecs whose pictures are looked into, by their stream type (ISO/IEC 13818-1, table 2-34).
@@ -125,7 +127,7 @@ fn transport(bytes: &[u8]) -> Result<Option<Opening>, String> {
         return Err("it does not begin with an MPEG-TS packet".into());
     }
     let (mut map, mut video, mut stream, mut at) = (None, None, Vec::new(), None);
-    let mut begun = false;
+    let (mut begun, mut heard) = (false, None::<f64>);
     for packet in bytes.chunks_exact(PACKET).filter(|p| p[0] == 0x47) {
         let pid = u16::from_be_bytes([packet[1], packet[2]]) & 0x1fff;
         let (starts, payload) = (packet[1] & 0x40 != 0, payload(packet));
@@ -152,8 +154,11 @@ fn transport(bytes: &[u8]) -> Result<Option<Opening>, String> {
             }
             if let Some(keyframe) = first_picture(codec, &stream) {
                 // Presentation times count 90 kHz in 33 bits.
-                return Ok(Some(Opening { keyframe, at, wraps_after: (1u64 << 33) as f64 / 90_000.0 }));
+                let lead = at.zip(heard).map_or(0.0, |(at, heard)| at - heard).max(0.0);
+                return Ok(Some(Opening { keyframe, at, lead, wraps_after: (1u64 << 33) as f64 / 90_000.0 }));
             }
+        } else if starts && heard.is_none() && matches!(payload, [0, 0, 1, 0xbd | 0xc0..=0xdf, ..]) {
+            heard = shown_at(payload);
         }
     }
     if video.is_none() {

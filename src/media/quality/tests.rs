@@ -89,8 +89,9 @@ fn a_good_ladder_passes_and_is_measured() {
 #[test]
 fn every_way_of_being_broken_is_named() {
     let Some(b) = Bench::new() else { return };
-    let cases: [(&str, &str, &str); 6] = [
+    let cases: [(&str, &str, &str); 7] = [
         ("short.mp4", "-t 4", "duration"),
+        ("lost.mp4", "-vf select='not(between(t,2,2.9))',setpts=N/25/TB", "duration"),
         ("frozen.mp4", "-vf loop=loop=75:size=1:start=50,trim=duration=6", "freeze"),
         ("black.mp4", "-vf drawbox=c=black:t=fill:enable='between(t,2,4)'", "black"),
         ("silent.mp4", "-af volume=0:enable='between(t,2,4)'", "silence"),
