@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 mod bounds;
 #[path = "media/itself.rs"]
 mod itself;
+#[path = "media/time.rs"]
+mod time;
 
 /// A box with an incoming and an output share.
 struct House {
