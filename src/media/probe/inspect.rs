@@ -25,6 +25,8 @@ use crate::time;
 const OPEN_SECONDS_MAX: u64 = 45;
 /// How far into a file its first picture is looked for.
 const LATE_SECONDS_MAX: u64 = 20;
+/// A measured rate that is higher by this factor than the one that is told is the true one.
+const MEAN_RATE_OFF: f64 = 1.2;
 /// Longest time for a sample from the middle.
 const SAMPLE_SECONDS_MAX: u64 = 30;
 
@@ -446,8 +448,11 @@ fn refine(media: &mut Media, start: &Sample) {
         && let Some((rate, variable)) = measured_rate(&start.pts_ns)
     {
         video.variable = Some(variable);
-        if video.fps.numer() <= 0 {
-            video.fps = rate;
+        // Where pictures stand for long, some containers tell their mean: at that rate most of the others would be lost.
+        let of = |rate: gst::Fraction| f64::from(rate.numer()) / f64::from(rate.denom().max(1));
+        let mean = !variable && of(rate) > of(video.fps) * MEAN_RATE_OFF;
+        if video.fps.numer() <= 0 || mean {
+            (video.fps, video.variable) = (rate, Some(variable || mean && video.fps.numer() > 0));
         }
     }
     for video in &mut media.video {

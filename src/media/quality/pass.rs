@@ -263,7 +263,7 @@ impl Lane {
             every: (expected / COMPARED_MAX).ceil().max(1.0) as u64,
             ..Likeness::default()
         });
-        let Some(mate) = reference.most_alike(at, &thumb) else { return };
+        let Some(mate) = reference.most_alike((at, tick), &thumb) else { return };
         let distance = mate.thumb.distance(&thumb);
         likeness.unlike += u64::from(distance > ALIKE_MAX);
         if (self.found.frames - 1).is_multiple_of(likeness.every) {
@@ -429,11 +429,11 @@ impl Reference {
     }
 
     /// The picture that stands at this time, unless another nearby is clearly more alike.
-    fn most_alike(&mut self, at: f64, thumb: &Thumb) -> Option<&mut Kept> {
+    fn most_alike(&mut self, (at, tick): (f64, f64), thumb: &Thumb) -> Option<&mut Kept> {
         let own = self.lane.frame_seconds();
         let reach = 2.2 * own;
         // Half a picture's time is forgiven: pictures of another rate come between those of the source.
-        let stands = self.window.iter().rposition(|kept| kept.at <= at + own / 2.0);
+        let stands = self.window.iter().rposition(|kept| kept.at <= at + own.min(tick) / 2.0);
         let nearest = stands.unwrap_or(0).min(self.window.len().checked_sub(1)?);
         let mut best = (nearest, self.window[nearest].thumb.distance(thumb));
         for (i, kept) in self.window.iter().enumerate() {
