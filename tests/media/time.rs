@@ -171,6 +171,21 @@ fn a_picture_stands_until_the_next_ones_time_and_the_last_as_long_as_the_sound()
 }
 
 #[test]
+fn interlaced_pictures_come_at_their_own_times_to_the_last() {
+    let house = House::new();
+    for (name, scan, top) in [("tff.ts", "tff", 1), ("bff.ts", "bff", 0)] {
+        let fields =
+            format!("-vf interlace=scan={scan}:lowpass=0 -c:v mpeg2video -flags +ildct+ilme -top {top} -b:v 4M");
+        house.clip(name, &format!("{} {} {fields} -c:a mp2", pictures("50", 3.0), sound(48_000, 3.0)));
+        let source = Seen::of(&house.path("in").join(name));
+        for seen in through(&house, name) {
+            assert_eq!(seen.pictures.len(), 75, "{name}");
+            close(name, &seen.apart(), &source.apart(), APART_MAX);
+        }
+    }
+}
+
+#[test]
 fn where_the_source_is_silent_or_begins_late_so_do_the_outputs() {
     let house = House::new();
     let (pictures, coded) = (pictures("25", 6.0), "-c:v libx264 -preset veryfast -bf 2 -g 25");

@@ -7,6 +7,7 @@
 //! sound that comes after all.
 
 pub mod ends;
+pub mod fields;
 pub mod picture_element;
 pub mod pictures;
 pub mod sound;

@@ -248,6 +248,7 @@ fn prepare_video(graph: &Graph, plan: &Plan) -> Result<(gst::Pad, gst::Element),
         let deinterlace = graph.pipeline.add("deinterlace")?;
         deinterlace.set_property_from_str("method", if how == Deinterlace::Adaptive { "yadif" } else { "linear" });
         deinterlace.set_property_from_str("fields", if video.top_field_first { "top" } else { "bottom" });
+        time::fields::undelay(&deinterlace);
         chain.push(deinterlace);
     }
     if plan.rotate != 0 || plan.mirrored {
