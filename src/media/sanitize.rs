@@ -164,6 +164,10 @@ fn sample_all(input: &Input, media: &Media, threads: usize, on_progress: &dyn Fn
 
 /// A file that was cut off has neither pictures nor sound at its end; the last picture may stand on below the sound.
 fn reaches_end(input: &Input, media: &Media, duration: u64, end: &Sample) -> Result<(), TaskError> {
+    // All that an index lists is there, as was looked at before; the last picture it lists may stand for long.
+    if media.container.mp4.as_ref().is_some_and(|mp4| !mp4.fragmented) && end.frames > 0 {
+        return Ok(());
+    }
     let whole = duration as f64 / 1e9;
     let last = end.end_ns.max(end.sound_end_ns) as f64 / 1e9;
     if whole - last <= (whole * MISSING_FRACTION_MAX).max(END_SECONDS) && end.frames + end.sound_end_ns > 0 {

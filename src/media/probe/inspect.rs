@@ -56,6 +56,8 @@ pub struct Video {
     pub tags: gst::TagList,
     /// When its first picture comes, in nanoseconds of running time.
     pub first_ns: Option<u64>,
+    /// Until when the last one stands, by an index that says so.
+    pub until_ns: Option<u64>,
     pub fps: gst::Fraction,
     /// None where neither index nor sample tells.
     pub variable: Option<bool>,
@@ -405,6 +407,7 @@ fn video(
     Video {
         stream_id,
         first_ns: None,
+        until_ns: None,
         fps: info.fps(),
         variable: None,
         frames: None,
@@ -430,6 +433,8 @@ fn refine(media: &mut Media, start: &Sample) {
         for video in &mut media.video {
             let Some(track) = tracks.next() else { break };
             video.frames = Some(track.presented_samples());
+            let shown = track.presented_seconds.unwrap_or_else(|| track.seconds());
+            video.until_ns = (!mp4.fragmented).then(|| video.first_ns.unwrap_or(0) + (shown * 1e9) as u64);
             video.variable = Some(!mp4.fragmented && track.uncommon > 0.02);
             if track.common_delta > 0 && track.timescale > 0 {
                 video.fps =

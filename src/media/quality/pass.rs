@@ -292,19 +292,22 @@ impl Lane {
             self.found.corrupted = corrupted;
             self.found.warnings = warnings.to_vec();
         }
+        // An index may have a longer duration for the last picture than the picture itself.
+        let claimed = self.decoder.as_ref().filter(|_| !self.chain).and_then(Decoder::duration).unwrap_or(0.0);
         self.decoder = None;
         self.found.black = self.black.finish();
         self.found.freeze = self.freeze.finish();
         self.found.sound = std::mem::take(&mut *self.sound.lock()).finish();
         let first = self.first_at.unwrap_or(0.0);
         let end = first + self.found.video_seconds;
-        (self.found.first_seconds, self.found.shown_seconds) = (first, self.found.video_seconds);
+        self.found.first_seconds = first;
+        self.found.shown_seconds = self.found.video_seconds.max(claimed - first);
         if let Some(sound) = &mut self.found.sound {
             // The clock of a chain of segments comes with the pictures: sound before them is there, and is not demultiplexed.
             let from = if self.chain { first } else { 0.0 };
             sound.count_from(self.base, (from, end));
             let until = pictures::stands_until((end * 1e9) as u64, Some((sound.end_seconds * 1e9) as u64));
-            self.found.shown_seconds = (until as f64 / 1e9 - first).max(self.found.video_seconds);
+            self.found.shown_seconds = (until as f64 / 1e9 - first).max(self.found.shown_seconds);
         }
         self.found
     }

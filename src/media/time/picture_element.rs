@@ -15,11 +15,11 @@ glib::wrapper! {
 }
 
 impl PictureTime {
-    /// Pictures at `rate`, which is that of the source or not; the last one stands until the `ends` of the sound. None
-    /// where that is no rate.
-    pub fn new(rate: gst::Fraction, same_rate: bool, ends: Ends) -> Option<PictureTime> {
+    /// Pictures at `rate`, which is that of the source or not; the last one stands until `until_ns`, which an index may tell,
+    /// or until the `ends` of the sound. None where that is no rate.
+    pub fn new(rate: gst::Fraction, same_rate: bool, until_ns: Option<u64>, ends: Ends) -> Option<PictureTime> {
         use glib::subclass::prelude::*;
-        let cadence = Cadence::new(rate.numer(), rate.denom(), same_rate)?;
+        let cadence = Cadence::new(rate.numer(), rate.denom(), same_rate)?.until(until_ns);
         let element: PictureTime = glib::Object::new();
         element.imp().configure(rate, cadence, ends);
         Some(element)

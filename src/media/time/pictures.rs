@@ -63,6 +63,8 @@ pub struct Cadence {
     last: Option<Last>,
     /// Added to the source's times, since its clock started again.
     shift_ns: i128,
+    /// Until when the last picture stands, where it is known otherwise than from the picture.
+    until_ns: Option<u64>,
     pub tally: Tally,
 }
 
@@ -92,8 +94,15 @@ impl Cadence {
             same_rate,
             last: None,
             shift_ns: 0,
+            until_ns: None,
             tally: Tally::default(),
         })
+    }
+
+    /// The last picture stands until then, where that is clearly longer than it says itself: parsers and decoders forget the
+    /// duration that an index has for it.
+    pub fn until(self, until_ns: Option<u64>) -> Cadence {
+        Cadence { until_ns, ..self }
     }
 
     /// When a tick begins and how long it lasts.
@@ -127,7 +136,10 @@ impl Cadence {
     /// No more pictures come: at which ticks the last one is shown. `sound_end_ns` is where the sound ends.
     pub fn end(&mut self, sound_end_ns: Option<u64>) -> Range<u64> {
         let Some(last) = self.last.take() else { return 0..0 };
-        let lasts = last.duration_ns.unwrap_or_else(|| self.ticks.period_ns());
+        let period = self.ticks.period_ns();
+        let told = last.duration_ns.unwrap_or(period);
+        let indexed = self.until_ns.map_or(0, |until| i128::from(until) - last.at_ns);
+        let lasts = if indexed > told + period * 3 / 2 { indexed } else { told };
         let own = u64::try_from(last.at_ns + lasts).unwrap_or(0);
         let until = stands_until(own, sound_end_ns);
         let end = if until == own && self.same_rate {
@@ -320,6 +332,15 @@ mod tests {
         // The rest of a packet of sound makes no picture; sound that goes on for seconds does.
         assert_eq!(shown((25, 1), true, &film(40), Some(2_100 * MS)).len(), 50);
         assert_eq!(shown((25, 1), true, &film(40), Some(12_021 * MS)).len(), 300);
+        // The index knows what the picture has forgotten, and is not taken at its word to the millisecond.
+        let ends = |until: u64| {
+            let mut cadence = Cadence::new(25, 1, true).unwrap().until(Some(until * MS));
+            for (at, lasts) in film(40) {
+                cadence.picture(Some(at), lasts);
+            }
+            cadence.end(None).end
+        };
+        assert_eq!((ends(10_021), ends(2_060), ends(1_000)), (250, 50, 50));
     }
 
     #[test]

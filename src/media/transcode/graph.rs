@@ -304,7 +304,8 @@ fn constant_rate(
     plan: &Plan,
     rate: gst::Fraction,
 ) -> Result<(PictureTime, gst::Element), TaskError> {
-    let rated = PictureTime::new(rate, plan.has_rate(rate), graph.ends.clone());
+    let until_ns = plan.video.as_ref().and_then(|video| video.until_ns);
+    let rated = PictureTime::new(rate, plan.has_rate(rate), until_ns, graph.ends.clone());
     let rated = rated.ok_or_else(|| bug(&format!("{rate} is no rate")))?;
     let element: gst::Element = rated.clone().upcast();
     graph.pipeline.gst.add(&element).map_err(|e| bug(&format!("the element of time cannot be added: {e}")))?;
